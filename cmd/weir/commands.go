@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "github.com/spf13/cobra"
+
+// commands lists the groups of the command line, one file each.
+func commands() []*cobra.Command {
+	return []*cobra.Command{}
+}

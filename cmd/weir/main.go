@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command weir is the command line of the Weir datapath and of its lab.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes of every command, for scripts.
+const (
+	exitOK     = 0 // everything passed
+	exitFailed = 1 // something failed
+	exitUsage  = 2 // the command line is wrong
+)
+
+// exitError ends the process with its code. Its error, if any, has not been
+// printed yet.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit status %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usageError makes err end the process with exitUsage.
+func usageError(err error) error { return &exitError{exitUsage, err} }
+
+func main() {
+	// The first signal ends the work and lets it clean up, a second one kills.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+
+	os.Exit(exitCode(rootCommand().ExecuteContext(ctx)))
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "weir",
+		Short:         "An eBPF network datapath for containers, and the lab that proves it",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
+	})
+	root.AddCommand(commands()...)
+	return root
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	code := exitFailed
+	exit, ok := errors.AsType[*exitError](err)
+	if ok {
+		code = exit.code
+	}
+	if !ok || exit.err != nil {
+		fmt.Fprintln(os.Stderr, "weir:", err)
+	}
+	return code
+}
