@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf embeds the datapath's BPF objects and mirrors their types into
+// Go. It loads nothing: that is package datapath's. Its one invariant is that
+// what is embedded is what the C beside it builds to, byte for byte.
+package bpf
+
+// The target is little-endian only: the tables hold words in the byte order
+// of the machine, and CI proves no other.
+//go:generate go tool bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 -type settings -type endpoint -type endpoint_pair -type address -type address_pair -type prefix_key -type service_key -type service -type slot_key -type slot -type backend_key -type backend -type rule_key -type rule -type flow_key -type flow -type counter -type event -type expired -type meter -type reason -type source_file -type hook -type out -type verdict -type lookup -type table -type event_kind -type flow_flags -type flow_seen -type address_flags -type direction -type family Container container.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -I/usr/include/x86_64-linux-gnu

@@ -1,0 +1,219 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* The hooks of a pod's host-side veth.
+ *
+ *	pod eth0 ~~~~ veth --ingress--> from_container --> pod, node's stack, device
+ *	                   <--egress--- to_container   <-- node's stack
+ *
+ * What one pod sends to another of the node goes straight into the other's
+ * namespace; its to_container does not see it.
+ */
+
+#include "lib/clock.h"
+#include "lib/judge.h"
+#include "lib/neighbour.h"
+#include "lib/refuse.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_CONTAINER_BPF_C
+
+static __always_inline int is_ip(const struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct packet *pkt)
+{
+	if (skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+	    skb->protocol == bpf_htons(ETH_P_8021AD))
+		return REFUSE(pkt, REASON_VLAN);
+	return REFUSE(pkt, REASON_UNKNOWN_ETHERTYPE);
+}
+
+/* Carries a packet as its flow says. */
+static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+{
+	int reason;
+
+	if (ttl_spent(pkt, flow))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
+	reason = rewrite(skb, pkt, flow);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->out = flow->out;
+	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
+	return deliver(skb, pkt);
+}
+
+/* A packet that opens a flow, or that belongs to one judged under old tables. */
+static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
+	if (pkt->key.hook == HOOK_FROM_CONTAINER)
+		reason = judge_from(skb, pkt, s);
+	else
+		reason = judge_to(pkt, s);
+	if (reason == REASON_NO_BACKEND && !refuse(skb, pkt)) {
+		pkt->where = HERE;
+		return answer(skb, pkt, REASON_NO_BACKEND);
+	}
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->out = s->open.out;
+	pkt->out_ifindex = s->open.ifindex;
+	pkt->where = HERE;
+	tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	return carry(skb, pkt, &s->open);
+}
+
+static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
+				 const struct settings *ctl)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	pkt->lookup = LOOKUP_KNOWN;
+	pkt->where = HERE;
+	if (flow->epoch != pkt->epoch) {
+		pkt->lookup = LOOKUP_REJUDGED;
+		reason = rejudge_reply(pkt, flow);
+		if (reason)
+			return drop(skb, pkt, reason);
+		pkt->where = HERE;
+	}
+	if (flow->out == OUT_DEVICE && pkt->key.hook == HOOK_FROM_CONTAINER &&
+	    (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
+		reason = route(skb, pkt, flow);
+		if (reason)
+			return drop(skb, pkt, reason);
+		pkt->where = HERE;
+	}
+	if (ctl->trace)
+		tell(skb, pkt, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+	return carry(skb, pkt, flow);
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+{
+	struct settings *ctl;
+	struct packet *pkt;
+	struct flow *flow;
+	struct scratch *s;
+	__u32 zero = 0;
+	int reason;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	/* Arrays have all their elements: this is for the verifier. */
+	if (!s || !ctl)
+		return TC_ACT_SHOT;
+	pkt = &s->pkt;
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	pkt->key.hook = hook;
+	pkt->key.ifindex = skb->ifindex;
+	pkt->epoch = ctl->epoch;
+	pkt->now = now(ctl);
+	if (skb->vlan_present || !is_ip(skb)) {
+		if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_ARP))
+			return drop(skb, pkt, refuse_ethertype(skb, pkt));
+		if (hook == HOOK_FROM_CONTAINER)
+			return arp_from_pod(skb, pkt);
+		pkt->out = OUT_LOCAL;
+		pkt->out_ifindex = pkt->key.ifindex;
+		pkt->where = HERE;
+		return deliver(skb, pkt);
+	}
+	reason = parse(skb, pkt);
+	if (reason)
+		return drop(skb, pkt, reason);
+	if (is_nd(pkt))
+		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(skb, pkt) : nd_to_pod(skb, pkt);
+	flow = find(pkt);
+	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
+		return known(skb, s, flow, ctl);
+	if (flow) {
+		s->old = *flow;
+		pkt->old = 1;
+	}
+	return judge(skb, s);
+}
+
+SEC("tc")
+int from_container(struct __sk_buff *skb)
+{
+	return hook(skb, HOOK_FROM_CONTAINER);
+}
+
+SEC("tc")
+int to_container(struct __sk_buff *skb)
+{
+	/* Made by from_container for this very pod. Other marks say that a pod's
+	 * packet was judged for where it was led, which is never another pod.
+	 */
+	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
+		return TC_ACT_OK;
+	return hook(skb, HOOK_TO_CONTAINER);
+}
+
+/* The collector's hand. The loader passes a frame of records by
+ * BPF_PROG_TEST_RUN: what it read of entries whose time is over. An entry is
+ * marked dead only if no packet has touched it since. User space cannot: its
+ * update would replace the element under a packet that holds it.
+ */
+struct expired {
+	struct flow_key key;
+	__u32 pad;
+	__u64 last_seen;
+};
+
+#define EXPIRED_BATCH 64
+
+SEC("tc")
+int mark_expired(struct __sk_buff *skb)
+{
+	struct expired expired;
+	struct flow *flow;
+	__u32 i, off = ETH_LEN, marked = 0;
+
+	for (i = 0; i < EXPIRED_BATCH; i++) {
+		if (bpf_skb_load_bytes(skb, off, &expired, sizeof(expired)))
+			break;
+		off += sizeof(expired);
+		flow = bpf_map_lookup_elem(&flows, &expired.key);
+		if (flow && flow->last_seen == expired.last_seen) {
+			flow->flags |= FLOW_DEAD;
+			marked++;
+		}
+	}
+	return marked;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Only types that are used reach BTF, and Go. Numbers that user space needs
+ * are used here.
+ */
+struct mirror {
+	enum reason reason;
+	enum source_file source_file;
+	enum hook hook;
+	enum out out;
+	enum verdict verdict;
+	enum lookup lookup;
+	enum table table;
+	enum event_kind event_kind;
+	enum flow_flags flow_flags;
+	enum flow_seen flow_seen;
+	enum address_flags address_flags;
+	enum direction direction;
+	enum family family;
+	struct expired expired;
+	struct event event;
+};
+
+struct mirror *mirror __attribute__((unused));

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_DECIDE_H
+#define WEIR_DECIDE_H
+
+#include <linux/pkt_cls.h>
+
+#include "mark.h"
+#include "packet.h"
+
+/* How a program ends: every way out notes its decision in skb->cb, counts it
+ * and may tell it. Tests read the same notes that production writes.
+ */
+
+enum verdict {
+	VERDICT_NONE = 0,
+	VERDICT_FORWARD = 1,
+	VERDICT_DROP = 2,
+	VERDICT_REPLY = 3,
+};
+
+enum out {
+	OUT_NONE = 0,
+	OUT_LOCAL = 1,
+	OUT_HOST = 2,
+	OUT_DEVICE = 3,
+	OUT_TUNNEL = 4,
+	OUT_PROXY = 5,
+	OUT_SELF = 6,
+};
+
+enum lookup {
+	LOOKUP_NONE = 0,
+	LOOKUP_NEW = 1,
+	LOOKUP_KNOWN = 2,
+	LOOKUP_REJUDGED = 3,
+};
+
+/* Tables as two bits of packet.tables: read, and found. */
+enum table {
+	TABLE_ENDPOINTS = 0,
+	TABLE_FLOWS = 1,
+	TABLE_UNANSWERED = 2,
+	TABLE_SERVICES = 3,
+	TABLE_SLOTS = 4,
+	TABLE_BACKENDS = 5,
+	TABLE_ADDRESSES = 6,
+	TABLE_PREFIXES = 7,
+	TABLE_RULES_EGRESS = 8,
+	TABLE_RULES_INGRESS = 9,
+	TABLE_ROUTES = 10,
+};
+
+static __always_inline void note_read(struct packet *pkt, enum table table, int found)
+{
+	pkt->tables |= (found ? 3U : 1U) << (2 * table);
+}
+
+#define NOTE_MAGIC	0x57
+#define NOTE_VERSION	1
+
+struct counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+/* By reason and hook: index reason * HOOK_MAX + hook. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, REASON_MAX * HOOK_MAX);
+	__type(key, __u32);
+	__type(value, struct counter);
+} counters SEC(".maps");
+
+enum event_kind {
+	EVENT_DROP = 1,
+	EVENT_VERDICT = 2,	/* policy was asked for a new flow */
+	EVENT_FORWARD = 3,
+};
+
+#define EVENT_VERSION 1
+
+struct event {
+	__u8 version;
+	__u8 kind;		/* enum event_kind */
+	__u8 verdict;
+	__u8 out;
+	__u8 reason;
+	__u8 lookup;
+	__u8 pad[2];
+	__u32 where;
+	__u32 tables;
+	__u64 time;		/* of the datapath's clock */
+	__u32 len;
+	__u32 out_ifindex;
+	__u32 src_identity;
+	__u32 dst_identity;
+	__u32 origin;
+	struct flow_key key;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENT_RING_BYTES);
+} events SEC(".maps");
+
+/* Bounds the events of a CPU, so that a flood costs no more than its drops. */
+struct meter {
+	__u64 second;		/* of the datapath's clock */
+	__u64 lost;		/* events not told */
+	__u32 told;		/* in this second */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct meter);
+} meters SEC(".maps");
+
+static __always_inline int metered(struct settings *ctl, __u64 now)
+{
+	struct meter *meter;
+	__u64 second;
+	__u32 zero = 0;
+
+	meter = bpf_map_lookup_elem(&meters, &zero);
+	if (!meter)
+		return 1;
+	second = now / SECOND;
+	if (meter->second != second) {
+		meter->second = second;
+		meter->told = 0;
+	}
+	if (meter->told < ctl->events_per_second) {
+		meter->told++;
+		return 0;
+	}
+	meter->lost++;
+	return 1;
+}
+
+static __noinline void tell(struct __sk_buff *skb, struct packet *pkt,
+			    __u8 kind, __u8 verdict, __u8 reason)
+{
+	struct settings *ctl;
+	struct event *event;
+	__u32 zero = 0;
+
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	if (!ctl || metered(ctl, pkt->now))
+		return;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event)
+		return;
+	__builtin_memset(event, 0, sizeof(*event));
+	event->version = EVENT_VERSION;
+	event->kind = kind;
+	event->verdict = verdict;
+	event->out = pkt->out;
+	event->reason = reason;
+	event->lookup = pkt->lookup;
+	event->where = pkt->where;
+	event->tables = pkt->tables;
+	event->time = pkt->now;
+	event->len = skb->len;
+	event->out_ifindex = pkt->out_ifindex;
+	event->src_identity = pkt->src_identity;
+	event->dst_identity = pkt->dst_identity;
+	event->origin = pkt->origin;
+	event->key = pkt->key;
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline void count(struct __sk_buff *skb, struct packet *pkt, __u32 reason)
+{
+	__u32 index = reason * HOOK_MAX + pkt->key.hook;
+	struct counter *counter;
+
+	counter = bpf_map_lookup_elem(&counters, &index);
+	if (counter) {
+		counter->packets++;
+		counter->bytes += skb->len;
+	}
+}
+
+static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
+				 __u32 verdict, __u32 reason)
+{
+	skb->cb[0] = (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) | pkt->out;
+	skb->cb[1] = pkt->out_ifindex;
+	skb->cb[2] = (reason << 24) | pkt->where;
+	skb->cb[3] = ((__u32)pkt->lookup << 24) | pkt->tables;
+	skb->cb[4] = pkt->origin;
+}
+
+static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
+{
+	pkt->out = OUT_NONE;
+	pkt->out_ifindex = 0;
+	note(skb, pkt, VERDICT_DROP, reason);
+	count(skb, pkt, reason);
+	tell(skb, pkt, EVENT_DROP, VERDICT_DROP, reason);
+	return TC_ACT_SHOT;
+}
+
+/* answer sends what skb has become back to the pod that it came from. */
+static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
+{
+	pkt->out = OUT_SELF;
+	pkt->out_ifindex = pkt->key.ifindex;
+	skb->mark = mark_with(skb->mark, MARK_ANSWER);
+	note(skb, pkt, VERDICT_REPLY, reason);
+	count(skb, pkt, reason);
+	tell(skb, pkt, EVENT_DROP, VERDICT_REPLY, reason);
+	return bpf_redirect(pkt->key.ifindex, 0);
+}
+
+/* deliver forwards by pkt->out. The caller has set pkt->where. */
+static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
+{
+	note(skb, pkt, VERDICT_FORWARD, REASON_NONE);
+	count(skb, pkt, REASON_NONE);
+	if (pkt->key.hook == HOOK_TO_CONTAINER)
+		return TC_ACT_OK;
+	skb->mark = mark_with(skb->mark, MARK_DECIDED);
+	switch (pkt->out) {
+	case OUT_LOCAL:
+		return bpf_redirect_peer(pkt->out_ifindex, 0);
+	case OUT_DEVICE:
+		return bpf_redirect_neigh(pkt->out_ifindex, NULL, 0, 0);
+	}
+	return TC_ACT_OK;
+}
+
+#endif

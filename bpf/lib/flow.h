@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_FLOW_H
+#define WEIR_FLOW_H
+
+#include "decide.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_FLOW_H
+
+/* The flow table: `flows` for those answered, `unanswered` for the others. An
+ * entry moves from the second to the first by a packet of its own direction,
+ * once the other direction was seen; where there is no room it stays.
+ */
+
+static __always_inline __u64 flow_patience(const struct flow *flow, __u8 proto)
+{
+	if (flow->flags & FLOW_ANSWERED)
+		return proto == IPPROTO_TCP ? ANSWERED_TCP : ANSWERED_OTHER;
+	switch (proto) {
+	case IPPROTO_TCP:
+		return UNANSWERED_TCP;
+	case IPPROTO_UDP:
+		return UNANSWERED_UDP;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return UNANSWERED_ICMP;
+	}
+	return UNANSWERED_OTHER;
+}
+
+static __always_inline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
+{
+	return now > flow->last_seen && now - flow->last_seen > flow_patience(flow, proto);
+}
+
+/* An answered entry, or NULL. A dead one waits for its deletion and is none. */
+static __always_inline struct flow *flow_answered(const struct flow_key *key)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+
+	return flow && !(flow->flags & FLOW_DEAD) ? flow : NULL;
+}
+
+static __always_inline struct flow *flow_unanswered(const struct flow_key *key, __u64 now)
+{
+	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
+
+	return flow && !flow_expired(flow, key->proto, now) ? flow : NULL;
+}
+
+/* The key of a flow's other direction. */
+static __always_inline void flow_other(struct flow_key *other, const struct flow_key *key,
+				       const struct flow *flow)
+{
+	other->src = flow->dst;
+	other->dst = flow->src;
+	other->sport = flow->dport;
+	other->dport = flow->sport;
+	other->proto = key->proto;
+	other->family = key->family;
+	other->hook = flow->other_hook;
+	other->pad = 0;
+	other->ifindex = flow->other_ifindex;
+}
+
+/* Writes an entry where the key has one, else among the unanswered. */
+static __always_inline long flow_store(const struct flow_key *key, const struct flow *flow)
+{
+	if (flow_answered(key) && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST))
+		return 0;
+	return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
+}
+
+/* Writes a new entry only where the key has none: a source port is taken by
+ * the reply's key being there.
+ */
+static __always_inline long flow_reserve(const struct flow_key *key, const struct flow *flow,
+					 __u64 now)
+{
+	struct flow *old;
+
+	if (bpf_map_lookup_elem(&flows, key))
+		return -1;
+	old = bpf_map_lookup_elem(&unanswered, key);
+	if (old && flow_expired(old, key->proto, now))
+		return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
+	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
+}
+
+/* Moves an unanswered entry to the answered ones when it may. False when its
+ * other half is nowhere: the flow has to be judged anew.
+ */
+static __noinline int flow_promote(struct packet *pkt, struct flow *flow)
+{
+	struct flow_key other;
+
+	if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
+		flow_other(&other, &pkt->key, flow);
+		if (!flow_answered(&other)) {
+			struct flow *reply = flow_unanswered(&other, pkt->now);
+
+			if (!reply)
+				return 0;
+			/* The replies may be in here for want of room. */
+			if (!(reply->flags & FLOW_ANSWERED))
+				return 1;
+		}
+	}
+	/* Tried once for every touch: a full table is asked once a second. */
+	if ((flow->flags & FLOW_ANSWERED) && pkt->now - flow->last_seen < TOUCH_EVERY)
+		return 1;
+	flow->flags |= FLOW_ANSWERED;
+	flow->last_seen = pkt->now;
+	if (!bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+		bpf_map_delete_elem(&unanswered, &pkt->key);
+	return 1;
+}
+
+/* A SYN where a FIN or RST was seen begins another connection. */
+static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
+{
+	struct flow_key other;
+	struct flow *half;
+
+	if ((pkt->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
+		return 0;
+	if (flow->seen & (SEEN_FIN | SEEN_RST))
+		return 1;
+	flow_other(&other, &pkt->key, flow);
+	half = flow_answered(&other);
+	if (!half)
+		half = flow_unanswered(&other, pkt->now);
+	return half && (half->seen & (SEEN_FIN | SEEN_RST));
+}
+
+static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
+{
+	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
+
+	if (seen & ~flow->seen)
+		flow->seen |= seen;
+	if (pkt->now - flow->last_seen >= TOUCH_EVERY)
+		flow->last_seen = pkt->now;
+}
+
+/* find gives the flow of a packet, or NULL: then it is to be judged as new. */
+static __always_inline struct flow *find(struct packet *pkt)
+{
+	struct flow *answered, *flow;
+
+	flow = answered = flow_answered(&pkt->key);
+	note_read(pkt, TABLE_FLOWS, !!flow);
+	if (!flow) {
+		flow = flow_unanswered(&pkt->key, pkt->now);
+		note_read(pkt, TABLE_UNANSWERED, !!flow);
+		if (!flow)
+			return NULL;
+	}
+	pkt->reused = flow_reused(pkt, flow);
+	if (pkt->reused)
+		return NULL;
+	if (!answered && !flow_promote(pkt, flow))
+		return NULL;
+	flow_touch(pkt, flow);
+	return flow;
+}
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_LIMITS_H
+#define WEIR_LIMITS_H
+
+/* Sizes of tables where the loader does not say otherwise. Go gets them from
+ * the objects, so that they stand here only.
+ */
+#define MAX_ENDPOINTS		4096
+#define MAX_ADDRESSES		65536
+#define MAX_PREFIXES		16384
+#define MAX_SERVICES		65536
+#define MAX_SLOTS		262144
+#define MAX_BACKENDS		262144
+#define MAX_RULES		262144
+#define MAX_FLOWS		131072	/* entries: two a flow */
+#define MAX_UNANSWERED		65536
+#define EVENT_RING_BYTES	(1 << 20)
+
+#define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
+#define MAX_PORT_PROBES		16	/* source ports tried for a translation */
+
+#define SECOND			1000000000ULL
+
+/* How long a flow may be idle before it is answered. The answered ones are
+ * the collector's, in Go.
+ */
+#define UNANSWERED_TCP		(60 * SECOND)
+#define UNANSWERED_UDP		(30 * SECOND)
+#define UNANSWERED_ICMP		(30 * SECOND)
+#define UNANSWERED_OTHER	(60 * SECOND)
+/* An answered flow that found no room in the table of answered ones. */
+#define ANSWERED_TCP		(6 * 3600 * SECOND)
+#define ANSWERED_OTHER		(600 * SECOND)
+
+#define ROUTE_CACHE		(1 * SECOND)	/* trust in a route's device */
+#define TOUCH_EVERY		(1 * SECOND)	/* grain of a flow's last_seen */
+
+#endif

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_NEIGHBOUR_H
+#define WEIR_NEIGHBOUR_H
+
+#include "decide.h"
+#include "judge.h"
+#include "rewrite.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_NEIGHBOUR_H
+
+/* The pods' gateway is nobody: ARP (RFC 826) and neighbour solicitations (RFC
+ * 4861) for it are answered here, with the MAC of the pod's host-side device.
+ */
+
+#define ARP_REQUEST	1
+#define ARP_REPLY	2
+
+struct arp {
+	__be16 hw_type;
+	__be16 proto_type;
+	__u8 hw_len;
+	__u8 proto_len;
+	__be16 op;
+	__u8 sender_mac[ETH_ALEN];
+	__u8 sender_ip[4];
+	__u8 target_mac[ETH_ALEN];
+	__u8 target_ip[4];
+};
+
+static __always_inline int v4_equal(const __u8 *bytes, const struct addr *addr)
+{
+	return !addr_none(addr) && !__builtin_memcmp(bytes, &addr->w[3], 4);
+}
+
+static __always_inline int mac_equal(const __u8 *a, const __u8 *b)
+{
+	return !__builtin_memcmp(a, b, ETH_ALEN);
+}
+
+static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct endpoint *ep;
+	struct ethhdr *eth;
+	__u8 target[4];
+	struct arp *arp;
+
+	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	if (!ep)
+		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
+	if (linear(skb, ETH_LEN + sizeof(*arp)))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	eth = frame_start(skb);
+	arp = (void *)(eth + 1);
+	if ((void *)(arp + 1) > frame_end(skb))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+
+	if (arp->hw_type != bpf_htons(1) || arp->proto_type != bpf_htons(ETH_P_IP) ||
+	    arp->hw_len != ETH_ALEN || arp->proto_len != 4 ||
+	    !v4_equal(arp->sender_ip, &ep->addr4))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
+	if (arp->op == bpf_htons(ARP_REPLY) && mac_equal(arp->sender_mac, ep->pod_mac)) {
+		pkt->out = OUT_HOST;
+		pkt->where = HERE;
+		return deliver(skb, pkt);
+	}
+	if (arp->op != bpf_htons(ARP_REQUEST) || !v4_equal(arp->target_ip, &ep->gateway4))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
+
+	__builtin_memcpy(target, arp->target_ip, sizeof(target));
+	arp->op = bpf_htons(ARP_REPLY);
+	__builtin_memcpy(arp->target_mac, arp->sender_mac, ETH_ALEN);
+	__builtin_memcpy(arp->target_ip, arp->sender_ip, 4);
+	__builtin_memcpy(arp->sender_mac, ep->mac, ETH_ALEN);
+	__builtin_memcpy(arp->sender_ip, target, 4);
+	__builtin_memcpy(eth->h_dest, arp->target_mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, ep->mac, ETH_ALEN);
+	pkt->where = HERE;
+	return answer(skb, pkt, REASON_ARP_ANSWERED);
+}
+
+#define ND_ROUTER_SOLICIT	133
+#define ND_NEIGHBOUR_SOLICIT	135
+#define ND_NEIGHBOUR_ADVERT	136
+#define ND_REDIRECT		137
+#define ND_HOP_LIMIT		255
+#define ND_OPTION_TARGET_MAC	2
+
+struct nd {
+	__u8 type;
+	__u8 code;
+	__be16 check;
+	__be32 flags;		/* of an advertisement */
+	struct addr target;
+};
+
+/* An advertisement with the option that an answer needs. */
+struct nd_advert {
+	struct nd nd;
+	__u8 option;
+	__u8 option_len;	/* in 8 bytes */
+	__u8 mac[ETH_ALEN];
+};
+
+#define ND_ROUTER	0x80
+#define ND_SOLICITED	0x40
+#define ND_OVERRIDE	0x20
+
+/* Whether a packet is neighbour discovery. */
+static __always_inline int is_nd(const struct packet *pkt)
+{
+	return pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
+	       pkt->icmp_type >= ND_ROUTER_SOLICIT && pkt->icmp_type <= ND_REDIRECT;
+}
+
+struct nd_answer {
+	struct addr src;
+	struct addr dst;
+	__be32 len;
+	__be32 next;
+	struct nd_advert advert;
+};
+
+/* Makes the solicitation in skb its answer. */
+static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
+				const struct endpoint *ep)
+{
+	struct nd_answer made = {
+		.src = ep->gateway6,
+		.dst = pkt->key.src,
+		.len = bpf_htonl(sizeof(struct nd_advert)),
+		.next = bpf_htonl(IPPROTO_ICMPV6),
+		.advert = {
+			.nd = { .type = ND_NEIGHBOUR_ADVERT, .target = ep->gateway6 },
+			.option = ND_OPTION_TARGET_MAC,
+			.option_len = 1,
+		},
+	};
+	__u32 len = ETH_LEN + sizeof(struct ipv6hdr) + sizeof(struct nd_advert);
+	struct ipv6hdr *ip6;
+	struct ethhdr *eth;
+	__s64 sum;
+
+	made.advert.nd.flags = bpf_htonl((ND_ROUTER | ND_SOLICITED | ND_OVERRIDE) << 24);
+	__builtin_memcpy(made.advert.mac, ep->mac, ETH_ALEN);
+	/* One sum over the pseudo header and the message, which lie together. */
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
+	made.advert.nd.check = csum_fold((__u32)sum);
+
+	if (skb->len != len && bpf_skb_change_tail(skb, len, 0))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	if (linear(skb, len))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	eth = frame_start(skb);
+	ip6 = (void *)(eth + 1);
+	if ((void *)ip6 + sizeof(*ip6) + sizeof(made.advert) > frame_end(skb))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	__builtin_memcpy(eth->h_dest, ep->pod_mac, ETH_ALEN);
+	__builtin_memcpy(eth->h_source, ep->mac, ETH_ALEN);
+	ip6->payload_len = bpf_htons(sizeof(made.advert));
+	__builtin_memcpy(&ip6->saddr, &made.src, sizeof(made.src));
+	__builtin_memcpy(&ip6->daddr, &made.dst, sizeof(made.dst));
+	__builtin_memcpy(ip6 + 1, &made.advert, sizeof(made.advert));
+	return REASON_NONE;
+}
+
+/* RFC 4861 7.1: what a neighbour may say. */
+static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct endpoint *ep;
+	struct nd *nd;
+	int own, reason;
+
+	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	if (!ep)
+		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
+	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(nd + 1) > frame_end(skb))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+
+	own = !addr_none(&ep->addr6) && (addr_equal(&pkt->key.src, &ep->addr6) ||
+					 addr_linklocal6(&pkt->key.src));
+	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !own || !pkt->plain)
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
+		pkt->out = OUT_HOST;
+		pkt->where = HERE;
+		return deliver(skb, pkt);
+	}
+	if (nd->type != ND_NEIGHBOUR_SOLICIT || addr_none(&ep->gateway6) ||
+	    !addr_equal(&nd->target, &ep->gateway6))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	reason = nd_answer(skb, pkt, ep);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->where = HERE;
+	return answer(skb, pkt, REASON_NDP_ANSWERED);
+}
+
+static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct nd *nd;
+
+	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(nd + 1) > frame_end(skb))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !pkt->plain ||
+	    (nd->type != ND_NEIGHBOUR_SOLICIT && nd->type != ND_NEIGHBOUR_ADVERT))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	pkt->out = OUT_LOCAL;
+	pkt->out_ifindex = pkt->key.ifindex;
+	pkt->where = HERE;
+	return deliver(skb, pkt);
+}
+
+#endif

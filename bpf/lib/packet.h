@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_PACKET_H
+#define WEIR_PACKET_H
+
+#include <linux/bpf.h>
+#include <linux/icmpv6.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "place.h"
+#include "reasons.h"
+#include "tables.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_PACKET_H
+
+#define ETH_LEN		((__u32)sizeof(struct ethhdr))
+#define IP_FRAGMENT	0x3fff	/* more fragments, or an offset */
+#define MAX_L4_OFF	0x3fff	/* six extension headers of 2 KiB end before it */
+
+/* What the hooks know of a packet. The key's src, dst and ports are those of
+ * the packet as it came.
+ */
+struct packet {
+	struct flow_key key;
+	__u64 now;
+	__u32 epoch;
+	__u32 len;		/* of the L3 packet, padding left out */
+	__u32 l4_off;		/* from the start of the frame */
+	__u32 l4_len;
+	__u32 where;		/* file and line of the last decision */
+	__u32 tables;		/* which tables were read, see decide.h */
+	__u32 origin;		/* of the rule that decided */
+	__u32 src_identity;	/* 0 where nobody asked */
+	__u32 dst_identity;
+	__u32 out_ifindex;
+	__u8 out;		/* enum out */
+	__u8 lookup;		/* enum lookup */
+	__u8 tcp_flags;
+	__u8 ttl;
+	__u8 icmp_type;
+	__u8 plain;		/* no IPv4 options, no IPv6 extension headers */
+	__u8 reused;		/* a new connection on the tuple of a closed one */
+	__u8 old;		/* scratch.old is what was known of it */
+};
+
+/* What a program works on. It is a map's value and not on the stack: there it
+ * would not fit, and the verifier would follow every constant in it down every
+ * path (by measure: 30 times the instructions). Nobody interrupts a program to run another
+ * of ours on the same CPU: all hooks run with BH disabled.
+ */
+struct scratch {
+	struct packet pkt;
+	struct flow old;	/* as judged under an older epoch */
+	struct flow open;
+	struct flow reply;
+	struct flow_key reply_key;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+/* From linux/ipv6.h, which uapi does not export. */
+#define NEXT_HOP_BY_HOP	0
+#define NEXT_ROUTING	43
+#define NEXT_FRAGMENT	44
+#define NEXT_DESTINATION 60
+
+#define TCP_FLAG_FIN	0x01
+#define TCP_FLAG_SYN	0x02
+#define TCP_FLAG_RST	0x04
+#define TCP_FLAG_ACK	0x10
+
+/* linux/icmp.h needs a C library. ICMPv6 begins alike. */
+#define ICMP_ECHOREPLY		0
+#define ICMP_DEST_UNREACH	3
+#define ICMP_SOURCE_QUENCH	4
+#define ICMP_REDIRECT		5
+#define ICMP_ECHO		8
+#define ICMP_TIME_EXCEEDED	11
+#define ICMP_PARAMETERPROB	12
+#define ICMP_PORT_UNREACH	3
+#define ICMP_TYPE_NONE		255	/* reserved in both: no type that is let through */
+
+struct icmphdr {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be16 id;		/* of an echo */
+	__be16 sequence;
+};
+
+struct ports {
+	__be16 src;
+	__be16 dst;
+};
+
+struct extension {
+	__u8 next;
+	__u8 len;		/* in 8 bytes, the first 8 not counted */
+	__u8 type;		/* of a routing header */
+	__u8 left;
+};
+
+static __always_inline void *frame_start(struct __sk_buff *skb)
+{
+	return (void *)(long)skb->data;
+}
+
+static __always_inline void *frame_end(struct __sk_buff *skb)
+{
+	return (void *)(long)skb->data_end;
+}
+
+/* linear makes the first len bytes of the frame readable and writable in
+ * place. It may move the packet: pointers have to be taken again.
+ */
+static __always_inline int linear(struct __sk_buff *skb, __u32 len)
+{
+	if (frame_start(skb) + len <= frame_end(skb))
+		return 0;
+	if (skb->len < len)
+		return -1;
+	return bpf_skb_pull_data(skb, len);
+}
+
+static __always_inline void addr_from4(struct addr *a, __be32 v4)
+{
+	a->w[0] = 0;
+	a->w[1] = 0;
+	a->w[2] = bpf_htonl(0xffff);
+	a->w[3] = v4;
+}
+
+static __always_inline void addr_from6(struct addr *a, const struct in6_addr *v6)
+{
+	__builtin_memcpy(a, v6, sizeof(*a));
+}
+
+static __always_inline int addr_equal(const struct addr *a, const struct addr *b)
+{
+	return a->w[3] == b->w[3] && a->w[2] == b->w[2] &&
+	       a->w[1] == b->w[1] && a->w[0] == b->w[0];
+}
+
+static __always_inline int addr_none(const struct addr *a)
+{
+	return !(a->w[0] | a->w[1] | a->w[2] | a->w[3]);
+}
+
+static __always_inline int addr_mapped(const struct addr *a)
+{
+	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
+}
+
+static __always_inline int addr_linklocal6(const struct addr *a)
+{
+	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
+}
+
+/* Flags that no TCP sends: RFC 9293 3.10.7, and what scanners try. */
+static __always_inline int tcp_flags_bad(__u8 flags)
+{
+	if (!(flags & (TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_FIN | TCP_FLAG_RST)))
+		return 1;
+	return (flags & TCP_FLAG_SYN) && (flags & (TCP_FLAG_FIN | TCP_FLAG_RST));
+}
+
+static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct tcphdr *tcp;
+	__u32 doff;
+
+	if (pkt->l4_len < sizeof(*tcp) || linear(skb, pkt->l4_off + sizeof(*tcp)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	tcp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(tcp + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	doff = tcp->doff * 4;
+	if (doff < sizeof(*tcp) || doff > pkt->l4_len)
+		return REFUSE(pkt, REASON_BAD_TCP_HEADER);
+	pkt->tcp_flags = ((__u8 *)tcp)[13];
+	if (tcp_flags_bad(pkt->tcp_flags))
+		return REFUSE(pkt, REASON_BAD_TCP_FLAGS);
+	pkt->key.sport = tcp->source;
+	pkt->key.dport = tcp->dest;
+	return REASON_NONE;
+}
+
+static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct udphdr *udp;
+	__u32 len;
+
+	if (pkt->l4_len < sizeof(*udp) || linear(skb, pkt->l4_off + sizeof(*udp)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	udp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(udp + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	len = bpf_ntohs(udp->len);
+	if (len < sizeof(*udp) || len > pkt->l4_len)
+		return REFUSE(pkt, REASON_BAD_UDP_LENGTH);
+	/* RFC 8200 8.1: only tunnels may leave it out, and none are ours. */
+	if (pkt->key.family == FAMILY_IPV6 && !udp->check)
+		return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);
+	pkt->key.sport = udp->source;
+	pkt->key.dport = udp->dest;
+	return REASON_NONE;
+}
+
+static __always_inline int parse_sctp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ports *ports;
+
+	if (pkt->l4_len < 12 || linear(skb, pkt->l4_off + 12))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	ports = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(ports + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	pkt->key.sport = ports->src;
+	pkt->key.dport = ports->dst;
+	return REASON_NONE;
+}
+
+/* ICMP and ICMPv6 begin alike. A request has its identifier as source port,
+ * a reply as destination port, so that each is the other's reverse.
+ */
+static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct icmphdr *icmp;
+	__u8 request, reply;
+
+	if (pkt->l4_len < sizeof(*icmp) || linear(skb, pkt->l4_off + sizeof(*icmp)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	icmp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	if ((void *)(icmp + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	request = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST;
+	reply = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
+	pkt->icmp_type = icmp->type;
+	if (icmp->type != request && icmp->type != reply)
+		return REASON_NONE;
+	if (icmp->code)
+		pkt->icmp_type = ICMP_TYPE_NONE;
+	else if (icmp->type == request)
+		pkt->key.sport = icmp->id;
+	else
+		pkt->key.dport = icmp->id;
+	return REASON_NONE;
+}
+
+static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
+{
+	switch (pkt->key.proto) {
+	case IPPROTO_TCP:
+		return parse_tcp(skb, pkt);
+	case IPPROTO_UDP:
+		return parse_udp(skb, pkt);
+	case IPPROTO_SCTP:
+		return parse_sctp(skb, pkt);
+	case IPPROTO_ICMP:
+		return pkt->key.family == FAMILY_IPV4 ? parse_icmp(skb, pkt) : REASON_NONE;
+	case IPPROTO_ICMPV6:
+		return pkt->key.family == FAMILY_IPV6 ? parse_icmp(skb, pkt) : REASON_NONE;
+	}
+	return REASON_NONE;
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct iphdr *ip;
+	__u32 ihl, len;
+
+	if (linear(skb, ETH_LEN + sizeof(*ip)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	ip = frame_start(skb) + ETH_LEN;
+	if ((void *)(ip + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	ihl = ip->ihl * 4;
+	if (ip->version != 4 || ihl < sizeof(*ip))
+		return REFUSE(pkt, REASON_BAD_IP_HEADER);
+	len = bpf_ntohs(ip->tot_len);
+	/* Super-packets over 64 KiB have no total length. */
+	if (!len && skb->gso_size)
+		len = skb->len - ETH_LEN;
+	if (len < ihl || len > skb->len - ETH_LEN)
+		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
+	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
+		return REFUSE(pkt, REASON_FRAGMENT);
+
+	addr_from4(&pkt->key.src, ip->saddr);
+	addr_from4(&pkt->key.dst, ip->daddr);
+	pkt->key.family = FAMILY_IPV4;
+	pkt->key.proto = ip->protocol;
+	pkt->ttl = ip->ttl;
+	pkt->len = len;
+	pkt->l4_off = ETH_LEN + ihl;
+	pkt->l4_len = len - ihl;
+	pkt->plain = ihl == sizeof(*ip);
+	return parse_l4(skb, pkt);
+}
+
+/* Walks extension headers from pkt->l4_off on. The first that is none of
+ * those known by name is the upper protocol: AH and ESP too, for nothing
+ * behind them can be judged.
+ */
+static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct extension ext;
+	__u32 len;
+	int i;
+
+	for (i = 0; i <= MAX_EXTENSIONS; i++) {
+		switch (pkt->key.proto) {
+		case NEXT_HOP_BY_HOP:
+		case NEXT_DESTINATION:
+		case NEXT_ROUTING:
+			break;
+		case NEXT_FRAGMENT:
+			return REFUSE(pkt, REASON_FRAGMENT);
+		default:
+			return REASON_NONE;
+		}
+		if (i == MAX_EXTENSIONS)
+			return REFUSE(pkt, REASON_EXTENSION_LIMIT);
+		if (pkt->l4_len < 8 || bpf_skb_load_bytes(skb, pkt->l4_off, &ext, sizeof(ext)))
+			return REFUSE(pkt, REASON_TRUNCATED);
+		len = ((__u32)ext.len + 1) * 8;
+		if (len > pkt->l4_len)
+			return REFUSE(pkt, REASON_TRUNCATED);
+		if (pkt->key.proto == NEXT_ROUTING && ext.type == 0)
+			return REFUSE(pkt, REASON_ROUTING_HEADER);
+		pkt->key.proto = ext.next;
+		pkt->l4_off += len;
+		pkt->l4_len -= len;
+		pkt->plain = 0;
+	}
+	return REFUSE(pkt, REASON_EXTENSION_LIMIT);
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ipv6hdr *ip6;
+	int reason;
+	__u32 len;
+
+	if (linear(skb, ETH_LEN + sizeof(*ip6)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	ip6 = frame_start(skb) + ETH_LEN;
+	if ((void *)(ip6 + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_TRUNCATED);
+
+	if (ip6->version != 6)
+		return REFUSE(pkt, REASON_BAD_IP_HEADER);
+	len = sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
+	/* Super-packets over 64 KiB have no payload length. */
+	if (!ip6->payload_len && skb->gso_size)
+		len = skb->len - ETH_LEN;
+	if (len > skb->len - ETH_LEN)
+		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
+
+	addr_from6(&pkt->key.src, &ip6->saddr);
+	addr_from6(&pkt->key.dst, &ip6->daddr);
+	pkt->key.family = FAMILY_IPV6;
+	pkt->key.proto = ip6->nexthdr;
+	pkt->ttl = ip6->hop_limit;
+	pkt->len = len;
+	pkt->l4_off = ETH_LEN + sizeof(*ip6);
+	pkt->l4_len = len - sizeof(*ip6);
+	pkt->plain = 1;
+	reason = parse_extensions(skb, pkt);
+	if (reason)
+		return reason;
+	return parse_l4(skb, pkt);
+}
+
+/* parse reads an IP packet of either family. */
+static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(skb, pkt);
+	return parse_ipv6(skb, pkt);
+}
+
+/* Addresses that are no host's. Link-local ones are left to the caller. */
+static __always_inline int martian(const struct addr *a, __u8 family)
+{
+	__u32 v4 = bpf_ntohl(a->w[3]);
+
+	if (family == FAMILY_IPV4)
+		return v4 >> 24 == 0 || v4 >> 24 == 127 || v4 >> 28 >= 14;
+	if ((a->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
+		return 1;
+	if (addr_mapped(a))
+		return 1;
+	return !(a->w[0] | a->w[1] | a->w[2]) && v4 <= 1;
+}
+
+static __always_inline int linklocal(const struct addr *a, __u8 family)
+{
+	if (family == FAMILY_IPV4)
+		return (a->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	return addr_linklocal6(a);
+}
+
+#endif

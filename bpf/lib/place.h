@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_PLACE_H
+#define WEIR_PLACE_H
+
+/* Where in this source something was decided. Each file that decides defines
+ * THIS_FILE after its includes. The names are the files' own, with the dot
+ * and the folder's slash as underscores.
+ */
+enum source_file {
+	FILE_NONE = 0,
+	FILE_CONTAINER_BPF_C = 1,
+	FILE_PACKET_H = 2,
+	FILE_FLOW_H = 3,
+	FILE_NEIGHBOUR_H = 4,
+	FILE_REFUSE_H = 5,
+	FILE_ROUTE_H = 6,
+	FILE_SERVICE_H = 7,
+	FILE_POLICY_H = 8,
+	FILE_REWRITE_H = 9,
+	FILE_JUDGE_H = 10,
+};
+
+/* A macro, since a function would know its own line only. */
+#define HERE (((__u32)THIS_FILE << 16) | __LINE__)
+
+/* REFUSE notes the place of a decision against a packet, and is the reason. */
+#define REFUSE(pkt, reason) ((pkt)->where = HERE, (int)(reason))
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_POLICY_H
+#define WEIR_POLICY_H
+
+#include "decide.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_POLICY_H
+
+/* Asks a rule set about a peer. Two lookups: rules for that identity, and
+ * rules for any; the higher precedence decides, deny where they are equal.
+ */
+static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
+			     __u32 peer, __be16 port)
+{
+	struct rule_key key = {
+		.bits = RULE_BITS_EXACT,
+		.set = set,
+		.peer = peer,
+		.direction = direction,
+		.proto = pkt->key.proto,
+		.port = port,
+	};
+	int reason = direction == DIRECTION_EGRESS ? REASON_POLICY_EGRESS : REASON_POLICY_INGRESS;
+	enum table table = direction == DIRECTION_EGRESS ? TABLE_RULES_EGRESS : TABLE_RULES_INGRESS;
+	struct rule *rule, *any;
+
+	rule = bpf_map_lookup_elem(&rules, &key);
+	key.peer = 0;
+	any = bpf_map_lookup_elem(&rules, &key);
+	if (!rule)
+		rule = any;
+	else if (any && (any->precedence > rule->precedence ||
+			 (any->precedence == rule->precedence && any->deny)))
+		rule = any;
+	note_read(pkt, table, !!rule);
+	if (!rule) {
+		pkt->origin = 0;
+		return REFUSE(pkt, reason);
+	}
+	pkt->origin = rule->origin;
+	if (rule->deny)
+		return REFUSE(pkt, reason);
+	return REASON_NONE;
+}
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_TABLES_H
+#define WEIR_TABLES_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+#include "limits.h"
+
+/* All tables of the datapath. Addresses are 16 bytes in network order, IPv4
+ * as ::ffff:a.b.c.d; such addresses are refused in IPv6 packets, so the two
+ * families never meet.
+ */
+struct addr {
+	__be32 w[4];
+};
+
+enum family {
+	FAMILY_IPV4 = 4,
+	FAMILY_IPV6 = 6,
+};
+
+enum hook {
+	HOOK_FROM_CONTAINER = 0,
+	HOOK_TO_CONTAINER = 1,
+	HOOK_MAX = 2,
+};
+
+/* What changes while packets pass. One entry. */
+struct settings {
+	__u64 clock_offset;	/* ns added to the kernel's monotonic clock */
+	__u32 epoch;		/* tables are written, then it is bumped */
+	__u32 seed;		/* of every choice */
+	__u32 events_per_second; /* a CPU; more are counted as lost */
+	__u32 trace;		/* 1: an event for every packet, not only for new flows */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct settings);
+} control SEC(".maps");
+
+/* What decides about policy has two halves: a packet reads the half of its
+ * epoch's last bit. The loader writes the other one everywhere, then bumps the
+ * epoch: all of a new state counts at once, and a loader that dies leaves the
+ * old state or the new. A half is absent where its set or identity is 0.
+ */
+#define GENERATION(epoch) ((epoch) & 1)
+
+/* Endpoints by the ifindex of their host-side device. */
+struct endpoint {
+	__u32 identity;
+	__u32 set;		/* rule set; 0: no policy state, nothing passes */
+	struct addr addr4;	/* all zero: none */
+	struct addr addr6;
+	struct addr gateway4;	/* answered by ARP */
+	struct addr gateway6;	/* answered by neighbour discovery */
+	struct addr hairpin4;	/* source of a pod's flow to itself; all zero: none */
+	struct addr hairpin6;
+	__u8 mac[6];		/* of the host's side */
+	__u8 pod_mac[6];
+	__u8 pad[4];
+};
+
+struct endpoint_pair {
+	struct endpoint half[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ENDPOINTS);
+	__type(key, __u32);
+	__type(value, struct endpoint_pair);
+} endpoints SEC(".maps");
+
+enum address_flags {
+	ADDRESS_HOST = 1 << 0,	/* the node's own */
+};
+
+/* What is known of an address. */
+struct address {
+	__u32 identity;
+	__u32 ifindex;		/* of the local endpoint that has it, or 0 */
+	__be32 tunnel;		/* the node behind which it is, or 0 */
+	__u8 key_id;		/* of the encryption towards it */
+	__u8 flags;
+	__u8 pad[2];
+};
+
+struct address_pair {
+	struct address half[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct addr);
+	__type(value, struct address_pair);
+} addresses SEC(".maps");
+
+/* The same by prefix, for the slow path. IPv4 prefixes are 96 bits longer. A
+ * prefix that a half does not have repeats there the next shorter one's.
+ */
+struct prefix_key {
+	__u32 bits;
+	struct addr addr;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_PREFIXES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix_key);
+	__type(value, struct address_pair);
+} prefixes SEC(".maps");
+
+/* Services by frontend. A changed list of backends is a new set of slots, so
+ * that one write of this entry changes it at once.
+ */
+struct service_key {
+	struct addr addr;
+	__be16 port;
+	__u8 proto;
+	__u8 pad;
+};
+
+struct service {
+	__u32 id;		/* kept while the frontend is there */
+	__u32 set;		/* of slots */
+	__u32 count;		/* of slots; 0: refused */
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SERVICES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct service_key);
+	__type(value, struct service);
+} services SEC(".maps");
+
+struct slot_key {
+	__u32 set;
+	__u32 index;		/* 0 to count-1 */
+};
+
+struct slot {
+	struct addr addr;
+	__be16 port;
+	__u8 pad[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct slot_key);
+	__type(value, struct slot);
+} slots SEC(".maps");
+
+/* The backends that a service has, those that take no new flows too. */
+struct backend_key {
+	__u32 service;
+	struct addr addr;
+	__be16 port;
+	__u8 pad[2];
+};
+
+struct backend {
+	__u32 terminating;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_BACKENDS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct backend_key);
+	__type(value, struct backend);
+} backends SEC(".maps");
+
+/* Rules of policy. A shorter prefix leaves out port bits, then the whole
+ * port, then the protocol. Where rules of one peer overlap, the loader has
+ * written into the longer one what decides there.
+ */
+struct rule_key {
+	__u32 bits;
+	__u32 set;
+	__u32 peer;		/* identity; 0: any */
+	__u8 direction;		/* enum direction */
+	__u8 proto;
+	__be16 port;
+};
+
+enum direction {
+	DIRECTION_INGRESS = 0,
+	DIRECTION_EGRESS = 1,
+};
+
+#define RULE_BITS_EXACT	96
+
+struct rule {
+	__u32 precedence;	/* the higher decides */
+	__u32 origin;		/* for people: the loader knows what it stands for */
+	__u32 deny;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_RULES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct rule_key);
+	__type(value, struct rule);
+} rules SEC(".maps");
+
+/* A flow has two entries: one under the tuple of its opening packets at the
+ * hook that sees them, one under the tuple of the replies at theirs. Each is
+ * written by packets of its own direction only. The key has the hook and the
+ * device, so that a spoofer never hits another's entry.
+ */
+struct flow_key {
+	struct addr src;
+	struct addr dst;
+	__be16 sport;		/* of an ICMP echo request: the identifier */
+	__be16 dport;		/* of an ICMP echo reply: the identifier */
+	__u8 proto;
+	__u8 family;		/* enum family */
+	__u8 hook;		/* enum hook */
+	__u8 pad;
+	__u32 ifindex;
+};
+
+enum flow_flags {
+	FLOW_REPLY = 1 << 0,	/* the reply direction */
+	FLOW_ANSWERED = 1 << 1,	/* packets of both directions were seen */
+	FLOW_TRANSLATED = 1 << 2,
+	FLOW_HAIRPIN = 1 << 3,	/* a pod with itself: policy is not asked */
+	FLOW_DEAD = 1 << 4,	/* expired: not a flow any more, deleted soon */
+};
+
+enum flow_seen {
+	SEEN_FIN = 1 << 0,
+	SEEN_SYN = 1 << 1,
+	SEEN_RST = 1 << 2,
+	SEEN_ACK = 1 << 4,	/* these are the bits of the TCP header */
+};
+
+struct flow {
+	__u64 last_seen;	/* ns, of the datapath's clock; exact to TOUCH_EVERY */
+	__u64 routed;		/* when the device was last asked for */
+	__u32 epoch;
+	__u32 ifindex;		/* way out */
+	__u32 service;		/* struct service.id, or 0 */
+	__u32 origin;		/* of the rule that let it through */
+	struct addr src;	/* the tuple as packets leave */
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u32 addr_diff;	/* of the addresses, for checksums */
+	__u32 port_diff;
+	__u32 other_ifindex;	/* the other direction's key: its device */
+	__u8 other_hook;	/* and its hook */
+	__u8 out;		/* enum out */
+	__u8 flags;
+	__u8 seen;		/* TCP flags of this direction, ever */
+	__u8 smac[6];		/* for a local pod */
+	__u8 dmac[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_FLOWS);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_UNANSWERED);
+	__type(key, struct flow_key);
+	__type(value, struct flow);
+} unanswered SEC(".maps");
+
+#endif
