@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const mtu = 1500
+
+// configurator speaks netlink in one namespace, whatever thread it is used on.
+type configurator struct{ *netlink.Handle }
+
+func (n *namespace) configurator() (configurator, error) {
+	var c configurator
+	err := n.run(func() error {
+		handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return fmt.Errorf("open netlink socket: %w", err)
+		}
+		c.Handle = handle
+		return nil
+	})
+	return c, err
+}
+
+// connect makes the two interfaces of w, both up: the node's in c's
+// namespace, the other one, eth0, directly in peer. Moving it there
+// afterwards would cost an RCU grace period.
+func (c configurator) connect(w wire, peer *namespace) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = w.nodeName
+	attrs.Index = w.nodeIndex
+	attrs.HardwareAddr = w.nodeMAC
+	attrs.MTU = mtu
+	attrs.Flags = net.FlagUp
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName = "eth0"
+	veth.PeerHardwareAddr = w.hostMAC
+	veth.PeerNamespace = netlink.NsFd(peer.handle)
+	err := c.LinkAdd(veth)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("create veth pair %s: %w (the kernel needs CONFIG_VETH: modprobe veth)", w.nodeName, err)
+	}
+	if err != nil {
+		return fmt.Errorf("create veth pair %s: %w", w.nodeName, err)
+	}
+	return nil
+}
+
+// up brings the interface of that name up and gives its index.
+func (c configurator) up(name string) (int, error) {
+	l, err := c.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	if err := c.LinkSetUp(l); err != nil {
+		return 0, fmt.Errorf("bring interface %s up: %w", name, err)
+	}
+	return l.Attrs().Index, nil
+}
+
+// addAddress adds an address with no neighbours but those that routes name,
+// usable at once.
+func (c configurator) addAddress(ifindex int, a netip.Addr) error {
+	address := &netlink.Addr{IPNet: hostNet(a)}
+	if a.Is6() {
+		address.Flags = unix.IFA_F_NODAD
+		if a.IsLinkLocalUnicast() {
+			address.Mask = net.CIDRMask(64, 128)
+		}
+	}
+	if err := c.AddrAdd(linkByIndex(ifindex), address); err != nil {
+		return fmt.Errorf("add address %s: %w", a, err)
+	}
+	return nil
+}
+
+// addRoute routes to, or everything of via's family when to is the zero Addr,
+// out of an interface, by way of a neighbour unless via is the zero Addr. The
+// source is left to the kernel when from is the zero Addr.
+func (c configurator) addRoute(ifindex int, to, via, from netip.Addr) error {
+	route := &netlink.Route{LinkIndex: ifindex}
+	if to.IsValid() {
+		route.Dst = hostNet(to)
+	}
+	switch {
+	case via.IsValid():
+		route.Gw = via.AsSlice()
+		route.Flags = int(netlink.FLAG_ONLINK)
+	case to.Is4():
+		route.Scope = netlink.SCOPE_LINK
+	}
+	if from.IsValid() {
+		route.Src = from.AsSlice()
+	}
+	if err := c.RouteAdd(route); err != nil {
+		return fmt.Errorf("add route to %s via %s: %w", to, via, err)
+	}
+	return nil
+}
+
+// addDefaultRoute sends what no other route takes out of an interface,
+// straight to its neighbours.
+func (c configurator) addDefaultRoute(ifindex int, is4 bool) error {
+	everything := &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	route := &netlink.Route{LinkIndex: ifindex}
+	if is4 {
+		everything = &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}
+		route.Scope = netlink.SCOPE_LINK
+	}
+	route.Dst = everything
+	if err := c.RouteAdd(route); err != nil {
+		return fmt.Errorf("add default route: %w", err)
+	}
+	return nil
+}
+
+// addNeighbour makes an address known for good.
+func (c configurator) addNeighbour(ifindex int, a netip.Addr, mac net.HardwareAddr) error {
+	err := c.NeighAdd(&netlink.Neigh{
+		LinkIndex:    ifindex,
+		State:        netlink.NUD_PERMANENT,
+		IP:           a.AsSlice(),
+		HardwareAddr: mac,
+	})
+	if err != nil {
+		return fmt.Errorf("add neighbour %s: %w", a, err)
+	}
+	return nil
+}
+
+func hostNet(a netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
+}
+
+func linkByIndex(ifindex int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
+}

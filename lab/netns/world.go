@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netns is the lab's world of real stacks and real sockets: a network
+// namespace for the node, each pod and each outside host, veth pairs between
+// them, and the datapath attached to the pods' host-side devices.
+//
+// It crafts no packets but those that it is told to send, and judges none.
+// Its one invariant is that a world leaves nothing behind: its namespaces have
+// no name and its pins no mount point, so that they go with the process, even
+// one that is killed (kept worlds excepted, which a person asked for).
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
+)
+
+// Options say how a World is built.
+type Options struct {
+	// Keep gives the namespaces names, below /run/netns, so that a person can
+	// look around with `ip netns exec` until Close.
+	Keep bool
+	// Pin makes the datapath keep its tables and links in a bpffs, which
+	// belongs to this world alone.
+	Pin bool
+	// Plain leaves the datapath out: the node's stack forwards, and Apply is
+	// an error. It is what a measurement compares with.
+	Plain bool
+	// Blind leaves the captures out: Arrived and Send are errors. Captures
+	// cost throughput.
+	Blind bool
+	// Flows and Unanswered are the datapath's, see datapath.Options.
+	Flows, Unanswered uint32
+}
+
+// World is a network of namespaces. Its methods may be called by several
+// goroutines.
+type World struct {
+	topology lab.Topology
+	options  Options
+	node     *host
+	pods     []*host
+	outside  []*host
+	byName   map[string]*host
+
+	names    *names // of a kept world
+	pins     *bpffs // with Options.Pin
+	datapath *datapath.Datapath
+	meetings *meetings
+
+	closing context.Context // ends when Close begins
+	stop    context.CancelFunc
+	serving sync.WaitGroup // goroutines that Close waits for
+
+	mu     sync.Mutex
+	open   map[closer]struct{} // what Close closes
+	closed bool
+}
+
+type closer interface{ Close() error }
+
+var _ lab.World = (*World)(nil)
+
+// New builds a world. ErrUnprivileged. The caller closes it.
+func New(ctx context.Context, topology lab.Topology, options Options) (*World, error) {
+	if err := checkPrivilege(); err != nil {
+		return nil, err
+	}
+	if err := checkTopology(topology); err != nil {
+		return nil, err
+	}
+	w := newWorld(topology, options)
+	if err := w.start(ctx); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+func newWorld(topology lab.Topology, options Options) *World {
+	w := &World{
+		topology: topology,
+		options:  options,
+		byName:   map[string]*host{},
+		open:     map[closer]struct{}{},
+		meetings: newMeetings(topology.Node.Addresses),
+	}
+	w.closing, w.stop = context.WithCancel(context.Background())
+	add := func(h lab.Host) *host {
+		added := &host{name: h.Name, addresses: h.Addresses}
+		w.byName[h.Name] = added
+		return added
+	}
+	w.node = add(topology.Node)
+	for _, h := range topology.Pods {
+		w.pods = append(w.pods, add(h))
+	}
+	for _, h := range topology.Outside {
+		w.outside = append(w.outside, add(h))
+	}
+	if len(w.outside) == 0 {
+		w.outside = append(w.outside, &host{name: nobody})
+	}
+	return w
+}
+
+func (w *World) start(ctx context.Context) error {
+	for _, step := range []func() error{w.build, w.name, w.capture, w.openDatapath} {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("build world: %w", err)
+		}
+		if err := step(); err != nil {
+			return fmt.Errorf("build world: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *World) openDatapath() error {
+	if w.options.Plain {
+		return nil
+	}
+	options := datapath.Options{
+		Attach:     true,
+		Flows:      w.options.Flows,
+		Unanswered: w.options.Unanswered,
+	}
+	if w.options.Pin {
+		pins, err := newBPFFS()
+		if err != nil {
+			return err
+		}
+		w.pins = pins
+		options.PinPath = pins.path() + "/weir"
+	}
+	return w.node.ns.run(func() (err error) {
+		w.datapath, err = datapath.Open(options)
+		return err
+	})
+}
+
+// Close ends all conversations and removes everything.
+func (w *World) Close() error {
+	w.mu.Lock()
+	if w.closed {
+		w.mu.Unlock()
+		return nil
+	}
+	w.closed = true
+	open := slices.Collect(maps.Keys(w.open))
+	w.mu.Unlock()
+
+	w.stop()
+	for _, c := range open {
+		c.Close() // Closed already, or never used again: nothing to report.
+	}
+	var errs []error
+	if w.datapath != nil {
+		errs = append(errs, w.node.ns.run(w.datapath.Remove))
+	}
+	for _, h := range w.hosts() {
+		if h.arrivals != nil {
+			errs = append(errs, h.arrivals.close())
+		}
+	}
+	w.serving.Wait()
+	if w.pins != nil {
+		errs = append(errs, w.pins.close())
+	}
+	if w.names != nil {
+		errs = append(errs, w.names.remove())
+	}
+	for _, h := range w.hosts() {
+		if h.ns != nil {
+			errs = append(errs, h.ns.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// closeWith makes Close close c, unless release is called before. It is an
+// error when the world is closed already; then c is closed.
+func (w *World) closeWith(c closer) (release func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+
+	if w.closed {
+		c.Close()
+		return nil, fmt.Errorf("the world is closed: %w", net.ErrClosed)
+	}
+	w.open[c] = struct{}{}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.open, c)
+	}, nil
+}
+
+func (w *World) hosts() []*host {
+	return slices.Concat([]*host{w.node}, w.pods, w.outside)
+}
+
+func (w *World) host(name string) (*host, error) {
+	h, ok := w.byName[name]
+	if !ok {
+		known := slices.Sorted(maps.Keys(w.byName))
+		return nil, fmt.Errorf("no host is named %s in this topology, but %q", name, known)
+	}
+	return h, nil
+}
+
+// Devices are the pods' devices by pod name.
+func (w *World) Devices() map[string]model.Device {
+	devices := map[string]model.Device{}
+	for n, pod := range w.pods {
+		wire := podWire(n)
+		devices[pod.name] = model.Device{
+			Name:    wire.nodeName,
+			Ifindex: wire.nodeIndex,
+			MAC:     wire.nodeMAC,
+			PodMAC:  wire.hostMAC,
+		}
+	}
+	return devices
+}
+
+// MACs gives the address of host's interface and of the interface at its
+// other end. The node's are those of its first uplink.
+func (w *World) MACs(host string) (own, gateway net.HardwareAddr, err error) {
+	h, err := w.host(host)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h.links[0].mac, h.links[0].peerMAC, nil
+}
+
+var errPlain = errors.New("this world was built without the datapath (Options.Plain)")
+
+// Apply makes the datapath equal to state.
+func (w *World) Apply(ctx context.Context, state *model.State) (datapath.Change, error) {
+	if w.datapath == nil {
+		return datapath.Change{}, fmt.Errorf("apply state: %w", errPlain)
+	}
+	if err := ctx.Err(); err != nil {
+		return datapath.Change{}, fmt.Errorf("apply state: %w", err)
+	}
+	var change datapath.Change
+	err := w.node.ns.run(func() (err error) {
+		change, err = w.datapath.Apply(state)
+		return err
+	})
+	return change, err
+}
+
+// Advance moves the datapath's clock.
+func (w *World) Advance(ctx context.Context, by time.Duration) error {
+	if w.datapath == nil {
+		return fmt.Errorf("advance clock: %w", errPlain)
+	}
+	return w.node.ns.run(func() error { return w.datapath.Advance(by) })
+}
+
+// Collect runs the flow collector once.
+func (w *World) Collect(ctx context.Context) error {
+	if w.datapath == nil {
+		return fmt.Errorf("collect flows: %w", errPlain)
+	}
+	return w.node.ns.run(func() error {
+		_, err := w.datapath.Collect()
+		return err
+	})
+}
+
+// Datapath gives the running datapath, or nil with Options.Plain.
+func (w *World) Datapath() *datapath.Datapath { return w.datapath }
+
+// Walks gives the datapath's events as walks of one step.
+func (w *World) Walks() []lab.Walk {
+	if w.datapath == nil {
+		return nil
+	}
+	// Events that cannot be read are no walks; what went wrong is seen in the
+	// frames that did not arrive.
+	events, _ := w.datapath.Events()
+	walks := make([]lab.Walk, 0, len(events))
+	for _, e := range events {
+		walk := lab.Walk{
+			Time:  e.Time,
+			Steps: []lab.Step{{Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}},
+		}
+		if e.Hook == model.FromContainer {
+			walk.From = e.Endpoint
+		}
+		if e.Hook == model.ToContainer && e.Decision.Action == model.Forward {
+			walk.To = e.Endpoint
+		}
+		walks = append(walks, walk)
+	}
+	return walks
+}
