@@ -32,6 +32,9 @@ type Topology struct {
 type Host struct {
 	Name      string
 	Addresses []netip.Addr // at most one of each family for pods and outside hosts
+	// Silent hosts answer nothing by themselves: no handshake, no reset, no
+	// echo. What they send is what Send is given.
+	Silent bool
 }
 
 // World is a network that runs.
@@ -106,6 +109,14 @@ type Walk struct {
 	From  string // the host that sent it
 	To    string // where it was delivered, or ""
 	Steps []Step
+	// Sent and Delivered are the frame's bytes at its two ends; nil where
+	// unknown.
+	Sent, Delivered []byte
+	// Nobody says why a frame that no hook dropped was delivered to nobody.
+	Nobody string
+	// Faults are what no frame may suffer whatever was decided about it: a
+	// checksum broken or repaired, a way out that leads nowhere.
+	Faults []string
 }
 
 // Step is one hook's part of a walk.

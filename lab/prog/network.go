@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package prog
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/model"
+)
+
+// network is the devices of a worker's namespace. They are there so that the
+// kernel's helpers find them and the routes; no frame ever passes them.
+type network struct {
+	pods   [MaxPods]model.Device
+	uplink model.Device
+}
+
+// The next hop of everything beyond the node.
+var (
+	router4   = netip.MustParseAddr("198.18.0.1")
+	router6   = netip.MustParseAddr("fd00:198:18::1")
+	uplink4   = "198.18.0.2/24"
+	uplink6   = "fd00:198:18::2/64"
+	routerMAC = net.HardwareAddr{0x02, 0x0a, 0, 0, 0, 0xfe}
+)
+
+// newNetwork moves the calling thread into a new namespace and makes the
+// devices. The thread must not live on without the namespace.
+func newNetwork() (*network, error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return nil, fmt.Errorf("make a network namespace: %w: run as root, or give the binary CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF", err)
+		}
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	if err := settle(); err != nil {
+		return nil, err
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	n := &network{}
+	for i := range n.pods {
+		n.pods[i], err = veth(handle, fmt.Sprintf("pod-%d", i), byte(i+1))
+		if err != nil {
+			return nil, err
+		}
+	}
+	if n.uplink, err = veth(handle, "uplink", 0xff); err != nil {
+		return nil, err
+	}
+	return n, n.route(handle)
+}
+
+// settle makes the namespace forward and keep still.
+func settle() error {
+	for path, value := range map[string]string{
+		"ipv4/ip_forward":                        "1",
+		"ipv4/conf/all/rp_filter":                "0",
+		"ipv4/conf/default/rp_filter":            "0",
+		"ipv6/conf/all/forwarding":               "1",
+		"ipv6/conf/default/forwarding":           "1",
+		"ipv6/conf/default/accept_dad":           "0",
+		"ipv6/conf/default/router_solicitations": "0",
+		"ipv6/conf/default/addr_gen_mode":        "1", // no link-local address by itself
+	} {
+		// The calling thread's namespace, not the process's.
+		if err := os.WriteFile(filepath.Join("/proc/sys/net", path), []byte(value), 0); err != nil {
+			return fmt.Errorf("set net/%s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// veth makes a pair, the host's side and in place of the pod's a second one.
+func veth(handle *netlink.Handle, name string, n byte) (model.Device, error) {
+	d := model.Device{
+		Name:   name,
+		MAC:    net.HardwareAddr{0x02, 0xfe, 0, 0, 0, n},
+		PodMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, n},
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.HardwareAddr, attrs.MTU = name, d.MAC, 1500
+	peer := "in-" + name
+	err := handle.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: peer, PeerHardwareAddr: d.PodMAC})
+	if err != nil {
+		return d, fmt.Errorf("make device %s: %w", name, err)
+	}
+	for _, end := range []string{peer, name} {
+		link, err := handle.LinkByName(end)
+		if err != nil {
+			return d, fmt.Errorf("find device %s: %w", end, err)
+		}
+		if err := handle.LinkSetUp(link); err != nil {
+			return d, fmt.Errorf("set device %s up: %w", end, err)
+		}
+		d.Ifindex = link.Attrs().Index
+	}
+	return d, nil
+}
+
+// route gives the uplink its addresses, and everything beyond a next hop
+// that is already known.
+func (n *network) route(handle *netlink.Handle) error {
+	link, err := handle.LinkByIndex(n.uplink.Ifindex)
+	if err != nil {
+		return fmt.Errorf("find device %s: %w", n.uplink.Name, err)
+	}
+	for _, cidr := range []string{uplink4, uplink6} {
+		addr, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			return fmt.Errorf("read address %s: %w", cidr, err)
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := handle.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", n.uplink.Name, cidr, err)
+		}
+	}
+	for _, hop := range []netip.Addr{router4, router6} {
+		family := unix.AF_INET
+		everywhere := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+		if hop.Is6() {
+			family = unix.AF_INET6
+			everywhere = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+		}
+		err := handle.NeighAdd(&netlink.Neigh{
+			LinkIndex: n.uplink.Ifindex, Family: family, State: unix.NUD_PERMANENT,
+			IP: hop.AsSlice(), HardwareAddr: routerMAC,
+		})
+		if err != nil {
+			return fmt.Errorf("add neighbour %s: %w", hop, err)
+		}
+		err = handle.RouteAdd(&netlink.Route{LinkIndex: n.uplink.Ifindex, Dst: everywhere, Gw: hop.AsSlice()})
+		if err != nil {
+			return fmt.Errorf("add default route via %s: %w", hop, err)
+		}
+	}
+	return nil
+}

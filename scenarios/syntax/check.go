@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package syntax
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+)
+
+// checker follows the script with what is known without a network: which
+// hosts, exchanges, files and services there are at each step.
+type checker struct {
+	*parser
+	conns    map[string]Pos
+	used     map[string]bool
+	objects  map[string]*model.Objects
+	services map[string]bool // name.namespace of those in any attached file
+	sent     bool
+}
+
+// check finds the mistakes that single lines do not show.
+func (p *parser) check() {
+	f := p.file
+	c := &checker{parser: p, conns: map[string]Pos{}, used: map[string]bool{}, objects: map[string]*model.Objects{}, services: map[string]bool{}}
+	if len(f.Worlds) == 0 {
+		p.failf(p.pos(1), "no worlds are declared: expected a line like 'worlds prog netns'")
+	}
+	if len(f.Families) == 0 {
+		f.Families = []Family{IPv4, IPv6}
+	}
+	if len(f.Pods) == 0 {
+		p.failf(p.pos(1), "there are no pods: expected a line like 'topology two-pods' or 'pod client app=client'")
+	}
+	if len(f.Steps) == 0 {
+		p.failf(p.pos(1), "there are no steps: a scenario that checks nothing proves nothing")
+	}
+	for _, h := range f.Silent {
+		c.host(p.pos(1), "silent", h)
+	}
+	c.parseAttached()
+	for i := range f.Steps {
+		c.step(&f.Steps[i])
+	}
+	for _, name := range sortedKeys(f.Files) {
+		if !c.used[name] {
+			p.failf(p.pos(f.Files[name].Line-1), "no step uses %s: apply it or remove it", name)
+		}
+	}
+}
+
+// parseAttached reads the objects of every attached file.
+func (c *checker) parseAttached() {
+	for _, name := range sortedKeys(c.file.Files) {
+		file := c.file.Files[name]
+		objs, err := model.Parse(name, bytes.NewReader(file.Data))
+		if err != nil {
+			c.objectErrors(name, file, err)
+			continue
+		}
+		c.objects[name] = objs
+		for _, svc := range objs.Services {
+			c.services[svc.Name+"."+svc.Namespace] = true
+		}
+	}
+}
+
+// objectErrors gives each error of an attached file its line in the scenario.
+func (c *checker) objectErrors(name string, file Attached, err error) {
+	all := []error{err}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		all = many.Unwrap()
+	}
+	for _, err := range all {
+		line := file.Line
+		if at, ok := errors.AsType[*model.ParseError](err); ok {
+			line += at.Line - 1
+		}
+		c.failf(c.pos(line), "%w", err)
+	}
+}
+
+func (c *checker) host(at Pos, verb, name string) {
+	if !c.file.HasHost(name) {
+		c.failf(at, "%s: there is no host %s: expected one of %s", verb, name, strings.Join(c.file.HostNames(), ", "))
+	}
+}
+
+// place checks a name that something is sent to.
+func (c *checker) place(at Pos, verb, name string) {
+	if c.file.HasHost(name) || name == "gateway" || c.services[name] {
+		return
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return
+	}
+	if svc, ns, ok := strings.Cut(name, "."); ok {
+		c.failf(at, "%s: no attached file has a service %s in namespace %s", verb, svc, ns)
+		return
+	}
+	c.failf(at, "%s: %s is no host: expected one of %s, gateway, SERVICE.NAMESPACE or an address", verb, name, strings.Join(c.file.HostNames(), ", "))
+}
+
+func (c *checker) needFiles(at Pos, names []string) {
+	for _, n := range names {
+		if _, ok := c.file.Files[n]; !ok {
+			c.failf(at, "there is no file %s behind the script: expected a line '-- %s --' and its content", n, n)
+		}
+		c.used[n] = true
+	}
+}
+
+func (c *checker) conn(at Pos, verb, name string) {
+	if _, ok := c.conns[name]; !ok {
+		c.failf(at, "%s: no exchange is called %s here: expected 'connect … as %s' before", verb, name, name)
+	}
+}
+
+// onlyProg refuses a verb that other worlds cannot answer.
+func (c *checker) onlyProg(at Pos, verb string) {
+	for _, w := range c.file.Worlds {
+		if w != Prog {
+			c.failf(at, "%s can only be known in world prog, but the scenario declares %s: remove the line, or declare 'worlds prog'", verb, w)
+			return
+		}
+	}
+}
+
+func (c *checker) step(s *Step) {
+	if s.Only != "" && !slices.Contains(c.file.Families, s.Only) {
+		c.failf(s.Pos, "the step is for %s, in which the scenario does not run", s.Only)
+	}
+	switch v := s.Verb.(type) {
+	case *Apply:
+		c.needFiles(s.Pos, v.Files)
+	case *Update:
+		c.needFiles(s.Pos, v.Files)
+	case *Label:
+		c.podObject(s.Pos, "label", v.Object)
+	case *Terminate:
+		c.podObject(s.Pos, "terminate", v.Pod)
+	case *Listen:
+		c.host(s.Pos, "listen", v.Host)
+	case *Connect:
+		c.connect(s.Pos, v)
+	case *Say:
+		c.conn(s.Pos, "say", v.Conn)
+	case *Close:
+		c.conn(s.Pos, "close", v.Conn)
+		delete(c.conns, v.Conn)
+	case *Ping:
+		c.host(s.Pos, "ping", v.From)
+		c.place(s.Pos, "ping", v.To)
+	case *Send:
+		c.host(s.Pos, "send", v.Host)
+		c.layers(s, v.Layers, true)
+		c.sent = true
+	case *Expect:
+		c.host(s.Pos, "expect", v.Host)
+		c.layers(s, v.Layers, false)
+	case *Verdict:
+		c.onlyProg(s.Pos, "verdict")
+		if !c.sent {
+			c.failf(s.Pos, "verdict: no frame was sent before: expected 'send' above")
+		}
+	case *FlowCheck:
+		c.host(s.Pos, "flow", v.From)
+		c.place(s.Pos, "flow", v.To.Name)
+		if v.Via != "" {
+			c.host(s.Pos, "flow: via", v.Via)
+		}
+	}
+}
+
+func (c *checker) podObject(at Pos, verb string, o Object) {
+	if o.Kind == "pod" && !slices.ContainsFunc(c.file.Pods, func(p Pod) bool { return p.Namespace == o.Namespace && p.Name == o.Name }) {
+		c.failf(at, "%s: there is no pod %s/%s", verb, o.Namespace, o.Name)
+	}
+}
+
+func (c *checker) connect(at Pos, v *Connect) {
+	c.host(at, "connect", v.From)
+	c.place(at, "connect", v.To.Name)
+	for verb, host := range map[string]string{"connect: via": v.Via, "connect: seen-from": v.Seen} {
+		if host != "" {
+			c.host(at, verb, host)
+		}
+	}
+	if v.As == "" {
+		return
+	}
+	if before, ok := c.conns[v.As]; ok {
+		c.failf(at, "connect: an exchange is called %s already, since line %d: close it or take another name", v.As, before.Line)
+	}
+	c.conns[v.As] = at
+}
+
+// layers checks the values that can be read without knowing addresses.
+func (c *checker) layers(s *Step, layers []Layer, build bool) {
+	for _, l := range layers {
+		kind, _ := frame.KindOf(l.Kind)
+		if build && kind.OnlyBuild && len(l.Fields) == 0 {
+			c.failf(s.Pos, "%s: expected a number of octets in the brackets", l.Kind)
+		}
+		for _, a := range l.Fields {
+			spec, _ := kind.Field(a.Name)
+			if err := c.value(spec, a.Value); err != nil {
+				c.failf(s.Pos, "%s: %w", l.Kind, err)
+			}
+		}
+	}
+}
+
+func (c *checker) value(spec frame.FieldSpec, value string) error {
+	named := c.file.HasHost(value) || value == "gateway"
+	switch spec.Type {
+	case frame.Address:
+		if named || c.services[value] {
+			return nil
+		}
+	case frame.Hardware:
+		if named || value == "broadcast" {
+			return nil
+		}
+	}
+	if _, err := frame.Parse(spec, value); err != nil {
+		return fmt.Errorf("%w", err)
+	}
+	return nil
+}
