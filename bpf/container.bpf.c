@@ -212,6 +212,7 @@ struct mirror {
 	enum address_flags address_flags;
 	enum direction direction;
 	enum family family;
+	enum backend_state backend_state;
 	struct expired expired;
 	struct event event;
 };

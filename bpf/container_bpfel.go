@@ -40,8 +40,8 @@ type ContainerAddressPair struct {
 }
 
 type ContainerBackend struct {
-	_           structs.HostLayout
-	Terminating uint32
+	_     structs.HostLayout
+	State uint32
 }
 
 type ContainerBackendKey struct {
@@ -51,6 +51,19 @@ type ContainerBackendKey struct {
 	Port    uint16
 	Pad     [2]uint8
 }
+
+type ContainerBackendPair struct {
+	_    structs.HostLayout
+	Half [2]ContainerBackend
+}
+
+type ContainerBackendState uint32
+
+const (
+	ContainerBackendStateBACKEND_ABSENT      ContainerBackendState = 0
+	ContainerBackendStateBACKEND_SERVING     ContainerBackendState = 1
+	ContainerBackendStateBACKEND_TERMINATING ContainerBackendState = 2
+)
 
 type ContainerCounter struct {
 	_       structs.HostLayout
@@ -67,8 +80,8 @@ const (
 
 type ContainerEndpoint struct {
 	_        structs.HostLayout
-	Identity uint32
 	Set      uint32
+	Identity uint32
 	Addr4    ContainerAddr
 	Addr6    ContainerAddr
 	Gateway4 ContainerAddr
@@ -328,6 +341,11 @@ type ContainerServiceKey struct {
 	Port  uint16
 	Proto uint8
 	Pad   uint8
+}
+
+type ContainerServicePair struct {
+	_    structs.HostLayout
+	Half [2]ContainerService
 }
 
 type ContainerSettings struct {

@@ -43,9 +43,13 @@ static __always_inline struct service *service_of(struct packet *pkt)
 		.port = pkt->key.dport,
 		.proto = pkt->key.proto,
 	};
-	struct service *service;
+	struct service_pair *pair = bpf_map_lookup_elem(&services, &key);
+	struct service *service = NULL;
 
-	service = bpf_map_lookup_elem(&services, &key);
+	if (pair)
+		service = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	if (service && !service->id)
+		service = NULL;
 	note_read(pkt, TABLE_SERVICES, !!service);
 	return service;
 }
@@ -59,8 +63,11 @@ static __always_inline int backend_there(struct packet *pkt, __u32 service,
 		.addr = flow->dst,
 		.port = flow->dport,
 	};
-	int found = !!bpf_map_lookup_elem(&backends, &key);
+	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
+	int found = 0;
 
+	if (pair)
+		found = (GENERATION(pkt->epoch) ? pair->half[1] : pair->half[0]).state != BACKEND_ABSENT;
 	note_read(pkt, TABLE_BACKENDS, found);
 	return found;
 }

@@ -43,17 +43,17 @@ struct {
 	__type(value, struct settings);
 } control SEC(".maps");
 
-/* What decides about policy has two halves: a packet reads the half of its
+/* Tables of pairs have two halves: a packet reads the half of its
  * epoch's last bit. The loader writes the other one everywhere, then bumps the
  * epoch: all of a new state counts at once, and a loader that dies leaves the
- * old state or the new. A half is absent where its set or identity is 0.
+ * old state or the new. A half is absent where its first field says so.
  */
 #define GENERATION(epoch) ((epoch) & 1)
 
 /* Endpoints by the ifindex of their host-side device. */
 struct endpoint {
+	__u32 set;		/* rule set; 0: absent, nothing passes */
 	__u32 identity;
-	__u32 set;		/* rule set; 0: no policy state, nothing passes */
 	struct addr addr4;	/* all zero: none */
 	struct addr addr6;
 	struct addr gateway4;	/* answered by ARP */
@@ -118,9 +118,7 @@ struct {
 	__type(value, struct address_pair);
 } prefixes SEC(".maps");
 
-/* Services by frontend. A changed list of backends is a new set of slots, so
- * that one write of this entry changes it at once.
- */
+/* Services by frontend. A changed list of backends is a new set of slots. */
 struct service_key {
 	struct addr addr;
 	__be16 port;
@@ -129,10 +127,14 @@ struct service_key {
 };
 
 struct service {
-	__u32 id;		/* kept while the frontend is there */
+	__u32 id;		/* kept while the frontend is there; 0: absent */
 	__u32 set;		/* of slots */
 	__u32 count;		/* of slots; 0: refused */
 	__u32 pad;
+};
+
+struct service_pair {
+	struct service half[2];
 };
 
 struct {
@@ -140,7 +142,7 @@ struct {
 	__uint(max_entries, MAX_SERVICES);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct service_key);
-	__type(value, struct service);
+	__type(value, struct service_pair);
 } services SEC(".maps");
 
 struct slot_key {
@@ -170,8 +172,18 @@ struct backend_key {
 	__u8 pad[2];
 };
 
+enum backend_state {
+	BACKEND_ABSENT = 0,
+	BACKEND_SERVING = 1,
+	BACKEND_TERMINATING = 2,	/* keeps its flows, gets no new ones */
+};
+
 struct backend {
-	__u32 terminating;
+	__u32 state;
+};
+
+struct backend_pair {
+	struct backend half[2];
 };
 
 struct {
@@ -179,7 +191,7 @@ struct {
 	__uint(max_entries, MAX_BACKENDS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct backend_key);
-	__type(value, struct backend);
+	__type(value, struct backend_pair);
 } backends SEC(".maps");
 
 /* Rules of policy. A shorter prefix leaves out port bits, then the whole
