@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// lastLabelIdentity is the last number that labels may have: the wire has 16
+// bits for the number, beside 8 for the cluster.
+const lastLabelIdentity Identity = 1<<16 - 1
+
+// ErrIdentitiesExhausted is returned when more sets of labels are in use at
+// once than there are numbers.
+var ErrIdentitiesExhausted = errors.New("more distinct sets of labels than identities")
+
+// Allocator numbers sets of labels. A number keeps its meaning as long as
+// somebody has it and long after: it goes to other labels only when every
+// number has been given once, the longest unused first. It may be used by
+// several goroutines.
+type Allocator struct {
+	mu    sync.Mutex
+	next  Identity
+	round uint64
+	known map[string]*allocation
+}
+
+type allocation struct {
+	number Identity
+	used   uint64 // the last round that asked for it
+}
+
+// NewAllocator gives an Allocator that has given no number yet. Equal
+// sequences of calls give equal numbers.
+func NewAllocator() *Allocator {
+	return &Allocator{next: FirstLabelIdentity, known: map[string]*allocation{}}
+}
+
+// allocate numbers all keys that are in use now. It fails with
+// ErrIdentitiesExhausted.
+func (a *Allocator) allocate(keys []string) (map[string]Identity, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.round++
+	numbers := make(map[string]Identity, len(keys))
+	var fresh []string
+	for _, key := range slices.Sorted(slices.Values(keys)) {
+		if old, found := a.known[key]; found {
+			old.used = a.round
+			numbers[key] = old.number
+		} else if _, twice := numbers[key]; !twice {
+			numbers[key] = IdentityUnknown
+			fresh = append(fresh, key)
+		}
+	}
+	for _, key := range fresh {
+		number, ok := a.take()
+		if !ok {
+			return nil, fmt.Errorf("number %d sets of labels, %d numbers: %w", len(numbers), lastLabelIdentity-FirstLabelIdentity+1, ErrIdentitiesExhausted)
+		}
+		a.known[key] = &allocation{number: number, used: a.round}
+		numbers[key] = number
+	}
+	return numbers, nil
+}
+
+// take gives a number that nobody has.
+func (a *Allocator) take() (Identity, bool) {
+	if a.next <= lastLabelIdentity {
+		a.next++
+		return a.next - 1, true
+	}
+	var oldest string
+	var best *allocation
+	for key, old := range a.known {
+		if old.used == a.round || best != nil && cmp.Or(cmp.Compare(best.used, old.used), cmp.Compare(best.number, old.number)) < 0 {
+			continue
+		}
+		oldest, best = key, old
+	}
+	if best == nil {
+		return 0, false
+	}
+	delete(a.known, oldest)
+	return best.number, true
+}
+
+// identity is a set of labels that policy can tell from others, and the ports
+// by name that go with it: a rule's port name means another number for a pod
+// whose containers number it otherwise, so such pods are told apart too.
+type identity struct {
+	number          Identity
+	namespace       string
+	namespaceLabels labels.Set
+	podLabels       labels.Set
+	ports           map[namedPort]uint16
+}
+
+type namedPort struct {
+	name     string
+	protocol Protocol
+}
+
+func (c *compiler) allocateIdentities() {
+	byKey := map[string]*identity{}
+	keys := make([]string, len(c.pods))
+	for i, pod := range c.pods {
+		id := c.identityOf(pod.object)
+		keys[i] = id.key()
+		if byKey[keys[i]] == nil {
+			byKey[keys[i]] = id
+		}
+		pod.identity = byKey[keys[i]]
+	}
+	numbers, err := c.local.Identities.allocate(keys)
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
+		return
+	}
+	for key, id := range byKey {
+		id.number = numbers[key]
+		c.identities = append(c.identities, id)
+	}
+	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
+}
+
+func (c *compiler) identityOf(pod *corev1.Pod) *identity {
+	ns := namespaceOr(pod.Namespace)
+	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: pod.Labels, ports: map[namedPort]uint16{}}
+	for _, container := range pod.Spec.Containers {
+		for _, port := range container.Ports {
+			named := namedPort{port.Name, protocolNumber(port.Protocol)}
+			if _, first := id.ports[named]; !first && port.Name != "" {
+				id.ports[named] = uint16(port.ContainerPort)
+			}
+		}
+	}
+	return id
+}
+
+// key writes the identity in one way only: no part of it can hold the
+// separators.
+func (id *identity) key() string {
+	var ports []string
+	for port, number := range id.ports {
+		ports = append(ports, fmt.Sprintf("%s/%s=%d", port.name, port.protocol, number))
+	}
+	slices.Sort(ports)
+	return strings.Join([]string{id.namespace, id.namespaceLabels.String(), id.podLabels.String(), strings.Join(ports, ",")}, "|")
+}
+
+func protocolNumber(protocol corev1.Protocol) Protocol {
+	switch protocol {
+	case corev1.ProtocolUDP:
+		return ProtocolUDP
+	case corev1.ProtocolSCTP:
+		return ProtocolSCTP
+	}
+	return ProtocolTCP
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Where is the place where a frame is seen.
+type Where struct {
+	Hook     Hook
+	Endpoint string // whose device it is, namespace/name
+}
+
+func (w Where) String() string { return string(w.Hook) + " of " + w.Endpoint }
+
+// Expectation is what should become of a frame. Where the contract leaves a
+// choice (which backend, whether an idle flow is still there), everything
+// that is right is listed.
+type Expectation struct {
+	Action Action
+	// Reasons are, for Drop and Reply, all that are right: a frame may be
+	// wrong in several ways, and nothing says which is seen first.
+	Reasons []Reason
+	// Tuple is the frame's, the zero Tuple when it has none.
+	Tuple Tuple
+	// Translations are, for Forward, all that may leave: one for each
+	// eligible backend, exactly one for a known flow, the tuple itself where
+	// nothing is translated.
+	Translations []Translation
+	// Alternatives are other actions that are right as well. They have no
+	// Alternatives of their own.
+	Alternatives []Expectation
+	// Story explains the judgement to a person, a sentence each.
+	Story []string
+
+	frame headers
+	at    Where
+}
+
+// Translation is one way in which a frame may leave.
+type Translation struct {
+	Tuple    Tuple
+	AnySport bool // Sport may be any that is free: the datapath chooses
+	Out      Out
+	Endpoint string // the pod that gets it, for OutLocal
+	Hops     int    // by how much TTL or hop limit goes down
+
+	flow  *flow // the known one, or the one that this packet would open
+	known bool
+	reply bool // seen in the flow's reply direction
+}
+
+// Outcome is what a datapath did to a frame. A field that was not observed
+// stays zero and is not checked.
+type Outcome struct {
+	Action   Action
+	Reason   Reason
+	Tuple    Tuple // as it left
+	Out      Out
+	Endpoint string // the pod that got it, for OutLocal
+}
+
+func (o Outcome) String() string {
+	text := string(o.Action)
+	if o.Reason != ReasonNone {
+		text += " (" + string(o.Reason) + ")"
+	}
+	if o.Tuple != (Tuple{}) {
+		text += " " + o.Tuple.String()
+	}
+	if o.Out != OutNone {
+		text += " out " + strings.TrimSpace(string(o.Out)+" "+o.Endpoint)
+	}
+	return text
+}
+
+// ErrUnexpected is wrapped by the error of Check.
+var ErrUnexpected = errors.New("not what should happen")
+
+// Check is nil when the outcome is one of those that e allows; else the error
+// names both sides and wraps ErrUnexpected.
+func (e Expectation) Check(o Outcome) error {
+	for _, possible := range e.all() {
+		if possible.allows(o) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s; expected %s", ErrUnexpected, o, e)
+}
+
+func (e Expectation) all() []Expectation {
+	return append([]Expectation{e}, e.Alternatives...)
+}
+
+func (e Expectation) allows(o Outcome) bool {
+	if o.Action != e.Action {
+		return false
+	}
+	if e.Action != Forward {
+		return o.Reason == ReasonNone || slices.Contains(e.Reasons, o.Reason)
+	}
+	return slices.ContainsFunc(e.Translations, func(t Translation) bool { return t.allows(o) })
+}
+
+func (t Translation) allows(o Outcome) bool {
+	if o.Out != OutNone && o.Out != t.Out {
+		return false
+	}
+	if o.Endpoint != "" && o.Endpoint != t.Endpoint {
+		return false
+	}
+	return o.Tuple == Tuple{} || t.leavesAs(o.Tuple)
+}
+
+func (t Translation) leavesAs(observed Tuple) bool {
+	if t.AnySport {
+		observed.Sport = t.Tuple.Sport
+	}
+	return observed == t.Tuple
+}
+
+func (e Expectation) String() string {
+	var ways []string
+	for _, possible := range e.all() {
+		if possible.Action != Forward {
+			var reasons []string
+			for _, r := range possible.Reasons {
+				reasons = append(reasons, string(r))
+			}
+			ways = append(ways, fmt.Sprintf("%s (%s)", possible.Action, strings.Join(reasons, " or ")))
+			continue
+		}
+		for _, t := range possible.Translations {
+			ways = append(ways, t.String())
+		}
+	}
+	return strings.Join(ways, ", or ")
+}
+
+func (t Translation) String() string {
+	text := Outcome{Action: Forward, Tuple: t.Tuple, Out: t.Out, Endpoint: t.Endpoint}.String()
+	if t.AnySport {
+		text += " from any port"
+	}
+	return text
+}
+
+// String gives "tcp 10.0.0.1:40000 -> 10.0.0.2:80".
+func (t Tuple) String() string {
+	end := func(addr fmt.Stringer, port uint16, v6 bool) string {
+		switch {
+		case port == 0:
+			return addr.String()
+		case v6:
+			return fmt.Sprintf("[%s]:%d", addr, port)
+		}
+		return fmt.Sprintf("%s:%d", addr, port)
+	}
+	return fmt.Sprintf("%s %s -> %s", t.Protocol, end(t.Src, t.Sport, t.Src.Is6()), end(t.Dst, t.Dport, t.Dst.Is6()))
+}
+
+// Reversed is the tuple of the answers.
+func (t Tuple) Reversed() Tuple {
+	return Tuple{Src: t.Dst, Dst: t.Src, Sport: t.Dport, Dport: t.Sport, Protocol: t.Protocol}
+}

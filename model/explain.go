@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Decision is what the policies of both ends say of a flow.
+type Decision struct {
+	Allowed bool
+	// Rulings are those of the opener's egress and of the target's ingress,
+	// as far as these are pods.
+	Rulings []Ruling
+}
+
+// Story gives the decision in sentences.
+func (d Decision) Story() []string {
+	var story []string
+	for _, r := range d.Rulings {
+		story = append(story, r.String())
+	}
+	return story
+}
+
+// Explain says whether policy lets from open a flow to a port of to, and by
+// which policies and rules. Both are namespace/name of a pod, the name of a
+// node, or an address; port is 0 for protocols that have none. It fails with
+// ErrNotFound for a name that is not among the objects.
+//
+// Only policy is asked: neither services nor routes, and every pod's policy,
+// whichever node it is on.
+func Explain(objs *Objects, from, to string, port uint16, protocol Protocol) (Decision, error) {
+	k := know(objs, "", Local{})
+	source, err := k.named(from)
+	if err != nil {
+		return Decision{}, fmt.Errorf("explain flow from %s: %w", from, err)
+	}
+	target, err := k.named(to)
+	if err != nil {
+		return Decision{}, fmt.Errorf("explain flow to %s: %w", to, err)
+	}
+	d := Decision{Allowed: true}
+	add := func(r Ruling) {
+		d.Rulings = append(d.Rulings, r)
+		d.Allowed = d.Allowed && r.Allowed
+	}
+	if source.pod != nil && source.pod == target.pod {
+		// A pod never blocks itself.
+		return d, nil
+	}
+	if source.pod != nil {
+		add(k.rule(Egress, source.pod, target, protocol, port))
+	}
+	if target.pod != nil && !k.onNodeOf(source, target.pod) {
+		add(k.rule(Ingress, target.pod, source, protocol, port))
+	}
+	return d, nil
+}
+
+// onNodeOf is whether a party is the pod's own node, which no policy shuts out.
+func (k *knowledge) onNodeOf(p party, pod *corev1.Pod) bool {
+	if !p.node {
+		return false
+	}
+	return k.nodeOf[p.addr] == pod.Spec.NodeName || pod.Spec.NodeName == "" && len(k.objs.Nodes) < 2
+}
+
+func (k *knowledge) named(name string) (party, error) {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return k.party(addr), nil
+	}
+	if pod := k.objs.Pods[name]; pod != nil {
+		if pod.Spec.HostNetwork {
+			return party{node: true}, nil
+		}
+		p := party{pod: pod}
+		if addrs := addressesIn(pod); len(addrs) > 0 {
+			p.addr = addrs[0]
+		}
+		return p, nil
+	}
+	for addr, node := range k.nodeOf {
+		if node == name {
+			return k.party(addr), nil
+		}
+	}
+	return party{}, fmt.Errorf("neither an address, a pod (namespace/name) nor a node: %w", ErrNotFound)
+}

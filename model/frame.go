@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+)
+
+// headers is what the oracle reads of a frame. It reads plain bytes with code
+// of its own: a parser shared with the tests or the datapath would hide its
+// own mistakes.
+type headers struct {
+	// wrong are the reasons for which the bytes alone condemn the frame.
+	wrong []Reason
+
+	arp *arpPacket
+	nd  *neighbourMessage
+
+	isIP     bool // source, destination and hops are known
+	src, dst netip.Addr
+	hops     uint8 // TTL or hop limit
+	extended bool  // IPv4 options or IPv6 extension headers: not quoted in answers
+
+	// hasTuple is whether the transport's header was read.
+	hasTuple  bool
+	tuple     Tuple
+	tcp       tcpFlags
+	echoReply bool
+}
+
+type tcpFlags uint8
+
+// RFC 9293, section 3.1.
+const (
+	flagFIN tcpFlags = 0x01
+	flagSYN tcpFlags = 0x02
+	flagRST tcpFlags = 0x04
+	flagACK tcpFlags = 0x10
+)
+
+// arpPacket is an ARP packet for IPv4 over Ethernet, RFC 826.
+type arpPacket struct {
+	complete   bool // long enough, and of these two kinds of addresses
+	operation  uint16
+	senderMAC  net.HardwareAddr
+	senderAddr netip.Addr
+	targetAddr netip.Addr
+}
+
+// neighbourMessage is an ICMPv6 message of types 133 to 137, RFC 4861.
+type neighbourMessage struct {
+	kind, code uint8
+	hasTarget  bool // solicitations and advertisements that are long enough
+	target     netip.Addr
+}
+
+const (
+	ethernetLen = 14
+	arpLen      = 28
+	ipv4Len     = 20
+	ipv6Len     = 40
+	tcpLen      = 20
+	udpLen      = 8
+	sctpLen     = 12
+	icmpLen     = 8
+	ndLen       = 24 // with the target address
+
+	// maxExtensions is how many IPv6 extension headers are walked.
+	maxExtensions = 6
+)
+
+func (h *headers) condemn(reason Reason) { h.wrong = append(h.wrong, reason) }
+
+// parseFrame reads an Ethernet frame. It never fails: what is wrong is in
+// wrong, and what could not be read stays zero.
+func parseFrame(frame []byte) headers {
+	var h headers
+	if len(frame) < ethernetLen {
+		h.condemn(ReasonTruncated)
+		return h
+	}
+	payload := frame[ethernetLen:]
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case 0x0800:
+		h.readIPv4(payload)
+	case 0x86dd:
+		h.readIPv6(payload)
+	case 0x0806:
+		h.readARP(payload)
+	case 0x8100, 0x88a8:
+		h.condemn(ReasonVLAN)
+	default:
+		h.condemn(ReasonUnknownEthertype)
+	}
+	return h
+}
+
+func (h *headers) readARP(b []byte) {
+	h.arp = &arpPacket{}
+	if len(b) < arpLen {
+		return
+	}
+	ethernetAndIPv4 := binary.BigEndian.Uint16(b) == 1 && binary.BigEndian.Uint16(b[2:]) == 0x0800 && b[4] == 6 && b[5] == 4
+	h.arp = &arpPacket{
+		complete:   ethernetAndIPv4,
+		operation:  binary.BigEndian.Uint16(b[6:]),
+		senderMAC:  net.HardwareAddr(b[8:14]),
+		senderAddr: netip.AddrFrom4([4]byte(b[14:18])),
+		targetAddr: netip.AddrFrom4([4]byte(b[24:28])),
+	}
+}
+
+func (h *headers) readIPv4(b []byte) {
+	if len(b) < ipv4Len {
+		h.condemn(ReasonTruncated)
+		return
+	}
+	h.isIP = true
+	h.src, h.dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+	h.hops = b[8]
+	headerLen := int(b[0]&0x0f) * 4
+	total := int(binary.BigEndian.Uint16(b[2:]))
+	h.extended = headerLen > ipv4Len
+
+	readable := true
+	if b[0]>>4 != 4 || headerLen < ipv4Len {
+		h.condemn(ReasonBadIPHeader)
+		readable = false
+	}
+	if total < max(headerLen, ipv4Len) || total > len(b) {
+		h.condemn(ReasonBadIPLength)
+		readable = false
+	}
+	if headerLen > len(b) {
+		h.condemn(ReasonTruncated)
+	}
+	if fragment := binary.BigEndian.Uint16(b[6:]); fragment&0x3fff != 0 {
+		h.condemn(ReasonFragment)
+		readable = false
+	}
+	if readable {
+		h.readTransport(Protocol(b[9]), b[headerLen:total])
+	}
+}
+
+func (h *headers) readIPv6(b []byte) {
+	if len(b) < ipv6Len {
+		h.condemn(ReasonTruncated)
+		return
+	}
+	h.isIP = true
+	h.src, h.dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	h.hops = b[7]
+	readable := true
+	if b[0]>>4 != 6 {
+		h.condemn(ReasonBadIPHeader)
+		readable = false
+	}
+	length := int(binary.BigEndian.Uint16(b[4:]))
+	if length > len(b)-ipv6Len {
+		h.condemn(ReasonBadIPLength)
+		readable = false
+	}
+	if readable {
+		h.walkExtensions(b[6], b[ipv6Len:ipv6Len+length])
+	}
+}
+
+// walkExtensions follows the chain of next headers to the one that is final.
+func (h *headers) walkExtensions(next uint8, b []byte) {
+	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
+	for count := 1; ; count++ {
+		switch next {
+		case fragment:
+			h.condemn(ReasonFragment)
+			if count > maxExtensions {
+				h.condemn(ReasonExtensionLimit)
+			}
+			if len(b) < 8 {
+				h.condemn(ReasonTruncated)
+			}
+			return
+		case hopByHop, routing, destination:
+		default:
+			h.readTransport(Protocol(next), b)
+			return
+		}
+		h.extended = true
+		if count > maxExtensions {
+			h.condemn(ReasonExtensionLimit)
+			return
+		}
+		if len(b) < 8 {
+			h.condemn(ReasonTruncated)
+			return
+		}
+		if next == routing && b[2] == 0 {
+			h.condemn(ReasonRoutingHeader)
+		}
+		length := 8 + 8*int(b[1])
+		if length > len(b) {
+			h.condemn(ReasonTruncated)
+			return
+		}
+		next, b = b[0], b[length:]
+	}
+}
+
+func (h *headers) readTransport(protocol Protocol, b []byte) {
+	h.tuple = Tuple{Src: h.src, Dst: h.dst, Protocol: protocol}
+	isV6 := h.src.Is6()
+	switch {
+	case protocol == ProtocolTCP:
+		h.readTCP(b)
+	case protocol == ProtocolUDP:
+		h.readUDP(b, isV6)
+	case protocol == ProtocolSCTP:
+		if h.needs(b, sctpLen) {
+			h.readPorts(b)
+		}
+	case protocol == ProtocolICMP && !isV6:
+		h.readICMP(b, 8, 0, func(kind uint8) bool {
+			return kind == 3 || kind == 4 || kind == 5 || kind == 11 || kind == 12
+		})
+	case protocol == ProtocolICMPv6 && isV6:
+		h.readICMP(b, 128, 129, func(kind uint8) bool { return kind >= 1 && kind <= 4 })
+	default:
+		h.hasTuple = true
+	}
+}
+
+func (h *headers) needs(b []byte, length int) bool {
+	if len(b) < length {
+		h.condemn(ReasonTruncated)
+		return false
+	}
+	return true
+}
+
+func (h *headers) readPorts(b []byte) {
+	h.hasTuple = true
+	h.tuple.Sport, h.tuple.Dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+}
+
+func (h *headers) readTCP(b []byte) {
+	if !h.needs(b, tcpLen) {
+		return
+	}
+	h.readPorts(b)
+	if offset := int(b[12]>>4) * 4; offset < tcpLen || offset > len(b) {
+		h.condemn(ReasonBadTCPHeader)
+	}
+	h.tcp = tcpFlags(b[13])
+	none := h.tcp&(flagSYN|flagACK|flagFIN|flagRST) == 0
+	synAndEnd := h.tcp&flagSYN != 0 && h.tcp&(flagFIN|flagRST) != 0
+	if none || synAndEnd {
+		h.condemn(ReasonBadTCPFlags)
+	}
+}
+
+func (h *headers) readUDP(b []byte, isV6 bool) {
+	if !h.needs(b, udpLen) {
+		return
+	}
+	h.readPorts(b)
+	if length := int(binary.BigEndian.Uint16(b[4:])); length < udpLen || length > len(b) {
+		h.condemn(ReasonBadUDPLength)
+	}
+	if isV6 && binary.BigEndian.Uint16(b[6:]) == 0 {
+		h.condemn(ReasonBadUDPChecksum)
+	}
+}
+
+// readICMP reads a message of either family: a request's identifier stands
+// where a source port would, a reply's where a destination port would.
+func (h *headers) readICMP(b []byte, request, reply uint8, isError func(uint8) bool) {
+	if !h.needs(b, icmpLen) {
+		return
+	}
+	kind, code := b[0], b[1]
+	identifier := binary.BigEndian.Uint16(b[4:])
+	switch {
+	case kind == request && code == 0:
+		h.hasTuple = true
+		h.tuple.Sport = identifier
+	case kind == reply && code == 0:
+		h.hasTuple, h.echoReply = true, true
+		h.tuple.Dport = identifier
+	case isError(kind):
+		h.condemn(ReasonICMPNoFlow)
+	case h.src.Is6() && kind >= 133 && kind <= 137:
+		h.nd = &neighbourMessage{kind: kind, code: code}
+		if len(b) >= ndLen {
+			h.nd.hasTarget, h.nd.target = true, netip.AddrFrom16([16]byte(b[8:24]))
+		}
+	default:
+		h.condemn(ReasonICMPType)
+	}
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Objects is a cluster, as its API would show it. Namespaced kinds are kept by
+// "namespace/name", the others by name. An object is never changed once it is
+// in here: to change one, Upsert another in its place.
+type Objects struct {
+	Pods            map[string]*corev1.Pod
+	Namespaces      map[string]*corev1.Namespace
+	Nodes           map[string]*corev1.Node
+	Services        map[string]*corev1.Service
+	EndpointSlices  map[string]*discoveryv1.EndpointSlice
+	NetworkPolicies map[string]*networkingv1.NetworkPolicy
+}
+
+// ErrNotFound is returned for an object that is not among the Objects.
+var ErrNotFound = errors.New("not found")
+
+// NewObjects gives an empty cluster.
+func NewObjects() *Objects {
+	return &Objects{
+		Pods:            map[string]*corev1.Pod{},
+		Namespaces:      map[string]*corev1.Namespace{},
+		Nodes:           map[string]*corev1.Node{},
+		Services:        map[string]*corev1.Service{},
+		EndpointSlices:  map[string]*discoveryv1.EndpointSlice{},
+		NetworkPolicies: map[string]*networkingv1.NetworkPolicy{},
+	}
+}
+
+// Len is the number of objects.
+func (o *Objects) Len() int {
+	return len(o.Pods) + len(o.Namespaces) + len(o.Nodes) + len(o.Services) +
+		len(o.EndpointSlices) + len(o.NetworkPolicies)
+}
+
+// Clone gives Objects that can be changed without changing o. The objects
+// themselves are shared: nobody changes those.
+func (o *Objects) Clone() *Objects {
+	c := NewObjects()
+	c.Merge(o)
+	return c
+}
+
+// Merge puts every object of other into o, in place of those that have the
+// same kind and name.
+func (o *Objects) Merge(other *Objects) {
+	maps.Copy(o.Pods, other.Pods)
+	maps.Copy(o.Namespaces, other.Namespaces)
+	maps.Copy(o.Nodes, other.Nodes)
+	maps.Copy(o.Services, other.Services)
+	maps.Copy(o.EndpointSlices, other.EndpointSlices)
+	maps.Copy(o.NetworkPolicies, other.NetworkPolicies)
+}
+
+// Upsert puts obj in place of the one that has its kind and name, if any. A
+// namespaced object without a namespace is of namespace "default". It fails
+// for a kind that Objects does not hold; it does not validate.
+func (o *Objects) Upsert(obj metav1.Object) error {
+	switch obj := obj.(type) {
+	case *corev1.Pod:
+		o.Pods[nameOf(obj)] = obj
+	case *corev1.Service:
+		o.Services[nameOf(obj)] = obj
+	case *discoveryv1.EndpointSlice:
+		o.EndpointSlices[nameOf(obj)] = obj
+	case *networkingv1.NetworkPolicy:
+		o.NetworkPolicies[nameOf(obj)] = obj
+	case *corev1.Namespace:
+		o.Namespaces[obj.Name] = obj
+	case *corev1.Node:
+		o.Nodes[obj.Name] = obj
+	default:
+		return fmt.Errorf("upsert object: %T is not a kind that is kept: use %s", obj, strings.Join(kindNames(), ", "))
+	}
+	return nil
+}
+
+// Delete removes an object. Kind is understood as kubectl does: Pod, pod, pods
+// or po. An empty namespace is "default" for a namespaced kind. It fails with
+// ErrNotFound.
+func (o *Objects) Delete(kind, namespace, name string) error {
+	k := kindCalled(kind)
+	if k == nil {
+		return fmt.Errorf("delete %s %s: unknown kind %q: use %s", kind, name, kind, strings.Join(kindNames(), ", "))
+	}
+	key := name
+	if k.namespaced {
+		key = namespaceOr(namespace) + "/" + name
+	}
+	if !k.remove(o, key) {
+		return fmt.Errorf("delete %s %s: %w", k.name, key, ErrNotFound)
+	}
+	return nil
+}
+
+// kind is what is known of a kind of objects.
+type kind struct {
+	name       string
+	apiVersion string
+	called     []string // other names, lower case
+	namespaced bool
+	make       func() metav1.Object
+	remove     func(o *Objects, key string) bool
+}
+
+func kinds() []kind {
+	return []kind{
+		{"Pod", "v1", []string{"pod", "pods", "po"}, true, func() metav1.Object { return new(corev1.Pod) },
+			func(o *Objects, key string) bool { return remove(o.Pods, key) }},
+		{"Namespace", "v1", []string{"namespace", "namespaces", "ns"}, false, func() metav1.Object { return new(corev1.Namespace) },
+			func(o *Objects, key string) bool { return remove(o.Namespaces, key) }},
+		{"Node", "v1", []string{"node", "nodes", "no"}, false, func() metav1.Object { return new(corev1.Node) },
+			func(o *Objects, key string) bool { return remove(o.Nodes, key) }},
+		{"Service", "v1", []string{"service", "services", "svc"}, true, func() metav1.Object { return new(corev1.Service) },
+			func(o *Objects, key string) bool { return remove(o.Services, key) }},
+		{"EndpointSlice", "discovery.k8s.io/v1", []string{"endpointslice", "endpointslices"}, true, func() metav1.Object { return new(discoveryv1.EndpointSlice) },
+			func(o *Objects, key string) bool { return remove(o.EndpointSlices, key) }},
+		{"NetworkPolicy", "networking.k8s.io/v1", []string{"networkpolicy", "networkpolicies", "netpol"}, true, func() metav1.Object { return new(networkingv1.NetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.NetworkPolicies, key) }},
+	}
+}
+
+func remove[T any](m map[string]T, key string) bool {
+	_, found := m[key]
+	delete(m, key)
+	return found
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func kindCalled(name string) *kind {
+	for _, k := range kinds() {
+		if slices.Contains(k.called, strings.ToLower(name)) {
+			return &k
+		}
+	}
+	return nil
+}
+
+// kindOf names the kind of an object by its Go type: TypeMeta is empty in what
+// a client decodes.
+func kindOf(obj metav1.Object) string {
+	switch obj.(type) {
+	case *corev1.Pod:
+		return "Pod"
+	case *corev1.Service:
+		return "Service"
+	case *discoveryv1.EndpointSlice:
+		return "EndpointSlice"
+	case *networkingv1.NetworkPolicy:
+		return "NetworkPolicy"
+	case *corev1.Namespace:
+		return "Namespace"
+	case *corev1.Node:
+		return "Node"
+	}
+	return fmt.Sprintf("%T", obj)
+}
+
+// nameOf gives namespace/name.
+func nameOf(obj metav1.Object) string {
+	return namespaceOr(obj.GetNamespace()) + "/" + obj.GetName()
+}
+
+// titleOf gives "Kind namespace/name", as errors and stories call an object.
+func titleOf(obj metav1.Object) string {
+	switch obj.(type) {
+	case *corev1.Namespace, *corev1.Node:
+		return kindOf(obj) + " " + obj.GetName()
+	}
+	return kindOf(obj) + " " + nameOf(obj)
+}
+
+func namespaceOr(namespace string) string {
+	if namespace == "" {
+		return metav1.NamespaceDefault
+	}
+	return namespace
+}
+
+// inOrder gives the values by ascending key.
+func inOrder[T any](m map[string]T) []T {
+	values := make([]T, 0, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		values = append(values, m[key])
+	}
+	return values
+}

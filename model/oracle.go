@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Oracle says what should happen to frames on one node. It is for one
+// goroutine at a time.
+type Oracle struct {
+	// RoutesUnknown is set where the kernel's routes are not those of
+	// Local.Routes for sure: a frame that leaves by a device may then be
+	// dropped for want of a route as well.
+	RoutesUnknown bool
+
+	node  string
+	local Local
+	world *knowledge
+	epoch int // of the objects: flows of older ones are judged anew
+	flows memory
+}
+
+// NewOracle gives an oracle that knows of no object and no flow yet.
+func NewOracle(node string, local Local) *Oracle {
+	return &Oracle{node: node, local: local, world: know(NewObjects(), node, local), flows: memory{}}
+}
+
+// SetObjects gives the objects that hold from now on; the oracle keeps objs,
+// so nobody may change it afterwards. Known flows are judged by them at their
+// next packet. A service that no EndpointSlice belongs to is served by the
+// pods that its selector matches.
+func (o *Oracle) SetObjects(objs *Objects) {
+	o.SetNetwork(objs, o.local)
+}
+
+// SetNetwork is SetObjects for when devices, gateways or routes change too.
+func (o *Oracle) SetNetwork(objs *Objects, local Local) {
+	o.local = local
+	o.world = know(objs, o.node, local)
+	o.epoch++
+}
+
+// Evaluate says what should happen to frame at where; it changes nothing. The
+// frame begins with its Ethernet header. Any bytes have an answer.
+func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
+	h := parseFrame(frame)
+	j := &judgement{oracle: o, world: o.world, headers: &h, at: at, now: now, pod: o.world.endpoint(at.Endpoint)}
+	for _, reason := range h.wrong {
+		j.condemn(reason, "the frame's bytes are wrong: %s", reason)
+	}
+	switch {
+	case j.pod == nil:
+		j.condemn(ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, o.node)
+	case at.Hook == ToContainer:
+		j.toContainer()
+	default:
+		j.fromContainer()
+	}
+	e := j.expectation()
+	e.frame, e.at = h, at
+	if h.hasTuple {
+		e.Tuple = h.tuple
+	}
+	return e
+}
+
+// Observe tells the oracle how a frame that was forwarded left, so that it
+// knows the flow: which backend was chosen, which source port a hairpin got.
+// What e does not allow is not learned from.
+func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
+	var matching []Translation
+	for _, possible := range e.all() {
+		for _, t := range possible.Translations {
+			if t.flow != nil && t.leavesAs(observed) {
+				matching = append(matching, t)
+			}
+		}
+	}
+	if len(matching) == 0 {
+		return
+	}
+	// When the frame may have met a known flow or made a new one, and looks
+	// the same either way, the flow is kept, with its doubts.
+	chosen := matching[0]
+	for _, t := range matching {
+		if t.known {
+			chosen = t
+			break
+		}
+	}
+	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
+	f := chosen.flow
+	if !chosen.known {
+		fresh := *f
+		f = &fresh
+		f.translated = observed
+		f.replies.tuple = observed.Reversed()
+		o.flows.insert(f)
+	}
+	f.epoch, f.out, f.endpoint = o.epoch, chosen.openerOut(f), chosen.openerEndpoint(f)
+	f.see(&e.frame, chosen.reply, doubtful, now)
+}
+
+// A packet of the opener shows the opener's way out; an answer does not.
+func (t Translation) openerOut(f *flow) Out {
+	if t.reply {
+		return f.out
+	}
+	return t.Out
+}
+
+func (t Translation) openerEndpoint(f *flow) string {
+	if t.reply {
+		return f.endpoint
+	}
+	return t.Endpoint
+}
+
+// judgement is one Evaluate in progress. Reasons in wrong hold whatever else
+// is decided; branches are what may be decided.
+type judgement struct {
+	oracle  *Oracle
+	world   *knowledge
+	headers *headers
+	at      Where
+	now     time.Time
+	pod     podRef
+
+	wrong    []Reason
+	branches []branch
+	story    []string
+}
+
+// branch is one thing that may be decided: a drop for one of reasons, else an
+// answer, else a translation.
+type branch struct {
+	reasons     []Reason
+	answer      Reason
+	translation Translation
+}
+
+func (j *judgement) tell(format string, args ...any) {
+	j.story = append(j.story, fmt.Sprintf(format, args...))
+}
+
+func (j *judgement) condemn(reason Reason, format string, args ...any) {
+	j.wrong = append(j.wrong, reason)
+	j.tell(format, args...)
+}
+
+func (j *judgement) forward(out Out, endpoint string) {
+	j.branches = append(j.branches, branch{translation: Translation{Tuple: j.tupleOf(), Out: out, Endpoint: endpoint}})
+}
+
+func (j *judgement) tupleOf() Tuple {
+	if j.headers.isIP {
+		return Tuple{Src: j.headers.src, Dst: j.headers.dst, Protocol: j.headers.tuple.Protocol}
+	}
+	return Tuple{}
+}
+
+// expectation gathers all branches. What condemns the frame by itself leaves
+// only drops.
+func (j *judgement) expectation() Expectation {
+	forward := Expectation{Action: Forward}
+	reply := Expectation{Action: Reply}
+	drop := Expectation{Action: Drop, Reasons: slices.Clone(j.wrong)}
+	for _, b := range j.branches {
+		switch {
+		case len(b.reasons) > 0:
+			drop.Reasons = append(drop.Reasons, b.reasons...)
+		case len(j.wrong) > 0:
+		case b.answer != ReasonNone:
+			reply.Reasons = append(reply.Reasons, b.answer)
+		case !slices.Contains(forward.Translations, b.translation):
+			forward.Translations = append(forward.Translations, b.translation)
+		}
+	}
+	var right []Expectation
+	if len(forward.Translations) > 0 {
+		right = append(right, forward)
+	}
+	for _, e := range []Expectation{reply, drop} {
+		slices.Sort(e.Reasons)
+		e.Reasons = slices.Compact(e.Reasons)
+		if len(e.Reasons) > 0 {
+			right = append(right, e)
+		}
+	}
+	e := right[0]
+	e.Alternatives = right[1:]
+	e.Story = j.story
+	return e
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+type podRef = *corev1.Pod
+
+func (j *judgement) hasAddress(addr netip.Addr) bool {
+	for _, own := range addressesIn(j.pod) {
+		if own == addr {
+			return true
+		}
+	}
+	return false
+}
+
+func isLinkLocal(addr netip.Addr) bool {
+	b := addr.As16()
+	return addr.Is6() && b[0] == 0xfe && b[1]&0xc0 == 0x80
+}
+
+// fromContainer judges what the pod sent.
+func (j *judgement) fromContainer() {
+	h := j.headers
+	switch {
+	case h.arp != nil:
+		j.arpFromContainer()
+		return
+	case h.nd != nil:
+		j.neighbourFromContainer()
+		return
+	case !h.isIP:
+		return
+	}
+	if !j.hasAddress(h.src) {
+		j.condemn(ReasonSpoofedSource, "%s is not an address of Pod %s", h.src, j.at.Endpoint)
+	}
+	j.judgeAddresses(isMartianSource(h.src))
+	if h.hasTuple {
+		j.decide(j.openFromContainer)
+	}
+}
+
+func (j *judgement) judgeAddresses(martianSource bool) {
+	h := j.headers
+	if martianSource {
+		j.condemn(ReasonMartianSource, "no host has the source address %s", h.src)
+	}
+	if isMartianDestination(h.dst) {
+		j.condemn(ReasonMartianDestination, "nothing is routed to the destination address %s", h.dst)
+	}
+	if h.src == h.dst {
+		j.condemn(ReasonSameAddress, "source and destination are both %s", h.src)
+	}
+}
+
+func (j *judgement) arpFromContainer() {
+	const request, reply = 1, 2
+	arp := j.headers.arp
+	fromItself := arp.complete && j.hasAddress(arp.senderAddr)
+	device := j.world.local.Devices[j.at.Endpoint]
+	switch {
+	case fromItself && arp.operation == request && j.world.isGateway(arp.targetAddr):
+		j.tell("ARP asks for the gateway %s, which the datapath plays", arp.targetAddr)
+		j.branches = append(j.branches, branch{answer: ReasonARPAnswered})
+	case fromItself && arp.operation == reply && bytes.Equal(arp.senderMAC, device.PodMAC):
+		j.tell("ARP tells the node the pod's own address")
+		j.forward(OutHost, "")
+	default:
+		j.condemn(ReasonBadARP, "ARP is neither the pod's question for the gateway nor its answer about itself")
+		if !arp.complete {
+			j.wrong = append(j.wrong, ReasonTruncated)
+		}
+	}
+}
+
+const (
+	neighbourSolicitation  = 135
+	neighbourAdvertisement = 136
+)
+
+func (j *judgement) neighbourFromContainer() {
+	h := j.headers
+	nd := h.nd
+	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src)
+	sound := h.hops == 255 && nd.code == 0 && nd.hasTarget && fromItself
+	switch {
+	case sound && nd.kind == neighbourSolicitation && j.world.isGateway(nd.target):
+		j.tell("a neighbour solicitation asks for the gateway %s, which the datapath plays", nd.target)
+		j.branches = append(j.branches, branch{answer: ReasonNDPAnswered})
+	case sound && nd.kind == neighbourAdvertisement && j.hasAddress(nd.target):
+		j.tell("a neighbour advertisement tells the node the pod's own address")
+		j.forward(OutHost, "")
+	default:
+		j.condemn(ReasonBadNDP, "neighbour discovery (type %d) is neither the pod's question for the gateway nor its answer about itself", nd.kind)
+		if !nd.hasTarget {
+			j.wrong = append(j.wrong, ReasonTruncated)
+		}
+	}
+}
+
+// toContainer judges what the node's stack sends to the pod.
+func (j *judgement) toContainer() {
+	h := j.headers
+	switch {
+	case h.arp != nil:
+		j.tell("ARP from the node's stack passes")
+		j.forward(OutLocal, j.at.Endpoint)
+		return
+	case h.nd != nil:
+		j.neighbourToContainer()
+		return
+	case !h.isIP:
+		return
+	}
+	if !j.hasAddress(h.dst) {
+		j.condemn(ReasonNotForEndpoint, "%s is not an address of Pod %s", h.dst, j.at.Endpoint)
+	}
+	if local := j.world.endpointAt(h.src); local != nil {
+		j.condemn(ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+	}
+	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src))
+	if h.hasTuple {
+		j.decide(j.openToContainer)
+	}
+}
+
+func (j *judgement) isNodeOrGateway(addr netip.Addr) bool {
+	_, isNode := j.world.nodeOf[addr]
+	return isNode || j.world.isGateway(addr)
+}
+
+func (j *judgement) neighbourToContainer() {
+	nd := j.headers.nd
+	asked := nd.kind == neighbourSolicitation || nd.kind == neighbourAdvertisement
+	if !asked || j.headers.hops != 255 || nd.code != 0 {
+		j.condemn(ReasonBadNDP, "neighbour discovery (type %d, code %d, hop limit %d) is not for a pod", nd.kind, nd.code, j.headers.hops)
+		return
+	}
+	j.tell("neighbour discovery from the node's stack passes")
+	j.forward(OutLocal, j.at.Endpoint)
+}

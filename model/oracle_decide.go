@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+// decide looks for the flow of a packet, and judges it as known, as new, or,
+// where nobody can tell, as both.
+func (j *judgement) decide(open func()) {
+	h := j.headers
+	surelyKnown := false
+	for _, e := range j.oracle.flows[flowKey{j.at, h.tuple}] {
+		found, sure := e.flow.presence(j.now)
+		opensAnew := h.tcp&(flagSYN|flagACK) == flagSYN && e.flow.closing()
+		if !found || opensAnew {
+			continue
+		}
+		j.known(e, open)
+		surelyKnown = surelyKnown || sure
+	}
+	if surelyKnown {
+		return
+	}
+	if h.echoReply {
+		j.tell("it answers no ping that is known")
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPNoFlow}})
+		return
+	}
+	open()
+}
+
+// known judges a packet of a known flow.
+func (j *judgement) known(e entry, open func()) {
+	f := e.flow
+	stale := f.epoch != j.oracle.epoch
+	if stale && f.service != "" && !j.stillServes(f) {
+		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
+		j.withoutBackend(e, open)
+		return
+	}
+	t := Translation{Tuple: f.translated, Out: f.out, Endpoint: f.endpoint, flow: f, known: true}
+	var reasons []Reason
+	if stale {
+		t.Out, t.Endpoint, reasons = j.judgeAnew(f)
+	}
+	if e.reply {
+		j.tell("it answers the flow %s", f.opening.tuple)
+		t.Tuple, t.reply = f.opening.tuple.Reversed(), true
+		t.Out, t.Endpoint = j.replyWay(f)
+	} else {
+		j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
+	}
+	if stale && t.Out == OutDevice && !e.reply {
+		reasons = append(reasons, j.noRoute(t.Tuple)...)
+	}
+	j.leave(t, reasons)
+	if stale && !e.reply && f.service == "" && j.at.Hook == FromContainer && j.frontend() != nil {
+		// The address has become a service's since: the contract asks for the
+		// policies alone, but looking it up again is as good.
+		open()
+	}
+}
+
+// withoutBackend judges a packet of a flow whose backend is gone: the opener's
+// begins afresh; what comes from the backend answers nothing any more.
+func (j *judgement) withoutBackend(e entry, open func()) {
+	if e.reply {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
+	}
+	open()
+}
+
+func (j *judgement) stillServes(f *flow) bool {
+	s := j.world.frontends[f.frontend]
+	if s == nil || s.service != f.service {
+		return false
+	}
+	for _, server := range s.servers {
+		if server.addr == f.translated.Dst && server.port == f.translated.Dport {
+			return true
+		}
+	}
+	return false
+}
+
+// judgeAnew asks the policies of a flow's opening direction again.
+func (j *judgement) judgeAnew(f *flow) (Out, string, []Reason) {
+	if f.opening.where.Hook == ToContainer {
+		target := j.world.endpoint(f.opening.where.Endpoint)
+		if target == nil {
+			return OutLocal, f.opening.where.Endpoint, []Reason{ReasonNoEndpoint}
+		}
+		return OutLocal, f.opening.where.Endpoint, j.ingress(target, f.opening.tuple)
+	}
+	opener := j.world.endpoint(f.opening.where.Endpoint)
+	if opener == nil {
+		j.tell("Pod %s, which opened the flow, is no longer an endpoint", f.opening.where.Endpoint)
+		return f.out, f.endpoint, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
+	}
+	if f.hairpin {
+		return f.out, f.endpoint, nil
+	}
+	return j.permit(opener, f.translated)
+}
+
+// replyWay is where the answers of a flow go: back where it was opened.
+func (j *judgement) replyWay(f *flow) (Out, string) {
+	if f.opening.where.Hook == FromContainer {
+		return OutLocal, f.opening.where.Endpoint
+	}
+	if j.world.isHost(f.opening.tuple.Src) {
+		return OutHost, ""
+	}
+	return OutDevice, ""
+}
+
+func (j *judgement) frontend() *served {
+	t := j.headers.tuple
+	return j.world.frontends[frontend{t.Dst, t.Dport, t.Protocol}]
+}
+
+// openFromContainer judges the first packet of a flow that the pod opens.
+func (j *judgement) openFromContainer() {
+	t := j.headers.tuple
+	s := j.frontend()
+	if s == nil {
+		j.open(t, nil, false)
+		return
+	}
+	chosen := 0
+	for _, server := range s.servers {
+		if !server.eligible {
+			continue
+		}
+		chosen++
+		translated := t
+		translated.Dst, translated.Dport = server.addr, server.port
+		j.tell("Service %s port %d may lead it to %s port %d", s.service, s.port, server.addr, server.port)
+		if server.addr == t.Src {
+			j.hairpin(translated, s)
+			continue
+		}
+		j.open(translated, s, false)
+	}
+	if chosen == 0 {
+		j.tell("Service %s port %d has nobody who takes new flows", s.service, s.port)
+		j.refuse()
+	}
+}
+
+// refuse answers that nobody serves; an answer quotes the packet, which is not
+// done for one with options or extension headers.
+func (j *judgement) refuse() {
+	j.branches = append(j.branches, branch{answer: ReasonNoBackend})
+	if j.headers.extended {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
+	}
+}
+
+// open judges a new flow as it would leave.
+func (j *judgement) open(translated Tuple, s *served, anySport bool) {
+	out, endpoint, reasons := j.permit(j.pod, translated)
+	if out == OutDevice {
+		reasons = append(reasons, j.noRoute(translated)...)
+	}
+	j.leave(Translation{Tuple: translated, AnySport: anySport, Out: out, Endpoint: endpoint, flow: j.newFlow(translated, out, endpoint, s)}, reasons)
+}
+
+// hairpin sends a pod's packet back to itself with the node's address, so that
+// its answer comes by the datapath. No policy is asked: a pod never blocks
+// itself.
+func (j *judgement) hairpin(translated Tuple, s *served) {
+	source, known := j.world.source(translated.Dst)
+	if !known {
+		j.tell("the pod would reach itself, and the node has no address of that family to stand between")
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+		return
+	}
+	j.tell("the pod reaches itself, and sees the node's address %s", source)
+	translated.Src = source
+	f := j.newFlow(translated, OutLocal, j.at.Endpoint, s)
+	taken := false
+	if f != nil {
+		f.hairpin = true
+		_, taken = j.oracle.flows[f.replies]
+	}
+	j.leave(Translation{Tuple: translated, AnySport: taken, Out: OutLocal, Endpoint: j.at.Endpoint, flow: f}, nil)
+}
+
+// newFlow is what would be remembered. A reset opens nothing.
+func (j *judgement) newFlow(translated Tuple, out Out, endpoint string, s *served) *flow {
+	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
+		return nil
+	}
+	f := &flow{
+		opening:    flowKey{j.at, j.headers.tuple},
+		replies:    flowKey{j.at, translated.Reversed()},
+		translated: translated,
+		out:        out,
+		endpoint:   endpoint,
+	}
+	switch {
+	case j.at.Hook == ToContainer:
+		f.replies.where.Hook = FromContainer
+	case out == OutLocal:
+		f.replies.where.Endpoint = endpoint
+	default:
+		f.replies.where.Hook = ToContainer
+	}
+	if s != nil {
+		t := j.headers.tuple
+		f.service, f.frontend = s.service, frontend{t.Dst, t.Dport, t.Protocol}
+	}
+	return f
+}
+
+// permit asks the policies of both ends of what a pod of this node opens, and
+// says where it goes.
+func (j *judgement) permit(from podRef, t Tuple) (Out, string, []Reason) {
+	var reasons []Reason
+	egress := j.world.rule(Egress, from, j.world.party(t.Dst), t.Protocol, t.Dport)
+	j.tell("%s", egress)
+	if !egress.Allowed {
+		reasons = append(reasons, ReasonPolicyEgress)
+	}
+	if target := j.world.endpointAt(t.Dst); target != nil {
+		ingress := j.world.rule(Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
+		j.tell("%s", ingress)
+		if !ingress.Allowed {
+			reasons = append(reasons, ReasonPolicyIngress)
+		}
+		return OutLocal, podName(target), reasons
+	}
+	if j.world.isHost(t.Dst) {
+		return OutHost, "", reasons
+	}
+	return OutDevice, "", reasons
+}
+
+// openToContainer judges the first packet of a flow that comes to the pod from
+// the node or from beyond it.
+func (j *judgement) openToContainer() {
+	t := j.headers.tuple
+	j.leave(Translation{Tuple: t, Out: OutLocal, Endpoint: j.at.Endpoint, flow: j.newFlow(t, OutLocal, j.at.Endpoint, nil)}, j.ingress(j.pod, t))
+}
+
+// ingress asks the policies of a pod about what does not come from a pod of
+// this node.
+func (j *judgement) ingress(target podRef, t Tuple) []Reason {
+	if j.world.isHost(t.Src) {
+		j.tell("it comes from the node itself, which no policy shuts out")
+		return nil
+	}
+	ruling := j.world.rule(Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
+	j.tell("%s", ruling)
+	if ruling.Allowed {
+		return nil
+	}
+	return []Reason{ReasonPolicyIngress}
+}
+
+func (j *judgement) noRoute(t Tuple) []Reason {
+	if !j.world.hasRoute(t.Dst) {
+		j.tell("the node has no route to %s", t.Dst)
+		return []Reason{ReasonNoRoute}
+	}
+	if j.oracle.RoutesUnknown {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoRoute}})
+	}
+	return nil
+}
+
+// leave adds a branch: a drop for reasons, else the translation. What this
+// node routes needs a hop left, and loses it.
+func (j *judgement) leave(t Translation, reasons []Reason) {
+	routed := j.at.Hook == FromContainer && (t.Out == OutLocal || t.Out == OutDevice)
+	if routed {
+		t.Hops = 1
+	}
+	if routed && j.headers.hops <= 1 {
+		j.tell("its TTL or hop limit is %d, and it would be routed", j.headers.hops)
+		reasons = append(reasons, ReasonTTLExceeded)
+	}
+	j.branches = append(j.branches, branch{reasons: reasons, translation: t})
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// flow is what the oracle remembers of an exchange that the datapath let pass.
+type flow struct {
+	opening    flowKey // as the opener's packets come
+	replies    flowKey // as the answers to them come
+	translated Tuple   // the opener's packets as they leave
+	out        Out     // where to
+	endpoint   string  // the pod there, for OutLocal
+	frontend   frontend
+	service    string // whose frontend that is; empty when nothing is translated
+	hairpin    bool
+	epoch      int
+
+	answered            bool
+	opened, accepted    bool // SYN seen of the opener, of the other
+	acknowledged        bool // the opener has acknowledged the other's SYN
+	openerDone, peerEnd bool // FIN seen of the opener, of the other
+	reset               bool
+
+	// Until surely the flow is there; after gone it is not. Between them, and
+	// without gone until the collector comes, it may be either.
+	surely, gone time.Time
+}
+
+// flowKey is what one hook finds a flow by.
+type flowKey struct {
+	where Where
+	tuple Tuple
+}
+
+// entry is one of the two entries of a flow.
+type entry struct {
+	flow  *flow
+	reply bool
+}
+
+// memory holds flows by both keys. Two flows may share a key in the reply
+// direction (a pod that is reached directly and through a service from one
+// source port): the newest comes first.
+type memory map[flowKey][]entry
+
+func (m memory) insert(f *flow) {
+	// The opener's entry replaces what was there under its key.
+	for _, old := range slices.Clone(m[f.opening]) {
+		m.forget(old, f.opening)
+	}
+	m[f.opening] = []entry{{f, false}}
+	m[f.replies] = append([]entry{{f, true}}, m[f.replies]...)
+}
+
+func (m memory) forget(e entry, key flowKey) {
+	rest := slices.DeleteFunc(slices.Clone(m[key]), func(other entry) bool { return other == e })
+	if len(rest) == 0 {
+		delete(m, key)
+		return
+	}
+	m[key] = rest
+}
+
+func (m memory) remove(f *flow) {
+	m.forget(entry{f, false}, f.opening)
+	m.forget(entry{f, true}, f.replies)
+}
+
+// Idle times. Those of flows that nobody has answered end the flow by
+// themselves, the others give it to the collector.
+const (
+	idleTCPUnanswered   = 60 * time.Second
+	idleUDPUnanswered   = 30 * time.Second
+	idleICMPUnanswered  = 30 * time.Second
+	idleOtherUnanswered = 60 * time.Second
+
+	idleTCPEstablished = 6 * time.Hour
+	idleTCPHandshake   = 60 * time.Second
+	idleTCPHalfClosed  = 120 * time.Second
+	idleTCPClosed      = 60 * time.Second
+	idleTCPReset       = 10 * time.Second
+	idleUDP            = 180 * time.Second
+	idleICMP           = 30 * time.Second
+	idleOther          = 600 * time.Second
+
+	// Frames reach the datapath a moment before or after the oracle is
+	// asked. So near to the end of a flow, both answers are right.
+	clockTolerance = 500 * time.Millisecond
+)
+
+func isICMP(p Protocol) bool { return p == ProtocolICMP || p == ProtocolICMPv6 }
+
+func (f *flow) idleUnanswered() time.Duration {
+	switch p := f.opening.tuple.Protocol; {
+	case p == ProtocolTCP:
+		return idleTCPUnanswered
+	case p == ProtocolUDP:
+		return idleUDPUnanswered
+	case isICMP(p):
+		return idleICMPUnanswered
+	}
+	return idleOtherUnanswered
+}
+
+func (f *flow) idleAnswered() time.Duration {
+	switch p := f.opening.tuple.Protocol; {
+	case p == ProtocolUDP:
+		return idleUDP
+	case isICMP(p):
+		return idleICMP
+	case p != ProtocolTCP:
+		return idleOther
+	}
+	switch {
+	case f.reset:
+		return idleTCPReset
+	case f.openerDone && f.peerEnd:
+		return idleTCPClosed
+	case f.openerDone || f.peerEnd:
+		return idleTCPHalfClosed
+	case f.opened && f.accepted && !f.acknowledged:
+		return idleTCPHandshake
+	}
+	return idleTCPEstablished
+}
+
+// see notes a packet of the flow that was let through. When the flow may have
+// been gone (doubtful), so may what was known of it.
+func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
+	if h.tuple.Protocol == ProtocolTCP {
+		f.seeTCP(h.tcp, reply)
+	}
+	wasAnswered := f.answered
+	f.answered = f.answered || reply
+	unanswered, answered := f.idleUnanswered(), f.idleAnswered()
+	switch {
+	case doubtful && (wasAnswered || reply):
+		f.surely, f.gone = now.Add(min(unanswered, answered)-clockTolerance), time.Time{}
+	case f.answered:
+		f.surely, f.gone = now.Add(answered-clockTolerance), time.Time{}
+	default:
+		f.surely, f.gone = now.Add(unanswered-clockTolerance), now.Add(unanswered+clockTolerance)
+	}
+}
+
+func (f *flow) seeTCP(flags tcpFlags, reply bool) {
+	f.reset = f.reset || flags&flagRST != 0
+	if reply {
+		f.accepted = f.accepted || flags&flagSYN != 0
+		f.peerEnd = f.peerEnd || flags&flagFIN != 0
+		return
+	}
+	f.opened = f.opened || flags&flagSYN != 0
+	f.acknowledged = f.acknowledged || f.accepted && flags&flagACK != 0
+	f.openerDone = f.openerDone || flags&flagFIN != 0
+}
+
+// closing is whether a SYN under the same tuple begins another flow.
+func (f *flow) closing() bool { return f.openerDone || f.peerEnd || f.reset }
+
+// presence is whether a flow is found at some time: surely, surely not, or
+// neither.
+func (f *flow) presence(now time.Time) (found, sure bool) {
+	if !now.After(f.surely) {
+		return true, true
+	}
+	if !f.gone.IsZero() && now.After(f.gone) {
+		return false, true
+	}
+	return true, false
+}
+
+// Collect says that the datapath's collector ran at a time: the answered flows
+// whose idle time was over are gone.
+func (o *Oracle) Collect(now time.Time) {
+	var over []*flow
+	for _, entries := range o.flows {
+		for _, e := range entries {
+			if now.After(e.flow.surely.Add(2 * clockTolerance)) {
+				over = append(over, e.flow)
+			}
+		}
+	}
+	for _, f := range over {
+		o.flows.remove(f)
+	}
+}
+
+// isMartianSource is whether no host can have sent from an address.
+func isMartianSource(addr netip.Addr) bool {
+	return isMartianDestination(addr) || addr.Is4() && addr.As4()[0] == 169 && addr.As4()[1] == 254
+}
+
+// isMartianDestination is whether nothing can be sent to an address through a
+// router.
+func isMartianDestination(addr netip.Addr) bool {
+	if addr.Is4() {
+		first := addr.As4()[0]
+		return first == 0 || first == 127 || first >= 224
+	}
+	b := addr.As16()
+	if addr.Is4In6() || b[0] == 0xff || b[0] == 0xfe && b[1]&0xc0 == 0x80 {
+		return true
+	}
+	for _, octet := range b[:15] {
+		if octet != 0 {
+			return false
+		}
+	}
+	return b[15] <= 1 // :: and ::1
+}

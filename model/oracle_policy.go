@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// party is one end of a flow, as policy sees it.
+type party struct {
+	addr netip.Addr
+	pod  *corev1.Pod // nil for who is no pod
+	node bool        // a node, or the gateway: no selector and no block matches it
+}
+
+func (p party) String() string {
+	switch {
+	case p.pod != nil:
+		return "Pod " + podName(p.pod)
+	case p.node:
+		return fmt.Sprintf("the node at %s", p.addr)
+	}
+	return fmt.Sprintf("%s outside the cluster", p.addr)
+}
+
+func (k *knowledge) party(addr netip.Addr) party {
+	_, isNode := k.nodeOf[addr]
+	return party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr)}
+}
+
+// Ruling is what the policies of one pod say of a flow, in one direction.
+type Ruling struct {
+	Direction Direction
+	Subject   string // whose policies they are, namespace/name
+	Peer      string
+	Allowed   bool
+	// Origin is the rule that allows; the zero Origin when no policy selects
+	// the subject, and when the ruling is a denial.
+	Origin Origin
+	// Selecting are the policies that select the subject in this direction,
+	// each kind/namespace/name. In a denial none of them has a rule that
+	// matches.
+	Selecting []string
+}
+
+func (r Ruling) String() string {
+	preposition := "from"
+	if r.Direction == Egress {
+		preposition = "to"
+	}
+	subject := fmt.Sprintf("%s of Pod %s %s %s", r.Direction, r.Subject, preposition, r.Peer)
+	switch {
+	case r.Allowed && r.Origin.Policy == "":
+		return subject + " is allowed: no policy selects the pod"
+	case r.Allowed:
+		return fmt.Sprintf("%s is allowed by %s", subject, r.Origin)
+	}
+	return fmt.Sprintf("%s is denied: %s selects the pod, and no rule matches", subject, strings.Join(r.Selecting, " and "))
+}
+
+// rule judges one direction of a flow: port is the destination's, 0 where the
+// protocol has none.
+func (k *knowledge) rule(direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) Ruling {
+	ruling := Ruling{Direction: direction, Subject: podName(subject), Peer: peer.String()}
+	for _, policy := range k.policies[spaceOf(subject.Namespace)] {
+		if !concerns(policy, direction) || !matchesByHand(&policy.Spec.PodSelector, subject.Labels) {
+			continue
+		}
+		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
+		ruling.Selecting = append(ruling.Selecting, name)
+		if ruling.Allowed {
+			continue
+		}
+		if index, found := k.firstMatch(policy, direction, subject, peer, protocol, port); found {
+			ruling.Allowed, ruling.Origin = true, Origin{Policy: name, Rule: index}
+		}
+	}
+	if len(ruling.Selecting) == 0 {
+		ruling.Allowed = true
+	}
+	return ruling
+}
+
+// concerns is whether a policy restricts a direction. Without policyTypes it
+// restricts ingress, and egress as well once it has an egress rule.
+func concerns(policy *networkingv1.NetworkPolicy, direction Direction) bool {
+	wanted := networkingv1.PolicyTypeIngress
+	if direction == Egress {
+		wanted = networkingv1.PolicyTypeEgress
+	}
+	for _, t := range policy.Spec.PolicyTypes {
+		if t == wanted {
+			return true
+		}
+	}
+	return len(policy.Spec.PolicyTypes) == 0 && (direction == Ingress || len(policy.Spec.Egress) > 0)
+}
+
+func (k *knowledge) firstMatch(policy *networkingv1.NetworkPolicy, direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) (int, bool) {
+	if direction == Ingress {
+		for i, rule := range policy.Spec.Ingress {
+			if k.matchesPeer(policy, rule.From, peer) && matchesPort(rule.Ports, subject, protocol, port) {
+				return i, true
+			}
+		}
+		return 0, false
+	}
+	for i, rule := range policy.Spec.Egress {
+		if k.matchesPeer(policy, rule.To, peer) && matchesPort(rule.Ports, peer.pod, protocol, port) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+func (k *knowledge) matchesPeer(policy *networkingv1.NetworkPolicy, wanted []networkingv1.NetworkPolicyPeer, peer party) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, w := range wanted {
+		if w.IPBlock != nil {
+			if peer.pod == nil && !peer.node && inBlock(w.IPBlock, peer.addr) {
+				return true
+			}
+			continue
+		}
+		if peer.pod == nil {
+			continue
+		}
+		sameSpace := spaceOf(peer.pod.Namespace) == spaceOf(policy.Namespace)
+		if w.NamespaceSelector != nil {
+			sameSpace = matchesByHand(w.NamespaceSelector, k.namespaceLabels(spaceOf(peer.pod.Namespace)))
+		}
+		if sameSpace && (w.PodSelector == nil || matchesByHand(w.PodSelector, peer.pod.Labels)) {
+			return true
+		}
+	}
+	return false
+}
+
+// namespaceLabels adds the label that every namespace has by itself.
+func (k *knowledge) namespaceLabels(name string) map[string]string {
+	labels := map[string]string{}
+	if ns := k.objs.Namespaces[name]; ns != nil {
+		for key, value := range ns.Labels {
+			labels[key] = value
+		}
+	}
+	labels["kubernetes.io/metadata.name"] = name
+	return labels
+}
+
+func inBlock(block *networkingv1.IPBlock, addr netip.Addr) bool {
+	within := func(text string) bool {
+		prefix, err := netip.ParsePrefix(text)
+		return err == nil && prefix.Contains(addr)
+	}
+	for _, except := range block.Except {
+		if within(except) {
+			return false
+		}
+	}
+	return within(block.CIDR)
+}
+
+// matchesPort asks for the destination's port; target is the pod whose
+// containers give names to ports, nil where there is none.
+func matchesPort(wanted []networkingv1.NetworkPolicyPort, target *corev1.Pod, protocol Protocol, port uint16) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, w := range wanted {
+		ask := corev1.Protocol("")
+		if w.Protocol != nil {
+			ask = *w.Protocol
+		}
+		if numberOf(ask) != protocol {
+			continue
+		}
+		switch {
+		case w.Port == nil:
+			return true
+		case w.Port.Type == intstr.String:
+			if target != nil && port != 0 && namedOn(target, w.Port.StrVal, protocol) == port {
+				return true
+			}
+		case w.EndPort != nil:
+			if int32(port) >= w.Port.IntVal && int32(port) <= *w.EndPort {
+				return true
+			}
+		case w.Port.IntVal == int32(port):
+			return true
+		}
+	}
+	return false
+}
+
+// matchesByHand is a label selector as the API's documentation describes it:
+// every requirement has to hold.
+func matchesByHand(selector *metav1.LabelSelector, labels map[string]string) bool {
+	for key, wanted := range selector.MatchLabels {
+		if have, found := labels[key]; !found || have != wanted {
+			return false
+		}
+	}
+	for _, e := range selector.MatchExpressions {
+		have, found := labels[e.Key]
+		among := false
+		for _, value := range e.Values {
+			among = among || found && value == have
+		}
+		holds := false
+		switch e.Operator {
+		case "In":
+			holds = among
+		case "NotIn":
+			holds = !among
+		case "Exists":
+			holds = found
+		case "DoesNotExist":
+			holds = !found
+		}
+		if !holds {
+			return false
+		}
+	}
+	return true
+}

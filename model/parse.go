@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	strictjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// ParseError is what is wrong with one object of a file.
+type ParseError struct {
+	File     string
+	Document int    // from 1; JSON values that follow each other count alike
+	Line     int    // from 1: of the mistake where it is known, else of the document
+	Object   string // Kind namespace/name, as far as known
+	Problem  string // with the field and the remedy
+}
+
+func (e *ParseError) Error() string {
+	place := fmt.Sprintf("%s:%d: document %d", e.File, e.Line, e.Document)
+	if e.Object != "" {
+		place += ": " + e.Object
+	}
+	return place + ": " + e.Problem
+}
+
+// Parse reads objects from YAML documents or JSON values, and lists of
+// objects. It is strict: an unknown kind or field, a key or an object that is
+// there twice, or a value that the API would refuse is an error. All errors of
+// the file are joined, each a *ParseError; name is the file's in them.
+func Parse(name string, r io.Reader) (*Objects, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read objects from %s: %w", name, err)
+	}
+	p := parser{file: name, objects: NewObjects(), seen: map[string]int{}}
+	for i, doc := range splitDocuments(data) {
+		doc.number = i + 1
+		p.document(doc)
+	}
+	if len(p.errs) > 0 {
+		return nil, errors.Join(p.errs...)
+	}
+	return p.objects, nil
+}
+
+type parser struct {
+	file    string
+	objects *Objects
+	seen    map[string]int // title → number of its document
+	errs    []error
+}
+
+type document struct {
+	number int
+	line   int // where text begins in the file, from 1
+	text   []byte
+}
+
+// splitDocuments cuts a file at its "---" lines, and a document of JSON values
+// that follow each other at each value. Documents of comments alone are left
+// out and not counted.
+func splitDocuments(data []byte) []document {
+	var docs []document
+	add := func(doc document) {
+		if !isBlank(doc.text) {
+			docs = append(docs, splitJSON(doc)...)
+		}
+	}
+	current := document{line: 1}
+	start, line := 0, 0
+	for at := 0; at < len(data); {
+		line++
+		end := len(data)
+		if nl := bytes.IndexByte(data[at:], '\n'); nl >= 0 {
+			end = at + nl + 1
+		}
+		if isSeparator(data[at:end]) {
+			current.text = data[start:at]
+			add(current)
+			start, current = end, document{line: line + 1}
+		}
+		at = end
+	}
+	current.text = data[start:]
+	add(current)
+	return docs
+}
+
+func isSeparator(line []byte) bool {
+	rest, found := bytes.CutPrefix(line, []byte("---"))
+	if !found {
+		return false
+	}
+	rest = bytes.TrimSpace(rest)
+	return len(rest) == 0 || rest[0] == '#'
+}
+
+func isBlank(text []byte) bool {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && line[0] != '#' {
+			return false
+		}
+	}
+	return true
+}
+
+// splitJSON cuts JSON values that follow each other. What is not JSON to the
+// end stays one document, for the YAML parser to judge.
+func splitJSON(doc document) []document {
+	if trimmed := bytes.TrimSpace(doc.text); trimmed[0] != '{' {
+		return []document{doc}
+	}
+	var docs []document
+	decoder := json.NewDecoder(bytes.NewReader(doc.text))
+	for {
+		var value json.RawMessage
+		err := decoder.Decode(&value)
+		if errors.Is(err, io.EOF) {
+			return docs
+		}
+		if err != nil {
+			return []document{doc}
+		}
+		begin := int(decoder.InputOffset()) - len(value)
+		line := doc.line + bytes.Count(doc.text[:begin], []byte("\n"))
+		docs = append(docs, document{line: line, text: value})
+	}
+}
+
+func (p *parser) fail(doc document, line int, object, format string, args ...any) {
+	if line == 0 {
+		line = doc.line
+	}
+	p.errs = append(p.errs, &ParseError{
+		File: p.file, Document: doc.number, Line: line, Object: object,
+		Problem: fmt.Sprintf(format, args...),
+	})
+}
+
+func (p *parser) document(doc document) {
+	text, err := yaml.YAMLToJSONStrict(doc.text)
+	if err != nil {
+		line, problem := yamlProblem(err, doc.line)
+		p.fail(doc, line, "", "%s", problem)
+		return
+	}
+	p.object(doc, text)
+}
+
+// header is as much of an object as is needed to know what it is.
+type header struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	} `json:"metadata"`
+	Items []json.RawMessage `json:"items"`
+}
+
+func (p *parser) object(doc document, text []byte) {
+	var head header
+	if err := json.Unmarshal(text, &head); err != nil {
+		p.fail(doc, 0, "", "is not an object of Kubernetes: it needs apiVersion, kind and metadata (%v)", err)
+		return
+	}
+	if strings.HasSuffix(head.Kind, "List") {
+		for _, item := range head.Items {
+			p.object(doc, item)
+		}
+		return
+	}
+	k, problem := head.kind()
+	if problem != "" {
+		p.fail(doc, lineOf(doc, "kind"), head.title(), "%s", problem)
+		return
+	}
+	obj := k.make()
+	strict, err := strictjson.UnmarshalStrict(text, obj)
+	if err != nil {
+		field, problem := jsonProblem(err)
+		p.fail(doc, lineOf(doc, field), head.title(), "%s", problem)
+		return
+	}
+	for _, err := range strict {
+		p.fail(doc, lineOf(doc, quoted(err.Error())), head.title(), "%s", strictProblem(err))
+	}
+	p.keep(doc, k, obj)
+}
+
+func (p *parser) keep(doc document, k *kind, obj metav1.Object) {
+	if k.namespaced {
+		obj.SetNamespace(namespaceOr(obj.GetNamespace()))
+	} else if obj.GetNamespace() != "" {
+		p.fail(doc, lineOf(doc, "namespace"), titleOf(obj), "metadata.namespace: a %s belongs to no namespace: remove the field", k.name)
+	}
+	for _, err := range Validate(obj) {
+		p.fail(doc, lineOf(doc, err.Field), err.Object, "%s: %s", err.Field, err.Problem)
+	}
+	title := titleOf(obj)
+	if first, twice := p.seen[title]; twice {
+		p.fail(doc, 0, title, "is there twice, first in document %d: remove one or give it another metadata.name", first)
+		return
+	}
+	p.seen[title] = doc.number
+	if err := p.objects.Upsert(obj); err != nil {
+		p.fail(doc, 0, title, "%v", err)
+	}
+}
+
+func (h *header) title() string {
+	if h.Metadata.Name == "" {
+		return h.Kind
+	}
+	if k := kindCalled(h.Kind); k != nil && !k.namespaced {
+		return h.Kind + " " + h.Metadata.Name
+	}
+	return h.Kind + " " + namespaceOr(h.Metadata.Namespace) + "/" + h.Metadata.Name
+}
+
+func (h *header) kind() (*kind, string) {
+	if h.Kind == "" {
+		return nil, "kind: is missing: use one of " + strings.Join(kindNames(), ", ")
+	}
+	for _, k := range kinds() {
+		if k.name != h.Kind {
+			continue
+		}
+		if h.APIVersion != k.apiVersion {
+			return nil, fmt.Sprintf("apiVersion: %q is not known for kind %s: use %s", h.APIVersion, k.name, k.apiVersion)
+		}
+		return &k, ""
+	}
+	return nil, fmt.Sprintf("kind: %q is not one of %s", h.Kind, strings.Join(kindNames(), ", "))
+}
+
+var (
+	yamlLine = regexp.MustCompile(`line (\d+): ?`)
+	quotedIn = regexp.MustCompile(`"([^"]+)"`)
+)
+
+// yamlProblem takes the line, which the YAML parser counts in the document,
+// out of its error.
+func yamlProblem(err error, base int) (line int, problem string) {
+	problem = err.Error()
+	for _, prefix := range []string{"yaml: ", "unmarshal errors:", "yaml: "} {
+		problem = strings.TrimSpace(strings.TrimPrefix(problem, prefix))
+	}
+	if at := yamlLine.FindStringSubmatch(problem); at != nil {
+		n, _ := strconv.Atoi(at[1])
+		line = base + n - 1
+		problem = strings.Replace(problem, at[0], "", 1)
+	}
+	return line, "is not valid YAML: " + problem
+}
+
+func jsonProblem(err error) (field, problem string) {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return wrong.Field, fmt.Sprintf("%s: a %s cannot be here: give it a %s", wrong.Field, wrong.Value, wrong.Type)
+	}
+	return "", err.Error()
+}
+
+func strictProblem(err error) string {
+	field := quoted(err.Error())
+	if strings.HasPrefix(err.Error(), "unknown field") {
+		return field + ": is not a field of this kind: correct its spelling or remove it"
+	}
+	return field + ": " + err.Error()
+}
+
+func quoted(text string) string {
+	if found := quotedIn.FindStringSubmatch(text); found != nil {
+		return found[1]
+	}
+	return ""
+}
+
+// lineOf finds the line of a field given by its path, where the document names
+// its last part once; else 0.
+func lineOf(doc document, path string) int {
+	field := path[strings.LastIndexByte(path, '.')+1:]
+	field, _, _ = strings.Cut(field, "[")
+	if field == "" {
+		return 0
+	}
+	found, line := 0, doc.line-1
+	for text := range bytes.Lines(doc.text) {
+		line++
+		key, _, isKey := bytes.Cut(bytes.TrimLeft(text, " \t-{,\""), []byte(":"))
+		if !isKey || string(bytes.Trim(key, "\"' ")) != field {
+			continue
+		}
+		if found != 0 {
+			return 0
+		}
+		found = line
+	}
+	return found
+}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// FieldError is what is wrong with one field of an object.
+type FieldError struct {
+	Object  string // Kind namespace/name
+	Field   string // path, as in spec.ports[0].port
+	Problem string // with the remedy
+}
+
+func (e *FieldError) Error() string {
+	return e.Object + ": " + e.Field + ": " + e.Problem
+}
+
+// Validate checks one object by itself, as the API server would, as far as the
+// fields matter to a datapath.
+func Validate(obj metav1.Object) []*FieldError {
+	v := &validator{object: titleOf(obj)}
+	v.metadata(obj)
+	switch obj := obj.(type) {
+	case *corev1.Pod:
+		v.pod(obj)
+	case *corev1.Node:
+		v.node(obj)
+	case *corev1.Service:
+		v.service(obj)
+	case *discoveryv1.EndpointSlice:
+		v.endpointSlice(obj)
+	case *networkingv1.NetworkPolicy:
+		v.networkPolicy(obj)
+	}
+	return v.errs
+}
+
+type validator struct {
+	object string
+	errs   []*FieldError
+}
+
+func (v *validator) fail(field, format string, args ...any) {
+	v.errs = append(v.errs, &FieldError{Object: v.object, Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (v *validator) metadata(obj metav1.Object) {
+	if obj.GetName() == "" {
+		v.fail("metadata.name", "is missing: give the object a name")
+	} else if problems := validation.IsDNS1123Subdomain(obj.GetName()); problems != nil {
+		v.fail("metadata.name", "%q: %s", obj.GetName(), problems[0])
+	}
+	if ns := obj.GetNamespace(); ns != "" {
+		if problems := validation.IsDNS1123Label(ns); problems != nil {
+			v.fail("metadata.namespace", "%q: %s", ns, problems[0])
+		}
+	}
+	v.labels("metadata.labels", obj.GetLabels())
+}
+
+func (v *validator) labels(field string, labels map[string]string) {
+	for key, value := range labels {
+		if problems := validation.IsQualifiedName(key); problems != nil {
+			v.fail(field, "key %q: %s", key, problems[0])
+		}
+		if problems := validation.IsValidLabelValue(value); problems != nil {
+			v.fail(field+"["+key+"]", "%q: %s", value, problems[0])
+		}
+	}
+}
+
+func (v *validator) pod(pod *corev1.Pod) {
+	for c, container := range pod.Spec.Containers {
+		for p, port := range container.Ports {
+			field := fmt.Sprintf("spec.containers[%d].ports[%d]", c, p)
+			v.port(field+".containerPort", int64(port.ContainerPort))
+			v.protocol(field+".protocol", port.Protocol)
+			if port.Name != "" {
+				v.portName(field+".name", port.Name)
+			}
+		}
+	}
+	var addresses []string
+	for _, ip := range pod.Status.PodIPs {
+		addresses = append(addresses, ip.IP)
+	}
+	if ip := pod.Status.PodIP; ip != "" && len(addresses) > 0 && addresses[0] != ip {
+		v.fail("status.podIP", "%s is not the first of status.podIPs, %s: make them equal", ip, addresses[0])
+	}
+	if len(addresses) == 0 && pod.Status.PodIP != "" {
+		v.addresses("status.podIP", []string{pod.Status.PodIP})
+		return
+	}
+	v.addresses("status.podIPs", addresses)
+}
+
+// addresses checks a list of which each family may be there once.
+func (v *validator) addresses(field string, addresses []string) {
+	have := map[bool]string{}
+	for i, text := range addresses {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		addr := v.address(at, text)
+		if !addr.IsValid() {
+			continue
+		}
+		if first := have[addr.Is4()]; first != "" {
+			v.fail(at, "%s is of the same family as %s: keep one of each family", text, first)
+		}
+		have[addr.Is4()] = text
+	}
+}
+
+func (v *validator) address(field, text string) netip.Addr {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		v.fail(field, "%q is not an IP address", text)
+		return netip.Addr{}
+	}
+	if addr.Zone() != "" || addr.Is4In6() || addr.IsLoopback() || addr.IsMulticast() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() {
+		v.fail(field, "%s is not the address of a host that others reach: use a unicast address, neither loopback nor link-local", text)
+		return netip.Addr{}
+	}
+	return addr
+}
+
+func (v *validator) node(node *corev1.Node) {
+	for i, a := range node.Status.Addresses {
+		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
+			v.address(fmt.Sprintf("status.addresses[%d].address", i), a.Address)
+		}
+	}
+}
+
+func (v *validator) service(svc *corev1.Service) {
+	v.labels("spec.selector", svc.Spec.Selector)
+	v.clusterIPs(svc)
+	headless := svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
+	if len(svc.Spec.Ports) == 0 && !headless {
+		v.fail("spec.ports", "is empty: give the service a port")
+	}
+	names, ports := map[string]int{}, map[string]int{}
+	for i, port := range svc.Spec.Ports {
+		field := fmt.Sprintf("spec.ports[%d]", i)
+		v.servicePort(field, port, len(svc.Spec.Ports) > 1)
+		if first, twice := names[port.Name]; twice {
+			v.fail(field+".name", "%q is the name of spec.ports[%d] too: name them apart", port.Name, first)
+		}
+		names[port.Name] = i
+		key := fmt.Sprint(port.Port, "/", protocolOr(port.Protocol))
+		if first, twice := ports[key]; twice {
+			v.fail(field+".port", "%s is spec.ports[%d] too: remove one", key, first)
+		}
+		ports[key] = i
+	}
+}
+
+func (v *validator) clusterIPs(svc *corev1.Service) {
+	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
+		return
+	}
+	if ips := svc.Spec.ClusterIPs; len(ips) > 0 {
+		if svc.Spec.ClusterIP != "" && ips[0] != svc.Spec.ClusterIP {
+			v.fail("spec.clusterIP", "%s is not the first of spec.clusterIPs, %s: make them equal", svc.Spec.ClusterIP, ips[0])
+		}
+		if ips[0] != corev1.ClusterIPNone {
+			v.addresses("spec.clusterIPs", ips)
+		}
+		return
+	}
+	if svc.Spec.ClusterIP != "" {
+		v.address("spec.clusterIP", svc.Spec.ClusterIP)
+	}
+}
+
+func (v *validator) servicePort(field string, port corev1.ServicePort, severalPorts bool) {
+	v.port(field+".port", int64(port.Port))
+	v.protocol(field+".protocol", port.Protocol)
+	if port.NodePort != 0 {
+		v.port(field+".nodePort", int64(port.NodePort))
+	}
+	if port.Name == "" && severalPorts {
+		v.fail(field+".name", "is missing: with several ports, each needs a name")
+	}
+	switch target := port.TargetPort; {
+	case target.Type == intstr.String:
+		v.portName(field+".targetPort", target.StrVal)
+	case target.IntVal != 0:
+		v.port(field+".targetPort", int64(target.IntVal))
+	}
+}
+
+func (v *validator) endpointSlice(slice *discoveryv1.EndpointSlice) {
+	switch slice.AddressType {
+	case discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6:
+	case discoveryv1.AddressTypeFQDN:
+		return
+	default:
+		v.fail("addressType", "%q is not one of IPv4, IPv6, FQDN", slice.AddressType)
+		return
+	}
+	for i, port := range slice.Ports {
+		field := fmt.Sprintf("ports[%d]", i)
+		if port.Port != nil {
+			v.port(field+".port", int64(*port.Port))
+		}
+		if port.Protocol != nil {
+			v.protocol(field+".protocol", *port.Protocol)
+		}
+	}
+	for i, endpoint := range slice.Endpoints {
+		if len(endpoint.Addresses) == 0 {
+			v.fail(fmt.Sprintf("endpoints[%d].addresses", i), "is empty: give the endpoint an address")
+		}
+		for j, text := range endpoint.Addresses {
+			field := fmt.Sprintf("endpoints[%d].addresses[%d]", i, j)
+			addr := v.address(field, text)
+			if addr.IsValid() && addr.Is4() != (slice.AddressType == discoveryv1.AddressTypeIPv4) {
+				v.fail(field, "%s does not belong into a slice of addressType %s: put it into another slice", text, slice.AddressType)
+			}
+		}
+	}
+}
+
+func (v *validator) networkPolicy(policy *networkingv1.NetworkPolicy) {
+	spec := policy.Spec
+	v.selector("spec.podSelector", &spec.PodSelector)
+	for i, t := range spec.PolicyTypes {
+		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
+			v.fail(fmt.Sprintf("spec.policyTypes[%d]", i), "%q is not one of Ingress, Egress", t)
+		}
+	}
+	for i, rule := range spec.Ingress {
+		field := fmt.Sprintf("spec.ingress[%d]", i)
+		v.policyPorts(field, rule.Ports)
+		v.policyPeers(field+".from", rule.From)
+	}
+	for i, rule := range spec.Egress {
+		field := fmt.Sprintf("spec.egress[%d]", i)
+		v.policyPorts(field, rule.Ports)
+		v.policyPeers(field+".to", rule.To)
+	}
+}
+
+func (v *validator) policyPorts(field string, ports []networkingv1.NetworkPolicyPort) {
+	for i, port := range ports {
+		at := fmt.Sprintf("%s.ports[%d]", field, i)
+		if port.Protocol != nil {
+			v.protocol(at+".protocol", *port.Protocol)
+		}
+		switch {
+		case port.Port == nil:
+			if port.EndPort != nil {
+				v.fail(at+".endPort", "%d has no port to begin at: give ports[%d].port", *port.EndPort, i)
+			}
+		case port.Port.Type == intstr.String:
+			v.portName(at+".port", port.Port.StrVal)
+			if port.EndPort != nil {
+				v.fail(at+".endPort", "%d cannot end a range that begins at a name: give ports[%d].port as a number", *port.EndPort, i)
+			}
+		default:
+			v.port(at+".port", int64(port.Port.IntVal))
+			if port.EndPort == nil {
+				continue
+			}
+			v.port(at+".endPort", int64(*port.EndPort))
+			if *port.EndPort < port.Port.IntVal {
+				v.fail(at+".endPort", "%d is less than port %d: swap them", *port.EndPort, port.Port.IntVal)
+			}
+		}
+	}
+}
+
+func (v *validator) policyPeers(field string, peers []networkingv1.NetworkPolicyPeer) {
+	for i, peer := range peers {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if peer.PodSelector == nil && peer.NamespaceSelector == nil && peer.IPBlock == nil {
+			v.fail(at, "is empty: give a podSelector, a namespaceSelector or an ipBlock")
+		}
+		if peer.IPBlock != nil && (peer.PodSelector != nil || peer.NamespaceSelector != nil) {
+			v.fail(at+".ipBlock", "cannot stand beside a selector: make it a peer of its own")
+		}
+		if peer.PodSelector != nil {
+			v.selector(at+".podSelector", peer.PodSelector)
+		}
+		if peer.NamespaceSelector != nil {
+			v.selector(at+".namespaceSelector", peer.NamespaceSelector)
+		}
+		if peer.IPBlock != nil {
+			v.ipBlock(at+".ipBlock", peer.IPBlock)
+		}
+	}
+}
+
+func (v *validator) ipBlock(field string, block *networkingv1.IPBlock) {
+	cidr, ok := v.prefix(field+".cidr", block.CIDR)
+	for i, text := range block.Except {
+		at := fmt.Sprintf("%s.except[%d]", field, i)
+		except, okToo := v.prefix(at, text)
+		if !ok || !okToo {
+			continue
+		}
+		if !cidr.Contains(except.Addr()) || except.Bits() <= cidr.Bits() {
+			v.fail(at, "%s is not strictly within %s: make it smaller or remove it", text, block.CIDR)
+		}
+	}
+}
+
+func (v *validator) prefix(field, text string) (netip.Prefix, bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
+		return prefix, false
+	}
+	if prefix.Masked() != prefix {
+		v.fail(field, "%s has bits set beyond its length: write %s", text, prefix.Masked())
+		return prefix, false
+	}
+	return prefix, true
+}
+
+func (v *validator) selector(field string, selector *metav1.LabelSelector) {
+	v.labels(field+".matchLabels", selector.MatchLabels)
+	for i, e := range selector.MatchExpressions {
+		at := fmt.Sprintf("%s.matchExpressions[%d]", field, i)
+		if problems := validation.IsQualifiedName(e.Key); problems != nil {
+			v.fail(at+".key", "%q: %s", e.Key, problems[0])
+		}
+		switch e.Operator {
+		case metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn:
+			if len(e.Values) == 0 {
+				v.fail(at+".values", "is empty: operator %s needs a value", e.Operator)
+			}
+		case metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist:
+			if len(e.Values) > 0 {
+				v.fail(at+".values", "must be empty with operator %s: remove it", e.Operator)
+			}
+		default:
+			v.fail(at+".operator", "%q is not one of In, NotIn, Exists, DoesNotExist", e.Operator)
+		}
+		for j, value := range e.Values {
+			if problems := validation.IsValidLabelValue(value); problems != nil {
+				v.fail(fmt.Sprintf("%s.values[%d]", at, j), "%q: %s", value, problems[0])
+			}
+		}
+	}
+}
+
+func (v *validator) port(field string, port int64) {
+	if port < 1 || port > 65535 {
+		v.fail(field, "%d is not in 1–65535", port)
+	}
+}
+
+func (v *validator) portName(field, name string) {
+	if problems := validation.IsValidPortName(name); problems != nil {
+		v.fail(field, "%q is not the name of a port: %s", name, problems[0])
+	}
+}
+
+func (v *validator) protocol(field string, protocol corev1.Protocol) {
+	switch protocol {
+	case "", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
+	default:
+		remedy := ""
+		if upper := strings.ToUpper(string(protocol)); upper != string(protocol) {
+			remedy = ": write " + upper
+		}
+		v.fail(field, "%q is not one of TCP, UDP, SCTP%s", protocol, remedy)
+	}
+}
+
+func protocolOr(protocol corev1.Protocol) corev1.Protocol {
+	if protocol == "" {
+		return corev1.ProtocolTCP
+	}
+	return protocol
+}
