@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vmtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/weirnet/weir/vmtest/internal/wire"
+)
+
+// A snapshot is a guest that waits for its first word, in two files: its
+// memory, which a restored guest maps privately, and the rest of its state. It
+// is keyed by everything that made it, so that it never has to be invalidated:
+// another machine has another key.
+
+// Files of a snapshot.
+const (
+	memoryFile = "memory"
+	stateFile  = "state"
+	factsFile  = "facts.json"
+)
+
+// facts are what was learned when a snapshot was made.
+type facts struct {
+	Slowdown float64
+	Seconds  float64 // the boot took
+}
+
+// plan is all that it takes to start one kind of machine.
+type plan struct {
+	qemu     string // path
+	kernel   *Kernel
+	options  Options
+	hardware hardware
+	init     string // path
+	key      string
+	files    []guestFile
+}
+
+func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*plan, error) {
+	p := &plan{qemu: path, kernel: k, options: o}
+	p.hardware = hardware{
+		accel: o.Accelerator, memory: o.Memory, cpus: o.CPUs,
+		disks: o.Disks, networks: o.Networks, append: o.Append,
+	}
+	var initDigest string
+	var err error
+	if p.init, initDigest, err = initProgram(ctx, orSilent(o.Progress)); err != nil {
+		return nil, err
+	}
+	if p.files, err = resolveFiles(o.Files); err != nil {
+		return nil, err
+	}
+	identity, err := qemuIdentity(path)
+	if err != nil {
+		return nil, err
+	}
+	h := p.hardware
+	shape := boot{kernel: "K", initramfs: "I", memoryFile: "M", socket: "S", nullDisks: true}
+	parts := []any{identity, k.digest, initDigest, h.arguments(shape), o.Modules, snapshotForm}
+	for _, f := range p.files {
+		digest, err := f.digest()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, f.FileMessage, digest)
+	}
+	data, err := json.Marshal(parts)
+	if err != nil {
+		return nil, err
+	}
+	p.key = digestBytes(data)[:24]
+	return p, nil
+}
+
+// snapshotForm changes when the way of making snapshots does.
+const snapshotForm = 1
+
+// qemuIdentity changes when QEMU is replaced; asking it for its version would
+// cost more than restoring a guest.
+func qemuIdentity(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("look at QEMU: %w", err)
+	}
+	return fmt.Sprint(path, info.Size(), info.ModTime().UnixNano()), nil
+}
+
+func (p *plan) dir() (string, error) {
+	cache, err := CacheDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(cache, "snapshots", p.key), nil
+}
+
+// restore starts a machine from its snapshot.
+func (p *plan) restore(ctx context.Context) (*Machine, error) {
+	dir, err := p.dir()
+	if err != nil {
+		return nil, err
+	}
+	lock := "snapshot-" + p.key
+	for try := 0; ; try++ {
+		unlock, err := flockCache(ctx, lock, syscall.LOCK_SH)
+		if err != nil {
+			return nil, err
+		}
+		m, err := p.wake(ctx, dir)
+		unlock()
+		if err == nil || ctx.Err() != nil || try == 2 {
+			return m, err
+		}
+		if try > 0 {
+			orSilent(p.options.Progress).Step(fmt.Sprintf("%s: %v; making the snapshot again", p.kernel.ID, err))
+		}
+		if err := p.make(ctx, dir, lock, try > 0); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// make makes the snapshot, unless another process has just done so.
+func (p *plan) make(ctx context.Context, dir, lock string, again bool) error {
+	unlock, err := lockCache(ctx, lock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if m, _, err := readManifest(dir); err == nil && m.check(dir, false) == nil && !again {
+		return nil
+	}
+	removeLeftovers(filepath.Dir(dir))
+	expireSnapshots(filepath.Dir(dir))
+	orSilent(p.options.Progress).Step(p.kernel.ID + ": boot, to make a snapshot")
+	if err := makeEntry(dir, func(tmp string) error { return p.freeze(ctx, tmp) }); err != nil {
+		return fmt.Errorf("make a snapshot of %s: %w", p.kernel.ID, err)
+	}
+	return nil
+}
+
+// bootDeadline is for a boot under emulation on a machine with other work.
+const bootDeadline = 90 * time.Second
+
+// boot starts a machine from nothing, up to where it waits for work.
+func (p *plan) boot(ctx context.Context, dir string) (*Machine, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootDeadline, fmt.Errorf("no answer from the guest within %s", bootDeadline))
+	defer cancel()
+	start := time.Now()
+	initramfs := filepath.Join(dir, "initramfs")
+	if err := p.writeInitramfs(initramfs); err != nil {
+		return nil, err
+	}
+	defer os.Remove(initramfs)
+	q, err := startQEMU(p.qemu, p.hardware, boot{
+		kernel: p.kernel.Image(), initramfs: initramfs,
+		memoryFile: filepath.Join(dir, memoryFile), shared: true,
+		nullDisks: !p.options.Cold,
+	})
+	if err != nil {
+		return nil, err
+	}
+	m := newMachine(p.kernel, p.options, q)
+	if err := p.prepare(ctx, m, start); err != nil {
+		console := m.Console()
+		m.Close()
+		if errors.Is(err, ErrBroken) {
+			return nil, err
+		}
+		return nil, &DeathError{Cause: fmt.Sprintf("boot %s: %v", p.kernel.ID, err), Console: console[max(0, len(console)-lastWords):]}
+	}
+	return m, nil
+}
+
+func (p *plan) prepare(ctx context.Context, m *Machine, start time.Time) error {
+	if err := m.talk(); err != nil {
+		return err
+	}
+	hello := wire.HelloMessage{LogLevel: consoleLevel, Hostname: p.hostname(), Calibrate: true}
+	if p.options.Cold {
+		hello.BeatInterval = int64(beatInterval)
+	}
+	ready, err := m.hello(ctx, hello)
+	if err != nil {
+		return err
+	}
+	m.Started = time.Since(start)
+	m.Slowdown = max(1, float64(ready.Calibration)/float64(wire.Calibrate()))
+	if err := m.LoadModules(ctx, p.options.Modules...); err != nil {
+		return err
+	}
+	return m.putFiles(ctx, p.files)
+}
+
+// consoleLevel shows everything but debugging.
+const consoleLevel = 7
+
+func (p *plan) hostname() string {
+	if p.options.Hostname != "" {
+		return p.options.Hostname
+	}
+	return "weir"
+}
+
+// freeze boots a machine and stores it in tmp.
+func (p *plan) freeze(ctx context.Context, tmp string) error {
+	m, err := p.boot(ctx, tmp)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if splats := m.Splats(); len(splats) > 0 {
+		return &DeathError{Cause: "the kernel complained while it started: " + splats[0].String(), Splat: &splats[0]}
+	}
+	// The guest must have taken every byte, and see that nobody is there.
+	m.mu.Lock()
+	m.closing = true
+	m.mu.Unlock()
+	m.conn.Close()
+	if err := m.q.mon.do("stop", nil, nil); err != nil {
+		return err
+	}
+	if err := m.q.mon.saveTo(filepath.Join(tmp, stateFile)); err != nil {
+		return err
+	}
+	learned := facts{Slowdown: m.Slowdown, Seconds: m.Started.Seconds()}
+	if err := os.WriteFile(filepath.Join(tmp, factsFile), encode(learned), 0o644); err != nil {
+		return err
+	}
+	return writeManifest(tmp, manifest{ID: p.kernel.ID, Release: p.kernel.Release}, false)
+}
+
+// wake restores a machine from a snapshot that is whole.
+func (p *plan) wake(ctx context.Context, dir string) (*Machine, error) {
+	manifest, _, err := readManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := manifest.check(dir, false); err != nil {
+		return nil, err
+	}
+	var learned facts
+	data, err := os.ReadFile(filepath.Join(dir, factsFile))
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &learned); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	now := time.Now()
+	os.Chtimes(dir, now, now) // expireSnapshots keeps what is used
+
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreDeadline, fmt.Errorf("no answer from the restored guest within %s", restoreDeadline))
+	defer cancel()
+	q, err := startQEMU(p.qemu, p.hardware, boot{memoryFile: filepath.Join(dir, memoryFile), restore: true})
+	if err != nil {
+		return nil, err
+	}
+	m := newMachine(p.kernel, p.options, q)
+	m.Slowdown, m.Warm = learned.Slowdown, true
+	if err := p.greet(ctx, m, filepath.Join(dir, stateFile)); err != nil {
+		m.Close()
+		return nil, fmt.Errorf("restore %s: %w", p.kernel.ID, err)
+	}
+	m.Started = time.Since(now)
+	m.done.Go(m.watch)
+	return m, nil
+}
+
+// restoreDeadline is a hundred times what it takes.
+const restoreDeadline = 10 * time.Second
+
+func (p *plan) greet(ctx context.Context, m *Machine, state string) error {
+	if err := m.q.mon.loadFrom(state); err != nil {
+		return err
+	}
+	if err := m.q.mon.do("cont", nil, nil); err != nil {
+		return err
+	}
+	if err := m.talk(); err != nil {
+		return err
+	}
+	_, err := m.hello(ctx, wire.HelloMessage{
+		LogLevel: consoleLevel, Hostname: p.hostname(), BeatInterval: int64(beatInterval),
+	})
+	return err
+}
+
+// bootCold starts a machine without any snapshot.
+func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
+	dir, err := os.MkdirTemp("", "weir-cold-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // QEMU has its files open
+	m, err := p.boot(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	m.done.Go(m.watch)
+	return m, nil
+}
+
+// firstModules are those without which there is no port to the host.
+var firstModules = []string{"virtio_pci", "virtio_console"}
+
+func (p *plan) writeInitramfs(file string) error {
+	program, err := os.ReadFile(p.init)
+	if err != nil {
+		return fmt.Errorf("read init: %w", err)
+	}
+	var image bytes.Buffer
+	cpio := &cpioWriter{w: &image}
+	cpio.dir("dev")
+	cpio.device("dev/console", 5, 1) // or else the kernel complains
+	cpio.dir("modules")
+	cpio.file("init", 0o755, program)
+	ordered, _ := p.kernel.modules.order(firstModules...) // what is missing is built in
+	for i, m := range ordered {
+		content, err := p.kernel.modules.read(m)
+		if err != nil {
+			return err
+		}
+		cpio.file(fmt.Sprintf("modules/%02d-%s.ko", i, m.Name), 0o644, content)
+	}
+	if err := cpio.close(); err != nil {
+		return err
+	}
+	return os.WriteFile(file, image.Bytes(), 0o644)
+}
+
+// snapshotAge is how long a snapshot is kept after its last use.
+const snapshotAge = 7 * 24 * time.Hour
+
+// expireSnapshots removes those that nobody has used for long. A machine that
+// runs has its files open, and does not need their names.
+func expireSnapshots(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err == nil && time.Since(info.ModTime()) > snapshotAge && !strings.HasPrefix(e.Name(), ".") {
+			os.RemoveAll(filepath.Join(parent, e.Name()))
+		}
+	}
+}
