@@ -31,15 +31,21 @@ func (w *World) build() error {
 	if err := w.connectAll(node); err != nil {
 		return err
 	}
+	indexes := []int{}
 	var g errgroup.Group
 	g.Go(func() error { return w.configureNode(node) })
 	for n, h := range w.pods {
+		indexes = append(indexes, podWire(n).nodeIndex)
 		g.Go(func() error { return w.configurePod(h, podWire(n)) })
 	}
 	for n, h := range w.outside {
+		indexes = append(indexes, uplinkWire(n).nodeIndex)
 		g.Go(func() error { return w.configureOutside(h, uplinkWire(n)) })
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return node.awaitUp(w.node.ns, indexes...)
 }
 
 func (w *World) makeNamespaces() error {
@@ -154,7 +160,7 @@ func (w *World) configurePod(h *host, wire wire) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return nil
+	return c.awaitUp(h.ns, h.links[0].ifindex)
 }
 
 // configureOutside routes everything by way of the node.
@@ -177,7 +183,7 @@ func (w *World) configureOutside(h *host, wire wire) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return nil
+	return c.awaitUp(h.ns, h.links[0].ifindex)
 }
 
 // configureSelf brings lo and eth0 up and adds the host's addresses. The

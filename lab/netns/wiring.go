@@ -9,6 +9,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,6 +65,48 @@ func (c configurator) up(name string) (int, error) {
 		return 0, fmt.Errorf("bring interface %s up: %w", name, err)
 	}
 	return l.Attrs().Index, nil
+}
+
+// awaitUp waits until interfaces carry frames. An interface that is up, and
+// whose peer is, does so only after the kernel's link watch ran: until then
+// what is sent is lost without an error.
+func (c configurator) awaitUp(ns *namespace, ifindexes ...int) error {
+	ready, err := c.areUp(ifindexes)
+	if ready || err != nil {
+		return err
+	}
+	return ns.run(func() error {
+		events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+		if err != nil {
+			return fmt.Errorf("subscribe to link events: %w", err)
+		}
+		defer events.Close()
+		if err := events.SetReceiveTimeout(&unix.Timeval{Sec: 5}); err != nil {
+			return fmt.Errorf("subscribe to link events: %w", err)
+		}
+		for {
+			ready, err := c.areUp(ifindexes)
+			if ready || err != nil {
+				return err
+			}
+			if _, _, err := events.Receive(); err != nil {
+				return fmt.Errorf("wait until interfaces are up: %w", err)
+			}
+		}
+	})
+}
+
+func (c configurator) areUp(ifindexes []int) (bool, error) {
+	for _, ifindex := range ifindexes {
+		l, err := c.LinkByIndex(ifindex)
+		if err != nil {
+			return false, fmt.Errorf("find interface %d: %w", ifindex, err)
+		}
+		if l.Attrs().OperState != netlink.OperUp {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // addAddress adds an address with no neighbours but those that routes name,
