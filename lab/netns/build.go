@@ -52,8 +52,11 @@ func (w *World) makeNamespaces() error {
 	var g errgroup.Group
 	for _, h := range w.hosts() {
 		settings := hostSysctls()
-		if h == w.node {
+		switch {
+		case h == w.node:
 			settings = nodeSysctls()
+		case h.silent:
+			settings = silentSysctls()
 		}
 		g.Go(func() error {
 			ns, err := newNamespace(settings)
@@ -133,6 +136,12 @@ func (w *World) routeToHost(c configurator, wire wire, h *host) error {
 		if err := c.addRoute(wire.nodeIndex, a, netip.Addr{}, from); err != nil {
 			return err
 		}
+		if !h.silent {
+			continue
+		}
+		if err := c.addNeighbour(wire.nodeIndex, a, wire.hostMAC); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -145,7 +154,7 @@ func (w *World) configurePod(h *host, wire wire) error {
 	}
 	defer c.Close()
 
-	for _, a := range h.addresses {
+	for _, a := range h.own() {
 		gateway := firstOf(w.topology.Gateways, a.Is4())
 		if !gateway.IsValid() {
 			continue
@@ -171,7 +180,7 @@ func (w *World) configureOutside(h *host, wire wire) error {
 	}
 	defer c.Close()
 
-	for _, a := range h.addresses {
+	for _, a := range h.own() {
 		gateway := linkLocal(wire.nodeMAC)
 		if a.Is4() {
 			gateway = firstOf(w.node.addresses, true)
@@ -207,12 +216,23 @@ func (h *host) configureSelf(wire wire) (c configurator, err error) {
 		return c, err
 	}
 	h.links[0].ifindex = ifindex
-	for _, a := range append([]netip.Addr{linkLocal(wire.hostMAC)}, h.addresses...) {
+	for _, a := range h.own() {
 		if err = c.addAddress(ifindex, a); err != nil {
 			return c, err
 		}
 	}
-	return c, nil
+	if h.silent {
+		return c, nil
+	}
+	return c, c.addAddress(ifindex, linkLocal(wire.hostMAC))
+}
+
+// own are the addresses that the host's stack has.
+func (h *host) own() []netip.Addr {
+	if h.silent {
+		return nil
+	}
+	return h.addresses
 }
 
 // nobody is behind the uplink of a node that has no outside hosts.

@@ -14,6 +14,7 @@ import (
 type host struct {
 	name      string
 	addresses []netip.Addr
+	silent    bool // its namespace has no addresses, its neighbours know its MAC
 	ns        *namespace
 	links     []link // a pod's or an outside host's one; the node's uplinks
 	arrivals  *arrivals
@@ -80,6 +81,9 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 
 // address is the host's first one of to's family.
 func (h *host) address(to netip.Addr) (netip.Addr, error) {
+	if h.silent {
+		return netip.Addr{}, fmt.Errorf("%s is silent: it has no sockets", h.name)
+	}
 	for _, a := range h.addresses {
 		if a.Is4() == to.Is4() {
 			return a, nil
@@ -127,6 +131,9 @@ func checkTopology(t lab.Topology) error {
 	}
 	if err := check(t.Node, 0); err != nil {
 		return err
+	}
+	if t.Node.Silent {
+		return fmt.Errorf("build topology: %s: the node cannot be silent", t.Node.Name)
 	}
 	for _, h := range append(append([]lab.Host(nil), t.Pods...), t.Outside...) {
 		if err := check(h, 1); err != nil {

@@ -30,8 +30,8 @@ func (w *World) Listen(ctx context.Context, host string, protocol model.Protocol
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	if len(h.addresses) == 0 {
-		return fmt.Errorf("listen on %s: it has no address", host)
+	if len(h.addresses) == 0 || h.silent {
+		return fmt.Errorf("listen on %s: it has no address or is silent", host)
 	}
 	l := &listener{world: w, host: host, answer: answer}
 	for _, a := range h.addresses {

@@ -106,6 +106,9 @@ func hostSysctls() []sysctl {
 			{path: "ipv6/conf/%s/autoconf", value: "0"},
 			{path: "ipv6/conf/%s/router_solicitations", value: "0"},
 			{path: "ipv6/conf/%s/accept_redirects", value: "0"},
+			// A report of each multicast group is sent twice, the second one
+			// up to a second later. In milliseconds: at once.
+			{path: "ipv6/conf/%s/mldv2_unsolicited_report_interval", value: "1"},
 			// 1: no link-local address by itself. The world adds the ones
 			// that it wants, so that they are there when it says so.
 			{path: "ipv6/conf/%s/addr_gen_mode", value: "1"},
@@ -115,6 +118,14 @@ func hostSysctls() []sysctl {
 		}
 	}
 	return settings
+}
+
+// silentSysctls leave a namespace without a stack that could answer.
+func silentSysctls() []sysctl {
+	return append(hostSysctls(),
+		sysctl{path: "ipv6/conf/all/disable_ipv6", value: "1"},
+		sysctl{path: "ipv6/conf/default/disable_ipv6", value: "1"},
+	)
 }
 
 // nodeSysctls are those of the namespace that forwards.

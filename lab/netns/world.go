@@ -96,7 +96,7 @@ func newWorld(topology lab.Topology, options Options) *World {
 	}
 	w.closing, w.stop = context.WithCancel(context.Background())
 	add := func(h lab.Host) *host {
-		added := &host{name: h.Name, addresses: h.Addresses}
+		added := &host{name: h.Name, addresses: h.Addresses, silent: h.Silent}
 		w.byName[h.Name] = added
 		return added
 	}

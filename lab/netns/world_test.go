@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -228,6 +229,60 @@ func TestWorldSaysWhatItCannotDo(t *testing.T) {
 	require.NoError(t, w.Close())
 	require.NoError(t, w.Close(), "closing twice is fine")
 	require.Error(t, w.Listen(t.Context(), "node", model.ProtocolTCP, 80, echo("node")))
+}
+
+func TestSilentHostsAnswerNothing(t *testing.T) {
+	needRoot(t)
+	network := topology()
+	network.Pods[1].Silent, network.Outside[0].Silent = true, true
+	w, err := New(t.Context(), network, Options{Plain: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	for host, addresses := range map[string][]netip.Addr{
+		"default/web": {webV4, webV6}, "outside": {outsideV4, outsideV6},
+	} {
+		for _, a := range addresses {
+			require.ErrorIs(t, w.Ping(within(t, 50*time.Millisecond), "default/client", a), lab.ErrTimeout)
+			_, err = w.Dial(within(t, 50*time.Millisecond), "default/client", model.ProtocolTCP, 0, netip.AddrPortFrom(a, 80))
+			require.ErrorIs(t, err, lab.ErrTimeout)
+
+			from, err := w.byName["default/client"].address(a)
+			require.NoError(t, err)
+			own, gateway, err := w.MACs("default/client")
+			require.NoError(t, err)
+			frame := udpFrame(t, own, gateway, netip.AddrPortFrom(from, 1), netip.AddrPortFrom(a, 4001), []byte("hello?"))
+			require.NoError(t, w.Send(t.Context(), "default/client", frame))
+			await(t, w, host, udpTo(4001))
+		}
+		_, err = w.Dial(t.Context(), host, model.ProtocolTCP, 0, netip.AddrPortFrom(clientV4, 80))
+		require.ErrorContains(t, err, "silent")
+	}
+}
+
+// A second report of each multicast group would come within a second.
+func TestStacksAreQuietSoonAfterNew(t *testing.T) {
+	w := newTestWorld(t, Options{Plain: true})
+	reports := func() (total int) {
+		for _, h := range w.hosts() {
+			require.NoError(t, h.ns.run(func() error {
+				counters, err := os.ReadFile("/proc/thread-self/net/snmp6")
+				for line := range strings.Lines(string(counters)) {
+					if fields := strings.Fields(line); fields[0] == "Icmp6OutMsgs" || fields[0] == "Ip6OutRequests" {
+						n, err := strconv.Atoi(fields[1])
+						require.NoError(t, err)
+						total += n
+					}
+				}
+				return err
+			}))
+		}
+		return total
+	}
+	time.Sleep(100 * time.Millisecond) // Silence is no event.
+	before := reports()
+	require.Positive(t, before)
+	time.Sleep(1200 * time.Millisecond)
+	require.Equal(t, before, reports())
 }
 
 func TestTopologiesThatContradictThemselvesAreRefused(t *testing.T) {
