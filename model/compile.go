@@ -55,6 +55,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 		return nil, c.warnings, errors.Join(c.errs...)
 	}
 	c.allocateIdentities()
+	c.readBlocks()
 	state := &State{
 		Node:      c.self,
 		Services:  c.services(),
@@ -73,6 +74,7 @@ type compiler struct {
 	node  string
 	local Local
 
+	blocks     map[netip.Prefix]Identity // that policies name
 	self       Node
 	remote     []netip.Addr // addresses of the other nodes
 	namespaces map[string]labels.Set
@@ -217,6 +219,11 @@ func (c *compiler) addresses() []Address {
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
 			add(addr, pod.identity.number)
+		}
+	}
+	for block, id := range c.blocks {
+		if _, taken := c.owners[block.Addr()]; !taken || !block.IsSingleIP() {
+			table = append(table, Address{Prefix: block, Identity: id})
 		}
 	}
 	slices.SortFunc(table, func(a, b Address) int {

@@ -16,21 +16,30 @@ import (
 
 // lastLabelIdentity is the last number that labels may have: the wire has 16
 // bits for the number, beside 8 for the cluster.
-const lastLabelIdentity Identity = 1<<16 - 1
+const (
+	lastLabelIdentity Identity = 1<<16 - 1
+	lastBlockIdentity Identity = 1<<25 - 1
+)
 
-// ErrIdentitiesExhausted is returned when more sets of labels are in use at
-// once than there are numbers.
-var ErrIdentitiesExhausted = errors.New("more distinct sets of labels than identities")
+// ErrIdentitiesExhausted is returned when more sets of labels, or address
+// blocks, are in use at once than there are numbers.
+var ErrIdentitiesExhausted = errors.New("identities exhausted")
 
-// Allocator numbers sets of labels. A number keeps its meaning as long as
+// Allocator numbers sets of labels, and address blocks. A number keeps its meaning as long as
 // somebody has it and long after: it goes to other labels only when every
 // number has been given once, the longest unused first. It may be used by
 // several goroutines.
 type Allocator struct {
-	mu    sync.Mutex
-	next  Identity
-	round uint64
-	known map[string]*allocation
+	mu     sync.Mutex
+	labels pool
+	blocks pool
+}
+
+// pool is a range of numbers.
+type pool struct {
+	next, last Identity
+	round      uint64
+	known      map[string]*allocation // by what has the number
 }
 
 type allocation struct {
@@ -41,20 +50,33 @@ type allocation struct {
 // NewAllocator gives an Allocator that has given no number yet. Equal
 // sequences of calls give equal numbers.
 func NewAllocator() *Allocator {
-	return &Allocator{next: FirstLabelIdentity, known: map[string]*allocation{}}
+	return &Allocator{
+		labels: pool{next: FirstLabelIdentity, last: lastLabelIdentity, known: map[string]*allocation{}},
+		blocks: pool{next: FirstBlockIdentity, last: lastBlockIdentity, known: map[string]*allocation{}},
+	}
+}
+
+func (a *Allocator) allocateLabels(keys []string) (map[string]Identity, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.labels.allocate(keys)
+}
+
+func (a *Allocator) allocateBlocks(keys []string) (map[string]Identity, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.blocks.allocate(keys)
 }
 
 // allocate numbers all keys that are in use now. It fails with
 // ErrIdentitiesExhausted.
-func (a *Allocator) allocate(keys []string) (map[string]Identity, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.round++
+func (p *pool) allocate(keys []string) (map[string]Identity, error) {
+	p.round++
 	numbers := make(map[string]Identity, len(keys))
 	var fresh []string
 	for _, key := range slices.Sorted(slices.Values(keys)) {
-		if old, found := a.known[key]; found {
-			old.used = a.round
+		if old, found := p.known[key]; found {
+			old.used = p.round
 			numbers[key] = old.number
 		} else if _, twice := numbers[key]; !twice {
 			numbers[key] = IdentityUnknown
@@ -62,26 +84,26 @@ func (a *Allocator) allocate(keys []string) (map[string]Identity, error) {
 		}
 	}
 	for _, key := range fresh {
-		number, ok := a.take()
+		number, ok := p.take()
 		if !ok {
-			return nil, fmt.Errorf("number %d sets of labels, %d numbers: %w", len(numbers), lastLabelIdentity-FirstLabelIdentity+1, ErrIdentitiesExhausted)
+			return nil, fmt.Errorf("number %d identities: all up to %d are in use: use fewer distinct labels and blocks: %w", len(numbers), p.last, ErrIdentitiesExhausted)
 		}
-		a.known[key] = &allocation{number: number, used: a.round}
+		p.known[key] = &allocation{number: number, used: p.round}
 		numbers[key] = number
 	}
 	return numbers, nil
 }
 
 // take gives a number that nobody has.
-func (a *Allocator) take() (Identity, bool) {
-	if a.next <= lastLabelIdentity {
-		a.next++
-		return a.next - 1, true
+func (p *pool) take() (Identity, bool) {
+	if p.next <= p.last {
+		p.next++
+		return p.next - 1, true
 	}
 	var oldest string
 	var best *allocation
-	for key, old := range a.known {
-		if old.used == a.round || best != nil && cmp.Or(cmp.Compare(best.used, old.used), cmp.Compare(best.number, old.number)) < 0 {
+	for key, old := range p.known {
+		if old.used == p.round || best != nil && cmp.Or(cmp.Compare(best.used, old.used), cmp.Compare(best.number, old.number)) < 0 {
 			continue
 		}
 		oldest, best = key, old
@@ -89,7 +111,7 @@ func (a *Allocator) take() (Identity, bool) {
 	if best == nil {
 		return 0, false
 	}
-	delete(a.known, oldest)
+	delete(p.known, oldest)
 	return best.number, true
 }
 
@@ -120,7 +142,7 @@ func (c *compiler) allocateIdentities() {
 		}
 		pod.identity = byKey[keys[i]]
 	}
-	numbers, err := c.local.Identities.allocate(keys)
+	numbers, err := c.local.Identities.allocateLabels(keys)
 	if err != nil {
 		c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
 		return
@@ -135,7 +157,7 @@ func (c *compiler) allocateIdentities() {
 func (c *compiler) identityOf(pod *corev1.Pod) *identity {
 	ns := namespaceOr(pod.Namespace)
 	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: pod.Labels, ports: map[namedPort]uint16{}}
-	for _, container := range pod.Spec.Containers {
+	for _, container := range runningContainers(pod) {
 		for _, port := range container.Ports {
 			named := namedPort{port.Name, protocolNumber(port.Protocol)}
 			if _, first := id.ports[named]; !first && port.Name != "" {

@@ -31,6 +31,7 @@ type compiledRule struct {
 	origin    Origin
 	anyPeer   bool
 	peers     []*identity // when not anyPeer
+	blocks    []Identity  // when not anyPeer
 	ports     []portRange // none: any
 }
 
@@ -107,6 +108,10 @@ func (c *compiler) rule(p *compiledPolicy, direction Direction, index int, ports
 		list = field + ".to"
 	}
 	for i, peer := range peers {
+		if peer.IPBlock != nil {
+			rule.blocks = append(rule.blocks, c.blockPeers(p, fmt.Sprintf("%s[%d].ipBlock", list, i), peer.IPBlock)...)
+			continue
+		}
 		rule.peers = append(rule.peers, c.peer(p, fmt.Sprintf("%s[%d]", list, i), peer)...)
 	}
 	c.warnOfNames(p, rule, field)
@@ -114,10 +119,6 @@ func (c *compiler) rule(p *compiledPolicy, direction Direction, index int, ports
 }
 
 func (c *compiler) peer(p *compiledPolicy, field string, peer networkingv1.NetworkPolicyPeer) []*identity {
-	if peer.IPBlock != nil {
-		c.fail(p.object, field+".ipBlock", "is not supported yet: use selectors")
-		return nil
-	}
 	pods, namespaces := labels.Everything(), labels.Everything()
 	if peer.PodSelector != nil {
 		pods = c.selector(p.object, field+".podSelector", peer.PodSelector)
@@ -216,6 +217,7 @@ func (c *compiler) flatten(subject *identity, rule compiledRule) []Rule {
 		for _, id := range rule.peers {
 			peers = append(peers, id.number)
 		}
+		peers = append(peers, rule.blocks...)
 	}
 	if len(rule.ports) == 0 {
 		for _, peer := range peers {

@@ -43,8 +43,8 @@ type Expectation struct {
 
 // Translation is one way in which a frame may leave.
 type Translation struct {
-	Tuple    Tuple
-	AnySport bool // Sport may be any that is free: the datapath chooses
+	Tuple    Tuple // zero for ARP and neighbour discovery, and then not checked
+	AnySport bool  // Sport may be any that is free: the datapath chooses
 	Out      Out
 	Endpoint string // the pod that gets it, for OutLocal
 	Hops     int    // by how much TTL or hop limit goes down
@@ -52,6 +52,7 @@ type Translation struct {
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
 	reply bool // seen in the flow's reply direction
+	opens way  // the flow's, in its opening direction
 }
 
 // Outcome is what a datapath did to a frame. A field that was not observed
@@ -120,7 +121,7 @@ func (t Translation) leavesAs(observed Tuple) bool {
 	if t.AnySport {
 		observed.Sport = t.Tuple.Sport
 	}
-	return observed == t.Tuple
+	return observed == t.Tuple || t.Tuple == Tuple{}
 }
 
 func (e Expectation) String() string {

@@ -185,6 +185,9 @@ func nameOf(obj metav1.Object) string {
 
 // titleOf gives "Kind namespace/name", as errors and stories call an object.
 func titleOf(obj metav1.Object) string {
+	if obj.GetName() == "" {
+		return kindOf(obj)
+	}
 	switch obj.(type) {
 	case *corev1.Namespace, *corev1.Node:
 		return kindOf(obj) + " " + obj.GetName()

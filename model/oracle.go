@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Oracle says what should happen to frames on one node. It is for one
@@ -98,25 +100,12 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f = &fresh
 		f.translated = observed
 		f.replies.tuple = observed.Reversed()
+		f.replyEpoch = o.epoch
 		o.flows.insert(f)
 	}
-	f.epoch, f.out, f.endpoint = o.epoch, chosen.openerOut(f), chosen.openerEndpoint(f)
+	f.way = chosen.opens
+	f.judged(chosen.reply, o.epoch)
 	f.see(&e.frame, chosen.reply, doubtful, now)
-}
-
-// A packet of the opener shows the opener's way out; an answer does not.
-func (t Translation) openerOut(f *flow) Out {
-	if t.reply {
-		return f.out
-	}
-	return t.Out
-}
-
-func (t Translation) openerEndpoint(f *flow) string {
-	if t.reply {
-		return f.endpoint
-	}
-	return t.Endpoint
 }
 
 // judgement is one Evaluate in progress. Reasons in wrong hold whatever else
@@ -127,7 +116,7 @@ type judgement struct {
 	headers *headers
 	at      Where
 	now     time.Time
-	pod     podRef
+	pod     *corev1.Pod // nil when there is no endpoint
 
 	wrong    []Reason
 	branches []branch
@@ -151,15 +140,9 @@ func (j *judgement) condemn(reason Reason, format string, args ...any) {
 	j.tell(format, args...)
 }
 
+// forward lets pass what is no flow.
 func (j *judgement) forward(out Out, endpoint string) {
-	j.branches = append(j.branches, branch{translation: Translation{Tuple: j.tupleOf(), Out: out, Endpoint: endpoint}})
-}
-
-func (j *judgement) tupleOf() Tuple {
-	if j.headers.isIP {
-		return Tuple{Src: j.headers.src, Dst: j.headers.dst, Protocol: j.headers.tuple.Protocol}
-	}
-	return Tuple{}
+	j.branches = append(j.branches, branch{translation: Translation{Out: out, Endpoint: endpoint}})
 }
 
 // expectation gathers all branches. What condemns the frame by itself leaves

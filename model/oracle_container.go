@@ -5,11 +5,7 @@ package model
 import (
 	"bytes"
 	"net/netip"
-
-	corev1 "k8s.io/api/core/v1"
 )
-
-type podRef = *corev1.Pod
 
 func (j *judgement) hasAddress(addr netip.Addr) bool {
 	for _, own := range addressesIn(j.pod) {

@@ -2,6 +2,8 @@
 
 package model
 
+import corev1 "k8s.io/api/core/v1"
+
 // decide looks for the flow of a packet, and judges it as known, as new, or,
 // where nobody can tell, as both.
 func (j *judgement) decide(open func()) {
@@ -30,42 +32,34 @@ func (j *judgement) decide(open func()) {
 // known judges a packet of a known flow.
 func (j *judgement) known(e entry, open func()) {
 	f := e.flow
-	stale := f.epoch != j.oracle.epoch
+	stale := f.isStale(e.reply, j.oracle.epoch)
 	if stale && f.service != "" && !j.stillServes(f) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
-		j.withoutBackend(e, open)
-		return
+		open()
+		if !e.reply {
+			return
+		}
+		// What its backend still sends is an answer all the same, or, since
+		// the contract is silent, a flow of its own.
 	}
-	t := Translation{Tuple: f.translated, Out: f.out, Endpoint: f.endpoint, flow: f, known: true}
+	opens := f.way
 	var reasons []Reason
 	if stale {
-		t.Out, t.Endpoint, reasons = j.judgeAnew(f)
+		opens, reasons = j.judgeAnew(f)
 	}
 	if e.reply {
 		j.tell("it answers the flow %s", f.opening.tuple)
-		t.Tuple, t.reply = f.opening.tuple.Reversed(), true
-		t.Out, t.Endpoint = j.replyWay(f)
-	} else {
-		j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
+		back := j.replyWay(f)
+		j.leave(Translation{Tuple: f.opening.tuple.Reversed(), Out: back.out, Endpoint: back.endpoint, flow: f, known: true, reply: true, opens: opens}, reasons)
+		return
 	}
-	if stale && t.Out == OutDevice && !e.reply {
-		reasons = append(reasons, j.noRoute(t.Tuple)...)
-	}
-	j.leave(t, reasons)
-	if stale && !e.reply && f.service == "" && j.at.Hook == FromContainer && j.frontend() != nil {
+	j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
+	j.leave(Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}, reasons)
+	if stale && f.service == "" && j.at.Hook == FromContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
 		// policies alone, but looking it up again is as good.
 		open()
 	}
-}
-
-// withoutBackend judges a packet of a flow whose backend is gone: the opener's
-// begins afresh; what comes from the backend answers nothing any more.
-func (j *judgement) withoutBackend(e entry, open func()) {
-	if e.reply {
-		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
-	}
-	open()
 }
 
 func (j *judgement) stillServes(f *flow) bool {
@@ -81,35 +75,31 @@ func (j *judgement) stillServes(f *flow) bool {
 	return false
 }
 
-// judgeAnew asks the policies of a flow's opening direction again.
-func (j *judgement) judgeAnew(f *flow) (Out, string, []Reason) {
-	if f.opening.where.Hook == ToContainer {
-		target := j.world.endpoint(f.opening.where.Endpoint)
-		if target == nil {
-			return OutLocal, f.opening.where.Endpoint, []Reason{ReasonNoEndpoint}
-		}
-		return OutLocal, f.opening.where.Endpoint, j.ingress(target, f.opening.tuple)
-	}
+// judgeAnew asks the policies of a flow's opening direction again, and where
+// it leads now.
+func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	opener := j.world.endpoint(f.opening.where.Endpoint)
-	if opener == nil {
-		j.tell("Pod %s, which opened the flow, is no longer an endpoint", f.opening.where.Endpoint)
-		return f.out, f.endpoint, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
-	}
-	if f.hairpin {
-		return f.out, f.endpoint, nil
+	switch {
+	case opener == nil:
+		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
+		return f.way, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
+	case f.opening.where.Hook == ToContainer:
+		return f.way, j.ingress(opener, f.opening.tuple)
+	case f.hairpin:
+		return f.way, nil
 	}
 	return j.permit(opener, f.translated)
 }
 
 // replyWay is where the answers of a flow go: back where it was opened.
-func (j *judgement) replyWay(f *flow) (Out, string) {
-	if f.opening.where.Hook == FromContainer {
-		return OutLocal, f.opening.where.Endpoint
+func (j *judgement) replyWay(f *flow) way {
+	switch {
+	case f.opening.where.Hook == FromContainer:
+		return way{OutLocal, f.opening.where.Endpoint}
+	case j.world.isHost(f.opening.tuple.Src):
+		return way{out: OutHost}
 	}
-	if j.world.isHost(f.opening.tuple.Src) {
-		return OutHost, ""
-	}
-	return OutDevice, ""
+	return way{out: OutDevice}
 }
 
 func (j *judgement) frontend() *served {
@@ -122,7 +112,7 @@ func (j *judgement) openFromContainer() {
 	t := j.headers.tuple
 	s := j.frontend()
 	if s == nil {
-		j.open(t, nil, false)
+		j.open(t, nil)
 		return
 	}
 	chosen := 0
@@ -138,7 +128,7 @@ func (j *judgement) openFromContainer() {
 			j.hairpin(translated, s)
 			continue
 		}
-		j.open(translated, s, false)
+		j.open(translated, s)
 	}
 	if chosen == 0 {
 		j.tell("Service %s port %d has nobody who takes new flows", s.service, s.port)
@@ -156,12 +146,13 @@ func (j *judgement) refuse() {
 }
 
 // open judges a new flow as it would leave.
-func (j *judgement) open(translated Tuple, s *served, anySport bool) {
-	out, endpoint, reasons := j.permit(j.pod, translated)
-	if out == OutDevice {
-		reasons = append(reasons, j.noRoute(translated)...)
-	}
-	j.leave(Translation{Tuple: translated, AnySport: anySport, Out: out, Endpoint: endpoint, flow: j.newFlow(translated, out, endpoint, s)}, reasons)
+func (j *judgement) open(translated Tuple, s *served) {
+	to, reasons := j.permit(j.pod, translated)
+	j.leaveNew(translated, to, j.newFlow(translated, to, s), reasons)
+}
+
+func (j *judgement) leaveNew(translated Tuple, to way, f *flow, reasons []Reason) {
+	j.leave(Translation{Tuple: translated, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}, reasons)
 }
 
 // hairpin sends a pod's packet back to itself with the node's address, so that
@@ -176,17 +167,18 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	}
 	j.tell("the pod reaches itself, and sees the node's address %s", source)
 	translated.Src = source
-	f := j.newFlow(translated, OutLocal, j.at.Endpoint, s)
+	self := way{OutLocal, j.at.Endpoint}
+	f := j.newFlow(translated, self, s)
 	taken := false
 	if f != nil {
 		f.hairpin = true
 		_, taken = j.oracle.flows[f.replies]
 	}
-	j.leave(Translation{Tuple: translated, AnySport: taken, Out: OutLocal, Endpoint: j.at.Endpoint, flow: f}, nil)
+	j.leave(Translation{Tuple: translated, AnySport: taken, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
 }
 
 // newFlow is what would be remembered. A reset opens nothing.
-func (j *judgement) newFlow(translated Tuple, out Out, endpoint string, s *served) *flow {
+func (j *judgement) newFlow(translated Tuple, to way, s *served) *flow {
 	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
 		return nil
 	}
@@ -194,14 +186,13 @@ func (j *judgement) newFlow(translated Tuple, out Out, endpoint string, s *serve
 		opening:    flowKey{j.at, j.headers.tuple},
 		replies:    flowKey{j.at, translated.Reversed()},
 		translated: translated,
-		out:        out,
-		endpoint:   endpoint,
+		way:        to,
 	}
 	switch {
 	case j.at.Hook == ToContainer:
 		f.replies.where.Hook = FromContainer
-	case out == OutLocal:
-		f.replies.where.Endpoint = endpoint
+	case to.out == OutLocal:
+		f.replies.where.Endpoint = to.endpoint
 	default:
 		f.replies.where.Hook = ToContainer
 	}
@@ -214,7 +205,7 @@ func (j *judgement) newFlow(translated Tuple, out Out, endpoint string, s *serve
 
 // permit asks the policies of both ends of what a pod of this node opens, and
 // says where it goes.
-func (j *judgement) permit(from podRef, t Tuple) (Out, string, []Reason) {
+func (j *judgement) permit(from *corev1.Pod, t Tuple) (way, []Reason) {
 	var reasons []Reason
 	egress := j.world.rule(Egress, from, j.world.party(t.Dst), t.Protocol, t.Dport)
 	j.tell("%s", egress)
@@ -227,24 +218,25 @@ func (j *judgement) permit(from podRef, t Tuple) (Out, string, []Reason) {
 		if !ingress.Allowed {
 			reasons = append(reasons, ReasonPolicyIngress)
 		}
-		return OutLocal, podName(target), reasons
+		return way{OutLocal, podName(target)}, reasons
 	}
 	if j.world.isHost(t.Dst) {
-		return OutHost, "", reasons
+		return way{out: OutHost}, reasons
 	}
-	return OutDevice, "", reasons
+	return way{out: OutDevice}, reasons
 }
 
 // openToContainer judges the first packet of a flow that comes to the pod from
 // the node or from beyond it.
 func (j *judgement) openToContainer() {
 	t := j.headers.tuple
-	j.leave(Translation{Tuple: t, Out: OutLocal, Endpoint: j.at.Endpoint, flow: j.newFlow(t, OutLocal, j.at.Endpoint, nil)}, j.ingress(j.pod, t))
+	self := way{OutLocal, j.at.Endpoint}
+	j.leaveNew(t, self, j.newFlow(t, self, nil), j.ingress(j.pod, t))
 }
 
 // ingress asks the policies of a pod about what does not come from a pod of
 // this node.
-func (j *judgement) ingress(target podRef, t Tuple) []Reason {
+func (j *judgement) ingress(target *corev1.Pod, t Tuple) []Reason {
 	if j.world.isHost(t.Src) {
 		j.tell("it comes from the node itself, which no policy shuts out")
 		return nil
@@ -274,6 +266,9 @@ func (j *judgement) leave(t Translation, reasons []Reason) {
 	routed := j.at.Hook == FromContainer && (t.Out == OutLocal || t.Out == OutDevice)
 	if routed {
 		t.Hops = 1
+	}
+	if routed && t.Out == OutDevice {
+		reasons = append(reasons, j.noRoute(t.Tuple)...)
 	}
 	if routed && j.headers.hops <= 1 {
 		j.tell("its TTL or hop limit is %d, and it would be routed", j.headers.hops)

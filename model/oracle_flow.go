@@ -13,12 +13,13 @@ type flow struct {
 	opening    flowKey // as the opener's packets come
 	replies    flowKey // as the answers to them come
 	translated Tuple   // the opener's packets as they leave
-	out        Out     // where to
-	endpoint   string  // the pod there, for OutLocal
+	way        way     // where to
 	frontend   frontend
 	service    string // whose frontend that is; empty when nothing is translated
 	hairpin    bool
-	epoch      int
+
+	// The objects under which each direction was judged last.
+	openEpoch, replyEpoch int
 
 	answered            bool
 	opened, accepted    bool // SYN seen of the opener, of the other
@@ -29,6 +30,12 @@ type flow struct {
 	// Until surely the flow is there; after gone it is not. Between them, and
 	// without gone until the collector comes, it may be either.
 	surely, gone time.Time
+}
+
+// way is where packets go.
+type way struct {
+	out      Out
+	endpoint string // the pod there, for OutLocal
 }
 
 // flowKey is what one hook finds a flow by.
@@ -49,9 +56,14 @@ type entry struct {
 type memory map[flowKey][]entry
 
 func (m memory) insert(f *flow) {
-	// The opener's entry replaces what was there under its key.
+	// The opener's entry replaces what was there under its key. The other
+	// entry of a flow that loses one may still be found, or not.
 	for _, old := range slices.Clone(m[f.opening]) {
 		m.forget(old, f.opening)
+		if old.flow.replies == f.replies {
+			m.remove(old.flow)
+		}
+		old.flow.surely = time.Time{}
 	}
 	m[f.opening] = []entry{{f, false}}
 	m[f.replies] = append([]entry{{f, true}}, m[f.replies]...)
@@ -89,8 +101,10 @@ const (
 	idleOther          = 600 * time.Second
 
 	// Frames reach the datapath a moment before or after the oracle is
-	// asked. So near to the end of a flow, both answers are right.
-	clockTolerance = 500 * time.Millisecond
+	// asked, and the datapath notes a packet's time once a second. So near
+	// to the end of a flow, both answers are right.
+	endsEarly = 2 * time.Second
+	endsLate  = time.Second
 )
 
 func isICMP(p Protocol) bool { return p == ProtocolICMP || p == ProtocolICMPv6 }
@@ -140,12 +154,28 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 	unanswered, answered := f.idleUnanswered(), f.idleAnswered()
 	switch {
 	case doubtful && (wasAnswered || reply):
-		f.surely, f.gone = now.Add(min(unanswered, answered)-clockTolerance), time.Time{}
+		f.surely, f.gone = now.Add(min(unanswered, answered)-endsEarly), time.Time{}
 	case f.answered:
-		f.surely, f.gone = now.Add(answered-clockTolerance), time.Time{}
+		f.surely, f.gone = now.Add(answered-endsEarly), time.Time{}
 	default:
-		f.surely, f.gone = now.Add(unanswered-clockTolerance), now.Add(unanswered+clockTolerance)
+		f.surely, f.gone = now.Add(unanswered-endsEarly), now.Add(unanswered+endsLate)
 	}
+}
+
+func (f *flow) judged(reply bool, epoch int) {
+	if reply {
+		f.replyEpoch = epoch
+	} else {
+		f.openEpoch = epoch
+	}
+}
+
+// isStale is whether a direction was judged under other objects than now.
+func (f *flow) isStale(reply bool, epoch int) bool {
+	if reply {
+		return f.replyEpoch != epoch
+	}
+	return f.openEpoch != epoch
 }
 
 func (f *flow) seeTCP(flags tcpFlags, reply bool) {
@@ -181,7 +211,7 @@ func (o *Oracle) Collect(now time.Time) {
 	var over []*flow
 	for _, entries := range o.flows {
 		for _, e := range entries {
-			if now.After(e.flow.surely.Add(2 * clockTolerance)) {
+			if now.After(e.flow.surely.Add(endsEarly + endsLate)) {
 				over = append(over, e.flow)
 			}
 		}

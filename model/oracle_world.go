@@ -312,11 +312,23 @@ func targetOn(pod *corev1.Pod, port corev1.ServicePort) uint16 {
 }
 
 func namedOn(pod *corev1.Pod, name string, protocol Protocol) uint16 {
-	for _, container := range pod.Spec.Containers {
+	in := func(container corev1.Container) uint16 {
 		for _, p := range container.Ports {
 			if p.Name == name && numberOf(p.Protocol) == protocol {
 				return uint16(p.ContainerPort)
 			}
+		}
+		return 0
+	}
+	for _, container := range pod.Spec.Containers {
+		if port := in(container); port != 0 {
+			return port
+		}
+	}
+	for _, container := range pod.Spec.InitContainers {
+		sidecar := container.RestartPolicy != nil && *container.RestartPolicy == "Always"
+		if port := in(container); sidecar && port != 0 {
+			return port
 		}
 	}
 	return 0

@@ -221,7 +221,7 @@ func (p *parser) keep(doc document, k *kind, obj metav1.Object) {
 }
 
 func (h *header) title() string {
-	if h.Metadata.Name == "" {
+	if h.Metadata.Name == "" || h.Kind == "" {
 		return h.Kind
 	}
 	if k := kindCalled(h.Kind); k != nil && !k.namespaced {
@@ -269,7 +269,7 @@ func yamlProblem(err error, base int) (line int, problem string) {
 func jsonProblem(err error) (field, problem string) {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return wrong.Field, fmt.Sprintf("%s: a %s cannot be here: give it a %s", wrong.Field, wrong.Value, wrong.Type)
+		return wrong.Field, fmt.Sprintf("%s: has a %s where the API wants %s: give it one", wrong.Field, wrong.Value, wrong.Type)
 	}
 	return "", err.Error()
 }
@@ -300,14 +300,24 @@ func lineOf(doc document, path string) int {
 	found, line := 0, doc.line-1
 	for text := range bytes.Lines(doc.text) {
 		line++
-		key, _, isKey := bytes.Cut(bytes.TrimLeft(text, " \t-{,\""), []byte(":"))
-		if !isKey || string(bytes.Trim(key, "\"' ")) != field {
-			continue
-		}
-		if found != 0 {
+		switch times := countKey(text, field); {
+		case times > 1 || times == 1 && found != 0:
 			return 0
+		case times == 1:
+			found = line
 		}
-		found = line
 	}
 	return found
+}
+
+// countKey counts how often a line has field as a key.
+func countKey(line []byte, field string) int {
+	times := 0
+	for before, rest, found := bytes.Cut(line, []byte(field)); found; before, rest, found = bytes.Cut(rest, []byte(field)) {
+		begins := len(before) == 0 || bytes.ContainsAny(before[len(before)-1:], " \t{,\"'")
+		if begins && bytes.HasPrefix(bytes.TrimLeft(rest, "\"' "), []byte(":")) {
+			times++
+		}
+	}
+	return times
 }

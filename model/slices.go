@@ -198,9 +198,21 @@ func portsOf(svc *corev1.Service, pod *corev1.Pod) (ports []discoveryv1.Endpoint
 	return ports, key
 }
 
+// runningContainers are those that run beside each other: containers, and the
+// init containers that are restarted (sidecars).
+func runningContainers(pod *corev1.Pod) []corev1.Container {
+	running := slices.Clone(pod.Spec.Containers)
+	for _, container := range pod.Spec.InitContainers {
+		if value(container.RestartPolicy) == corev1.ContainerRestartPolicyAlways {
+			running = append(running, container)
+		}
+	}
+	return running
+}
+
 // containerPort is the number of a pod's port by name; 0 when none has it.
 func containerPort(pod *corev1.Pod, name string, protocol corev1.Protocol) int32 {
-	for _, container := range pod.Spec.Containers {
+	for _, container := range runningContainers(pod) {
 		for _, port := range container.Ports {
 			if port.Name == name && protocolOr(port.Protocol) == protocol {
 				return port.ContainerPort

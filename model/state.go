@@ -70,6 +70,9 @@ const (
 	IdentityHealth     Identity = 5
 
 	FirstLabelIdentity Identity = 256
+	// FirstBlockIdentity and above are address blocks that policies name, and
+	// never leave the node: the wire has no room for them.
+	FirstBlockIdentity Identity = 1 << 24
 )
 
 // Protocol is an IP protocol number.

@@ -81,16 +81,8 @@ func (v *validator) labels(field string, labels map[string]string) {
 }
 
 func (v *validator) pod(pod *corev1.Pod) {
-	for c, container := range pod.Spec.Containers {
-		for p, port := range container.Ports {
-			field := fmt.Sprintf("spec.containers[%d].ports[%d]", c, p)
-			v.port(field+".containerPort", int64(port.ContainerPort))
-			v.protocol(field+".protocol", port.Protocol)
-			if port.Name != "" {
-				v.portName(field+".name", port.Name)
-			}
-		}
-	}
+	v.containers("spec.containers", pod.Spec.Containers)
+	v.containers("spec.initContainers", pod.Spec.InitContainers)
 	var addresses []string
 	for _, ip := range pod.Status.PodIPs {
 		addresses = append(addresses, ip.IP)
@@ -103,6 +95,19 @@ func (v *validator) pod(pod *corev1.Pod) {
 		return
 	}
 	v.addresses("status.podIPs", addresses)
+}
+
+func (v *validator) containers(list string, containers []corev1.Container) {
+	for c, container := range containers {
+		for p, port := range container.Ports {
+			field := fmt.Sprintf("%s[%d].ports[%d]", list, c, p)
+			v.port(field+".containerPort", int64(port.ContainerPort))
+			v.protocol(field+".protocol", port.Protocol)
+			if port.Name != "" {
+				v.portName(field+".name", port.Name)
+			}
+		}
+	}
 }
 
 // addresses checks a list of which each family may be there once.
