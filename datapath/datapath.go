@@ -8,24 +8,7 @@
 // passes that neither the old nor the new state lets through.
 package datapath
 
-import (
-	"time"
-
-	"github.com/weirnet/weir/model"
-)
-
-// Options say how a Datapath is opened.
-type Options struct {
-	// PinPath is a directory on a bpffs that keeps tables and links when the
-	// process ends. Empty: nothing is pinned, everything goes with Close.
-	PinPath string
-	// Attach makes Apply attach the programs to endpoints' devices. Without
-	// it they only run by Run.
-	Attach bool
-	// Flows is the room for answered flows, in entries (two a flow);
-	// Unanswered for those not yet answered. 0: a default.
-	Flows, Unanswered uint32
-}
+import "github.com/weirnet/weir/model"
 
 // Change is what one Apply did.
 type Change struct {
@@ -64,22 +47,6 @@ const (
 type TableRead struct {
 	Table string
 	Hit   bool
-}
-
-// Flow is one entry of the flow table: one direction of a flow at one hook.
-type Flow struct {
-	Hook       model.Hook
-	Endpoint   string // name, or "ifindex N" of an endpoint that is gone
-	Tuple      model.Tuple // as the hook sees the packets
-	Translated model.Tuple // as they leave
-	Reply      bool        // the reply direction
-	Answered   bool        // in the table of answered flows
-	State      string      // of TCP: see FlowState; else "unanswered", "answered"
-	Service    string      // by whose frontend it was translated
-	Out        model.Out
-	Ifindex    int
-	Epoch      uint32
-	Idle       time.Duration
 }
 
 // Counter counts packets by reason and direction.

@@ -4,93 +4,329 @@ package datapath
 
 import (
 	"errors"
+	"fmt"
+	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
 // Datapath is a loaded datapath. Its methods may be called by several
-// goroutines; Apply and Collect are serialized.
-type Datapath struct{}
+// goroutines, each on a thread in the network namespace in which Open was
+// called; Apply and Collect are serialized.
+type Datapath struct {
+	opts  Options
+	names *names
+	lock  *ownerLock // of the pins; nil without
 
-var errNotYet = errors.New("datapath: being built")
+	maps     map[string]*ebpf.Map
+	programs map[string]*ebpf.Program
+	events   *ringbuf.Reader
+
+	mu        sync.Mutex
+	settings  settings
+	flipped   time.Time // when the epoch was last bumped
+	endpoints *pairTable[uint32, endpointHalf]
+	addresses *pairTable[tableAddr, addressHalf]
+	prefixes  *pairTable[prefixKey, addressHalf]
+	wanted    map[prefixKey]addressHalf // the prefixes that the state has; nil before an Apply
+	services  *pairTable[serviceKey, serviceHalf]
+	backends  *pairTable[backendKey, backendHalf]
+	rules     *ruleTable
+	slots     *slotTable
+	attached  *attachments
+	labels    labels
+	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
+}
+
+// labels are what numbers in tables and events stand for.
+type labels struct {
+	endpoints map[uint32]string // by ifindex
+	services  map[uint32]string // by id
+	origins   []model.Origin    // by number; 0 is no rule
+	numbers   map[model.Origin]uint32
+}
 
 // Open loads the programs and makes or takes over the tables. The calling
 // thread's network namespace is the one in which devices are looked up.
-func Open(opts Options) (*Datapath, error) { return nil, errNotYet }
+//
+// It fails with ErrPrivilege, ErrLocked or an *ebpf.VerifierError, and then
+// has changed nothing.
+func Open(opts Options) (*Datapath, error) {
+	if opts.EventsPerSecond == 0 {
+		opts.EventsPerSecond = defaultEventsPerSecond
+	}
+	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}}
+	if err := d.open(); err != nil {
+		return nil, errors.Join(err, d.release())
+	}
+	return d, nil
+}
 
-// Apply makes the tables equal to state by the smallest change.
-func (d *Datapath) Apply(state *model.State) (Change, error) { return Change{}, errNotYet }
+func (d *Datapath) open() error {
+	if err := checkPrivilege(); err != nil {
+		return err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	if d.opts.PinPath != "" {
+		lock, err := takeLock(d.opts.PinPath)
+		if err != nil {
+			return err
+		}
+		d.lock = lock
+	}
+	if err := d.load(); err != nil {
+		return err
+	}
+	return d.takeOver()
+}
 
-// Close leaves a pinned datapath forwarding.
-func (d *Datapath) Close() error { return errNotYet }
+// load makes the programs and the maps, or opens the pinned maps.
+func (d *Datapath) load() error {
+	spec, err := bpf.LoadContainer()
+	if err != nil {
+		return fmt.Errorf("read the embedded objects: %w", err)
+	}
+	if d.names, err = readNames(spec.Types); err != nil {
+		return err
+	}
+	if err := configure(spec, &d.opts); err != nil {
+		return err
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Maps: ebpf.MapOptions{PinPath: d.opts.PinPath},
+	})
+	if err != nil {
+		return explainLoad(err)
+	}
+	d.maps, d.programs = coll.Maps, coll.Programs
+	d.events, err = ringbuf.NewReader(d.maps[bpf.ContainerMapEvents])
+	if err != nil {
+		return fmt.Errorf("open the ring of events: %w", err)
+	}
+	return nil
+}
+
+// configure sets constants and sizes before the programs are loaded.
+func configure(spec *ebpf.CollectionSpec, opts *Options) error {
+	if opts.Flows != 0 {
+		spec.Maps[bpf.ContainerMapFlows].MaxEntries = opts.Flows
+	}
+	if opts.Unanswered != 0 {
+		spec.Maps[bpf.ContainerMapUnanswered].MaxEntries = opts.Unanswered
+	}
+	found, err := probe()
+	if err != nil {
+		return err
+	}
+	for name, on := range map[string]bool{
+		bpf.ContainerVarCoarseClock: found.coarseClock,
+		bpf.ContainerVarCsumIpv6:    found.csumIPv6,
+	} {
+		value := uint32(0)
+		if on {
+			value = 1
+		}
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	if opts.PinPath != "" {
+		for _, name := range pinnedMaps {
+			spec.Maps[name].Pinning = ebpf.PinByName
+		}
+	}
+	return nil
+}
+
+// pinnedMaps outlive the process. The others hold nothing that is missed.
+var pinnedMaps = []string{
+	bpf.ContainerMapControl, bpf.ContainerMapEndpoints, bpf.ContainerMapAddresses,
+	bpf.ContainerMapPrefixes, bpf.ContainerMapServices, bpf.ContainerMapSlots,
+	bpf.ContainerMapBackends, bpf.ContainerMapRules, bpf.ContainerMapFlows,
+	bpf.ContainerMapUnanswered, bpf.ContainerMapCounters, bpf.ContainerMapEvents,
+	bpf.ContainerMapMeters,
+}
+
+// takeOver reads what the maps hold: of an earlier process, or nothing.
+func (d *Datapath) takeOver() error {
+	zero := uint32(0)
+	if err := d.maps[bpf.ContainerMapControl].Lookup(&zero, &d.settings); err != nil {
+		return fmt.Errorf("read table control: %w", err)
+	}
+	fresh := d.settings == (settings{})
+	if fresh {
+		d.settings.Epoch = 1
+	}
+	if fresh || d.opts.Seed != 0 {
+		d.settings.Seed = d.opts.Seed
+	}
+	d.settings.EventsPerSecond = d.opts.EventsPerSecond
+	d.settings.Trace = 0
+	if d.opts.TraceAll {
+		d.settings.Trace = 1
+	}
+	if err := d.readTables(); err != nil {
+		return err
+	}
+	d.labels = newLabels()
+	if err := d.writeSettings(); err != nil {
+		return err
+	}
+	var err error
+	d.attached, err = openAttachments(&d.opts, d.programs)
+	return err
+}
+
+func (d *Datapath) readTables() (err error) {
+	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints]); err != nil {
+		return err
+	}
+	if d.addresses, err = newPairTable[tableAddr, addressHalf](d.maps[bpf.ContainerMapAddresses]); err != nil {
+		return err
+	}
+	if d.prefixes, err = newPairTable[prefixKey, addressHalf](d.maps[bpf.ContainerMapPrefixes]); err != nil {
+		return err
+	}
+	if d.services, err = newPairTable[serviceKey, serviceHalf](d.maps[bpf.ContainerMapServices]); err != nil {
+		return err
+	}
+	if d.backends, err = newPairTable[backendKey, backendHalf](d.maps[bpf.ContainerMapBackends]); err != nil {
+		return err
+	}
+	if d.rules, err = newRuleTable(d.maps[bpf.ContainerMapRules]); err != nil {
+		return err
+	}
+	d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlots])
+	return err
+}
+
+func newLabels() labels {
+	return labels{
+		endpoints: map[uint32]string{},
+		services:  map[uint32]string{},
+		origins:   []model.Origin{{}},
+		numbers:   map[model.Origin]uint32{},
+	}
+}
+
+// number gives an origin the number that tables and events have for it.
+func (l *labels) number(o model.Origin) uint32 {
+	if n, ok := l.numbers[o]; ok {
+		return n
+	}
+	n := uint32(len(l.origins))
+	l.origins = append(l.origins, o)
+	l.numbers[o] = n
+	return n
+}
+
+func (l *labels) origin(n uint32) model.Origin {
+	if int(n) >= len(l.origins) {
+		return model.Origin{} // of a loader before this one
+	}
+	return l.origins[n]
+}
+
+func (d *Datapath) writeSettings() error {
+	zero := uint32(0)
+	if err := d.maps[bpf.ContainerMapControl].Put(&zero, &d.settings); err != nil {
+		return fmt.Errorf("write table control: %w", err)
+	}
+	return nil
+}
+
+// Close leaves a pinned datapath forwarding. One that is not pinned goes with
+// it: its programs are detached.
+func (d *Datapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.release()
+}
 
 // Remove detaches and unpins everything, and closes.
-func (d *Datapath) Remove() error { return errNotYet }
-
-// Reset empties all tables and counters and sets the clock's offset to 0, as
-// if just opened.
-func (d *Datapath) Reset() error { return errNotYet }
-
-// Frame is a packet for Run.
-type Frame struct {
-	Data    []byte // from the Ethernet header on; 14 to 3,712 bytes
-	Ifindex int    // the device at whose hook it is
-	Mark    uint32
-	Repeat  int // how often; 0 is once
+func (d *Datapath) Remove() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	errs := []error{d.attached.remove()}
+	for _, m := range d.maps {
+		if err := m.Unpin(); err != nil {
+			errs = append(errs, fmt.Errorf("unpin table %s: %w", mapName(m), err))
+		}
+	}
+	return errors.Join(append(errs, d.release())...)
 }
 
-// Ran is the outcome of Run.
-type Ran struct {
-	Decision Decision
-	Data     []byte // the packet as the program left it
-	Mark     uint32
-	Duration time.Duration // a round
+func (d *Datapath) release() error {
+	var errs []error
+	if d.attached != nil {
+		errs = append(errs, d.attached.close())
+	}
+	if d.events != nil {
+		errs = append(errs, d.events.Close())
+	}
+	for _, p := range d.programs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range d.maps {
+		errs = append(errs, m.Close())
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.release())
+	}
+	return errors.Join(errs...)
 }
-
-// Run passes a frame through the program of a hook with BPF_PROG_TEST_RUN.
-// ErrNotDeliverable when the kernel refuses to carry such a frame.
-func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) { return Ran{}, errNotYet }
-
-// ErrNotDeliverable is a frame that the kernel would not give to a program.
-var ErrNotDeliverable = errors.New("not deliverable")
 
 // Advance moves the clock's offset forward.
-func (d *Datapath) Advance(by time.Duration) error { return errNotYet }
-
-// Collect removes expired flows: it marks those whose time is over, and
-// deletes those that were marked a second or more ago by the datapath's clock.
-func (d *Datapath) Collect() (Collected, error) { return Collected{}, errNotYet }
-
-// Collected is what a run of the collector did, in flow entries.
-type Collected struct{ Seen, Marked, Deleted int }
-
-// Flows reads the flow table.
-func (d *Datapath) Flows() ([]Flow, error) { return nil, errNotYet }
-
-// Counters reads the counters that are not 0.
-func (d *Datapath) Counters() ([]Counter, error) { return nil, errNotYet }
-
-// Table is a table as text, for people.
-type Table struct {
-	Name    string
-	Entries []string // sorted
+func (d *Datapath) Advance(by time.Duration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settings.ClockOffset += uint64(by)
+	return d.writeSettings()
 }
 
-// Tables reads all tables but flows and counters.
-func (d *Datapath) Tables() ([]Table, error) { return nil, errNotYet }
-
-// Event is one record of the event ring.
-type Event struct {
-	Time     time.Time
-	Hook     model.Hook
-	Endpoint string
-	Decision Decision
-	Tuple    model.Tuple
-	Length   int
-	// Verdict is of a policy verdict: SrcIdentity asked for DstIdentity.
-	SrcIdentity, DstIdentity model.Identity
+// Reset empties all tables and counters and sets the clock's offset to 0, as
+// if just opened. It is for tests: packets that pass meanwhile are dropped.
+func (d *Datapath) Reset() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settings.ClockOffset = 0
+	d.settings.Epoch = 1
+	clear(d.dead)
+	d.labels = newLabels()
+	d.wanted = nil
+	err := errors.Join(
+		d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
+		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
+		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
+		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
+		d.clearCounters(),
+		d.writeSettings(),
+	)
+	_, eventErr := d.readEvents()
+	return errors.Join(err, eventErr)
 }
 
-// Events gives the events that are there now, without waiting.
-func (d *Datapath) Events() ([]Event, error) { return nil, errNotYet }
+// empty deletes all entries of a map.
+func empty[K any](m *ebpf.Map) error {
+	var key K
+	for {
+		err := m.NextKey(nil, &key)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err == nil {
+			err = m.Delete(&key)
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("empty table %s: %w", mapName(m), err)
+		}
+	}
+}

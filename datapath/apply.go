@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// desired is a state as tables hold it.
+type desired struct {
+	endpoints map[uint32]endpointHalf
+	addresses map[tableAddr]addressHalf
+	prefixes  map[prefixKey]addressHalf
+	services  map[serviceKey]serviceHalf
+	backends  map[backendKey]backendHalf
+	newRules  []encoded
+	newSlots  map[uint32][]slotValue
+	devices   map[uint32]string // by ifindex
+	endpointN map[uint32]string // names by ifindex
+	serviceN  map[uint32]string // names by id
+}
+
+// Apply makes the tables equal to state by the smallest change. Packets meet
+// the old state or the new one, never a part of it; when Apply fails or the
+// process dies in it, the old state stays.
+//
+// The order: rules and backends that are new; the half of every table that
+// packets do not read; programs on new devices; then the epoch, by one write.
+// What nobody uses any more is deleted when packets of the old epoch are gone:
+// by the next Apply or Collect.
+func (d *Datapath) Apply(state *model.State) (Change, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.sweep(); err != nil {
+		return Change{}, err
+	}
+	want, err := d.plan(state)
+	if err != nil {
+		return Change{}, err
+	}
+	change, err := d.stage(want)
+	if err != nil {
+		return Change{}, err
+	}
+	if d.opts.Attach {
+		if err := d.attached.attach(want.devices); err != nil {
+			return Change{}, err
+		}
+	}
+	d.settings.Epoch++
+	if err := d.writeSettings(); err != nil {
+		d.settings.Epoch--
+		return Change{}, err
+	}
+	d.flipped = time.Now()
+	d.wanted = want.prefixes
+	d.labels.endpoints, d.labels.services = want.endpointN, want.serviceN
+	change.Epoch = d.settings.Epoch
+	return change, nil
+}
+
+// half is the one that packets read now.
+func (d *Datapath) half() int { return int(d.settings.Epoch & 1) }
+
+// plan encodes a state. It changes nothing.
+func (d *Datapath) plan(state *model.State) (*desired, error) {
+	want := &desired{endpointN: map[uint32]string{}, serviceN: map[uint32]string{}, devices: map[uint32]string{}}
+	sets, err := d.planRules(state, want)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.planEndpoints(state, sets, want); err != nil {
+		return nil, err
+	}
+	d.planAddresses(state, want)
+	if err := d.planServices(state, want); err != nil {
+		return nil, err
+	}
+	return want, d.room(want)
+}
+
+// room refuses a state that does not fit, before anything is written.
+func (d *Datapath) room(want *desired) error {
+	for _, err := range []error{
+		d.endpoints.room(want.endpoints), d.addresses.room(want.addresses),
+		d.prefixes.room(want.prefixes), d.services.room(want.services),
+		d.backends.room(want.backends),
+	} {
+		if err != nil {
+			return fmt.Errorf("apply state: %w", err)
+		}
+	}
+	return nil
+}
+
+// planRules gives the number of each rule set by its key.
+func (d *Datapath) planRules(state *model.State, want *desired) (map[string]uint32, error) {
+	missing, err := d.rules.missing(state.RuleSets, d.labels.number)
+	if err != nil {
+		return nil, fmt.Errorf("apply state: %w", err)
+	}
+	want.newRules = missing
+	sets := map[string]uint32{}
+	for key, set := range d.rules.sets {
+		sets[key] = set
+	}
+	for i, e := range missing {
+		sets[e.key] = d.rules.next + uint32(i)
+	}
+	return sets, nil
+}
+
+func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, want *desired) error {
+	base := endpointHalf{
+		Gateway4: encodeAddr(firstOf(state.Node.Gateways, netip.Addr.Is4)),
+		Gateway6: encodeAddr(firstOf(state.Node.Gateways, netip.Addr.Is6)),
+		Hairpin4: encodeAddr(firstOf(state.Node.Addresses, netip.Addr.Is4)),
+		Hairpin6: encodeAddr(firstOf(state.Node.Addresses, netip.Addr.Is6)),
+	}
+	want.endpoints = map[uint32]endpointHalf{}
+	for i := range state.Endpoints {
+		ep := &state.Endpoints[i]
+		ifindex := uint32(ep.Device.Ifindex)
+		if ep.Device.Ifindex <= 0 {
+			return fmt.Errorf("apply state: endpoint %s has no device: its ifindex is %d", ep.Name, ep.Device.Ifindex)
+		}
+		if other, ok := want.endpointN[ifindex]; ok {
+			return fmt.Errorf("apply state: endpoints %s and %s have one device, ifindex %d", other, ep.Name, ifindex)
+		}
+		want.endpointN[ifindex] = ep.Name
+		want.devices[ifindex] = ep.Device.Name
+		set, ok := sets[ep.RuleSet]
+		if !ok && ep.RuleSet != "" {
+			return fmt.Errorf("apply state: endpoint %s wants rule set %q, which the state does not have", ep.Name, ep.RuleSet)
+		}
+		if !ok || ep.Identity == model.IdentityUnknown {
+			continue // no policy state: absent, so nothing passes
+		}
+		half := base
+		half.Set, half.Identity = set, uint32(ep.Identity)
+		half.Addr4, half.Addr6 = encodeAddr(ep.IPv4), encodeAddr(ep.IPv6)
+		if err := copyMAC(&half.Mac, ep.Device.MAC); err != nil {
+			return fmt.Errorf("apply state: endpoint %s, host side: %w", ep.Name, err)
+		}
+		if err := copyMAC(&half.PodMac, ep.Device.PodMAC); err != nil {
+			return fmt.Errorf("apply state: endpoint %s, pod side: %w", ep.Name, err)
+		}
+		want.endpoints[ifindex] = half
+	}
+	return nil
+}
+
+func firstOf(addrs []netip.Addr, is func(netip.Addr) bool) netip.Addr {
+	for _, a := range addrs {
+		if is(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+func copyMAC(to *[6]uint8, from net.HardwareAddr) error {
+	if len(from) != len(to) {
+		return fmt.Errorf("MAC %q has %d bytes, not 6", from, len(from))
+	}
+	copy(to[:], from)
+	return nil
+}
+
+func (d *Datapath) planAddresses(state *model.State, want *desired) {
+	want.addresses = map[tableAddr]addressHalf{}
+	want.prefixes = map[prefixKey]addressHalf{}
+	for _, a := range state.Addresses {
+		half := addressHalf{Identity: uint32(a.Identity)}
+		if a.Prefix.IsSingleIP() {
+			want.addresses[encodeAddr(a.Prefix.Addr())] = half
+		} else {
+			want.prefixes[encodePrefix(a.Prefix)] = half
+		}
+	}
+	for _, addrs := range [][]netip.Addr{state.Node.Addresses, state.Node.Gateways} {
+		for _, a := range addrs {
+			want.addresses[encodeAddr(a)] = addressHalf{
+				Identity: uint32(model.IdentityHost),
+				Flags:    uint8(bpf.ContainerAddressFlagsADDRESS_HOST),
+			}
+		}
+	}
+	for i := range state.Endpoints {
+		ep := &state.Endpoints[i]
+		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
+			if a.IsValid() {
+				want.addresses[encodeAddr(a)] = addressHalf{
+					Identity: uint32(max(ep.Identity, model.IdentityHost)),
+					Ifindex:  uint32(ep.Device.Ifindex),
+				}
+			}
+		}
+	}
+}
+
+// stagePrefixes writes one half of the prefixes. The table finds the longest
+// prefix whichever half has it: so a half that does not have a prefix repeats
+// there what the next shorter one says.
+func (d *Datapath) stagePrefixes(half int, want map[prefixKey]addressHalf) error {
+	all := maps.Clone(want)
+	for key := range d.prefixes.have {
+		if _, ok := want[key]; !ok {
+			all[key] = inherited(want, key)
+		}
+	}
+	active := map[prefixKey]addressHalf{}
+	for key, pair := range d.prefixes.have {
+		active[key] = pair[1-half]
+	}
+	for key := range want {
+		if _, ok := d.prefixes.have[key]; !ok {
+			var pair [2]addressHalf
+			pair[1-half] = inherited(active, key)
+			d.prefixes.have[key] = pair
+		}
+	}
+	_, err := d.prefixes.stage(half, all)
+	return err
+}
+
+// sweepPrefixes deletes the prefixes that only repeat a shorter one.
+func (d *Datapath) sweepPrefixes() error {
+	if d.wanted == nil { // of a loader before this one: all of them count
+		return nil
+	}
+	for key := range d.prefixes.have {
+		if _, ok := d.wanted[key]; ok {
+			continue
+		}
+		if err := d.prefixes.remove(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inherited is what the longest prefix of a set that covers key says: the
+// world, if there is none.
+func inherited(set map[prefixKey]addressHalf, key prefixKey) addressHalf {
+	addr := decodeAddr16(key.Addr)
+	for bits := int(key.Bits) - 1; bits >= 0; bits-- {
+		p := netip.PrefixFrom(addr, bits).Masked()
+		if half, ok := set[prefixKey{Bits: uint32(bits), Addr: fromBytes(p.Addr().As16())}]; ok && half.Identity != 0 {
+			return half
+		}
+	}
+	return addressHalf{Identity: uint32(model.IdentityWorld)}
+}
+
+func decodeAddr16(t tableAddr) netip.Addr { return netip.AddrFrom16(toBytes(t)) }
+
+func (d *Datapath) planServices(state *model.State, want *desired) error {
+	want.services = map[serviceKey]serviceHalf{}
+	want.backends = map[backendKey]backendHalf{}
+	lists := make([][]slotValue, len(state.Services))
+	for i := range state.Services {
+		lists[i] = serving(&state.Services[i])
+	}
+	sets, missing, err := d.slots.plan(lists)
+	if err != nil {
+		return fmt.Errorf("apply state: %w", err)
+	}
+	want.newSlots = missing
+	ids := d.serviceIDs()
+	for i := range state.Services {
+		s := &state.Services[i]
+		key := encodeServiceKey(s)
+		if _, ok := want.services[key]; ok {
+			return fmt.Errorf("apply state: frontend %s %s:%d of service %s is claimed twice", s.Protocol, s.Address, s.Port, s.Name)
+		}
+		id := ids.of(key)
+		want.services[key] = serviceHalf{Id: id, Set: sets[i], Count: uint32(len(lists[i]))}
+		want.serviceN[id] = s.Name
+		for _, b := range s.Backends {
+			state := bpf.ContainerBackendStateBACKEND_SERVING
+			if b.Terminating {
+				state = bpf.ContainerBackendStateBACKEND_TERMINATING
+			}
+			want.backends[backendKey{Service: id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}] = backendHalf{State: uint32(state)}
+		}
+	}
+	return nil
+}
+
+// serving lists the backends that new flows choose from.
+func serving(s *model.Service) []slotValue {
+	var list []slotValue
+	for _, b := range s.Backends {
+		if !b.Terminating {
+			list = append(list, slotValue{Addr: encodeAddr(b.Address), Port: encodePort(b.Port)})
+		}
+	}
+	return list
+}
+
+// serviceIDs hands out numbers of services: a frontend keeps its own while it
+// is in the table, so that its flows know it again.
+type serviceIDs struct {
+	have map[serviceKey][2]serviceHalf
+	next uint32
+}
+
+func (d *Datapath) serviceIDs() *serviceIDs {
+	ids := &serviceIDs{have: d.services.have, next: 1}
+	for _, pair := range d.services.have {
+		ids.next = max(ids.next, pair[0].Id+1, pair[1].Id+1)
+	}
+	return ids
+}
+
+func (s *serviceIDs) of(key serviceKey) uint32 {
+	if pair, ok := s.have[key]; ok {
+		return max(pair[0].Id, pair[1].Id)
+	}
+	s.next++
+	return s.next - 1
+}
+
+// stage writes everything but the epoch.
+func (d *Datapath) stage(want *desired) (Change, error) {
+	var change Change
+	var err error
+	if change.RuleSets, err = d.rules.add(want.newRules); err != nil {
+		return change, err
+	}
+	if err = d.slots.add(want.newSlots); err != nil {
+		return change, err
+	}
+	half := 1 - d.half()
+	if _, err = d.backends.stage(half, want.backends); err != nil {
+		return change, err
+	}
+	if change.Services, err = d.services.stage(half, want.services); err != nil {
+		return change, err
+	}
+	if err = d.stagePrefixes(half, want.prefixes); err != nil {
+		return change, err
+	}
+	if change.Addresses, err = d.addresses.stage(half, want.addresses); err != nil {
+		return change, err
+	}
+	change.Endpoints, err = d.endpoints.stage(half, want.endpoints)
+	return change, err
+}
+
+// sweep deletes what the half in use does not have, once packets of the epoch
+// before are gone.
+func (d *Datapath) sweep() error {
+	if d.opts.Attach {
+		time.Sleep(time.Until(d.flipped.Add(settle)))
+	}
+	half := d.half()
+	for _, table := range []interface{ sweep(int) error }{d.endpoints, d.addresses, d.services, d.backends} {
+		if err := table.sweep(half); err != nil {
+			return err
+		}
+	}
+	if err := d.sweepPrefixes(); err != nil {
+		return err
+	}
+	usedRules, usedSlots := map[uint32]bool{}, map[uint32]bool{}
+	for _, pair := range d.endpoints.have {
+		usedRules[pair[half].Set] = true
+	}
+	for _, pair := range d.services.have {
+		usedSlots[pair[half].Set] = true
+	}
+	if err := d.rules.sweep(usedRules); err != nil {
+		return err
+	}
+	if err := d.slots.sweep(usedSlots); err != nil {
+		return err
+	}
+	return d.attached.sweep()
+}

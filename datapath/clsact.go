@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// clsact has no links: a filter is known by its priority and handle, and
+// replacing it under the same ones is atomic.
+
+var filterParents = map[ebpf.AttachType]uint32{
+	ebpf.AttachTCXIngress: netlink.HANDLE_MIN_INGRESS,
+	ebpf.AttachTCXEgress:  netlink.HANDLE_MIN_EGRESS,
+}
+
+func clsactOf(ifindex uint32) netlink.Qdisc {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: int(ifindex), Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
+func (a *attachments) filter(ifindex uint32, attach ebpf.AttachType) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: int(ifindex), Parent: filterParents[attach],
+			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
+		},
+		Fd: a.programs[attach].FD(), Name: "weir", DirectAction: true,
+	}
+}
+
+func (a *attachments) attachFilters(ifindex uint32) error {
+	if a.filters[ifindex] {
+		return nil
+	}
+	if err := netlink.QdiscAdd(clsactOf(ifindex)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add qdisc clsact (CONFIG_NET_SCH_INGRESS): %w", err)
+	}
+	for attach := range a.programs {
+		if err := netlink.FilterReplace(a.filter(ifindex, attach)); err != nil {
+			return fmt.Errorf("add filter (CONFIG_NET_CLS_BPF): %w", err)
+		}
+	}
+	a.filters[ifindex] = true
+	return nil
+}
+
+// takeOverFilters replaces the filters of an earlier loader on all devices.
+func (a *attachments) takeOverFilters() error {
+	devices, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list devices: %w", err)
+	}
+	for _, device := range devices {
+		filters, err := netlink.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+		if err != nil {
+			return fmt.Errorf("list filters of %s: %w", device.Attrs().Name, err)
+		}
+		for _, f := range filters {
+			if b, ok := f.(*netlink.BpfFilter); ok && b.Name == "weir" && b.Handle == filterHandle {
+				if err := a.attachFilters(uint32(device.Attrs().Index)); err != nil {
+					return fmt.Errorf("replace filters of %s: %w", device.Attrs().Name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (a *attachments) removeFilters() error {
+	var errs []error
+	for ifindex := range a.filters {
+		for attach := range a.programs {
+			err := netlink.FilterDel(a.filter(ifindex, attach))
+			if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+				errs = append(errs, fmt.Errorf("delete filter of ifindex %d: %w", ifindex, err))
+			}
+		}
+	}
+	clear(a.filters)
+	return errors.Join(errs...)
+}

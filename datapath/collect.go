@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// Collected is what a run of the collector did, in flow entries.
+type Collected struct{ Seen, Marked, Deleted int }
+
+// Collect removes expired flows: it marks those whose time is over, and
+// deletes those that were marked a second or more ago by the datapath's clock,
+// for a packet that had looked one up may still hold it, and the kernel gives
+// a deleted element to the next key at once. It also deletes what Apply left.
+//
+// Unanswered flows need no collector: their table makes room by itself.
+// Those long over are deleted all the same, so that nothing stays for ever.
+func (d *Datapath) Collect() (Collected, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.sweep(); err != nil {
+		return Collected{}, err
+	}
+	answered, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	if err != nil {
+		return Collected{}, err
+	}
+	unanswered, err := readFlows(d.maps[bpf.ContainerMapUnanswered])
+	if err != nil {
+		return Collected{}, err
+	}
+	now, err := d.now()
+	if err != nil {
+		return Collected{}, err
+	}
+	c := Collected{Seen: len(answered) + len(unanswered)}
+	expired := overdue(answered, unanswered, now)
+	if c.Marked, err = d.mark(expired); err != nil {
+		return c, err
+	}
+	for _, e := range expired {
+		d.dead[e.key] = now
+	}
+	if c.Deleted, err = d.bury(answered, now); err != nil {
+		return c, err
+	}
+	n, err := d.forget(unanswered, now)
+	c.Deleted += n
+	return c, err
+}
+
+// overdue lists the answered entries of flows that were idle for too long in
+// both directions.
+func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
+	var expired []*entry
+	for _, e := range answered {
+		if e.dead() {
+			continue
+		}
+		half := answered[e.other()]
+		if half == nil {
+			half = unanswered[e.other()]
+		}
+		last := e.value.LastSeen
+		if half != nil {
+			last = max(last, half.value.LastSeen)
+		}
+		timeout := uint64(timeoutOf(e.key.Proto, pairState(e, half)))
+		if now > last && now-last > timeout {
+			expired = append(expired, e)
+		}
+	}
+	return expired
+}
+
+// markBatch is EXPIRED_BATCH of bpf/container.bpf.c.
+const markBatch = 64
+
+// mark has a program mark entries dead, in place, if nothing has touched them.
+func (d *Datapath) mark(expired []*entry) (int, error) {
+	marked := 0
+	for len(expired) > 0 {
+		n := min(len(expired), markBatch)
+		var frame bytes.Buffer
+		frame.Write(make([]byte, 12))
+		frame.Write([]byte{0x88, 0xb5}) // an ethertype for experiments
+		for _, e := range expired[:n] {
+			record := bpf.ContainerExpired{Key: e.key, LastSeen: e.value.LastSeen}
+			if err := binary.Write(&frame, binary.NativeEndian, &record); err != nil {
+				return marked, fmt.Errorf("encode expired flows: %w", err)
+			}
+		}
+		ret, err := d.programs[bpf.ContainerProgMarkExpired].Run(&ebpf.RunOptions{Data: frame.Bytes()})
+		if err != nil {
+			return marked, fmt.Errorf("mark expired flows: %w", err)
+		}
+		marked += int(ret)
+		expired = expired[n:]
+	}
+	return marked, nil
+}
+
+// bury deletes the entries that have been dead for long enough. Nothing
+// revives a dead entry, so nothing alive is deleted.
+func (d *Datapath) bury(answered map[flowKey]*entry, now uint64) (int, error) {
+	deleted := 0
+	for key, e := range answered {
+		if !e.dead() {
+			continue
+		}
+		since, ok := d.dead[key]
+		if !ok { // marked by a loader before this one
+			d.dead[key] = now
+			continue
+		}
+		if now-since < uint64(linger) {
+			continue
+		}
+		if err := d.maps[bpf.ContainerMapFlows].Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return deleted, fmt.Errorf("delete expired flow: %w", err)
+		}
+		delete(d.dead, key)
+		deleted++
+	}
+	for key := range d.dead {
+		if _, ok := answered[key]; !ok {
+			delete(d.dead, key)
+		}
+	}
+	return deleted, nil
+}
+
+// longOver is after how many timeouts an unanswered flow is deleted: it has
+// been taken for none after one.
+const longOver = 2
+
+func (d *Datapath) forget(unanswered map[flowKey]*entry, now uint64) (int, error) {
+	deleted := 0
+	for key, e := range unanswered {
+		timeout := uint64(timeoutOf(key.Proto, pairState(e, nil)))
+		if now <= e.value.LastSeen || now-e.value.LastSeen <= longOver*timeout {
+			continue
+		}
+		err := d.maps[bpf.ContainerMapUnanswered].Delete(&key)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return deleted, fmt.Errorf("delete unanswered flow: %w", err)
+		}
+		deleted++
+	}
+	return deleted, nil
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// Flow is one entry of the flow table: one direction of a flow at one hook.
+type Flow struct {
+	Hook       model.Hook
+	Endpoint   string      // name, or "ifindex N" of an endpoint that is gone
+	Tuple      model.Tuple // as the hook sees the packets
+	Translated model.Tuple // as they leave
+	Reply      bool        // the reply direction
+	Answered   bool        // in the table of answered flows
+	State      FlowState   // of the flow, from both its entries
+	Service    string      // by whose frontend it was translated
+	Out        model.Out
+	Ifindex    int
+	Epoch      uint32
+	Idle       time.Duration // of this direction
+}
+
+// FlowState is where a flow is. For TCP the names are those of the kernel's
+// connection tracking, from the flags that each direction has shown.
+type FlowState string
+
+// States of a flow.
+const (
+	StateUnanswered FlowState = "unanswered" // not TCP: one direction was seen
+	StateAnswered   FlowState = "answered"   // not TCP: both were
+
+	StateSynSent     FlowState = "syn-sent"     // TCP: a SYN, no answer
+	StateSynReceived FlowState = "syn-received" // SYNs both ways, no acknowledgement yet
+	StateEstablished FlowState = "established"
+	StateFinWait     FlowState = "fin-wait"  // one side has closed
+	StateTimeWait    FlowState = "time-wait" // both have
+	StateClosed      FlowState = "closed"    // reset
+)
+
+// timeouts are how long an answered flow may be idle, in both directions.
+var timeouts = map[FlowState]time.Duration{
+	StateSynSent:     60 * time.Second,
+	StateSynReceived: 60 * time.Second,
+	StateEstablished: 6 * time.Hour,
+	StateFinWait:     120 * time.Second,
+	StateTimeWait:    60 * time.Second,
+	StateClosed:      10 * time.Second,
+}
+
+const (
+	timeoutUDP   = 180 * time.Second
+	timeoutICMP  = 30 * time.Second
+	timeoutOther = 600 * time.Second
+)
+
+// stateOf gives a flow's state from the flags that its opening and its reply
+// direction have shown.
+func stateOf(proto uint8, opening, reply uint8, answered bool) FlowState {
+	const (
+		fin = uint8(bpf.ContainerFlowSeenSEEN_FIN)
+		syn = uint8(bpf.ContainerFlowSeenSEEN_SYN)
+		rst = uint8(bpf.ContainerFlowSeenSEEN_RST)
+		ack = uint8(bpf.ContainerFlowSeenSEEN_ACK)
+	)
+	if model.Protocol(proto) != model.ProtocolTCP {
+		if answered {
+			return StateAnswered
+		}
+		return StateUnanswered
+	}
+	switch {
+	case (opening|reply)&rst != 0:
+		return StateClosed
+	case opening&reply&fin != 0:
+		return StateTimeWait
+	case (opening|reply)&fin != 0:
+		return StateFinWait
+	case reply == 0:
+		return StateSynSent
+	case opening&ack == 0:
+		return StateSynReceived
+	case opening&syn != 0 && reply&syn == 0:
+		return StateSynSent // something came back, but no SYN
+	}
+	return StateEstablished
+}
+
+func timeoutOf(proto uint8, state FlowState) time.Duration {
+	switch model.Protocol(proto) {
+	case model.ProtocolTCP:
+		return timeouts[state]
+	case model.ProtocolUDP:
+		return timeoutUDP
+	case model.ProtocolICMP, model.ProtocolICMPv6:
+		return timeoutICMP
+	}
+	return timeoutOther
+}
+
+// entry is an element of a flow table.
+type entry struct {
+	key   flowKey
+	value flowValue
+}
+
+func (e *entry) reply() bool { return e.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_REPLY) != 0 }
+func (e *entry) dead() bool  { return e.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_DEAD) != 0 }
+func (e *entry) answered() bool {
+	return e.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED) != 0
+}
+
+// other is the key of the flow's other direction.
+func (e *entry) other() flowKey {
+	return flowKey{
+		Src: e.value.Dst, Dst: e.value.Src, Sport: e.value.Dport, Dport: e.value.Sport,
+		Proto: e.key.Proto, Family: e.key.Family, Hook: e.value.OtherHook, Ifindex: e.value.OtherIfindex,
+	}
+}
+
+// readFlows reads a flow table. Entries that come and go meanwhile may be
+// missing or be there twice: the last one read counts.
+func readFlows(m *ebpf.Map) (map[flowKey]*entry, error) {
+	const chunk = 512
+	found := map[flowKey]*entry{}
+	keys, values := make([]flowKey, chunk), make([]flowValue, chunk)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := m.BatchLookup(&cursor, keys, values, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("read table %s: %w", mapName(m), err)
+		}
+		for i := range n {
+			found[keys[i]] = &entry{keys[i], values[i]}
+		}
+		if err != nil {
+			return found, nil
+		}
+	}
+}
+
+// Flows reads the flow table.
+func (d *Datapath) Flows() ([]Flow, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	answered, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	if err != nil {
+		return nil, err
+	}
+	unanswered, err := readFlows(d.maps[bpf.ContainerMapUnanswered])
+	if err != nil {
+		return nil, err
+	}
+	now, err := d.now()
+	if err != nil {
+		return nil, err
+	}
+	var flows []Flow
+	for _, table := range []map[flowKey]*entry{answered, unanswered} {
+		for key, e := range table {
+			if e.dead() {
+				continue
+			}
+			half := answered[e.other()]
+			if half == nil {
+				half = unanswered[e.other()]
+			}
+			f := d.flow(e, half, now)
+			_, f.Answered = answered[key]
+			flows = append(flows, f)
+		}
+	}
+	return flows, nil
+}
+
+func (d *Datapath) flow(e, half *entry, now uint64) Flow {
+	f := Flow{
+		Hook: hooks[e.key.Hook], Endpoint: d.endpointName(e.key.Ifindex),
+		Tuple: decodeTuple(&e.key), Reply: e.reply(),
+		State: pairState(e, half), Out: outs[e.value.Out],
+		Ifindex: int(e.value.Ifindex), Epoch: e.value.Epoch,
+		Service: d.labels.services[e.value.Service],
+		Translated: model.Tuple{
+			Src: decodeAddr(e.value.Src), Dst: decodeAddr(e.value.Dst),
+			Sport: decodePort(e.value.Sport), Dport: decodePort(e.value.Dport),
+			Protocol: model.Protocol(e.key.Proto),
+		},
+	}
+	if now > e.value.LastSeen {
+		f.Idle = time.Duration(now - e.value.LastSeen)
+	}
+	return f
+}
+
+func pairState(e, half *entry) FlowState {
+	opening, reply := e.value.Seen, uint8(0)
+	answered := e.answered()
+	if half != nil {
+		reply = half.value.Seen
+		answered = answered || half.answered()
+	}
+	if e.reply() {
+		opening, reply = reply, opening
+	}
+	return stateOf(e.key.Proto, opening, reply, answered)
+}

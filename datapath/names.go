@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// names are what the C source calls its numbers, read from the objects' BTF,
+// so that a number added there has its name here.
+type names struct {
+	reasons map[uint8]model.Reason
+	files   map[uint8]string
+	tables  []string // by bit pair
+}
+
+func readNames(types *btf.Spec) (*names, error) {
+	n := &names{reasons: map[uint8]model.Reason{}, files: map[uint8]string{}}
+	err := eachValue(types, "reason", "REASON_", func(value uint64, name string) {
+		n.reasons[uint8(value)] = model.Reason(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.reasons[0] = ""
+	err = eachValue(types, "source_file", "FILE_", func(value uint64, name string) {
+		n.files[uint8(value)] = fileName(name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = eachValue(types, "table", "TABLE_", func(value uint64, name string) {
+		for len(n.tables) <= int(value) {
+			n.tables = append(n.tables, "")
+		}
+		n.tables[value] = name
+	})
+	return n, err
+}
+
+func eachValue(types *btf.Spec, enum, prefix string, do func(uint64, string)) error {
+	var t *btf.Enum
+	if err := types.TypeByName(enum, &t); err != nil {
+		return fmt.Errorf("read names of %s from the objects' BTF: %w", enum, err)
+	}
+	for _, v := range t.Values {
+		name := strings.ToLower(strings.TrimPrefix(v.Name, prefix))
+		do(v.Value, strings.ReplaceAll(name, "_", "-"))
+	}
+	return nil
+}
+
+// fileName undoes what enum source_file does to a file's name.
+func fileName(name string) string {
+	if base, ok := strings.CutSuffix(name, "-bpf-c"); ok {
+		return "bpf/" + base + ".bpf.c"
+	}
+	if base, ok := strings.CutSuffix(name, "-h"); ok {
+		return "bpf/lib/" + base + ".h"
+	}
+	return name
+}
+
+var actions = map[uint8]model.Action{
+	uint8(bpf.ContainerVerdictVERDICT_FORWARD): model.Forward,
+	uint8(bpf.ContainerVerdictVERDICT_DROP):    model.Drop,
+	uint8(bpf.ContainerVerdictVERDICT_REPLY):   model.Reply,
+}
+
+var outs = map[uint8]model.Out{
+	uint8(bpf.ContainerOutOUT_LOCAL):  model.OutLocal,
+	uint8(bpf.ContainerOutOUT_HOST):   model.OutHost,
+	uint8(bpf.ContainerOutOUT_DEVICE): model.OutDevice,
+	uint8(bpf.ContainerOutOUT_SELF):   model.OutSelf,
+}
+
+var hooks = map[uint8]model.Hook{
+	uint8(bpf.ContainerHookHOOK_FROM_CONTAINER): model.FromContainer,
+	uint8(bpf.ContainerHookHOOK_TO_CONTAINER):   model.ToContainer,
+}
+
+var lookups = map[uint8]FlowLookup{
+	uint8(bpf.ContainerLookupLOOKUP_NEW):      FlowNew,
+	uint8(bpf.ContainerLookupLOOKUP_KNOWN):    FlowKnown,
+	uint8(bpf.ContainerLookupLOOKUP_REJUDGED): FlowRejudged,
+}
+
+// place resolves a packed file and line.
+func (n *names) place(where uint32) (file string, line int) {
+	return n.files[uint8(where>>16)], int(where & 0xffff)
+}
+
+// reads resolves the bit pairs of the tables that were read.
+func (n *names) reads(bits uint32) []TableRead {
+	var reads []TableRead
+	for i, name := range n.tables {
+		if pair := bits >> (2 * i) & 3; pair != 0 {
+			reads = append(reads, TableRead{Table: name, Hit: pair == 3})
+		}
+	}
+	return reads
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import "time"
+
+// Options say how a Datapath is opened.
+type Options struct {
+	// PinPath is a directory on a bpffs that keeps tables and links when the
+	// process ends. Empty: nothing is pinned, everything goes with Close.
+	PinPath string
+	// Attach makes Apply attach the programs to endpoints' devices. Without
+	// it they only run by Run.
+	Attach bool
+	// Flows is the room for answered flows, in entries (two a flow);
+	// Unanswered for those not yet answered. 0: the default of bpf/lib/limits.h.
+	Flows, Unanswered uint32
+	// Seed is of every choice that a program makes: equal seeds, equal choices.
+	Seed uint32
+	// EventsPerSecond bounds the events that a CPU tells. 0: 1,000.
+	EventsPerSecond uint32
+	// TraceAll tells an event for every packet instead of one for every new
+	// flow. It is bounded by EventsPerSecond too.
+	TraceAll bool
+	// ForceClsact attaches by clsact where the kernel has tcx, to cover what
+	// kernels before 6.6 do.
+	ForceClsact bool
+}
+
+const (
+	defaultEventsPerSecond = 1000
+	// settle is how long the half that packets do not read any more is left
+	// alone: a packet that read the old epoch has long gone by then.
+	settle = 10 * time.Millisecond
+	// linger is how long an entry is marked dead before it is deleted.
+	linger = time.Second
+)

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// batchFrom is how many writes make a batch worth its set-up.
+const batchFrom = 16
+
+// pairTable is a table whose entries have two halves. Packets read the half
+// of the epoch's last bit; stage writes the other. have mirrors the map, so
+// that only what differs is written.
+type pairTable[K, H comparable] struct {
+	m    *ebpf.Map
+	have map[K][2]H
+}
+
+func newPairTable[K, H comparable](m *ebpf.Map) (*pairTable[K, H], error) {
+	t := &pairTable[K, H]{m: m, have: map[K][2]H{}}
+	var key K
+	var pair [2]H
+	iter := m.Iterate()
+	for iter.Next(&key, &pair) {
+		t.have[key] = pair
+	}
+	if err := iter.Err(); err != nil {
+		return nil, fmt.Errorf("read table %s: %w", mapName(m), err)
+	}
+	return t, nil
+}
+
+// room says whether want fits, counting what has not been swept yet.
+func (t *pairTable[K, H]) room(want map[K]H) error {
+	total := len(t.have)
+	for key := range want {
+		if _, ok := t.have[key]; !ok {
+			total++
+		}
+	}
+	if limit := int(t.m.MaxEntries()); total > limit {
+		return &FullError{Table: mapName(t.m), Want: total, Room: limit}
+	}
+	return nil
+}
+
+// stage makes one half of all entries equal to want.
+func (t *pairTable[K, H]) stage(half int, want map[K]H) (Delta, error) {
+	var delta Delta
+	var zero H
+	var keys []K
+	var pairs [][2]H
+	for key, value := range want {
+		pair := t.have[key]
+		if pair[half] == value {
+			continue
+		}
+		pair[half] = value
+		keys, pairs = append(keys, key), append(pairs, pair)
+	}
+	for key, pair := range t.have {
+		if _, ok := want[key]; !ok && pair[half] != zero {
+			pair[half] = zero
+			keys, pairs = append(keys, key), append(pairs, pair)
+		}
+	}
+	for i := range keys {
+		switch was := pairs[i][1-half]; {
+		case was == zero:
+			delta.Added++
+		case pairs[i][half] == zero:
+			delta.Removed++
+		case was != pairs[i][half]:
+			delta.Changed++
+		}
+	}
+	if err := t.write(keys, pairs); err != nil {
+		return Delta{}, err
+	}
+	return delta, nil
+}
+
+func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
+	if err := update(t.m, keys, pairs); err != nil {
+		return err
+	}
+	for i, key := range keys {
+		t.have[key] = pairs[i]
+	}
+	return nil
+}
+
+// sweep deletes the entries that the half in use does not have.
+func (t *pairTable[K, H]) sweep(half int) error {
+	var zero H
+	for key, pair := range t.have {
+		if pair[half] != zero {
+			continue
+		}
+		if err := t.remove(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *pairTable[K, H]) remove(key K) error {
+	if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete from table %s: %w", mapName(t.m), err)
+	}
+	delete(t.have, key)
+	return nil
+}
+
+// clear deletes everything.
+func (t *pairTable[K, H]) clear() error {
+	for key := range t.have {
+		if err := t.remove(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update writes entries, in one call where that pays and the kernel can.
+func update[K, V any](m *ebpf.Map, keys []K, values []V) error {
+	if len(keys) >= batchFrom {
+		_, err := m.BatchUpdate(keys, values, nil)
+		if err == nil {
+			return nil
+		}
+		// A batch that failed in the middle is written again, key by key,
+		// and fails there with the key's own error.
+	}
+	for i := range keys {
+		if err := m.Put(&keys[i], &values[i]); err != nil {
+			return fmt.Errorf("write table %s: %w", mapName(m), err)
+		}
+	}
+	return nil
+}
+
+// mapName is the table's name in the C source.
+func mapName(m *ebpf.Map) string {
+	info, err := m.Info()
+	if err != nil {
+		return m.String()
+	}
+	return info.Name
+}
+
+// FullError says that a state does not fit a table. Nothing of it was applied.
+type FullError struct {
+	Table      string
+	Want, Room int // entries
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("table %s has room for %d entries, and the new state needs %d: "+
+		"the old state stays; apply less, or open the datapath with a larger table", e.Table, e.Room, e.Want)
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+)
+
+// Table is a table as text, for people.
+type Table struct {
+	Name    string
+	Entries []string // sorted
+}
+
+// Tables shows what packets meet now: all tables but flows and counters.
+func (d *Datapath) Tables() []Table {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	half := d.half()
+	return []Table{
+		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
+			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.endpointName(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
+		}),
+		show("addresses", d.addresses, half, func(a tableAddr, h addressHalf) string {
+			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
+		}),
+		show("prefixes", d.prefixes, half, func(k prefixKey, h addressHalf) string {
+			return fmt.Sprintf("%s/%d: identity %d", text(k.Addr), k.Bits, h.Identity)
+		}),
+		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {
+			return fmt.Sprintf("%s %s port %d: %s id %d slot set %d of %d", model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), d.labels.services[h.Id], h.Id, h.Set, h.Count)
+		}),
+		show("backends", d.backends, half, func(k backendKey, h backendHalf) string {
+			return fmt.Sprintf("service %d: %s port %d %s", k.Service, text(k.Addr), decodePort(k.Port), backendStates[h.State])
+		}),
+		d.slotsTable(), d.rulesTable(),
+	}
+}
+
+var backendStates = map[uint32]string{1: "serving", 2: "terminating"}
+
+func text(a tableAddr) string {
+	if addr := decodeAddr(a); addr.IsValid() {
+		return addr.String()
+	}
+	return "-"
+}
+
+func show[K, H comparable](name string, t *pairTable[K, H], half int, line func(K, H) string) Table {
+	var zero H
+	table := Table{Name: name}
+	for key, pair := range t.have {
+		if pair[half] != zero {
+			table.Entries = append(table.Entries, line(key, pair[half]))
+		}
+	}
+	slices.Sort(table.Entries)
+	return table
+}
+
+func (d *Datapath) slotsTable() Table {
+	table := Table{Name: "slots"}
+	for set, list := range d.slots.have {
+		for i, s := range list {
+			table.Entries = append(table.Entries, fmt.Sprintf("set %d slot %d: %s port %d", set, i, text(s.Addr), decodePort(s.Port)))
+		}
+	}
+	slices.Sort(table.Entries)
+	return table
+}
+
+func (d *Datapath) rulesTable() Table {
+	table := Table{Name: "rules"}
+	for set, keys := range d.rules.have {
+		for i := range keys {
+			table.Entries = append(table.Entries, d.ruleText(set, &keys[i]))
+		}
+	}
+	slices.Sort(table.Entries)
+	return table
+}
+
+func (d *Datapath) ruleText(set uint32, k *ruleKey) string {
+	var v ruleValue
+	if err := d.rules.m.Lookup(k, &v); err != nil {
+		return fmt.Sprintf("set %d: %v", set, err)
+	}
+	verdict := "allow"
+	if v.Deny != 0 {
+		verdict = "deny"
+	}
+	return fmt.Sprintf("set %d %s peer %d %s port %d/%d: %s by %s", set, model.Direction(k.Direction), k.Peer,
+		model.Protocol(k.Proto), decodePort(k.Port), max(int(k.Bits)-ruleBitsAnyPort, 0), verdict, d.labels.origin(v.Origin))
+}
