@@ -79,6 +79,15 @@ func (m *Machine) causeOfDeath(seen string) error {
 			break
 		}
 	}
+	m.mu.Lock()
+	silent := m.silent
+	m.mu.Unlock()
+	if silent > 0 {
+		d.Cause = fmt.Sprintf("the guest hangs: no sign of life for %.1f s", silent.Seconds())
+		if where := whereabouts(text); where != "" {
+			d.Cause += ", in " + where
+		}
+	}
 	return d
 }
 
@@ -144,28 +153,15 @@ func (m *Machine) watch() {
 // hang asks the kernel, by an interrupt that cannot be masked, where it is;
 // its answer is a panic with a stack.
 func (m *Machine) hang(silent time.Duration) {
-	before := m.console.position()
+	m.mu.Lock()
+	m.silent = silent // whoever tells the cause of death knows now what led to it
+	m.mu.Unlock()
 	m.q.mon.do("inject-nmi", nil, nil)
 	select {
-	case <-m.q.ended:
+	case <-m.dead:
 	case <-time.After(m.stretch(lastBreath)):
+		m.die(m.causeOfDeath(""))
 	}
-	text, splats := m.console.since(before)
-	all, earlier := m.console.since(position{})
-	d := &DeathError{
-		Cause:   fmt.Sprintf("the guest hangs: no sign of life for %.1f s", silent.Seconds()),
-		Console: all[max(0, len(all)-lastWords):],
-	}
-	for _, s := range append(splats, earlier...) {
-		if s.Kind.Fatal() {
-			d.Splat = &Splat{s.Kind, s.Title, text + s.Text}
-			break
-		}
-	}
-	if where := whereabouts(text); where != "" {
-		d.Cause += ", at " + where
-	}
-	m.die(d)
 }
 
 // whereabouts finds the function that the kernel was in.

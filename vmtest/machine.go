@@ -67,6 +67,7 @@ type Machine struct {
 	busy     int               // deliveries to the caller that go on: silence is not the guest's then
 	loaded   map[string]bool   // modules
 	sent     map[string]string // files: what was put at a path
+	silent   time.Duration     // how long the guest had given no sign of life, if it was given up
 	closing  bool
 	done     sync.WaitGroup
 }
@@ -388,3 +389,6 @@ func encode(v any) []byte {
 	}
 	return data
 }
+
+// PID is the process id of QEMU here.
+func (m *Machine) PID() int { return m.q.process.Pid }

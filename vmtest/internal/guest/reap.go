@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"sync"
@@ -61,6 +62,8 @@ func (s *spawner) spawn(path string, argv []string, attr *syscall.ProcAttr, pid 
 		return nil, err
 	}
 	*pid = child
+	// Only init itself is exempt from the out-of-memory killer.
+	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", child), []byte("0"), 0)
 	ended := make(chan ending, 1)
 	s.waiting[child] = ended
 	return ended, nil
