@@ -174,20 +174,26 @@ func TestCapturedFramesOfSocketsHaveWholeChecksums(t *testing.T) {
 			checkExchange(t, w, "default/client", "default/web", protocol, netip.AddrPortFrom(at, port))
 		}
 	}
-	seen := map[byte]int{}
 	for _, host := range []string{"default/client", "default/web"} {
-		frames, err := w.Arrived(within(t, time.Second), host)
-		require.NoError(t, err)
-		for _, f := range frames {
-			segment, pseudo, protocol, ok := transport(f.Data)
-			if ok {
-				seen[protocol]++
-				require.Equal(t, uint16(0xffff), fold(add(pseudo, segment)), "%x", f.Data)
-			}
+		requireWholeChecksums(t, w, host)
+	}
+}
+
+// requireWholeChecksums reads what came to host, which must be TCP and UDP,
+// among other things, of sockets.
+func requireWholeChecksums(t testing.TB, w *World, host string) {
+	t.Helper()
+	frames, err := w.Arrived(within(t, time.Second), host)
+	require.NoError(t, err)
+	seen := map[byte]int{}
+	for _, f := range frames {
+		if segment, pseudo, protocol, ok := transport(f.Data); ok {
+			seen[protocol]++
+			require.Equal(t, uint16(0xffff), fold(add(pseudo, segment)), "%x", f.Data)
 		}
 	}
-	require.Positive(t, seen[6])
-	require.Positive(t, seen[17])
+	require.Positive(t, seen[6], "TCP")
+	require.Positive(t, seen[17], "UDP")
 }
 
 func TestFramesThatAreNotReadInTimeAreCounted(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
@@ -39,8 +41,9 @@ type Options struct {
 	// Blind leaves the captures out: Arrived and Send are errors. Captures
 	// cost throughput.
 	Blind bool
-	// Flows and Unanswered are the datapath's, see datapath.Options.
-	Flows, Unanswered uint32
+	// Datapath is how the datapath is opened. Its Attach and PinPath are the
+	// world's own.
+	Datapath datapath.Options
 }
 
 // World is a network of namespaces. Its methods may be called by several
@@ -62,9 +65,10 @@ type World struct {
 	stop    context.CancelFunc
 	serving sync.WaitGroup // goroutines that Close waits for
 
-	mu     sync.Mutex
-	open   map[closer]struct{} // what Close closes
-	closed bool
+	mu       sync.Mutex
+	open     map[closer]struct{} // what Close closes
+	closed   bool
+	advanced time.Duration // the datapath's clock
 }
 
 type closer interface{ Close() error }
@@ -129,11 +133,8 @@ func (w *World) openDatapath() error {
 	if w.options.Plain {
 		return nil
 	}
-	options := datapath.Options{
-		Attach:     true,
-		Flows:      w.options.Flows,
-		Unanswered: w.options.Unanswered,
-	}
+	options := w.options.Datapath
+	options.Attach, options.PinPath = true, ""
 	if w.options.Pin {
 		pins, err := newBPFFS()
 		if err != nil {
@@ -266,7 +267,25 @@ func (w *World) Advance(ctx context.Context, by time.Duration) error {
 	if w.datapath == nil {
 		return fmt.Errorf("advance clock: %w", errPlain)
 	}
-	return w.node.ns.run(func() error { return w.datapath.Advance(by) })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.node.ns.run(func() error { return w.datapath.Advance(by) }); err != nil {
+		return err
+	}
+	w.advanced += by
+	return nil
+}
+
+// booted is the time of day at which the datapath's clock was 0, had it never
+// been advanced: so that events and captured frames are of one clock.
+func (w *World) booted() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		panic("netns: read the monotonic clock: " + err.Error()) // Every kernel has it.
+	}
+	return time.Now().Add(-time.Duration(now.Nano()) - w.advanced)
 }
 
 // Collect runs the flow collector once.
@@ -292,9 +311,10 @@ func (w *World) Walks() []lab.Walk {
 	// frames that did not arrive.
 	events, _ := w.datapath.Events()
 	walks := make([]lab.Walk, 0, len(events))
+	booted := w.booted()
 	for _, e := range events {
 		walk := lab.Walk{
-			Time:  e.Time,
+			Time:  booted.Add(e.Time),
 			Steps: []lab.Step{{Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}},
 		}
 		if e.Hook == model.FromContainer {

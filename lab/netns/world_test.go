@@ -343,6 +343,11 @@ func TestNothingIsLeftBehind(t *testing.T) {
 		}
 		require.NoError(t, w.Close())
 	}
+	requireNothingOver(t, before)
+}
+
+func requireNothingOver(t *testing.T, before held) {
+	t.Helper()
 	// Threads end a moment after their goroutines, and tell nobody.
 	for deadline := time.Now().Add(5 * time.Second); len(holdings(t).over(before)) > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
