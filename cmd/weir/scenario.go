@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+func scenarioCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "scenario",
+		Short: "Run the scenarios that prove the datapath, in the worlds of the lab",
+		Long: `Run the scenarios that prove the datapath, in the worlds of the lab.
+
+A scenario is a text file: a network, steps, and the Kubernetes objects that
+they apply. Without files, the library inside this binary is used.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.AddCommand(scenarioRunCommand(), scenarioListCommand(), scenarioShowCommand(), scenarioCheckCommand(), scenarioWordsCommand())
+	return cmd
+}
+
+// loadScenarios reads files, or the library when there are none.
+func loadScenarios(paths []string) ([]*scenarios.Scenario, error) {
+	if len(paths) == 0 {
+		return scenarios.Library()
+	}
+	return scenarios.Load(paths...)
+}
+
+func terminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
+
+// oneOf checks the value of a flag.
+func oneOf(flag, value string, allowed ...string) error {
+	if slices.Contains(allowed, value) {
+		return nil
+	}
+	return usageError(fmt.Errorf("--%s %s: expected one of %s", flag, value, strings.Join(allowed, ", ")))
+}
+
+func worldsOf(names []string) ([]syntax.World, error) {
+	var out []syntax.World
+	for _, n := range names {
+		if !slices.Contains(scenarios.Made(), syntax.World(n)) {
+			made := make([]string, len(scenarios.Made()))
+			for i, w := range scenarios.Made() {
+				made[i] = string(w)
+			}
+			return nil, usageError(fmt.Errorf("--world %s: expected one of %s", n, strings.Join(made, ", ")))
+		}
+		out = append(out, syntax.World(n))
+	}
+	return out, nil
+}
+
+func scenarioListCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "list [FILE|DIR]...",
+		Short: "List scenarios with their worlds and families",
+		Example: `  weir scenario list
+  weir scenario list -o json | jq -r .name`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("output", output, "text", "json"); err != nil {
+				return err
+			}
+			all, err := loadScenarios(args)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return listJSON(cmd, all)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "SCENARIO\tWORLDS\tFAMILIES\tABOUT")
+			for _, s := range all {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Name, join(s.Worlds), join(s.Families), s.Description)
+			}
+			return w.Flush()
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json (one object a line)")
+	return cmd
+}
+
+func join[T ~string](words []T) string {
+	out := make([]string, len(words))
+	for i, w := range words {
+		out[i] = string(w)
+	}
+	return strings.Join(out, " ")
+}
+
+func listJSON(cmd *cobra.Command, all []*scenarios.Scenario) error {
+	e := json.NewEncoder(cmd.OutOrStdout())
+	for _, s := range all {
+		err := e.Encode(struct {
+			Name        string          `json:"name"`
+			Path        string          `json:"path"`
+			Worlds      []syntax.World  `json:"worlds"`
+			Families    []syntax.Family `json:"families"`
+			Description string          `json:"description"`
+		}{s.Name, s.Path, s.Worlds, s.Families, s.Description})
+		if err != nil {
+			return fmt.Errorf("write list: %w", err)
+		}
+	}
+	return nil
+}
+
+func scenarioShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NAME [FILE|DIR]...",
+		Short:   "Print a scenario's file",
+		Example: `  weir scenario show service-clusterip-tcp`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError(errors.New("which scenario? 'weir scenario list' lists them"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := loadScenarios(args[1:])
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(all, func(s *scenarios.Scenario) bool { return s.Name == args[0] })
+			if i < 0 {
+				return usageError(fmt.Errorf("there is no scenario %s: 'weir scenario list' lists them", args[0]))
+			}
+			fmt.Fprint(cmd.OutOrStdout(), all[i].Source)
+			return nil
+		},
+	}
+}
+
+func scenarioCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check [FILE|DIR]...",
+		Short: "Find the mistakes in scenario files without running them",
+		Example: `  weir scenario check my.txtar
+  weir scenario check scenarios/library`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := loadScenarios(args)
+			if err != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), err)
+				return &exitError{code: exitFailed}
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d scenarios, no mistakes\n", len(all))
+			return nil
+		},
+	}
+}
+
+func scenarioWordsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "words",
+		Short: "Explain the words of the scenario language",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprint(cmd.OutOrStdout(), scenarios.Words())
+		},
+	}
+}

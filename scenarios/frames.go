@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// resolve turns described layers into layers with values: names become
+// addresses of the family, neutral kinds those of the family.
+func (p *play) resolve(layers []syntax.Layer, sender string) ([]frame.Layer, error) {
+	out := make([]frame.Layer, 0, len(layers)+1)
+	for _, l := range layers {
+		kind, _ := frame.KindOf(l.Kind)
+		layer := frame.Layer{Kind: l.Kind, Fields: make([]frame.Field, 0, len(l.Fields)+2)}
+		for _, a := range l.Fields {
+			spec, _ := kind.Field(a.Name)
+			v, err := p.value(l.Kind, spec, a.Value, sender)
+			if err != nil {
+				return nil, mismatch("%s: %v", l.Kind, err)
+			}
+			layer.Fields = append(layer.Fields, frame.Field{Name: a.Name, Value: v})
+		}
+		out = append(out, frame.Lower(layer, p.family.V6()))
+	}
+	return out, nil
+}
+
+func (p *play) value(kind string, spec frame.FieldSpec, text, sender string) (frame.Value, error) {
+	switch spec.Type {
+	case frame.Address:
+		family := p.family
+		switch kind {
+		case "ipv4", "arp":
+			family = syntax.IPv4
+		case "ipv6", "ns", "na":
+			family = syntax.IPv6
+		}
+		a, err := p.address(text, family)
+		return frame.Addr(a), err
+	case frame.Hardware:
+		if text == "broadcast" {
+			return frame.MAC([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}), nil
+		}
+		host, isHost := p.hosts[text]
+		if !isHost && text != "gateway" {
+			break
+		}
+		name := host.Name
+		if text == "gateway" {
+			name = p.hostName(sender)
+		}
+		own, gateway, err := p.world.MACs(name)
+		if text == "gateway" {
+			own = gateway
+		}
+		return frame.MAC(own), err
+	}
+	return frame.Parse(spec, text)
+}
+
+// complete adds what a sender fills in by himself: Ethernet addresses, his own
+// address as the source, and as ARP's sender.
+func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, error) {
+	own, gateway, err := p.world.MACs(p.hostName(sender))
+	if err != nil {
+		return nil, labError(err)
+	}
+	if layers[0].Kind != "eth" && layers[0].Kind != "raw" {
+		layers = append([]frame.Layer{{Kind: "eth"}}, layers...)
+	}
+	fill := func(l *frame.Layer, name string, v frame.Value) {
+		if _, named := l.Get(name); !named {
+			*l = l.With(name, v)
+		}
+	}
+	outer := true
+	for i := range layers {
+		l := &layers[i]
+		switch l.Kind {
+		case "eth":
+			fill(l, "src", frame.MAC(own))
+			fill(l, "dst", frame.MAC(gateway))
+		case "ipv4", "ipv6":
+			if !outer {
+				break
+			}
+			outer = false
+			if a := addressOf(p.hosts[sender], familyOf(l.Kind)); a.IsValid() {
+				fill(l, "src", frame.Addr(a))
+			}
+		case "arp":
+			fill(l, "sha", frame.MAC(own))
+			fill(l, "spa", frame.Addr(addressOf(p.hosts[sender], syntax.IPv4)))
+		}
+	}
+	return layers, nil
+}
+
+func familyOf(kind string) syntax.Family {
+	if kind == "ipv6" {
+		return syntax.IPv6
+	}
+	return syntax.IPv4
+}
+
+func (p *play) send(ctx context.Context, v *syntax.Send) error {
+	layers, err := p.resolve(v.Layers, v.Host)
+	if err != nil {
+		return err
+	}
+	if layers, err = p.complete(layers, v.Host); err != nil {
+		return err
+	}
+	data, err := frame.Build(layers...)
+	if err != nil {
+		return mismatch("the frame cannot be built: %v", err)
+	}
+	p.sent = nil
+	if err := p.world.Send(ctx, p.hostName(v.Host), data); err != nil {
+		return labError(err)
+	}
+	p.walks = append(p.walks, p.world.Walks()...)
+	if p.kind == syntax.Prog && len(p.walks) > 0 {
+		p.sent = &p.walks[0]
+	}
+	return nil
+}
+
+// arrivals moves what came to a host into its inbox, waiting for news until
+// ctx ends.
+func (p *play) arrivals(ctx context.Context, host string) error {
+	frames, err := p.world.Arrived(ctx, p.hostName(host))
+	if err != nil && ctx.Err() == nil {
+		return labError(err)
+	}
+	p.inbox[host] = append(p.inbox[host], frames...)
+	if p.kind != syntax.Prog {
+		p.frames = append(p.frames, frames...)
+	}
+	return nil
+}
+
+func (p *play) expect(ctx context.Context, v *syntax.Expect) error {
+	want, err := p.resolve(v.Layers, v.Host)
+	if err != nil {
+		return err
+	}
+	if v.Nothing {
+		return p.expectNothing(ctx, v.Host, want)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		if i := matching(want, p.inbox[v.Host]); i >= 0 {
+			p.inbox[v.Host] = append(p.inbox[v.Host][:i:i], p.inbox[v.Host][i+1:]...)
+			return nil
+		}
+		before := len(p.inbox[v.Host])
+		if err := p.arrivals(limited, v.Host); err != nil {
+			return err
+		}
+		if len(p.inbox[v.Host]) == before {
+			return p.missing(v, want)
+		}
+	}
+}
+
+func matching(want []frame.Layer, frames []lab.Frame) int {
+	for i, f := range frames {
+		if len(frame.Match(want, f.Data)) == 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// missing explains which frame came closest to the one that did not come.
+func (p *play) missing(v *syntax.Expect, want []frame.Layer) error {
+	inbox := p.inbox[v.Host]
+	if len(inbox) == 0 {
+		return mismatch("no frame came to %s", v.Host).with("frame", lines(want), "none")
+	}
+	m := mismatch("%d frames came to %s, none of them as expected", len(inbox), v.Host)
+	var best []frame.Difference
+	var closest lab.Frame
+	for _, f := range inbox {
+		if d := frame.Match(want, f.Data); best == nil || len(d) < len(best) {
+			best, closest = d, f
+		}
+	}
+	m.with("closest frame", lines(want), frame.Line(closest.Data))
+	for _, d := range best {
+		m.with(strings.TrimSuffix(d.Layer+"."+d.Field, "."), d.Want, d.Got)
+	}
+	return m
+}
+
+func lines(layers []frame.Layer) string {
+	var out []string
+	for _, l := range layers {
+		out = append(out, l.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func (p *play) expectNothing(ctx context.Context, host string, want []frame.Layer) error {
+	limited, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	for {
+		before := len(p.inbox[host])
+		if err := p.arrivals(limited, host); err != nil {
+			return err
+		}
+		for _, f := range p.inbox[host] {
+			if len(want) == 0 && p.kind != syntax.Prog && chatter(f.Data) {
+				continue
+			}
+			if len(frame.Match(want, f.Data)) == 0 {
+				return mismatch("a frame came to %s", host).with("frame", "nothing", frame.Line(f.Data))
+			}
+		}
+		if limited.Err() != nil || len(p.inbox[host]) == before {
+			return nil
+		}
+	}
+}
+
+// chatter is what real stacks say among themselves.
+func chatter(data []byte) bool {
+	p := frame.Decode(data)
+	if p.Version == 0 {
+		return true
+	}
+	body := p.Transport()
+	return p.Version == 6 && p.Proto == uint8(model.ProtocolICMPv6) && len(body) > 0 && body[0] >= 130
+}
+
+// verdict checks the decision about the last frame sent, at its first hook or
+// the one named.
+func (p *play) verdict(v *syntax.Verdict) error {
+	if p.sent == nil || len(p.sent.Steps) == 0 {
+		return mismatch("the frame that was sent last met no hook")
+	}
+	step := p.sent.Steps[0]
+	for _, a := range v.Fields {
+		if a.Name != "at" {
+			continue
+		}
+		found := false
+		for _, s := range p.sent.Steps {
+			if string(s.Hook) == a.Value {
+				step, found = s, true
+			}
+		}
+		if !found {
+			return mismatch("the frame did not meet that hook").with("at", a.Value, string(step.Hook)+" only")
+		}
+	}
+	d := step.Decision
+	m := mismatch("the datapath decided otherwise")
+	if d.Action != v.Action {
+		got := string(d.Action)
+		if d.Reason != "" {
+			got += " reason=" + string(d.Reason)
+		}
+		m.with("action", string(v.Action), fmt.Sprintf("%s at %s:%d", got, d.File, d.Line))
+	}
+	for _, a := range v.Fields {
+		if got, ok := p.decided(step, a); !ok {
+			m.with(a.Name, a.Value, got)
+		}
+	}
+	if len(m.Details) > 0 {
+		return m
+	}
+	return nil
+}
+
+// decided gives a field of a decision as text, and whether it is as wanted.
+func (p *play) decided(s lab.Step, want syntax.Assignment) (got string, ok bool) {
+	d := s.Decision
+	switch want.Name {
+	case "reason":
+		got = string(d.Reason)
+	case "out":
+		got = string(d.Out)
+	case "flow":
+		got = string(d.Flow)
+	case "at":
+		got = want.Value
+	case "endpoint":
+		got = p.scriptName(s.Endpoint)
+	case "policy":
+		got = d.Origin.Policy
+		return got, got == want.Value || strings.HasSuffix(got, "/"+want.Value)
+	case "rule":
+		got = strconv.Itoa(d.Origin.Rule)
+	case "table":
+		for _, t := range d.Tables {
+			got += t.Table + " "
+			if t.Table == want.Value {
+				return got, true
+			}
+		}
+		return strings.TrimSpace(got), false
+	}
+	if got == "" {
+		got = "none"
+	}
+	return got, got == want.Value
+}
+
+func (p *play) flow(v *syntax.FlowCheck) error {
+	from, err := p.addressIn(v.From)
+	if err != nil {
+		return err
+	}
+	to, err := p.addressIn(v.To.Name)
+	if err != nil {
+		return err
+	}
+	flows, err := p.world.Datapath().Flows()
+	if err != nil {
+		return labError(err)
+	}
+	proto := v.To.Protocol
+	if proto == model.ProtocolICMP && p.family.V6() {
+		proto = model.ProtocolICMPv6
+	}
+	var candidates []datapath.Flow
+	for _, f := range flows {
+		t := f.Tuple
+		if f.Reply || t.Src != from || t.Dst != to || t.Protocol != proto ||
+			t.Dport != v.To.Port || v.Sport != 0 && t.Sport != v.Sport {
+			continue
+		}
+		candidates = append(candidates, f)
+	}
+	return p.compareFlows(v, candidates)
+}
+
+func (p *play) compareFlows(v *syntax.FlowCheck, candidates []datapath.Flow) error {
+	what := fmt.Sprintf("flow %s -> %s", v.From, v.To)
+	if v.Via != "" {
+		via, err := p.addressIn(v.Via)
+		if err != nil {
+			return err
+		}
+		kept := candidates[:0]
+		for _, f := range candidates {
+			if f.Translated.Dst == via {
+				kept = append(kept, f)
+			}
+		}
+		candidates = kept
+	}
+	switch {
+	case v.Absent && len(candidates) > 0:
+		return mismatch("%s is in the flow table", what).with("flow", "none", describeFlow(candidates[0]))
+	case v.Absent:
+		return nil
+	case len(candidates) == 0:
+		return mismatch("%s is not in the flow table", what).with("flow", "an entry", "none")
+	}
+	m := mismatch("%s is not as expected", what)
+	for _, a := range v.Fields {
+		if got := flowField(candidates, a.Name); got != a.Value {
+			m.with(a.Name, a.Value, got)
+		}
+	}
+	if len(m.Details) > 0 {
+		return m.with("entry", "", describeFlow(candidates[0]))
+	}
+	return nil
+}
+
+func flowField(flows []datapath.Flow, name string) string {
+	f := flows[0]
+	yes := map[bool]string{true: "yes", false: "no"}
+	switch name {
+	case "answered":
+		return yes[f.Answered]
+	case "reply":
+		return yes[f.Reply]
+	case "state":
+		return string(f.State)
+	case "service":
+		return f.Service
+	case "out":
+		return string(f.Out)
+	}
+	return strconv.Itoa(len(flows))
+}
+
+func describeFlow(f datapath.Flow) string {
+	return fmt.Sprintf("%s at %s of %s, as %s, out %s, %s, epoch %d, idle %s", f.Tuple, f.Hook, f.Endpoint, f.Translated, f.Out, f.State, f.Epoch, f.Idle.Round(time.Millisecond))
+}
+
+// counted sums a reason's counters over hooks, or at one.
+func (p *play) counted(reason model.Reason, hook model.Hook) (uint64, error) {
+	counters, err := p.world.Datapath().Counters()
+	if err != nil {
+		return 0, labError(err)
+	}
+	var n uint64
+	for _, c := range counters {
+		if c.Reason == reason && (hook == "" || c.Hook == hook) {
+			n += c.Packets
+		}
+	}
+	return n, nil
+}
+
+func (p *play) drops(v *syntax.Dropped) error {
+	n, err := p.counted(v.Reason, "")
+	if err != nil {
+		return err
+	}
+	seen := n - p.dropped[v.Reason]
+	if v.Times == 0 && seen > 0 || v.Times > 0 && seen == uint64(v.Times) {
+		p.dropped[v.Reason] = n
+		return nil
+	}
+	want := "at least 1"
+	if v.Times > 0 {
+		want = strconv.Itoa(v.Times)
+	}
+	return mismatch("packets dropped or answered for %s since it was last asked", v.Reason).with("packets", want, strconv.FormatUint(seen, 10))
+}
+
+func (p *play) counter(v *syntax.Counter) error {
+	reason := model.Reason(v.Name)
+	if v.Name == "forwarded" {
+		reason = ""
+	}
+	n, err := p.counted(reason, v.Hook)
+	if err != nil {
+		return err
+	}
+	if n != v.Count {
+		return mismatch("the counter is not as expected").with(v.Name+" "+string(v.Hook), strconv.FormatUint(v.Count, 10), strconv.FormatUint(n, 10))
+	}
+	return nil
+}
+
+// table looks for text in a table; {NAME} in it stands for a host's or
+// service's address.
+func (p *play) table(v *syntax.TableCheck) error {
+	text := v.Text
+	for {
+		i := strings.IndexByte(text, '{')
+		j := strings.IndexByte(text[i+1:], '}') + i + 1
+		if i < 0 || j <= i {
+			break
+		}
+		a, err := p.addressIn(text[i+1 : j])
+		if err != nil {
+			return err
+		}
+		text = text[:i] + a.String() + text[j+1:]
+	}
+	tables := p.world.Datapath().Tables()
+	var names []string
+	for _, t := range tables {
+		names = append(names, t.Name)
+		if t.Name != v.Table {
+			continue
+		}
+		found := ""
+		for _, e := range t.Entries {
+			if strings.Contains(e, text) {
+				found = e
+			}
+		}
+		switch {
+		case v.Lacks && found != "":
+			return mismatch("table %s has the entry", v.Table).with("entry", "none with "+text, found)
+		case !v.Lacks && found == "":
+			return mismatch("table %s lacks the entry", v.Table).with("entry", "one with "+text, strings.Join(t.Entries, "; "))
+		}
+		return nil
+	}
+	return mismatch("there is no table %s", v.Table).with("table", v.Table, strings.Join(names, ", "))
+}

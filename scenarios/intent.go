@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+func (p *play) listen(ctx context.Context, v *syntax.Listen) error {
+	answer := func(message []byte) []byte { return message }
+	if v.Answer != nil {
+		fixed := []byte(*v.Answer)
+		answer = func([]byte) []byte { return fixed }
+	}
+	if err := p.world.Listen(ctx, p.hostName(v.Host), v.Protocol, v.Port, answer); err != nil {
+		return labError(err)
+	}
+	p.listened = true
+	return nil
+}
+
+// failed names how an exchange failed; empty for an error of the lab.
+func failed(err error) syntax.Failure {
+	switch {
+	case errors.Is(err, lab.ErrRefused):
+		return syntax.Refused
+	case errors.Is(err, lab.ErrTimeout):
+		return syntax.Timeout
+	case errors.Is(err, lab.ErrReset):
+		return syntax.Reset
+	}
+	return ""
+}
+
+func outcomeOf(err error) string {
+	if err == nil {
+		return answered
+	}
+	return map[syntax.Failure]string{syntax.Refused: refusal, syntax.Timeout: timeout, syntax.Reset: brokenOff}[failed(err)]
+}
+
+// wait bounds an exchange: one that is to find no answer is given less time.
+func wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
+	if fails == syntax.Timeout {
+		return context.WithTimeout(ctx, silence)
+	}
+	return context.WithTimeout(ctx, exchangePatience)
+}
+
+// ended compares how an exchange ended with how the scenario wants it.
+func ended(what string, want syntax.Failure, err error) error {
+	got := failed(err)
+	switch {
+	case err != nil && got == "":
+		return labError(err)
+	case want == got:
+		return nil
+	case want == "":
+		return mismatch("%s failed", what).with("outcome", answered, outcomeOf(err)+": "+err.Error())
+	case err == nil:
+		return mismatch("%s was answered", what).with("outcome", string(want), answered)
+	}
+	return mismatch("%s failed in another way", what).with("outcome", string(want), string(got)+": "+err.Error())
+}
+
+func (p *play) connect(ctx context.Context, v *syntax.Connect) error {
+	to, err := p.addressIn(v.To.Name)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("connect %s -> %s", v.From, v.To)
+	message := "hello from " + v.From
+	if v.Says != nil {
+		message = *v.Says
+	}
+	limited, cancel := wait(ctx, v.Fails)
+	defer cancel()
+	conn, err := p.world.Dial(limited, p.hostName(v.From), v.To.Protocol, v.Sport, netip.AddrPortFrom(to, v.To.Port))
+	// What a TCP handshake shows, a UDP socket shows by its first message.
+	talk := v.As == "" || v.Says != nil || v.Hears != nil || v.To.Protocol == model.ProtocolUDP && (v.Via != "" || v.Seen != "" || v.Fails != "")
+	var answer []byte
+	if err == nil && talk {
+		answer, err = conn.Exchange(limited, []byte(message))
+	}
+	if talk || v.To.Protocol == model.ProtocolTCP {
+		p.compareExchange(v, conn, to, err)
+	}
+	defer func() {
+		if conn != nil && p.conns[v.As] == nil {
+			conn.Close()
+		}
+	}()
+	if err := ended(what, v.Fails, err); err != nil || v.Fails != "" {
+		return err
+	}
+	if err := p.served(what, v, conn, answer, talk); err != nil {
+		return err
+	}
+	if v.As != "" {
+		p.conns[v.As] = &conversation{conn, v.From}
+	}
+	return nil
+}
+
+// served checks who answered, what, and whom he saw.
+func (p *play) served(what string, v *syntax.Connect, conn lab.Conn, answer []byte, talk bool) error {
+	m := mismatch("%s was answered, but not as expected", what)
+	if v.Via != "" && conn.Server() != p.hostName(v.Via) {
+		m.with("server", v.Via, p.scriptName(conn.Server()))
+	}
+	if v.Seen != "" {
+		want, err := p.addressIn(v.Seen)
+		if err != nil {
+			return err
+		}
+		if got := conn.Peer().Addr(); got != want {
+			m.with("client as the server sees it", want.String()+" ("+v.Seen+")", got.String()+" ("+p.hostAt(got)+")")
+		}
+	}
+	if v.Hears != nil && string(answer) != *v.Hears {
+		m.with("answer", fmt.Sprintf("%q", *v.Hears), fmt.Sprintf("%q", answer))
+	}
+	if talk && v.Hears == nil && len(answer) == 0 {
+		m.with("answer", "some octets", "none")
+	}
+	if len(m.Details) > 0 {
+		return m
+	}
+	return nil
+}
+
+// compareExchange asks the model about an exchange of real sockets. World
+// prog asks it about every frame instead.
+func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, err error) {
+	if p.kind == syntax.Prog || err != nil && failed(err) == "" {
+		return
+	}
+	from, _ := p.address(v.From, p.family)
+	in := intent{outcome: outcomeOf(err), listened: p.listened}
+	local := netip.AddrPortFrom(from, v.Sport)
+	if conn != nil {
+		local = conn.Local()
+		if host, ok := p.hosts[p.scriptName(conn.Server())]; ok {
+			in.server, in.peer = addressOf(host, p.family), conn.Peer()
+		}
+	}
+	var ok bool
+	if in.where, ok = p.firstHook(v.From, to); !ok {
+		return
+	}
+	transport := frame.Layer{Kind: "udp"}
+	if v.To.Protocol == model.ProtocolTCP {
+		transport = frame.Layer{Kind: "tcp", Fields: []frame.Field{{Name: "flags", Value: frame.Num(2)}}}
+	}
+	port := local.Port()
+	if port == 0 {
+		port = 65000 // the world chose, and the exchange failed
+	}
+	transport = transport.With("sport", frame.Num(port)).With("dport", frame.Num(v.To.Port))
+	in.packet, err = p.packet(v.From, to, transport)
+	if err == nil {
+		p.judge.exchange(in)
+	}
+}
+
+// firstHook is where a packet of a host first meets the datapath; false when
+// it does not.
+func (p *play) firstHook(from string, to netip.Addr) (model.Where, bool) {
+	host := p.hosts[from]
+	for _, pod := range p.topology.Pods {
+		if pod.Name == host.Name {
+			return model.Where{Hook: model.FromContainer, Endpoint: pod.Name}, true
+		}
+	}
+	for _, pod := range p.topology.Pods {
+		if slices.Contains(pod.Addresses, to) {
+			return model.Where{Hook: model.ToContainer, Endpoint: pod.Name}, true
+		}
+	}
+	return model.Where{}, false
+}
+
+func addressOf(h lab.Host, family syntax.Family) netip.Addr {
+	for _, a := range h.Addresses {
+		if a.Is6() == family.V6() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// packet builds the first packet of an exchange, as its opener would send it.
+func (p *play) packet(from string, to netip.Addr, transport frame.Layer) ([]byte, error) {
+	own, gateway, err := p.world.MACs(p.hostName(from))
+	if err != nil {
+		return nil, err
+	}
+	src, err := p.address(from, p.family)
+	if err != nil {
+		return nil, err
+	}
+	ip := frame.Lower(frame.Layer{Kind: "ip"}, p.family.V6()).With("src", frame.Addr(src)).With("dst", frame.Addr(to))
+	eth := frame.Layer{Kind: "eth"}.With("src", frame.MAC(own)).With("dst", frame.MAC(gateway))
+	return frame.Build(eth, ip, transport)
+}
+
+func (p *play) say(ctx context.Context, v *syntax.Say) error {
+	c := p.conns[v.Conn]
+	if c == nil {
+		return mismatch("exchange %s is not open", v.Conn)
+	}
+	limited, cancel := wait(ctx, v.Fails)
+	defer cancel()
+	answer, err := c.conn.Exchange(limited, []byte(v.Text))
+	if err := ended("say "+v.Conn, v.Fails, err); err != nil || v.Fails != "" {
+		return err
+	}
+	if v.Hears != nil && string(answer) != *v.Hears {
+		return mismatch("%s heard something else", v.Conn).with("answer", fmt.Sprintf("%q", *v.Hears), fmt.Sprintf("%q", answer))
+	}
+	return nil
+}
+
+func (p *play) close(v *syntax.Close) error {
+	c := p.conns[v.Conn]
+	if c == nil {
+		return mismatch("exchange %s is not open", v.Conn)
+	}
+	delete(p.conns, v.Conn)
+	if err := c.conn.Close(); err != nil {
+		return labError(err)
+	}
+	return nil
+}
+
+func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
+	to, err := p.addressIn(v.To)
+	if err != nil {
+		return err
+	}
+	limited, cancel := wait(ctx, v.Fails)
+	defer cancel()
+	err = p.world.Ping(limited, p.hostName(v.From), to)
+	if where, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {
+		request := frame.Lower(frame.Layer{Kind: "echo"}, p.family.V6()).With("id", frame.Num(uint16(time.Now().UnixNano())))
+		if packet, err2 := p.packet(v.From, to, request); err2 == nil {
+			p.judge.exchange(intent{where: where, packet: packet, outcome: outcomeOf(err)})
+		}
+	}
+	return ended(fmt.Sprintf("ping %s -> %s", v.From, v.To), v.Fails, err)
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// compile makes the datapath and the model know the objects as they are now.
+func (p *play) compile(ctx context.Context) error {
+	state, _, err := model.Compile(model.DeriveEndpointSlices(p.objects), nodeName, p.local)
+	if err != nil {
+		return mismatch("the objects do not compile: %v", err)
+	}
+	if _, err := p.world.Apply(ctx, state); err != nil {
+		return labError(err)
+	}
+	// The oracle is given what was written, not what was derived from it.
+	p.judge.oracle.SetObjects(p.objects.Clone())
+	return nil
+}
+
+func (p *play) apply(ctx context.Context, files []string) error {
+	for _, f := range files {
+		p.objects.Merge(p.attached[f])
+	}
+	return p.compile(ctx)
+}
+
+func (p *play) update(ctx context.Context, files []string) error {
+	for _, f := range files {
+		before := p.objects.Len()
+		p.objects.Merge(p.attached[f])
+		if n := p.objects.Len() - before; n > 0 {
+			return mismatch("%s has %d objects that are not there yet: apply it, or correct their names", f, n)
+		}
+	}
+	return p.compile(ctx)
+}
+
+func (p *play) delete(ctx context.Context, objects []syntax.Object) error {
+	for _, o := range objects {
+		if err := p.objects.Delete(o.Kind, o.Namespace, o.Name); err != nil {
+			if errors.Is(err, model.ErrNotFound) {
+				return mismatch("there is no %s to delete at this step", o)
+			}
+			return mismatch("%v", err)
+		}
+	}
+	return p.compile(ctx)
+}
+
+func (p *play) label(ctx context.Context, v *syntax.Label) error {
+	change := func(old map[string]string) map[string]string {
+		out := map[string]string{}
+		maps.Copy(out, old)
+		maps.Copy(out, v.Set)
+		for _, key := range v.Remove {
+			delete(out, key)
+		}
+		return out
+	}
+	switch v.Object.Kind {
+	case "namespace":
+		ns, ok := p.objects.Namespaces[v.Object.Name]
+		if !ok {
+			return mismatch("there is no %s at this step", v.Object)
+		}
+		ns = ns.DeepCopy()
+		ns.Labels = change(ns.Labels)
+		p.objects.Namespaces[ns.Name] = ns
+	default:
+		key := v.Object.Namespace + "/" + v.Object.Name
+		pod, ok := p.objects.Pods[key]
+		if !ok {
+			return mismatch("there is no %s at this step", v.Object)
+		}
+		pod = pod.DeepCopy()
+		pod.Labels = change(pod.Labels)
+		p.objects.Pods[key] = pod
+	}
+	return p.compile(ctx)
+}
+
+func (p *play) terminate(ctx context.Context, o syntax.Object) error {
+	key := o.Namespace + "/" + o.Name
+	pod, ok := p.objects.Pods[key]
+	if !ok {
+		return mismatch("there is no %s at this step", o)
+	}
+	pod = pod.DeepCopy()
+	now := metav1.NewTime(time.Unix(1_700_000_000, 0))
+	pod.DeletionTimestamp = &now
+	p.objects.Pods[key] = pod
+	return p.compile(ctx)
+}
+
+func (p *play) advance(ctx context.Context, by time.Duration) error {
+	p.judge.offset += by
+	if err := p.world.Advance(ctx, by); err != nil {
+		return labError(err)
+	}
+	return nil
+}
+
+func (p *play) collect(ctx context.Context) error {
+	if err := p.world.Collect(ctx); err != nil {
+		return labError(err)
+	}
+	p.judge.oracle.Collect(time.Now().Add(p.judge.offset))
+	return nil
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// play is one run of a scenario in one world.
+type play struct {
+	*Scenario
+	family  syntax.Family
+	kind    syntax.World
+	world   lab.World
+	objects *model.Objects
+	local   model.Local
+	judge   *judge
+
+	conns    map[string]*conversation
+	listened bool
+	dropped  map[model.Reason]uint64 // as last seen by the verb
+	inbox    map[string][]lab.Frame  // arrived and not yet claimed
+
+	sent   *lab.Walk  // the walk that the last send began
+	walks  []lab.Walk // of the step that acted last, and of its checks
+	before []lab.Walk
+	frames []lab.Frame
+	// pending is a disagreement of model and datapath whose step held: the
+	// checks behind it may show on whose side the scenario is.
+	pending *pendingFailure
+}
+
+type pendingFailure struct {
+	step *syntax.Step
+	err  *Mismatch
+}
+
+// conversation is an open exchange.
+type conversation struct {
+	conn lab.Conn
+	from string
+}
+
+// patience is how long what is eventual may take where packets take time.
+const patience = 2 * time.Second
+
+// quiet is how long nothing must come where nothing is expected.
+const quiet = 150 * time.Millisecond
+
+// exchangePatience is how long an exchange may take that the scenario
+// expects to be answered; silence how long one that is to find no answer waits.
+const (
+	exchangePatience = 3 * time.Second
+	silence          = 400 * time.Millisecond
+)
+
+func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.World) *play {
+	p := &play{
+		Scenario: s, family: family, kind: kind, world: world,
+		objects: s.objects.Clone(),
+		conns:   map[string]*conversation{}, dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
+	}
+	devices := world.Devices()
+	p.local = model.Local{Devices: devices, Gateways: s.topology.Gateways, Identities: model.NewAllocator()}
+	p.judge = newJudge(s.topology, devices)
+	if w, ok := world.(interface {
+		OnStep(func(lab.Step, time.Time))
+	}); ok {
+		w.OnStep(p.judge.step)
+	}
+	return p
+}
+
+// errLab marks what the lab failed at, not the datapath.
+var errLab = errors.New("the lab failed")
+
+func labError(err error) error { return fmt.Errorf("%w: %w", errLab, err) }
+
+// run plays all steps. The failure is nil when the scenario holds; broken
+// says that it is the lab's.
+func (p *play) run(ctx context.Context) (failure *Failure, broken bool) {
+	defer func() {
+		if failure != nil {
+			p.tell(failure)
+		}
+		for _, c := range p.conns {
+			c.conn.Close()
+		}
+	}()
+	if err := p.compile(ctx); err != nil {
+		step := syntax.Step{Pos: syntax.Pos{File: p.Path, Line: 1}, Text: "the network before the first step"}
+		return p.failure(&step, err), errors.Is(err, errLab)
+	}
+	for i := range p.Steps {
+		step := &p.Steps[i]
+		if step.Only != "" && step.Only != p.family {
+			continue
+		}
+		if failure, broken := p.step(ctx, step); failure != nil {
+			return failure, broken
+		}
+	}
+	return p.settle(), false
+}
+
+// acts says whether a step sets packets off, rather than check what did.
+func acts(v syntax.Verb) bool {
+	switch v.(type) {
+	case *syntax.Expect, *syntax.Verdict, *syntax.FlowCheck, *syntax.Dropped, *syntax.Counter, *syntax.TableCheck:
+		return false
+	}
+	return true
+}
+
+func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
+	if acts(step.Verb) {
+		if failure := p.settle(); failure != nil {
+			return failure, false
+		}
+		p.before = append(p.before, p.walks...)
+		p.walks = nil
+		p.judge.reset()
+	}
+	err := p.do(ctx, step)
+	p.walks = append(p.walks, p.world.Walks()...)
+	if err == nil {
+		err = p.faults()
+	}
+	var m *Mismatch
+	switch {
+	case err == nil && len(p.judge.disagreed) > 0 && p.pending == nil:
+		p.pending = &pendingFailure{step, p.disagreement()}
+	case errors.As(err, &m):
+		return p.failure(step, p.alone(m)), false
+	case err != nil:
+		return p.failure(step, err), errors.Is(err, errLab)
+	}
+	return nil, false
+}
+
+// settle ends what a step that acted has set off: a disagreement between
+// model and datapath that no check of the scenario has decided.
+func (p *play) settle() *Failure {
+	if p.pending == nil {
+		return nil
+	}
+	f := p.failure(p.pending.step, p.pending.err)
+	f.Odd = "the model: the scenario's checks hold for what the datapath did, as far as they look"
+	p.pending = nil
+	return f
+}
+
+// disagreement puts what model and datapath do not agree on in words.
+func (p *play) disagreement() *Mismatch {
+	m := mismatch("the model and the datapath disagree")
+	for _, d := range p.judge.disagreed {
+		m.with(d.Where.String(), "the model: "+d.Expected, "the datapath: "+d.Got)
+	}
+	return m
+}
+
+// alone finds out who of scenario, model and datapath stands alone in a step
+// that did not hold.
+func (p *play) alone(m *Mismatch) error {
+	if len(p.judge.disagreed) == 0 {
+		return &oddError{m, "the scenario: model and datapath agree on every frame of this step"}
+	}
+	m.Details = append(m.Details, p.disagreement().Details...)
+	return &oddError{m, "the datapath: the scenario and the model both expect something else"}
+}
+
+// oddError is a Mismatch that knows who stands alone.
+type oddError struct {
+	*Mismatch
+	odd string
+}
+
+func (e *oddError) Unwrap() error { return e.Mismatch }
+
+// faults are what no frame may suffer, whatever the scenario says.
+func (p *play) faults() error {
+	for i := range p.walks {
+		if w := &p.walks[i]; len(w.Faults) > 0 {
+			m := mismatch("a frame from %s was harmed on its way", p.scriptName(w.From))
+			for _, f := range w.Faults {
+				m.with("fault", "none", f)
+			}
+			return &oddError{m, "the datapath: no scenario allows this"}
+		}
+	}
+	return nil
+}
+
+func (p *play) failure(step *syntax.Step, err error) *Failure {
+	f := &Failure{Pos: step.Pos, Step: step.Text, Problem: err.Error(), Time: time.Now()}
+	var m *Mismatch
+	if errors.As(err, &m) {
+		f.Problem, f.Details = m.Problem, m.Details
+	}
+	var odd *oddError
+	if errors.As(err, &odd) {
+		f.Odd = odd.odd
+	}
+	return f
+}
+
+// tell adds what is known of the world when a run failed.
+func (p *play) tell(f *Failure) {
+	f.Walks, f.Before, f.Model = p.walks, p.before, p.judge.story
+	f.Enter = p.world.Enter()
+	if p.kind != syntax.Prog {
+		f.Frames = p.frames
+	}
+	dp := p.world.Datapath()
+	if dp == nil {
+		return
+	}
+	f.Tables = dp.Tables()
+	// Flows that cannot be read are left out: the failure itself is the news.
+	f.Flows, _ = dp.Flows()
+}
+
+func (p *play) do(ctx context.Context, step *syntax.Step) error {
+	if !step.Eventually || p.kind == syntax.Prog {
+		return p.verb(ctx, step.Verb)
+	}
+	return retry(ctx, 2*patience, func() error { return p.verb(ctx, step.Verb) })
+}
+
+// retry repeats what is eventual until it holds or its time is over. Errors
+// that are no Mismatch end it at once.
+func retry(ctx context.Context, within time.Duration, f func() error) error {
+	deadline := time.Now().Add(within)
+	wait := time.Millisecond
+	for {
+		err := f()
+		var m *Mismatch
+		if err == nil || !errors.As(err, &m) || time.Now().Add(wait).After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 100*time.Millisecond)
+	}
+}
+
+// eventually retries a check where packets take time; in world prog nothing
+// is on its way when a step ends.
+func (p *play) eventually(ctx context.Context, f func() error) error {
+	if p.kind == syntax.Prog {
+		return f()
+	}
+	return retry(ctx, patience, f)
+}
+
+func (p *play) verb(ctx context.Context, verb syntax.Verb) error {
+	switch v := verb.(type) {
+	case *syntax.Apply:
+		return p.apply(ctx, v.Files)
+	case *syntax.Update:
+		return p.update(ctx, v.Files)
+	case *syntax.Delete:
+		return p.delete(ctx, v.Objects)
+	case *syntax.Label:
+		return p.label(ctx, v)
+	case *syntax.Terminate:
+		return p.terminate(ctx, v.Pod)
+	case *syntax.Listen:
+		return p.listen(ctx, v)
+	case *syntax.Connect:
+		return p.connect(ctx, v)
+	case *syntax.Say:
+		return p.say(ctx, v)
+	case *syntax.Close:
+		return p.close(v)
+	case *syntax.Ping:
+		return p.ping(ctx, v)
+	case *syntax.Send:
+		return p.send(ctx, v)
+	case *syntax.Expect:
+		return p.expect(ctx, v)
+	case *syntax.Verdict:
+		return p.verdict(v)
+	case *syntax.FlowCheck:
+		return p.eventually(ctx, func() error { return p.flow(v) })
+	case *syntax.Dropped:
+		return p.eventually(ctx, func() error { return p.drops(v) })
+	case *syntax.Counter:
+		return p.eventually(ctx, func() error { return p.counter(v) })
+	case *syntax.TableCheck:
+		return p.eventually(ctx, func() error { return p.table(v) })
+	case *syntax.Advance:
+		return p.advance(ctx, v.By)
+	case *syntax.Collect:
+		return p.collect(ctx)
+	}
+	return labError(fmt.Errorf("verb %T is not built in", verb))
+}
+
+// addressIn looks a name up in the family of the run.
+func (p *play) addressIn(name string) (netip.Addr, error) {
+	a, err := p.address(name, p.family)
+	if err != nil {
+		return a, mismatch("%v", err)
+	}
+	return a, nil
+}
+
+// hostName is the world's name of a host of the script.
+func (p *play) hostName(name string) string { return p.hosts[name].Name }

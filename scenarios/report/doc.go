@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package report shows the results of scenarios: to people as they come, to
+// machines as JSON and JUnit, and a failure as a story with a capture.
+//
+// It decides nothing. Its one invariant is that what a terminal shows and
+// what a file keeps say the same.
+package report
+
+import (
+	"fmt"
+
+	"github.com/weirnet/weir/scenarios"
+)
+
+// Tally counts results.
+type Tally struct{ Passed, Failed, Skipped int }
+
+// Count tallies results.
+func Count(results []scenarios.Result) Tally {
+	var t Tally
+	for _, r := range results {
+		switch {
+		case r.Outcome == scenarios.Pass:
+			t.Passed++
+		case r.Outcome == scenarios.Skipped:
+			t.Skipped++
+		default:
+			t.Failed++
+		}
+	}
+	return t
+}
+
+// String is the last line of a run.
+func (t Tally) String() string {
+	return fmt.Sprintf("%d passed, %d failed, %d skipped", t.Passed, t.Failed, t.Skipped)
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/weirnet/weir/scenarios"
+)
+
+// JSON writes one result as a line.
+func JSON(out io.Writer, r scenarios.Result) error {
+	if err := json.NewEncoder(out).Encode(r); err != nil {
+		return fmt.Errorf("write result of %s: %w", r.Scenario, err)
+	}
+	return nil
+}
+
+type junitSuites struct {
+	XMLName xml.Name     `xml:"testsuites"`
+	Suites  []junitSuite `xml:"testsuite"`
+}
+
+type junitSuite struct {
+	Name       string          `xml:"name,attr"`
+	Tests      int             `xml:"tests,attr"`
+	Failures   int             `xml:"failures,attr"`
+	Errors     int             `xml:"errors,attr"`
+	Skipped    int             `xml:"skipped,attr"`
+	Seconds    string          `xml:"time,attr"`
+	Properties []junitProperty `xml:"properties>property"`
+	Cases      []junitCase     `xml:"testcase"`
+}
+
+type junitProperty struct {
+	Name  string `xml:"name,attr"`
+	Value string `xml:"value,attr"`
+}
+
+type junitCase struct {
+	Class   string        `xml:"classname,attr"`
+	Name    string        `xml:"name,attr"`
+	Seconds string        `xml:"time,attr"`
+	Failure *junitProblem `xml:"failure"`
+	Error   *junitProblem `xml:"error"`
+	Skipped *junitProblem `xml:"skipped"`
+}
+
+type junitProblem struct {
+	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+// JUnit writes all results as one document, a suite for each world.
+func JUnit(out io.Writer, results []scenarios.Result) error {
+	var doc junitSuites
+	at := map[string]int{}
+	var seconds []float64
+	for _, r := range results {
+		key := string(r.World)
+		if _, ok := at[key]; !ok {
+			at[key] = len(doc.Suites)
+			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", key}}})
+			seconds = append(seconds, 0)
+		}
+		s := &doc.Suites[at[key]]
+		seconds[at[key]] += r.Seconds
+		s.Seconds = fmt.Sprintf("%.3f", seconds[at[key]])
+		s.add(r)
+	}
+	fmt.Fprint(out, xml.Header)
+	e := xml.NewEncoder(out)
+	e.Indent("", "  ")
+	if err := e.Encode(doc); err != nil {
+		return fmt.Errorf("write junit: %w", err)
+	}
+	_, err := fmt.Fprintln(out)
+	return err
+}
+
+func (s *junitSuite) add(r scenarios.Result) {
+	c := junitCase{Class: s.Name, Name: r.Scenario, Seconds: fmt.Sprintf("%.3f", r.Seconds)}
+	problem := &junitProblem{Message: r.Reason}
+	if r.Failure != nil {
+		problem.Text = printable((&Text{}).Story(r))
+	}
+	s.Tests++
+	switch r.Outcome {
+	case scenarios.Fail:
+		s.Failures++
+		c.Failure = problem
+	case scenarios.Broken:
+		s.Errors++
+		c.Error = problem
+	case scenarios.Skipped:
+		s.Skipped++
+		c.Skipped = problem
+	}
+	s.Cases = append(s.Cases, c)
+}
+
+// printable leaves out what XML cannot hold.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// Folder keeps results in a directory: results.json as they come, and for
+// each failure its story and capture; junit.xml at the end.
+type Folder struct {
+	path string
+	json *os.File
+}
+
+// NewFolder makes the directory if it is not there. Results of an earlier run
+// are replaced.
+func NewFolder(path string) (*Folder, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, fmt.Errorf("make report folder: %w", err)
+	}
+	f, err := os.Create(filepath.Join(path, "results.json"))
+	if err != nil {
+		return nil, fmt.Errorf("write report: %w", err)
+	}
+	return &Folder{path, f}, nil
+}
+
+// Add keeps one result. For a failure it gives the path of its capture.
+func (f *Folder) Add(r scenarios.Result) (capture string, err error) {
+	if err := JSON(f.json, r); err != nil {
+		return "", err
+	}
+	if r.Failure == nil {
+		return "", nil
+	}
+	name := filepath.Join(f.path, fmt.Sprintf("%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World))
+	if err := os.WriteFile(name+".txt", []byte(f.whole(r)), 0o644); err != nil {
+		return "", fmt.Errorf("write story: %w", err)
+	}
+	out, err := os.Create(name + ".pcapng")
+	if err != nil {
+		return "", fmt.Errorf("write capture: %w", err)
+	}
+	defer out.Close()
+	return name + ".pcapng", Capture(out, r)
+}
+
+// whole is the story with all that is too long for a terminal.
+func (f *Folder) whole(r scenarios.Result) string {
+	t := &Text{}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s  %s  kernel %s  %.3fs\n\n%s", r.Outcome, r.World, r.Scenario, r.Kernel, r.Seconds, t.Story(r))
+	if len(r.Failure.Before) > 0 {
+		fmt.Fprintf(&b, "\nearlier steps:\n")
+		for _, w := range r.Failure.Before {
+			b.WriteString(t.walk(w))
+		}
+	}
+	for _, table := range r.Failure.Tables {
+		fmt.Fprintf(&b, "\ntable %s:\n", table.Name)
+		for _, e := range table.Entries {
+			fmt.Fprintf(&b, "  %s\n", e)
+		}
+	}
+	if len(r.Failure.Flows) > 0 {
+		fmt.Fprintf(&b, "\nflows:\n")
+		for _, fl := range r.Failure.Flows {
+			fmt.Fprintf(&b, "  %s at %s of %s as %s out %s, %s, reply %t, epoch %d, idle %s\n",
+				fl.Tuple, fl.Hook, fl.Endpoint, fl.Translated, fl.Out, fl.State, fl.Reply, fl.Epoch, fl.Idle)
+		}
+	}
+	return b.String()
+}
+
+// Close writes junit.xml.
+func (f *Folder) Close(results []scenarios.Result) error {
+	if err := f.json.Close(); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	out, err := os.Create(filepath.Join(f.path, "junit.xml"))
+	if err != nil {
+		return fmt.Errorf("write junit: %w", err)
+	}
+	defer out.Close()
+	return JUnit(out, results)
+}

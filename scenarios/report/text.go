@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/weirnet/weir/scenarios"
+)
+
+// Text writes results for people.
+type Text struct {
+	Out    io.Writer
+	Colour bool
+}
+
+const (
+	red    = "31"
+	green  = "32"
+	yellow = "33"
+	bold   = "1"
+)
+
+func (t *Text) paint(code, s string) string {
+	if !t.Colour {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+// Result writes one line for a result, and the story of a failure.
+func (t *Text) Result(r scenarios.Result) {
+	colour := map[scenarios.Outcome]string{scenarios.Pass: green, scenarios.Skipped: yellow}[r.Outcome]
+	if colour == "" {
+		colour = red
+	}
+	line := fmt.Sprintf("%s  %-7s  %s  %.3fs", t.paint(colour, fmt.Sprintf("%-7s", r.Outcome)), r.World, r.Scenario, r.Seconds)
+	if r.Reason != "" && r.Failure == nil {
+		line += "  " + r.Reason
+	}
+	fmt.Fprintln(t.Out, line)
+	if r.Failure != nil {
+		fmt.Fprintln(t.Out, indent(t.Story(r), "    "))
+	}
+}
+
+// Summary writes the last line, alone.
+func (t *Text) Summary(results []scenarios.Result) { fmt.Fprintln(t.Out, Count(results)) }
+
+func indent(s, by string) string {
+	s = strings.TrimRight(s, "\n")
+	return by + strings.ReplaceAll(s, "\n", "\n"+by)
+}

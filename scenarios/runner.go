@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/netns"
+	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// Runner runs scenarios.
+type Runner struct {
+	// Worlds are those to run in, of the ones that a scenario declares.
+	// Empty: all that this binary can make.
+	Worlds []syntax.World
+	// Match selects by name/family. Nil: all.
+	Match *regexp.Regexp
+	// Parallel is how many run at once; 0: one a core.
+	Parallel int
+	// Keep leaves the world of a failed run up until Hold returns.
+	Keep bool
+	Hold func(context.Context, Result)
+	// Live is given each result as it is there, one at a time. May be nil.
+	Live func(Result)
+}
+
+// Made are the worlds that this binary can make.
+func Made() []syntax.World { return []syntax.World{syntax.Prog, syntax.Netns} }
+
+// Errors of a run as a whole.
+var (
+	ErrNothingRun = errors.New("no scenario was run")
+	ErrLeak       = errors.New("the run left something behind")
+)
+
+// run is one scenario in one family and world.
+type run struct {
+	scenario *Scenario
+	family   syntax.Family
+	world    syntax.World
+}
+
+func (r run) name() string { return r.scenario.Name + "/" + string(r.family) }
+
+// Count says how many runs there would be.
+func (r *Runner) Count(all []*Scenario) int { return len(r.runs(all)) }
+
+func (r *Runner) runs(all []*Scenario) []run {
+	worlds := r.Worlds
+	if len(worlds) == 0 {
+		worlds = Made()
+	}
+	var out []run
+	for _, world := range worlds {
+		for _, s := range all {
+			if !slices.Contains(s.Worlds, world) {
+				continue
+			}
+			for _, family := range s.Families {
+				one := run{s, family, world}
+				if r.Match == nil || r.Match.MatchString(one.name()) {
+					out = append(out, one)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// Run runs the scenarios and gives all results, in the order in which they
+// ended. ErrNothingRun, ErrLeak, or what kept the worlds from being made at
+// all; that a scenario failed is no error.
+func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
+	runs := r.runs(all)
+	if len(runs) == 0 {
+		return nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", ErrNothingRun)
+	}
+	before := takeCensus()
+	parallel := r.Parallel
+	if parallel <= 0 {
+		parallel = runtime.GOMAXPROCS(0)
+	}
+	if r.Keep {
+		parallel = 1
+	}
+	m := &machine{Runner: r, kernel: Kernel(), parallel: min(parallel, len(runs))}
+	results := m.run(ctx, runs)
+	if left := before.left(3 * time.Second); len(left) > 0 {
+		return results, fmt.Errorf("%w: %s", ErrLeak, strings.Join(left, "; "))
+	}
+	return results, ctx.Err()
+}
+
+// machine is a Run in progress.
+type machine struct {
+	*Runner
+	kernel   string
+	parallel int
+
+	mu      sync.Mutex
+	results []Result
+
+	pool     *prog.Pool
+	poolErr  error
+	poolOnce sync.Once
+}
+
+func (m *machine) run(ctx context.Context, runs []run) []Result {
+	jobs := make(chan run)
+	var workers sync.WaitGroup
+	for range m.parallel {
+		workers.Go(func() {
+			for one := range jobs {
+				m.add(ctx, m.one(ctx, one))
+			}
+		})
+	}
+	for _, one := range runs {
+		jobs <- one
+	}
+	close(jobs)
+	workers.Wait()
+	if m.pool != nil {
+		m.pool.Close()
+	}
+	return m.results
+}
+
+func (m *machine) add(_ context.Context, r Result) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.results = append(m.results, r)
+	if m.Live != nil {
+		m.Live(r)
+	}
+}
+
+// one runs one scenario, whatever happens.
+func (m *machine) one(ctx context.Context, one run) Result {
+	begin := time.Now()
+	r := Result{Scenario: one.name(), Family: one.family, World: one.world, Kernel: m.kernel, Outcome: Pass}
+	if missing := lacks(one.scenario, m.kernel); missing != "" {
+		r.Outcome, r.Reason = Skipped, missing
+		if locked(m.kernel) && !skipDeclared(one.scenario, one.world, m.kernel) {
+			r.Outcome, r.Reason = Fail, "skipped ("+missing+"), which scenarios/skips does not declare for this kernel"
+		}
+		return r
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = m.inWorld(ctx, one, &r)
+	}
+	if err != nil {
+		r.Outcome, r.Reason = Broken, err.Error()
+		r.Failure = &Failure{Pos: syntax.Pos{File: one.scenario.Path, Line: 1}, Step: "make the world", Problem: err.Error(), Time: begin}
+	}
+	if r.Failure != nil {
+		r.Failure.Repeat = repeat(one)
+	}
+	r.Seconds = time.Since(begin).Seconds()
+	return r
+}
+
+// repeat is the command that runs one run again.
+func repeat(one run) string {
+	path := ""
+	if !strings.HasPrefix(one.scenario.Path, "library/") {
+		path = " " + one.scenario.Path
+	}
+	return fmt.Sprintf("weir scenario run --world %s --run '^%s$'%s", one.world, one.name(), path)
+}
+
+// limit is how long one run may take.
+const limit = 2 * time.Minute
+
+func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	use := func(w lab.World) { m.play(ctx, one, w, r) }
+	switch one.world {
+	case syntax.Prog:
+		pool, err := m.progPool()
+		if err != nil {
+			return err
+		}
+		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
+	case syntax.Netns:
+		w, err := netns.New(ctx, one.scenario.topology, netns.Options{Keep: m.Keep})
+		if err != nil {
+			return err
+		}
+		use(w)
+		return w.Close()
+	}
+	return fmt.Errorf("make world %s: this binary cannot", one.world)
+}
+
+func (m *machine) progPool() (*prog.Pool, error) {
+	m.poolOnce.Do(func() { m.pool, m.poolErr = prog.NewPool(m.parallel) })
+	return m.pool, m.poolErr
+}
+
+// play runs the script in a world. A panic is the lab's failure.
+func (m *machine) play(ctx context.Context, one run, w lab.World, r *Result) {
+	defer func() {
+		if p := recover(); p != nil {
+			stack := make([]byte, 8192)
+			stack = stack[:runtime.Stack(stack, false)]
+			r.Outcome, r.Reason = Broken, fmt.Sprintf("panic: %v", p)
+			r.Failure = &Failure{Pos: syntax.Pos{File: one.scenario.Path, Line: 1}, Step: "run the script", Problem: r.Reason + "\n" + string(stack), Time: time.Now()}
+		}
+	}()
+	p := newPlay(one.scenario, one.family, one.world, w)
+	failure, broken := p.run(ctx)
+	if failure == nil {
+		return
+	}
+	r.Outcome, r.Failure = Fail, failure
+	if broken {
+		r.Outcome = Broken
+	}
+	r.Reason = fmt.Sprintf("%s: %s: %s", failure.Pos, failure.Step, firstLine(failure.Problem))
+	if m.Keep && m.Hold != nil {
+		m.Hold(ctx, *r)
+	}
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// Scenario is a scenario file with everything that can be prepared before it
+// runs, shared by all its runs.
+type Scenario struct {
+	*syntax.File
+	topology lab.Topology
+	hosts    map[string]lab.Host // by their names in the script
+	objects  *model.Objects      // before the first step
+	attached map[string]*model.Objects
+	services map[string]*corev1.Service // by NAME.NAMESPACE
+}
+
+// nodeName is what scripts and objects call the node.
+const nodeName = "node"
+
+// The plan of addresses: the n-th of each kind.
+var (
+	nodeAddresses = []netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd00:198:18::2")}
+	gateways      = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+
+	podPlan     = plan("10.0.0.10", "fd00:10::10")
+	outsidePlan = plan("203.0.113.10", "2001:db8::10")
+	servicePlan = plan("10.96.0.10", "fd00:96::10")
+)
+
+func plan(v4, v6 string) func(n int) []netip.Addr {
+	first := []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
+	return func(n int) []netip.Addr {
+		out := slices.Clone(first)
+		for i := range out {
+			for range n {
+				out[i] = out[i].Next()
+			}
+		}
+		return out
+	}
+}
+
+// Parse reads a scenario. Its error joins all mistakes, with their places.
+func Parse(path string, data []byte) (*Scenario, error) {
+	file, err := syntax.Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	s := &Scenario{
+		File: file, hosts: map[string]lab.Host{}, objects: model.NewObjects(),
+		attached: map[string]*model.Objects{}, services: map[string]*corev1.Service{},
+	}
+	s.plan()
+	for name, f := range file.Files {
+		objs, err := model.Parse(name, bytes.NewReader(f.Data))
+		if err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, f.Line, err)
+		}
+		s.attached[name] = objs
+	}
+	s.giveClusterIPs()
+	return s, nil
+}
+
+// plan gives every host its addresses, and makes the objects that stand for
+// the network that the file describes.
+func (s *Scenario) plan() {
+	t := &s.topology
+	t.Gateways = gateways
+	t.Node = lab.Host{Name: nodeName, Addresses: nodeAddresses, Silent: slices.Contains(s.Silent, nodeName)}
+	s.hosts[nodeName] = t.Node
+	s.objects.Nodes[nodeName] = nodeObject()
+	s.addNamespace(syntax.Namespace{Name: "default"})
+	for _, ns := range s.Namespaces {
+		s.addNamespace(ns)
+	}
+	for i, p := range s.Pods {
+		h := lab.Host{Name: p.Namespace + "/" + p.Name, Addresses: podPlan(i), Silent: slices.Contains(s.Silent, p.HostName())}
+		t.Pods = append(t.Pods, h)
+		s.hosts[p.HostName()] = h
+		s.objects.Pods[h.Name] = podObject(p, h.Addresses)
+		if s.objects.Namespaces[p.Namespace] == nil {
+			s.addNamespace(syntax.Namespace{Name: p.Namespace})
+		}
+	}
+	for i, name := range s.Outside {
+		h := lab.Host{Name: name, Addresses: outsidePlan(i), Silent: slices.Contains(s.Silent, name)}
+		t.Outside = append(t.Outside, h)
+		s.hosts[name] = h
+	}
+}
+
+func (s *Scenario) addNamespace(ns syntax.Namespace) {
+	s.objects.Namespaces[ns.Name] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns.Name, Labels: syntax.LabelsOf(ns)}}
+}
+
+func nodeObject() *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
+	for _, a := range nodeAddresses {
+		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+	}
+	return n
+}
+
+var protocolNames = map[model.Protocol]corev1.Protocol{
+	model.ProtocolTCP: corev1.ProtocolTCP, model.ProtocolUDP: corev1.ProtocolUDP, model.ProtocolSCTP: corev1.ProtocolSCTP,
+}
+
+func podObject(p syntax.Pod, addresses []netip.Addr) *corev1.Pod {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "main", Image: "main"}}},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning},
+	}
+	for _, port := range p.Ports {
+		pod.Spec.Containers[0].Ports = append(pod.Spec.Containers[0].Ports, corev1.ContainerPort{
+			Name: port.Name, ContainerPort: int32(port.Port), Protocol: protocolNames[port.Protocol]})
+	}
+	for _, a := range addresses {
+		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: a.String()})
+	}
+	pod.Status.PodIP = addresses[0].String()
+	return pod
+}
+
+// giveClusterIPs does what the API server does for services that name no
+// address: one of each family. Files that describe one service twice, before
+// and after a change, give it the same.
+func (s *Scenario) giveClusterIPs() {
+	given := map[string][]netip.Addr{}
+	for _, file := range slices.Sorted(maps.Keys(s.attached)) {
+		services := s.attached[file].Services
+		for _, key := range slices.Sorted(maps.Keys(services)) {
+			svc := services[key]
+			name := svc.Name + "." + svc.Namespace
+			if svc.Spec.ClusterIP == "" && len(svc.Spec.ClusterIPs) == 0 {
+				if given[name] == nil {
+					given[name] = servicePlan(len(given))
+				}
+				for _, a := range given[name] {
+					svc.Spec.ClusterIPs = append(svc.Spec.ClusterIPs, a.String())
+				}
+				svc.Spec.ClusterIP = svc.Spec.ClusterIPs[0]
+			}
+			s.services[name] = svc
+		}
+	}
+}
+
+// address looks a name up in a family: a host, the gateway, a service's
+// ClusterIP, or an address as it is.
+func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return a, nil
+	}
+	var candidates []netip.Addr
+	switch h, ok := s.hosts[name]; {
+	case ok:
+		candidates = h.Addresses
+	case name == "gateway":
+		candidates = gateways
+	case s.services[name] != nil:
+		svc := s.services[name]
+		for _, ip := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
+			if a, err := netip.ParseAddr(ip); err == nil {
+				candidates = append(candidates, a)
+			}
+		}
+	}
+	for _, a := range candidates {
+		if a.Is6() == family.V6() {
+			return a, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("%s has no %s address", name, family)
+}
+
+// hostAt finds the host that has an address, for people.
+func (s *Scenario) hostAt(a netip.Addr) string {
+	for name, h := range s.hosts {
+		if slices.Contains(h.Addresses, a) {
+			return name
+		}
+	}
+	return a.String()
+}
+
+// scriptName is what the script calls a world's host.
+func (s *Scenario) scriptName(worldName string) string {
+	for name, h := range s.hosts {
+		if h.Name == worldName {
+			return name
+		}
+	}
+	return worldName
+}
