@@ -33,7 +33,8 @@ type Ran struct {
 // ErrNotDeliverable is a frame that the kernel would not give to a program.
 var ErrNotDeliverable = errors.New("not deliverable")
 
-// skbContext is struct __sk_buff of linux/bpf.h, as far as it is written.
+// skbContext is struct __sk_buff of linux/bpf.h, whole: the kernel refuses to
+// write less of it.
 type skbContext struct {
 	Len, PktType, Mark, QueueMapping, Protocol uint32
 	VLANPresent, VLANTCI, VLANProto, Priority  uint32
@@ -45,6 +46,9 @@ type skbContext struct {
 	RemotePort, LocalPort, DataMeta            uint32
 	FlowKeys, Tstamp                           uint64
 	WireLen, GSOSegs                           uint32
+	SK                                         uint64
+	GSOSize, TstampType                        uint32
+	HWTstamp                                   uint64
 }
 
 // growth is how much a program may lengthen a frame: by an ICMPv6 error's

@@ -87,11 +87,13 @@ static __always_inline long flow_reserve(const struct flow_key *key, const struc
 	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
 }
 
-/* Moves an unanswered entry to the answered ones when it may. False when its
- * other half is nowhere: the flow has to be judged anew.
+/* Moves an unanswered entry to the answered ones when it may, and gives the
+ * entry to go on with: the old element may be another key's at once. NULL when
+ * the flow's other half is nowhere: it has to be judged anew.
  */
-static __noinline int flow_promote(struct packet *pkt, struct flow *flow)
+static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flow)
 {
+	struct flow *moved;
 	struct flow_key other;
 
 	if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
@@ -100,20 +102,23 @@ static __noinline int flow_promote(struct packet *pkt, struct flow *flow)
 			struct flow *reply = flow_unanswered(&other, pkt->now);
 
 			if (!reply)
-				return 0;
+				return NULL;
 			/* The replies may be in here for want of room. */
 			if (!(reply->flags & FLOW_ANSWERED))
-				return 1;
+				return flow;
 		}
 	}
 	/* Tried once for every touch: a full table is asked once a second. */
 	if ((flow->flags & FLOW_ANSWERED) && pkt->now - flow->last_seen < TOUCH_EVERY)
-		return 1;
+		return flow;
 	flow->flags |= FLOW_ANSWERED;
 	flow->last_seen = pkt->now;
-	if (!bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+	if (bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+		return flow;
+	moved = flow_answered(&pkt->key);
+	if (moved)
 		bpf_map_delete_elem(&unanswered, &pkt->key);
-	return 1;
+	return moved ? moved : flow;
 }
 
 /* A SYN where a FIN or RST was seen begins another connection. */
@@ -133,12 +138,16 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 	return half && (half->seen & (SEEN_FIN | SEEN_RST));
 }
 
-static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
+static __always_inline void flow_see(struct packet *pkt, struct flow *flow)
 {
 	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
 
 	if (seen & ~flow->seen)
 		flow->seen |= seen;
+}
+
+static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
+{
 	if (pkt->now - flow->last_seen >= TOUCH_EVERY)
 		flow->last_seen = pkt->now;
 }
@@ -159,9 +168,11 @@ static __always_inline struct flow *find(struct packet *pkt)
 	pkt->reused = flow_reused(pkt, flow);
 	if (pkt->reused)
 		return NULL;
-	if (!answered && !flow_promote(pkt, flow))
-		return NULL;
-	flow_touch(pkt, flow);
+	flow_see(pkt, flow);
+	if (!answered)
+		flow = flow_promote(pkt, flow);
+	if (flow)
+		flow_touch(pkt, flow);
 	return flow;
 }
 

@@ -1,0 +1,63 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* For measuring: BPF_PROG_TEST_RUN with repeat gives a program its own output
+ * again, and from the second round on another path is measured. `again` puts
+ * the frame back and then tail-calls the program, so every round is the first.
+ * What `again` costs by itself is measured with `nothing` as the program.
+ */
+
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+#define SAVED_BYTES 128
+
+struct saved_frame {
+	__u32 len;
+	__u8 frame[SAVED_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct saved_frame);
+} saved SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} target SEC(".maps");
+
+SEC("tc")
+int again(struct __sk_buff *skb)
+{
+	struct saved_frame *s;
+	__u32 zero = 0;
+	__u32 len;
+
+	s = bpf_map_lookup_elem(&saved, &zero);
+	if (!s)
+		return TC_ACT_SHOT;
+	len = s->len;
+	if (!len || len > sizeof(s->frame))
+		return TC_ACT_SHOT;
+	if (bpf_skb_store_bytes(skb, 0, s->frame, len, BPF_F_INVALIDATE_HASH))
+		return TC_ACT_SHOT;
+	skb->mark = 0;
+	bpf_tail_call(skb, &target, 0);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int nothing(struct __sk_buff *skb)
+{
+	return TC_ACT_OK;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
