@@ -74,3 +74,31 @@ var BPFRequirements = []Requirement{
 	{"VETH", "pairs of virtual devices"},
 	{"VXLAN", "overlays"},
 }
+
+// Finding is what a kernel's config says about one option.
+type Finding struct {
+	Requirement
+	Value string // "y", "m" (loaded when the kernel asks for it), a value, or empty: not set
+	// Fatal tells that the option is missing and that nothing runs without it.
+	Fatal bool
+}
+
+// Check compares a kernel's config with what guests need, what most eBPF
+// programs need, and with options that the caller needs besides.
+func (k *Kernel) Check(options ...string) []Finding {
+	var findings []Finding
+	add := func(r Requirement, needed bool) {
+		value := k.Config[r.Option]
+		findings = append(findings, Finding{r, value, needed && value == ""})
+	}
+	for _, r := range BootRequirements {
+		add(r, true)
+	}
+	for _, r := range BPFRequirements {
+		add(r, false)
+	}
+	for _, o := range options {
+		add(Requirement{strings.TrimPrefix(o, "CONFIG_"), "asked for"}, true)
+	}
+	return findings
+}

@@ -48,8 +48,17 @@ func (k *LockedKernel) Size() int64 {
 	return total
 }
 
-// DefaultLock is the lock that this program was built with.
-func DefaultLock() (*Lock, error) { return parseLock(embeddedLock) }
+// LockEnv names the environment variable with the path of another lock.
+const LockEnv = "WEIR_KERNELS_LOCK"
+
+// DefaultLock is the lock that this program was built with, or the one that
+// LockEnv names.
+func DefaultLock() (*Lock, error) {
+	if file := os.Getenv(LockEnv); file != "" {
+		return ReadLock(file)
+	}
+	return parseLock(embeddedLock)
+}
 
 // ReadLock reads a lock from a file.
 func ReadLock(file string) (*Lock, error) {

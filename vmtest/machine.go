@@ -83,7 +83,7 @@ func Start(ctx context.Context, k *Kernel, o Options) (*Machine, error) {
 		return nil, err
 	}
 	if o.Accelerator == "" {
-		choice, err := ChooseAccelerator(ctx)
+		choice, err := ChooseAccelerator(ctx, k)
 		if err != nil {
 			return nil, err
 		}

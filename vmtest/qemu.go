@@ -143,20 +143,23 @@ func (q *qemu) start(path string, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer consoleWrite.Close()
 	monitorConn, monitorTheirs, err := socketPair()
 	if err != nil {
 		consoleRead.Close()
+		consoleWrite.Close()
 		return err
 	}
-	defer monitorTheirs.Close()
 	cmd := exec.Command(path, args...)
 	cmd.ExtraFiles = []*os.File{consoleWrite, monitorTheirs}
 	cmd.Stderr = &q.stderr
 	// A group of its own, so that the terminal's Ctrl-C reaches this process
 	// alone, which then ends QEMU in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := startTied(cmd, func(state *os.ProcessState) { q.state = state; close(q.ended) }); err != nil {
+	err = startTied(cmd, func(state *os.ProcessState) { q.state = state; close(q.ended) })
+	// Only QEMU may hold its ends, or their closing would not tell of its end.
+	consoleWrite.Close()
+	monitorTheirs.Close()
+	if err != nil {
 		consoleRead.Close()
 		monitorConn.Close()
 		return err

@@ -27,7 +27,8 @@ a vmlinux, or a kernel's build tree. The first run boots it and keeps a snapshot
 each further one continues from there, within a tenth of a second.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(vmRunCommand())
+	cmd.AddCommand(vmRunCommand(), vmKernelsCommand(), vmFetchCommand(), vmRefreshCommand(),
+		vmCheckCommand(), vmDoctorCommand())
 	return cmd
 }
 
