@@ -229,14 +229,6 @@ func (a *arrivals) take() (frames []lab.Frame, lost int, news <-chan struct{}) {
 	return frames, lost, nil
 }
 
-func (a *arrivals) close() error {
-	var errs []error
-	for _, t := range a.taps {
-		errs = append(errs, t.file.Close())
-	}
-	return errors.Join(errs...)
-}
-
 var errBlind = errors.New("this world was built without captures (Options.Blind)")
 
 // Arrived gives the frames that came to host's interface since the last call

@@ -282,20 +282,20 @@ func throughput(t testing.TB, w *World, at netip.AddrPort, args ...string) float
 
 // streams are what iperf3 sends, and how much of it makes a test.
 var streams = []struct {
-	name  string
-	args  []string
-	bytes string
+	name string
+	args []string
+	test []string
 }{
-	{"TCP", nil, "256M"},
-	{"TCP, the other way", []string{"-R"}, "256M"},
-	{"UDP", []string{"-u", "-b", "1G", "-l", "1400"}, "32M"},
+	{"TCP", nil, []string{"-n", "256M"}},
+	{"TCP, the other way", []string{"-R"}, []string{"-n", "256M"}},
+	{"UDP", []string{"-u", "-l", "1400", "-b", "0"}, []string{"-n", "32M", "-b", "1G"}},
 }
 
 func TestIperfRunsAtSpeed(t *testing.T) {
 	eachGround(t, func(t *testing.T, w *World, g ground, address netip.Addr) {
 		serve(t, w, "default/web", "Server listening", "iperf3", "-s", "-p", "5201", "--forceflush")
 		for _, stream := range streams {
-			rate := throughput(t, w, g.at(address, 5201), append(stream.args, "-n", stream.bytes)...)
+			rate := throughput(t, w, g.at(address, 5201), slices.Concat(stream.args, stream.test)...)
 			t.Logf("%s: %.2f Gbit/s", stream.name, rate/1e9)
 			// Far below what any machine does: what is found is a path that
 			// drops, segments wrongly or retransmits.
@@ -320,7 +320,7 @@ func BenchmarkThroughput(b *testing.B) {
 				for b.Loop() {
 					for _, g := range grounds() {
 						at := g.at(firstOf(g.addresses, v4), 5201)
-						rates[g.name] = append(rates[g.name], throughput(b, worlds[g.name], at, append(stream.args, "-t", "1")...))
+						rates[g.name] = append(rates[g.name], throughput(b, worlds[g.name], at, slices.Concat(stream.args, []string{"-t", "1"})...))
 					}
 				}
 				b.ReportMetric(0, "ns/op")

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/datapath"
@@ -168,11 +169,7 @@ func (w *World) Close() error {
 	if w.datapath != nil {
 		errs = append(errs, w.node.ns.run(w.datapath.Remove))
 	}
-	for _, h := range w.hosts() {
-		if h.arrivals != nil {
-			errs = append(errs, h.arrivals.close())
-		}
-	}
+	errs = append(errs, w.closeTaps())
 	w.serving.Wait()
 	if w.pins != nil {
 		errs = append(errs, w.pins.close())
@@ -186,6 +183,21 @@ func (w *World) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// closeTaps closes all at once: each waits for an RCU grace period, and they
+// wait for the same one.
+func (w *World) closeTaps() error {
+	var g errgroup.Group
+	for _, h := range w.hosts() {
+		if h.arrivals == nil {
+			continue
+		}
+		for _, t := range h.arrivals.taps {
+			g.Go(t.file.Close)
+		}
+	}
+	return g.Wait()
 }
 
 // closeWith makes Close close c, unless release is called before. It is an
