@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/weirnet/weir/vmtest/internal/wire"
 )
@@ -25,7 +24,8 @@ type File struct {
 	Source string
 	// Content is used when there is no Source.
 	Content []byte
-	// Mode is that of a file with Content. 0 means 0644.
+	// Mode is that of a file with Content. 0 means 0644. With fs.ModeDir only
+	// a directory is made.
 	Mode fs.FileMode
 	// LinkTo makes a symbolic link, when there is neither.
 	LinkTo string
@@ -79,7 +79,7 @@ func (f File) resolve() ([]guestFile, error) {
 			mode = 0o644
 		}
 		return []guestFile{{
-			FileMessage: wire.FileMessage{Path: filepath.Clean(f.Path), Mode: uint32(mode), Size: int64(len(f.Content)), LinkTo: f.LinkTo},
+			FileMessage: wire.FileMessage{Path: filepath.Clean(f.Path), Mode: uint32(mode), Size: int64(len(f.Content)), LinkTo: f.LinkTo, Dir: f.Mode.IsDir()},
 			content:     f.Content,
 		}}, nil
 	}
@@ -181,7 +181,7 @@ func (m *Machine) putFile(ctx context.Context, f guestFile) error {
 // Fetch brings files back: those that match the patterns (as in
 // path/filepath.Match), and everything below a directory that does. A file
 // /a/b of the guest becomes DIR/a/b; with the directory "/" it gets the same
-// path here.
+// path here. What came from here and was not changed does not come back.
 func (m *Machine) Fetch(ctx context.Context, dir string, patterns ...string) (paths []string, err error) {
 	if len(patterns) == 0 {
 		return nil, nil
@@ -269,9 +269,8 @@ func wasAskedFor(path string, patterns []string) bool {
 func (m *Machine) Read(ctx context.Context, path string) ([]byte, error) {
 	var content []byte
 	found := false
-	escaped := strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 	err := m.request(ctx, func(id uint32) error {
-		return m.out.SendJSON(wire.Collect, id, wire.CollectMessage{Patterns: []string{escaped}})
+		return m.out.SendJSON(wire.Collect, id, wire.CollectMessage{Patterns: []string{escapePattern(path)}})
 	}, func(f wire.Frame) error {
 		found = true
 		if f.Kind == wire.FileData {

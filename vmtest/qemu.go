@@ -218,6 +218,7 @@ func (q *qemu) connectPort() (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the guest's port: %w", err)
 	}
+	os.RemoveAll(q.dir) // nobody else may connect, and nothing stays behind if this process is killed
 	return conn, nil
 }
 

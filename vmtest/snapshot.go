@@ -297,8 +297,15 @@ func (p *plan) greet(ctx context.Context, m *Machine, state string) error {
 
 // bootCold starts a machine without any snapshot.
 func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
-	dir, err := os.MkdirTemp("", "weir-cold-")
+	dir, err := p.dir()
 	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return nil, err
+	}
+	removeLeftovers(filepath.Dir(dir))
+	if dir, err = os.MkdirTemp(filepath.Dir(dir), ".new-"); err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir) // QEMU has its files open

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,7 +49,11 @@ command's, and so are signals. It exits with the command's code, and with
   weir vm run --file testdata --collect '/tmp/out/*' --to . -- ./program`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runInGuest(cmd, &machine, &run, args)
+			command, err := run.command(args)
+			if err != nil {
+				return err
+			}
+			return vmRunOne(cmd, &machine, nil, command)
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // what follows the command is its own
@@ -78,18 +83,25 @@ func (f *vmRunFlags) register(cmd *cobra.Command) {
 	flags.BoolVarP(&f.noStdin, "no-stdin", "n", false, "give the command no standard input")
 }
 
-func runInGuest(cmd *cobra.Command, machine *vmMachineFlags, run *vmRunFlags, args []string) error {
-	command, err := run.command(args)
+// vmRunOne starts a machine for one command. The files become part of its
+// snapshot.
+func vmRunOne(cmd *cobra.Command, machine *vmMachineFlags, files []vmtest.File, command *vmtest.Command) error {
+	release, err := vmtest.Acquire(cmd.Context(), machine.memory)
 	if err != nil {
 		return err
 	}
-	m, err := machine.start(cmd, nil)
+	defer release()
+	m, err := machine.start(cmd, func(o *vmtest.Options) { o.Files = files })
 	if err != nil {
 		return vmBroken(err)
 	}
 	defer m.Close()
-	result, err := m.Run(cmd.Context(), command)
-	return vmExit(result, err)
+	ctx, stop := vmPassSignals(cmd.Context(), command)
+	defer stop()
+	if err := context.Cause(cmd.Context()); err != nil {
+		return err // it came before signals were passed on
+	}
+	return vmExit(m.Run(ctx, command))
 }
 
 // command describes what is to run.
@@ -101,15 +113,11 @@ func (f *vmRunFlags) command(args []string) (*vmtest.Command, error) {
 	case err != nil:
 		return nil, &exitError{exitNotRun, err}
 	}
-	for _, file := range f.files {
-		here, there, _ := strings.Cut(file, ":")
-		if there == "" {
-			if there, err = filepath.Abs(here); err != nil {
-				return nil, err
-			}
-		}
-		command.Files = append(command.Files, vmtest.File{Path: there, Source: here})
+	files, err := vmFiles(f.files)
+	if err != nil {
+		return nil, err
 	}
+	command.Files = append(command.Files, files...)
 	if command.Dir = f.dir; f.dir == "" {
 		if command.Dir, err = os.Getwd(); err != nil {
 			return nil, err
@@ -128,6 +136,23 @@ func (f *vmRunFlags) command(args []string) (*vmtest.Command, error) {
 	}
 	command.Timeout, command.Collect, command.CollectTo = f.timeout, f.collect, f.collectTo
 	return command, nil
+}
+
+// vmFiles reads what --file says: PATH, or PATH:PATH-IN-GUEST.
+func vmFiles(flags []string) ([]vmtest.File, error) {
+	var files []vmtest.File
+	for _, flag := range flags {
+		here, there, _ := strings.Cut(flag, ":")
+		if there == "" {
+			there = here
+		}
+		there, err := filepath.Abs(there)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, vmtest.File{Path: there, Source: here})
+	}
+	return files, nil
 }
 
 // vmExit makes this process end as the command did.

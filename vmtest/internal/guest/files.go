@@ -78,7 +78,11 @@ func (s *server) endFile(f wire.Frame) {
 		s.done(f.ID, errors.New("file was never begun"))
 		return
 	}
-	s.done(f.ID, file.finish())
+	err := file.finish()
+	if file.f != nil && err == nil {
+		s.remember(file.Path)
+	}
+	s.done(f.ID, err)
 }
 
 func (i *incomingFile) finish() error {
@@ -96,6 +100,32 @@ func (i *incomingFile) finish() error {
 		i.err = os.Chtimes(i.Path, when, when)
 	}
 	return i.err
+}
+
+// origin is what a file was like when it came from the host.
+type origin struct {
+	size     int64
+	modified int64
+}
+
+func originOf(info fs.FileInfo) origin { return origin{info.Size(), info.ModTime().UnixNano()} }
+
+// remember notes a file that came, so that it is sent back only if it changed.
+func (s *server) remember(path string) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.origins[path] = originOf(info)
+}
+
+func (s *server) unchanged(path string, info fs.FileInfo) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, came := s.origins[path]
+	return came && before == originOf(info)
 }
 
 // collect sends files back, in the background.
@@ -140,6 +170,9 @@ func (s *server) sendTree(id uint32, root string) error {
 			if info, err = os.Stat(path); err != nil {
 				return err
 			}
+		}
+		if s.unchanged(path, info) {
+			return nil
 		}
 		return s.sendFile(id, path, info)
 	})

@@ -30,6 +30,7 @@ type server struct {
 	wanted     map[uint32]chan bool
 	lastWanted uint32
 	stopBeat   chan struct{}
+	origins    map[string]origin // by path: files that came from the host
 }
 
 func newServer(port int) *server {
@@ -40,6 +41,7 @@ func newServer(port int) *server {
 		modules:  make(map[uint32]*incomingModule),
 		commands: make(map[uint32]*command),
 		wanted:   make(map[uint32]chan bool),
+		origins:  make(map[string]origin),
 		spawner:  newSpawner(),
 	}
 	return s
