@@ -58,7 +58,7 @@ func measure(b *testing.B, prog *ebpf.Program, frame []byte, ifindex int) {
 	for range rounds {
 		for _, p := range []*ebpf.Program{objs.Nothing, prog} {
 			require.NoError(b, objs.Target.Put(uint32(0), uint32(p.FD())))
-			in := skbContext{Ifindex: uint32(ifindex), IngressIfindex: uint32(ifindex)}
+			in := skbContext{Ifindex: uint32(ifindex)}
 			start := time.Now()
 			_, err := objs.Again.Run(&ebpf.RunOptions{Data: frame, Context: &in, Repeat: repeat})
 			require.NoError(b, err)

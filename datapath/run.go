@@ -65,7 +65,7 @@ func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 	if hook == model.ToContainer {
 		prog = d.programs[bpf.ContainerProgToContainer]
 	}
-	in := skbContext{Mark: frame.Mark, Ifindex: uint32(frame.Ifindex), IngressIfindex: uint32(frame.Ifindex)}
+	in := skbContext{Mark: frame.Mark, Ifindex: uint32(frame.Ifindex)}
 	var out skbContext
 	opts := ebpf.RunOptions{
 		Data: frame.Data, DataOut: make([]byte, len(frame.Data)+growth),
