@@ -326,6 +326,10 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 	__u32 len;
 	int i;
 
+	/* Unrolled: clang lays the loop out so that its back edge falls through,
+	 * which the verifiers of 5.10 and 6.1 refuse ("back-edge from insn").
+	 */
+#pragma unroll
 	for (i = 0; i <= MAX_EXTENSIONS; i++) {
 		switch (pkt->key.proto) {
 		case NEXT_HOP_BY_HOP:
