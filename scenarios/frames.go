@@ -407,6 +407,15 @@ func describeFlow(f datapath.Flow) string {
 	return fmt.Sprintf("%s at %s of %s, as %s, out %s, %s, epoch %d, idle %s", f.Tuple, f.Hook, f.Endpoint, f.Translated, f.Out, f.State, f.Epoch, f.Idle.Round(time.Millisecond))
 }
 
+// dropsSoFar counts packets by reason since the world was made: in world prog
+// from the walks, since every packet's is known; elsewhere from the counters.
+func (p *play) dropsSoFar(reason model.Reason) (uint64, error) {
+	if p.kind == syntax.Prog {
+		return p.judge.reasons[reason], nil
+	}
+	return p.counted(reason, "")
+}
+
 // counted sums a reason's counters over hooks, or at one.
 func (p *play) counted(reason model.Reason, hook model.Hook) (uint64, error) {
 	counters, err := p.world.Datapath().Counters()
@@ -423,7 +432,7 @@ func (p *play) counted(reason model.Reason, hook model.Hook) (uint64, error) {
 }
 
 func (p *play) drops(v *syntax.Dropped) error {
-	n, err := p.counted(v.Reason, "")
+	n, err := p.dropsSoFar(v.Reason)
 	if err != nil {
 		return err
 	}

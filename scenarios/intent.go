@@ -25,8 +25,28 @@ func (p *play) listen(ctx context.Context, v *syntax.Listen) error {
 	if err := p.world.Listen(ctx, p.hostName(v.Host), v.Protocol, v.Port, answer); err != nil {
 		return labError(err)
 	}
-	p.listened = true
+	p.listening[listener{v.Host, v.Protocol, v.Port}] = true
 	return nil
+}
+
+// listener is a port that a host of the script serves.
+type listener struct {
+	host     string
+	protocol model.Protocol
+	port     uint16
+}
+
+// serves says whether somebody answers what arrives as t.
+func (p *play) serves(t model.Tuple) bool {
+	host := p.hostAt(t.Dst)
+	h, ok := p.hosts[host]
+	switch {
+	case !ok || h.Silent:
+		return false
+	case t.Protocol == model.ProtocolTCP || t.Protocol == model.ProtocolUDP:
+		return p.listening[listener{host, t.Protocol, t.Dport}]
+	}
+	return true
 }
 
 // failed names how an exchange failed; empty for an error of the lab.
@@ -146,7 +166,7 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 		return
 	}
 	from, _ := p.address(v.From, p.family)
-	in := intent{outcome: outcomeOf(err), listened: p.listened}
+	in := intent{outcome: outcomeOf(err), serves: p.serves}
 	local := netip.AddrPortFrom(from, v.Sport)
 	if conn != nil {
 		local = conn.Local()
@@ -254,7 +274,7 @@ func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
 	if where, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {
 		request := frame.Lower(frame.Layer{Kind: "echo"}, p.family.V6()).With("id", frame.Num(uint16(time.Now().UnixNano())))
 		if packet, err2 := p.packet(v.From, to, request); err2 == nil {
-			p.judge.exchange(intent{where: where, packet: packet, outcome: outcomeOf(err)})
+			p.judge.exchange(intent{where: where, packet: packet, outcome: outcomeOf(err), serves: p.serves})
 		}
 	}
 	return ended(fmt.Sprintf("ping %s -> %s", v.From, v.To), v.Fails, err)

@@ -15,8 +15,9 @@ import (
 // judge asks the model about everything that happens in a world.
 type judge struct {
 	oracle    *model.Oracle
-	endpoints map[int]string // names of pods by their devices
-	offset    time.Duration  // of the datapath's clock
+	endpoints map[int]string          // names of pods by their devices
+	offset    time.Duration           // of the datapath's clock
+	reasons   map[model.Reason]uint64 // steps by their reason
 	disagreed []Disagreement
 	story     []string
 }
@@ -36,6 +37,7 @@ func newJudge(topo lab.Topology, devices map[string]model.Device) *judge {
 	j := &judge{
 		oracle:    model.NewOracle(topo.Node.Name, model.Local{Devices: devices, Gateways: topo.Gateways}),
 		endpoints: make(map[int]string, len(devices)),
+		reasons:   map[model.Reason]uint64{},
 	}
 	for name, d := range devices {
 		j.endpoints[d.Ifindex] = name
@@ -51,6 +53,7 @@ func (j *judge) step(s lab.Step, now time.Time) {
 	where := model.Where{Hook: s.Hook, Endpoint: s.Endpoint}
 	e := j.oracle.Evaluate(s.In, where, now)
 	j.story = append(j.story, e.Story...)
+	j.reasons[s.Decision.Reason]++
 	got := j.outcome(s)
 	if err := e.Check(got); err != nil {
 		j.disagreed = append(j.disagreed, Disagreement{where, e.String(), got.String()})
@@ -110,12 +113,14 @@ const (
 
 // intent is an exchange of real sockets, of which only the ends are seen.
 type intent struct {
-	where    model.Where // the first hook that the exchange meets
-	packet   []byte      // its first packet, as the opener would send it
-	outcome  string
-	server   netip.Addr     // who accepted; the zero Addr when nobody did
-	peer     netip.AddrPort // whom the server saw
-	listened bool           // somebody listens where it may lead
+	where   model.Where // the first hook that the exchange meets
+	packet  []byte      // its first packet, as the opener would send it
+	outcome string
+	server  netip.Addr     // who accepted; the zero Addr when nobody did
+	peer    netip.AddrPort // whom the server saw
+	// serves says whether somebody answers at an address: what the model
+	// lets through to there has to be answered.
+	serves func(model.Tuple) bool
 }
 
 // exchange compares an exchange with what the model expects of its first
@@ -130,7 +135,7 @@ func (j *judge) exchange(in intent) {
 		expected = timeout
 	case e.Action == model.Reply && in.outcome != refusal:
 		expected = refusal
-	case e.Action == model.Forward && in.outcome == timeout && in.listened:
+	case e.Action == model.Forward && in.outcome == timeout && len(e.Alternatives) == 0 && in.servedWherever(e):
 		expected = answered
 	}
 	if e.Action == model.Forward && in.server.IsValid() && !j.observed(e, in, now) {
@@ -139,6 +144,17 @@ func (j *judge) exchange(in intent) {
 	if expected != "" {
 		j.disagreed = append(j.disagreed, Disagreement{in.where, expected + " (" + e.String() + ")", in.outcome})
 	}
+}
+
+// servedWherever says whether all that the model lets the packet become is
+// answered.
+func (in intent) servedWherever(e model.Expectation) bool {
+	for _, t := range e.Translations {
+		if !in.serves(t.Tuple) {
+			return false
+		}
+	}
+	return true
 }
 
 // observed tells the oracle which of the possible translations was taken;

@@ -24,10 +24,10 @@ type play struct {
 	local   model.Local
 	judge   *judge
 
-	conns    map[string]*conversation
-	listened bool
-	dropped  map[model.Reason]uint64 // as last seen by the verb
-	inbox    map[string][]lab.Frame  // arrived and not yet claimed
+	conns     map[string]*conversation
+	listening map[listener]bool
+	dropped   map[model.Reason]uint64 // as last seen by the verb
+	inbox     map[string][]lab.Frame  // arrived and not yet claimed
 
 	sent   *lab.Walk  // the walk that the last send began
 	walks  []lab.Walk // of the step that acted last, and of its checks
@@ -66,7 +66,8 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 	p := &play{
 		Scenario: s, family: family, kind: kind, world: world,
 		objects: s.objects.Clone(),
-		conns:   map[string]*conversation{}, dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
+		conns:   map[string]*conversation{}, listening: map[listener]bool{},
+		dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
 	}
 	devices := world.Devices()
 	p.local = model.Local{Devices: devices, Gateways: s.topology.Gateways, Identities: model.NewAllocator()}
@@ -215,7 +216,6 @@ func (p *play) failure(step *syntax.Step, err error) *Failure {
 // tell adds what is known of the world when a run failed.
 func (p *play) tell(f *Failure) {
 	f.Walks, f.Before, f.Model = p.walks, p.before, p.judge.story
-	f.Enter = p.world.Enter()
 	if p.kind != syntax.Prog {
 		f.Frames = p.frames
 	}

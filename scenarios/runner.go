@@ -232,6 +232,7 @@ func (m *machine) play(ctx context.Context, one run, w lab.World, r *Result) {
 	}
 	r.Reason = fmt.Sprintf("%s: %s: %s", failure.Pos, failure.Step, firstLine(failure.Problem))
 	if m.Keep && m.Hold != nil {
+		r.Failure.Enter, r.Failure.Repeat = w.Enter(), repeat(one)
 		m.Hold(ctx, *r)
 	}
 }

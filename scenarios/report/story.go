@@ -60,13 +60,17 @@ func orNone(s string) string {
 // walk tells one frame's way.
 func (t *Text) walk(w lab.Walk) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s sent   %s\n", w.From, frame.Line(w.Sent))
+	if w.Sent != nil {
+		fmt.Fprintf(&b, "%s sent   %s\n", w.From, frame.Line(w.Sent))
+	} else if w.From != "" {
+		fmt.Fprintf(&b, "%s sent a packet that the datapath told of:\n", w.From)
+	}
 	for _, s := range w.Steps {
 		fmt.Fprintf(&b, "  %s of %s: %s\n", s.Hook, s.Endpoint, Decision(s.Decision))
 		if len(s.Decision.Tables) > 0 {
 			fmt.Fprintf(&b, "    tables  %s\n", tables(s.Decision.Tables))
 		}
-		if s.Decision.Action != model.Drop && string(s.In) != string(s.Out) {
+		if s.In != nil && s.Decision.Action != model.Drop && string(s.In) != string(s.Out) {
 			fmt.Fprintf(&b, "    before  %s\n    after   %s\n", frame.Line(s.In), frame.Changes(s.In, s.Out))
 		}
 	}

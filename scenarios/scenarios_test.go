@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+func requireRoot(t testing.TB) {
+	if os.Geteuid() != 0 {
+		t.Fatal("worlds need root: run the test as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")
+	}
+}
+
+func TestTheLibraryHoldsInWorldProg(t *testing.T) {
+	requireRoot(t)
+	all, err := Library()
+	require.NoError(t, err)
+	r := Runner{Worlds: []syntax.World{syntax.Prog}}
+	results, err := r.Run(context.Background(), all)
+	require.NoError(t, err)
+	require.Len(t, results, r.Count(all))
+	for _, res := range results {
+		require.NotContains(t, []Outcome{Fail, Broken}, res.Outcome, "%s: %s", res.Scenario, res.Reason)
+	}
+}
+
+// BenchmarkScenariosProg runs the library in world prog on one worker a core,
+// and prints how many scenarios (each in one family) that is a second.
+func BenchmarkScenariosProg(b *testing.B) {
+	requireRoot(b)
+	all, err := Library()
+	require.NoError(b, err)
+	r := Runner{Worlds: []syntax.World{syntax.Prog}}
+	runs := r.runs(all)
+	m := &machine{Runner: &r, kernel: Kernel(), parallel: runtime.GOMAXPROCS(0)}
+	pool, err := m.progPool()
+	require.NoError(b, err)
+	defer pool.Close()
+	b.ResetTimer()
+	n := 0
+	for b.Loop() {
+		m.results = nil
+		jobs := make(chan run)
+		done := make(chan bool)
+		for range m.parallel {
+			go func() {
+				for one := range jobs {
+					m.add(context.Background(), m.one(context.Background(), one))
+				}
+				done <- true
+			}()
+		}
+		for _, one := range runs {
+			jobs <- one
+		}
+		close(jobs)
+		for range m.parallel {
+			<-done
+		}
+		n += len(runs)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "scenarios/s")
+}
