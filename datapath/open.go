@@ -90,9 +90,9 @@ func (d *Datapath) open() error {
 
 // load makes the programs and the maps, or opens the pinned maps.
 func (d *Datapath) load() error {
-	spec, err := bpf.LoadContainer()
+	spec, err := readObject(d.opts.Object)
 	if err != nil {
-		return fmt.Errorf("read the embedded objects: %w", err)
+		return err
 	}
 	if d.names, err = readNames(spec.Types); err != nil {
 		return err
@@ -284,7 +284,11 @@ func (d *Datapath) release() error {
 	return errors.Join(errs...)
 }
 
-// Advance moves the clock's offset forward.
+// EndpointRoom is how many endpoints the tables hold.
+func (d *Datapath) EndpointRoom() int { return int(d.maps[bpf.ContainerMapEndpoints].MaxEntries()) }
+
+// Advance moves the clock's offset forward, or back when by is negative: a
+// replay takes off the time that it has taken itself.
 func (d *Datapath) Advance(by time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

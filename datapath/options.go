@@ -25,6 +25,10 @@ type Options struct {
 	// ForceClsact attaches by clsact where the kernel has tcx, to cover what
 	// kernels before 6.6 do.
 	ForceClsact bool
+	// Object is an ELF file of container programs to load in place of the
+	// embedded ones, as another revision of bpf/ builds them. Its tables must
+	// have the layout of this one. Nil: the embedded ones.
+	Object []byte
 }
 
 const (

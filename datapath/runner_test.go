@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
+)
+
+func TestARunnerDecidesAsRunDoes(t *testing.T) {
+	n := newNode(t)
+	slow, fast := openDatapath(t, small()), openDatapath(t, small())
+	for _, d := range []*Datapath{slow, fast} {
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+	}
+	r := fast.Runner(model.FromContainer)
+	for name, frame := range map[string][]byte{
+		"a service":            tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn),
+		"another pod":          tcpFrame(t, "fd00::1", "fd00::2", 40000, 8080, syn),
+		"not the pod's source": tcpFrame(t, "10.0.0.9", "10.0.0.2", 40000, 8080, syn),
+	} {
+		for range 2 {
+			want, err := slow.Run(model.FromContainer, Frame{Data: frame, Ifindex: n.client.Ifindex})
+			require.NoError(t, err)
+			got, err := r.Run(frame, n.client.Ifindex)
+			require.NoError(t, err)
+			require.Equal(t, want.Decision, got.Decision, name)
+			require.Equal(t, want.Data, got.Data, name)
+			require.Equal(t, want.Mark, got.Mark, name)
+		}
+	}
+}
+
+func TestARunnerRefusesWhatTheKernelDoes(t *testing.T) {
+	n := newNode(t)
+	r := openDatapath(t, small()).Runner(model.ToContainer)
+	ipv4 := append(make([]byte, 12), 0x08, 0x00)
+	for _, length := range []int{0, 13, 14, 33, MaxRunBytes + 1} {
+		frame := append(ipv4[:min(length, 14):14], make([]byte, max(0, length-14))...)
+		_, err := r.Run(frame, n.web.Ifindex)
+		require.ErrorIs(t, err, ErrNotDeliverable, "%d bytes", length)
+	}
+	for _, length := range []int{34, MaxRunBytes} {
+		_, err := r.Run(append(ipv4[:14:14], make([]byte, length-14)...), n.web.Ifindex)
+		require.NoError(t, err, "%d bytes", length)
+	}
+}
+
+func TestProgramsOfAnotherObjectFileAreLoaded(t *testing.T) {
+	newNode(t)
+	object, err := os.ReadFile("../bpf/container_bpfel.o")
+	require.NoError(t, err)
+	openDatapath(t, Options{Flows: 1024, Unanswered: 1024, Object: object})
+	for name, broken := range map[string][]byte{
+		"text":           []byte("not an ELF file"),
+		"another object": readFile(t, "../bpf/bench_bpfel.o"),
+		"half a file":    object[:len(object)/2],
+	} {
+		_, err := Open(Options{Object: broken})
+		require.ErrorIs(t, err, ErrObject, name)
+	}
+}
+
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return data
+}
+
+// BenchmarkRunner measures a frame of a known flow through a Runner, all of
+// its cost: what a replay can reach.
+func BenchmarkRunner(b *testing.B) {
+	n := newNode(b)
+	d := openDatapath(b, small())
+	_, err := d.Apply(n.state)
+	require.NoError(b, err)
+	r := d.Runner(model.FromContainer)
+	frame := tcpFrame(b, "10.0.0.1", "10.96.0.1", 40000, 80, syn)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Run(frame, n.client.Ifindex); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+}
