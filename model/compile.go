@@ -226,6 +226,9 @@ func (c *compiler) addresses() []Address {
 			table = append(table, Address{Prefix: block, Identity: id})
 		}
 	}
+	if c.blockHoldsMapped() {
+		table = append(table, Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: IdentityWorld})
+	}
 	slices.SortFunc(table, func(a, b Address) int {
 		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Identity, b.Identity))
 	})

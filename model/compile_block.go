@@ -40,6 +40,23 @@ func (c *compiler) readBlocks() {
 	}
 }
 
+// blockHoldsMapped is whether some IPv6 block holds the addresses that stand
+// for IPv4 ones (::ffff:0:0/96) while no block is all of IPv4. A table that
+// keeps both families in one trie would then find the IPv6 block for an IPv4
+// address, and let in what no policy allows: so the whole of IPv4 is said to
+// be the world.
+func (c *compiler) blockHoldsMapped() bool {
+	if _, all := c.blocks[netip.PrefixFrom(netip.IPv4Unspecified(), 0)]; all {
+		return false
+	}
+	for block := range c.blocks {
+		if block.Addr().Is6() && within(netip.MustParsePrefix("::ffff:0:0/96"), block) {
+			return true
+		}
+	}
+	return false
+}
+
 func eachBlock(objs *Objects, do func(*networkingv1.IPBlock)) {
 	peers := func(list []networkingv1.NetworkPolicyPeer) {
 		for _, peer := range list {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,6 +136,22 @@ func TestPoliciesBecomeRules(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			require.ElementsMatch(t, tt.want, rulesOf(t, tt.spec))
+		})
+	}
+}
+
+func TestAnIPv6BlockNeverStandsForIPv4(t *testing.T) {
+	policy := "\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}, ingress: [{from: [BLOCKS]}]}"
+	world := Address{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Identity: IdentityWorld}
+	for blocks, said := range map[string]bool{
+		`{ipBlock: {cidr: "::/0"}}`:                               true,
+		`{ipBlock: {cidr: "::/80"}}`:                              true,
+		`{ipBlock: {cidr: "2001:db8::/32"}}`:                      false,
+		`{ipBlock: {cidr: "::/0"}}, {ipBlock: {cidr: 0.0.0.0/0}}`: false,
+	} {
+		t.Run(blocks, func(t *testing.T) {
+			state, _ := mustCompile(t, clusterYAML+strings.ReplaceAll(policy, "BLOCKS", blocks))
+			require.Equal(t, said, slices.Contains(state.Addresses, world))
 		})
 	}
 }

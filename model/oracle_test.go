@@ -414,6 +414,18 @@ metadata: {name: NAME}
 spec: {clusterIP: ADDRESS, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 `
 
+func TestAPodNeverBlocksItself(t *testing.T) {
+	b := newBench(t, denyIngress("web"), denyEgress("web"))
+	b.delete("pod", "web-1")
+	first := syn("10.0.0.2", "10.96.0.10", 40000, 80)
+	through := tuple(ProtocolTCP, "172.18.0.2", 40000, "10.0.0.2", 8080)
+	b.pass(b.from(web0, first), through, OutLocal)
+	b.apply() // the same policies, asked again
+	b.pass(b.from(web0, first), through, OutLocal)
+	b.apply()
+	b.pass(b.from(web0, ip("10.0.0.2", "172.18.0.2", ProtocolTCP, tcp(8080, 40000, flagSYN|flagACK))), tuple(ProtocolTCP, "10.96.0.10", 80, "10.0.0.2", 40000), OutLocal)
+}
+
 func TestAHairpinNeedsAnAddressOfTheNode(t *testing.T) {
 	b := newBench(t, "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\nstatus: {addresses: [{type: InternalIP, address: 172.18.0.2}]}\n")
 	b.delete("pod", "web-1")
@@ -556,6 +568,26 @@ func TestASynAfterTheEndIsANewConnection(t *testing.T) {
 	}
 }
 
+func TestTheOldFlowOfAReusedTupleAnswersOnlyWhereItMay(t *testing.T) {
+	reopen := func(t *testing.T, to string) *bench {
+		b := newBench(t, denyEgress("web"))
+		opened := tuple(ProtocolTCP, "10.0.0.1", 1, "10.0.0.2", 8080)
+		b.pass(b.from(client, syn("10.0.0.1", "10.96.0.10", 1, 80)), opened, OutLocal)
+		b.pass(b.from(client, ip("10.0.0.1", "10.96.0.10", ProtocolTCP, tcp(1, 80, flagRST))), opened, OutLocal)
+		b.pass(b.from(client, syn("10.0.0.1", "10.96.0.10", 1, 80)), tuple(ProtocolTCP, "10.0.0.1", 1, to, 8080), OutLocal)
+		return b
+	}
+	answer := ip("10.0.0.2", "10.0.0.1", ProtocolTCP, tcp(8080, 1, flagACK))
+
+	b := reopen(t, "10.0.0.2")
+	require.Len(t, b.from(web0, answer).Translations, 1, "one backend, one flow")
+
+	b = reopen(t, "10.0.0.3")
+	late := b.from(web0, answer)
+	require.NoError(t, late.Check(Outcome{Action: Forward}), "the old backend's entry may still be there")
+	require.NoError(t, late.Check(Outcome{Action: Drop, Reason: ReasonPolicyEgress}), "or not")
+}
+
 func TestAResetOfNothingIsJudgedAndForgotten(t *testing.T) {
 	b := newBench(t, denyIngress("client"))
 	reset := tuple(ProtocolTCP, "10.0.0.1", 1, "10.0.0.2", 80)
@@ -622,6 +654,21 @@ func TestAnsweredFlowsEndByTheCollector(t *testing.T) {
 
 	b.oracle.Collect(b.now)
 	requireDrop(t, b.from(web0, answer), ReasonPolicyEgress)
+}
+
+func TestAFlowThatMayHaveBeenMadeAnewEndsAtEitherTime(t *testing.T) {
+	b := newBench(t)
+	opening := ip("10.0.0.1", "10.0.0.2", ProtocolUDP, udp(1, 53, 0))
+	flow := tuple(ProtocolUDP, "10.0.0.1", 1, "10.0.0.2", 53)
+	b.pass(b.from(client, opening), flow, OutLocal)
+	b.pass(b.from(web0, ip("10.0.0.2", "10.0.0.1", ProtocolUDP, udp(53, 1, 0))), flow.Reversed(), OutLocal)
+
+	b.now = b.now.Add(200 * time.Second)
+	b.pass(b.from(client, opening), flow, OutLocal) // collected meanwhile, or not
+	b.now = b.now.Add(60 * time.Second)
+	e := b.from(client, opening)
+	require.Len(t, e.Translations, 2, "a new one would have ended, the old one not")
+	require.NotEqual(t, e.Translations[0].known, e.Translations[1].known)
 }
 
 func TestIdleTimesFollowTheStateOfTCP(t *testing.T) {

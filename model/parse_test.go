@@ -157,6 +157,7 @@ func TestValidateRefusesWhatTheAPIRefuses(t *testing.T) {
 		{"a block beside a selector", policy(`{podSelector: {}, ingress: [{from: [{podSelector: {}, ipBlock: {cidr: 10.0.0.0/8}}]}]}`), "spec.ingress[0].from[0].ipBlock: cannot stand beside a selector"},
 		{"a block with host bits", policy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1/8}}]}]}`), "10.0.0.1/8 has bits set beyond its length: write 10.0.0.0/8"},
 		{"a block that is none", policy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: ten}}]}]}`), `"ten" is not an address block`},
+		{"a block of IPv4 in IPv6", policy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: '::ffff:10.0.0.0/104'}}]}]}`), "is IPv4 written as IPv6: write it as IPv4"},
 		{"an exception outside its block", policy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/9]}}]}]}`), "except[0]: 11.0.0.0/9 is not strictly within 10.0.0.0/8"},
 		{"an operator without values", policy(`{podSelector: {matchExpressions: [{key: a, operator: In}]}}`), "spec.podSelector.matchExpressions[0].values: is empty: operator In needs a value"},
 		{"an operator with values", policy(`{podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}`), "must be empty with operator Exists"},

@@ -327,6 +327,10 @@ func (v *validator) prefix(field, text string) (netip.Prefix, bool) {
 		v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
 		return prefix, false
 	}
+	if prefix.Addr().Is4In6() {
+		v.fail(field, "%s is IPv4 written as IPv6: write it as IPv4", text)
+		return prefix, false
+	}
 	if prefix.Masked() != prefix {
 		v.fail(field, "%s has bits set beyond its length: write %s", text, prefix.Masked())
 		return prefix, false
