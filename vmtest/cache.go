@@ -75,14 +75,24 @@ func flockCache(ctx context.Context, name string, how int) (unlock func(), err e
 	}
 }
 
+// halfMade begins the names of directories that are not entries yet.
+const halfMade = ".new-"
+
 // makeEntry makes the directory dir of the cache with what fill puts into it,
-// or leaves nothing.
+// or leaves nothing. The caller has a lock on it.
 func makeEntry(dir string, fill func(tmp string) error) (err error) {
 	parent := filepath.Dir(dir)
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("make cache: %w", err)
 	}
-	tmp, err := os.MkdirTemp(parent, ".new-")
+	// Whoever makes this entry has locked it: what is half-made is of one who
+	// was killed.
+	prefix := halfMade + filepath.Base(dir) + "-"
+	leftovers, _ := filepath.Glob(filepath.Join(parent, prefix+"*"))
+	for _, l := range leftovers {
+		os.RemoveAll(l)
+	}
+	tmp, err := os.MkdirTemp(parent, prefix)
 	if err != nil {
 		return fmt.Errorf("make cache: %w", err)
 	}
@@ -106,7 +116,7 @@ func makeEntry(dir string, fill func(tmp string) error) (err error) {
 // works on one needs longer than the age.
 func removeLeftovers(parent string) {
 	const age = time.Hour
-	found, _ := filepath.Glob(filepath.Join(parent, ".new-*"))
+	found, _ := filepath.Glob(filepath.Join(parent, halfMade+"*"))
 	for _, dir := range found {
 		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > age {
 			os.RemoveAll(dir)

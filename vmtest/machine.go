@@ -28,6 +28,7 @@ type Options struct {
 	Disks    []Disk    //
 	Networks []Network //
 	Append   string    // to the kernel's command line
+	Needs    []string  // options of the kernel's config, without which it is refused
 	Cold     bool      // boot, neither restoring nor making a snapshot
 	Hostname string    // empty: "weir"
 
@@ -79,7 +80,7 @@ func Start(ctx context.Context, k *Kernel, o Options) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkBootable(k); err != nil {
+	if err := checkConfig(k, o.Needs); err != nil {
 		return nil, err
 	}
 	if o.Accelerator == "" {
@@ -103,19 +104,26 @@ func Start(ctx context.Context, k *Kernel, o Options) (*Machine, error) {
 	return plan.restore(ctx)
 }
 
-// checkBootable says by name what a kernel lacks, instead of letting it hang.
-func checkBootable(k *Kernel) error {
+// ErrLacks means that a kernel was built without something that is needed.
+var ErrLacks = errors.New("the kernel's config lacks")
+
+// checkConfig says by name what a kernel lacks, instead of letting it hang.
+func checkConfig(k *Kernel, needs []string) error {
 	if len(k.Config) == 0 {
-		return nil // not known; the boot will tell
+		if len(needs) > 0 {
+			return fmt.Errorf("kernel %s: its config is not known, so that %s cannot be checked: put it beside the kernel, as config-%s",
+				k.ID, strings.Join(needs, ", "), k.Release)
+		}
+		return nil // the boot will tell
 	}
 	var lacks []string
-	for _, r := range BootRequirements {
-		if !k.Config.Has(r.Option) {
-			lacks = append(lacks, fmt.Sprintf("CONFIG_%s (%s)", r.Option, r.For))
+	for _, f := range k.Check(needs...) {
+		if f.Fatal {
+			lacks = append(lacks, fmt.Sprintf("CONFIG_%s (%s)", f.Option, f.For))
 		}
 	}
 	if lacks != nil {
-		return fmt.Errorf("kernel %s cannot be a guest: its config lacks %s", k.ID, strings.Join(lacks, ", "))
+		return fmt.Errorf("kernel %s: %w %s", k.ID, ErrLacks, strings.Join(lacks, ", "))
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -140,7 +141,7 @@ func (p *plan) make(ctx context.Context, dir, lock string, again bool) error {
 		return nil
 	}
 	removeLeftovers(filepath.Dir(dir))
-	expireSnapshots(filepath.Dir(dir))
+	expireSnapshots(ctx, filepath.Dir(dir))
 	orSilent(p.options.Progress).Step(p.kernel.ID + ": boot, to make a snapshot")
 	if err := makeEntry(dir, func(tmp string) error { return p.freeze(ctx, tmp) }); err != nil {
 		return fmt.Errorf("make a snapshot of %s: %w", p.kernel.ID, err)
@@ -305,7 +306,7 @@ func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
 		return nil, err
 	}
 	removeLeftovers(filepath.Dir(dir))
-	if dir, err = os.MkdirTemp(filepath.Dir(dir), ".new-"); err != nil {
+	if dir, err = os.MkdirTemp(filepath.Dir(dir), halfMade+"cold-"); err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir) // QEMU has its files open
@@ -345,20 +346,42 @@ func (p *plan) writeInitramfs(file string) error {
 	return os.WriteFile(file, image.Bytes(), 0o644)
 }
 
-// snapshotAge is how long a snapshot is kept after its last use.
-const snapshotAge = 7 * 24 * time.Hour
+// Snapshots are kept for a week after their last use, and no more of them than
+// fit into some gigabytes: each has about a hundred megabytes.
+const (
+	snapshotAge   = 7 * 24 * time.Hour
+	snapshotCount = 40
+)
 
-// expireSnapshots removes those that nobody has used for long. A machine that
-// runs has its files open, and does not need their names.
-func expireSnapshots(parent string) {
+// expireSnapshots removes what nobody has used for long. A machine that runs
+// has its files open, and does not need their names; one that is being
+// restored has a lock.
+func expireSnapshots(ctx context.Context, parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return
 	}
+	type used struct {
+		name string
+		when time.Time
+	}
+	var snapshots []used
 	for _, e := range entries {
 		info, err := e.Info()
-		if err == nil && time.Since(info.ModTime()) > snapshotAge && !strings.HasPrefix(e.Name(), ".") {
-			os.RemoveAll(filepath.Join(parent, e.Name()))
+		if err == nil && !strings.HasPrefix(e.Name(), halfMade) {
+			snapshots = append(snapshots, used{e.Name(), info.ModTime()})
 		}
+	}
+	slices.SortFunc(snapshots, func(a, b used) int { return b.when.Compare(a.when) })
+	for i, s := range snapshots {
+		if i < snapshotCount && time.Since(s.when) < snapshotAge {
+			continue
+		}
+		at, cancel := context.WithTimeout(ctx, time.Millisecond)
+		if unlock, err := lockCache(at, "snapshot-"+s.name); err == nil {
+			os.RemoveAll(filepath.Join(parent, s.name))
+			unlock()
+		}
+		cancel()
 	}
 }

@@ -92,6 +92,7 @@ type vmMachineFlags struct {
 	cpus    int
 	modules []string
 	append  string
+	needs   []string
 	cold    bool
 	verbose bool
 }
@@ -105,6 +106,7 @@ func (f *vmMachineFlags) register(cmd *cobra.Command) {
 	flags.IntVar(&f.cpus, "cpus", 1, "processors of the guest")
 	flags.StringSliceVar(&f.modules, "module", nil, "load this kernel module at the start (repeatable)")
 	flags.StringVar(&f.append, "append", "", "words for the kernel's command line")
+	flags.StringSliceVar(&f.needs, "needs", nil, "refuse a kernel whose config lacks this option (repeatable)")
 	flags.BoolVar(&f.cold, "cold", false, "boot, instead of continuing from a snapshot")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "say how the guest started, and show what its kernel says")
 }
@@ -114,10 +116,10 @@ func (f *vmMachineFlags) start(cmd *cobra.Command, change func(*vmtest.Options))
 	progress := newVMProgress()
 	kernel, err := vmtest.Find(cmd.Context(), f.kernel, vmtest.FindOptions{Progress: progress})
 	if err != nil {
-		return nil, err
+		return nil, vmBroken(cmd, err)
 	}
 	options := vmtest.Options{
-		Memory: f.memory, CPUs: f.cpus, Modules: f.modules, Append: f.append, Cold: f.cold, Progress: progress,
+		Memory: f.memory, CPUs: f.cpus, Modules: f.modules, Append: f.append, Needs: f.needs, Cold: f.cold, Progress: progress,
 	}
 	if f.verbose {
 		options.Console = os.Stderr
@@ -127,7 +129,7 @@ func (f *vmMachineFlags) start(cmd *cobra.Command, change func(*vmtest.Options))
 	}
 	m, err := vmtest.Start(cmd.Context(), kernel, options)
 	if err != nil {
-		return nil, err
+		return nil, vmBroken(cmd, err)
 	}
 	if f.verbose {
 		progress.Step(vmStarted(m))

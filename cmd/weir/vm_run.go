@@ -3,7 +3,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +23,8 @@ const (
 	exitBroken   = 125 // the guest failed, or its kernel complained
 	exitNotRun   = 126 // the command could not be started
 	exitNotFound = 127 // there is no such command
+
+	exitInterrupted = 130 // by Ctrl-C, before the command ran
 )
 
 func vmRunCommand() *cobra.Command {
@@ -93,15 +94,16 @@ func vmRunOne(cmd *cobra.Command, machine *vmMachineFlags, files []vmtest.File, 
 	defer release()
 	m, err := machine.start(cmd, func(o *vmtest.Options) { o.Files = files })
 	if err != nil {
-		return vmBroken(err)
+		return err
 	}
 	defer m.Close()
 	ctx, stop := vmPassSignals(cmd.Context(), command)
 	defer stop()
-	if err := context.Cause(cmd.Context()); err != nil {
-		return err // it came before signals were passed on
+	if err := cmd.Context().Err(); err != nil {
+		return vmBroken(cmd, err) // it came before signals were passed on
 	}
-	return vmExit(m.Run(ctx, command))
+	result, err := m.Run(ctx, command)
+	return vmExit(cmd, result, err)
 }
 
 // command describes what is to run.
@@ -156,7 +158,7 @@ func vmFiles(flags []string) ([]vmtest.File, error) {
 }
 
 // vmExit makes this process end as the command did.
-func vmExit(result *vmtest.Result, err error) error {
+func vmExit(cmd *cobra.Command, result *vmtest.Result, err error) error {
 	var splat *vmtest.SplatError
 	switch {
 	case err == nil && result.ExitCode == 0:
@@ -164,7 +166,7 @@ func vmExit(result *vmtest.Result, err error) error {
 	case err == nil:
 		return &exitError{code: result.ExitCode}
 	case errors.Is(err, vmtest.ErrBroken), errors.As(err, &splat):
-		return vmBroken(err)
+		return vmBroken(cmd, err)
 	case errors.Is(err, vmtest.ErrTimeout):
 		return &exitError{exitTimeout, err}
 	case errors.Is(err, fs.ErrNotExist) && result == nil:
@@ -175,5 +177,11 @@ func vmExit(result *vmtest.Result, err error) error {
 	return &exitError{exitNotRun, err}
 }
 
-// vmBroken prints the kernel's words.
-func vmBroken(err error) error { return &exitError{exitBroken, fmt.Errorf("%+v", err)} }
+// vmBroken prints the kernel's words. If this process was interrupted, that
+// was the reason.
+func vmBroken(cmd *cobra.Command, err error) error {
+	if cmd.Context().Err() != nil {
+		return &exitError{exitInterrupted, errInterrupted}
+	}
+	return &exitError{exitBroken, fmt.Errorf("%+v", err)}
+}

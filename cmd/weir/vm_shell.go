@@ -112,7 +112,7 @@ func vmDistinct(files []vmtest.File) []vmtest.File {
 func vmInteractive(cmd *cobra.Command, machine *vmMachineFlags, tools []vmtest.File, command *vmtest.Command) error {
 	m, err := machine.start(cmd, func(o *vmtest.Options) { o.Files = tools })
 	if err != nil {
-		return vmBroken(err)
+		return err
 	}
 	defer m.Close()
 	fmt.Fprintln(os.Stderr, "weir:", vmStarted(m))
@@ -128,7 +128,7 @@ func vmInteractive(cmd *cobra.Command, machine *vmMachineFlags, tools []vmtest.F
 	command.Stdin, command.Stdout = os.Stdin, os.Stdout
 	result, err := m.Run(context.WithoutCancel(cmd.Context()), command)
 	term.Restore(input, before)
-	return vmExit(result, err)
+	return vmExit(cmd, result, err)
 }
 
 // vmTerminalSizes gives the size of a terminal now and whenever it changes.
