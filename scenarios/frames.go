@@ -130,7 +130,7 @@ func (p *play) send(ctx context.Context, v *syntax.Send) error {
 	if err := p.world.Send(ctx, p.hostName(v.Host), data); err != nil {
 		return labError(err)
 	}
-	p.walks = append(p.walks, p.world.Walks()...)
+	p.collectWalks()
 	if p.kind == syntax.Prog && len(p.walks) > 0 {
 		p.sent = &p.walks[0]
 	}
@@ -195,7 +195,7 @@ func (p *play) missing(v *syntax.Expect, want []frame.Layer) error {
 	var best []frame.Difference
 	var closest lab.Frame
 	for _, f := range inbox {
-		if d := frame.Match(want, f.Data); best == nil || len(d) < len(best) {
+		if d := frame.Match(want, f.Data); best == nil || len(d) <= len(best) {
 			best, closest = d, f
 		}
 	}

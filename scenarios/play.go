@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weirnet/weir/lab"
@@ -28,6 +29,7 @@ type play struct {
 	listening map[listener]bool
 	dropped   map[model.Reason]uint64 // as last seen by the verb
 	inbox     map[string][]lab.Frame  // arrived and not yet claimed
+	conversed bool                    // the last frames are of an exchange
 
 	sent   *lab.Walk  // the walk that the last send began
 	walks  []lab.Walk // of the step that acted last, and of its checks
@@ -130,8 +132,11 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 		p.walks = nil
 		p.judge.reset()
 	}
-	err := p.do(ctx, step)
-	p.walks = append(p.walks, p.world.Walks()...)
+	err := p.forget(step.Verb)
+	if err == nil {
+		err = p.do(ctx, step)
+	}
+	p.collectWalks()
 	if err == nil {
 		err = p.faults()
 	}
@@ -145,6 +150,54 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 		return p.failure(step, err), errors.Is(err, errLab)
 	}
 	return nil, false
+}
+
+// converses says whether a step is a whole exchange, whose frames the
+// scenario does not name one by one.
+func converses(v syntax.Verb) bool {
+	switch v.(type) {
+	case *syntax.Connect, *syntax.Say, *syntax.Close, *syntax.Ping:
+		return true
+	}
+	return false
+}
+
+// forget drops the frames that came before an exchange, and those of an
+// exchange before the next frame is sent: an expectation is about what is
+// news since then.
+func (p *play) forget(v syntax.Verb) error {
+	_, sends := v.(*syntax.Send)
+	if !converses(v) && !(sends && p.conversed) {
+		return nil
+	}
+	p.conversed = converses(v)
+	return p.readAll(func(string, []lab.Frame) {})
+}
+
+// readAll reads what has come to every host, without waiting.
+func (p *play) readAll(keep func(host string, frames []lab.Frame)) error {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	for name, h := range p.hosts {
+		frames, err := p.world.Arrived(now, h.Name)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			return labError(err)
+		}
+		if p.kind != syntax.Prog {
+			p.frames = append(p.frames, frames...)
+		}
+		p.inbox[name] = nil
+		keep(name, frames)
+	}
+	return nil
+}
+
+// collectWalks takes over the world's walks, with the script's names.
+func (p *play) collectWalks() {
+	for _, w := range p.world.Walks() {
+		w.From, w.To = p.scriptName(w.From), p.scriptName(w.To)
+		p.walks = append(p.walks, w)
+	}
 }
 
 // settle ends what a step that acted has set off: a disagreement between
@@ -190,7 +243,7 @@ func (e *oddError) Unwrap() error { return e.Mismatch }
 func (p *play) faults() error {
 	for i := range p.walks {
 		if w := &p.walks[i]; len(w.Faults) > 0 {
-			m := mismatch("a frame from %s was harmed on its way", p.scriptName(w.From))
+			m := mismatch("a frame from %s was harmed on its way", w.From)
 			for _, f := range w.Faults {
 				m.with("fault", "none", f)
 			}
@@ -217,6 +270,12 @@ func (p *play) failure(step *syntax.Step, err error) *Failure {
 func (p *play) tell(f *Failure) {
 	f.Walks, f.Before, f.Model = p.walks, p.before, p.judge.story
 	if p.kind != syntax.Prog {
+		// Frames that cannot be read are left out: the failure is the news.
+		_ = p.readAll(func(string, []lab.Frame) {})
+		slices.SortStableFunc(p.frames, func(a, b lab.Frame) int { return a.Time.Compare(b.Time) })
+		for i := range p.frames {
+			p.frames[i].Host = p.scriptName(p.frames[i].Host)
+		}
 		f.Frames = p.frames
 	}
 	dp := p.world.Datapath()

@@ -99,7 +99,10 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if left := before.left(3 * time.Second); len(left) > 0 {
 		return results, fmt.Errorf("%w: %s", ErrLeak, strings.Join(left, "; "))
 	}
-	return results, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return results, fmt.Errorf("stopped after %d of %d runs: %w", len(results), len(runs), err)
+	}
+	return results, nil
 }
 
 // machine is a Run in progress.
@@ -122,11 +125,14 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 	for range m.parallel {
 		workers.Go(func() {
 			for one := range jobs {
-				m.add(ctx, m.one(ctx, one))
+				m.add(m.one(ctx, one))
 			}
 		})
 	}
 	for _, one := range runs {
+		if ctx.Err() != nil {
+			break
+		}
 		jobs <- one
 	}
 	close(jobs)
@@ -137,7 +143,7 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 	return m.results
 }
 
-func (m *machine) add(_ context.Context, r Result) {
+func (m *machine) add(r Result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.results = append(m.results, r)
@@ -148,6 +154,10 @@ func (m *machine) add(_ context.Context, r Result) {
 
 // one runs one scenario, whatever happens.
 func (m *machine) one(ctx context.Context, one run) Result {
+	if one.world == syntax.Prog {
+		// Loading the programs is no scenario's time. An error shows below.
+		_, _ = m.progPool()
+	}
 	begin := time.Now()
 	r := Result{Scenario: one.name(), Family: one.family, World: one.world, Kernel: m.kernel, Outcome: Pass}
 	if missing := lacks(one.scenario, m.kernel); missing != "" {

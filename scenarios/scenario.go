@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -201,10 +202,9 @@ func (s *Scenario) hostAt(a netip.Addr) string {
 
 // scriptName is what the script calls a world's host.
 func (s *Scenario) scriptName(worldName string) string {
-	for name, h := range s.hosts {
-		if h.Name == worldName {
-			return name
-		}
+	short := strings.TrimPrefix(worldName, "default/")
+	if h, ok := s.hosts[short]; ok && h.Name == worldName {
+		return short
 	}
 	return worldName
 }

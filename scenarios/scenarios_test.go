@@ -53,7 +53,7 @@ func BenchmarkScenariosProg(b *testing.B) {
 		for range m.parallel {
 			go func() {
 				for one := range jobs {
-					m.add(context.Background(), m.one(context.Background(), one))
+					m.add(m.one(context.Background(), one))
 				}
 				done <- true
 			}()

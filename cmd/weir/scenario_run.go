@@ -61,7 +61,7 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if runner.Count(all) == 0 {
-		return fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun)
+		return o.end(cmd, nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun))
 	}
 	var folder *report.Folder
 	if o.report != "" {
