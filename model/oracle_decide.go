@@ -136,9 +136,14 @@ func (j *judgement) openFromContainer() {
 	}
 }
 
-// refuse answers that nobody serves; an answer quotes the packet, which is not
-// done for one with options or extension headers.
+// refuse answers that nobody serves; an answer may quote the packet, which is
+// not done for one with options or extension headers. A reset is never
+// answered (RFC 9293 3.5.2).
 func (j *judgement) refuse() {
+	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
+		return
+	}
 	j.branches = append(j.branches, branch{answer: ReasonNoBackend})
 	if j.headers.extended {
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})

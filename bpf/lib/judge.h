@@ -115,33 +115,61 @@ static __always_inline int same_translation(const struct flow *a, const struct f
 	       a->other_ifindex == b->other_ifindex && a->other_hook == b->other_hook;
 }
 
-/* Takes a source port for a translated source: the packet's own if it is
- * free, else one of those that a hash leads to.
+static __always_inline int port_taken(const struct flow_key *reply, __u64 now)
+{
+	return bpf_map_lookup_elem(&flows, reply) || flow_unanswered(reply, now);
+}
+
+/* Looks for a source port that no reply comes to: the packet's own, else one
+ * of those that a hash leads to.
+ */
+static __always_inline int find_port(struct packet *pkt, struct scratch *s, __u32 seed)
+{
+	__u32 h = hash_tuple(&pkt->key, seed);
+	__u32 i;
+
+	for (i = 0; i < MAX_PORT_PROBES; i++) {
+		if (!port_taken(&s->reply_key, pkt->now))
+			return 0;
+		s->open.sport = bpf_htons(1024 + (h + i * 7919) % 64512);
+		s->reply_key.dport = s->open.sport;
+	}
+	return -1;
+}
+
+/* The reply half of a pod's flow to itself. */
+static __always_inline void hairpin_reply(struct packet *pkt, struct scratch *s)
+{
+	reply_half(pkt, s);
+	s->reply.out = OUT_LOCAL;
+	s->reply.ifindex = s->open.ifindex;
+	__builtin_memcpy(s->reply.smac, s->open.smac, sizeof(s->reply.smac));
+	__builtin_memcpy(s->reply.dmac, s->open.dmac, sizeof(s->reply.dmac));
+}
+
+/* Takes a source port for a translated source, by writing the reply half where
+ * there is none.
  */
 static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
 	struct flow *held;
-	__u32 i, h;
 
-	h = hash_tuple(&pkt->key, seed);
-	for (i = 0; i < MAX_PORT_PROBES; i++) {
-		if (i)
-			s->open.sport = bpf_htons(1024 + (h + i * 7919) % 64512);
-		reply_half(pkt, s);
-		into_pod(&s->reply, s->open.ifindex, &(struct endpoint){});
-		__builtin_memcpy(s->reply.smac, s->open.smac, sizeof(s->reply.smac));
-		__builtin_memcpy(s->reply.dmac, s->open.dmac, sizeof(s->reply.dmac));
-		if (!flow_reserve(&s->reply_key, &s->reply, pkt->now))
-			return REASON_NONE;
+	hairpin_reply(pkt, s);
+	held = flow_answered(&s->reply_key);
+	if (!held)
+		held = flow_unanswered(&s->reply_key, pkt->now);
+	if (held && same_translation(held, &s->reply)) {
 		/* Ours already, from an earlier judgement. */
-		held = flow_answered(&s->reply_key);
-		if (!held)
-			held = flow_unanswered(&s->reply_key, pkt->now);
-		if (held && same_translation(held, &s->reply))
-			return pkt->reused && flow_store(&s->reply_key, &s->reply) ?
-				REFUSE(pkt, REASON_FLOW_TABLE_FULL) : REASON_NONE;
+		if (pkt->reused && flow_store(&s->reply_key, &s->reply))
+			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
+		return REASON_NONE;
 	}
-	return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	if (find_port(pkt, s, seed))
+		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	hairpin_reply(pkt, s);
+	if (flow_reserve(&s->reply_key, &s->reply, pkt->now))
+		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	return REASON_NONE;
 }
 
 /* Stores both halves, the reply first: a flow that has no way back is none. */

@@ -8,14 +8,11 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_REFUSE_H
 
-/* Refuses a packet by ICMP port unreachable (RFC 792, RFC 4443 3.1), from the
- * address that it was sent to, so that a connect fails at once and for TCP and
- * UDP alike. The quote is the IP header and the L4 header without options:
- * what a socket needs, and all that can be summed in one go. Packets with IP
- * options or extension headers are dropped without an answer.
- *
- * The quote of TCP has to reach over the checksum, since the kernel does not
- * cut a packet whose checksum is still to be made above it.
+/* Refuses a packet from the address that it was sent to: TCP by a reset (RFC
+ * 9293 3.10.7.1), UDP by ICMP port unreachable (RFC 792, RFC 4443 3.1). Not
+ * TCP by ICMP: a socket that is busy connecting ignores that, and asks again
+ * after a second. Packets with IP options or extension headers are dropped
+ * without an answer.
  */
 #define REFUSE_TTL	64
 
@@ -38,9 +35,9 @@ static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32
 	return linear(skb, ETH_LEN + headers + quote);
 }
 
-static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt, const __u32 l4)
+static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 {
-	const __u32 quote = sizeof(struct iphdr) + l4;
+	const __u32 quote = sizeof(struct iphdr) + sizeof(struct udphdr);
 	struct {
 		struct iphdr ip;
 		struct icmphdr icmp;
@@ -81,9 +78,9 @@ struct pseudo6 {
 	__be32 next;
 };
 
-static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt, const __u32 l4)
+static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 {
-	const __u32 quote = sizeof(struct ipv6hdr) + l4;
+	const __u32 quote = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
 	struct icmp6hdr icmp = { .icmp6_type = ICMPV6_DEST_UNREACH, .icmp6_code = ICMPV6_PORT_UNREACH };
 	struct ipv6hdr ip6 = {
 		.version = 6,
@@ -117,6 +114,109 @@ static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt
 	return REASON_NONE;
 }
 
+/* Whether the kernel has still to make the packet's checksum. Then it leaves
+ * alone what is no part of a pseudo header, and else it does not.
+ */
+static __always_inline int csum_partial(struct __sk_buff *skb, __u32 offset)
+{
+	__u16 before = 0, after = 0;
+
+	if (bpf_skb_load_bytes(skb, offset, &before, sizeof(before)) ||
+	    bpf_l4_csum_replace(skb, offset, 0, bpf_htons(1), 0) ||
+	    bpf_skb_load_bytes(skb, offset, &after, sizeof(after)))
+		return 0;
+	return before == after;
+}
+
+/* The reset of a segment, behind the pseudo header that is summed with it. */
+struct reset {
+	struct addr src;
+	struct addr dst;
+	__be32 len;
+	__be32 next;
+	struct tcphdr tcp;
+};
+
+static __always_inline void reset_answer(struct reset *made, const struct tcphdr *to, __u32 len)
+{
+	__u32 end = bpf_ntohl(to->seq) + len - to->doff * 4 + to->syn + to->fin;
+
+	made->tcp.source = to->dest;
+	made->tcp.dest = to->source;
+	made->tcp.doff = sizeof(made->tcp) / 4;
+	made->tcp.rst = 1;
+	if (to->ack) {
+		made->tcp.seq = to->ack_seq;
+	} else {
+		made->tcp.ack = 1;
+		made->tcp.ack_seq = bpf_htonl(end);
+	}
+}
+
+static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ethhdr *eth = frame_start(skb);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct iphdr *ip = (void *)(eth + 1);
+
+	if (pkt->key.family == FAMILY_IPV4) {
+		if ((void *)(ip + 1) > frame_end(skb))
+			return -1;
+		ip->tot_len = bpf_htons(sizeof(*ip) + sizeof(struct tcphdr));
+		ip->ttl = REFUSE_TTL;
+		ip->frag_off = 0;
+		ip->saddr = pkt->key.dst.w[3];
+		ip->daddr = pkt->key.src.w[3];
+		ip->check = 0;
+		ip->check = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)ip, sizeof(*ip), 0));
+	} else {
+		if ((void *)(ip6 + 1) > frame_end(skb))
+			return -1;
+		ip6->payload_len = bpf_htons(sizeof(struct tcphdr));
+		ip6->hop_limit = REFUSE_TTL;
+		__builtin_memcpy(&ip6->saddr, &pkt->key.dst, sizeof(pkt->key.dst));
+		__builtin_memcpy(&ip6->daddr, &pkt->key.src, sizeof(pkt->key.src));
+	}
+	eth_swap(eth);
+	return 0;
+}
+
+/* Makes a segment its reset. */
+static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct reset made = {
+		.src = pkt->key.dst,
+		.dst = pkt->key.src,
+		.len = bpf_htonl(sizeof(struct tcphdr)),
+		.next = bpf_htonl(IPPROTO_TCP),
+	};
+	__u32 check = pkt->l4_off + offsetof(struct tcphdr, check);
+	__u32 len = pkt->l4_off + sizeof(made.tcp);
+	int partial = csum_partial(skb, check);
+	struct tcphdr to;
+	__s64 sum;
+
+	/* A reset is not answered: RFC 9293 3.5.2. */
+	if (pkt->tcp_flags & TCP_FLAG_RST)
+		return REFUSE(pkt, REASON_NO_BACKEND);
+	if (bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	reset_answer(&made, &to, pkt->l4_len);
+	if (skb->len != len && bpf_skb_change_tail(skb, len, 0))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	if (linear(skb, len) || reset_ip(skb, pkt))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
+	made.tcp.check = csum_fold((__u32)sum);
+	if (partial) {
+		sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
+		made.tcp.check = ~csum_fold((__u32)sum);
+	}
+	if (bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), 0))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	return REASON_NONE;
+}
+
 /* refuse makes the packet its own refusal. A reason other than NONE: it could
  * not be made, and the packet is to be dropped.
  */
@@ -125,13 +225,10 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 	if (!pkt->plain)
 		return REFUSE(pkt, REASON_NO_BACKEND);
 	if (pkt->key.proto == IPPROTO_TCP)
-		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, sizeof(struct tcphdr)) :
-			refuse_ipv6(skb, pkt, sizeof(struct tcphdr));
+		return refuse_tcp(skb, pkt);
 	if (pkt->key.proto == IPPROTO_UDP)
-		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, sizeof(struct udphdr));
+		return pkt->key.family == FAMILY_IPV4 ? refuse_ipv4(skb, pkt) :
+							refuse_ipv6(skb, pkt);
 	return REFUSE(pkt, REASON_NO_BACKEND);
 }
 
