@@ -26,7 +26,8 @@ func unsupported(svc *corev1.Service) []FieldError {
 	refuse(spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer, "spec.type", string(spec.Type), "use ClusterIP")
 	refuse(spec.SessionAffinity != "" && spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.sessionAffinity", string(spec.SessionAffinity), "use None")
 	refuse(len(spec.ExternalIPs) > 0, "spec.externalIPs", fmt.Sprint(spec.ExternalIPs), "remove it")
-	refuse(spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy != corev1.ServiceInternalTrafficPolicyCluster, "spec.internalTrafficPolicy", string(value(spec.InternalTrafficPolicy)), "use Cluster")
+	internal := value(spec.InternalTrafficPolicy)
+	refuse(internal != "" && internal != corev1.ServiceInternalTrafficPolicyCluster, "spec.internalTrafficPolicy", string(internal), "use Cluster")
 	refuse(spec.TrafficDistribution != nil, "spec.trafficDistribution", value(spec.TrafficDistribution), "remove it")
 	for i, port := range spec.Ports {
 		refuse(port.Protocol == corev1.ProtocolSCTP, fmt.Sprintf("spec.ports[%d].protocol", i), "SCTP", "use TCP or UDP")
@@ -59,6 +60,7 @@ func clusterIPsOf(svc *corev1.Service) []netip.Addr {
 }
 
 func (c *compiler) services() []Service {
+	pods := indexByLabel(inOrder(c.objs.Pods))
 	slicesOf := map[string][]*discoveryv1.EndpointSlice{}
 	for _, slice := range inOrder(c.objs.EndpointSlices) {
 		name := serviceOf(slice)
@@ -76,6 +78,7 @@ func (c *compiler) services() []Service {
 	var services []Service
 	for _, svc := range inOrder(c.objs.Services) {
 		services = append(services, c.service(svc, slicesOf[nameOf(svc)])...)
+		c.warnOfSelector(svc, pods.candidates(svc))
 	}
 	slices.SortFunc(services, func(a, b Service) int {
 		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
@@ -118,16 +121,15 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 			})
 		}
 	}
-	c.warnOfSelector(svc)
 	return frontends
 }
 
-func (c *compiler) warnOfSelector(svc *corev1.Service) {
-	if len(svc.Spec.Selector) == 0 {
+func (c *compiler) warnOfSelector(svc *corev1.Service, candidates []*corev1.Pod) {
+	if len(svc.Spec.Selector) == 0 || len(clusterIPsOf(svc)) == 0 {
 		return
 	}
-	for _, pod := range c.objs.Pods {
-		if namespaceOr(pod.Namespace) == namespaceOr(svc.Namespace) && includes(pod.Labels, svc.Spec.Selector) {
+	for _, pod := range candidates {
+		if includes(pod.Labels, svc.Spec.Selector) {
 			return
 		}
 	}

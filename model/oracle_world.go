@@ -23,6 +23,10 @@ type knowledge struct {
 	own       []netip.Addr               // this node's, in the Node's order
 	frontends map[frontend]*served
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
+
+	// Of services, by namespace/name, and of namespaces.
+	slices map[string][]*discoveryv1.EndpointSlice
+	inside map[string][]*corev1.Pod
 }
 
 type frontend struct {
@@ -50,6 +54,7 @@ func know(objs *Objects, node string, local Local) *knowledge {
 		objs: objs, node: node, local: local,
 		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
 		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
+		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 	}
 	for name, n := range objs.Nodes {
 		for _, a := range n.Status.Addresses {
@@ -63,7 +68,13 @@ func know(objs *Objects, node string, local Local) *knowledge {
 			}
 		}
 	}
+	for _, slice := range objs.EndpointSlices {
+		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
+		k.slices[name] = append(k.slices[name], slice)
+	}
 	for _, pod := range objs.Pods {
+		space := spaceOf(pod.Namespace)
+		k.inside[space] = append(k.inside[space], pod)
 		if pod.Spec.HostNetwork || pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
 			continue
 		}
@@ -203,15 +214,11 @@ func numberOf(protocol corev1.Protocol) Protocol {
 // while it has no slice, the pods that its selector matches.
 func (k *knowledge) serversOf(svc *corev1.Service, port corev1.ServicePort, v4 bool) []server {
 	found := map[netip.AddrPort]bool{}
-	listed := false
-	for _, slice := range k.objs.EndpointSlices {
-		if spaceOf(slice.Namespace) != spaceOf(svc.Namespace) || slice.Labels["kubernetes.io/service-name"] != svc.Name {
-			continue
-		}
-		listed = true
+	listed := k.slices[spaceOf(svc.Namespace)+"/"+svc.Name]
+	for _, slice := range listed {
 		k.serversIn(slice, port, v4, found)
 	}
-	if !listed && len(svc.Spec.Selector) > 0 {
+	if len(listed) == 0 && len(svc.Spec.Selector) > 0 {
 		k.serversSelected(svc, port, v4, found)
 	}
 	var servers []server
@@ -263,8 +270,8 @@ func (k *knowledge) serversIn(slice *discoveryv1.EndpointSlice, port corev1.Serv
 }
 
 func (k *knowledge) serversSelected(svc *corev1.Service, port corev1.ServicePort, v4 bool, found map[netip.AddrPort]bool) {
-	for _, pod := range k.objs.Pods {
-		if spaceOf(pod.Namespace) != spaceOf(svc.Namespace) || pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
+	for _, pod := range k.inside[spaceOf(svc.Namespace)] {
+		if pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
 			continue
 		}
 		matches := true

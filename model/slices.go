@@ -28,16 +28,46 @@ func DeriveEndpointSlices(objs *Objects) *Objects {
 	for _, slice := range objs.EndpointSlices {
 		explicit[serviceOf(slice)] = true
 	}
-	pods := inOrder(objs.Pods)
+	pods := indexByLabel(inOrder(objs.Pods))
 	for name, svc := range objs.Services {
 		if len(svc.Spec.Selector) == 0 || explicit[name] || svc.Spec.Type == corev1.ServiceTypeExternalName {
 			continue
 		}
-		for _, slice := range slicesOf(svc, pods) {
+		for _, slice := range slicesOf(svc, pods.candidates(svc)) {
 			derived.EndpointSlices[nameOf(slice)] = slice
 		}
 	}
 	return derived
+}
+
+// labelled is a label of a namespace's pods.
+type labelled struct{ namespace, key, value string }
+
+// podIndex finds pods by one label, in the order of their names.
+type podIndex map[labelled][]*corev1.Pod
+
+func indexByLabel(pods []*corev1.Pod) podIndex {
+	index := podIndex{}
+	for _, pod := range pods {
+		for key, value := range pod.Labels {
+			label := labelled{namespaceOr(pod.Namespace), key, value}
+			index[label] = append(index[label], pod)
+		}
+	}
+	return index
+}
+
+// candidates are the pods that have the rarest label of a service's selector.
+func (i podIndex) candidates(svc *corev1.Service) []*corev1.Pod {
+	var fewest []*corev1.Pod
+	first := true
+	for key, value := range svc.Spec.Selector {
+		have := i[labelled{namespaceOr(svc.Namespace), key, value}]
+		if first || len(have) < len(fewest) {
+			fewest, first = have, false
+		}
+	}
+	return fewest
 }
 
 // serviceOf names the service that a slice belongs to; empty when none.
@@ -120,13 +150,8 @@ func addressTypeOf(addr netip.Addr) discoveryv1.AddressType {
 
 func endpointOf(svc *corev1.Service, pod *corev1.Pod, family discoveryv1.AddressType) (discoveryv1.Endpoint, bool) {
 	none := discoveryv1.Endpoint{}
-	if namespaceOr(pod.Namespace) != namespaceOr(svc.Namespace) || isFinished(pod) {
+	if isFinished(pod) || !includes(pod.Labels, svc.Spec.Selector) {
 		return none, false
-	}
-	for key, value := range svc.Spec.Selector {
-		if have, found := pod.Labels[key]; !found || have != value {
-			return none, false
-		}
 	}
 	for _, addr := range podAddresses(pod) {
 		if addressTypeOf(addr) != family {
