@@ -384,6 +384,7 @@ func TestServicesWithNobodyRefuse(t *testing.T) {
 	require.NoError(t, extended.Check(Outcome{Action: Drop, Reason: ReasonNoBackend}), "what cannot be quoted may be dropped")
 	require.ErrorIs(t, extended.Check(Outcome{Action: Forward}), ErrUnexpected)
 
+	requireDrop(t, b.from(client, ip("10.0.0.1", "10.96.0.11", ProtocolTCP, tcp(1, 80, flagRST))), ReasonNoBackend)
 	requireDrop(t, b.from(client, syn("10.0.0.2", "10.96.0.11", 1, 80)), ReasonSpoofedSource)
 	require.Equal(t, OutDevice, b.from(client, syn("10.0.0.1", "10.96.0.11", 1, 81)).Translations[0].Out, "another port of the address is nobody's")
 }
