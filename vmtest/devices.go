@@ -2,9 +2,7 @@
 
 package vmtest
 
-import (
-	"fmt"
-)
+import "fmt"
 
 // Disk is a virtio block device: /dev/vda, /dev/vdb, … in their order. The
 // module virtio_blk is loaded after a restore, so that a guest never sees what
@@ -31,16 +29,21 @@ func (d Disk) arguments(i int, null bool) []string {
 	return []string{"-drive", drive, "-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i)}
 }
 
-// Network is a virtio network device: eth0, eth1, … in their order.
+// Network is a virtio network device: eth0, eth1, … in their order. As with
+// disks, its module is loaded after a restore.
 type Network struct {
 	// Backend is what QEMU calls a netdev, without its id: "user",
-	// "tap,fd=…" is not possible, "tap,ifname=tap0,script=no,downscript=no",
+	// "tap,ifname=tap0,script=no,downscript=no", or
 	// "socket,mcast=230.0.0.1:1234" for guests among themselves.
 	Backend string
-	MAC     string // empty: QEMU's choice
+	// MAC must differ among guests that see each other.
+	MAC string
 }
 
-func (n Network) arguments(i int) []string {
+func (n Network) arguments(i int, null bool) []string {
+	if null {
+		n.Backend = fmt.Sprintf("hubport,hubid=%d", i) // a network of nobody
+	}
 	device := fmt.Sprintf("virtio-net-pci,netdev=net%d,romfile=", i)
 	if n.MAC != "" {
 		device += ",mac=" + n.MAC
@@ -53,4 +56,16 @@ func (n Network) arguments(i int) []string {
 		}
 	}
 	return []string{"-netdev", fmt.Sprintf("%s,id=net%d%s", kind, i, rest), "-device", device}
+}
+
+// deviceModules are the drivers of what a machine has.
+func (h hardware) deviceModules() []string {
+	var names []string
+	if len(h.disks) > 0 {
+		names = append(names, "virtio_blk")
+	}
+	if len(h.networks) > 0 {
+		names = append(names, "virtio_net")
+	}
+	return names
 }

@@ -201,8 +201,8 @@ func locateOwn(path string) (*ownKernel, error) {
 	for _, root := range []string{dir, filepath.Join(dir, ".."), "/"} {
 		for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
 			modules := filepath.Join(root, lib, own.release)
-			if info, err := os.Stat(modules); own.modules == "" && err == nil && info.IsDir() {
-				own.modules = modules
+			if real, err := filepath.EvalSymlinks(modules); own.modules == "" && err == nil {
+				own.modules = real
 			}
 		}
 	}

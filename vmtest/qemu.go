@@ -56,7 +56,7 @@ type boot struct {
 	shared            bool // write to the memory file
 	restore           bool
 	socket            string // of the port
-	nullDisks         bool   // for a snapshot: what is in the disks comes later
+	nullDevices       bool   // for a snapshot: disks and networks come later
 }
 
 // kernelCommandLine silences and skips what costs time and serves no test.
@@ -97,10 +97,10 @@ func (h hardware) arguments(b boot) []string {
 	}
 	args = append(args, h.accel.arguments()...)
 	for i, d := range h.disks {
-		args = append(args, d.arguments(i, b.nullDisks)...)
+		args = append(args, d.arguments(i, b.nullDevices)...)
 	}
 	for i, n := range h.networks {
-		args = append(args, n.arguments(i)...)
+		args = append(args, n.arguments(i, b.nullDevices)...)
 	}
 	if b.restore {
 		return append(args, "-incoming", "defer")

@@ -66,7 +66,7 @@ func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*plan, err
 		return nil, err
 	}
 	h := p.hardware
-	shape := boot{kernel: "K", initramfs: "I", memoryFile: "M", socket: "S", nullDisks: true}
+	shape := boot{kernel: "K", initramfs: "I", memoryFile: "M", socket: "S", nullDevices: true}
 	parts := []any{identity, k.digest, initDigest, h.arguments(shape), o.Modules, snapshotForm}
 	for _, f := range p.files {
 		digest, err := f.digest()
@@ -165,7 +165,7 @@ func (p *plan) boot(ctx context.Context, dir string) (*Machine, error) {
 	q, err := startQEMU(p.qemu, p.hardware, boot{
 		kernel: p.kernel.Image(), initramfs: initramfs,
 		memoryFile: filepath.Join(dir, memoryFile), shared: true,
-		nullDisks: !p.options.Cold,
+		nullDevices: !p.options.Cold,
 	})
 	if err != nil {
 		return nil, err
@@ -274,7 +274,7 @@ func (p *plan) wake(ctx context.Context, dir string) (*Machine, error) {
 	}
 	m.Started = time.Since(now)
 	m.done.Go(m.watch)
-	return m, nil
+	return p.drive(ctx, m)
 }
 
 // restoreDeadline is a hundred times what it takes.
@@ -315,6 +315,15 @@ func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
 		return nil, err
 	}
 	m.done.Go(m.watch)
+	return p.drive(ctx, m)
+}
+
+// drive loads the drivers of the machine's own devices.
+func (p *plan) drive(ctx context.Context, m *Machine) (*Machine, error) {
+	if err := m.LoadModules(ctx, p.hardware.deviceModules()...); err != nil {
+		m.Close()
+		return nil, err
+	}
 	return m, nil
 }
 
