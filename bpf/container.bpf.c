@@ -133,6 +133,9 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return drop(skb, pkt, reason);
 	if (is_nd(pkt))
 		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(skb, pkt) : nd_to_pod(skb, pkt);
+	reason = judge_icmp(pkt);
+	if (reason)
+		return drop(skb, pkt, reason);
 	flow = find(pkt);
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl);

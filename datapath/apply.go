@@ -185,6 +185,7 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 			want.prefixes[encodePrefix(a.Prefix)] = half
 		}
 	}
+	fenceIPv4(want.prefixes)
 	for _, addrs := range [][]netip.Addr{state.Node.Addresses, state.Node.Gateways} {
 		for _, a := range addrs {
 			want.addresses[encodeAddr(a)] = addressHalf{
@@ -245,6 +246,15 @@ func (d *Datapath) sweepPrefixes() error {
 		}
 	}
 	return nil
+}
+
+// fenceIPv4 keeps IPv6 prefixes that cover the IPv4-mapped addresses, such as
+// ::/0, from answering for IPv4: the table has both families in one tree.
+func fenceIPv4(prefixes map[prefixKey]addressHalf) {
+	all4 := encodePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	if _, ok := prefixes[all4]; !ok && len(prefixes) > 0 {
+		prefixes[all4] = addressHalf{Identity: uint32(model.IdentityWorld)}
+	}
 }
 
 // inherited is what the longest prefix of a set that covers key says: the

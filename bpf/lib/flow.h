@@ -152,6 +152,23 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 		flow->last_seen = pkt->now;
 }
 
+/* An unanswered entry, for a packet of its own direction. One whose time is
+ * over lives on while the other direction is answered: a request may be
+ * answered for long and never repeated.
+ */
+static __always_inline struct flow *flow_waiting(struct packet *pkt)
+{
+	struct flow *flow = bpf_map_lookup_elem(&unanswered, &pkt->key);
+	struct flow_key other;
+	struct flow *half;
+
+	if (!flow || !flow_expired(flow, pkt->key.proto, pkt->now))
+		return flow;
+	flow_other(&other, &pkt->key, flow);
+	half = flow_answered(&other);
+	return half && !flow_expired(half, pkt->key.proto, pkt->now) ? flow : NULL;
+}
+
 /* find gives the flow of a packet, or NULL: then it is to be judged as new. */
 static __always_inline struct flow *find(struct packet *pkt)
 {
@@ -160,7 +177,7 @@ static __always_inline struct flow *find(struct packet *pkt)
 	flow = answered = flow_answered(&pkt->key);
 	note_read(pkt, TABLE_FLOWS, !!flow);
 	if (!flow) {
-		flow = flow_unanswered(&pkt->key, pkt->now);
+		flow = flow_waiting(pkt);
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 		if (!flow)
 			return NULL;

@@ -39,7 +39,9 @@ static __always_inline struct endpoint *endpoint_ready(struct packet *pkt, __u32
 	return ep;
 }
 
-/* Which ICMP messages may begin a flow: echo requests. */
+/* ICMP other than echo has no flow of its own, and its key may be that of an
+ * echo with identifier 0: it is judged before flows are looked up.
+ */
 static __always_inline int judge_icmp(struct packet *pkt)
 {
 	__u8 type = pkt->icmp_type;
@@ -47,8 +49,8 @@ static __always_inline int judge_icmp(struct packet *pkt)
 	if (pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP) {
 		switch (type) {
 		case ICMP_ECHO:
-			return REASON_NONE;
 		case ICMP_ECHOREPLY:
+			return REASON_NONE;
 		case ICMP_DEST_UNREACH:
 		case ICMP_SOURCE_QUENCH:
 		case ICMP_REDIRECT:
@@ -59,12 +61,23 @@ static __always_inline int judge_icmp(struct packet *pkt)
 		return REFUSE(pkt, REASON_ICMP_TYPE);
 	}
 	if (pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6) {
-		if (type == ICMPV6_ECHO_REQUEST)
+		if (type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY)
 			return REASON_NONE;
-		if (type == ICMPV6_ECHO_REPLY || (type >= 1 && type <= 4))
+		if (type >= 1 && type <= 4)
 			return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 		return REFUSE(pkt, REASON_ICMP_TYPE);
 	}
+	return REASON_NONE;
+}
+
+/* An echo reply begins no flow. */
+static __always_inline int judge_echo(struct packet *pkt)
+{
+	if ((pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP &&
+	     pkt->icmp_type == ICMP_ECHOREPLY) ||
+	    (pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
+	     pkt->icmp_type == ICMPV6_ECHO_REPLY))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
 
@@ -222,7 +235,7 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	if (pkt->key.family == FAMILY_IPV6 && addr_linklocal6(&pkt->key.dst))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
-	return judge_icmp(pkt);
+	return judge_echo(pkt);
 }
 
 static __always_inline int ttl_spent(struct packet *pkt, const struct flow *flow)
@@ -339,7 +352,7 @@ static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 	/* From pod to pod never leads here: from-container has decided it. */
 	if (address && address->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-	reason = judge_icmp(pkt);
+	reason = judge_echo(pkt);
 	if (reason)
 		return reason;
 
