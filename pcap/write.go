@@ -38,10 +38,10 @@ const (
 
 // Packet is one packet of a capture.
 type Packet struct {
-	Interface int // as AddInterface gave it
-	Time      time.Time
-	Data      []byte // from the Ethernet header on
-	Length    int    // on the wire; 0: as long as Data
+	Interface int       // as AddInterface gave it, or for Reader.Interface
+	Time      time.Time // UTC; zero where the capture has none
+	Data      []byte    // from the link layer's header on
+	Length    int       // on the wire; written, 0 is as long as Data
 	Direction Direction
 	Comments  []string
 }
