@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ type Datapath struct {
 	rules     *ruleTable
 	slots     *slotTable
 	attached  *attachments
+	pins      pinned
+	moves     moves // of tables into a new layout, in Open
 	labels    labels
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
 }
@@ -61,7 +64,10 @@ func Open(opts Options) (*Datapath, error) {
 	if opts.EventsPerSecond == 0 {
 		opts.EventsPerSecond = defaultEventsPerSecond
 	}
-	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}}
+	if opts.Step == nil {
+		opts.Step = func(string) {}
+	}
+	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}, pins: pinned{}}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.release())
 	}
@@ -82,6 +88,7 @@ func (d *Datapath) open() error {
 		}
 		d.lock = lock
 	}
+	d.opts.Step("load the programs")
 	if err := d.load(); err != nil {
 		return err
 	}
@@ -100,16 +107,42 @@ func (d *Datapath) load() error {
 	if err := configure(spec, &d.opts); err != nil {
 		return err
 	}
+	if d.moves, err = planMoves(spec, d.opts.PinPath); err != nil {
+		return err
+	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Maps: ebpf.MapOptions{PinPath: d.opts.PinPath},
+		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
+		MapReplacements: d.moves.replacements(),
 	})
 	if err != nil {
-		return explainLoad(err)
+		return fmt.Errorf("load the programs: %w", err)
 	}
 	d.maps, d.programs = coll.Maps, coll.Programs
+	if err := d.pinTables(); err != nil {
+		return err
+	}
 	d.events, err = ringbuf.NewReader(d.maps[bpf.ContainerMapEvents])
 	if err != nil {
 		return fmt.Errorf("open the ring of events: %w", err)
+	}
+	return nil
+}
+
+// pinTables puts the tables of a new layout in the place of the old ones.
+func (d *Datapath) pinTables() error {
+	if d.opts.PinPath == "" {
+		return nil
+	}
+	for _, m := range d.moves {
+		d.opts.Step("pin table " + m.name + " of a new layout")
+		if err := m.pin(d.maps[m.name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range pinnedMaps {
+		if err := d.pins.note(filepath.Join(d.opts.PinPath, name)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -177,12 +210,17 @@ func (d *Datapath) takeOver() error {
 		return err
 	}
 	d.labels = newLabels()
+	d.opts.Step("write settings")
 	if err := d.writeSettings(); err != nil {
 		return err
 	}
 	var err error
-	d.attached, err = openAttachments(&d.opts, d.programs)
-	return err
+	if d.attached, err = openAttachments(&d.opts, d.programs, d.pins); err != nil {
+		return err
+	}
+	// Until now the old programs have written into the tables of the old
+	// layout.
+	return d.moves.finish(d.maps)
 }
 
 func (d *Datapath) readTables() (err error) {
@@ -278,6 +316,7 @@ func (d *Datapath) release() error {
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())
 	}
+	errs = append(errs, d.moves.close())
 	if d.lock != nil {
 		errs = append(errs, d.lock.release())
 	}
@@ -294,43 +333,4 @@ func (d *Datapath) Advance(by time.Duration) error {
 	defer d.mu.Unlock()
 	d.settings.ClockOffset += uint64(by)
 	return d.writeSettings()
-}
-
-// Reset empties all tables and counters and sets the clock's offset to 0, as
-// if just opened. It is for tests: packets that pass meanwhile are dropped.
-func (d *Datapath) Reset() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.settings.ClockOffset = 0
-	d.settings.Epoch = 1
-	clear(d.dead)
-	d.labels = newLabels()
-	d.wanted = nil
-	err := errors.Join(
-		d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
-		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
-		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
-		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
-		d.clearCounters(),
-		d.writeSettings(),
-	)
-	_, eventErr := d.readEvents()
-	return errors.Join(err, eventErr)
-}
-
-// empty deletes all entries of a map.
-func empty[K any](m *ebpf.Map) error {
-	var key K
-	for {
-		err := m.NextKey(nil, &key)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
-		}
-		if err == nil {
-			err = m.Delete(&key)
-		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("empty table %s: %w", mapName(m), err)
-		}
-	}
 }

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// Reset detaches all programs, empties all tables and counters and sets the
+// clock's offset to 0, as if just opened. It is for tests: packets that pass
+// meanwhile are dropped, or pass where the programs were.
+//
+// The calling thread is in the namespace of the devices. When Reset is back, no
+// packet is in a program any more, and the datapath may be used in another
+// namespace.
+func (d *Datapath) Reset() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// First, so that nothing fills the tables again.
+	if err := d.attached.detach(); err != nil {
+		return err
+	}
+	d.settings.ClockOffset = 0
+	d.settings.Epoch = 1
+	d.flipped = time.Time{}
+	clear(d.dead)
+	d.labels = newLabels()
+	d.wanted = nil
+	err := errors.Join(
+		d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
+		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
+		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
+		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
+		d.clearCounters(), d.clearMeters(),
+		d.writeSettings(),
+	)
+	_, eventErr := d.readEvents()
+	return errors.Join(err, eventErr)
+}
+
+// empty deletes all entries of a map.
+func empty[K any](m *ebpf.Map) error {
+	var key K
+	for {
+		err := m.NextKey(nil, &key)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err == nil {
+			err = m.Delete(&key)
+		}
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("empty table %s: %w", mapName(m), err)
+		}
+	}
+}
+
+// clearMeters gives every CPU its events of this second back.
+func (d *Datapath) clearMeters() error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("clear meters: %w", err)
+	}
+	zero := uint32(0)
+	if err := d.maps[bpf.ContainerMapMeters].Put(&zero, make([]bpf.ContainerMeter, cpus)); err != nil {
+		return fmt.Errorf("clear meters: %w", err)
+	}
+	return nil
+}
+
+// detach takes the programs off all devices, and waits until no packet is in
+// one of them.
+func (a *attachments) detach() error {
+	for at, l := range a.links {
+		// Close alone would leave a link to whoever has a copy of its
+		// descriptor, such as a process that is just being started.
+		if err := l.Detach(); err != nil {
+			return fmt.Errorf("detach from ifindex %d: %w", at.ifindex, err)
+		}
+		if err := a.drop(at); err != nil {
+			return fmt.Errorf("detach from ifindex %d: %w", at.ifindex, err)
+		}
+	}
+	if len(a.filters) == 0 {
+		return nil
+	}
+	if err := a.removeFilters(); err != nil {
+		return err
+	}
+	awaitPackets()
+	return nil
+}
+
+// awaitPackets waits until packets that are in a filter now have left it: the
+// kernel does that for a link, but takes a filter off at once. membarrier(2)
+// is a whole RCU grace period, which kernels with nohz_full refuse.
+func awaitPackets() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		time.Sleep(settle)
+	}
+}
+
+// Residue lists what a Datapath has that one just opened has not, by looking
+// at the kernel's tables rather than at what this process believes of them.
+func (d *Datapath) Residue() ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var found []string
+	for name, m := range d.maps {
+		switch m.Type() {
+		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.HashOfMaps:
+		default:
+			continue
+		}
+		key, err := m.NextKeyBytes(nil)
+		if err != nil {
+			return nil, fmt.Errorf("look into table %s: %w", name, err)
+		}
+		if key != nil {
+			found = append(found, fmt.Sprintf("table %s has an entry, key %x", name, key))
+		}
+	}
+	more, err := d.residueOfArrays()
+	if n := len(d.attached.links) + len(d.attached.filters); n > 0 {
+		more = append(more, fmt.Sprintf("%d programs are attached", n))
+	}
+	found = append(found, more...)
+	slices.Sort(found)
+	return found, err
+}
+
+func (d *Datapath) residueOfArrays() (found []string, err error) {
+	counters, err := d.Counters()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range counters {
+		found = append(found, fmt.Sprintf("the counter %q of %s is %d", c.Reason, c.Hook, c.Packets))
+	}
+	zero := uint32(0)
+	var meters []bpf.ContainerMeter
+	if err := d.maps[bpf.ContainerMapMeters].Lookup(&zero, &meters); err != nil {
+		return nil, fmt.Errorf("read meters: %w", err)
+	}
+	for cpu, m := range meters {
+		if m != (bpf.ContainerMeter{}) {
+			found = append(found, fmt.Sprintf("the meter of CPU %d tells of %d events and %d lost ones", cpu, m.Told, m.Lost))
+		}
+	}
+	var now settings
+	if err := d.maps[bpf.ContainerMapControl].Lookup(&zero, &now); err != nil {
+		return nil, fmt.Errorf("read table control: %w", err)
+	}
+	if now.Epoch != 1 || now.ClockOffset != 0 {
+		found = append(found, fmt.Sprintf("the epoch is %d, the clock's offset %s", now.Epoch, time.Duration(now.ClockOffset)))
+	}
+	if n := d.events.AvailableBytes(); n > 0 {
+		found = append(found, fmt.Sprintf("the ring has %d bytes of events", n))
+	}
+	return found, nil
+}
