@@ -76,6 +76,16 @@ type Machine struct {
 // Start returns a running machine: restored from its snapshot, which is made
 // first if there is none.
 func Start(ctx context.Context, k *Kernel, o Options) (*Machine, error) {
+	p, err := Prepare(ctx, k, o)
+	if err != nil {
+		return nil, err
+	}
+	return p.Start(ctx)
+}
+
+// Prepare does once what many machines of one kind have in common: it chooses
+// the accelerator and reads the files. The snapshot is made by the first Start.
+func Prepare(ctx context.Context, k *Kernel, o Options) (*Plan, error) {
 	path, err := findQEMU()
 	if err != nil {
 		return nil, err
@@ -90,18 +100,19 @@ func Start(ctx context.Context, k *Kernel, o Options) (*Machine, error) {
 		}
 		o.Accelerator = choice.Accelerator
 	}
-	o.Memory, o.CPUs = max(o.Memory, 0), max(o.CPUs, 1)
-	if o.Memory == 0 {
+	if o.Memory <= 0 {
 		o.Memory = DefaultMemory
 	}
-	plan, err := newPlan(ctx, path, k, o)
-	if err != nil {
-		return nil, err
+	o.CPUs = max(o.CPUs, 1)
+	return newPlan(ctx, path, k, o)
+}
+
+// Start returns a running machine. It may be called by many goroutines.
+func (p *Plan) Start(ctx context.Context) (*Machine, error) {
+	if p.options.Cold {
+		return p.bootCold(ctx)
 	}
-	if o.Cold {
-		return plan.bootCold(ctx)
-	}
-	return plan.restore(ctx)
+	return p.restore(ctx)
 }
 
 // ErrLacks means that a kernel was built without something that is needed.

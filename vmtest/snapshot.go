@@ -36,8 +36,9 @@ type facts struct {
 	Seconds  float64 // the boot took
 }
 
-// plan is all that it takes to start one kind of machine.
-type plan struct {
+// Plan is all that it takes to start machines of one kind, see Prepare. It does
+// not change.
+type Plan struct {
 	qemu     string // path
 	kernel   *Kernel
 	options  Options
@@ -47,8 +48,8 @@ type plan struct {
 	files    []guestFile
 }
 
-func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*plan, error) {
-	p := &plan{qemu: path, kernel: k, options: o}
+func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*Plan, error) {
+	p := &Plan{qemu: path, kernel: k, options: o}
 	p.hardware = hardware{
 		accel: o.Accelerator, memory: o.Memory, cpus: o.CPUs,
 		disks: o.Disks, networks: o.Networks, append: o.Append,
@@ -96,7 +97,7 @@ func qemuIdentity(path string) (string, error) {
 	return fmt.Sprint(path, info.Size(), info.ModTime().UnixNano()), nil
 }
 
-func (p *plan) dir() (string, error) {
+func (p *Plan) dir() (string, error) {
 	cache, err := CacheDir()
 	if err != nil {
 		return "", err
@@ -105,7 +106,7 @@ func (p *plan) dir() (string, error) {
 }
 
 // restore starts a machine from its snapshot.
-func (p *plan) restore(ctx context.Context) (*Machine, error) {
+func (p *Plan) restore(ctx context.Context) (*Machine, error) {
 	dir, err := p.dir()
 	if err != nil {
 		return nil, err
@@ -118,8 +119,14 @@ func (p *plan) restore(ctx context.Context) (*Machine, error) {
 		}
 		m, err := p.wake(ctx, dir)
 		unlock()
-		if err == nil || ctx.Err() != nil || try == 2 {
+		switch {
+		case err == nil || ctx.Err() != nil:
 			return m, err
+		case try == 2 && p.options.Accelerator == KVM:
+			// A processor whose state cannot be carried over still boots.
+			return p.bootCold(ctx)
+		case try == 2:
+			return nil, err
 		}
 		if try > 0 {
 			orSilent(p.options.Progress).Step(fmt.Sprintf("%s: %v; making the snapshot again", p.kernel.ID, err))
@@ -131,7 +138,7 @@ func (p *plan) restore(ctx context.Context) (*Machine, error) {
 }
 
 // make makes the snapshot, unless another process has just done so.
-func (p *plan) make(ctx context.Context, dir, lock string, again bool) error {
+func (p *Plan) make(ctx context.Context, dir, lock string, again bool) error {
 	unlock, err := lockCache(ctx, lock)
 	if err != nil {
 		return err
@@ -146,6 +153,10 @@ func (p *plan) make(ctx context.Context, dir, lock string, again bool) error {
 	if err := makeEntry(dir, func(tmp string) error { return p.freeze(ctx, tmp) }); err != nil {
 		return fmt.Errorf("make a snapshot of %s: %w", p.kernel.ID, err)
 	}
+	if learned, err := readFacts(dir); err == nil {
+		orSilent(p.options.Progress).Step(fmt.Sprintf("%s: booted in %.1f s, %.1f times slower than this machine; the snapshot is kept",
+			p.kernel.ID, learned.Seconds, learned.Slowdown))
+	}
 	return nil
 }
 
@@ -153,7 +164,7 @@ func (p *plan) make(ctx context.Context, dir, lock string, again bool) error {
 const bootDeadline = 90 * time.Second
 
 // boot starts a machine from nothing, up to where it waits for work.
-func (p *plan) boot(ctx context.Context, dir string) (*Machine, error) {
+func (p *Plan) boot(ctx context.Context, dir string) (*Machine, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, bootDeadline, fmt.Errorf("no answer from the guest within %s", bootDeadline))
 	defer cancel()
 	start := time.Now()
@@ -182,7 +193,7 @@ func (p *plan) boot(ctx context.Context, dir string) (*Machine, error) {
 	return m, nil
 }
 
-func (p *plan) prepare(ctx context.Context, m *Machine, start time.Time) error {
+func (p *Plan) prepare(ctx context.Context, m *Machine, start time.Time) error {
 	if err := m.talk(); err != nil {
 		return err
 	}
@@ -205,7 +216,7 @@ func (p *plan) prepare(ctx context.Context, m *Machine, start time.Time) error {
 // consoleLevel shows everything but debugging.
 const consoleLevel = 7
 
-func (p *plan) hostname() string {
+func (p *Plan) hostname() string {
 	if p.options.Hostname != "" {
 		return p.options.Hostname
 	}
@@ -213,7 +224,7 @@ func (p *plan) hostname() string {
 }
 
 // freeze boots a machine and stores it in tmp.
-func (p *plan) freeze(ctx context.Context, tmp string) error {
+func (p *Plan) freeze(ctx context.Context, tmp string) error {
 	m, err := p.boot(ctx, tmp)
 	if err != nil {
 		return err
@@ -241,7 +252,7 @@ func (p *plan) freeze(ctx context.Context, tmp string) error {
 }
 
 // wake restores a machine from a snapshot that is whole.
-func (p *plan) wake(ctx context.Context, dir string) (*Machine, error) {
+func (p *Plan) wake(ctx context.Context, dir string) (*Machine, error) {
 	manifest, _, err := readManifest(dir)
 	if err != nil {
 		return nil, err
@@ -249,13 +260,9 @@ func (p *plan) wake(ctx context.Context, dir string) (*Machine, error) {
 	if err := manifest.check(dir, false); err != nil {
 		return nil, err
 	}
-	var learned facts
-	data, err := os.ReadFile(filepath.Join(dir, factsFile))
+	learned, err := readFacts(dir)
 	if err != nil {
 		return nil, err
-	}
-	if err := json.Unmarshal(data, &learned); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
 	}
 	now := time.Now()
 	os.Chtimes(dir, now, now) // expireSnapshots keeps what is used
@@ -277,10 +284,21 @@ func (p *plan) wake(ctx context.Context, dir string) (*Machine, error) {
 	return p.drive(ctx, m)
 }
 
+func readFacts(dir string) (learned facts, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, factsFile))
+	if err != nil {
+		return facts{}, err
+	}
+	if err := json.Unmarshal(data, &learned); err != nil {
+		return facts{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	return learned, nil
+}
+
 // restoreDeadline is a hundred times what it takes.
 const restoreDeadline = 10 * time.Second
 
-func (p *plan) greet(ctx context.Context, m *Machine, state string) error {
+func (p *Plan) greet(ctx context.Context, m *Machine, state string) error {
 	if err := m.q.mon.loadFrom(state); err != nil {
 		return err
 	}
@@ -297,7 +315,7 @@ func (p *plan) greet(ctx context.Context, m *Machine, state string) error {
 }
 
 // bootCold starts a machine without any snapshot.
-func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
+func (p *Plan) bootCold(ctx context.Context) (*Machine, error) {
 	dir, err := p.dir()
 	if err != nil {
 		return nil, err
@@ -319,7 +337,7 @@ func (p *plan) bootCold(ctx context.Context) (*Machine, error) {
 }
 
 // drive loads the drivers of the machine's own devices.
-func (p *plan) drive(ctx context.Context, m *Machine) (*Machine, error) {
+func (p *Plan) drive(ctx context.Context, m *Machine) (*Machine, error) {
 	if err := m.LoadModules(ctx, p.hardware.deviceModules()...); err != nil {
 		m.Close()
 		return nil, err
@@ -330,7 +348,7 @@ func (p *plan) drive(ctx context.Context, m *Machine) (*Machine, error) {
 // firstModules are those without which there is no port to the host.
 var firstModules = []string{"virtio_pci", "virtio_console"}
 
-func (p *plan) writeInitramfs(file string) error {
+func (p *Plan) writeInitramfs(file string) error {
 	program, err := os.ReadFile(p.init)
 	if err != nil {
 		return fmt.Errorf("read init: %w", err)
