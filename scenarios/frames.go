@@ -5,6 +5,8 @@ package scenarios
 import (
 	"context"
 	"fmt"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -84,6 +86,11 @@ func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, err
 			*l = l.With(name, v)
 		}
 	}
+	if sender == nodeName {
+		if gateway, err = p.nextHop(layers, gateway); err != nil {
+			return nil, labError(err)
+		}
+	}
 	outer := true
 	for i := range layers {
 		l := &layers[i]
@@ -105,6 +112,24 @@ func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, err
 		}
 	}
 	return layers, nil
+}
+
+// nextHop is the hardware address that the node sends to: the pod's that has
+// the frame's destination, else that of its own gateway.
+func (p *play) nextHop(layers []frame.Layer, gateway net.HardwareAddr) (net.HardwareAddr, error) {
+	for _, l := range layers {
+		dst, named := l.Get("dst")
+		if !named || l.Kind != "ipv4" && l.Kind != "ipv6" {
+			continue
+		}
+		for _, pod := range p.topology.Pods {
+			if slices.Contains(pod.Addresses, dst.Addr()) {
+				own, _, err := p.world.MACs(pod.Name)
+				return own, err
+			}
+		}
+	}
+	return gateway, nil
 }
 
 func familyOf(kind string) syntax.Family {

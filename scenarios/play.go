@@ -141,9 +141,12 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 		err = p.faults()
 	}
 	var m *Mismatch
+	var odd *oddError
 	switch {
 	case err == nil && len(p.judge.disagreed) > 0 && p.pending == nil:
 		p.pending = &pendingFailure{step, p.disagreement()}
+	case errors.As(err, &odd):
+		return p.failure(step, odd), false
 	case errors.As(err, &m):
 		return p.failure(step, p.alone(m)), false
 	case err != nil:
