@@ -5,7 +5,6 @@ package datapath
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,8 +40,6 @@ type Datapath struct {
 	rules     *ruleTable
 	slots     *slotTable
 	attached  *attachments
-	pins      pinned
-	moves     moves // of tables into a new layout, in Open
 	labels    labels
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
 }
@@ -64,10 +61,7 @@ func Open(opts Options) (*Datapath, error) {
 	if opts.EventsPerSecond == 0 {
 		opts.EventsPerSecond = defaultEventsPerSecond
 	}
-	if opts.Step == nil {
-		opts.Step = func(string) {}
-	}
-	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}, pins: pinned{}}
+	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.release())
 	}
@@ -88,7 +82,6 @@ func (d *Datapath) open() error {
 		}
 		d.lock = lock
 	}
-	d.opts.Step("load the programs")
 	if err := d.load(); err != nil {
 		return err
 	}
@@ -107,42 +100,16 @@ func (d *Datapath) load() error {
 	if err := configure(spec, &d.opts); err != nil {
 		return err
 	}
-	if d.moves, err = planMoves(spec, d.opts.PinPath); err != nil {
-		return err
-	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
-		MapReplacements: d.moves.replacements(),
+		Maps: ebpf.MapOptions{PinPath: d.opts.PinPath},
 	})
 	if err != nil {
-		return fmt.Errorf("load the programs: %w", err)
+		return explainLoad(err)
 	}
 	d.maps, d.programs = coll.Maps, coll.Programs
-	if err := d.pinTables(); err != nil {
-		return err
-	}
 	d.events, err = ringbuf.NewReader(d.maps[bpf.ContainerMapEvents])
 	if err != nil {
 		return fmt.Errorf("open the ring of events: %w", err)
-	}
-	return nil
-}
-
-// pinTables puts the tables of a new layout in the place of the old ones.
-func (d *Datapath) pinTables() error {
-	if d.opts.PinPath == "" {
-		return nil
-	}
-	for _, m := range d.moves {
-		d.opts.Step("pin table " + m.name + " of a new layout")
-		if err := m.pin(d.maps[m.name]); err != nil {
-			return err
-		}
-	}
-	for _, name := range pinnedMaps {
-		if err := d.pins.note(filepath.Join(d.opts.PinPath, name)); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -210,17 +177,12 @@ func (d *Datapath) takeOver() error {
 		return err
 	}
 	d.labels = newLabels()
-	d.opts.Step("write settings")
 	if err := d.writeSettings(); err != nil {
 		return err
 	}
 	var err error
-	if d.attached, err = openAttachments(&d.opts, d.programs, d.pins); err != nil {
-		return err
-	}
-	// Until now the old programs have written into the tables of the old
-	// layout.
-	return d.moves.finish(d.maps)
+	d.attached, err = openAttachments(&d.opts, d.programs)
+	return err
 }
 
 func (d *Datapath) readTables() (err error) {
@@ -316,7 +278,6 @@ func (d *Datapath) release() error {
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())
 	}
-	errs = append(errs, d.moves.close())
 	if d.lock != nil {
 		errs = append(errs, d.lock.release())
 	}
