@@ -54,6 +54,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 			return Change{}, err
 		}
 	}
+	d.opts.Step("turn the epoch")
 	d.settings.Epoch++
 	if err := d.writeSettings(); err != nil {
 		d.settings.Epoch--
@@ -343,25 +344,32 @@ func (s *serviceIDs) of(key serviceKey) uint32 {
 func (d *Datapath) stage(want *desired) (Change, error) {
 	var change Change
 	var err error
+	d.opts.Step("write rule sets")
 	if change.RuleSets, err = d.rules.add(want.newRules); err != nil {
 		return change, err
 	}
+	d.opts.Step("write slots")
 	if err = d.slots.add(want.newSlots); err != nil {
 		return change, err
 	}
 	half := 1 - d.half()
+	d.opts.Step("write backends")
 	if _, err = d.backends.stage(half, want.backends); err != nil {
 		return change, err
 	}
+	d.opts.Step("write services")
 	if change.Services, err = d.services.stage(half, want.services); err != nil {
 		return change, err
 	}
+	d.opts.Step("write prefixes")
 	if err = d.stagePrefixes(half, want.prefixes); err != nil {
 		return change, err
 	}
+	d.opts.Step("write addresses")
 	if change.Addresses, err = d.addresses.stage(half, want.addresses); err != nil {
 		return change, err
 	}
+	d.opts.Step("write endpoints")
 	change.Endpoints, err = d.endpoints.stage(half, want.endpoints)
 	return change, err
 }
@@ -371,6 +379,9 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 func (d *Datapath) sweep() error {
 	if d.opts.Attach {
 		time.Sleep(time.Until(d.flipped.Add(settle)))
+	}
+	if err := d.mendPins(); err != nil {
+		return err
 	}
 	half := d.half()
 	for _, table := range []interface{ sweep(int) error }{d.endpoints, d.addresses, d.services, d.backends} {

@@ -21,6 +21,8 @@ import (
 // more keeps its programs, which drop, until it is gone.
 type attachments struct {
 	programs map[ebpf.AttachType]*ebpf.Program
+	pins     pinned
+	step     func(string)
 	linkDir  string // where links are pinned, or ""
 	tcx      bool
 	keep     bool // clsact filters outlive close
@@ -39,15 +41,14 @@ const (
 	filterHandle   = 0x57
 )
 
-func openAttachments(opts *Options, programs map[string]*ebpf.Program) (*attachments, error) {
+func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinned) (*attachments, error) {
 	a := &attachments{
-		programs: map[ebpf.AttachType]*ebpf.Program{
-			ebpf.AttachTCXIngress: programs[bpf.ContainerProgFromContainer],
-			ebpf.AttachTCXEgress:  programs[bpf.ContainerProgToContainer],
-		},
-		keep:    opts.PinPath != "",
-		links:   map[attachPoint]link.Link{},
-		filters: map[uint32]bool{},
+		programs: byAttachType(programs),
+		pins:     pins,
+		step:     opts.Step,
+		keep:     opts.PinPath != "",
+		links:    map[attachPoint]link.Link{},
+		filters:  map[uint32]bool{},
 	}
 	if !opts.Attach {
 		return a, nil
@@ -67,6 +68,29 @@ func openAttachments(opts *Options, programs map[string]*ebpf.Program) (*attachm
 		return a, a.takeOver()
 	}
 	return a, a.takeOverFilters()
+}
+
+func byAttachType(programs map[string]*ebpf.Program) map[ebpf.AttachType]*ebpf.Program {
+	return map[ebpf.AttachType]*ebpf.Program{
+		ebpf.AttachTCXIngress: programs[bpf.ContainerProgFromContainer],
+		ebpf.AttachTCXEgress:  programs[bpf.ContainerProgToContainer],
+	}
+}
+
+// replace puts other programs in the place of those that are attached.
+func (a *attachments) replace(programs map[string]*ebpf.Program) error {
+	a.programs = byAttachType(programs)
+	for at, l := range a.links {
+		if err := l.Update(a.programs[at.attach]); err != nil && !errors.Is(err, unix.ENOLINK) {
+			return fmt.Errorf("replace the program of ifindex %d: %w", at.ifindex, err)
+		}
+	}
+	for ifindex := range a.filters {
+		if err := a.replaceFilters(ifindex); err != nil {
+			return fmt.Errorf("replace the filters of ifindex %d: %w", ifindex, err)
+		}
+	}
+	return nil
 }
 
 // Attachment is how programs are attached.
@@ -92,13 +116,17 @@ func (a *attachments) takeOver() error {
 	for _, entry := range entries {
 		var at attachPoint
 		if _, err := fmt.Sscanf(entry.Name(), linkName, &at.attach, &at.ifindex); err != nil || a.programs[at.attach] == nil {
-			return fmt.Errorf("pinned link %s is not Weir's: remove it", filepath.Join(a.linkDir, entry.Name()))
+			return fmt.Errorf("take over %s: %w: remove it", filepath.Join(a.linkDir, entry.Name()), ErrForeignPin)
 		}
 		l, err := link.LoadPinnedLink(filepath.Join(a.linkDir, entry.Name()), nil)
 		if err != nil {
 			return fmt.Errorf("open pinned link %s: %w", entry.Name(), err)
 		}
 		a.links[at] = l
+		if err := a.pins.note(a.pin(at)); err != nil {
+			return err
+		}
+		a.step("replace the program of link " + entry.Name())
 		if err := l.Update(a.programs[at.attach]); err != nil && !errors.Is(err, unix.ENOLINK) {
 			return fmt.Errorf("replace the program of link %s: %w", entry.Name(), err)
 		}
@@ -126,12 +154,17 @@ func (a *attachments) attachDevice(ifindex uint32) error {
 		if a.links[at] != nil {
 			continue
 		}
+		a.step(fmt.Sprintf("attach "+linkName, at.attach, at.ifindex))
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: prog, Attach: attach})
 		if err != nil {
 			return err
 		}
 		if a.linkDir != "" {
+			a.step(fmt.Sprintf("pin link "+linkName, at.attach, at.ifindex))
 			if err := l.Pin(a.pin(at)); err != nil {
+				return errors.Join(err, l.Close())
+			}
+			if err := a.pins.note(a.pin(at)); err != nil {
 				return errors.Join(err, l.Close())
 			}
 		}
@@ -172,6 +205,7 @@ func (a *attachments) drop(at attachPoint) error {
 	delete(a.links, at)
 	var err error
 	if a.linkDir != "" {
+		delete(a.pins, a.pin(at))
 		err = l.Unpin()
 	}
 	return errors.Join(err, l.Close())

@@ -42,12 +42,19 @@ func (a *attachments) attachFilters(ifindex uint32) error {
 	if err := netlink.QdiscAdd(clsactOf(ifindex)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add qdisc clsact (CONFIG_NET_SCH_INGRESS): %w", err)
 	}
+	if err := a.replaceFilters(ifindex); err != nil {
+		return err
+	}
+	a.filters[ifindex] = true
+	return nil
+}
+
+func (a *attachments) replaceFilters(ifindex uint32) error {
 	for attach := range a.programs {
 		if err := netlink.FilterReplace(a.filter(ifindex, attach)); err != nil {
 			return fmt.Errorf("add filter (CONFIG_NET_CLS_BPF): %w", err)
 		}
 	}
-	a.filters[ifindex] = true
 	return nil
 }
 

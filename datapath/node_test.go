@@ -47,16 +47,29 @@ func addDevice(t testing.TB, name string) model.Device {
 	t.Helper()
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-pod"}
 	require.NoError(t, netlink.LinkAdd(veth))
+	for _, end := range []string{name, name + "-pod"} {
+		link, err := netlink.LinkByName(end)
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetUp(link))
+	}
+	device, err := existingDevice(name)
+	require.NoError(t, err)
+	return device
+}
+
+func existingDevice(name string) (model.Device, error) {
 	host, err := netlink.LinkByName(name)
-	require.NoError(t, err)
+	if err != nil {
+		return model.Device{}, err
+	}
 	pod, err := netlink.LinkByName(name + "-pod")
-	require.NoError(t, err)
-	require.NoError(t, netlink.LinkSetUp(host))
-	require.NoError(t, netlink.LinkSetUp(pod))
+	if err != nil {
+		return model.Device{}, err
+	}
 	return model.Device{
 		Name: name, Ifindex: host.Attrs().Index,
 		MAC: host.Attrs().HardwareAddr, PodMAC: pod.Attrs().HardwareAddr,
-	}
+	}, nil
 }
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

@@ -5,6 +5,9 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -40,6 +43,8 @@ type Datapath struct {
 	rules     *ruleTable
 	slots     *slotTable
 	attached  *attachments
+	pins      pinned
+	moves     moves // of tables into a new layout, in Open
 	labels    labels
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
 }
@@ -61,7 +66,10 @@ func Open(opts Options) (*Datapath, error) {
 	if opts.EventsPerSecond == 0 {
 		opts.EventsPerSecond = defaultEventsPerSecond
 	}
-	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}}
+	if opts.Step == nil {
+		opts.Step = func(string) {}
+	}
+	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}, pins: pinned{}}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.release())
 	}
@@ -82,6 +90,7 @@ func (d *Datapath) open() error {
 		}
 		d.lock = lock
 	}
+	d.opts.Step("load the programs")
 	if err := d.load(); err != nil {
 		return err
 	}
@@ -100,16 +109,42 @@ func (d *Datapath) load() error {
 	if err := configure(spec, &d.opts); err != nil {
 		return err
 	}
+	if d.moves, err = planMoves(spec, d.opts.PinPath); err != nil {
+		return err
+	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Maps: ebpf.MapOptions{PinPath: d.opts.PinPath},
+		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
+		MapReplacements: d.moves.replacements(),
 	})
 	if err != nil {
-		return explainLoad(err)
+		return fmt.Errorf("load the programs: %w", err)
 	}
 	d.maps, d.programs = coll.Maps, coll.Programs
+	if err := d.pinTables(); err != nil {
+		return err
+	}
 	d.events, err = ringbuf.NewReader(d.maps[bpf.ContainerMapEvents])
 	if err != nil {
 		return fmt.Errorf("open the ring of events: %w", err)
+	}
+	return nil
+}
+
+// pinTables puts the tables of a new layout in the place of the old ones.
+func (d *Datapath) pinTables() error {
+	if d.opts.PinPath == "" {
+		return nil
+	}
+	for _, m := range d.moves {
+		d.opts.Step("pin table " + m.name + " of a new layout")
+		if err := m.pin(d.maps[m.name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range pinnedMaps {
+		if err := d.pins.note(filepath.Join(d.opts.PinPath, name)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -177,12 +212,17 @@ func (d *Datapath) takeOver() error {
 		return err
 	}
 	d.labels = newLabels()
+	d.opts.Step("write settings")
 	if err := d.writeSettings(); err != nil {
 		return err
 	}
 	var err error
-	d.attached, err = openAttachments(&d.opts, d.programs)
-	return err
+	if d.attached, err = openAttachments(&d.opts, d.programs, d.pins); err != nil {
+		return err
+	}
+	// Until now the old programs have written into the tables of the old
+	// layout.
+	return d.moves.finish(d.maps)
 }
 
 func (d *Datapath) readTables() (err error) {
@@ -251,17 +291,68 @@ func (d *Datapath) Close() error {
 	return d.release()
 }
 
+// Replace loads the programs anew and puts them in the place of those that
+// run, each by one atomic change: no frame is lost, and none meets neither.
+func (d *Datapath) Replace() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	programs, err := d.loadAgain()
+	if err != nil {
+		return err
+	}
+	old := d.programs
+	d.programs = programs
+	errs := []error{d.attached.replace(programs)}
+	for _, p := range old {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// loadAgain loads the programs over the tables that are there.
+func (d *Datapath) loadAgain() (map[string]*ebpf.Program, error) {
+	spec, err := readObject(d.opts.Object)
+	if err != nil {
+		return nil, err
+	}
+	if err := configure(spec, &d.opts); err != nil {
+		return nil, err
+	}
+	tables := map[string]*ebpf.Map{}
+	for _, name := range pinnedMaps {
+		spec.Maps[name].Pinning = ebpf.PinNone
+		tables[name] = d.maps[name]
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	if err != nil {
+		return nil, fmt.Errorf("load the programs: %w", err)
+	}
+	for _, m := range coll.Maps { // clones, or the programs' own: programs hold them
+		if err := m.Close(); err != nil {
+			return nil, fmt.Errorf("load the programs: %w", err)
+		}
+	}
+	return coll.Programs, nil
+}
+
 // Remove detaches and unpins everything, and closes.
 func (d *Datapath) Remove() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	errs := []error{d.attached.remove()}
-	for _, m := range d.maps {
-		if err := m.Unpin(); err != nil {
-			errs = append(errs, fmt.Errorf("unpin table %s: %w", mapName(m), err))
+	if d.opts.PinPath != "" {
+		for _, name := range pinnedMaps {
+			err := os.Remove(filepath.Join(d.opts.PinPath, name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("unpin table: %w", err))
+			}
 		}
 	}
-	return errors.Join(append(errs, d.release())...)
+	errs = append(errs, d.release())
+	if d.opts.PinPath != "" {
+		errs = append(errs, os.Remove(d.opts.PinPath))
+	}
+	return errors.Join(errs...)
 }
 
 func (d *Datapath) release() error {
@@ -278,6 +369,7 @@ func (d *Datapath) release() error {
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())
 	}
+	errs = append(errs, d.moves.close())
 	if d.lock != nil {
 		errs = append(errs, d.lock.release())
 	}

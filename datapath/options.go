@@ -22,6 +22,9 @@ type Options struct {
 	// TraceAll tells an event for every packet instead of one for every new
 	// flow. It is bounded by EventsPerSecond too.
 	TraceAll bool
+	// Step is called before every step of Open and Apply that others can see
+	// the outcome of. Tests kill the process there. Nil outside of tests.
+	Step func(step string)
 	// ForceClsact attaches by clsact where the kernel has tcx, to cover what
 	// kernels before 6.6 do.
 	ForceClsact bool

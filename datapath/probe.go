@@ -121,11 +121,3 @@ func haveTCX() (bool, error) {
 	}
 	return false, fmt.Errorf("probe tcx: %w", err)
 }
-
-// explainLoad makes a verifier's refusal one line; %+v has the whole log.
-func explainLoad(err error) error {
-	if errors.Is(err, ebpf.ErrMapIncompatible) {
-		return fmt.Errorf("take over the pinned tables: %w: they are of another layout", err)
-	}
-	return fmt.Errorf("load the programs: %w", err)
-}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// A table of another layout, of an earlier or a later version, is moved: a new
+// one is made, and the entries are copied field by field, by the names that
+// the old table's BTF and the new objects' BTF have in common. Fields that the
+// old layout did not have are 0, those that the new one lacks are lost.
+//
+// The copy is made before the new programs run, and once more behind them, for
+// what the old programs wrote meanwhile.
+
+// move is one table's.
+type move struct {
+	name     string
+	path     string
+	from, to *ebpf.Map
+	key      []span
+	value    []span
+}
+
+// span is a run of bytes that both layouts have.
+type span struct{ from, to, len uint32 }
+
+type moves []*move
+
+// planMoves makes the new tables, and copies. Tables that need not move are
+// left alone; pins that are no tables of ours are refused.
+func planMoves(spec *ebpf.CollectionSpec, pinPath string) (moves, error) {
+	if pinPath == "" {
+		return nil, nil
+	}
+	var all moves
+	for _, name := range pinnedMaps {
+		path := filepath.Join(pinPath, name)
+		m, err := planMove(spec.Maps[name], path)
+		if err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+		if m == nil {
+			continue
+		}
+		all = append(all, m)
+		if err := m.copyOver(m.to, ebpf.UpdateAny); err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+	}
+	return all, nil
+}
+
+func planMove(spec *ebpf.MapSpec, path string) (*move, error) {
+	old, err := ebpf.LoadPinnedMap(path, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pin %s: %w: %w: move it away", path, ErrForeignPin, err)
+	}
+	if spec.Compatible(old) == nil {
+		return nil, old.Close()
+	}
+	m := &move{name: spec.Name, path: path, from: old}
+	if err := m.plan(spec); err != nil {
+		return nil, errors.Join(err, old.Close())
+	}
+	fresh := spec.Copy()
+	fresh.Pinning = ebpf.PinNone
+	if m.to, err = ebpf.NewMap(fresh); err != nil {
+		return nil, errors.Join(fmt.Errorf("make table %s of the new layout: %w", spec.Name, err), old.Close())
+	}
+	return m, nil
+}
+
+// plan finds what the two layouts have in common.
+func (m *move) plan(spec *ebpf.MapSpec) error {
+	info, err := m.from.Info()
+	if err != nil {
+		return fmt.Errorf("look at pin %s: %w", m.path, err)
+	}
+	if info.Name != spec.Name || m.from.Type() != spec.Type {
+		return fmt.Errorf("pin %s is a %s named %q: %w: move it away", m.path, m.from.Type(), info.Name, ErrForeignPin)
+	}
+	if spec.Key == nil || spec.Value == nil { // a ring: nothing is copied
+		return nil
+	}
+	types, err := btfOf(info)
+	if err != nil {
+		return fmt.Errorf("pin %s: %w: %w: move it away", m.path, ErrForeignPin, err)
+	}
+	if m.key, err = spans(types, spec.Key, m.from.KeySize()); err != nil {
+		return fmt.Errorf("move table %s, key: %w", m.name, err)
+	}
+	if m.value, err = spans(types, spec.Value, m.from.ValueSize()); err != nil {
+		return fmt.Errorf("move table %s, value: %w", m.name, err)
+	}
+	return nil
+}
+
+func btfOf(info *ebpf.MapInfo) (*btf.Spec, error) {
+	id, ok := info.BTFID()
+	if !ok || id == 0 {
+		return nil, errors.New("it has no BTF")
+	}
+	handle, err := btf.NewHandleFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("read its BTF: %w", err)
+	}
+	defer handle.Close()
+	return handle.Spec(nil)
+}
+
+// spans gives the bytes that type t and the type of its name in the old BTF
+// have in common.
+func spans(old *btf.Spec, t btf.Type, oldSize uint32) ([]span, error) {
+	t = btf.UnderlyingType(t)
+	s, ok := t.(*btf.Struct)
+	if !ok {
+		size, err := btf.Sizeof(t)
+		if err != nil {
+			return nil, err
+		}
+		return []span{{len: min(uint32(size), oldSize)}}, nil
+	}
+	var was *btf.Struct
+	if err := old.TypeByName(s.Name, &was); err != nil {
+		return nil, fmt.Errorf("find struct %s in the old layout: %w", s.Name, err)
+	}
+	if was.Size != oldSize {
+		return nil, fmt.Errorf("struct %s has %d bytes, and the table's elements %d", s.Name, was.Size, oldSize)
+	}
+	return common(was, s, 0, 0), nil
+}
+
+func common(old, new btf.Type, from, to uint32) []span {
+	old, new = btf.UnderlyingType(old), btf.UnderlyingType(new)
+	switch n := new.(type) {
+	case *btf.Struct:
+		if o, ok := old.(*btf.Struct); ok {
+			return commonMembers(o, n, from, to)
+		}
+		return nil
+	case *btf.Array:
+		o, ok := old.(*btf.Array)
+		if !ok {
+			return nil
+		}
+		return commonElements(o, n, from, to)
+	}
+	if _, ok := old.(*btf.Struct); ok {
+		return nil
+	}
+	oldSize, errOld := btf.Sizeof(old)
+	newSize, errNew := btf.Sizeof(new)
+	if errOld != nil || errNew != nil {
+		return nil
+	}
+	// Integers are little-endian: a wider one has the narrower's bytes first.
+	return []span{{from, to, uint32(min(oldSize, newSize))}}
+}
+
+func commonMembers(old, new *btf.Struct, from, to uint32) []span {
+	var all []span
+	for _, member := range new.Members {
+		for _, was := range old.Members {
+			if was.Name == member.Name {
+				all = append(all, common(was.Type, member.Type, from+was.Offset.Bytes(), to+member.Offset.Bytes())...)
+			}
+		}
+	}
+	return all
+}
+
+func commonElements(old, new *btf.Array, from, to uint32) []span {
+	oldSize, errOld := btf.Sizeof(old.Type)
+	newSize, errNew := btf.Sizeof(new.Type)
+	if errOld != nil || errNew != nil {
+		return nil
+	}
+	var all []span
+	for i := range min(old.Nelems, new.Nelems) {
+		all = append(all, common(old.Type, new.Type, from+i*uint32(oldSize), to+i*uint32(newSize))...)
+	}
+	return all
+}
+
+func apply(spans []span, from []byte, size uint32) []byte {
+	to := make([]byte, size)
+	for _, s := range spans {
+		copy(to[s.to:s.to+s.len], from[s.from:s.from+s.len])
+	}
+	return to
+}
+
+// perCPU tables hold counts only, and begin anew in another layout.
+func perCPU(t ebpf.MapType) bool {
+	return t == ebpf.PerCPUArray || t == ebpf.PerCPUHash || t == ebpf.LRUCPUHash
+}
+
+// copyOver copies the old table's entries.
+func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
+	if m.key == nil || perCPU(m.from.Type()) {
+		return nil
+	}
+	var last any
+	for {
+		key, err := m.from.NextKeyBytes(last)
+		if err != nil {
+			return fmt.Errorf("move table %s: %w", m.name, err)
+		}
+		if key == nil {
+			return nil
+		}
+		last = key
+		value, err := m.from.LookupBytes(key)
+		if err != nil {
+			return fmt.Errorf("move table %s: %w", m.name, err)
+		}
+		if value == nil { // gone meanwhile
+			continue
+		}
+		err = to.Update(apply(m.key, key, to.KeySize()), apply(m.value, value, to.ValueSize()), flag)
+		if errors.Is(err, ebpf.ErrKeyExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("move table %s: %w", m.name, err)
+		}
+	}
+}
+
+func (all moves) replacements() map[string]*ebpf.Map {
+	if len(all) == 0 {
+		return nil
+	}
+	maps := map[string]*ebpf.Map{}
+	for _, m := range all {
+		maps[m.name] = m.to
+	}
+	return maps
+}
+
+// pin puts the new table in the old one's place, by one rename.
+func (m *move) pin(table *ebpf.Map) error {
+	fresh := m.path + "-new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove what a loader left: %w", err)
+	}
+	clone, err := table.Clone()
+	if err != nil {
+		return fmt.Errorf("pin table %s: %w", m.name, err)
+	}
+	defer clone.Close()
+	if err := clone.Pin(fresh); err != nil {
+		return fmt.Errorf("pin table %s: %w", m.name, err)
+	}
+	if err := os.Rename(fresh, m.path); err != nil {
+		return fmt.Errorf("put table %s in the place of the old one: %w", m.name, err)
+	}
+	return nil
+}
+
+// finish copies what the old programs wrote after the first copy, and lets go
+// of the old tables.
+func (all moves) finish(maps map[string]*ebpf.Map) error {
+	for _, m := range all {
+		if err := m.copyOver(maps[m.name], ebpf.UpdateNoExist); err != nil {
+			return err
+		}
+	}
+	return all.close()
+}
+
+func (all moves) close() error {
+	var errs []error
+	for _, m := range all {
+		errs = append(errs, m.from.Close())
+		if m.to != nil {
+			errs = append(errs, m.to.Close())
+		}
+		m.from, m.to = nil, nil
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrForeignPin is a pin in the datapath's directory that is not its own.
+var ErrForeignPin = errors.New("not Weir's pin")
+
+// pinned is what lies pinned, by path: the inode that a pin is known by. A
+// bpffs gives every pin one of its own.
+type pinned map[string]uint64
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Ino, nil
+}
+
+// note remembers a pin that was made or taken over just now.
+func (p pinned) note(path string) error {
+	ino, err := inode(path)
+	if err != nil {
+		return fmt.Errorf("look at pin: %w", err)
+	}
+	p[path] = ino
+	return nil
+}
+
+// mend makes a pin again that is gone, as when somebody removed it or mounted
+// another bpffs over it. ErrForeignPin if something else lies there.
+func (p pinned) mend(path string, pin func(string) error) error {
+	ino, err := inode(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make directory of pin %s again: %w", path, err)
+		}
+		if err := pin(path); err != nil {
+			return fmt.Errorf("pin %s again: %w", path, err)
+		}
+		return p.note(path)
+	}
+	if err != nil {
+		return fmt.Errorf("look at pin: %w", err)
+	}
+	if ino != p[path] {
+		return fmt.Errorf("pin %s was replaced: %w: move it away, and Weir makes its own again", path, ErrForeignPin)
+	}
+	return nil
+}
+
+// mendPins makes the pins of tables and links again that are gone.
+func (d *Datapath) mendPins() error {
+	if d.opts.PinPath == "" {
+		return nil
+	}
+	for _, name := range pinnedMaps {
+		err := d.pins.mend(filepath.Join(d.opts.PinPath, name), func(path string) error {
+			return pinAgain(d.maps[name], path)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for at, l := range d.attached.links {
+		if err := d.pins.mend(d.attached.pin(at), func(path string) error { return pinAgain(l, path) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pinner is a map or a link.
+type pinner interface{ Pin(path string) error }
+
+// pinAgain pins what believes that it is pinned still: under another name,
+// and then under its own.
+func pinAgain(object pinner, path string) error {
+	if err := object.Pin(path + "-again"); err != nil {
+		return err
+	}
+	return object.Pin(path)
+}
