@@ -112,6 +112,22 @@ func makeEntry(dir string, fill func(tmp string) error) (err error) {
 	return nil
 }
 
+// checkSpace makes sure of so many bytes on the disk of a directory.
+func checkSpace(dir string, needed int64) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("make cache: %w", err)
+	}
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return fmt.Errorf("look at the disk of %s: %w", dir, err)
+	}
+	if free := int64(disk.Bavail) * disk.Bsize; free < needed {
+		return fmt.Errorf("%w: %s has %d MB left and needs %d (%s moves the cache)",
+			syscall.ENOSPC, dir, free>>20, needed>>20, CacheEnv)
+	}
+	return nil
+}
+
 // removeLeftovers removes what killed runs left half-made. Nobody who still
 // works on one needs longer than the age.
 func removeLeftovers(parent string) {

@@ -32,7 +32,7 @@ const (
 // Fatal tells whether the machine is lost.
 func (k SplatKind) Fatal() bool {
 	switch k {
-	case Warning, Sanitizer, OutOfMemory, HungTask:
+	case Warning, Sanitizer, OutOfMemory:
 		return false
 	}
 	return true
@@ -80,7 +80,7 @@ const consoleLimit = 1 << 20
 // console reads what the kernel says, and finds complaints in it. It is an
 // io.Writer, for what copies from QEMU.
 type console struct {
-	onFatal func(Splat) // called once, when the first line of a fatal one came
+	onSplat func(Splat) // called when the first line of one has come; of the fatal ones, once
 
 	mu      sync.Mutex
 	text    []byte
@@ -94,13 +94,13 @@ type console struct {
 	last    time.Time // when something came
 }
 
-func newConsole(onFatal func(Splat)) *console {
-	return &console{onFatal: onFatal, marks: make(map[string]chan struct{}), last: time.Now()}
+func newConsole(onSplat func(Splat)) *console {
+	return &console{onSplat: onSplat, marks: make(map[string]chan struct{}), last: time.Now()}
 }
 
 func (c *console) Write(b []byte) (int, error) {
 	c.mu.Lock()
-	var fatal *Splat
+	var begun []Splat
 	c.last = time.Now()
 	c.text = append(c.text, b...)
 	if excess := len(c.text) - consoleLimit; excess > consoleLimit/4 {
@@ -114,18 +114,20 @@ func (c *console) Write(b []byte) (int, error) {
 			break
 		}
 		if s := c.read(strings.TrimRight(string(line), "\r")); s != nil {
-			fatal = s
+			begun = append(begun, *s)
 		}
 		c.line = append(c.line[:0], rest...)
 	}
 	c.mu.Unlock()
-	if fatal != nil && c.onFatal != nil {
-		c.onFatal(*fatal)
+	for _, s := range begun {
+		if c.onSplat != nil {
+			c.onSplat(s)
+		}
 	}
 	return len(b), nil
 }
 
-// read takes one line, and returns the splat if it is the first fatal one.
+// read takes one line, and returns the splat that begins with it.
 func (c *console) read(line string) *Splat {
 	line = ansiEscape.ReplaceAllString(line, "")
 	bare := timeStamp.ReplaceAllString(line, "")
@@ -152,11 +154,11 @@ func (c *console) begin(kind SplatKind, line, bare string) *Splat {
 	if kind == OutOfMemory { // one line says it all
 		c.open = nil
 	}
-	if kind.Fatal() && !c.fatal {
-		c.fatal = true
-		return s
+	if kind.Fatal() && c.fatal {
+		return nil // one death is enough
 	}
-	return nil
+	c.fatal = c.fatal || kind.Fatal()
+	return s
 }
 
 // extend adds a line to the open splat. A warning that becomes a panic is two

@@ -68,13 +68,13 @@ func TestASplatEndsWhereTheKernelSaysSo(t *testing.T) {
 }
 
 func TestAPanicAfterAWarningIsASplatOfItsOwn(t *testing.T) {
-	var fatal []Splat
-	c := newConsole(func(s Splat) { fatal = append(fatal, s) })
+	var told []Splat
+	c := newConsole(func(s Splat) { told = append(told, s) })
 	c.Write([]byte("[1.0] WARNING: a.c:1 at f, CPU#0: x/1\n[1.0] Kernel panic - not syncing: panic_on_warn set\n[1.0] Rebooting\n"))
 	_, splats := c.since(position{})
 	require.Len(t, splats, 2)
-	require.Len(t, fatal, 1)
-	require.Equal(t, Panic, fatal[0].Kind)
+	require.Len(t, told, 2)
+	require.Equal(t, Panic, told[1].Kind)
 }
 
 func TestAMarkIsSeenBehindWhatCameBefore(t *testing.T) {

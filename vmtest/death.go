@@ -94,8 +94,21 @@ func (m *Machine) causeOfDeath(seen string) error {
 // lastBreath is how long a dying kernel may go on explaining.
 const lastBreath = 1500 * time.Millisecond
 
-// kernelDied is called at the first line of a fatal complaint. A panic ends
-// QEMU by itself; after a lockup or a stall the kernel may never end.
+// complained is called at the first line of a complaint.
+func (m *Machine) complained(s Splat) {
+	switch {
+	case s.Kind.Fatal():
+		m.kernelDied(s)
+	case s.Kind == OutOfMemory:
+		m.mu.Lock()
+		close(m.killed)
+		m.killed = make(chan struct{})
+		m.mu.Unlock()
+	}
+}
+
+// kernelDied ends the machine. A panic ends QEMU by itself; after a lockup, a
+// stall or a hung task the kernel may go on for ever.
 func (m *Machine) kernelDied(s Splat) {
 	m.done.Go(func() {
 		select {

@@ -41,6 +41,10 @@ func Fetch(ctx context.Context, k *LockedKernel, o FetchOptions) (*Kernel, error
 		}
 		progress.Step(fmt.Sprintf("%s: %v; fetching it again", k.ID, err))
 	}
+	// Unpacked, a package has up to six times its size.
+	if err := checkSpace(filepath.Dir(dir), 7*k.Size()); err != nil {
+		return nil, fmt.Errorf("fetch kernel %s: %w", k.ID, err)
+	}
 	downloads := filepath.Join(filepath.Dir(filepath.Dir(dir)), "downloads", filepath.Base(dir))
 	defer os.RemoveAll(downloads)
 	err = makeEntry(dir, func(tmp string) error {

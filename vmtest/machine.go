@@ -61,6 +61,7 @@ type Machine struct {
 
 	mu       sync.Mutex
 	handlers map[uint32]func(wire.Frame) // by id of a request
+	killed   chan struct{}               // closed, and replaced, when the kernel has killed a process for memory
 	death    error
 	dead     chan struct{} // closed when death is set
 	ready    chan wire.ReadyMessage
@@ -145,12 +146,13 @@ func newMachine(k *Kernel, o Options, q *qemu) *Machine {
 		Kernel: k, Accelerator: o.Accelerator, Slowdown: 1, q: q,
 		handlers: make(map[uint32]func(wire.Frame)),
 		dead:     make(chan struct{}),
+		killed:   make(chan struct{}),
 		ready:    make(chan wire.ReadyMessage, 1),
 		heard:    time.Now(),
 		loaded:   make(map[string]bool),
 		sent:     make(map[string]string),
 	}
-	m.console = newConsole(m.kernelDied)
+	m.console = newConsole(m.complained)
 	var sink io.Writer = m.console
 	if o.Console != nil {
 		sink = io.MultiWriter(m.console, o.Console)

@@ -328,3 +328,37 @@ func TestAClosedMachineSaysSo(t *testing.T) {
 	require.ErrorIs(t, err, vmtest.ErrClosed)
 	require.True(t, errors.Is(m.Death(), vmtest.ErrClosed))
 }
+
+func TestCommandsRunSideBySide(t *testing.T) {
+	m := start(t, "6.12", vmtest.Options{})
+	first := host(t, "sh", "-c", "read line; echo first $line")
+	reader, writer := io.Pipe()
+	var out bytes.Buffer
+	first.Stdin, first.Stdout = reader, &out
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.Run(t.Context(), first)
+		ended <- err
+	}()
+	second := host(t, "sh", "-c", "echo second")
+	var secondOut bytes.Buffer
+	second.Stdout = &secondOut
+	_, err := m.Run(t.Context(), second)
+	require.NoError(t, err)
+	require.Equal(t, "second\n", secondOut.String(), "the first still waits")
+	_, err = io.WriteString(writer, "ends\n")
+	require.NoError(t, err)
+	require.NoError(t, <-ended)
+	require.Equal(t, "first ends\n", out.String())
+}
+
+func TestACommandWhoseHelperIsKilledForMemoryDoesNotWaitForEver(t *testing.T) {
+	m := start(t, "6.12", vmtest.Options{})
+	c := payload(t, "memory-of-a-child")
+	begin := time.Now()
+	_, err := m.Run(t.Context(), c)
+	var splat *vmtest.SplatError
+	require.ErrorAs(t, err, &splat)
+	require.Equal(t, vmtest.OutOfMemory, splat.Splats[0].Kind)
+	require.Less(t, time.Since(begin), 30*time.Second)
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -54,6 +55,17 @@ var payloads = map[string]func() error{
 			}
 			hog = append(hog, chunk)
 		}
+	},
+	"memory-of-a-child": func() error {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		child := exec.Command(self)
+		child.Env = []string{payloadEnv + "=memory"}
+		child.Run()
+		time.Sleep(time.Hour) // as one that waits for what its helper should have done
+		return nil
 	},
 	"bpf": func() error {
 		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{

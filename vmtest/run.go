@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -196,6 +197,12 @@ func (m *Machine) execute(ctx context.Context, c *Command) (*wire.ExitMessage, e
 		default:
 		}
 	}
+	m.mu.Lock()
+	j.killed = m.killed
+	m.mu.Unlock()
+	if slices.Contains(c.AllowSplats, OutOfMemory) {
+		j.killed = nil
+	}
 	if err := m.out.SendJSON(wire.Start, j.id, message); err != nil {
 		return nil, m.orDeath(err)
 	}
@@ -213,6 +220,7 @@ type job struct {
 	exited chan wire.ExitMessage
 	credit chan int // how much of its input the command has taken
 	over   chan struct{}
+	killed <-chan struct{} // closed when the kernel kills for memory
 
 	mu       sync.Mutex
 	writeErr error // of the caller's writers
@@ -339,6 +347,7 @@ func (j *job) wait(ctx context.Context) (*wire.ExitMessage, error) {
 		firmer = time.After(politeness)
 	}
 	done := ctx.Done()
+	var orphaned <-chan time.Time
 	for {
 		select {
 		case e := <-j.exited:
@@ -356,6 +365,13 @@ func (j *job) wait(ctx context.Context) (*wire.ExitMessage, error) {
 		case <-done:
 			done = nil
 			end(context.Cause(ctx))
+		case <-j.killed:
+			// Either this command was killed, and its end is on its way, or
+			// one that it may wait for in vain.
+			j.killed = nil
+			orphaned = time.After(j.m.stretch(politeness))
+		case <-orphaned:
+			end(nil) // the complaint is the reason
 		case <-firmer:
 			if step > len(endings) {
 				return nil, errors.Join(reason, fmt.Errorf("%w: a killed process does not end", ErrBroken))

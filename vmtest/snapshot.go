@@ -149,6 +149,9 @@ func (p *Plan) make(ctx context.Context, dir, lock string, again bool) error {
 	}
 	removeLeftovers(filepath.Dir(dir))
 	expireSnapshots(ctx, filepath.Dir(dir))
+	if err := checkSpace(filepath.Dir(dir), snapshotSpace); err != nil {
+		return fmt.Errorf("make a snapshot of %s: %w", p.kernel.ID, err)
+	}
 	orSilent(p.options.Progress).Step(p.kernel.ID + ": boot, to make a snapshot")
 	if err := makeEntry(dir, func(tmp string) error { return p.freeze(ctx, tmp) }); err != nil {
 		return fmt.Errorf("make a snapshot of %s: %w", p.kernel.ID, err)
@@ -159,6 +162,10 @@ func (p *Plan) make(ctx context.Context, dir, lock string, again bool) error {
 	}
 	return nil
 }
+
+// snapshotSpace is what a snapshot may need, in bytes. A full disk would not be
+// an error for the guest's memory, but the end of QEMU.
+const snapshotSpace = 400 << 20
 
 // bootDeadline is for a boot under emulation on a machine with other work.
 const bootDeadline = 90 * time.Second
@@ -230,8 +237,11 @@ func (p *Plan) freeze(ctx context.Context, tmp string) error {
 		return err
 	}
 	defer m.Close()
-	if splats := m.Splats(); len(splats) > 0 {
-		return &DeathError{Cause: "the kernel complained while it started: " + splats[0].String(), Splat: &splats[0]}
+	for _, s := range m.Splats() {
+		if s.Kind.Fatal() {
+			return &DeathError{Cause: "the kernel died while it started: " + s.String(), Splat: &s}
+		}
+		orSilent(p.options.Progress).Step(fmt.Sprintf("%s: the kernel complained while it started: %s", p.kernel.ID, s))
 	}
 	// The guest must have taken every byte, and see that nobody is there.
 	m.mu.Lock()
