@@ -184,7 +184,7 @@ func (p *play) expect(ctx context.Context, v *syntax.Expect) error {
 	if v.Nothing {
 		return p.expectNothing(ctx, v.Host, want)
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
+	limited, cancel := context.WithTimeout(ctx, p.stretch(patience))
 	defer cancel()
 	for {
 		if i := matching(want, p.inbox[v.Host]); i >= 0 {
@@ -240,7 +240,7 @@ func lines(layers []frame.Layer) string {
 }
 
 func (p *play) expectNothing(ctx context.Context, host string, want []frame.Layer) error {
-	limited, cancel := context.WithTimeout(ctx, quiet)
+	limited, cancel := context.WithTimeout(ctx, p.stretch(quiet))
 	defer cancel()
 	for {
 		before := len(p.inbox[host])

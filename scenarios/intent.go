@@ -70,11 +70,11 @@ func outcomeOf(err error) string {
 }
 
 // wait bounds an exchange: one that is to find no answer is given less time.
-func wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
+func (p *play) wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
 	if fails == syntax.Timeout {
-		return context.WithTimeout(ctx, silence)
+		return context.WithTimeout(ctx, p.stretch(silence))
 	}
-	return context.WithTimeout(ctx, exchangePatience)
+	return context.WithTimeout(ctx, p.stretch(exchangePatience))
 }
 
 // ended compares how an exchange ended with how the scenario wants it.
@@ -103,7 +103,7 @@ func (p *play) connect(ctx context.Context, v *syntax.Connect) error {
 	if v.Says != nil {
 		message = *v.Says
 	}
-	limited, cancel := wait(ctx, v.Fails)
+	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	conn, err := p.world.Dial(limited, p.hostName(v.From), v.To.Protocol, v.Sport, netip.AddrPortFrom(to, v.To.Port))
 	// What a TCP handshake shows, a UDP socket shows by its first message.
@@ -239,7 +239,7 @@ func (p *play) say(ctx context.Context, v *syntax.Say) error {
 	if c == nil {
 		return mismatch("exchange %s is not open", v.Conn)
 	}
-	limited, cancel := wait(ctx, v.Fails)
+	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	answer, err := c.conn.Exchange(limited, []byte(v.Text))
 	if err := ended("say "+v.Conn, v.Fails, err); err != nil || v.Fails != "" {
@@ -268,7 +268,7 @@ func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
 	if err != nil {
 		return err
 	}
-	limited, cancel := wait(ctx, v.Fails)
+	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	err = p.world.Ping(limited, p.hostName(v.From), to)
 	if where, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {

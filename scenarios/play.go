@@ -30,6 +30,7 @@ type play struct {
 	dropped   map[model.Reason]uint64 // as last seen by the verb
 	inbox     map[string][]lab.Frame  // arrived and not yet claimed
 	conversed bool                    // the last frames are of an exchange
+	slowdown  float64                 // see Runner.Slowdown
 
 	sent   *lab.Walk  // the walk that the last send began
 	walks  []lab.Walk // of the step that acted last, and of its checks
@@ -38,6 +39,7 @@ type play struct {
 	// pending is a disagreement of model and datapath whose step held: the
 	// checks behind it may show on whose side the scenario is.
 	pending *pendingFailure
+	outputs []Output
 }
 
 type pendingFailure struct {
@@ -63,6 +65,11 @@ const (
 	exchangePatience = 3 * time.Second
 	silence          = 400 * time.Millisecond
 )
+
+// stretch makes a duration that is right on an ordinary machine right here.
+func (p *play) stretch(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * max(p.slowdown, 1))
+}
 
 func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.World) *play {
 	p := &play{
@@ -200,6 +207,7 @@ func (p *play) collectWalks() {
 	for _, w := range p.world.Walks() {
 		w.From, w.To = p.scriptName(w.From), p.scriptName(w.To)
 		p.walks = append(p.walks, w)
+		p.keepOutputs(&w)
 	}
 }
 
@@ -294,7 +302,7 @@ func (p *play) do(ctx context.Context, step *syntax.Step) error {
 	if !step.Eventually || p.kind == syntax.Prog {
 		return p.verb(ctx, step.Verb)
 	}
-	return retry(ctx, 2*patience, func() error { return p.verb(ctx, step.Verb) })
+	return retry(ctx, p.stretch(2*patience), func() error { return p.verb(ctx, step.Verb) })
 }
 
 // retry repeats what is eventual until it holds or its time is over. Errors
@@ -323,7 +331,7 @@ func (p *play) eventually(ctx context.Context, f func() error) error {
 	if p.kind == syntax.Prog {
 		return f()
 	}
-	return retry(ctx, patience, f)
+	return retry(ctx, p.stretch(patience), f)
 }
 
 func (p *play) verb(ctx context.Context, verb syntax.Verb) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -32,6 +33,7 @@ type Result struct {
 	Reason   string        `json:"reason,omitempty"` // one line
 	Seconds  float64       `json:"seconds"`
 	Failure  *Failure      `json:"-"` // the story of a Fail or Broken
+	Outputs  []Output      `json:"-"` // of world prog
 }
 
 // Failed says whether the run counts as failed.
@@ -58,6 +60,30 @@ type Failure struct {
 	Repeat string // the command that runs it again
 	Enter  string // how to look around in the world that was kept
 	Time   time.Time
+}
+
+// Output is what a hook did with a frame in world prog, where equal programs
+// do the same: two runs of one scenario can be compared by it.
+type Output struct {
+	Hook     model.Hook   `json:"hook"`
+	Endpoint string       `json:"endpoint"`
+	Action   model.Action `json:"action"`
+	Reason   model.Reason `json:"reason,omitempty"`
+	Frame    []byte       `json:"frame,omitempty"` // as the hook left it; nil where it is gone
+}
+
+// keepOutputs adds what a walk's hooks did.
+func (p *play) keepOutputs(w *lab.Walk) {
+	if p.kind != syntax.Prog {
+		return
+	}
+	for _, s := range w.Steps {
+		o := Output{Hook: s.Hook, Endpoint: s.Endpoint, Action: s.Decision.Action, Reason: s.Decision.Reason}
+		if o.Action != model.Drop {
+			o.Frame = s.Out
+		}
+		p.outputs = append(p.outputs, o)
+	}
 }
 
 // Detail is one thing that is not as it was expected.

@@ -31,6 +31,12 @@ type Runner struct {
 	// Keep leaves the world of a failed run up until Hold returns.
 	Keep bool
 	Hold func(context.Context, Result)
+	// Slowdown is how many times slower this machine is than an ordinary one:
+	// deadlines are stretched by it. Below 1: not at all.
+	Slowdown float64
+	// Began is told of each run that begins, by a Result without an outcome.
+	// It may be called by several goroutines at once. May be nil.
+	Began func(Result)
 	// Live is given each result as it is there, one at a time. May be nil.
 	Live func(Result)
 }
@@ -52,6 +58,20 @@ type run struct {
 }
 
 func (r run) name() string { return r.scenario.Name + "/" + string(r.family) }
+
+// Planned lists the runs that there would be, each a Result without an
+// outcome.
+func (r *Runner) Planned(all []*Scenario) []Result {
+	var out []Result
+	for _, one := range r.runs(all) {
+		out = append(out, one.result(""))
+	}
+	return out
+}
+
+func (r run) result(kernel string) Result {
+	return Result{Scenario: r.name(), Family: r.family, World: r.world, Kernel: kernel}
+}
 
 // Count says how many runs there would be.
 func (r *Runner) Count(all []*Scenario) int { return len(r.runs(all)) }
@@ -159,7 +179,11 @@ func (m *machine) one(ctx context.Context, one run) Result {
 		_, _ = m.progPool()
 	}
 	begin := time.Now()
-	r := Result{Scenario: one.name(), Family: one.family, World: one.world, Kernel: m.kernel, Outcome: Pass}
+	r := one.result(m.kernel)
+	if m.Began != nil {
+		m.Began(r)
+	}
+	r.Outcome = Pass
 	if missing := lacks(one.scenario, m.kernel); missing != "" {
 		r.Outcome, r.Reason = Skipped, missing
 		if locked(m.kernel) && !skipDeclared(one.scenario, one.world, m.kernel) {
@@ -195,7 +219,7 @@ func repeat(one run) string {
 const limit = 2 * time.Minute
 
 func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(float64(limit)*max(m.Slowdown, 1)))
 	defer cancel()
 	use := func(w lab.World) { m.play(ctx, one, w, r) }
 	switch one.world {
@@ -232,7 +256,9 @@ func (m *machine) play(ctx context.Context, one run, w lab.World, r *Result) {
 		}
 	}()
 	p := newPlay(one.scenario, one.family, one.world, w)
+	p.slowdown = m.Slowdown
 	failure, broken := p.run(ctx)
+	r.Outputs = p.outputs
 	if failure == nil {
 		return
 	}
