@@ -61,6 +61,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		return Change{}, err
 	}
 	d.flipped = time.Now()
+	d.opts.Step("end")
 	d.wanted = want.prefixes
 	d.labels.endpoints, d.labels.services = want.endpointN, want.serviceN
 	change.Epoch = d.settings.Epoch
