@@ -4,6 +4,7 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -151,15 +152,64 @@ func (p *play) send(ctx context.Context, v *syntax.Send) error {
 	if err != nil {
 		return mismatch("the frame cannot be built: %v", err)
 	}
+	if p.kind != syntax.Prog {
+		return p.sendAndCompare(ctx, v.Host, data)
+	}
 	p.sent = nil
 	if err := p.world.Send(ctx, p.hostName(v.Host), data); err != nil {
 		return labError(err)
 	}
 	p.collectWalks()
-	if p.kind == syntax.Prog && len(p.walks) > 0 {
+	if len(p.walks) > 0 {
 		p.sent = &p.walks[0]
 	}
 	return nil
+}
+
+// sendAndCompare sends a frame where packets take time, and compares what the
+// counters say became of it with what the model expects. World prog compares
+// each hook's decision instead.
+func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) error {
+	where, judged := p.firstHook(host, frame.Decode(data).Dst)
+	before, err := p.counters(where.Hook)
+	if err != nil {
+		return err
+	}
+	if err := p.world.Send(ctx, p.hostName(host), data); err != nil {
+		return labError(err)
+	}
+	if !judged {
+		return nil
+	}
+	err = retry(ctx, patience, func() error {
+		after, err := p.counters(where.Hook)
+		if err != nil {
+			return err
+		}
+		return p.judge.sent(data, where, before, after)
+	})
+	if m, ok := errors.AsType[*Mismatch](err); ok {
+		for _, d := range m.Details {
+			p.judge.disagreed = append(p.judge.disagreed, Disagreement{where, d.Want, d.Got})
+		}
+		return nil
+	}
+	return err
+}
+
+// counters gives a hook's counters by reason.
+func (p *play) counters(hook model.Hook) (map[model.Reason]uint64, error) {
+	counters, err := p.world.Datapath().Counters()
+	if err != nil {
+		return nil, labError(err)
+	}
+	out := map[model.Reason]uint64{}
+	for _, c := range counters {
+		if c.Hook == hook {
+			out[c.Reason] = c.Packets
+		}
+	}
+	return out, nil
 }
 
 // arrivals moves what came to a host into its inbox, waiting for news until

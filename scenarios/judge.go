@@ -5,6 +5,8 @@ package scenarios
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/weirnet/weir/lab"
@@ -169,4 +171,36 @@ func (j *judge) observed(e model.Expectation, in intent, now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// sent compares by which counters rose what became of a frame. Other packets
+// are counted too: one counter that fits is enough.
+func (j *judge) sent(data []byte, where model.Where, before, after map[model.Reason]uint64) error {
+	now := time.Now().Add(j.offset)
+	e := j.oracle.Evaluate(data, where, now)
+	j.story = e.Story
+	var rose []string
+	for reason, n := range after {
+		if n == before[reason] {
+			continue
+		}
+		if reason == model.ReasonNone {
+			rose = append(rose, "forward")
+		} else {
+			rose = append(rose, string(reason))
+		}
+		for _, possible := range append([]model.Expectation{e}, e.Alternatives...) {
+			if reason == model.ReasonNone && possible.Action == model.Forward {
+				if len(possible.Translations) == 1 {
+					j.oracle.Observe(e, possible.Translations[0].Tuple, now)
+				}
+				return nil
+			}
+			if slices.Contains(possible.Reasons, reason) {
+				return nil
+			}
+		}
+	}
+	slices.Sort(rose)
+	return mismatch("the counters do not say what the model expects").with(where.String(), e.String(), "counters that rose: "+strings.Join(rose, ", "))
 }

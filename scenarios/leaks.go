@@ -38,9 +38,8 @@ func takeCensus() census {
 		c["links"] = len(links)
 	}
 	if names, err := os.ReadDir("/run/netns"); err == nil {
-		own := fmt.Sprintf("weir-%d-", os.Getpid())
 		for _, n := range names {
-			if strings.HasPrefix(n.Name(), own) {
+			if strings.HasPrefix(n.Name(), "weir-") {
 				c["named namespaces"]++
 			}
 		}

@@ -34,6 +34,8 @@ type Result struct {
 	Seconds  float64       `json:"seconds"`
 	Failure  *Failure      `json:"-"` // the story of a Fail or Broken
 	Outputs  []Output      `json:"-"` // of world prog
+
+	stopped bool // in the middle, by whoever asked for the run: no result
 }
 
 // Failed says whether the run counts as failed.

@@ -145,7 +145,9 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 	for range m.parallel {
 		workers.Go(func() {
 			for one := range jobs {
-				m.add(m.one(ctx, one))
+				if r := m.one(ctx, one); !r.stopped {
+					m.add(r)
+				}
 			}
 		})
 	}
@@ -194,6 +196,9 @@ func (m *machine) one(ctx context.Context, one run) Result {
 	err := ctx.Err()
 	if err == nil {
 		err = m.inWorld(ctx, one, &r)
+	}
+	if errors.Is(err, context.Canceled) {
+		r.stopped = true
 	}
 	if err != nil {
 		r.Outcome, r.Reason = Broken, err.Error()
@@ -260,6 +265,10 @@ func (m *machine) play(ctx context.Context, one run, w lab.World, r *Result) {
 	failure, broken := p.run(ctx)
 	r.Outputs = p.outputs
 	if failure == nil {
+		return
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		r.stopped = true
 		return
 	}
 	r.Outcome, r.Failure = Fail, failure
