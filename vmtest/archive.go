@@ -107,10 +107,18 @@ func download(ctx context.Context, archive string, p LockedPackage, to, id strin
 	if _, err := os.Stat(aptHelper); err != nil {
 		return fmt.Errorf("%s is missing: downloads are made by apt (%w)", aptHelper, err)
 	}
+	what := id + ": download " + p.Name
 	done := make(chan struct{})
-	defer close(done)
-	go watchDownload(to, id+": download "+p.Name, p.Size, progress, done)
+	go watchDownload(to, what, p.Size, progress, done)
+	err := runHelper(ctx, archive, p, to)
+	close(done)
+	if err == nil {
+		progress.Bytes(what, p.Size, p.Size)
+	}
+	return err
+}
 
+func runHelper(ctx context.Context, archive string, p LockedPackage, to string) error {
 	// As another user, which is apt's habit, it could not write into the cache.
 	cmd := exec.CommandContext(ctx, aptHelper, "-q", "-o", "APT::Sandbox::User=root",
 		"download-file", archive+"/"+p.File, to, "SHA256:"+p.SHA256)
@@ -148,17 +156,16 @@ func explainDownload(said string, p LockedPackage) error {
 	return fmt.Errorf("%s (is there a network?)", text)
 }
 
-// watchDownload reports how large a file has grown.
+// watchDownload reports how large a file has grown, until it is whole.
 func watchDownload(file, what string, total int64, progress Progress, done <-chan struct{}) {
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-done:
-			progress.Bytes(what, total, total)
 			return
 		case <-ticker.C:
-			if info, err := os.Stat(file); err == nil {
+			if info, err := os.Stat(file); err == nil && info.Size() < total {
 				progress.Bytes(what, info.Size(), total)
 			}
 		}

@@ -273,3 +273,24 @@ func TestRoomForGuestsIsSharedOut(t *testing.T) {
 		r()
 	}
 }
+
+func TestCleaningKeepsWhatTheLockNamesAndWhatIsInUse(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv(CacheEnv, cache)
+	named, err := kernelDir(locked(t, "6.1"))
+	require.NoError(t, err)
+	for _, dir := range []string{named, filepath.Join(cache, "kernels/old"), filepath.Join(cache, "snapshots/a"), filepath.Join(cache, "snapshots/busy"), filepath.Join(cache, "init/x")} {
+		require.NoError(t, os.MkdirAll(dir, 0o755))
+	}
+	unlock, err := lockCache(t.Context(), "snapshot-busy")
+	require.NoError(t, err)
+	defer unlock()
+	removed, err := Clean(t.Context(), false)
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{filepath.Join(cache, "kernels/old"), filepath.Join(cache, "snapshots/a"), filepath.Join(cache, "init/x")}, removed)
+	require.DirExists(t, named)
+	require.DirExists(t, filepath.Join(cache, "snapshots/busy"))
+	removed, err = Clean(t.Context(), true)
+	require.NoError(t, err)
+	require.Equal(t, []string{named}, removed)
+}

@@ -53,7 +53,7 @@ func Fetch(ctx context.Context, k *LockedKernel, o FetchOptions) (*Kernel, error
 			return err
 		}
 		progress.Step(k.ID + ": unpack")
-		if err := unpackKernel(k, debs, tmp); err != nil {
+		if err := unpackKernel(ctx, k, debs, tmp); err != nil {
 			return fmt.Errorf("unpack: %w", err)
 		}
 		return nil

@@ -414,11 +414,6 @@ func expireSnapshots(ctx context.Context, parent string) {
 		if i < snapshotCount && time.Since(s.when) < snapshotAge {
 			continue
 		}
-		at, cancel := context.WithTimeout(ctx, time.Millisecond)
-		if unlock, err := lockCache(at, "snapshot-"+s.name); err == nil {
-			os.RemoveAll(filepath.Join(parent, s.name))
-			unlock()
-		}
-		cancel()
+		removeUnused(ctx, filepath.Join(parent, s.name), "snapshot-"+s.name)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -131,15 +132,20 @@ func decompressXZ(r io.Reader) (plain io.Reader, stop func(), err error) {
 }
 
 // unpackKernel puts what a guest needs of some packages into dir.
-func unpackKernel(k *LockedKernel, debs []string, dir string) error {
+func unpackKernel(ctx context.Context, k *LockedKernel, debs []string, dir string) error {
 	var image []byte
 	for _, deb := range debs {
-		if err := unpackDeb(deb, dir, &image); err != nil {
+		if err := unpackDeb(deb, dir, &image); ctx.Err() != nil {
+			return context.Cause(ctx)
+		} else if err != nil {
 			return fmt.Errorf("%s: %w", filepath.Base(deb), err)
 		}
 	}
 	if image == nil {
 		return errors.New("no vmlinuz in the packages")
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	release, err := bzImageRelease(image)
 	if err != nil {

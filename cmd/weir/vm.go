@@ -28,7 +28,7 @@ each further one continues from there, within a tenth of a second.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(vmRunCommand(), vmKernelsCommand(), vmFetchCommand(), vmRefreshCommand(),
-		vmCheckCommand(), vmDoctorCommand(), vmExecCommand(), vmShellCommand())
+		vmCheckCommand(), vmDoctorCommand(), vmExecCommand(), vmShellCommand(), vmCleanCommand())
 	return cmd
 }
 

@@ -151,6 +151,9 @@ compared, and fetched again if it is damaged.`,
 			progress := newVMProgress()
 			for _, k := range chosen {
 				kernel, err := vmtest.Fetch(cmd.Context(), k, vmtest.FetchOptions{Verify: verify, Progress: progress})
+				if cmd.Context().Err() != nil {
+					return &exitError{exitInterrupted, errInterrupted}
+				}
 				if err != nil {
 					return err
 				}
@@ -210,6 +213,28 @@ after a change, weir has to be built again.`,
 	}
 	cmd.Flags().StringVar(&file, "lock", "", "the lock (default: vmtest/kernels.lock of this repository)")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "only say what would change")
+	return cmd
+}
+
+func vmCleanCommand() *cobra.Command {
+	var everything bool
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "Remove snapshots, and kernels that the lock does not name any more",
+		Long: `Remove from the cache what can be made again without a network (snapshots, the
+guest's init, own kernels), and kernels that the lock does not name any more. What
+another run uses just now stays.`,
+		Example: "  weir vm clean\n  weir vm clean --all",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			removed, err := vmtest.Clean(cmd.Context(), everything)
+			for _, dir := range removed {
+				fmt.Fprintln(cmd.OutOrStdout(), "removed", dir)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&everything, "all", false, "remove the kernels of the lock too")
 	return cmd
 }
 

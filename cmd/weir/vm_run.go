@@ -54,6 +54,9 @@ command's, and so are signals. It exits with the command's code, and with
 			if err != nil {
 				return err
 			}
+			if run.terminal {
+				return vmInteractive(cmd, &machine, nil, command)
+			}
 			return vmRunOne(cmd, &machine, nil, command)
 		},
 	}
@@ -71,6 +74,7 @@ type vmRunFlags struct {
 	collect   []string
 	collectTo string
 	noStdin   bool
+	terminal  bool
 }
 
 func (f *vmRunFlags) register(cmd *cobra.Command) {
@@ -81,6 +85,7 @@ func (f *vmRunFlags) register(cmd *cobra.Command) {
 	flags.DurationVar(&f.timeout, "timeout", 0, "end the command after this long, stretched by how much slower the guest is")
 	flags.StringArrayVar(&f.collect, "collect", nil, "bring files back that match this pattern of paths in the guest (repeatable)")
 	flags.StringVar(&f.collectTo, "to", ".", "directory for what --collect brings back")
+	flags.BoolVarP(&f.terminal, "tty", "t", false, "give the command a terminal, as for top or vi")
 	flags.BoolVarP(&f.noStdin, "no-stdin", "n", false, "give the command no standard input")
 }
 

@@ -119,7 +119,7 @@ func vmInteractive(cmd *cobra.Command, machine *vmMachineFlags, tools []vmtest.F
 	input := int(os.Stdin.Fd())
 	before, err := term.MakeRaw(input)
 	if err != nil {
-		return fmt.Errorf("take over the terminal: %w", err)
+		return &exitError{exitNotRun, fmt.Errorf("take over the terminal: %w (is standard input one?)", err)}
 	}
 	defer term.Restore(input, before)
 	sizes, stop := vmTerminalSizes(input)
