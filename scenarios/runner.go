@@ -114,8 +114,12 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if r.Keep {
 		parallel = 1
 	}
-	m := &machine{Runner: r, kernel: Kernel(), parallel: min(parallel, len(runs))}
+	parallel = min(parallel, len(runs))
+	m := &machine{Runner: r, kernel: Kernel(), parallel: parallel, nets: netns.NewPool(parallel)}
 	results := m.run(ctx, runs)
+	if err := m.nets.Close(); err != nil {
+		return results, fmt.Errorf("%w: %w", ErrLeak, err)
+	}
 	if left := before.left(3 * time.Second); len(left) > 0 {
 		return results, fmt.Errorf("%w: %s", ErrLeak, strings.Join(left, "; "))
 	}
@@ -134,6 +138,7 @@ type machine struct {
 	mu      sync.Mutex
 	results []Result
 
+	nets     *netns.Pool
 	pool     *prog.Pool
 	poolErr  error
 	poolOnce sync.Once
@@ -235,7 +240,7 @@ func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
 		}
 		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
 	case syntax.Netns:
-		w, err := netns.New(ctx, one.scenario.topology, netns.Options{Keep: m.Keep})
+		w, err := m.nets.New(ctx, one.scenario.topology, netns.Options{Keep: m.Keep})
 		if err != nil {
 			return err
 		}

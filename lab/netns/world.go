@@ -59,8 +59,11 @@ type World struct {
 
 	names    *names // of a kept world
 	pins     *bpffs // with Options.Pin
-	datapath *datapath.Datapath
 	meetings *meetings
+
+	pool     *Pool // that the datapath goes back to, or nil
+	using    sync.RWMutex
+	datapath *datapath.Datapath // nil with Options.Plain, and once closed
 
 	closing context.Context // ends when Close begins
 	stop    context.CancelFunc
@@ -78,6 +81,10 @@ var _ lab.World = (*World)(nil)
 
 // New builds a world. ErrUnprivileged. The caller closes it.
 func New(ctx context.Context, topology lab.Topology, options Options) (*World, error) {
+	return newStarted(ctx, topology, options, nil)
+}
+
+func newStarted(ctx context.Context, topology lab.Topology, options Options, pool *Pool) (*World, error) {
 	if err := checkPrivilege(); err != nil {
 		return nil, err
 	}
@@ -85,6 +92,7 @@ func New(ctx context.Context, topology lab.Topology, options Options) (*World, e
 		return nil, err
 	}
 	w := newWorld(topology, options)
+	w.pool = pool
 	if err := w.start(ctx); err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
@@ -119,7 +127,7 @@ func newWorld(topology lab.Topology, options Options) *World {
 }
 
 func (w *World) start(ctx context.Context) error {
-	for _, step := range []func() error{w.build, w.name, w.capture, w.openDatapath} {
+	for _, step := range []func() error{w.build, w.name, w.capture} {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("build world: %w", err)
 		}
@@ -127,12 +135,20 @@ func (w *World) start(ctx context.Context) error {
 			return fmt.Errorf("build world: %w", err)
 		}
 	}
+	// Last: what may have to be waited for.
+	if err := w.openDatapath(ctx); err != nil {
+		return fmt.Errorf("build world: %w", err)
+	}
 	return nil
 }
 
-func (w *World) openDatapath() error {
+func (w *World) openDatapath(ctx context.Context) (err error) {
 	if w.options.Plain {
 		return nil
+	}
+	if w.pool != nil {
+		w.datapath, err = w.pool.take(ctx, w.node.ns)
+		return err
 	}
 	options := w.options.Datapath
 	options.Attach, options.PinPath = true, ""
@@ -150,7 +166,8 @@ func (w *World) openDatapath() error {
 	})
 }
 
-// Close ends all conversations and removes everything.
+// Close ends all conversations and removes everything. A world of a Pool is
+// removed in the background, and what fails then is told by Pool.Close.
 func (w *World) Close() error {
 	w.mu.Lock()
 	if w.closed {
@@ -165,11 +182,24 @@ func (w *World) Close() error {
 	for _, c := range open {
 		c.Close() // Closed already, or never used again: nothing to report.
 	}
-	var errs []error
-	if w.datapath != nil {
-		errs = append(errs, w.node.ns.run(w.datapath.Remove))
+	w.using.Lock() // Nobody is at the datapath now, and nobody will be.
+	running := w.datapath
+	w.datapath = nil
+	w.using.Unlock()
+	if w.pool != nil {
+		w.pool.retire(w, running)
+		return nil
 	}
-	errs = append(errs, w.closeTaps())
+	var err error
+	if running != nil {
+		err = w.node.ns.run(running.Remove)
+	}
+	return errors.Join(err, w.dismantle())
+}
+
+// dismantle removes all but the datapath.
+func (w *World) dismantle() error {
+	errs := []error{w.closeTaps()}
 	w.serving.Wait()
 	if w.pins != nil {
 		errs = append(errs, w.pins.close())
@@ -258,31 +288,41 @@ func (w *World) MACs(host string) (own, gateway net.HardwareAddr, err error) {
 
 var errPlain = errors.New("this world was built without the datapath (Options.Plain)")
 
+// withDatapath calls f on a thread in the node's namespace. The world's
+// datapath is its own until f is back, and may be another's after Close.
+func (w *World) withDatapath(f func(*datapath.Datapath) error) error {
+	w.using.RLock()
+	defer w.using.RUnlock()
+	switch {
+	case w.options.Plain:
+		return errPlain
+	case w.datapath == nil:
+		return fmt.Errorf("the world is closed: %w", net.ErrClosed)
+	}
+	return w.node.ns.run(func() error { return f(w.datapath) })
+}
+
 // Apply makes the datapath equal to state.
-func (w *World) Apply(ctx context.Context, state *model.State) (datapath.Change, error) {
-	if w.datapath == nil {
-		return datapath.Change{}, fmt.Errorf("apply state: %w", errPlain)
-	}
+func (w *World) Apply(ctx context.Context, state *model.State) (change datapath.Change, err error) {
 	if err := ctx.Err(); err != nil {
-		return datapath.Change{}, fmt.Errorf("apply state: %w", err)
+		return change, fmt.Errorf("apply state: %w", err)
 	}
-	var change datapath.Change
-	err := w.node.ns.run(func() (err error) {
-		change, err = w.datapath.Apply(state)
+	err = w.withDatapath(func(d *datapath.Datapath) (err error) {
+		change, err = d.Apply(state)
 		return err
 	})
-	return change, err
+	if err != nil {
+		return datapath.Change{}, fmt.Errorf("apply state: %w", err)
+	}
+	return change, nil
 }
 
 // Advance moves the datapath's clock.
 func (w *World) Advance(ctx context.Context, by time.Duration) error {
-	if w.datapath == nil {
-		return fmt.Errorf("advance clock: %w", errPlain)
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.node.ns.run(func() error { return w.datapath.Advance(by) }); err != nil {
-		return err
+	if err := w.withDatapath(func(d *datapath.Datapath) error { return d.Advance(by) }); err != nil {
+		return fmt.Errorf("advance clock: %w", err)
 	}
 	w.advanced += by
 	return nil
@@ -302,20 +342,28 @@ func (w *World) booted() time.Time {
 
 // Collect runs the flow collector once.
 func (w *World) Collect(ctx context.Context) error {
-	if w.datapath == nil {
-		return fmt.Errorf("collect flows: %w", errPlain)
-	}
-	return w.node.ns.run(func() error {
-		_, err := w.datapath.Collect()
+	err := w.withDatapath(func(d *datapath.Datapath) error {
+		_, err := d.Collect()
 		return err
 	})
+	if err != nil {
+		return fmt.Errorf("collect flows: %w", err)
+	}
+	return nil
 }
 
-// Datapath gives the running datapath, or nil with Options.Plain.
-func (w *World) Datapath() *datapath.Datapath { return w.datapath }
+// Datapath gives the running datapath, or nil with Options.Plain. It is not to
+// be used after Close.
+func (w *World) Datapath() *datapath.Datapath {
+	w.using.RLock()
+	defer w.using.RUnlock()
+	return w.datapath
+}
 
 // Walks gives the datapath's events as walks of one step.
 func (w *World) Walks() []lab.Walk {
+	w.using.RLock()
+	defer w.using.RUnlock()
 	if w.datapath == nil {
 		return nil
 	}

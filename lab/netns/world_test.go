@@ -394,21 +394,30 @@ func holdings(t *testing.T) held {
 	}
 }
 
+// BenchmarkWorldOfThreePods builds worlds one after another, applies objects
+// where there is a datapath, and closes them.
 func BenchmarkWorldOfThreePods(b *testing.B) {
 	needRoot(b)
+	pool := NewPool(1)
+	b.Cleanup(func() { require.NoError(b, pool.Close()) })
 	for _, bench := range []struct {
 		name    string
+		build   func(context.Context, lab.Topology, Options) (*World, error)
 		options Options
 	}{
-		{"plain", Options{Plain: true}},
-		{"with the datapath", Options{}},
+		{"plain", New, Options{Plain: true}},
+		{"with a datapath of its own", New, Options{}},
+		{"with one of the pool", pool.New, Options{}},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			t := topology()
 			t.Outside = t.Outside[:1]
 			for b.Loop() {
-				w, err := New(b.Context(), t, bench.options)
+				w, err := bench.build(b.Context(), t, bench.options)
 				require.NoError(b, err)
+				if !bench.options.Plain {
+					applyObjects(b, w, serviceObjects)
+				}
 				require.NoError(b, w.Close())
 			}
 		})

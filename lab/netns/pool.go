@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
+)
+
+// ErrStained is a datapath that still had something of the world before, and
+// was thrown away.
+var ErrStained = errors.New("a used datapath was not as new")
+
+// Pool builds worlds that share opened datapaths, one after another: loading
+// the programs is most of what a world costs, on a slow machine most of a
+// second.
+//
+// Nothing else is shared. Namespaces cost next to nothing to make and a few
+// RCU grace periods to clean, so each world has new ones, the node's too, and
+// with them new devices, routes, neighbours, sockets and sysctls. A datapath
+// is taken off the devices of one world and emptied before the next world
+// gets it, is compared then with one just opened, and is thrown away when it
+// differs.
+type Pool struct {
+	ready chan *datapath.Datapath // emptied
+	room  chan struct{}           // for those that may still be opened
+
+	retiring sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	opened int
+	errs   []error
+}
+
+// NewPool makes a pool of at most so many datapaths, which are opened as
+// worlds need them. The caller closes it.
+func NewPool(size int) *Pool {
+	p := &Pool{ready: make(chan *datapath.Datapath, size), room: make(chan struct{}, size)}
+	for range size {
+		p.room <- struct{}{}
+	}
+	return p
+}
+
+// New builds a world as the function New does. With options that need a
+// datapath of their own, the world has nothing to do with the pool. Else it
+// waits until a datapath is free; it is the pool's again after Close, which
+// returns before everything is removed.
+func (p *Pool) New(ctx context.Context, topology lab.Topology, options Options) (*World, error) {
+	if !shares(options) {
+		return New(ctx, topology, options)
+	}
+	return newStarted(ctx, topology, options, p)
+}
+
+// shares says whether a world can do with a datapath of the pool.
+func shares(o Options) bool {
+	return !o.Keep && !o.Pin && !o.Plain && reflect.ValueOf(o.Datapath).IsZero()
+}
+
+// take gives a datapath that is as new, or opens one in a namespace.
+func (p *Pool) take(ctx context.Context, ns *namespace) (*datapath.Datapath, error) {
+	for {
+		select { // One that is there is better than room for one.
+		case d := <-p.ready:
+			if p.asNew(ns, d) {
+				return d, nil
+			}
+			continue
+		default:
+		}
+		select {
+		case d := <-p.ready:
+			if p.asNew(ns, d) {
+				return d, nil
+			}
+		case <-p.room:
+			return p.open(ns)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
+		}
+	}
+}
+
+func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
+	p.mu.Lock()
+	closed := p.closed
+	p.opened++
+	p.mu.Unlock()
+	if closed {
+		return nil, fmt.Errorf("open a datapath: the pool is closed: %w", net.ErrClosed)
+	}
+	err = ns.run(func() (err error) {
+		d, err = datapath.Open(datapath.Options{Attach: true})
+		return err
+	})
+	if err != nil {
+		p.room <- struct{}{}
+		return nil, err
+	}
+	return d, nil
+}
+
+// asNew compares a datapath with one just opened, and throws it away if it is
+// not like that.
+func (p *Pool) asNew(ns *namespace, d *datapath.Datapath) bool {
+	residue, err := d.Residue()
+	if err == nil && len(residue) > 0 {
+		err = fmt.Errorf("%w: %s", ErrStained, strings.Join(residue, "; "))
+	}
+	if err == nil {
+		return true
+	}
+	p.throwAway(ns, d, err)
+	return false
+}
+
+func (p *Pool) throwAway(ns *namespace, d *datapath.Datapath, why error) {
+	p.failed(why)
+	p.failed(ns.run(d.Remove))
+	p.room <- struct{}{}
+}
+
+// retire removes a world in the background. Its datapath, which is nil when
+// it never had one, comes first: another world may be waiting for it.
+func (p *Pool) retire(w *World, d *datapath.Datapath) {
+	p.retiring.Go(func() {
+		if d != nil {
+			if err := w.node.ns.run(d.Reset); err != nil {
+				p.throwAway(w.node.ns, d, fmt.Errorf("empty a used datapath: %w", err))
+			} else {
+				p.ready <- d
+			}
+		}
+		p.failed(w.dismantle())
+	})
+}
+
+func (p *Pool) failed(err error) {
+	if err == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.errs = append(p.errs, err)
+}
+
+// Opened is how many datapaths were opened so far.
+func (p *Pool) Opened() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened
+}
+
+// Close waits until closed worlds are gone, and closes the datapaths. All
+// worlds were closed before. It tells what failed in the background since
+// NewPool, and of each datapath that was thrown away: ErrStained.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.retiring.Wait()
+	for {
+		select {
+		case d := <-p.ready:
+			p.failed(d.Remove()) // It is attached nowhere: any namespace does.
+			continue
+		default:
+		}
+		break
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := errors.Join(p.errs...); err != nil {
+		return fmt.Errorf("close worlds, of %d datapaths opened: %w", p.opened, err)
+	}
+	return nil
+}
