@@ -87,8 +87,9 @@ func TestAScenarioThatDoesNotHoldFailsWithWhatWasExpected(t *testing.T) {
 	}
 }
 
-func TestObjectsThatDoNotCompileFailTheStepThatAppliesThem(t *testing.T) {
-	r := runOne(t, "apply web.yaml\n"+`
+func TestMistakesThatOnlyARehearsalShowsAreFoundWithoutRunning(t *testing.T) {
+	tests := map[string]struct{ steps, line, want string }{
+		"objects that do not compile": {"apply web.yaml\n" + `
 -- web.yaml --
 apiVersion: v1
 kind: Service
@@ -100,10 +101,20 @@ spec:
     app: web
   ports:
   - port: 80
-`)
-	require.Equal(t, Fail, r.Outcome)
-	require.Equal(t, 5, r.Failure.Pos.Line)
-	require.Contains(t, r.Failure.Problem, "sessionAffinity")
+`, "x.txtar:4:", "sessionAffinity"},
+		"an object deleted before it is there": {"delete networkpolicy/deny\napply deny.yaml\n" + refuseAll, "x.txtar:4:", "no networkpolicy/default/deny to delete"},
+		"an update of what is not there":       {"update deny.yaml\n" + refuseAll, "x.txtar:4:", "not there yet"},
+		"a frame without a destination":        {"send client ip() udp(dport=53)\n", "x.txtar:4:", "no address: dst"},
+		"an address of the other family":       {"send client ip(dst=10.0.0.1) udp(dport=53)\n", "x.txtar:4:", "of the other family"},
+		"ARP for an IPv6 address":              {"send client arp(tpa=fd00::1)\n", "x.txtar:4:", "is not an IPv4 address"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("x.txtar", []byte("# A test.\nworlds prog\ntopology two-pods\n"+test.steps))
+			require.ErrorContains(t, err, test.line)
+			require.ErrorContains(t, err, test.want)
+		})
+	}
 }
 
 func TestAFrameOfAnEarlierExchangeIsNoNews(t *testing.T) {

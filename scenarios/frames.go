@@ -141,16 +141,9 @@ func familyOf(kind string) syntax.Family {
 }
 
 func (p *play) send(ctx context.Context, v *syntax.Send) error {
-	layers, err := p.resolve(v.Layers, v.Host)
+	data, err := p.build(v)
 	if err != nil {
 		return err
-	}
-	if layers, err = p.complete(layers, v.Host); err != nil {
-		return err
-	}
-	data, err := frame.Build(layers...)
-	if err != nil {
-		return mismatch("the frame cannot be built: %v", err)
 	}
 	if p.kind != syntax.Prog {
 		return p.sendAndCompare(ctx, v.Host, data)
@@ -538,21 +531,27 @@ func (p *play) counter(v *syntax.Counter) error {
 	return nil
 }
 
-// table looks for text in a table; {NAME} in it stands for a host's or
-// service's address.
-func (p *play) table(v *syntax.TableCheck) error {
-	text := v.Text
+// expand puts addresses in place of {NAME}, where NAME is a host or service.
+func (p *play) expand(text string) (string, error) {
 	for {
-		i := strings.IndexByte(text, '{')
-		j := strings.IndexByte(text[i+1:], '}') + i + 1
-		if i < 0 || j <= i {
-			break
+		before, rest, ok := strings.Cut(text, "{")
+		name, after, closed := strings.Cut(rest, "}")
+		if !ok || !closed {
+			return text, nil
 		}
-		a, err := p.addressIn(text[i+1 : j])
+		a, err := p.addressIn(name)
 		if err != nil {
-			return err
+			return "", err
 		}
-		text = text[:i] + a.String() + text[j+1:]
+		text = before + a.String() + after
+	}
+}
+
+// table looks for text in a table.
+func (p *play) table(v *syntax.TableCheck) error {
+	text, err := p.expand(v.Text)
+	if err != nil {
+		return err
 	}
 	tables := p.world.Datapath().Tables()
 	var names []string

@@ -74,6 +74,9 @@ func Parse(path string, data []byte) (*Scenario, error) {
 		s.attached[name] = objs
 	}
 	s.giveClusterIPs()
+	if err := s.rehearse(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
