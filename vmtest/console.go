@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 )
 
 // SplatKind says what a kernel complained about.
@@ -91,17 +90,15 @@ type console struct {
 	lines   int    // of it
 	fatal   bool
 	marks   map[string]chan struct{}
-	last    time.Time // when something came
 }
 
 func newConsole(onSplat func(Splat)) *console {
-	return &console{onSplat: onSplat, marks: make(map[string]chan struct{}), last: time.Now()}
+	return &console{onSplat: onSplat, marks: make(map[string]chan struct{})}
 }
 
 func (c *console) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	var begun []Splat
-	c.last = time.Now()
 	c.text = append(c.text, b...)
 	if excess := len(c.text) - consoleLimit; excess > consoleLimit/4 {
 		c.text = append(c.text[:0], c.text[excess:]...)
@@ -214,11 +211,4 @@ func (c *console) since(p position) (text string, splats []Splat) {
 		splats = append(splats, *s)
 	}
 	return string(c.text[min(from, int64(len(c.text))):]), splats
-}
-
-// quietFor tells how long nothing has come.
-func (c *console) quietFor() time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Since(c.last)
 }

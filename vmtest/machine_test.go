@@ -268,7 +268,7 @@ func TestAHangIsNoticedAndSaysWhere(t *testing.T) {
 			t.Logf("%v after %s", err, time.Since(begin))
 			require.Regexp(t, "guest hangs: no sign of life|soft lockup|rcu stall", err.Error())
 			require.Contains(t, fmt.Sprintf("%+v", err), "bpf_test_run")
-			require.Less(t, time.Since(begin), 25*time.Second)
+			require.Less(t, time.Since(begin), 40*time.Second)
 		})
 	}
 }

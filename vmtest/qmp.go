@@ -76,11 +76,6 @@ func (m *monitor) do(command string, arguments, result any) error {
 	}
 }
 
-type qmpStatus struct {
-	Status  string `json:"status"`
-	Running bool   `json:"running"`
-}
-
 // await polls until done says so. Both states that are waited for come within
 // milliseconds, and neither has an event that cannot be missed.
 func (m *monitor) await(what string, deadline time.Duration, done func() (bool, error)) error {
@@ -128,7 +123,7 @@ func (m *monitor) loadFrom(file string) error {
 		return err
 	}
 	return m.await("load its state", qmpDeadline, func() (bool, error) {
-		var status qmpStatus
+		var status struct{ Status string }
 		err := m.do("query-status", nil, &status)
 		return status.Status != "inmigrate", err
 	})
