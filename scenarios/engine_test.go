@@ -5,6 +5,7 @@ package scenarios
 import (
 	"context"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +116,35 @@ spec:
 			require.ErrorContains(t, err, test.want)
 		})
 	}
+}
+
+func TestAFrameThatIsNotDeliverableIsNoPass(t *testing.T) {
+	for _, steps := range []string{
+		"send client ip(dst=web) udp(dport=53) payload(size=9000)\n",
+		"send client ip(dst=web) udp(dport=53) truncate(30)\n",
+		"send client raw(0000)\n",
+	} {
+		r := runOne(t, steps)
+		require.Equal(t, Fail, r.Outcome, r.Reason)
+		require.Contains(t, r.Failure.Problem, "the kernel gives no program such a frame")
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	library, err := Library()
+	require.NoError(f, err)
+	for _, s := range library {
+		f.Add([]byte(s.Source))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := Parse("fuzz.txtar", data)
+		if (s == nil) == (err == nil) {
+			t.Fatalf("scenario %v and error %v", s, err)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "fuzz.txtar:") {
+			t.Fatalf("an error without a place: %v", err)
+		}
+	})
 }
 
 func TestAFrameOfAnEarlierExchangeIsNoNews(t *testing.T) {

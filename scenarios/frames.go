@@ -150,13 +150,22 @@ func (p *play) send(ctx context.Context, v *syntax.Send) error {
 	}
 	p.sent = nil
 	if err := p.world.Send(ctx, p.hostName(v.Host), data); err != nil {
-		return labError(err)
+		return undelivered(err, data)
 	}
 	p.collectWalks()
 	if len(p.walks) > 0 {
 		p.sent = &p.walks[0]
 	}
 	return nil
+}
+
+// undelivered tells a frame that no kernel gives to a program from a lab that
+// failed. It is never a pass: nothing was proven about it.
+func undelivered(err error, data []byte) error {
+	if errors.Is(err, datapath.ErrNotDeliverable) {
+		return mismatch("the kernel gives no program such a frame of %d octets: %v", len(data), err)
+	}
+	return labError(err)
 }
 
 // sendAndCompare sends a frame where packets take time, and compares what the
@@ -169,7 +178,7 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 		return err
 	}
 	if err := p.world.Send(ctx, p.hostName(host), data); err != nil {
-		return labError(err)
+		return undelivered(err, data)
 	}
 	if !judged {
 		return nil

@@ -28,8 +28,27 @@ const (
 	etherQinQ = 0x88a8
 )
 
-// ErrNoAddress is a layer whose address was neither named nor known.
-var ErrNoAddress = errors.New("no address")
+// What cannot be built.
+var (
+	// ErrNoAddress is a layer whose address was neither named nor known.
+	ErrNoAddress = errors.New("no address")
+	// ErrTooLong is a header that its own length cannot tell.
+	ErrTooLong = errors.New("too long")
+)
+
+// options gives a header's options, padded to whole words.
+func options(l *Layer) ([]byte, error) {
+	const most = 40
+	v, _ := l.Get("options")
+	data := v.Bytes()
+	if len(data) > most {
+		return nil, fmt.Errorf("options of %d octets: %w: a header holds %d", len(data), ErrTooLong, most)
+	}
+	for len(data)%4 != 0 {
+		data = append(data, 0)
+	}
+	return data, nil
+}
 
 // Build makes a frame of layers, the outermost first. What a layer does not
 // name is made right: lengths, checksums, the number of the next protocol.
@@ -73,7 +92,7 @@ func (b *builder) put(i int, l *Layer) error {
 	case "ipv6":
 		return b.putIPv6(i, l)
 	case "hopopts", "destopts", "routing":
-		b.putExtension(i, l)
+		return b.putExtension(i, l)
 	case "fragment":
 		h := make([]byte, 8)
 		h[0] = uint8(l.number("next", b.next(i)))
@@ -162,7 +181,7 @@ func (b *builder) putARP(l *Layer) error {
 	binary.BigEndian.PutUint16(h[2:], uint16(l.number("ptype", etherIPv4)))
 	h[4], h[5] = uint8(l.number("hlen", 6)), uint8(l.number("plen", 4))
 	binary.BigEndian.PutUint16(h[6:], uint16(l.number("op", 1)))
-	for _, f := range []struct {
+	for _, f := range [...]struct {
 		name string
 		at   int
 	}{{"sha", 8}, {"spa", 14}, {"tha", 18}, {"tpa", 24}} {
@@ -214,17 +233,19 @@ func (b *builder) next(i int) uint64 {
 }
 
 func addressesOf(l *Layer, v6 bool) (src, dst netip.Addr, err error) {
-	for name, into := range map[string]*netip.Addr{"src": &src, "dst": &dst} {
+	one := func(name string) netip.Addr {
 		v, ok := l.Get(name)
-		if !ok {
-			return src, dst, fmt.Errorf("%w: %s", ErrNoAddress, name)
+		switch {
+		case err != nil:
+		case !ok:
+			err = fmt.Errorf("%w: %s", ErrNoAddress, name)
+		case v.addr.Is6() != v6:
+			err = fmt.Errorf("%s=%s is of the other family", name, v)
 		}
-		if v.addr.Is6() != v6 {
-			return src, dst, fmt.Errorf("%s=%s is of the other family", name, v)
-		}
-		*into = v.addr
+		return v.addr
 	}
-	return src, dst, nil
+	src, dst = one("src"), one("dst")
+	return src, dst, err
 }
 
 func (b *builder) putIPv4(i int, l *Layer) error {
@@ -232,11 +253,11 @@ func (b *builder) putIPv4(i int, l *Layer) error {
 	if err != nil {
 		return err
 	}
-	options, _ := l.Get("options")
-	for len(options.data)%4 != 0 {
-		options.data += "\x00"
+	options, err := options(l)
+	if err != nil {
+		return err
 	}
-	h := make([]byte, 20+len(options.data))
+	h := make([]byte, 20+len(options))
 	h[0] = uint8(l.number("version", 4)<<4 | l.number("ihl", uint64(len(h)/4)))
 	h[1] = uint8(l.number("tos", 0))
 	binary.BigEndian.PutUint16(h[2:], uint16(l.number("length", uint64(len(h)+len(b.out)))))
@@ -245,7 +266,7 @@ func (b *builder) putIPv4(i int, l *Layer) error {
 	h[8], h[9] = uint8(l.number("ttl", 64)), uint8(l.number("proto", b.next(i)))
 	copy(h[12:], src.AsSlice())
 	copy(h[16:], dst.AsSlice())
-	copy(h[20:], options.data)
+	copy(h[20:], options)
 	binary.BigEndian.PutUint16(h[10:], uint16(l.number("checksum", uint64(fold(sum(0, h))))))
 	b.prepend(h)
 	return nil
@@ -266,8 +287,12 @@ func (b *builder) putIPv6(i int, l *Layer) error {
 	return nil
 }
 
-func (b *builder) putExtension(i int, l *Layer) {
+func (b *builder) putExtension(i int, l *Layer) error {
+	const most = 256 * 8
 	data, _ := l.Get("data")
+	if len(data.data) > most-4 {
+		return fmt.Errorf("data of %d octets: %w: the header holds %d", len(data.data), ErrTooLong, most-4)
+	}
 	h := []byte{uint8(l.number("next", b.next(i))), 0}
 	if l.Kind == "routing" {
 		h = append(h, uint8(l.number("type", 2)), uint8(l.number("left", 0)))
@@ -281,6 +306,7 @@ func (b *builder) putExtension(i int, l *Layer) {
 	}
 	h[1] = uint8(l.number("len", uint64(len(h)/8-1)))
 	b.prepend(h)
+	return nil
 }
 
 // covered is the pseudo header's sum for the layer at i, from the nearest IP
@@ -324,11 +350,11 @@ func (b *builder) finish(i int, l *Layer, h []byte, proto uint8, at int) error {
 }
 
 func (b *builder) putTCP(i int, l *Layer) error {
-	options, _ := l.Get("options")
-	for len(options.data)%4 != 0 {
-		options.data += "\x00"
+	options, err := options(l)
+	if err != nil {
+		return err
 	}
-	h := make([]byte, 20+len(options.data))
+	h := make([]byte, 20+len(options))
 	putPorts(h, l)
 	binary.BigEndian.PutUint32(h[4:], uint32(l.number("seq", 1)))
 	binary.BigEndian.PutUint32(h[8:], uint32(l.number("ack", 0)))
@@ -336,7 +362,7 @@ func (b *builder) putTCP(i int, l *Layer) error {
 	h[13] = uint8(l.number("flags", 0x10))
 	binary.BigEndian.PutUint16(h[14:], uint16(l.number("window", 65535)))
 	binary.BigEndian.PutUint16(h[18:], uint16(l.number("urgent", 0)))
-	copy(h[20:], options.data)
+	copy(h[20:], options)
 	return b.finish(i, l, h, protoTCP, 16)
 }
 

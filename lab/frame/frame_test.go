@@ -5,6 +5,7 @@ package frame
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -129,6 +130,26 @@ func TestMalformedFramesAreBuiltAsNamed(t *testing.T) {
 			data, err := Build(test.layers...)
 			require.NoError(t, err)
 			test.check(t, data)
+		})
+	}
+}
+
+func TestWhatCannotBeBuiltIsRefused(t *testing.T) {
+	long := strings.Repeat("01", 41)
+	tests := map[string]struct {
+		layers []Layer
+		want   error
+	}{
+		"no destination":              {[]Layer{eth(t), set(t, "ipv4", "src", "10.0.0.1")}, ErrNoAddress},
+		"no Ethernet address":         {[]Layer{{Kind: "eth"}}, ErrNoAddress},
+		"IPv4 options over the limit": {[]Layer{eth(t), v4(t, "options", long)}, ErrTooLong},
+		"TCP options over the limit":  {[]Layer{eth(t), v4(t), set(t, "tcp", "options", long)}, ErrTooLong},
+		"an extension over the limit": {[]Layer{eth(t), v6(t), set(t, "destopts", "data", strings.Repeat("00", 2048))}, ErrTooLong},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := Build(test.layers...)
+			require.ErrorIs(t, err, test.want)
 		})
 	}
 }

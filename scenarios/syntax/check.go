@@ -43,6 +43,7 @@ func (p *parser) check() {
 	}
 	for _, h := range f.Silent {
 		c.host(p.pos(1), "silent", h)
+		c.onlyProg(p.pos(1), "silent hosts")
 	}
 	c.parseAttached()
 	for i := range f.Steps {
@@ -126,7 +127,7 @@ func (c *checker) conn(at Pos, verb, name string) {
 func (c *checker) onlyProg(at Pos, verb string) {
 	for _, w := range c.file.Worlds {
 		if w != Prog {
-			c.failf(at, "%s can only be known in world prog, but the scenario declares %s: remove the line, or declare 'worlds prog'", verb, w)
+			c.failf(at, "%s: only world prog has this, but the scenario declares %s: remove the line, or declare 'worlds prog'", verb, w)
 			return
 		}
 	}

@@ -35,7 +35,7 @@ spec:
 func TestAScenarioIsReadAsItIsWritten(t *testing.T) {
 	f, err := Parse("dir/name.txtar", []byte(`# A pod reaches a service,
 # and more.
-worlds prog netns   # where
+worlds prog   # where
 families ipv6
 pod client app=client
 pod other/web app=web role=x http:8080/tcp
@@ -53,7 +53,7 @@ close c
 	require.NoError(t, err)
 	require.Equal(t, "name", f.Name)
 	require.Equal(t, "A pod reaches a service, and more.", f.Description)
-	require.Equal(t, []World{Prog, Netns}, f.Worlds)
+	require.Equal(t, []World{Prog}, f.Worlds)
 	require.Equal(t, []Family{IPv6}, f.Families)
 	require.Equal(t, map[string]string{"app": "web", "role": "x"}, f.Pods[1].Labels)
 	require.Equal(t, []ContainerPort{{"http", 8080, model.ProtocolTCP}}, f.Pods[1].Ports)
@@ -109,7 +109,8 @@ func TestMistakesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"an unknown verdict field":            {script("send client ip(dst=web)\nverdict drop raison=x"), "x.txtar:5:", "expected one of at, endpoint, flow"},
 		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, self, none"},
 		"a verdict on nothing":                {script("verdict forward"), "x.txtar:4:", "no frame was sent before"},
-		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only be known in world prog"},
+		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only world prog has this"},
+		"a silent host in a world without":   {"worlds netns\ntopology two-pods\nsilent web\nping client -> web\n", "x.txtar:1:", "only world prog has this"},
 		"a duration that is none":             {script("advance 61"), "x.txtar:4:", "a duration like 61s or 6h"},
 		"an object that is not named":         {script("delete web"), "x.txtar:4:", "expected KIND/[NAMESPACE/]NAME"},
 		"a header behind a step":              {script("ping client -> web\npod late"), "x.txtar:5:", "expected before the first step, which is at line 4"},
