@@ -362,3 +362,28 @@ func TestACommandWhoseHelperIsKilledForMemoryDoesNotWaitForEver(t *testing.T) {
 	require.Equal(t, vmtest.OutOfMemory, splat.Splats[0].Kind)
 	require.Less(t, time.Since(begin), 30*time.Second)
 }
+
+func TestManyCommandsInARowAreNotSlowedDown(t *testing.T) {
+	m := start(t, "6.12", vmtest.Options{})
+	const commands = 40
+	begin := time.Now()
+	for range commands {
+		r, err := m.Run(t.Context(), host(t, "true"))
+		require.NoError(t, err)
+		require.Equal(t, 0, r.ExitCode)
+		require.Contains(t, r.Console, "weir-init: mark", "the kernel's log has come up to the command's end")
+	}
+	t.Logf("%.0f commands a second", commands/time.Since(begin).Seconds())
+}
+
+func TestAMissingQEMUIsSaidWithItsRemedy(t *testing.T) {
+	k := find(t, "6.12")
+	t.Setenv(vmtest.QEMUEnv, "/no/such/qemu")
+	_, err := vmtest.Start(t.Context(), k, vmtest.Options{})
+	require.ErrorContains(t, err, "/no/such/qemu")
+	t.Setenv(vmtest.QEMUEnv, "")
+	t.Setenv("PATH", t.TempDir())
+	_, err = vmtest.Start(t.Context(), k, vmtest.Options{})
+	require.ErrorIs(t, err, vmtest.ErrNoQEMU)
+	require.ErrorContains(t, err, "apt-get install")
+}

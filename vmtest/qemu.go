@@ -26,15 +26,18 @@ var ErrNoQEMU = errors.New("qemu-system-x86_64 is not installed: `apt-get instal
 const QEMUEnv = "WEIR_QEMU"
 
 func findQEMU() (string, error) {
-	name := "qemu-system-x86_64"
-	if own := os.Getenv(QEMUEnv); own != "" {
+	name, own := "qemu-system-x86_64", os.Getenv(QEMUEnv)
+	if own != "" {
 		name = own
 	}
 	path, err := exec.LookPath(name)
-	if err != nil {
+	switch {
+	case err == nil:
+		return path, nil
+	case name != own:
 		return "", ErrNoQEMU
 	}
-	return path, nil
+	return "", fmt.Errorf("%s: %w", QEMUEnv, err)
 }
 
 // hardware is what a machine is made of. Two of the same hardware may restore
@@ -67,6 +70,7 @@ func (h hardware) kernelCommandLine() string {
 		"lsm=capability,bpf", "cryptomgr.notests", "rdinit=/init", "random.trust_cpu=on",
 		"initcall_blacklist=load_system_certificate_list,jent_mod_init,dmar_free_unused_resources,i8042_init",
 		"net.ifnames=0", "printk.time=1", "no_timer_check",
+		"printk.devkmsg=on", // no limit to the marks behind each command
 	}
 	if h.accel == TCG {
 		words = append(words, "tsc_early_khz=2600000")
