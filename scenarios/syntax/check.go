@@ -43,7 +43,9 @@ func (p *parser) check() {
 	}
 	for _, h := range f.Silent {
 		c.host(p.pos(1), "silent", h)
-		c.onlyProg(p.pos(1), "silent hosts")
+		if h == "node" {
+			c.onlyProg(p.pos(1), "a silent node")
+		}
 	}
 	c.parseAttached()
 	for i := range f.Steps {

@@ -110,7 +110,7 @@ func TestMistakesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, self, none"},
 		"a verdict on nothing":                {script("verdict forward"), "x.txtar:4:", "no frame was sent before"},
 		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only world prog has this"},
-		"a silent host in a world without":   {"worlds netns\ntopology two-pods\nsilent web\nping client -> web\n", "x.txtar:1:", "only world prog has this"},
+		"a silent node in a world without":    {"worlds netns\ntopology two-pods\nsilent node\nping client -> web\n", "x.txtar:1:", "only world prog has this"},
 		"a duration that is none":             {script("advance 61"), "x.txtar:4:", "a duration like 61s or 6h"},
 		"an object that is not named":         {script("delete web"), "x.txtar:4:", "expected KIND/[NAMESPACE/]NAME"},
 		"a header behind a step":              {script("ping client -> web\npod late"), "x.txtar:5:", "expected before the first step, which is at line 4"},
