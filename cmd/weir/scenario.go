@@ -28,7 +28,8 @@ A scenario is a text file: a network, steps, and the Kubernetes objects that
 they apply. Without files, the library inside this binary is used.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(scenarioRunCommand(), scenarioListCommand(), scenarioShowCommand(), scenarioCheckCommand(), scenarioWordsCommand())
+	cmd.AddCommand(scenarioRunCommand(), scenarioListCommand(), scenarioShowCommand(), scenarioCheckCommand(), scenarioWordsCommand(),
+		scenarioGuestCommand())
 	return cmd
 }
 

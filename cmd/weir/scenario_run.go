@@ -23,6 +23,7 @@ type scenarioRun struct {
 	output   string
 	report   string
 	keep     bool
+	kernels  []string
 }
 
 func scenarioRunCommand() *cobra.Command {
@@ -34,20 +35,27 @@ func scenarioRunCommand() *cobra.Command {
 
 A failure tells the step, what was expected and what was there, the way of
 every frame, and the command that repeats it. With --report, its story and a
-capture with notes beside the packets are kept too.`,
+capture with notes beside the packets are kept too.
+
+With --kernel they run in those kernels, booted in QEMU, and what differs between
+kernels is shown first. Without the privileges that worlds need, they run in the
+newest kernel of the lock by themselves.`,
 		Example: `  weir scenario run
   weir scenario run --world prog --run 'service-.*/ipv6'
   weir scenario run --report reports my.txtar
+  weir scenario run --kernel all --report reports
+  weir scenario run --kernel 5.10,6.1,./linux/arch/x86/boot/bzImage
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.worlds, "world", nil, "only in these worlds (prog, netns); default all that a scenario declares")
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
-	f.IntVar(&o.parallel, "parallel", 0, "how many at once; default one a core")
+	f.IntVar(&o.parallel, "parallel", 0, "how many at once, or guests at once; default one a core")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
 	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
+	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
 	return cmd
 }
 
@@ -63,34 +71,24 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 	if runner.Count(all) == 0 {
 		return o.end(cmd, nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun))
 	}
-	var folder *report.Folder
-	if o.report != "" {
-		if folder, err = report.NewFolder(o.report); err != nil {
-			return err
-		}
+	names, err := o.kernelNames(cmd)
+	if err != nil {
+		return err
 	}
-	var problems []error
-	show := o.live(cmd.OutOrStdout(), cmd.ErrOrStderr(), runner.Count(all))
-	runner.Live = func(r scenarios.Result) {
-		capture := ""
-		if folder != nil {
-			var err error
-			if capture, err = folder.Add(r); err != nil {
-				problems = append(problems, err)
-			}
-		}
-		show(r, capture)
+	if len(names) > 0 {
+		return o.onKernels(cmd, names, runner, all, len(args) > 0)
 	}
+	live, err := o.live(cmd, runner.Count(all), nil)
+	if err != nil {
+		return err
+	}
+	runner.Live = live.add
 	runner.Hold = func(ctx context.Context, r scenarios.Result) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s failed; its world is kept until Ctrl-C.\n%s\n", r.Scenario, (&report.Text{}).Story(r))
 		<-ctx.Done()
 	}
 	results, err := runner.Run(cmd.Context(), all)
-	problems = append(problems, err)
-	if folder != nil {
-		problems = append(problems, folder.Close(results))
-	}
-	return o.end(cmd, results, errors.Join(problems...))
+	return o.end(cmd, results, errors.Join(err, live.close(results)))
 }
 
 func (o *scenarioRun) runner() (*scenarios.Runner, error) {
@@ -110,30 +108,70 @@ func (o *scenarioRun) runner() (*scenarios.Runner, error) {
 	return r, nil
 }
 
-// live shows each result as it comes, and on a terminal how far the run is.
-func (o *scenarioRun) live(out, progress io.Writer, total int) func(scenarios.Result, string) {
-	n := 0
-	text := &report.Text{Out: out, Colour: terminal(os.Stdout) && os.Getenv("NO_COLOR") == ""}
-	bar := terminal(os.Stderr)
-	return func(r scenarios.Result, capture string) {
-		n++
-		if bar {
-			fmt.Fprint(progress, "\r\x1b[K")
-		}
-		switch o.output {
-		case "text":
-			text.Result(r)
-			if capture != "" {
-				fmt.Fprintf(out, "    capture: %s\n", capture)
-			}
-		case "json":
-			// A reader that is gone shows at the last write.
-			_ = report.JSON(out, r)
-		}
-		if bar && n < total {
-			fmt.Fprintf(progress, "%d of %d", n, total)
-		}
+// live shows each result as it comes, and keeps it if that is asked for. On a
+// terminal it shows how far the run is.
+type live struct {
+	*scenarioRun
+	out, progress io.Writer
+	text          *report.Text
+	folder        *report.Folder // nil: nothing is kept
+	bar           bool
+	annotate      bool // for GitHub
+	done, total   int
+	problems      []error
+}
+
+func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]string) (*live, error) {
+	l := &live{
+		scenarioRun: o, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), total: total,
+		bar: terminal(os.Stderr), annotate: os.Getenv("GITHUB_ACTIONS") == "true",
 	}
+	l.text = &report.Text{Out: l.out, Colour: o.colour(), Names: names}
+	if o.report == "" {
+		return l, nil
+	}
+	var err error
+	l.folder, err = report.NewFolder(o.report)
+	return l, err
+}
+
+func (o *scenarioRun) colour() bool { return terminal(os.Stdout) && os.Getenv("NO_COLOR") == "" }
+
+func (l *live) add(r scenarios.Result) {
+	l.done++
+	capture := ""
+	if l.folder != nil {
+		var err error
+		capture, err = l.folder.Add(r)
+		l.problems = append(l.problems, err)
+	}
+	if l.bar {
+		fmt.Fprint(l.progress, "\r\x1b[K")
+	}
+	switch l.output {
+	case "text":
+		l.text.Result(r)
+		if capture != "" {
+			fmt.Fprintf(l.out, "    capture: %s\n", capture)
+		}
+	case "json":
+		// A reader that is gone shows at the last write.
+		_ = report.JSON(l.out, r)
+	}
+	if l.annotate {
+		l.problems = append(l.problems, report.Annotate(l.progress, r))
+	}
+	if l.bar && l.done < l.total {
+		fmt.Fprintf(l.progress, "%d of %d", l.done, l.total)
+	}
+}
+
+// close ends the report, and gives what went wrong meanwhile.
+func (l *live) close(results []scenarios.Result) error {
+	if l.folder != nil {
+		l.problems = append(l.problems, l.folder.Close(results))
+	}
+	return errors.Join(l.problems...)
 }
 
 func (o *scenarioRun) end(cmd *cobra.Command, results []scenarios.Result, err error) error {

@@ -13,6 +13,9 @@ import (
 // ErrUnprivileged is a process that may not build a world.
 var ErrUnprivileged = errors.New("not privileged")
 
+// Privileged says whether this process may build worlds. ErrUnprivileged.
+func Privileged() error { return checkPrivilege() }
+
 // checkPrivilege says in one sentence which capabilities are missing.
 func checkPrivilege() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -5,8 +5,10 @@ package report
 import (
 	"encoding/json"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,16 +59,20 @@ type junitProblem struct {
 	Text    string `xml:",chardata"`
 }
 
-// JUnit writes all results as one document, a suite for each world.
+// JUnit writes all results as one document, a suite for each kernel and world.
 func JUnit(out io.Writer, results []scenarios.Result) error {
 	var doc junitSuites
 	at := map[string]int{}
+	kernels := kernelNames(releases(results))
 	var seconds []float64
 	for _, r := range results {
 		key := string(r.World)
+		if len(kernels) > 1 {
+			key = kernels[r.Kernel] + "." + key
+		}
 		if _, ok := at[key]; !ok {
 			at[key] = len(doc.Suites)
-			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", key}}})
+			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", string(r.World)}}})
 			seconds = append(seconds, 0)
 		}
 		s := &doc.Suites[at[key]]
@@ -115,11 +121,13 @@ func printable(s string) string {
 	}, s)
 }
 
-// Folder keeps results in a directory: results.json as they come, and for
-// each failure its story and capture; junit.xml at the end.
+// Folder keeps results in a directory: results.json as they come, outputs.json
+// with the frames of world prog, and for each failure its story and capture;
+// junit.xml at the end.
 type Folder struct {
-	path string
-	json *os.File
+	path    string
+	json    *os.File
+	outputs *os.File
 }
 
 // NewFolder makes the directory if it is not there. Results of an earlier run
@@ -128,11 +136,20 @@ func NewFolder(path string) (*Folder, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make report folder: %w", err)
 	}
-	f, err := os.Create(filepath.Join(path, "results.json"))
-	if err != nil {
-		return nil, fmt.Errorf("write report: %w", err)
+	f := &Folder{path: path}
+	for name, file := range map[string]**os.File{resultsFile: &f.json, outputsFile: &f.outputs} {
+		var err error
+		if *file, err = os.Create(filepath.Join(path, name)); err != nil {
+			return nil, fmt.Errorf("write report: %w", err)
+		}
 	}
-	return &Folder{path, f}, nil
+	// Of a run on kernels; another run need not be one.
+	for _, name := range []string{costsFile, kernelsFile} {
+		if err := os.Remove(filepath.Join(path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("write report: %w", err)
+		}
+	}
+	return f, nil
 }
 
 // Add keeps one result. For a failure it gives the path of its capture.
@@ -140,10 +157,13 @@ func (f *Folder) Add(r scenarios.Result) (capture string, err error) {
 	if err := JSON(f.json, r); err != nil {
 		return "", err
 	}
+	if err := f.keepOutputs(r); err != nil {
+		return "", err
+	}
 	if r.Failure == nil {
 		return "", nil
 	}
-	name := filepath.Join(f.path, fmt.Sprintf("%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World))
+	name := filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World, f.kernel(r)))
 	if err := os.WriteFile(name+".txt", []byte(f.whole(r)), 0o644); err != nil {
 		return "", fmt.Errorf("write story: %w", err)
 	}
@@ -184,7 +204,7 @@ func (f *Folder) whole(r scenarios.Result) string {
 
 // Close writes junit.xml.
 func (f *Folder) Close(results []scenarios.Result) error {
-	if err := f.json.Close(); err != nil {
+	if err := errors.Join(f.json.Close(), f.outputs.Close()); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	out, err := os.Create(filepath.Join(f.path, "junit.xml"))

@@ -14,6 +14,8 @@ import (
 type Text struct {
 	Out    io.Writer
 	Colour bool
+	// Names are of kernels by release: with them, each line names its kernel.
+	Names map[string]string
 }
 
 const (
@@ -36,7 +38,11 @@ func (t *Text) Result(r scenarios.Result) {
 	if colour == "" {
 		colour = red
 	}
-	line := fmt.Sprintf("%s  %-7s  %s  %.3fs", t.paint(colour, fmt.Sprintf("%-7s", r.Outcome)), r.World, r.Scenario, r.Seconds)
+	where := fmt.Sprintf("%-7s", r.World)
+	if name := t.Names[r.Kernel]; name != "" {
+		where += fmt.Sprintf("  %-5s", name)
+	}
+	line := fmt.Sprintf("%s  %s  %s  %.3fs", t.paint(colour, fmt.Sprintf("%-7s", r.Outcome)), where, r.Scenario, r.Seconds)
 	if r.Reason != "" && r.Failure == nil {
 		line += "  " + r.Reason
 	}

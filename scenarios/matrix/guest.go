@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package matrix
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/syntax"
+)
+
+// Serve is the guest's side: it reads a job and tells the results.
+func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	var j job
+	if err := json.NewDecoder(in).Decode(&j); err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	s := &server{out: json.NewEncoder(out)}
+	if err := s.serve(ctx, &j); err != nil {
+		s.tell(message{Problem: err.Error()})
+	}
+	s.tell(message{Done: true})
+	return s.err
+}
+
+type server struct {
+	mu  sync.Mutex
+	out *json.Encoder
+	err error // the first
+}
+
+func (s *server) tell(m message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.out.Encode(m); err != nil && s.err == nil {
+		s.err = fmt.Errorf("tell the host: %w", err)
+	}
+}
+
+func (s *server) mark(mark string, r scenarios.Result) {
+	if err := writeMark(mark, label(r)); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.err == nil {
+			s.err = err
+		}
+	}
+}
+
+func (s *server) serve(ctx context.Context, j *job) error {
+	all, err := j.scenarios()
+	if err != nil {
+		return err
+	}
+	if j.Costs {
+		costs, err := datapath.Verify(datapath.Options{})
+		if err != nil {
+			return err
+		}
+		s.tell(message{Costs: costs})
+	}
+	// One at a time: what the kernel says is of the one that is on.
+	runner := &scenarios.Runner{
+		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown,
+		Began: func(r scenarios.Result) { s.mark(beginMark, r) },
+		Live: func(r scenarios.Result) {
+			s.mark(endMark, r)
+			s.tell(message{Result: &r, Failure: r.Failure, Outputs: r.Outputs})
+		},
+	}
+	_, err = runner.Run(ctx, all)
+	return err
+}
+
+func (j *job) scenarios() ([]*scenarios.Scenario, error) {
+	if len(j.Sources) == 0 {
+		return scenarios.Library()
+	}
+	var all []*scenarios.Scenario
+	for _, source := range j.Sources {
+		s, err := scenarios.Parse(source.Path, []byte(source.Text))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// anyOf matches exactly these names.
+func anyOf(names []string) *regexp.Regexp {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = regexp.QuoteMeta(n)
+	}
+	return regexp.MustCompile("^(" + strings.Join(quoted, "|") + ")$")
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/syntax"
+	"github.com/weirnet/weir/vmtest"
+)
+
+// Matrix runs scenarios on kernels.
+type Matrix struct {
+	Kernels []*vmtest.Kernel
+	// Runner says which runs are wanted, by its Worlds and Match.
+	Runner *scenarios.Runner
+	// Own says that the scenarios are files of the caller's, not the library,
+	// which every guest has in its program.
+	Own bool
+	// Program is the path of this command's binary, static; empty: the
+	// running one.
+	Program string
+	// Guests at once; 0: as many as this machine has room for.
+	Guests int
+	// Live is given each result as it is there, one at a time. May be nil.
+	Live     func(scenarios.Result)
+	Progress vmtest.Progress // may be nil
+}
+
+// Report is what a Matrix found out.
+type Report struct {
+	Results []scenarios.Result
+	Costs   []Cost
+}
+
+// Cost is what one program costs on one kernel.
+type Cost struct {
+	Kernel string `json:"kernel"` // release
+	datapath.ProgramCost
+}
+
+// ErrProblem is something that a guest's run as a whole came to, beside its
+// results.
+var ErrProblem = errors.New("a run in a guest had a problem")
+
+// Count says how many runs there would be.
+func (m *Matrix) Count(all []*scenarios.Scenario) int {
+	return m.Runner.Count(all) * len(m.Kernels)
+}
+
+// Run runs all that the Runner wants on all kernels. The error is
+// scenarios.ErrNothingRun, ErrProblem, vmtest.ErrNoQEMU or the context's; that
+// a scenario failed is none.
+func (m *Matrix) Run(ctx context.Context, all []*scenarios.Scenario) (*Report, error) {
+	runs := m.Runner.Planned(all)
+	if len(runs) == 0 || len(m.Kernels) == 0 {
+		return &Report{}, fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun)
+	}
+	d, err := m.newDriver(all, runs)
+	if err != nil {
+		return &Report{}, err
+	}
+	ctx, d.stop = context.WithCancelCause(ctx)
+	defer d.stop(nil)
+	var workers sync.WaitGroup
+	for range m.guests() {
+		workers.Go(func() { d.work(ctx) })
+	}
+	workers.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return &d.report, fmt.Errorf("stopped after %d of %d runs: %w", len(d.report.Results), m.Count(all), err)
+	}
+	if len(d.problems) > 0 {
+		return &d.report, fmt.Errorf("%w: %s", ErrProblem, strings.Join(d.problems, "; "))
+	}
+	return &d.report, nil
+}
+
+func (m *Matrix) guests() int {
+	if m.Guests > 0 {
+		return m.Guests
+	}
+	return vmtest.Parallel(vmtest.DefaultMemory)
+}
+
+// driver is a Run in progress.
+type driver struct {
+	*Matrix
+	program string
+	sources []source
+	planned map[string]scenarios.Result // by label
+	paths   map[string]string           // of scenario files by label
+	stop    context.CancelCauseFunc
+
+	mu       sync.Mutex
+	change   *sync.Cond
+	waiting  []unit
+	open     int // units that workers have
+	report   Report
+	problems []string // of guests whose results are all there
+}
+
+func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (*driver, error) {
+	d := &driver{
+		Matrix: m, program: m.Program, waiting: plan(m.Kernels, runs),
+		planned: map[string]scenarios.Result{}, paths: map[string]string{},
+	}
+	d.change = sync.NewCond(&d.mu)
+	if d.program == "" {
+		var err error
+		if d.program, err = os.Executable(); err != nil {
+			return nil, fmt.Errorf("find the program that guests are to run: %w", err)
+		}
+	}
+	paths := map[string]string{}
+	for _, s := range all {
+		paths[s.Name] = s.Path
+		if m.Own {
+			d.sources = append(d.sources, source{s.Path, s.Source})
+		}
+	}
+	for _, r := range runs {
+		d.planned[label(r)] = r
+		name, _, _ := strings.Cut(r.Scenario, "/")
+		d.paths[label(r)] = paths[name]
+	}
+	return d, nil
+}
+
+// work runs units until there are none, and nobody may come to give some back.
+func (d *driver) work(ctx context.Context) {
+	wake := context.AfterFunc(ctx, d.change.Broadcast)
+	defer wake()
+	for {
+		u, ok := d.take(ctx)
+		if !ok {
+			return
+		}
+		d.done(d.attempt(ctx, u))
+	}
+}
+
+func (d *driver) take(ctx context.Context) (unit, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.waiting) == 0 && d.open > 0 && ctx.Err() == nil {
+		d.change.Wait()
+	}
+	if len(d.waiting) == 0 || ctx.Err() != nil {
+		return unit{}, false
+	}
+	u := d.waiting[0]
+	d.waiting = d.waiting[1:]
+	d.open++
+	return u, true
+}
+
+// done ends a unit; what is left of it comes next.
+func (d *driver) done(left *unit) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.open--
+	if left != nil {
+		d.waiting = append([]unit{*left}, d.waiting...)
+	}
+	d.change.Broadcast()
+}
+
+func (d *driver) deliver(k *vmtest.Kernel, r scenarios.Result) {
+	if r.Failure != nil {
+		r.Failure.Repeat = d.repeat(k, r)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.report.Results = append(d.report.Results, r)
+	if d.Live != nil {
+		d.Live(r)
+	}
+}
+
+// repeat is the command that runs one run again.
+func (d *driver) repeat(k *vmtest.Kernel, r scenarios.Result) string {
+	command := fmt.Sprintf("weir scenario run --kernel %s --world %s --run '^%s$'", k.ID, r.World, r.Scenario)
+	if d.Own {
+		command += " " + d.paths[label(r)]
+	}
+	return command
+}
+
+// broken makes the Result of a run that has none of its own.
+func (d *driver) broken(k *vmtest.Kernel, label string, outcome scenarios.Outcome, reason, words string) scenarios.Result {
+	r := d.planned[label]
+	r.Kernel, r.Outcome, r.Reason = k.Release, outcome, reason
+	r.Failure = &scenarios.Failure{
+		Pos: syntax.Pos{File: d.paths[label], Line: 1}, Step: "the whole scenario", Problem: words,
+	}
+	return r
+}
+
+func (d *driver) addCosts(k *vmtest.Kernel, costs []datapath.ProgramCost) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range costs {
+		d.report.Costs = append(d.report.Costs, Cost{k.Release, c})
+	}
+}
+
+func (d *driver) problem(k *vmtest.Kernel, what string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.problems = append(d.problems, fmt.Sprintf("kernel %s: %s", k.ID, what))
+}
