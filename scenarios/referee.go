@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"time"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
+)
+
+// Referee compares what hooks do to frames with what the model expects, as
+// the runs of scenarios in world prog do, for those who make frames by other
+// means. It is for one goroutine at a time.
+type Referee struct {
+	// Doubt, when not nil, changes what the model expects of a frame. It is
+	// for tests of those who look for disagreements.
+	Doubt func(frame []byte, e model.Expectation) model.Expectation
+
+	judge *judge
+}
+
+// NewReferee makes a referee for a network. Its oracle knows no object yet.
+func NewReferee(topo lab.Topology, devices map[string]model.Device) *Referee {
+	return &Referee{judge: newJudge(topo, devices)}
+}
+
+// Oracle is whom the referee asks. Objects are set there.
+func (r *Referee) Oracle() *model.Oracle { return r.judge.oracle }
+
+// Step compares one hook's part. now is the time by the datapath's clock.
+func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {
+	r.judge.reset()
+	r.judge.doubt = r.Doubt
+	r.judge.step(s, now)
+	return r.judge.disagreed
+}
