@@ -86,43 +86,79 @@ func (d *Datapath) endpointName(ifindex uint32) string {
 
 // Counters reads the counters that are not 0.
 func (d *Datapath) Counters() ([]Counter, error) {
+	raw, err := d.rawCounters()
+	if err != nil {
+		return nil, err
+	}
 	var counters []Counter
-	m := d.maps[bpf.ContainerMapCounters]
-	for index := uint32(0); index < m.MaxEntries(); index++ {
-		var cpus []bpf.ContainerCounter
-		if err := m.Lookup(&index, &cpus); err != nil {
-			return nil, fmt.Errorf("read counters: %w", err)
-		}
-		c := Counter{
-			Reason: d.names.reasons[uint8(index/uint32(bpf.ContainerHookHOOK_MAX))],
-			Hook:   hooks[uint8(index%uint32(bpf.ContainerHookHOOK_MAX))],
-		}
-		for _, cpu := range cpus {
-			c.Packets += cpu.Packets
-			c.Bytes += cpu.Bytes
-		}
-		if c.Packets != 0 {
-			counters = append(counters, c)
+	for index, sum := range raw {
+		if sum.Packets != 0 {
+			counters = append(counters, Counter{
+				Reason:  d.names.reasons[uint8(index/int(bpf.ContainerHookHOOK_MAX))],
+				Hook:    hooks[uint8(index%int(bpf.ContainerHookHOOK_MAX))],
+				Packets: sum.Packets, Bytes: sum.Bytes,
+			})
 		}
 	}
 	return counters, nil
 }
 
-func (d *Datapath) clearCounters() error {
+// rawCounters sums the counters of all CPUs, by index.
+func (d *Datapath) rawCounters() ([]bpf.ContainerCounter, error) {
 	m := d.maps[bpf.ContainerMapCounters]
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
+	n := int(m.MaxEntries())
+	keys, values := make([]uint32, n), make([]bpf.ContainerCounter, n*cpus)
+	var cursor ebpf.MapBatchCursor
+	_, err = m.BatchLookup(&cursor, keys, values, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		// Kernels before 5.13 read tables of counters one by one.
+		return d.rawCountersEach(n)
+	}
+	sums := make([]bpf.ContainerCounter, n)
+	for i, key := range keys {
+		for _, cpu := range values[i*cpus : (i+1)*cpus] {
+			sums[key].Packets += cpu.Packets
+			sums[key].Bytes += cpu.Bytes
+		}
+	}
+	return sums, nil
+}
+
+func (d *Datapath) rawCountersEach(n int) ([]bpf.ContainerCounter, error) {
+	sums := make([]bpf.ContainerCounter, n)
+	for index := range uint32(n) {
+		var cpus []bpf.ContainerCounter
+		if err := d.maps[bpf.ContainerMapCounters].Lookup(&index, &cpus); err != nil {
+			return nil, fmt.Errorf("read counters: %w", err)
+		}
+		for _, cpu := range cpus {
+			sums[index].Packets += cpu.Packets
+			sums[index].Bytes += cpu.Bytes
+		}
+	}
+	return sums, nil
+}
+
+func (d *Datapath) clearCounters() error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("clear counters: %w", err)
 	}
-	counters, err := d.Counters()
+	counters, err := d.rawCounters()
 	if err != nil {
 		return err
 	}
-	if len(counters) == 0 {
-		return nil
-	}
-	for index := uint32(0); index < m.MaxEntries(); index++ {
-		if err := m.Put(&index, make([]bpf.ContainerCounter, cpus)); err != nil {
+	zero := make([]bpf.ContainerCounter, cpus)
+	for index, sum := range counters {
+		if sum == (bpf.ContainerCounter{}) {
+			continue
+		}
+		key := uint32(index)
+		if err := d.maps[bpf.ContainerMapCounters].Put(&key, zero); err != nil {
 			return fmt.Errorf("clear counters: %w", err)
 		}
 	}

@@ -113,6 +113,12 @@ static __always_inline int is_nd(const struct packet *pkt)
 	       pkt->icmp_type >= ND_ROUTER_SOLICIT && pkt->icmp_type <= ND_REDIRECT;
 }
 
+/* Of it, what neighbours say; routers and their redirects have no place here. */
+static __always_inline int is_neighbour(const struct packet *pkt)
+{
+	return pkt->icmp_type == ND_NEIGHBOUR_SOLICIT || pkt->icmp_type == ND_NEIGHBOUR_ADVERT;
+}
+
 struct nd_answer {
 	struct addr src;
 	struct addr dst;
@@ -174,6 +180,8 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	ep = endpoint_ready(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
+	if (!is_neighbour(pkt))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
 	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
@@ -203,13 +211,14 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct nd *nd;
 
+	if (!is_neighbour(pkt))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
 	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
 	if ((void *)(nd + 1) > frame_end(skb))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
-	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !pkt->plain ||
-	    (nd->type != ND_NEIGHBOUR_SOLICIT && nd->type != ND_NEIGHBOUR_ADVERT))
+	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !pkt->plain)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
