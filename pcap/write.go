@@ -16,7 +16,6 @@ const (
 	blockPacket    = 6
 
 	byteOrderMagic = 0x1a2b3c4d
-	linkEthernet   = 1
 
 	optComment   = 1
 	optUserApp   = 4 // of a section
@@ -74,11 +73,18 @@ func NewWriter(out io.Writer, comments ...string) (*Writer, error) {
 
 // AddInterface describes an Ethernet interface, and gives its number.
 func (w *Writer) AddInterface(name, about string) (int, error) {
+	return w.AddLink(LinkEthernet, name, about)
+}
+
+// AddLink describes an interface of any link type, and gives its number.
+func (w *Writer) AddLink(link LinkType, name, about string) (int, error) {
 	w.begin(blockInterface)
-	w.u16(linkEthernet)
+	w.u16(uint16(link))
 	w.u16(0)
 	w.u32(0) // no limit to a packet's length
-	w.option(optName, []byte(name))
+	if name != "" {
+		w.option(optName, []byte(name))
+	}
 	if about != "" {
 		w.option(optAbout, []byte(about))
 	}
@@ -100,7 +106,10 @@ func (w *Writer) Write(p Packet) error {
 	if length == 0 {
 		length = len(p.Data)
 	}
-	stamp := uint64(p.Time.UnixNano())
+	stamp := uint64(0)
+	if !p.Time.IsZero() {
+		stamp = uint64(p.Time.UnixNano())
+	}
 	w.begin(blockPacket)
 	w.u32(uint32(p.Interface))
 	w.u32(uint32(stamp >> 32))

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/pcap"
+)
+
+// Verdict is what became of a packet.
+type Verdict string
+
+// Verdicts. What the datapath answers in the packet's place, ARP for one, is
+// Forward with the way out model.OutSelf, and its reason says what answered.
+const (
+	Forward Verdict = "forward"
+	Drop    Verdict = "drop"
+	Refused Verdict = "refused" // it did not reach a program
+)
+
+// Outcome is what one packet met.
+type Outcome struct {
+	Number    int    // from 1, through all captures
+	Capture   string // the file
+	Time      time.Time
+	Captured  int // bytes, as the capture has them
+	Length    int // bytes on the wire, as the capture says
+	Truncated bool
+	// CutHeaders is that the capture has cut into the headers: the program
+	// has judged zeros in their place.
+	CutHeaders bool
+
+	Header  Header
+	Verdict Verdict
+	Reason  string // a reason of the datapath; of a Refused packet a sentence
+	Hook    model.Hook
+	File    string // of the C source, where it was decided
+	Line    int
+	Out     model.Out
+	To      string // of OutLocal: the endpoint
+	Flow    datapath.FlowLookup
+	Origin  model.Origin // the rule that decided, on the slow path
+	// Translated is the packet's tuple as it left, where that is another.
+	Translated *Header
+
+	// Endpoint is whose device the packet passed.
+	Endpoint string
+	// Frame is the packet as the program got it; nil where it is no frame.
+	Frame []byte
+	// Packet is the packet as the capture has it, of the interface described.
+	// All of this is good until the next packet.
+	Packet    *pcap.Packet
+	Interface pcap.Interface
+}
+
+// flowID is a flow, whichever direction a packet of it has.
+type flowID struct {
+	low, high         netip.Addr
+	lowPort, highPort uint16
+	protocol          model.Protocol
+	etherType         uint16 // of packets that are not IP
+}
+
+// flow gives the flow that a packet is of. A fragment's flow has no ports.
+func (h *Header) flow() flowID {
+	if !h.IP {
+		return flowID{low: h.Src, high: h.Dst, etherType: h.EtherType}
+	}
+	f := flowID{low: h.Src, high: h.Dst, lowPort: h.Sport, highPort: h.Dport, protocol: h.Protocol}
+	if c := h.Src.Compare(h.Dst); c > 0 || c == 0 && h.Sport > h.Dport {
+		f.low, f.high, f.lowPort, f.highPort = f.high, f.low, f.highPort, f.lowPort
+	}
+	return f
+}

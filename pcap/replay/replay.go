@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/model"
+)
+
+// Options say under what packets are replayed.
+type Options struct {
+	At model.Hook
+	// Objects are the cluster whose datapath it is. Nil: every address seen
+	// is a pod's, and everything is allowed.
+	Objects *model.Objects
+	// Node is whose datapath; it may be empty where the objects have one.
+	Node string
+	// Object is an object file of programs in place of the embedded ones.
+	Object []byte
+	// Seed is of the programs' choices.
+	Seed uint32
+}
+
+// Setup is what a Replay has found and made before the first packet.
+type Setup struct {
+	Endpoints int
+	// Full is that there were more addresses than the endpoint table holds.
+	Full bool
+	// Made is that the endpoints were made of addresses seen.
+	Made     bool
+	Warnings []model.Warning
+}
+
+// Replay is a datapath that packets are passed through. It belongs to the
+// thread of its Network.
+type Replay struct {
+	Setup Setup
+
+	options   Options
+	datapath  *datapath.Datapath
+	runner    *datapath.Runner
+	endpoints *endpoints
+	names     map[int]string // of endpoints, by ifindex
+	clock     clock
+	buf       []byte
+	padded    []byte
+	after     Header
+	sentences map[string]string
+}
+
+// Open makes a datapath for captures. The caller closes it. It fails with
+// ErrNode, or as model.Compile and datapath.Open do.
+func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Replay, error) {
+	dp, err := datapath.Open(datapath.Options{Seed: o.Seed, Object: o.Object})
+	if err != nil {
+		return nil, fmt.Errorf("open the datapath: %w", err)
+	}
+	r := &Replay{options: o, datapath: dp, names: map[int]string{}, sentences: map[string]string{}}
+	if err := r.prepare(ctx, n, captures); err != nil {
+		return nil, errors.Join(err, dp.Close())
+	}
+	r.runner = dp.Runner(o.At)
+	return r, nil
+}
+
+func (r *Replay) prepare(ctx context.Context, n *Network, captures *Captures) error {
+	var state *model.State
+	var err error
+	if r.options.Objects != nil {
+		state, r.endpoints, r.Setup.Warnings, err = clusterState(ctx, n, r.options.Objects, r.options.Node, r.options.At, r.datapath.EndpointRoom())
+	} else {
+		var s *seen
+		if s, err = see(ctx, captures, r.options.At, r.datapath.EndpointRoom()); err != nil {
+			return err
+		}
+		r.Setup.Made, r.Setup.Full = true, s.full
+		state, r.endpoints, err = s.state(ctx, n)
+	}
+	if err != nil {
+		return err
+	}
+	for i := range state.Endpoints {
+		r.names[state.Endpoints[i].Device.Ifindex] = state.Endpoints[i].Name
+	}
+	r.Setup.Endpoints = len(r.endpoints.byAddr)
+	_, err = r.datapath.Apply(state)
+	return err
+}
+
+// Close removes the datapath.
+func (r *Replay) Close() error { return r.datapath.Close() }
+
+// Run replays captures, and gives each packet's Outcome to a function, which
+// may end the run by an error. The Outcome is good until the next one. What
+// cannot be read of the captures is an error at the end.
+func (r *Replay) Run(ctx context.Context, captures *Captures, tell func(*Outcome) error) error {
+	var o Outcome
+	return captures.each(ctx, func(p *packet) error {
+		if err := r.packet(p, &o); err != nil {
+			return err
+		}
+		return tell(&o)
+	})
+}
+
+// tooLong is why a frame over the limit is refused.
+var tooLong = fmt.Sprintf("It is longer than the %d bytes that the kernel's test run takes.", datapath.MaxRunBytes)
+
+const notTaken = "The kernel's test run takes no such frame: IPv4 needs 34 bytes, IPv6 54, any other 14."
+
+// packet replays one packet.
+func (r *Replay) packet(p *packet, o *Outcome) error {
+	*o = Outcome{
+		Number: p.number, Capture: p.capture, Time: p.Time,
+		Captured: len(p.Data), Length: p.Length, Truncated: len(p.Data) < p.Length,
+		Hook: r.options.At, Verdict: Refused,
+		Packet: &p.Packet, Interface: p.about,
+	}
+	frame, added, err := p.link.Frame(r.buf, p.Data)
+	if err != nil {
+		o.Reason = r.sentence(err.Error())
+		return nil
+	}
+	if added != 0 {
+		r.buf = frame
+	}
+	o.Header, o.Frame = readHeader(frame), frame
+	o.CutHeaders = o.Truncated && o.Header.Needed > len(frame)
+	if p.Length+added > datapath.MaxRunBytes {
+		o.Reason = tooLong
+		return nil
+	}
+	o.Frame = r.pad(frame, p.Length+added)
+	ep, why := r.endpoints.find(o.Frame, &o.Header)
+	if ep == nil {
+		o.Reason = why
+		return nil
+	}
+	o.Endpoint = ep.name
+	if err := r.clock.set(r.datapath, p.Time); err != nil {
+		return fmt.Errorf("set the clock for packet %d: %w", o.Number, err)
+	}
+	return r.run(ep, o)
+}
+
+// pad makes a frame that the capture has cut as long as it was.
+func (r *Replay) pad(frame []byte, length int) []byte {
+	if len(frame) >= length {
+		return frame
+	}
+	r.padded = append(r.padded[:0], frame...)
+	for len(r.padded) < length {
+		r.padded = append(r.padded, 0)
+	}
+	return r.padded
+}
+
+func (r *Replay) run(ep *endpoint, o *Outcome) error {
+	ran, err := r.runner.Run(o.Frame, ep.ifindex)
+	if errors.Is(err, datapath.ErrNotDeliverable) {
+		o.Reason = notTaken
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("replay packet %d: %w", o.Number, err)
+	}
+	d := &ran.Decision
+	o.Verdict, o.Reason, o.File, o.Line = Forward, string(d.Reason), d.File, d.Line
+	o.Out, o.Flow, o.Origin = d.Out, d.Flow, d.Origin
+	switch {
+	case d.Action == model.Drop:
+		o.Verdict = Drop
+		return nil
+	case d.Action == model.Reply:
+		return nil
+	case d.Out == model.OutLocal:
+		o.To = ep.name
+		if r.options.At == model.FromContainer {
+			o.To = r.names[d.Ifindex]
+		}
+	}
+	before, ok := o.Header.tuple()
+	r.after = readHeader(ran.Data)
+	if after, _ := r.after.tuple(); ok && after != before {
+		o.Translated = &r.after
+	}
+	return nil
+}
+
+// sentence makes an error's text one, once.
+func (r *Replay) sentence(text string) string {
+	s, ok := r.sentences[text]
+	if !ok {
+		s = string(text[0]-'a'+'A') + text[1:] + "."
+		r.sentences[text] = s
+	}
+	return s
+}
+
+const (
+	// clockGrain is by how much the datapath's clock may be off: its own grain
+	// is a tick of the kernel, and each setting costs a system call.
+	clockGrain = time.Millisecond
+	// collectEvery is how often, by the capture's clock, the collector of
+	// expired flows runs, as an agent would run it.
+	collectEvery = 10 * time.Second
+)
+
+// clock makes the datapath's clock go as the timestamps do. A timestamp that
+// goes back does not move it back.
+type clock struct {
+	first, latest time.Time // timestamps
+	start         time.Time // when the first packet was replayed
+	advanced      time.Duration
+	collected     time.Time
+}
+
+func (c *clock) set(dp *datapath.Datapath, stamp time.Time) error {
+	if stamp.IsZero() {
+		return nil // of a capture that has none
+	}
+	if c.start.IsZero() {
+		c.first, c.latest, c.collected, c.start = stamp, stamp, stamp, time.Now()
+	}
+	if stamp.After(c.latest) {
+		c.latest = stamp
+	}
+	by := c.latest.Sub(c.first) - time.Since(c.start) - c.advanced
+	if by < clockGrain && by > -clockGrain {
+		return nil
+	}
+	if err := dp.Advance(by); err != nil {
+		return err
+	}
+	c.advanced += by
+	if c.latest.Sub(c.collected) < collectEvery {
+		return nil
+	}
+	c.collected = c.latest
+	_, err := dp.Collect()
+	return err
+}

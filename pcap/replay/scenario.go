@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/weirnet/weir/model"
+)
+
+// Errors of making a scenario.
+var (
+	// ErrNoPacket: the captures have no packet of that number, or none that
+	// reached a program.
+	ErrNoPacket = errors.New("no such packet")
+	// ErrScenario: a scenario cannot have the network that the packet met.
+	ErrScenario = errors.New("not possible in a scenario")
+)
+
+// errStop ends a walk through captures before their end.
+var errStop = errors.New("stop")
+
+// step is a packet of a flow, with what became of it.
+type step struct {
+	number   int
+	time     time.Time
+	frame    []byte
+	header   Header
+	out      Outcome // without what is good until the next packet
+	endpoint string
+}
+
+// maxSteps bounds a scenario's packets.
+const maxSteps = 1000
+
+// Scenario makes a scenario file (.txtar) of a packet: it repeats the packets
+// of its flow up to it, in world prog, and checks that each meets what it met
+// in the replay. Pods, outside hosts and addresses are the scenario's own.
+//
+// It fails with ErrNoPacket, ErrScenario, and as Open does.
+func Scenario(ctx context.Context, n *Network, captures *Captures, o Options, number int) ([]byte, error) {
+	flows, err := flowsOf(ctx, n, captures, o, number)
+	if err != nil {
+		return nil, err
+	}
+	r, err := Open(ctx, n, captures, o)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var steps []step
+	err = r.Run(ctx, captures, func(out *Outcome) error {
+		if out.Verdict != Refused && (out.Number == number || out.Header.IP && slices.ContainsFunc(out.flows(), func(f flowID) bool { return slices.Contains(flows, f) })) {
+			if len(steps) == maxSteps {
+				return fmt.Errorf("make a scenario of packet %d: %w: more than %d packets of its flow come before it", number, ErrScenario, maxSteps)
+			}
+			steps = append(steps, keep(out))
+		}
+		if out.Number == number {
+			return errStop
+		}
+		return nil
+	})
+	if !errors.Is(err, errStop) {
+		return nil, errors.Join(err, fmt.Errorf("make a scenario of packet %d: %w", number, ErrNoPacket))
+	}
+	s := &script{options: o, replay: r, capture: filepath.Base(steps[len(steps)-1].out.Capture), steps: steps}
+	return s.write()
+}
+
+// flowsOf gives the flow of a packet: as it came, and as it left.
+func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, number int) ([]flowID, error) {
+	r, err := Open(ctx, n, captures, o)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var flows []flowID
+	last := 0
+	err = r.Run(ctx, captures, func(out *Outcome) error {
+		last = out.Number
+		switch {
+		case out.Number < number:
+			return nil
+		case out.Verdict == Refused:
+			return fmt.Errorf("make a scenario of packet %d: %w that reached a program: %s", number, ErrNoPacket, out.Reason)
+		}
+		flows = out.flows()
+		return errStop
+	})
+	if errors.Is(err, errStop) {
+		return flows, nil
+	}
+	if err == nil || last > 0 && !errors.Is(err, ErrNoPacket) {
+		err = errors.Join(err, fmt.Errorf("make a scenario of packet %d: %w: the captures have %d", number, ErrNoPacket, last))
+	}
+	return nil, err
+}
+
+// flows are those that a packet belongs to: as it came, and as it left.
+func (o *Outcome) flows() []flowID {
+	out := []flowID{o.Header.flow()}
+	if o.Translated != nil {
+		out = append(out, o.Translated.flow())
+	}
+	return out
+}
+
+func keep(o *Outcome) step {
+	s := step{number: o.Number, time: o.Time, frame: bytes.Clone(o.Frame), header: o.Header, out: *o, endpoint: o.Endpoint}
+	s.out.Frame, s.out.Packet, s.out.Translated = nil, nil, nil
+	return s
+}
+
+// script is a scenario in the making.
+type script struct {
+	options Options
+	replay  *Replay
+	capture string
+	steps   []step
+
+	text  bytes.Buffer
+	names map[netip.Addr]string // of hosts and services, as the script calls them
+	pods  []scriptPod
+	files []scriptFile
+	outer []string // hosts outside
+}
+
+type scriptPod struct {
+	name       string // in the script: NAME, or NAMESPACE/NAME
+	namespace  string
+	namespaced map[string]string // the namespace's labels
+	labels     map[string]string
+	ports      []string
+}
+
+type scriptFile struct {
+	name string
+	data []byte
+}
+
+func (s *script) write() ([]byte, error) {
+	if err := s.cast(); err != nil {
+		return nil, fmt.Errorf("make a scenario of packet %d: %w", s.steps[len(s.steps)-1].number, err)
+	}
+	s.header()
+	for i := range s.steps {
+		if i > 0 {
+			s.pause(s.steps[i].time.Sub(s.steps[i-1].time))
+		}
+		s.step(&s.steps[i])
+	}
+	for _, f := range s.files {
+		fmt.Fprintf(&s.text, "\n-- %s --\n%s", f.name, f.data)
+	}
+	return s.text.Bytes(), nil
+}
+
+func (s *script) header() {
+	last := &s.steps[len(s.steps)-1]
+	fmt.Fprintf(&s.text, "# Packet %d of %s, with the packets of its flow before it.\n", last.number, s.capture)
+	family := "ipv4"
+	if last.header.EtherType == etherIPv6 {
+		family = "ipv6"
+	}
+	fmt.Fprintf(&s.text, "worlds prog\nfamilies %s\n", family)
+	hosts := s.people()
+	for _, name := range s.outer {
+		fmt.Fprintf(&s.text, "outside %s\n", name)
+	}
+	fmt.Fprint(&s.text, "silent node")
+	for _, name := range append(hosts, s.outer...) {
+		fmt.Fprintf(&s.text, " %s", name)
+	}
+	fmt.Fprint(&s.text, "\n\n")
+	for _, f := range s.files {
+		fmt.Fprintf(&s.text, "apply %s\n", f.name)
+	}
+}
+
+// pause moves the clock as the capture's did.
+func (s *script) pause(by time.Duration) {
+	if by < clockGrain {
+		return
+	}
+	fmt.Fprintf(&s.text, "advance %s\n", by.Round(clockGrain))
+	if by >= collectEvery {
+		fmt.Fprintln(&s.text, "collect")
+	}
+}
+
+func (s *script) step(p *step) {
+	sender, hook := s.hostOf(p.endpoint), ""
+	if s.options.At == model.ToContainer {
+		// The node's stack sends it, whoever it is from: so it meets the hook
+		// as it was captured.
+		sender, hook = "node", " at="+string(model.ToContainer)
+	}
+	fmt.Fprintf(&s.text, "send %s %s\n", sender, s.layers(p))
+	o := &p.out
+	switch {
+	case o.Verdict == Drop:
+		fmt.Fprintf(&s.text, "verdict drop reason=%s", o.Reason)
+	case o.Out == model.OutSelf:
+		fmt.Fprintf(&s.text, "verdict reply reason=%s out=self", o.Reason)
+	default:
+		fmt.Fprintf(&s.text, "verdict forward out=%s", o.Out)
+		if o.Flow != "" {
+			fmt.Fprintf(&s.text, " flow=%s", o.Flow)
+		}
+	}
+	fmt.Fprintf(&s.text, "%s\n", hook)
+}

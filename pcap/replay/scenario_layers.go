@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+)
+
+// told are the fields that a script always names of a layer.
+var told = map[string][]string{
+	"vlan": {"id"}, "arp": {"op", "spa", "tpa"}, "ipv4": {"src", "dst"}, "ipv6": {"src", "dst"},
+	"routing": {"type", "left"}, "fragment": {"offset", "more"},
+	"tcp": {"sport", "dport", "flags"}, "udp": {"sport", "dport"}, "sctp": {"sport", "dport"},
+	"icmp": {"type", "code", "id"}, "icmpv6": {"type", "code", "id"}, "ns": {"target"}, "na": {"target", "flags"},
+	"raw": {"hex"},
+}
+
+// untold are the fields that no program reads: they are left as a sender of
+// the lab makes them, whatever they were.
+var untold = []string{"checksum", "seq", "ack", "window", "urgent", "tos", "label", "rest", "mtu", "tag", "sha", "tha"}
+
+// derived are the fields that a sender makes of what is behind them.
+var derived = []string{"length", "offset", "ihl", "len", "next", "proto"}
+
+// longPayload is from when on a payload is described by its size.
+const longPayload = 32
+
+// layers describes a frame in the words of a script: with the fewest fields
+// that make the same headers.
+func (s *script) layers(p *step) string {
+	wanted := frame.Decode(p.frame).Layers()
+	eth := wanted[0]
+	described := describe(wanted)
+	if described == nil { // what cannot be said in layers is said in bytes
+		described = []frame.Layer{{Kind: "eth", Fields: fields(eth, "type")}, {Kind: "raw", Fields: []frame.Field{{Name: "hex", Value: frame.Data(p.frame[etherLen:])}}}}
+	}
+	var parts []string
+	for _, l := range described {
+		if text := s.layer(l); text != "eth()" {
+			parts = append(parts, text)
+		}
+	}
+	if s.options.At == model.ToContainer {
+		parts = s.toward(parts, s.hostOf(p.endpoint))
+	}
+	return strings.Join(parts, " ")
+}
+
+// toward gives the Ethernet layer the pod's address, so that the node sends
+// the frame to that pod whatever its destination.
+func (s *script) toward(parts []string, pod string) []string {
+	if len(parts) > 0 && strings.HasPrefix(parts[0], "eth(") {
+		parts[0] = "eth(dst=" + pod + " " + strings.TrimPrefix(parts[0], "eth(")
+		return parts
+	}
+	return append([]string{"eth(dst=" + pod + ")"}, parts...)
+}
+
+// fields picks fields of a layer by name.
+func fields(l frame.Layer, names ...string) []frame.Field {
+	var out []frame.Field
+	for _, name := range names {
+		if v, ok := l.Get(name); ok {
+			out = append(out, frame.Field{Name: name, Value: v})
+		}
+	}
+	return out
+}
+
+// describe finds layers that build to the headers of wanted; nil when there
+// are none. Ethernet's addresses are the sender's to fill in.
+func describe(wanted []frame.Layer) []frame.Layer {
+	said := make([]frame.Layer, len(wanted))
+	for i, l := range wanted {
+		said[i] = frame.Layer{Kind: l.Kind, Fields: fields(l, told[l.Kind]...)}
+		switch l.Kind {
+		case "payload":
+			said[i].Fields = payloadFields(l)
+		case "padding":
+			said[i] = frame.Layer{Kind: "pad", Fields: fields(l, "size")}
+		case "hopopts", "destopts":
+			said[i].Fields = fields(l, "data")
+		}
+	}
+	// What is derived from other fields is named only where these do not make
+	// it right.
+	for _, skipped := range [][]string{derived, nil, nil} {
+		built, err := frame.Build(withAddresses(said, wanted[0])...)
+		if err != nil {
+			return nil
+		}
+		got := frame.Decode(built).Layers()
+		if len(got) != len(wanted) {
+			return nil
+		}
+		same := true
+		for i := range wanted {
+			if wanted[i].Kind != got[i].Kind {
+				return nil
+			}
+			same = correct(&said[i], wanted[i], got[i], skipped) && same
+		}
+		if same && skipped == nil {
+			return said
+		}
+	}
+	return nil
+}
+
+// withAddresses completes the Ethernet layer as the sender of a script does.
+func withAddresses(said []frame.Layer, eth frame.Layer) []frame.Layer {
+	out := slices.Clone(said)
+	out[0].Fields = append(fields(eth, "src", "dst"), out[0].Fields...)
+	return out
+}
+
+// correct names the fields that came out otherwise than wanted, but for those
+// that are skipped. True: none.
+func correct(said *frame.Layer, wanted, got frame.Layer, skipped []string) bool {
+	same := true
+	for _, f := range wanted.Fields {
+		v, ok := got.Get(f.Name)
+		skip := wanted.Kind == "eth" && f.Name != "type" || wanted.Kind == "payload" || wanted.Kind == "padding" ||
+			slices.Contains(untold, f.Name) || slices.Contains(skipped, f.Name) || f.Name == "id" && wanted.Kind == "ipv4"
+		if skip || ok && v.Equal(f.Value) {
+			continue
+		}
+		if _, named := said.Get(f.Name); named {
+			return false // and naming it did not help: the rounds end it
+		}
+		*said = said.With(f.Name, f.Value)
+		same = false
+	}
+	return same
+}
+
+// payloadFields describes a payload: what no program reads, by its size.
+func payloadFields(l frame.Layer) []frame.Field {
+	v, _ := l.Get("text")
+	data := v.Bytes()
+	if len(data) > longPayload {
+		return []frame.Field{{Name: "size", Value: frame.Num(len(data))}}
+	}
+	return []frame.Field{{Name: "hex", Value: frame.Data(data)}}
+}
+
+// layer writes a layer, with the hosts' names in place of their addresses.
+func (s *script) layer(l frame.Layer) string {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s(", l.Kind)
+	for i, f := range l.Fields {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		value := f.Value.String()
+		if a := f.Value.Addr(); a.IsValid() && s.names[a] != "" {
+			value = s.names[a]
+		}
+		fmt.Fprintf(&b, "%s=%s", f.Name, value)
+	}
+	b.WriteByte(')')
+	return b.String()
+}
