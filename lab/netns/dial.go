@@ -219,13 +219,31 @@ func (c *conn) exchange(message []byte) ([]byte, error) {
 	}
 	length := c.world.meetings.answerLength(c.caller)
 	if c.caller.protocol != model.ProtocolTCP || length <= n {
-		return answer[:n], nil
+		return answer[:n], c.acknowledge()
 	}
 	whole := append(make([]byte, 0, length), answer[:n]...)[:length]
 	if _, err := io.ReadFull(c.socket, whole[n:]); err != nil {
 		return nil, fmt.Errorf("receive rest of answer: %w", err)
 	}
-	return whole, nil
+	return whole, c.acknowledge()
+}
+
+// acknowledge sends the acknowledgement of what was read, which the stack
+// would delay: when an exchange is over, no packet of it is still to come.
+func (c *conn) acknowledge() error {
+	tcp, ok := c.socket.(*net.TCPConn)
+	if !ok {
+		return nil
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("acknowledge answer: %w", err)
+	}
+	set := func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) }
+	if err := errors.Join(raw.Control(set), err); err != nil {
+		return fmt.Errorf("acknowledge answer: %w", err)
+	}
+	return nil
 }
 
 // Close ends the conversation. A TCP connection whose other end is known is
