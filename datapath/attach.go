@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -57,7 +58,7 @@ func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinn
 	if err != nil {
 		return nil, err
 	}
-	a.tcx = tcx && !opts.ForceClsact
+	a.tcx = tcx && !opts.ForceClsact && !slices.Contains(opts.Without, FeatureTCX)
 	if a.keep {
 		a.linkDir = filepath.Join(opts.PinPath, "links")
 		if err := os.MkdirAll(a.linkDir, 0o700); err != nil {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,8 +163,8 @@ func configure(spec *ebpf.CollectionSpec, opts *Options) error {
 		return err
 	}
 	for name, on := range map[string]bool{
-		bpf.ContainerVarCoarseClock: found.coarseClock,
-		bpf.ContainerVarCsumIpv6:    found.csumIPv6,
+		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
+		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
 	} {
 		value := uint32(0)
 		if on {
@@ -187,7 +188,7 @@ var pinnedMaps = []string{
 	bpf.ContainerMapPrefixes, bpf.ContainerMapServices, bpf.ContainerMapSlots,
 	bpf.ContainerMapBackends, bpf.ContainerMapRules, bpf.ContainerMapFlows,
 	bpf.ContainerMapUnanswered, bpf.ContainerMapCounters, bpf.ContainerMapEvents,
-	bpf.ContainerMapMeters,
+	bpf.ContainerMapMeters, bpf.ContainerMapFragments,
 }
 
 // takeOver reads what the maps hold: of an earlier process, or nothing.

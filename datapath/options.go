@@ -28,6 +28,9 @@ type Options struct {
 	// ForceClsact attaches by clsact where the kernel has tcx, to cover what
 	// kernels before 6.6 do.
 	ForceClsact bool
+	// Without are features that the kernel may have and the datapath is not to
+	// use, to cover what it does on kernels without them.
+	Without []string
 	// Object is an ELF file of container programs to load in place of the
 	// embedded ones, as another revision of bpf/ builds them. Its tables must
 	// have the layout of this one. Nil: the embedded ones.

@@ -121,3 +121,21 @@ func skipDeclared(s *Scenario, world syntax.World, kernel string) bool {
 		return named && (d[1] == "*" || d[1] == string(world)) && d[2] == version
 	})
 }
+
+// uses checks whether the datapath uses a feature of the kernel. Kernels that
+// are not locked may have it before its release: whoever builds them takes
+// over what they like.
+func (p *play) uses(v *syntax.Uses) error {
+	kernel := Kernel()
+	got, err := p.world.Datapath().Uses(v.Feature)
+	if err != nil {
+		return labError(err)
+	}
+	major, minor := majorMinor(kernel)
+	want := !v.Not && (v.From == "" || !older(kernel, v.From) || slices.Contains(v.Backported, fmt.Sprintf("%d.%d", major, minor)))
+	if got == want || got && !v.Not && !locked(kernel) {
+		return nil
+	}
+	words := map[bool]string{true: "in use", false: "not in use"}
+	return mismatch("the datapath goes another way than it should on kernel %s", kernel).with(v.Feature, words[want], words[got])
+}

@@ -124,7 +124,7 @@ func (p *play) run(ctx context.Context) (failure *Failure, broken bool) {
 // acts says whether a step sets packets off, rather than check what did.
 func acts(v syntax.Verb) bool {
 	switch v.(type) {
-	case *syntax.Expect, *syntax.Verdict, *syntax.FlowCheck, *syntax.Dropped, *syntax.Counter, *syntax.TableCheck:
+	case *syntax.Expect, *syntax.Verdict, *syntax.FlowCheck, *syntax.Dropped, *syntax.Counter, *syntax.TableCheck, *syntax.Uses:
 		return false
 	}
 	return true
@@ -370,6 +370,8 @@ func (p *play) verb(ctx context.Context, verb syntax.Verb) error {
 		return p.eventually(ctx, func() error { return p.counter(v) })
 	case *syntax.TableCheck:
 		return p.eventually(ctx, func() error { return p.table(v) })
+	case *syntax.Uses:
+		return p.uses(v)
 	case *syntax.Advance:
 		return p.advance(ctx, v.By)
 	case *syntax.Collect:

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/lab/prog"
@@ -240,7 +241,9 @@ func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
 		}
 		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
 	case syntax.Netns:
-		w, err := m.nets.New(ctx, one.scenario.topology, netns.Options{Keep: m.Keep})
+		w, err := m.nets.New(ctx, one.scenario.topology, netns.Options{
+			Keep: m.Keep, Datapath: datapath.Options{Without: one.scenario.Without},
+		})
 		if err != nil {
 			return err
 		}

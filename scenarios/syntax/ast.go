@@ -39,6 +39,7 @@ type File struct {
 	Namespaces []Namespace
 	Outside    []string
 	Silent     []string // hosts whose stacks answer nothing
+	Without    []string // features that the datapath is not to use
 
 	Steps []Step
 	Files map[string]Attached
@@ -212,6 +213,13 @@ type (
 		Lacks bool
 		Text  string
 	}
+	// Uses checks whether the datapath uses a feature of the kernel.
+	Uses struct {
+		Feature    string
+		Not        bool     // on no kernel
+		From       string   // the oldest release that has it, or "": all
+		Backported []string // older releases to which it was added since
+	}
 	// Advance moves the datapath's clock.
 	Advance struct{ By time.Duration }
 	// Collect runs the collector of flows that are over.
@@ -235,6 +243,7 @@ func (*FlowCheck) verb()  {}
 func (*Dropped) verb()    {}
 func (*Counter) verb()    {}
 func (*TableCheck) verb() {}
+func (*Uses) verb()       {}
 func (*Advance) verb()    {}
 func (*Collect) verb()    {}
 

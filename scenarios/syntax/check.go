@@ -47,6 +47,9 @@ func (p *parser) check() {
 			c.onlyProg(p.pos(1), "a silent node")
 		}
 	}
+	if len(f.Without) > 0 && !slices.Equal(f.Worlds, []World{Netns}) {
+		p.failf(p.pos(1), "without: only world netns opens the datapath anew for a scenario: declare 'worlds netns'")
+	}
 	c.parseAttached()
 	for i := range f.Steps {
 		c.step(&f.Steps[i])
@@ -171,6 +174,10 @@ func (c *checker) step(s *Step) {
 		c.onlyProg(s.Pos, "verdict")
 		if !c.sent {
 			c.failf(s.Pos, "verdict: no frame was sent before: expected 'send' above")
+		}
+	case *Uses:
+		if v.Feature == "tcx" && slices.Contains(c.file.Worlds, Prog) {
+			c.failf(s.Pos, "uses: world prog attaches programs to nothing, but the scenario declares it: remove the line, or declare 'worlds netns'")
 		}
 	case *FlowCheck:
 		c.host(s.Pos, "flow", v.From)

@@ -24,6 +24,7 @@ func init() {
 		"worlds":    {"worlds prog|netns|cluster...", "in which worlds the scenario holds", parseWorlds},
 		"families":  {"families ipv4|ipv6...", "once for each family; both when left out", parseFamilies},
 		"needs":     {"needs kernel RELEASE | needs config OPTION", "what the kernel must have; else the scenario is skipped", parseNeeds},
+		"without":   {"without " + strings.Join(features, "|") + "...", "features of the kernel that the datapath is not to use; only in world netns", parseWithout},
 		"topology":  {"topology " + strings.Join(sortedKeys(topologies), "|"), "a network that is ready made", parseTopology},
 		"pod":       {"pod [NAMESPACE/]NAME [KEY=VALUE...] [PORTNAME:PORT/PROTO...]", "a pod with labels and named ports", parsePod},
 		"namespace": {"namespace NAME [KEY=VALUE...]", "a namespace with labels", parseNamespace},
@@ -78,6 +79,20 @@ func parseFamilies(p *parser, _ Pos, l *line) error {
 			return fmt.Errorf("expected ipv4 or ipv6, each once, found '%s'\n\tusage: %s", w, l.usage)
 		}
 		p.file.Families = append(p.file.Families, f)
+	}
+	return err
+}
+
+// features of kernels that the datapath can do without.
+var features = []string{"tcx", "coarse-clock", "csum-ipv6"}
+
+func parseWithout(p *parser, _ Pos, l *line) error {
+	words, err := l.words("a feature (" + strings.Join(features, ", ") + ")")
+	for _, w := range words {
+		if !slices.Contains(features, w) || slices.Contains(p.file.Without, w) {
+			return fmt.Errorf("expected features of %s, each once, found '%s'\n\tusage: %s", strings.Join(features, ", "), w, l.usage)
+		}
+		p.file.Without = append(p.file.Without, w)
 	}
 	return err
 }

@@ -110,6 +110,11 @@ func TestMistakesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, self, none"},
 		"a verdict on nothing":                {script("verdict forward"), "x.txtar:4:", "no frame was sent before"},
 		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only world prog has this"},
+		"tcx where nothing is attached":       {"worlds prog\ntopology two-pods\nuses tcx from 6.6\n", "x.txtar:3:", "attaches programs to nothing"},
+		"without in a world that shares":      {"worlds prog netns\nwithout tcx\ntopology two-pods\nping client -> web\n", "x.txtar:1:", "only world netns"},
+		"a feature that is none":              {script("uses magic"), "x.txtar:", "a feature (tcx, coarse-clock, csum-ipv6)"},
+		"a feature twice":                     {"worlds netns\nwithout tcx tcx\ntopology two-pods\nping client -> web\n", "x.txtar:2:", "each once, found 'tcx'"},
+		"a feature from no release":           {script("uses csum-ipv6 from six"), "x.txtar:", "a release like 6.6, found 'six'"},
 		"a silent node in a world without":    {"worlds netns\ntopology two-pods\nsilent node\nping client -> web\n", "x.txtar:1:", "only world prog has this"},
 		"a duration that is none":             {script("advance 61"), "x.txtar:4:", "a duration like 61s or 6h"},
 		"an object that is not named":         {script("delete web"), "x.txtar:4:", "expected KIND/[NAMESPACE/]NAME"},
@@ -166,4 +171,19 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("a scenario that cannot run has no error")
 		}
 	})
+}
+
+func TestParseUses(t *testing.T) {
+	for line, want := range map[string]Uses{
+		"uses csum-ipv6":                               {Feature: "csum-ipv6"},
+		"uses no coarse-clock":                         {Feature: "coarse-clock", Not: true},
+		"uses csum-ipv6 from 6.16":                     {Feature: "csum-ipv6", From: "6.16", Backported: []string{}},
+		"uses csum-ipv6 from 6.16 backported 5.10 6.1": {Feature: "csum-ipv6", From: "6.16", Backported: []string{"5.10", "6.1"}},
+	} {
+		t.Run(line, func(t *testing.T) {
+			f, err := Parse("x.txtar", []byte(script(line)))
+			require.NoError(t, err)
+			require.Equal(t, &want, f.Steps[len(f.Steps)-1].Verb)
+		})
+	}
 }

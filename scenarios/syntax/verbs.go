@@ -49,6 +49,8 @@ func init() {
 		"dropped": {"dropped REASON [N times]", "wait for packets dropped or answered for a reason", parseDropped},
 		"counter": {"counter REASON|forwarded from-container|to-container N", "check a counter of the whole scenario", parseCounter},
 		"table":   {`table NAME has|lacks "TEXT"`, "look for text in a table", parseTable},
+		"uses": {"uses [no] " + strings.Join(features, "|") + " [from RELEASE [backported RELEASE...]]",
+			"whether the datapath uses a feature of the kernel: on kernels from that release on, and not on older ones", parseUses},
 		"advance": {"advance DURATION", "move the datapath's clock", parseAdvance},
 		"collect": {"collect", "run the collector of flows that are over", parseCollect},
 	}
@@ -576,6 +578,32 @@ func parseTable(l *line) (Verb, error) {
 	}
 	v.Text, err = l.text("what to look for")
 	return v, err
+}
+
+func parseUses(l *line) (Verb, error) {
+	v := &Uses{Not: l.accept("no")}
+	t := l.next()
+	if !slices.Contains(features, t.value) {
+		return nil, l.expected("a feature ("+strings.Join(features, ", ")+")", t)
+	}
+	v.Feature = t.value
+	if v.Not || !l.accept("from") {
+		return v, nil
+	}
+	words, err := l.words("a release like 6.6")
+	if err != nil {
+		return nil, err
+	}
+	v.From, v.Backported = words[0], words[1:]
+	if len(v.Backported) > 0 && v.Backported[0] == "backported" {
+		v.Backported = v.Backported[1:]
+	}
+	for _, r := range append([]string{v.From}, v.Backported...) {
+		if !release.MatchString(r) {
+			return nil, fmt.Errorf("expected a release like 6.6, found '%s'\n\tusage: %s", r, l.usage)
+		}
+	}
+	return v, nil
 }
 
 func parseAdvance(l *line) (Verb, error) {
