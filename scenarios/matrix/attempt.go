@@ -63,11 +63,11 @@ func (d *driver) attempt(ctx context.Context, u unit) *unit {
 
 // run gives the job to a guest, and returns when the guest is gone.
 func (a *attempt) run(ctx context.Context) error {
-	release, err := vmtest.Acquire(ctx, vmtest.DefaultMemory)
+	leave, err := a.room.enter(ctx)
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer leave()
 	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{Modules: modules, Console: a.watcher, Progress: a.Progress})
 	if err != nil {
 		return err

@@ -83,11 +83,15 @@ func (m *Matrix) Run(ctx context.Context, all []*scenarios.Scenario) (*Report, e
 	return &d.report, nil
 }
 
+// guestsPerPlace is how many guests share a place of vmtest's: a guest waits
+// for half of its time, for what must not come or comes later.
+const guestsPerPlace = 2
+
 func (m *Matrix) guests() int {
 	if m.Guests > 0 {
 		return m.Guests
 	}
-	return vmtest.Parallel(vmtest.DefaultMemory)
+	return guestsPerPlace * vmtest.Parallel(vmtest.DefaultMemory)
 }
 
 // driver is a Run in progress.
@@ -98,6 +102,7 @@ type driver struct {
 	planned map[string]scenarios.Result // by label
 	paths   map[string]string           // of scenario files by label
 	stop    context.CancelCauseFunc
+	room    *room
 
 	mu       sync.Mutex
 	change   *sync.Cond
@@ -113,6 +118,7 @@ func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (
 		planned: map[string]scenarios.Result{}, paths: map[string]string{},
 	}
 	d.change = sync.NewCond(&d.mu)
+	d.room = newRoom()
 	if d.program == "" {
 		var err error
 		if d.program, err = os.Executable(); err != nil {
