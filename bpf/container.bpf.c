@@ -15,6 +15,7 @@
 #include "lib/judge.h"
 #include "lib/neighbour.h"
 #include "lib/refuse.h"
+#include "lib/related.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_CONTAINER_BPF_C
@@ -98,6 +99,19 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 	return carry(skb, pkt, flow);
 }
 
+/* An ICMP error goes the way of the flow that it is about. */
+static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	reason = related(skb, pkt, s);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->where = HERE;
+	return carry(skb, pkt, &s->open);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 {
 	struct settings *ctl;
@@ -133,6 +147,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return drop(skb, pkt, reason);
 	if (is_nd(pkt))
 		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(skb, pkt) : nd_to_pod(skb, pkt);
+	if (is_icmp_error(pkt))
+		return carry_error(skb, s);
 	reason = judge_icmp(pkt);
 	if (reason)
 		return drop(skb, pkt, reason);

@@ -195,6 +195,29 @@ const (
 	ContainerFlowSeenSEEN_ACK ContainerFlowSeen = 16
 )
 
+type ContainerFragmentKey struct {
+	_       structs.HostLayout
+	Src     ContainerAddr
+	Dst     ContainerAddr
+	Id      uint32
+	Ifindex uint32
+	Hook    uint8
+	Family  uint8
+	Proto   uint8
+	Pad     uint8
+}
+
+type ContainerFragmentsOf struct {
+	_         structs.HostLayout
+	Seen      uint64
+	HeaderEnd uint32
+	Sport     uint16
+	Dport     uint16
+	Proto     uint8
+	IcmpType  uint8
+	Pad       [6]uint8
+}
+
 type ContainerHook uint32
 
 const (
@@ -319,6 +342,11 @@ type ContainerScratch struct {
 		Plain       uint8
 		Reused      uint8
 		Old         uint8
+		Fragment    uint8
+		Pad         [3]uint8
+		FragmentId  uint32
+		FragmentOff uint32
+		L4Start     uint32
 	}
 	Old      ContainerFlow
 	Open     ContainerFlow
@@ -384,6 +412,7 @@ const (
 	ContainerSourceFileFILE_POLICY_H        ContainerSourceFile = 8
 	ContainerSourceFileFILE_REWRITE_H       ContainerSourceFile = 9
 	ContainerSourceFileFILE_JUDGE_H         ContainerSourceFile = 10
+	ContainerSourceFileFILE_RELATED_H       ContainerSourceFile = 11
 )
 
 type ContainerTable uint32
@@ -422,6 +451,7 @@ const (
 	ContainerMapEndpoints      = "endpoints"
 	ContainerMapEvents         = "events"
 	ContainerMapFlows          = "flows"
+	ContainerMapFragments      = "fragments"
 	ContainerMapMeters         = "meters"
 	ContainerMapPrefixes       = "prefixes"
 	ContainerMapRules          = "rules"
@@ -495,6 +525,7 @@ type ContainerMapSpecs struct {
 	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Meters     *ebpf.MapSpec `ebpf:"meters"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
@@ -540,6 +571,7 @@ type ContainerMaps struct {
 	Endpoints  *ebpf.Map `ebpf:"endpoints"`
 	Events     *ebpf.Map `ebpf:"events"`
 	Flows      *ebpf.Map `ebpf:"flows"`
+	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Meters     *ebpf.Map `ebpf:"meters"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
@@ -558,6 +590,7 @@ func (m *ContainerMaps) Close() error {
 		m.Endpoints,
 		m.Events,
 		m.Flows,
+		m.Fragments,
 		m.Meters,
 		m.Prefixes,
 		m.Rules,

@@ -27,6 +27,7 @@ type (
 	ruleValue    = bpf.ContainerRule
 	flowKey      = bpf.ContainerFlowKey
 	flowValue    = bpf.ContainerFlow
+	fragmentKey  = bpf.ContainerFragmentKey
 	settings     = bpf.ContainerSettings
 )
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -163,8 +162,8 @@ func configure(spec *ebpf.CollectionSpec, opts *Options) error {
 		return err
 	}
 	for name, on := range map[string]bool{
-		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
-		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
+		bpf.ContainerVarCoarseClock: found.coarseClock,
+		bpf.ContainerVarCsumIpv6:    found.csumIPv6,
 	} {
 		value := uint32(0)
 		if on {

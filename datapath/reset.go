@@ -39,6 +39,7 @@ func (d *Datapath) Reset() error {
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
 		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
 		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
+		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),
 		d.clearCounters(), d.clearMeters(),
 		d.writeSettings(),
 	)

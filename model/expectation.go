@@ -45,6 +45,12 @@ type Expectation struct {
 type Translation struct {
 	Tuple    Tuple // zero for ARP and neighbour discovery, and then not checked
 	AnySport bool  // Sport may be any that is free: the datapath chooses
+	// Portless is a later fragment: Tuple's protocol and ports are those of
+	// the first, and only its addresses stand in the bytes that leave.
+	Portless bool
+	// Quoted is, for an ICMP error, the tuple of the packet that it quotes,
+	// as the error leaves; else zero.
+	Quoted   Tuple
 	Out      Out
 	Endpoint string // the pod that gets it, for OutLocal
 	Hops     int    // by how much TTL or hop limit goes down
@@ -61,6 +67,7 @@ type Outcome struct {
 	Action   Action
 	Reason   Reason
 	Tuple    Tuple // as it left
+	Quoted   Tuple // of the packet that an ICMP error quotes, as it left
 	Out      Out
 	Endpoint string // the pod that got it, for OutLocal
 }
@@ -72,6 +79,9 @@ func (o Outcome) String() string {
 	}
 	if o.Tuple != (Tuple{}) {
 		text += " " + o.Tuple.String()
+	}
+	if o.Quoted != (Tuple{}) {
+		text += " about " + o.Quoted.String()
 	}
 	if o.Out != OutNone {
 		text += " out " + strings.TrimSpace(string(o.Out)+" "+o.Endpoint)
@@ -114,12 +124,18 @@ func (t Translation) allows(o Outcome) bool {
 	if o.Endpoint != "" && o.Endpoint != t.Endpoint {
 		return false
 	}
+	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted {
+		return false
+	}
 	return o.Tuple == Tuple{} || t.leavesAs(o.Tuple)
 }
 
 func (t Translation) leavesAs(observed Tuple) bool {
 	if t.AnySport {
 		observed.Sport = t.Tuple.Sport
+	}
+	if t.Portless {
+		return observed.Src == t.Tuple.Src && observed.Dst == t.Tuple.Dst
 	}
 	return observed == t.Tuple || t.Tuple == Tuple{}
 }
@@ -143,7 +159,7 @@ func (e Expectation) String() string {
 }
 
 func (t Translation) String() string {
-	text := Outcome{Action: Forward, Tuple: t.Tuple, Out: t.Out, Endpoint: t.Endpoint}.String()
+	text := Outcome{Action: Forward, Tuple: t.Tuple, Quoted: t.Quoted, Out: t.Out, Endpoint: t.Endpoint}.String()
 	if t.AnySport {
 		text += " from any port"
 	}

@@ -21,14 +21,33 @@ type headers struct {
 	isIP     bool // source, destination and hops are known
 	src, dst netip.Addr
 	hops     uint8 // TTL or hop limit
-	extended bool  // IPv4 options or IPv6 extension headers: not quoted in answers
+	extended bool  // options, extension headers or a fragment: not quoted in answers
 
-	// hasTuple is whether the transport's header was read.
+	fragment *fragment // nil for a whole packet
+	transport
+	tcp   tcpFlags
+	quote *quote // of an ICMP error that may belong to a flow
+}
+
+// transport is what later fragments share with the first of their packet.
+type transport struct {
+	// hasTuple is whether the header was read, and is one that flows have.
 	hasTuple  bool
 	tuple     Tuple
-	tcp       tcpFlags
 	echoReply bool
+	message   message
 }
+
+// message is what an ICMP message is to the datapath.
+type message uint8
+
+const (
+	echoMessage    message = iota // or no ICMP at all
+	errorMessage                  // quotes a packet, and belongs to its flow
+	unrelatedError                // quotes a packet, and is let through for none
+	discovery                     // of neighbours
+	otherMessage
+)
 
 type tcpFlags uint8
 
@@ -136,11 +155,16 @@ func (h *headers) readIPv4(b []byte) {
 	if headerLen > len(b) {
 		h.condemn(ReasonTruncated)
 	}
-	if fragment := binary.BigEndian.Uint16(b[6:]); fragment&0x3fff != 0 {
-		h.condemn(ReasonFragment)
-		readable = false
+	const more, offset = 0x2000, 0x1fff
+	if field := binary.BigEndian.Uint16(b[6:]); field&(more|offset) != 0 {
+		h.extended = true
+		h.fragment = &fragment{
+			id:       uint32(binary.BigEndian.Uint16(b[4:])),
+			protocol: Protocol(b[9]),
+			offset:   int(field&offset) * 8,
+		}
 	}
-	if readable {
+	if readable && !h.later() {
 		h.readTransport(Protocol(b[9]), b[headerLen:total])
 	}
 }
@@ -170,19 +194,10 @@ func (h *headers) readIPv6(b []byte) {
 
 // walkExtensions follows the chain of next headers to the one that is final.
 func (h *headers) walkExtensions(next uint8, b []byte) {
-	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
+	const hopByHop, routing, fragmentation, destination = 0, 43, 44, 60
 	for count := 1; ; count++ {
 		switch next {
-		case fragment:
-			h.condemn(ReasonFragment)
-			if count > maxExtensions {
-				h.condemn(ReasonExtensionLimit)
-			}
-			if len(b) < 8 {
-				h.condemn(ReasonTruncated)
-			}
-			return
-		case hopByHop, routing, destination:
+		case hopByHop, routing, destination, fragmentation:
 		default:
 			h.readTransport(Protocol(next), b)
 			return
@@ -200,6 +215,14 @@ func (h *headers) walkExtensions(next uint8, b []byte) {
 			h.condemn(ReasonRoutingHeader)
 		}
 		length := 8 + 8*int(b[1])
+		if next == fragmentation {
+			length = 8
+			if h.readFragmentHeader(b); h.later() {
+				return
+			}
+		} else if h.fragment != nil {
+			h.fragment.start += length
+		}
 		if length > len(b) {
 			h.condemn(ReasonTruncated)
 			return
@@ -221,13 +244,17 @@ func (h *headers) readTransport(protocol Protocol, b []byte) {
 			h.readPorts(b)
 		}
 	case protocol == ProtocolICMP && !isV6:
-		h.readICMP(b, 8, 0, func(kind uint8) bool {
-			return kind == 3 || kind == 4 || kind == 5 || kind == 11 || kind == 12
-		})
+		h.readICMP(b, 8, 0)
 	case protocol == ProtocolICMPv6 && isV6:
-		h.readICMP(b, 128, 129, func(kind uint8) bool { return kind >= 1 && kind <= 4 })
+		h.readICMP(b, 128, 129)
 	default:
 		h.hasTuple = true
+	}
+	if h.fragment != nil {
+		h.fragment.learnable = len(h.wrong) == 0
+	}
+	for _, reason := range h.messageReasons() {
+		h.condemn(reason)
 	}
 }
 
@@ -265,7 +292,9 @@ func (h *headers) readUDP(b []byte, isV6 bool) {
 		return
 	}
 	h.readPorts(b)
-	if length := int(binary.BigEndian.Uint16(b[4:])); length < udpLen || length > len(b) {
+	// The length counts the fragments that are not here.
+	length, known := int(binary.BigEndian.Uint16(b[4:])), h.fragment == nil
+	if length < udpLen || known && length > len(b) {
 		h.condemn(ReasonBadUDPLength)
 	}
 	if isV6 && binary.BigEndian.Uint16(b[6:]) == 0 {
@@ -275,7 +304,7 @@ func (h *headers) readUDP(b []byte, isV6 bool) {
 
 // readICMP reads a message of either family: a request's identifier stands
 // where a source port would, a reply's where a destination port would.
-func (h *headers) readICMP(b []byte, request, reply uint8, isError func(uint8) bool) {
+func (h *headers) readICMP(b []byte, request, reply uint8) {
 	if !h.needs(b, icmpLen) {
 		return
 	}
@@ -288,14 +317,47 @@ func (h *headers) readICMP(b []byte, request, reply uint8, isError func(uint8) b
 	case kind == reply && code == 0:
 		h.hasTuple, h.echoReply = true, true
 		h.tuple.Dport = identifier
-	case isError(kind):
-		h.condemn(ReasonICMPNoFlow)
-	case h.src.Is6() && kind >= 133 && kind <= 137:
+	default:
+		h.message = messageOf(kind, h.src.Is6())
+	}
+	switch {
+	case h.fragment != nil: // judged by its kind alone
+	case h.message == errorMessage:
+		h.readQuote(b[icmpLen:])
+	case h.message == discovery:
 		h.nd = &neighbourMessage{kind: kind, code: code}
 		if len(b) >= ndLen {
 			h.nd.hasTarget, h.nd.target = true, netip.AddrFrom16([16]byte(b[8:24]))
 		}
-	default:
-		h.condemn(ReasonICMPType)
 	}
+}
+
+func messageOf(kind uint8, isV6 bool) message {
+	switch {
+	case isV6 && kind >= 1 && kind <= 4, !isV6 && (kind == 3 || kind == 11 || kind == 12):
+		return errorMessage
+	case !isV6 && (kind == 4 || kind == 5): // source quench, redirect
+		return unrelatedError
+	case isV6 && kind >= 133 && kind <= 137:
+		return discovery
+	}
+	return otherMessage
+}
+
+// messageReasons are those for which an ICMP message is dropped by its kind.
+func (h *headers) messageReasons() []Reason {
+	inParts := h.fragment != nil
+	switch {
+	case h.message == otherMessage:
+		return []Reason{ReasonICMPType}
+	case h.message == unrelatedError && inParts:
+		return []Reason{ReasonICMPNoFlow, ReasonFragment}
+	case h.message == unrelatedError:
+		return []Reason{ReasonICMPNoFlow}
+	case h.message == errorMessage && inParts:
+		return []Reason{ReasonFragment}
+	case h.message == discovery && inParts:
+		return []Reason{ReasonBadNDP}
+	}
+	return nil
 }

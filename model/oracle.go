@@ -23,11 +23,16 @@ type Oracle struct {
 	world *knowledge
 	epoch int // of the objects: flows of older ones are judged anew
 	flows memory
+	// fragments are the first ones of packets that came in parts.
+	fragments map[fragmentKey]firstFragment
 }
 
 // NewOracle gives an oracle that knows of no object and no flow yet.
 func NewOracle(node string, local Local) *Oracle {
-	return &Oracle{node: node, local: local, world: know(NewObjects(), node, local), flows: memory{}}
+	return &Oracle{
+		node: node, local: local, world: know(NewObjects(), node, local),
+		flows: memory{}, fragments: map[fragmentKey]firstFragment{},
+	}
 }
 
 // SetObjects gives the objects that hold from now on; the oracle keeps objs,
@@ -53,9 +58,15 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 	for _, reason := range h.wrong {
 		j.condemn(reason, "the frame's bytes are wrong: %s", reason)
 	}
+	if h.later() {
+		j.recall()
+	}
 	switch {
 	case j.pod == nil:
 		j.condemn(ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, o.node)
+		if h.quote != nil {
+			j.condemn(ReasonICMPNoFlow, "what was known of its flows is out of date")
+		}
 	case at.Hook == ToContainer:
 		j.toContainer()
 	default:
@@ -63,7 +74,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 	}
 	e := j.expectation()
 	e.frame, e.at = h, at
-	if h.hasTuple {
+	if h.hasTuple || h.quote != nil {
 		e.Tuple = h.tuple
 	}
 	return e
@@ -73,6 +84,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 // knows the flow: which backend was chosen, which source port a hairpin got.
 // What e does not allow is not learned from.
 func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
+	o.Meet(e, now)
 	var matching []Translation
 	for _, possible := range e.all() {
 		for _, t := range possible.Translations {
@@ -98,6 +110,9 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	if !chosen.known {
 		fresh := *f
 		f = &fresh
+		if chosen.Portless {
+			observed = chosen.Tuple
+		}
 		f.translated = observed
 		f.replies.tuple = observed.Reversed()
 		f.replyEpoch = o.epoch
@@ -105,6 +120,9 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	}
 	f.way = chosen.opens
 	f.judged(chosen.reply, o.epoch)
+	if e.frame.quote != nil {
+		return // an error does not keep a flow
+	}
 	f.see(&e.frame, chosen.reply, doubtful, now)
 }
 

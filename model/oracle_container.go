@@ -31,14 +31,17 @@ func (j *judgement) fromContainer() {
 	case h.nd != nil:
 		j.neighbourFromContainer()
 		return
-	case !h.isIP:
+	case !h.isIP, h.message == discovery:
 		return
 	}
 	if !j.hasAddress(h.src) {
 		j.condemn(ReasonSpoofedSource, "%s is not an address of Pod %s", h.src, j.at.Endpoint)
 	}
 	j.judgeAddresses(isMartianSource(h.src))
-	if h.hasTuple {
+	switch {
+	case h.quote != nil:
+		j.related()
+	case h.hasTuple:
 		j.decide(j.openFromContainer)
 	}
 }
@@ -90,9 +93,11 @@ func (j *judgement) neighbourFromContainer() {
 	case sound && nd.kind == neighbourSolicitation && j.world.isGateway(nd.target):
 		j.tell("a neighbour solicitation asks for the gateway %s, which the datapath plays", nd.target)
 		j.branches = append(j.branches, branch{answer: ReasonNDPAnswered})
+		j.doubtDiscovery()
 	case sound && nd.kind == neighbourAdvertisement && j.hasAddress(nd.target):
 		j.tell("a neighbour advertisement tells the node the pod's own address")
 		j.forward(OutHost, "")
+		j.doubtDiscovery()
 	default:
 		j.condemn(ReasonBadNDP, "neighbour discovery (type %d) is neither the pod's question for the gateway nor its answer about itself", nd.kind)
 		if !nd.hasTarget {
@@ -112,7 +117,7 @@ func (j *judgement) toContainer() {
 	case h.nd != nil:
 		j.neighbourToContainer()
 		return
-	case !h.isIP:
+	case !h.isIP, h.message == discovery:
 		return
 	}
 	if !j.hasAddress(h.dst) {
@@ -122,7 +127,10 @@ func (j *judgement) toContainer() {
 		j.condemn(ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
 	}
 	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src))
-	if h.hasTuple {
+	switch {
+	case h.quote != nil:
+		j.related()
+	case h.hasTuple:
 		j.decide(j.openToContainer)
 	}
 }
@@ -141,4 +149,14 @@ func (j *judgement) neighbourToContainer() {
 	}
 	j.tell("neighbour discovery from the node's stack passes")
 	j.forward(OutLocal, j.at.Endpoint)
+	j.doubtDiscovery()
+}
+
+// doubtDiscovery allows the drop of what comes behind extension headers, of
+// which the contract is silent. Nobody sends it so, and behind a fragment
+// header, even an atomic one, nobody may (RFC 6980).
+func (j *judgement) doubtDiscovery() {
+	if j.headers.extended {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonBadNDP}})
+	}
 }

@@ -268,6 +268,7 @@ func (j *judgement) noRoute(t Tuple) []Reason {
 // leave adds a branch: a drop for reasons, else the translation. What this
 // node routes needs a hop left, and loses it.
 func (j *judgement) leave(t Translation, reasons []Reason) {
+	t.Portless = j.headers.later()
 	routed := j.at.Hook == FromContainer && (t.Out == OutLocal || t.Out == OutDevice)
 	if routed {
 		t.Hops = 1

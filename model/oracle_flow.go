@@ -219,6 +219,7 @@ func (o *Oracle) Collect(now time.Time) {
 	for _, f := range over {
 		o.flows.remove(f)
 	}
+	o.forgetFragments(now)
 }
 
 // isMartianSource is whether no host can have sent from an address.

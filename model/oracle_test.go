@@ -695,7 +695,7 @@ func TestIdleTimesFollowTheStateOfTCP(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &flow{opening: flowKey{tuple: Tuple{Protocol: ProtocolTCP}}}
 			for _, p := range tt.packets {
-				f.see(&headers{tuple: Tuple{Protocol: ProtocolTCP}, tcp: p.flags}, p.reply, false, time.Time{})
+				f.see(&headers{transport: transport{tuple: Tuple{Protocol: ProtocolTCP}}, tcp: p.flags}, p.reply, false, time.Time{})
 			}
 			require.True(t, f.answered)
 			require.Equal(t, tt.want, f.idleAnswered())

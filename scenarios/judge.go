@@ -61,6 +61,7 @@ func (j *judge) step(s lab.Step, now time.Time) {
 	j.story = append(j.story, e.Story...)
 	j.reasons[s.Decision.Reason]++
 	got := j.outcome(s)
+	j.oracle.Meet(e, now)
 	if err := e.Check(got); err != nil {
 		j.disagreed = append(j.disagreed, Disagreement{where, e.String(), got.String()})
 		return
@@ -84,8 +85,12 @@ func (j *judge) outcome(s lab.Step) model.Outcome {
 			o.Endpoint = s.Endpoint
 		}
 	}
-	if t, ok := frame.Decode(s.Out).Tuple(); ok {
+	p := frame.Decode(s.Out)
+	if t, ok := p.Tuple(); ok {
 		o.Tuple = t
+	}
+	if q, ok := p.Quoted(); ok {
+		o.Quoted, _ = q.Tuple()
 	}
 	return o
 }

@@ -218,6 +218,15 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	return REASON_NONE;
 }
 
+/* A reset of nothing known is let through, and makes nothing. One of a flow
+ * that is judged anew leaves it judged, where it goes on as it was.
+ */
+static __always_inline int makes_nothing(const struct packet *pkt, const struct scratch *s)
+{
+	return (pkt->tcp_flags & TCP_FLAG_RST) &&
+	       !(pkt->old && same_translation(&s->old, &s->open));
+}
+
 /* What a pod may not send, whatever its policy. */
 static __always_inline int judge_sender(struct packet *pkt, const struct endpoint *ep)
 {
@@ -325,8 +334,7 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 		into_pod(&s->reply, pkt->key.ifindex, ep);
 	}
 	flow_diffs(&s->open, &pkt->key);
-	/* A reset of nothing known is let through, and makes nothing. */
-	if (pkt->tcp_flags & TCP_FLAG_RST)
+	if (makes_nothing(pkt, s))
 		return REASON_NONE;
 	return remember(pkt, s);
 }
@@ -371,7 +379,7 @@ static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 	s->open.origin = pkt->origin;
 	reply_half(pkt, s);
 	s->reply.out = host ? OUT_HOST : OUT_DEVICE;
-	if (pkt->tcp_flags & TCP_FLAG_RST)
+	if (makes_nothing(pkt, s))
 		return REASON_NONE;
 	return remember(pkt, s);
 }

@@ -14,6 +14,7 @@
 #define MAX_RULES		262144
 #define MAX_FLOWS		131072	/* entries: two a flow */
 #define MAX_UNANSWERED		65536
+#define MAX_FRAGMENTS		8192
 #define EVENT_RING_BYTES	(1 << 20)
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
@@ -32,6 +33,7 @@
 #define ANSWERED_TCP		(6 * 3600 * SECOND)
 #define ANSWERED_OTHER		(600 * SECOND)
 
+#define FRAGMENT_PATIENCE	(30 * SECOND)	/* the kernel's own, net.ipv4.ipfrag_time */
 #define ROUTE_CACHE		(1 * SECOND)	/* trust in a route's device */
 #define TOUCH_EVERY		(1 * SECOND)	/* grain of a flow's last_seen */
 

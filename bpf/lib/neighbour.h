@@ -170,7 +170,7 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* RFC 4861 7.1: what a neighbour may say. */
+/* RFC 4861 7.1: what a neighbour may say; RFC 6980 5: never in fragments. */
 static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct endpoint *ep;
@@ -180,7 +180,7 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	ep = endpoint_ready(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
-	if (!is_neighbour(pkt))
+	if (pkt->fragment || !is_neighbour(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
@@ -211,7 +211,7 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct nd *nd;
 
-	if (!is_neighbour(pkt))
+	if (pkt->fragment || !is_neighbour(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));

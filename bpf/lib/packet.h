@@ -22,7 +22,8 @@
 #define THIS_FILE FILE_PACKET_H
 
 #define ETH_LEN		((__u32)sizeof(struct ethhdr))
-#define IP_FRAGMENT	0x3fff	/* more fragments, or an offset */
+#define IP_MORE		0x2000	/* more fragments */
+#define IP_OFFSET	0x1fff	/* in 8 bytes */
 #define MAX_L4_OFF	0x3fff	/* six extension headers of 2 KiB end before it */
 
 /* What the hooks know of a packet. The key's src, dst and ports are those of
@@ -49,6 +50,11 @@ struct packet {
 	__u8 plain;		/* no IPv4 options, no IPv6 extension headers */
 	__u8 reused;		/* a new connection on the tuple of a closed one */
 	__u8 old;		/* scratch.old is what was known of it */
+	__u8 fragment;		/* enum fragment */
+	__u8 pad[3];
+	__u32 fragment_id;
+	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
+	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
 };
 
 /* What a program works on. It is a map's value and not on the stack: there it
@@ -70,6 +76,12 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
+
+enum fragment {
+	FRAGMENT_NONE = 0,
+	FRAGMENT_FIRST = 1,	/* has the L4 header */
+	FRAGMENT_LATER = 2,	/* has none: ports are those of the first */
+};
 
 /* From linux/ipv6.h, which uapi does not export. */
 #define NEXT_HOP_BY_HOP	0
@@ -111,7 +123,11 @@ struct extension {
 	__u8 len;		/* in 8 bytes, the first 8 not counted */
 	__u8 type;		/* of a routing header */
 	__u8 left;
+	__be32 id;		/* of a fragment header, which has its offset in type and left */
 };
+
+#define IP6_MORE	1
+#define IP6_OFFSET	0xfff8
 
 static __always_inline void *frame_start(struct __sk_buff *skb)
 {
@@ -211,7 +227,7 @@ static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	len = bpf_ntohs(udp->len);
-	if (len < sizeof(*udp) || len > pkt->l4_len)
+	if (len < sizeof(*udp) || (len > pkt->l4_len && !pkt->fragment))
 		return REFUSE(pkt, REASON_BAD_UDP_LENGTH);
 	/* RFC 8200 8.1: only tunnels may leave it out, and none are ours. */
 	if (pkt->key.family == FAMILY_IPV6 && !udp->check)
@@ -281,10 +297,58 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
+/* A fragment: the first has the L4 header, whole, and its ports are kept for
+ * the others. What would lie over that header in reassembly is refused, and so
+ * is what comes before it: there is no guess.
+ */
+static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct fragment_key key = {
+		.src = pkt->key.src,
+		.dst = pkt->key.dst,
+		.id = pkt->fragment_id,
+		.ifindex = pkt->key.ifindex,
+		.hook = pkt->key.hook,
+		.family = pkt->key.family,
+	};
+	struct fragments_of made = {}, *of;
+	int reason;
+
+	pkt->plain = 0;
+	/* In IPv6 the header behind the fragment header may be any. */
+	if (pkt->key.family == FAMILY_IPV4)
+		key.proto = pkt->key.proto;
+	if (pkt->fragment_off) {
+		pkt->fragment = FRAGMENT_LATER;
+		of = bpf_map_lookup_elem(&fragments, &key);
+		if (!of || pkt->now - of->seen > FRAGMENT_PATIENCE ||
+		    pkt->fragment_off < of->header_end)
+			return REFUSE(pkt, REASON_FRAGMENT);
+		pkt->key.proto = of->proto;
+		pkt->key.sport = of->sport;
+		pkt->key.dport = of->dport;
+		pkt->icmp_type = of->icmp_type;
+		return REASON_NONE;
+	}
+	pkt->fragment = FRAGMENT_FIRST;
+	reason = parse_l4(skb, pkt);
+	if (reason)
+		return reason;
+	made.seen = pkt->now;
+	made.sport = pkt->key.sport;
+	made.dport = pkt->key.dport;
+	made.proto = pkt->key.proto;
+	made.icmp_type = pkt->icmp_type;
+	made.header_end = pkt->l4_start + (pkt->key.proto == IPPROTO_TCP ? 20 : 8);
+	if (bpf_map_update_elem(&fragments, &key, &made, BPF_ANY))
+		return REFUSE(pkt, REASON_FRAGMENT);
+	return REASON_NONE;
+}
+
 static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 {
+	__u32 ihl, len, frag;
 	struct iphdr *ip;
-	__u32 ihl, len;
 
 	if (linear(skb, ETH_LEN + sizeof(*ip)))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -301,8 +365,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 		len = skb->len - ETH_LEN;
 	if (len < ihl || len > skb->len - ETH_LEN)
 		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
-	if (ip->frag_off & bpf_htons(IP_FRAGMENT))
-		return REFUSE(pkt, REASON_FRAGMENT);
+	frag = bpf_ntohs(ip->frag_off);
 
 	addr_from4(&pkt->key.src, ip->saddr);
 	addr_from4(&pkt->key.dst, ip->daddr);
@@ -313,6 +376,11 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	pkt->l4_off = ETH_LEN + ihl;
 	pkt->l4_len = len - ihl;
 	pkt->plain = ihl == sizeof(*ip);
+	if (frag & (IP_MORE | IP_OFFSET)) {
+		pkt->fragment_id = ip->id;
+		pkt->fragment_off = (frag & IP_OFFSET) * 8;
+		return parse_fragment(skb, pkt);
+	}
 	return parse_l4(skb, pkt);
 }
 
@@ -322,8 +390,8 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
  */
 static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet *pkt)
 {
+	__u32 len, frag, start = 0;
 	struct extension ext;
-	__u32 len;
 	int i;
 
 	/* Unrolled: clang lays the loop out so that its back edge falls through,
@@ -337,7 +405,7 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 		case NEXT_ROUTING:
 			break;
 		case NEXT_FRAGMENT:
-			return REFUSE(pkt, REASON_FRAGMENT);
+			break;
 		default:
 			return REASON_NONE;
 		}
@@ -346,6 +414,21 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 		if (pkt->l4_len < 8 || bpf_skb_load_bytes(skb, pkt->l4_off, &ext, sizeof(ext)))
 			return REFUSE(pkt, REASON_TRUNCATED);
 		len = ((__u32)ext.len + 1) * 8;
+		if (pkt->key.proto == NEXT_FRAGMENT) {
+			len = 8;
+			/* RFC 6946: an atomic fragment is no fragment. A second
+			 * fragment header is no more than noise.
+			 */
+			frag = ((__u32)ext.type << 8) | ext.left;
+			if ((frag & (IP6_OFFSET | IP6_MORE)) && pkt->fragment)
+				return REFUSE(pkt, REASON_FRAGMENT);
+			if (frag & (IP6_OFFSET | IP6_MORE)) {
+				pkt->fragment = FRAGMENT_FIRST;
+				pkt->fragment_id = ext.id;
+				pkt->fragment_off = frag & IP6_OFFSET;
+				start = pkt->l4_off + len;
+			}
+		}
 		if (len > pkt->l4_len)
 			return REFUSE(pkt, REASON_TRUNCATED);
 		if (pkt->key.proto == NEXT_ROUTING && ext.type == 0)
@@ -354,6 +437,10 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 		pkt->l4_off += len;
 		pkt->l4_len -= len;
 		pkt->plain = 0;
+		if (pkt->fragment_off)
+			return REASON_NONE;
+		if (pkt->fragment)
+			pkt->l4_start = pkt->l4_off - start;
 	}
 	return REFUSE(pkt, REASON_EXTENSION_LIMIT);
 }
@@ -391,6 +478,8 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 	reason = parse_extensions(skb, pkt);
 	if (reason)
 		return reason;
+	if (pkt->fragment)
+		return parse_fragment(skb, pkt);
 	return parse_l4(skb, pkt);
 }
 

@@ -18,6 +18,7 @@ enum source_file {
 	FILE_POLICY_H = 8,
 	FILE_REWRITE_H = 9,
 	FILE_JUDGE_H = 10,
+	FILE_RELATED_H = 11,
 };
 
 /* A macro, since a function would know its own line only. */

@@ -54,7 +54,7 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 	__u32 offset = csum_offset(pkt);
 	__u64 flags = 0;
 
-	if (!offset)
+	if (!offset || pkt->fragment == FRAGMENT_LATER)
 		return 0;
 	offset += pkt->l4_off;
 	if (pkt->key.proto == IPPROTO_UDP)
@@ -134,7 +134,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);
 	}
-	if (translated && has_ports(pkt->key.proto)) {
+	if (translated && has_ports(pkt->key.proto) && pkt->fragment != FRAGMENT_LATER) {
 		ports = (void *)eth + (pkt->l4_off & MAX_L4_OFF);
 		if ((void *)(ports + 1) > frame_end(skb))
 			return REFUSE(pkt, REASON_REWRITE_FAILED);

@@ -296,4 +296,36 @@ struct {
 	__type(value, struct flow);
 } unanswered SEC(".maps");
 
+/* The ports of fragmented packets, from their first fragments. When it is full
+ * the longest unused makes room, and what still comes of that packet is
+ * dropped: bounded, and closed.
+ */
+struct fragment_key {
+	struct addr src;
+	struct addr dst;
+	__u32 id;
+	__u32 ifindex;
+	__u8 hook;
+	__u8 family;
+	__u8 proto;		/* of IPv4; 0 for IPv6 */
+	__u8 pad;
+};
+
+struct fragments_of {
+	__u64 seen;		/* when the first fragment came */
+	__u32 header_end;	/* later fragments begin there or behind */
+	__be16 sport;
+	__be16 dport;
+	__u8 proto;
+	__u8 icmp_type;
+	__u8 pad[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_FRAGMENTS);
+	__type(key, struct fragment_key);
+	__type(value, struct fragments_of);
+} fragments SEC(".maps");
+
 #endif

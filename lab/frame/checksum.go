@@ -42,6 +42,8 @@ type Checksums struct {
 	// IP is of the IPv4 header; Transport of TCP, UDP, ICMP or ICMPv6. A
 	// checksum that is not there or cannot be computed is Absent.
 	IP, Transport Check
+	// Quoted is of the IPv4 header that an ICMP error quotes.
+	Quoted Check
 }
 
 // Check is the state of one checksum.
@@ -63,6 +65,27 @@ func check(right bool) Check {
 	return Wrong
 }
 
+// Residue is the ones' complement sum of a first fragment's transport bytes
+// and of the addresses that its checksum covers. Nobody can verify that
+// checksum without the other fragments, but what a translation changes it has
+// to make up for, so that the residue stays. False for all but first fragments
+// of protocols that have such a checksum.
+func (p *Packet) Residue() (uint16, bool) {
+	body := p.Transport()
+	if !p.Fragment || len(body) < 8 {
+		return 0, false
+	}
+	switch {
+	case p.Proto == protoTCP && len(body) >= 20, p.Proto == protoICMPv6 && p.Version == 6,
+		p.Proto == protoUDP && binary.BigEndian.Uint16(body[6:]) != 0:
+		// 0 and 0xffff are both zero; the length is not known, and no matter.
+		return fold(sum(pseudo(p.Src, p.Dst, p.Proto, 0), body)) % 0xffff, true
+	case p.Proto == protoICMP && p.Version == 4:
+		return fold(sum(0, body)) % 0xffff, true
+	}
+	return 0, false
+}
+
 // Checksums verifies the checksums of a decoded frame. Those of fragments
 // and of packets that are cut short cannot be, and are Absent.
 func (p *Packet) Checksums() Checksums {
@@ -72,6 +95,9 @@ func (p *Packet) Checksums() Checksums {
 	}
 	if p.L4 < 0 || p.Fragment || p.short || p.L4 >= p.End {
 		return c
+	}
+	if q, ok := p.Quoted(); ok && q.Version == 4 {
+		c.Quoted = check(fold(sum(0, p.Data[q.L3:q.L3+q.headerLen])) == 0)
 	}
 	body := p.Data[p.L4:p.End]
 	switch p.Proto {

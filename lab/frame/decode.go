@@ -134,6 +134,18 @@ func (p *Packet) decodeIPv6(h []byte) {
 	}
 }
 
+// Later says whether the packet is a fragment without a transport header.
+func (p *Packet) Later() bool { return p.Fragment && p.L4 < 0 }
+
+// Behind gives the bytes from the end of the IP header, its options included
+// and extension headers not, to the packet's end.
+func (p *Packet) Behind() []byte {
+	if p.Version == 0 || p.L3+p.headerLen > p.End {
+		return nil
+	}
+	return p.Data[p.L3+p.headerLen : p.End]
+}
+
 // Transport gives the bytes from the transport header to the packet's end,
 // or nothing where there is no such header.
 func (p *Packet) Transport() []byte {
@@ -143,12 +155,16 @@ func (p *Packet) Transport() []byte {
 	return p.Data[p.L4:p.End]
 }
 
-// Tuple is what the packet's flow is known by. False where it has none.
+// Tuple is what the packet's flow is known by. False where it has none. A
+// later fragment has addresses, and a protocol without ports.
 func (p *Packet) Tuple() (model.Tuple, bool) {
-	if p.Version == 0 || p.L4 < 0 {
-		return model.Tuple{}, false
-	}
 	t := model.Tuple{Src: p.Src, Dst: p.Dst, Protocol: model.Protocol(p.Proto)}
+	switch {
+	case p.Version == 0:
+		return model.Tuple{}, false
+	case p.L4 < 0:
+		return t, p.Fragment
+	}
 	body := p.Transport()
 	switch p.Proto {
 	case protoTCP, protoUDP, protoSCTP:

@@ -219,3 +219,69 @@ func BenchmarkBuildTCP(b *testing.B) {
 		}
 	}
 }
+
+// fragmentOf builds the first fragment of a datagram, of a family.
+func fragmentOf(t *testing.T, v6 bool, transport Layer) []byte {
+	layers := []Layer{eth(t), set(t, "ipv4", "src", "10.0.0.1", "dst", "10.0.0.2", "flags", "M"), transport, payloadOf(t)}
+	if v6 {
+		layers = []Layer{eth(t), set(t, "ipv6", "src", "fd00::1", "dst", "fd00::2"), set(t, "fragment", "more", "1"), transport, payloadOf(t)}
+	}
+	data, err := Build(layers...)
+	require.NoError(t, err)
+	return data
+}
+
+func payloadOf(t *testing.T) Layer { return set(t, "payload", "text", "0123456789abcdef") }
+
+func TestTheResidueOfAFirstFragmentOutlivesATranslationThatMendsItsChecksum(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		// Built anew with another port, the checksum is right for it.
+		before, ok := Decode(fragmentOf(t, v6, set(t, "udp", "sport", "1", "dport", "80"))).Residue()
+		require.True(t, ok)
+		translated := fragmentOf(t, v6, set(t, "udp", "sport", "1", "dport", "8080"))
+		after, ok := Decode(translated).Residue()
+		require.True(t, ok)
+		require.Equal(t, before, after)
+
+		p := Decode(translated)
+		p.Data[p.L4+2]++ // the port alone
+		changed, ok := Decode(p.Data).Residue()
+		require.True(t, ok)
+		require.NotEqual(t, before, changed)
+	}
+}
+
+func TestOnlyFirstFragmentsWithAChecksumHaveAResidue(t *testing.T) {
+	whole, err := Build(eth(t), v4(t), set(t, "udp", "sport", "1", "dport", "2"))
+	require.NoError(t, err)
+	later, err := Build(eth(t), set(t, "ipv4", "src", "10.0.0.1", "dst", "10.0.0.2", "frag", "3", "proto", "17"), payloadOf(t))
+	require.NoError(t, err)
+	none := fragmentOf(t, false, set(t, "udp", "sport", "1", "dport", "2", "checksum", "0"))
+	for name, data := range map[string][]byte{"a whole packet": whole, "a later fragment": later, "no checksum": none} {
+		t.Run(name, func(t *testing.T) {
+			_, ok := Decode(data).Residue()
+			require.False(t, ok)
+		})
+	}
+}
+
+func TestALaterFragmentHasAddressesAndNoPorts(t *testing.T) {
+	data, err := Build(eth(t), set(t, "ipv6", "src", "fd00::1", "dst", "fd00::2"), set(t, "fragment", "offset", "3", "next", "17"), payloadOf(t))
+	require.NoError(t, err)
+	p := Decode(data)
+	tuple, ok := p.Tuple()
+	require.True(t, ok)
+	require.Equal(t, "udp fd00::1 -> fd00::2", tuple.String())
+	require.True(t, p.Later())
+	require.Len(t, p.Behind(), 8+16)
+}
+
+func TestAWrongChecksumOfAQuotedHeaderIsSeen(t *testing.T) {
+	data, err := Build(eth(t), v4(t), set(t, "icmp", "type", "3", "code", "3"), v4(t), set(t, "udp", "sport", "1", "dport", "2"))
+	require.NoError(t, err)
+	require.Equal(t, Right, Decode(data).Checksums().Quoted)
+	q, ok := Decode(data).Quoted()
+	require.True(t, ok)
+	data[q.L3+8]--
+	require.Equal(t, Wrong, Decode(data).Checksums().Quoted)
+}

@@ -234,6 +234,9 @@ func (t *trip) verify(to *host) {
 		if after.Transport == frame.Absent {
 			before.Transport = frame.Absent
 		}
+		before.Quoted = after.Quoted
+	} else {
+		t.verifyFragment(to)
 	}
 	if before.IP != after.IP {
 		t.faultf("the IPv4 header's checksum was %s when %s sent it, and is %s for %s", before.IP, t.walk.From, after.IP, to.name)
@@ -241,11 +244,29 @@ func (t *trip) verify(to *host) {
 	if before.Transport != after.Transport {
 		t.faultf("the transport checksum was %s when %s sent it, and is %s for %s", before.Transport, t.walk.From, after.Transport, to.name)
 	}
+	if before.Quoted != after.Quoted {
+		t.faultf("the checksum of the IPv4 header that is quoted was %s when %s sent it, and is %s for %s", before.Quoted, t.walk.From, after.Quoted, to.name)
+	}
 	if to.kind != isPod || len(t.data) < 14 || t.data[0]&1 != 0 {
 		return
 	}
 	if !bytes.HasPrefix(t.data, to.mac) {
 		t.faultf("%s gets a frame whose hardware address is another's: it would not take it", to.name)
+	}
+}
+
+// verifyFragment checks what stands for a fragment's transport checksum: the
+// first fragment's makes up for what was translated, and a later one has
+// nothing behind its IP header that is anybody's to change.
+func (t *trip) verifyFragment(to *host) {
+	before, after := frame.Decode(t.walk.Sent), frame.Decode(t.data)
+	if before.Later() && !bytes.Equal(before.Behind(), after.Behind()) {
+		t.faultf("the later fragment that %s sent is another one for %s", t.walk.From, to.name)
+	}
+	was, sums := before.Residue()
+	is, still := after.Residue()
+	if was != is || sums != still {
+		t.faultf("the first fragment's checksum does not fit to what %s gets of what %s sent", to.name, t.walk.From)
 	}
 }
 

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_RELATED_H
+#define WEIR_RELATED_H
+
+#include "judge.h"
+#include "rewrite.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_RELATED_H
+
+/* ICMP errors quote a packet of a flow. An error goes the way of that packet's
+ * replies, so it is looked up as one: the quoted tuple turned round, at this
+ * hook. What the flow's entry does to replies is done to the error, and undone
+ * in the quote: who gets it finds there the packet that it sent.
+ *
+ *	A --- VIP ---> B		B answers: unreachable { A -> B }
+ *	entry at B: B -> A is VIP -> A	A gets it: unreachable { A -> VIP }
+ */
+
+/* What of a quote is read and rewritten. */
+struct quote4 {
+	struct iphdr ip;
+	struct ports ports;	/* of ICMP: type, code, checksum */
+	__be16 id;
+	__be16 rest;
+};
+
+struct quote6 {
+	struct ipv6hdr ip6;
+	struct ports ports;
+	__be16 id;
+	__be16 rest;
+};
+
+static __always_inline int is_icmp_error(const struct packet *pkt)
+{
+	if (pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP)
+		return pkt->icmp_type == ICMP_DEST_UNREACH ||
+		       pkt->icmp_type == ICMP_TIME_EXCEEDED ||
+		       pkt->icmp_type == ICMP_PARAMETERPROB;
+	return pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
+	       pkt->icmp_type >= 1 && pkt->icmp_type <= 4;
+}
+
+/* The quoted packet's ports, turned round. An echo request has its identifier
+ * as source port, so its reply has it as destination port. Of ICMP only that
+ * request, whose code is 0, opens a flow; the other family's ICMP is a protocol
+ * without ports.
+ */
+static __always_inline int turn_ports(struct flow_key *key, const struct ports *ports,
+				      __be16 id)
+{
+	int is_v4 = key->family == FAMILY_IPV4;
+
+	switch (key->proto) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		key->sport = ports->dst;
+		key->dport = ports->src;
+		return 0;
+	}
+	if (key->proto != (is_v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+		return 0;
+	if (ports->src != (is_v4 ? bpf_htons(ICMP_ECHO << 8) :
+				   bpf_htons(ICMPV6_ECHO_REQUEST << 8)))
+		return -1;
+	key->dport = id;
+	return 0;
+}
+
+static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt,
+				       struct flow_key *key, __u32 *off)
+{
+	struct quote4 quote;
+	__u32 ihl;
+
+	*off = pkt->l4_off + sizeof(struct icmphdr);
+	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote) ||
+	    bpf_skb_load_bytes(skb, *off, &quote, sizeof(quote)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	ihl = quote.ip.ihl * 4;
+	if (quote.ip.version != 4 || ihl < sizeof(quote.ip))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	/* A later fragment has no ports. */
+	if (quote.ip.frag_off & bpf_htons(IP_OFFSET))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	if (ihl != sizeof(quote.ip) &&
+	    (pkt->l4_len < sizeof(struct icmphdr) + ihl + 8 ||
+	     bpf_skb_load_bytes(skb, *off + ihl, &quote.ports, 8)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	addr_from4(&key->src, quote.ip.daddr);
+	addr_from4(&key->dst, quote.ip.saddr);
+	key->proto = quote.ip.protocol;
+	if (turn_ports(key, &quote.ports, quote.id))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	return REASON_NONE;
+}
+
+static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt,
+				       struct flow_key *key, __u32 *off)
+{
+	struct quote6 quote;
+
+	*off = pkt->l4_off + sizeof(struct icmphdr);
+	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote) ||
+	    bpf_skb_load_bytes(skb, *off, &quote, sizeof(quote)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	if (quote.ip6.version != 6)
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	addr_from6(&key->src, &quote.ip6.daddr);
+	addr_from6(&key->dst, &quote.ip6.saddr);
+	key->proto = quote.ip6.nexthdr;
+	if (turn_ports(key, &quote.ports, quote.id))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	return REASON_NONE;
+}
+
+/* Writes into the quote what its packet was before translation, and mends the
+ * error's checksum. The quoted L4 checksum stays: nobody can judge it.
+ */
+static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *pkt,
+					 const struct flow_key *key, const struct flow *flow,
+					 __u32 off)
+{
+	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
+	__u32 l4 = off + sizeof(struct ipv6hdr);
+	struct ports from, to;
+	__s64 diff;
+
+	if (pkt->key.family == FAMILY_IPV4) {
+		struct iphdr old, new;
+
+		if (bpf_skb_load_bytes(skb, off, &old, sizeof(old)))
+			return -1;
+		new = old;
+		new.saddr = flow->dst.w[3];
+		new.daddr = flow->src.w[3];
+		diff = bpf_csum_diff(&old.saddr, 8, &new.saddr, 8, 0);
+		new.check = csum_apply(old.check, diff);
+		diff = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
+		if (bpf_skb_store_bytes(skb, off, &new, sizeof(new), 0))
+			return -1;
+		l4 = off + old.ihl * 4;
+	} else {
+		struct in6_addr old[2];
+		struct addr new[2] = { flow->dst, flow->src };
+
+		off += offsetof(struct ipv6hdr, saddr);
+		if (bpf_skb_load_bytes(skb, off, old, sizeof(old)))
+			return -1;
+		diff = bpf_csum_diff((void *)old, sizeof(old), (void *)new, sizeof(new), 0);
+		if (bpf_skb_store_bytes(skb, off, new, sizeof(new), 0))
+			return -1;
+	}
+	if (has_ports(key->proto)) {
+		from = (struct ports){ key->dport, key->sport };
+		to = (struct ports){ flow->dport, flow->sport };
+		diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), diff);
+		if (bpf_skb_store_bytes(skb, l4, &to, sizeof(to), 0))
+			return -1;
+	}
+	return bpf_l4_csum_replace(skb, check, 0, diff, 0);
+}
+
+/* The flow of a quoted packet, as its replies meet it. */
+static __noinline struct flow *related_flow(struct packet *pkt, const struct flow_key *key)
+{
+	struct flow *flow = flow_answered(key);
+
+	note_read(pkt, TABLE_FLOWS, !!flow);
+	if (!flow) {
+		flow = flow_unanswered(key, pkt->now);
+		note_read(pkt, TABLE_UNANSWERED, !!flow);
+	}
+	return flow;
+}
+
+/* Who may tell of an error: the flow's other end, or a router on the way, which
+ * is no pod of this node.
+ */
+static __noinline int related_source(struct packet *pkt, const struct flow_key *key)
+{
+	struct address *address;
+
+	if (addr_equal(&key->src, &pkt->key.src))
+		return REASON_NONE;
+	/* A pod speaks for itself. */
+	if (pkt->key.hook == HOOK_FROM_CONTAINER)
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	address = address_of(pkt, &pkt->key.src);
+	if (address && (address->flags & ADDRESS_HOST))
+		return REASON_NONE;
+	if (address && address->ifindex)
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	if (martian(&pkt->key.src, pkt->key.family) || linklocal(&pkt->key.src, pkt->key.family))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	return REASON_NONE;
+}
+
+/* Whether an error of a flow may pass, under tables that have changed since. */
+static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
+{
+	struct flow_key outer = pkt->key;
+	int reason;
+
+	/* Of the opening direction: its next packet is judged, and the error
+	 * comes again.
+	 */
+	if (!(flow->flags & FLOW_REPLY))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	pkt->key = s->reply_key;
+	reason = rejudge_reply(pkt, flow);
+	pkt->key = outer;
+	return reason;
+}
+
+/* An ICMP error: s->open becomes what is done to it. */
+static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+{
+	struct flow_key *key = &s->reply_key;
+	struct flow *flow;
+	int reason;
+	__u32 off;
+
+	if (pkt->fragment)
+		return REFUSE(pkt, REASON_FRAGMENT);
+	*key = pkt->key;
+	key->sport = 0;
+	key->dport = 0;
+	reason = pkt->key.family == FAMILY_IPV4 ? read_quote4(skb, pkt, key, &off) :
+						  read_quote6(skb, pkt, key, &off);
+	if (reason)
+		return reason;
+	flow = related_flow(pkt, key);
+	/* Errors go to who sent the quoted packet. */
+	if (!flow || !addr_equal(&key->dst, &pkt->key.dst))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	reason = related_source(pkt, key);
+	if (reason)
+		return reason;
+	pkt->lookup = LOOKUP_KNOWN;
+	if (flow->epoch != pkt->epoch) {
+		pkt->lookup = LOOKUP_REJUDGED;
+		reason = related_rejudge(pkt, s, flow);
+		if (reason)
+			return reason;
+	}
+	s->open = *flow;
+	s->open.sport = pkt->key.sport;
+	s->open.dport = pkt->key.dport;
+	if (!addr_equal(&key->src, &pkt->key.src))
+		s->open.src = pkt->key.src;
+	flow_diffs(&s->open, &pkt->key);
+	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow, off))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	if (s->open.out == OUT_DEVICE && pkt->key.hook == HOOK_FROM_CONTAINER)
+		return route(skb, pkt, &s->open);
+	return REASON_NONE;
+}
+
+#endif

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// fragmentKey is what the fragments of one packet have in common.
+type fragmentKey struct {
+	where    Where
+	src, dst netip.Addr
+	id       uint32
+	protocol Protocol // of IPv4
+}
+
+// firstFragment is what is remembered of one for those that follow.
+type firstFragment struct {
+	transport
+	headerEnd int // later fragments begin there or behind
+	seen      time.Time
+}
+
+const (
+	// fragmentPatience is how long a first fragment is remembered.
+	fragmentPatience = 30 * time.Second
+	// fragmentSlop is by how much the clocks of oracle and datapath may
+	// differ when they see one frame: so near to the end, both answers are
+	// right.
+	fragmentSlop = time.Second
+)
+
+func keyOfFragment(h *headers, at Where) fragmentKey {
+	return fragmentKey{where: at, src: h.src, dst: h.dst, id: h.fragment.id, protocol: h.fragment.protocol}
+}
+
+// recall gives a later fragment what was read of the first. What lies over the
+// first one's header, or comes without it, is dropped: there is no guess.
+func (j *judgement) recall() {
+	h := j.headers
+	first, found := j.oracle.fragments[keyOfFragment(h, j.at)]
+	age := j.now.Sub(first.seen)
+	switch {
+	case !found || age > fragmentPatience+fragmentSlop:
+		j.condemn(ReasonFragment, "it is a later fragment of a packet whose first fragment has not come, or long ago")
+		return
+	case h.fragment.offset < first.headerEnd:
+		j.condemn(ReasonFragment, "it would lie over the transport header of the first fragment, which ends at %d", first.headerEnd)
+		return
+	}
+	if age > fragmentPatience-fragmentSlop {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonFragment}})
+	}
+	h.transport = first.transport
+	j.tell("it follows the first fragment of %s", h.tuple)
+	for _, reason := range h.messageReasons() {
+		j.condemn(reason, "fragments of this ICMP message are dropped: %s", reason)
+	}
+}
+
+// Meet tells the oracle that a hook saw the frame that e is about, whatever
+// became of it: of a first fragment it remembers the ports, even when policy
+// has dropped it. Observe does so too.
+func (o *Oracle) Meet(e Expectation, now time.Time) {
+	h := &e.frame
+	if h.fragment == nil || !h.fragment.learnable {
+		return
+	}
+	length := 8
+	if h.tuple.Protocol == ProtocolTCP {
+		length = tcpLen
+	}
+	o.fragments[keyOfFragment(h, e.at)] = firstFragment{transport: h.transport, headerEnd: h.fragment.start + length, seen: now}
+}
+
+// forgetFragments drops the first fragments that nobody can refer to any more.
+func (o *Oracle) forgetFragments(now time.Time) {
+	for key, first := range o.fragments {
+		if now.Sub(first.seen) > fragmentPatience+fragmentSlop {
+			delete(o.fragments, key)
+		}
+	}
+}
