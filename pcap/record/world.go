@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/netns"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/pcap"
+)
+
+// Options make the datapath of a world tell of every packet: give them to
+// netns.New.
+func Options() netns.Options {
+	return netns.Options{Datapath: datapath.Options{TraceAll: true, EventsPerSecond: 1 << 20}}
+}
+
+// Bounds of what is kept.
+const (
+	maxFrames = 1 << 17
+	maxBytes  = 256 << 20
+	maxEvents = 1 << 17
+)
+
+// carried is a frame at a host's interface.
+type carried struct {
+	host      string
+	at        time.Time
+	data      []byte
+	direction pcap.Direction
+	notes     []string
+	tuple     model.Tuple
+	isFlow    bool
+}
+
+// event is what the datapath told, by the clock of the frames.
+type event struct {
+	datapath.Event
+	at time.Time
+}
+
+// World is a world that is recorded. It is used in the world's place, and
+// what it has recorded is written after Close.
+type World struct {
+	*netns.World
+	taps taps
+
+	mu       sync.Mutex
+	frames   []carried
+	bytes    int
+	events   []event
+	advanced time.Duration
+	// Lost is how many frames and events were not kept. Unplaced is how many
+	// decisions fit no frame. Both are right after Write.
+	Lost, Unplaced int
+}
+
+var _ lab.World = (*World)(nil)
+
+// New records a world from now on: frames of the interfaces of pods and hosts
+// outside, both ways. Of silent hosts it has what the script sends.
+func New(w *netns.World, topology lab.Topology) (*World, error) {
+	r := &World{World: w}
+	for _, h := range slices.Concat(topology.Pods, topology.Outside) {
+		if h.Silent {
+			continue
+		}
+		t, err := newTap(w, h.Name)
+		if err != nil {
+			return nil, errors.Join(err, r.taps.close())
+		}
+		r.taps.list = append(r.taps.list, t)
+		r.taps.reading.Go(func() { t.read(r.add) })
+	}
+	return r, nil
+}
+
+func (w *World) add(c carried) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.frames) == maxFrames || w.bytes+len(c.data) > maxBytes {
+		w.Lost++
+		return
+	}
+	w.frames = append(w.frames, c)
+	w.bytes += len(c.data)
+}
+
+// Send implements lab.World.
+func (w *World) Send(ctx context.Context, host string, data []byte) error {
+	if !slices.ContainsFunc(w.taps.list, func(t *tap) bool { return t.host == host }) {
+		w.add(carried{host: host, at: time.Now(), data: slices.Clone(data), direction: pcap.Out})
+	}
+	return w.World.Send(ctx, host, data)
+}
+
+// Advance implements lab.World.
+func (w *World) Advance(ctx context.Context, by time.Duration) error {
+	if err := w.World.Advance(ctx, by); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.advanced += by
+	return nil
+}
+
+// Walks implements lab.World. Events can be read once, so both the recording
+// and who asks for walks have them from here.
+func (w *World) Walks() []lab.Walk {
+	dp := w.Datapath()
+	if dp == nil {
+		return nil
+	}
+	// What could not be read shows as packets that have no note.
+	told, _ := dp.Events()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var walks []lab.Walk
+	offset := time.Duration(time.Now().UnixNano()) - monotonic() - w.advanced
+	for _, e := range told {
+		at := time.Unix(0, int64(offset+e.Time))
+		if len(w.events) < maxEvents {
+			w.events = append(w.events, event{e, at})
+		} else {
+			w.Lost++
+		}
+		walk := lab.Walk{Time: at, Steps: []lab.Step{{Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}}}
+		switch {
+		case e.Hook == model.FromContainer:
+			walk.From = e.Endpoint
+		case e.Decision.Action == model.Forward:
+			walk.To = e.Endpoint
+		}
+		walks = append(walks, walk)
+	}
+	return walks
+}
+
+// monotonic is the kernel's clock that the datapath's is made of.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		panic("record: read the monotonic clock: " + err.Error()) // every kernel has it
+	}
+	return time.Duration(now.Nano())
+}
+
+// Close implements lab.World.
+func (w *World) Close() error {
+	w.Walks() // what nobody has asked for
+	err := errors.Join(w.taps.close(), w.World.Close())
+	if err != nil {
+		return fmt.Errorf("end recording: %w", err)
+	}
+	return nil
+}
