@@ -87,6 +87,9 @@ func (o *replayRun) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := o.checkWrite(args); err != nil {
+		return err
+	}
 	captures := o.captures(args)
 	if o.scenario > 0 {
 		return o.toScenario(cmd, captures, options)
@@ -115,6 +118,20 @@ func (o *replayRun) check(cmd *cobra.Command, args []string) error {
 		return usageError(errors.New("which capture? Name one or more files\nSee 'weir replay --help'"))
 	case o.diff && len(args) < 2:
 		return usageError(errors.New("--diff compares two: name A and B, then the captures\nSee 'weir replay --help'"))
+	}
+	return nil
+}
+
+// checkWrite keeps captures from being overwritten while they are read.
+func (o *replayRun) checkWrite(paths []string) error {
+	to, err := os.Stat(o.write)
+	if o.write == "" || err != nil {
+		return nil //nolint:nilerr // it is not there yet, or creating it will tell
+	}
+	for _, path := range paths {
+		if from, err := os.Stat(path); err == nil && os.SameFile(from, to) {
+			return usageError(fmt.Errorf("--write %s would overwrite the capture that is read", o.write))
+		}
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func (o *replayRun) compare(cmd *cobra.Command, args []string) error {
 	case err != nil:
 		return err
 	case kind != other:
-		return usageError(fmt.Errorf("--diff compares two of a kind, but %s is a %s and %s a %s", a, kind, b, other))
+		return usageError(fmt.Errorf("--diff compares two of a kind, but %s looks like: %s, and %s like: %s", a, kind, b, other))
 	case kind == operandResults && len(paths) > 0:
 		return usageError(errors.New("--diff of results needs no captures: they are what was replayed"))
 	case kind != operandResults && len(paths) == 0:
