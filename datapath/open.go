@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -162,8 +163,8 @@ func configure(spec *ebpf.CollectionSpec, opts *Options) error {
 		return err
 	}
 	for name, on := range map[string]bool{
-		bpf.ContainerVarCoarseClock: found.coarseClock,
-		bpf.ContainerVarCsumIpv6:    found.csumIPv6,
+		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
+		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
 	} {
 		value := uint32(0)
 		if on {
