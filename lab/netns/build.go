@@ -5,6 +5,7 @@ package netns
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -31,21 +32,24 @@ func (w *World) build() error {
 	if err := w.connectAll(node); err != nil {
 		return err
 	}
-	indexes := []int{}
+	var indexes []int
+	addresses := slices.Clone(w.node.addresses)
 	var g errgroup.Group
 	g.Go(func() error { return w.configureNode(node) })
 	for n, h := range w.pods {
 		indexes = append(indexes, podWire(n).nodeIndex)
+		addresses = append(addresses, linkLocal(podWire(n).nodeMAC))
 		g.Go(func() error { return w.configurePod(h, podWire(n)) })
 	}
 	for n, h := range w.outside {
 		indexes = append(indexes, uplinkWire(n).nodeIndex)
+		addresses = append(addresses, linkLocal(uplinkWire(n).nodeMAC))
 		g.Go(func() error { return w.configureOutside(h, uplinkWire(n)) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return node.awaitUp(w.node.ns, indexes...)
+	return node.awaitReady(w.node.ns, indexes, addresses)
 }
 
 func (w *World) makeNamespaces() error {
@@ -169,7 +173,7 @@ func (w *World) configurePod(h *host, wire wire) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return c.awaitUp(h.ns, h.links[0].ifindex)
+	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface(wire))
 }
 
 // configureOutside routes everything by way of the node.
@@ -192,7 +196,7 @@ func (w *World) configureOutside(h *host, wire wire) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return c.awaitUp(h.ns, h.links[0].ifindex)
+	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface(wire))
 }
 
 // configureSelf brings lo and eth0 up and adds the host's addresses. The
@@ -216,15 +220,20 @@ func (h *host) configureSelf(wire wire) (c configurator, err error) {
 		return c, err
 	}
 	h.links[0].ifindex = ifindex
-	for _, a := range h.own() {
+	for _, a := range h.atInterface(wire) {
 		if err = c.addAddress(ifindex, a); err != nil {
 			return c, err
 		}
 	}
+	return c, nil
+}
+
+// atInterface are the addresses of a pod's or outside host's interface.
+func (h *host) atInterface(wire wire) []netip.Addr {
 	if h.silent {
-		return c, nil
+		return nil
 	}
-	return c, c.addAddress(ifindex, linkLocal(wire.hostMAC))
+	return append(slices.Clone(h.addresses), linkLocal(wire.hostMAC))
 }
 
 // own are the addresses that the host's stack has.

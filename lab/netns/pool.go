@@ -32,11 +32,11 @@ var ErrStained = errors.New("a used datapath was not as new")
 type Pool struct {
 	ready chan *datapath.Datapath // emptied
 	room  chan struct{}           // for those that may still be opened
+	over  chan struct{}           // closed by Close
 
 	retiring sync.WaitGroup
 
 	mu     sync.Mutex
-	closed bool
 	opened int
 	errs   []error
 }
@@ -44,7 +44,11 @@ type Pool struct {
 // NewPool makes a pool of at most so many datapaths, which are opened as
 // worlds need them. The caller closes it.
 func NewPool(size int) *Pool {
-	p := &Pool{ready: make(chan *datapath.Datapath, size), room: make(chan struct{}, size)}
+	p := &Pool{
+		ready: make(chan *datapath.Datapath, size),
+		room:  make(chan struct{}, size),
+		over:  make(chan struct{}),
+	}
 	for range size {
 		p.room <- struct{}{}
 	}
@@ -58,6 +62,11 @@ func NewPool(size int) *Pool {
 func (p *Pool) New(ctx context.Context, topology lab.Topology, options Options) (*World, error) {
 	if !shares(options) {
 		return New(ctx, topology, options)
+	}
+	select {
+	case <-p.over:
+		return nil, fmt.Errorf("build world: the pool is closed: %w", net.ErrClosed)
+	default:
 	}
 	return newStarted(ctx, topology, options, p)
 }
@@ -93,12 +102,8 @@ func (p *Pool) take(ctx context.Context, ns *namespace) (*datapath.Datapath, err
 
 func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
 	p.mu.Lock()
-	closed := p.closed
 	p.opened++
 	p.mu.Unlock()
-	if closed {
-		return nil, fmt.Errorf("open a datapath: the pool is closed: %w", net.ErrClosed)
-	}
 	err = ns.run(func() (err error) {
 		d, err = datapath.Open(datapath.Options{Attach: true})
 		return err
@@ -161,22 +166,15 @@ func (p *Pool) Opened() int {
 	return p.opened
 }
 
-// Close waits until closed worlds are gone, and closes the datapaths. All
-// worlds were closed before. It tells what failed in the background since
+// Close waits until closed worlds are gone, and closes the datapaths. It is
+// called once, after all worlds were closed. It tells what failed in the background since
 // NewPool, and of each datapath that was thrown away: ErrStained.
 func (p *Pool) Close() error {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
+	close(p.over)
 	p.retiring.Wait()
-	for {
-		select {
-		case d := <-p.ready:
-			p.failed(d.Remove()) // It is attached nowhere: any namespace does.
-			continue
-		default:
-		}
-		break
+	for len(p.ready) > 0 {
+		d := <-p.ready
+		p.failed(d.Remove()) // It is attached nowhere: any namespace does.
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

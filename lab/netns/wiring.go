@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -67,30 +68,39 @@ func (c configurator) up(name string) (int, error) {
 	return l.Attrs().Index, nil
 }
 
-// awaitUp waits until interfaces carry frames. An interface that is up, and
-// whose peer is, does so only after the kernel's link watch ran: until then
-// what is sent is lost without an error.
-func (c configurator) awaitUp(ns *namespace, ifindexes ...int) error {
-	ready, err := c.areUp(ifindexes)
+// awaitReady waits until interfaces carry frames and IPv6 addresses are taken
+// for the namespace's own. The kernel does both a moment after it said yes:
+// its link watch lets an interface carry frames that is up and whose peer is,
+// and a work adds the local route of an IPv6 address (addrconf_dad_work), even
+// of one without duplicate detection. Until then what is sent is lost without
+// an error.
+func (c configurator) awaitReady(ns *namespace, ifindexes []int, addresses []netip.Addr) error {
+	isReady := func() (bool, error) {
+		if up, err := c.areUp(ifindexes); !up || err != nil {
+			return false, err
+		}
+		return c.areLocal(addresses)
+	}
+	ready, err := isReady()
 	if ready || err != nil {
 		return err
 	}
 	return ns.run(func() error {
-		events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+		events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV6_ROUTE)
 		if err != nil {
-			return fmt.Errorf("subscribe to link events: %w", err)
+			return fmt.Errorf("subscribe to link and route events: %w", err)
 		}
 		defer events.Close()
 		if err := events.SetReceiveTimeout(&unix.Timeval{Sec: 5}); err != nil {
-			return fmt.Errorf("subscribe to link events: %w", err)
+			return fmt.Errorf("subscribe to link and route events: %w", err)
 		}
 		for {
-			ready, err := c.areUp(ifindexes)
+			ready, err := isReady()
 			if ready || err != nil {
 				return err
 			}
 			if _, _, err := events.Receive(); err != nil {
-				return fmt.Errorf("wait until interfaces are up: %w", err)
+				return fmt.Errorf("wait until interfaces are up and addresses are local: %w", err)
 			}
 		}
 	})
@@ -107,6 +117,23 @@ func (c configurator) areUp(ifindexes []int) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// areLocal says whether all IPv6 addresses of a list have local routes. Those
+// of IPv4 have theirs from the start.
+func (c configurator) areLocal(addresses []netip.Addr) (bool, error) {
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+	routes, err := c.RouteListFiltered(unix.AF_INET6, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return false, fmt.Errorf("list local routes: %w", err)
+	}
+	own := map[netip.Addr]bool{}
+	for _, r := range routes {
+		if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
+			own[a] = true
+		}
+	}
+	return !slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Is6() && !own[a] }), nil
 }
 
 // addAddress adds an address with no neighbours but those that routes name,
