@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirnet/weir/scenarios/fuzz"
+)
+
+type fuzzing struct {
+	time     time.Duration
+	seed     uint64
+	captures string
+	out      string
+	parallel int
+	output   string
+
+	problems []error // of what was found and could not be written
+}
+
+func fuzzCommand() *cobra.Command {
+	var o fuzzing
+	cmd := &cobra.Command{
+		Use:   "fuzz",
+		Short: "Send random and mutated frames through the programs, and compare each with the model",
+		Long: `Make networks, policies, services and conversations by chance, change their
+frames, the clock and the objects, and compare what the programs do to every
+frame with what the model expects.
+
+What they do not agree on is shrunk to the smallest case and written as a
+scenario, which fails until one of them is mended. A seed gives the same
+sequences again. The last line counts frames and disagreements.`,
+		Example: `  weir fuzz --time 10m
+  weir fuzz --seed 7 --time 30s -o json
+  weir fuzz --captures ~/captures --out found
+  weir scenario run found/fuzz-7-0.txtar`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("seed") {
+				o.seed = uint64(rand.Uint32())
+			}
+			return o.run(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.time, "time", time.Minute, "for how long")
+	f.Uint64Var(&o.seed, "seed", 0, "what chance begins with; default another one each time")
+	f.StringVar(&o.captures, "captures", "", "splice frames of the captures (*.pcap, *.pcapng, *.cap) in this directory into others")
+	f.StringVar(&o.out, "out", "fuzz-findings", "write scenarios of disagreements into this directory")
+	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
+	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
+	return cmd
+}
+
+func (o *fuzzing) run(cmd *cobra.Command) error {
+	if err := oneOf("output", o.output, "text", "json"); err != nil {
+		return err
+	}
+	if o.time <= 0 {
+		return usageError(fmt.Errorf("--time: %s is no time to search in", o.time))
+	}
+	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel}
+	if o.captures != "" {
+		var err error
+		if opts.Captured, err = fuzz.ReadCaptures(o.captures); err != nil {
+			return err
+		}
+	}
+	out := cmd.OutOrStdout()
+	if o.output == "text" {
+		fmt.Fprintf(out, "seed %d\n", o.seed)
+	}
+	bar := terminal(os.Stderr)
+	opts.Found = func(r fuzz.Report) {
+		if bar {
+			fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
+		}
+		o.found(out, r)
+	}
+	if bar {
+		opts.Progress = func(t fuzz.Tally, took time.Duration) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%d frames, %.0f a second, %s of %s", t.Frames, float64(t.Frames)/took.Seconds(), took.Round(time.Second), o.time)
+		}
+	}
+	begin := time.Now()
+	tally, disagreements, err := fuzz.Run(cmd.Context(), opts)
+	if bar {
+		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
+	}
+	o.summary(out, tally, disagreements, time.Since(begin))
+	if errors.Is(err, context.Canceled) {
+		err = nil // Ctrl-C: what was done is told
+	}
+	if err = errors.Join(append(o.problems, err)...); err != nil {
+		return err
+	}
+	if disagreements > 0 || tally.Frames == 0 {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+// found writes a finding's scenario, and tells of it.
+func (o *fuzzing) found(out io.Writer, r fuzz.Report) {
+	path := filepath.Join(o.out, fmt.Sprintf("fuzz-%d-%d.txtar", r.Seed, r.Sequence))
+	text, err := r.Scenario()
+	if err == nil {
+		err = os.MkdirAll(o.out, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(path, text, 0o644)
+	}
+	if err != nil {
+		o.problems = append(o.problems, fmt.Errorf("write scenario of a disagreement: %w", err))
+		path = ""
+	}
+	if o.output == "json" {
+		printJSON(out, struct {
+			Kind     string   `json:"kind"`
+			Problems []string `json:"problems"`
+			Sequence uint64   `json:"sequence"`
+			Scenario string   `json:"scenario"`
+		}{r.Kind, r.Problems, r.Sequence, path})
+		return
+	}
+	fmt.Fprintf(out, "disagreement %s\n", r.Kind)
+	for _, p := range r.Problems {
+		fmt.Fprintf(out, "    %s\n", p)
+	}
+	fmt.Fprintf(out, "    repeat: weir scenario run %s\n", path)
+}
+
+func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, took time.Duration) {
+	rate := float64(t.Frames) / took.Seconds()
+	if o.output == "json" {
+		printJSON(out, struct {
+			Seed          uint64         `json:"seed"`
+			Frames        uint64         `json:"frames"`
+			Undeliverable uint64         `json:"undeliverable"`
+			Sequences     uint64         `json:"sequences"`
+			Changes       uint64         `json:"changes"`
+			Disagreements uint64         `json:"disagreements"`
+			Seconds       float64        `json:"seconds"`
+			Rate          float64        `json:"frames_per_second"`
+			Outcomes      []fuzz.Outcome `json:"outcomes"`
+		}{o.seed, t.Frames, t.Undeliverable, t.Sequences, t.Changes, disagreements, took.Seconds(), rate, t.Outcomes()})
+		return
+	}
+	for _, m := range t.Outcomes() {
+		reason := string(m.Reason)
+		if reason == "" {
+			reason = "forwarded"
+		}
+		fmt.Fprintf(out, "  %12d  %-14s  %s\n", m.Frames, m.Hook, reason)
+	}
+	cores := o.parallel
+	if cores <= 0 {
+		cores = runtime.GOMAXPROCS(0)
+	}
+	fmt.Fprintf(out, "%d sequences, %d changes of objects, %d frames that no program is given, %.0f frames a second on %d workers\n",
+		t.Sequences, t.Changes, t.Undeliverable, rate, cores)
+	fmt.Fprintf(out, "%d frames, %d disagreements\n", t.Frames, disagreements)
+}
+
+// printJSON writes one object a line. A reader that is gone shows at the end.
+func printJSON(out io.Writer, v any) {
+	_ = json.NewEncoder(out).Encode(v)
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+)
+
+// harm gives what no program may do to a frame, whatever it decides: repair or
+// break a checksum, or change what is not its to change. Empty: nothing.
+func harm(s lab.Step, to model.Device) string {
+	switch s.Decision.Action {
+	case model.Forward:
+		return harmForwarded(s, to)
+	case model.Reply:
+		return harmReply(s)
+	}
+	return ""
+}
+
+// harmForwarded puts what a translation may change into a copy of the frame
+// as it was, and compares all of it.
+func harmForwarded(s lab.Step, to model.Device) string {
+	if len(s.In) != len(s.Out) {
+		return fmt.Sprintf("a frame of %d octets left with %d", len(s.In), len(s.Out))
+	}
+	want := s.In
+	if !bytes.Equal(s.In, s.Out) {
+		want = bytes.Clone(s.In)
+	}
+	if s.Hook == model.FromContainer && s.Decision.Out == model.OutLocal {
+		copy(want, to.PodMAC)
+		copy(want[6:], to.MAC)
+	}
+	before, after := frame.Decode(s.In), frame.Decode(s.Out)
+	if before.Version != 0 && after.Version == before.Version {
+		if problem := harmChecksums(before, after); problem != "" {
+			return problem
+		}
+		if before.Transport() != nil && before.L4 == after.L4 {
+			exempt(before, s.Out, want)
+		}
+	}
+	if i := different(want, s.Out); i >= 0 {
+		return fmt.Sprintf("octet %d of the frame was %#02x, which a program may not change here, and left as %#02x", i, s.In[i], s.Out[i])
+	}
+	return ""
+}
+
+func different(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+func harmChecksums(before, after *frame.Packet) string {
+	was, is := before.Checksums(), after.Checksums()
+	if was.IP != is.IP {
+		return fmt.Sprintf("the IPv4 header's checksum was %s and left %s", was.IP, is.IP)
+	}
+	if was.Transport != is.Transport {
+		return fmt.Sprintf("the transport checksum was %s and left %s", was.Transport, is.Transport)
+	}
+	return ""
+}
+
+// exempt copies into want what a translation may change: addresses, ports,
+// time to live, checksums. The model and harmChecksums compare those.
+func exempt(p *frame.Packet, got, want []byte) {
+	part := func(from, to int) {
+		if to <= len(want) {
+			copy(want[from:to], got[from:to])
+		}
+	}
+	if p.Version == 4 {
+		part(p.L3+8, p.L3+9)
+		part(p.L3+10, p.L3+20)
+	} else {
+		part(p.L3+7, p.L3+40)
+	}
+	switch model.Protocol(p.Proto) {
+	case model.ProtocolTCP:
+		part(p.L4, p.L4+4)
+		part(p.L4+16, p.L4+18)
+	case model.ProtocolUDP:
+		part(p.L4, p.L4+4)
+		none := binary.BigEndian.Uint16(want[p.L4+6:]) == 0
+		if !none { // none stays none
+			part(p.L4+6, p.L4+8)
+		}
+	case model.ProtocolSCTP:
+		part(p.L4, p.L4+4)
+	case model.ProtocolICMPv6: // covers the addresses
+		part(p.L4+2, p.L4+4)
+	}
+}
+
+// harmReply checks an answer that a program made of a frame: it goes to the
+// frame's sender, from whom that was sent to, with checksums that are right.
+func harmReply(s lab.Step) string {
+	in, out := frame.Decode(s.In), frame.Decode(s.Out)
+	if out.EtherType != in.EtherType {
+		return fmt.Sprintf("the answer's Ethernet type is %#04x", out.EtherType)
+	}
+	if out.Version == 0 {
+		return ""
+	}
+	sums := out.Checksums()
+	if sums.IP == frame.Wrong || sums.Transport != frame.Right {
+		return fmt.Sprintf("the answer's checksums are %s in the IP header and %s in the transport's", sums.IP, sums.Transport)
+	}
+	if s.Decision.Reason != model.ReasonNoBackend {
+		return ""
+	}
+	if out.Src != in.Dst || out.Dst != in.Src || out.TTL == 0 {
+		return fmt.Sprintf("the refusal goes from %s to %s with time to live %d", out.Src, out.Dst, out.TTL)
+	}
+	if in.Proto == uint8(model.ProtocolTCP) {
+		return harmReset(in.Transport(), out.Transport())
+	}
+	quoted, ok := out.Quoted()
+	if !ok {
+		return "the refusal quotes nothing"
+	}
+	if quote := out.Data[quoted.L3:out.End]; !bytes.HasPrefix(s.In[in.L3:], quote) {
+		return "the refusal quotes what was not sent"
+	}
+	return ""
+}
+
+// harmReset compares a reset with RFC 9293, section 3.10.7.1.
+func harmReset(to, made []byte) string {
+	if len(made) != 20 || !bytes.Equal(made[:2], to[2:4]) || !bytes.Equal(made[2:4], to[:2]) {
+		return "the reset is no bare header with the ports turned round"
+	}
+	flags, seq, acked := to[13], binary.BigEndian.Uint32(to[4:]), binary.BigEndian.Uint32(to[8:])
+	wantFlags, wantSeq, wantAck := byte(rst), acked, uint32(0)
+	if flags&ack == 0 {
+		length := uint32(len(to)) - uint32(to[12]>>4)*4 + uint32(flags&fin) + uint32(flags&syn)>>1
+		wantFlags, wantSeq, wantAck = rst|ack, 0, seq+length
+	}
+	if made[13] != wantFlags || binary.BigEndian.Uint32(made[4:]) != wantSeq || binary.BigEndian.Uint32(made[8:]) != wantAck {
+		return fmt.Sprintf("the reset has flags %#02x, sequence %d, acknowledgement %d: expected %#02x, %d, %d", made[13],
+			binary.BigEndian.Uint32(made[4:]), binary.BigEndian.Uint32(made[8:]), wantFlags, wantSeq, wantAck)
+	}
+	return ""
+}

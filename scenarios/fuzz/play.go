@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios"
+)
+
+// Doubt changes what the model expects of a frame. Tests plant errors by it.
+type Doubt func(frame []byte, e model.Expectation) model.Expectation
+
+// Finding is a frame on which program and model do not agree, or that was
+// harmed.
+type Finding struct {
+	// Kind is the same for findings that look alike: of them one is enough.
+	Kind     string
+	Where    model.Where
+	Problems []string // what was expected, and what was there
+	// Expected is what the model says; zero when the frame was harmed.
+	Expected model.Expectation
+	Frame    []byte
+}
+
+// player plays the steps of a case in a world, with program and model.
+type player struct {
+	world   *prog.World
+	local   model.Local
+	referee *scenarios.Referee
+	from    *datapath.Runner
+	to      *datapath.Runner
+	objs    *model.Objects
+	offset  time.Duration // of the datapath's clock
+}
+
+// topology is the world that a case needs.
+func topology(pods []string) lab.Topology {
+	t := lab.Topology{Node: lab.Host{Name: nodeName, Silent: true}, Gateways: gateways}
+	for _, name := range pods {
+		t.Pods = append(t.Pods, lab.Host{Name: name, Silent: true})
+	}
+	return t
+}
+
+// newPlayer makes the network that scenarios begin with.
+func newPlayer(ctx context.Context, pods []string, w *prog.World, doubt Doubt) (*player, error) {
+	p := &player{
+		world: w, objs: base(pods),
+		local: model.Local{Devices: w.Devices(), Gateways: gateways, Identities: model.NewAllocator()},
+		from:  w.Datapath().Runner(model.FromContainer),
+		to:    w.Datapath().Runner(model.ToContainer),
+	}
+	p.referee = scenarios.NewReferee(topology(pods), p.local.Devices)
+	p.referee.Doubt = doubt
+	return p, p.change(ctx, &Change{})
+}
+
+// errRefused is a change that cannot be made: what it takes away is not there,
+// or what it leaves does not compile.
+var errRefused = errors.New("the change cannot be made")
+
+// change makes program and model know other objects. errRefused leaves both
+// as they were.
+func (p *player) change(ctx context.Context, c *Change) error {
+	objs := p.objs.Clone()
+	if err := c.to(objs); err != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), nodeName, p.local)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	if _, err := p.world.Apply(ctx, state); err != nil {
+		return fmt.Errorf("change objects: %w", err)
+	}
+	p.referee.Oracle().SetObjects(objs)
+	p.objs = objs
+	return nil
+}
+
+// ran is what became of a frame. Out is good until the next frame.
+type ran struct {
+	decision datapath.Decision
+	out      []byte
+	finding  *Finding
+}
+
+// frame passes a frame through its hook, and has it judged.
+func (p *player) frame(f *Frame) (ran, error) {
+	runner := p.from
+	if f.At.Hook == model.ToContainer {
+		runner = p.to
+	}
+	now := time.Now().Add(p.offset)
+	got, err := runner.Run(f.Data, p.local.Devices[f.At.Endpoint].Ifindex)
+	if err != nil {
+		return ran{}, err
+	}
+	step := lab.Step{Hook: f.At.Hook, Endpoint: f.At.Endpoint, Decision: got.Decision, In: f.Data, Out: got.Data}
+	r := ran{decision: got.Decision, out: got.Data}
+	var to model.Device
+	if got.Decision.Out == model.OutLocal {
+		_, to = p.behind(got.Decision.Ifindex)
+	}
+	problem := harm(step, to)
+	if disagreed := p.referee.Step(step, now); len(disagreed) > 0 {
+		r.finding = p.disagreement(f, step, disagreed, now)
+	} else if problem != "" {
+		r.finding = &Finding{Kind: "harm at " + string(f.At.Hook) + ": " + withoutDigits(problem), Where: f.At,
+			Problems: []string{problem, "sent: " + frame.Line(f.Data), "left: " + frame.Line(got.Data)}, Frame: f.Data}
+	}
+	return r, nil
+}
+
+// behind finds the pod that a device leads to.
+func (p *player) behind(ifindex int) (string, model.Device) {
+	for name, d := range p.local.Devices {
+		if d.Ifindex == ifindex {
+			return name, d
+		}
+	}
+	return "", model.Device{}
+}
+
+func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement, now time.Time) *Finding {
+	e := p.referee.Oracle().Evaluate(f.Data, f.At, now)
+	if p.referee.Doubt != nil {
+		e = p.referee.Doubt(f.Data, e)
+	}
+	out := &Finding{Where: f.At, Expected: e, Frame: f.Data}
+	out.Kind = fmt.Sprintf("%s: program %s %s, model %s", f.At.Hook, s.Decision.Action, s.Decision.Reason, e.Action)
+	if e.Action != model.Forward {
+		reasons := make([]string, len(e.Reasons))
+		for i, r := range e.Reasons {
+			reasons[i] = string(r)
+		}
+		out.Kind += " " + strings.Join(reasons, ",")
+	}
+	for _, d := range all {
+		out.Problems = append(out.Problems, d.String())
+	}
+	return out
+}
+
+func withoutDigits(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// step plays any step. A change that does not compile is none.
+func (p *player) step(ctx context.Context, s *Step) (*Finding, error) {
+	switch {
+	case s.Frame != nil:
+		r, err := p.frame(s.Frame)
+		if errors.Is(err, datapath.ErrNotDeliverable) {
+			return nil, nil
+		}
+		return r.finding, err
+	case s.Change != nil:
+		if err := p.change(ctx, s.Change); err != nil && !errors.Is(err, errRefused) {
+			return nil, err
+		}
+		return nil, nil
+	case s.Collect:
+		if err := p.world.Collect(ctx); err != nil {
+			return nil, err
+		}
+		p.referee.Oracle().Collect(time.Now().Add(p.offset))
+		return nil, nil
+	}
+	p.offset += s.Advance
+	return nil, p.world.Advance(ctx, s.Advance)
+}
+
+// replay plays a case in a world of its own, up to the first finding.
+func replay(ctx context.Context, pool *prog.Pool, c *Case, doubt Doubt) (*Finding, error) {
+	var found *Finding
+	var played error
+	err := pool.Use(ctx, topology(c.Pods), func(w *prog.World) {
+		var p *player
+		if p, played = newPlayer(ctx, c.Pods, w, doubt); played != nil {
+			return
+		}
+		for i := range c.Steps {
+			if found, played = p.step(ctx, &c.Steps[i]); found != nil || played != nil {
+				return
+			}
+		}
+	})
+	return found, errors.Join(err, played)
+}
+
+// nodes are the addresses of nodes that objects tell.
+func (p *player) nodes() []string {
+	var out []string
+	for _, n := range p.objs.Nodes {
+		for _, a := range n.Status.Addresses {
+			out = append(out, a.Address)
+		}
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"context"
+	"errors"
+	"hash"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/model"
+)
+
+// length is how many frames a sequence has.
+const length = 800
+
+// maxOpen is how many conversations take turns.
+const maxOpen = 12
+
+// sequence is one case in the making: what is sent next depends on how the
+// frames before left.
+type sequence struct {
+	*talk
+	mutator
+	player  *player
+	made    Case
+	tally   *Tally
+	digest  hash.Hash64 // of all frames; nil outside of tests
+	known   []netip.Addr
+	around  []netip.Addr
+	failure error
+}
+
+// newSequence makes the n-th sequence of a seed.
+func newSequence(seed, n uint64, captured [][]byte, t *Tally) *sequence {
+	rng := rand.New(rand.NewPCG(seed, n))
+	s := &sequence{talk: &talk{network: newNetwork(rng)}, tally: t}
+	s.mutator = mutator{rng: rng, captured: captured}
+	s.made.Pods = s.network.pods
+	return s
+}
+
+// run makes the sequence and plays it, up to the first finding.
+func (s *sequence) run(ctx context.Context, w *prog.World, doubt Doubt) (*Finding, error) {
+	var err error
+	if s.player, err = newPlayer(ctx, s.made.Pods, w, doubt); err != nil {
+		return nil, err
+	}
+	s.devices = s.player.local.Devices
+	s.keep(s.player.objs)
+	s.survey()
+	put, take := s.begin()
+	for !s.change(ctx, put) && s.failure == nil && ctx.Err() == nil {
+		put, take = s.begin()
+	}
+	if len(take.Delete) > 0 {
+		s.change(ctx, take)
+	}
+	for sent := 0; sent < length && ctx.Err() == nil; {
+		found, frames := s.once(ctx)
+		if found != nil || s.failure != nil {
+			return found, s.failure
+		}
+		sent += max(1, frames)
+	}
+	return nil, nil
+}
+
+// once does one thing: mostly the next turn of a conversation.
+func (s *sequence) once(ctx context.Context) (found *Finding, frames int) {
+	switch n := s.rng.IntN(1000); {
+	case n < 6:
+		s.change(ctx, s.network.change())
+		return nil, 0
+	case n < 12:
+		by := pick(s.rng, []time.Duration{time.Second, 11 * time.Second, 25 * time.Second, 40 * time.Second, 70 * time.Second, 130 * time.Second, 200 * time.Second, 7 * time.Hour})
+		_, s.failure = s.player.step(ctx, s.add(Step{Advance: by}))
+		return nil, 0
+	case n < 15:
+		_, s.failure = s.player.step(ctx, s.add(Step{Collect: true}))
+		return nil, 0
+	case n < 45:
+		return s.sendMaybeMutated(s.neighbours())
+	}
+	return s.turn()
+}
+
+func (s *sequence) add(step Step) *Step {
+	s.made.Steps = append(s.made.Steps, step)
+	return &s.made.Steps[len(s.made.Steps)-1]
+}
+
+// change makes a change, if it compiles.
+func (s *sequence) change(ctx context.Context, c *Change) bool {
+	err := s.player.change(ctx, c)
+	switch {
+	case err == nil:
+		s.keep(s.player.objs)
+		s.add(Step{Change: c})
+		s.tally.Changes++
+		s.survey()
+		return true
+	case errors.Is(err, errRefused):
+		s.tally.Refused++
+	default:
+		s.failure = err
+	}
+	return false
+}
+
+// survey notes the addresses that there are now.
+func (s *sequence) survey() {
+	s.known = s.known[:0]
+	for _, text := range s.player.nodes() {
+		s.known = append(s.known, netip.MustParseAddr(text))
+	}
+	s.around = append(append(s.addresses(), gateways...), s.known...)
+	for _, svc := range s.objs.Services {
+		for _, ip := range svc.Spec.ClusterIPs {
+			s.around = append(s.around, netip.MustParseAddr(ip))
+		}
+	}
+	slices.SortFunc(s.around, netip.Addr.Compare)
+}
+
+// turn sends the next frame of a conversation.
+func (s *sequence) turn() (*Finding, int) {
+	if len(s.open) < maxOpen && (len(s.open) == 0 || s.chance(30)) {
+		if c := s.converse(); c != nil {
+			s.open = append(s.open, c)
+		}
+	}
+	if len(s.open) == 0 {
+		return s.sendMaybeMutated(s.neighbours())
+	}
+	i := s.rng.IntN(len(s.open))
+	c := s.open[i]
+	f, by, ok := s.next(c)
+	if !ok {
+		s.open = append(s.open[:i:i], s.open[i+1:]...)
+		return nil, 0
+	}
+	n := 0
+	if s.chance(25) { // a changed one before the right one
+		found, frames := s.send(s.changed(f))
+		if found != nil || s.failure != nil {
+			return found, frames
+		}
+		n += frames
+	}
+	r, sent := s.sendFrame(f)
+	if sent && by == opener && r.finding == nil && r.decision.Action == model.Forward {
+		if t, ok := frame.Decode(r.out).Tuple(); ok {
+			pod, _ := s.player.behind(r.decision.Ifindex)
+			c.left(t, r.decision.Out, pod)
+		}
+	}
+	if sent {
+		n++
+	}
+	return r.finding, n
+}
+
+func (s *sequence) sendMaybeMutated(f *Frame) (*Finding, int) {
+	if s.chance(40) {
+		f = s.changed(f)
+	}
+	return s.send(f)
+}
+
+// changed is a mutated copy. Sometimes it comes to another hook or pod. The
+// node sends by hardware address: that has to lead to the pod.
+func (s *sequence) changed(f *Frame) *Frame {
+	out := &Frame{f.At, s.mutate(f.Data, s.around)}
+	if s.chance(5) {
+		out.At = model.Where{Hook: pick(s.rng, []model.Hook{model.FromContainer, model.ToContainer}), Endpoint: pick(s.rng, s.pods)}
+	}
+	if out.At.Hook == model.ToContainer && len(out.Data) >= 6 {
+		copy(out.Data, s.devices[out.At.Endpoint].PodMAC)
+	}
+	return out
+}
+
+func (s *sequence) send(f *Frame) (*Finding, int) {
+	r, sent := s.sendFrame(f)
+	if !sent {
+		return r.finding, 0
+	}
+	return r.finding, 1
+}
+
+// sendFrame sends a frame, if the kernel takes it.
+func (s *sequence) sendFrame(f *Frame) (ran, bool) {
+	if !deliverable(f.Data, s.known) {
+		s.tally.Undeliverable++
+		return ran{}, false
+	}
+	r, err := s.player.frame(f)
+	if errors.Is(err, datapath.ErrNotDeliverable) {
+		s.tally.Undeliverable++
+		return ran{}, false
+	}
+	if err != nil {
+		s.failure = err
+		return ran{}, false
+	}
+	s.add(Step{Frame: f})
+	s.tally.count(f.At.Hook, r.decision.Reason)
+	if s.digest != nil {
+		s.digest.Write([]byte(f.At.String()))
+		s.digest.Write(f.Data)
+	}
+	return r, true
+}

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/lab/prog"
+)
+
+// shrinker makes a case smaller, as long as it ends in a finding of the same
+// kind.
+type shrinker struct {
+	pool  *prog.Pool
+	doubt Doubt
+	kind  string
+
+	deadline time.Time
+	best     *Case
+	finding  *Finding // of best
+	err      error
+}
+
+// patience is how long one finding is shrunk.
+const patience = 20 * time.Second
+
+// shrink gives the smallest case that it finds. The finding is nil when the
+// case does not show it again.
+func (s *shrinker) shrink(ctx context.Context, c *Case) (*Case, *Finding, error) {
+	s.deadline = time.Now().Add(patience)
+	s.best = c
+	if !s.try(ctx, c) {
+		return c, nil, s.err
+	}
+	for round := 0; round < 5 && !s.over(ctx); round++ {
+		size := s.best.size()
+		s.steps(ctx)
+		s.pods(ctx)
+		s.objects(ctx)
+		s.details(ctx)
+		s.frames(ctx)
+		if s.best.size() == size {
+			break
+		}
+	}
+	return s.best, s.finding, s.err
+}
+
+func (s *shrinker) over(ctx context.Context) bool {
+	return s.err != nil || ctx.Err() != nil || time.Now().After(s.deadline)
+}
+
+// try keeps a case that still shows the finding.
+func (s *shrinker) try(ctx context.Context, c *Case) bool {
+	if s.over(ctx) {
+		return false
+	}
+	found, err := replay(ctx, s.pool, c, s.doubt)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.err = err
+		}
+		return false
+	}
+	if found == nil || found.Kind != s.kind {
+		return false
+	}
+	s.best, s.finding = c, found
+	return true
+}
+
+// size measures a case: fewer steps, objects and octets are smaller.
+func (c *Case) size() int {
+	n := 0
+	for _, step := range c.Steps {
+		n += 1000
+		switch {
+		case step.Frame != nil:
+			n += len(step.Frame.Data)
+		case step.Change != nil:
+			for _, o := range step.Change.Upsert {
+				n += 200 + sizeOf(o)
+			}
+			n += 200 * len(step.Change.Delete)
+		}
+	}
+	return n
+}
+
+// with is a copy whose steps are others.
+func (c *Case) with(steps []Step) *Case { return &Case{Pods: c.Pods, Steps: steps} }
+
+// steps drops runs of steps: halves, then smaller ones, down to single steps.
+func (s *shrinker) steps(ctx context.Context) {
+	for n := len(s.best.Steps) / 2; n >= 1; n /= 2 {
+		for at := len(s.best.Steps) - n; at >= 0 && !s.over(ctx); at -= n {
+			if at+n > len(s.best.Steps) {
+				continue
+			}
+			s.try(ctx, s.best.with(slices.Delete(slices.Clone(s.best.Steps), at, at+n)))
+		}
+	}
+}
+
+// pods drops the last slots.
+func (s *shrinker) pods(ctx context.Context) {
+	for n := len(s.best.Pods) - 1; n > 0; n-- {
+		gone := s.best.Pods[n]
+		for _, step := range s.best.Steps {
+			if step.Frame != nil && step.Frame.At.Endpoint == gone {
+				return
+			}
+		}
+		if !s.try(ctx, &Case{Pods: s.best.Pods[:n], Steps: s.best.Steps}) {
+			return
+		}
+	}
+}
+
+// change gives a copy in which one step's change is another.
+func (c *Case) change(at int, to Change) *Case {
+	steps := slices.Clone(c.Steps)
+	steps[at].Change = &to
+	return c.with(steps)
+}
+
+// objects drops objects from changes.
+func (s *shrinker) objects(ctx context.Context) {
+	for at := 0; at < len(s.best.Steps); at++ {
+		if s.best.Steps[at].Change == nil {
+			continue
+		}
+		for i := len(s.best.Steps[at].Change.Upsert) - 1; i >= 0; i-- {
+			c := *s.best.Steps[at].Change
+			c.Upsert = slices.Delete(slices.Clone(c.Upsert), i, i+1)
+			s.try(ctx, s.best.change(at, c))
+		}
+	}
+}
+
+// details drops parts of objects: rules, peers, ports, labels, addresses.
+func (s *shrinker) details(ctx context.Context) {
+	for at := range s.best.Steps {
+		if s.best.Steps[at].Change == nil {
+			continue
+		}
+		for i := range s.best.Steps[at].Change.Upsert {
+			s.lighter(ctx, at, i)
+		}
+	}
+}
+
+// lighter tries an object with one part less, again and again.
+func (s *shrinker) lighter(ctx context.Context, at, i int) {
+	for n := 0; !s.over(ctx); {
+		c := *s.best.Steps[at].Change
+		o, ok := without(c.Upsert[i], n)
+		if !ok {
+			return
+		}
+		c.Upsert = slices.Clone(c.Upsert)
+		c.Upsert[i] = o
+		if !s.try(ctx, s.best.change(at, c)) {
+			n++
+		}
+	}
+}
+
+func copyObject(o metav1.Object) metav1.Object {
+	return o.(runtime.Object).DeepCopyObject().(metav1.Object)
+}
+
+// cuts collects what can be taken out of an object.
+type cuts []func()
+
+func cut[T any](c *cuts, list *[]T) {
+	for i := range *list {
+		*c = append(*c, func() { *list = slices.Delete(*list, i, i+1) })
+	}
+}
+
+// without gives a copy of an object without its n-th part; false when it has
+// no such part.
+func without(o metav1.Object, n int) (metav1.Object, bool) {
+	var c cuts
+	copied := copyObject(o)
+	labels := copied.GetLabels()
+	for _, key := range sortedKeys(labels) {
+		if key != discoveryv1.LabelServiceName {
+			c = append(c, func() { delete(labels, key) })
+		}
+	}
+	switch o := copied.(type) {
+	case *corev1.Pod:
+		cut(&c, &o.Spec.Containers[0].Ports)
+		if len(o.Status.PodIPs) > 1 {
+			cut(&c, &o.Status.PodIPs)
+		}
+	case *corev1.Service:
+		cut(&c, &o.Spec.Ports)
+	case *discoveryv1.EndpointSlice:
+		cut(&c, &o.Endpoints)
+		cut(&c, &o.Ports)
+	case *networkingv1.NetworkPolicy:
+		cutPolicy(&c, o)
+	}
+	if n >= len(c) {
+		return nil, false
+	}
+	c[n]()
+	if p, ok := copied.(*corev1.Pod); ok {
+		p.Status.PodIP = p.Status.PodIPs[0].IP
+	}
+	return copied, true
+}
+
+func cutPolicy(c *cuts, p *networkingv1.NetworkPolicy) {
+	cut(c, &p.Spec.Ingress)
+	cut(c, &p.Spec.Egress)
+	for i := range p.Spec.Ingress {
+		cut(c, &p.Spec.Ingress[i].From)
+		cut(c, &p.Spec.Ingress[i].Ports)
+	}
+	for i := range p.Spec.Egress {
+		cut(c, &p.Spec.Egress[i].To)
+		cut(c, &p.Spec.Egress[i].Ports)
+	}
+	if len(p.Spec.PolicyTypes) > 1 {
+		cut(c, &p.Spec.PolicyTypes)
+	}
+	if len(p.Spec.PodSelector.MatchLabels)+len(p.Spec.PodSelector.MatchExpressions) > 0 {
+		*c = append(*c, func() { p.Spec.PodSelector = metav1.LabelSelector{} })
+	}
+}
+
+// sizeOf counts the parts of an object.
+func sizeOf(o metav1.Object) int {
+	n := 0
+	for {
+		if _, ok := without(o, n); !ok {
+			return n
+		}
+		n++
+	}
+}
+
+// frames makes frames shorter and plainer.
+func (s *shrinker) frames(ctx context.Context) {
+	for at := range s.best.Steps {
+		if s.best.Steps[at].Frame == nil {
+			continue
+		}
+		for _, simpler := range []func([]byte) [][]byte{payloadless, plainer, shorter} {
+			for _, data := range simpler(s.best.Steps[at].Frame.Data) {
+				if !s.over(ctx) && !bytes.Equal(data, s.best.Steps[at].Frame.Data) {
+					s.try(ctx, s.best.sending(at, data))
+				}
+			}
+		}
+	}
+}
+
+// sending gives a copy in which one frame has other bytes.
+func (c *Case) sending(at int, data []byte) *Case {
+	steps := slices.Clone(c.Steps)
+	steps[at].Frame = &Frame{At: steps[at].Frame.At, Data: data}
+	return c.with(steps)
+}
+
+// payloadless are frames built anew without payload, padding and options.
+func payloadless(data []byte) [][]byte {
+	layers := frame.Decode(data).Layers()
+	drop := func(kinds ...string) []byte {
+		kept := slices.DeleteFunc(slices.Clone(layers), func(l frame.Layer) bool { return slices.Contains(kinds, l.Kind) })
+		for i, l := range kept {
+			for _, name := range []string{"length", "checksum", "ihl", "offset"} {
+				l.Fields = slices.DeleteFunc(slices.Clone(l.Fields), func(f frame.Field) bool { return f.Name == name && l.Kind != "fragment" })
+			}
+			kept[i] = l
+		}
+		out, err := frame.Build(kept...)
+		if err != nil || len(out) > len(data) {
+			return nil
+		}
+		return out
+	}
+	var out [][]byte
+	for _, kinds := range [][]string{{"payload", "padding"}, {"padding"}, {"payload", "padding", "hopopts", "destopts", "routing", "fragment"}} {
+		if b := drop(kinds...); b != nil {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// plainer are frames in which a field has the value that it mostly has.
+func plainer(data []byte) [][]byte {
+	p := frame.Decode(data)
+	var out [][]byte
+	set := func(at int, b ...byte) {
+		if at >= 0 && at+len(b) <= len(data) {
+			c := bytes.Clone(data)
+			copy(c[at:], b)
+			out = append(out, c)
+		}
+	}
+	switch p.Version {
+	case 4:
+		set(p.L3+1, 0)
+		set(p.L3+4, 0, 0)
+		set(p.L3+6, 0, 0)
+		set(p.L3+8, 64)
+	case 6:
+		set(p.L3, 0x60, 0, 0, 0)
+		set(p.L3+7, 64)
+	}
+	for _, c := range slices.Clone(out) {
+		out = append(out, mend(bytes.Clone(c)))
+	}
+	return append(out, mend(bytes.Clone(data)))
+}
+
+// shorter are frames with less at their end.
+func shorter(data []byte) [][]byte {
+	var out [][]byte
+	for _, n := range []int{34, 54, 64, 74, 100, len(data) / 2, len(data) - 8, len(data) - 1} {
+		if n >= 14 && n < len(data) {
+			out = append(out, data[:n])
+		}
+	}
+	return out
+}
