@@ -111,7 +111,7 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 
 // kernelTables shows what differs, on stdout only if that is for people.
 func (o *scenarioRun) kernelTables(cmd *cobra.Command, found *matrix.Report, file string) {
-	text := &report.Text{Out: cmd.OutOrStdout(), Colour: o.colour()}
+	text := &report.Text{Out: cmd.OutOrStdout(), Colour: colourful()}
 	if o.output != "text" {
 		text = &report.Text{Out: cmd.ErrOrStderr()}
 	}

@@ -126,7 +126,7 @@ func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]strin
 		scenarioRun: o, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), total: total,
 		bar: terminal(os.Stderr), annotate: os.Getenv("GITHUB_ACTIONS") == "true",
 	}
-	l.text = &report.Text{Out: l.out, Colour: o.colour(), Names: names}
+	l.text = &report.Text{Out: l.out, Colour: colourful(), Names: names}
 	if o.report == "" {
 		return l, nil
 	}
@@ -135,7 +135,8 @@ func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]strin
 	return l, err
 }
 
-func (o *scenarioRun) colour() bool { return terminal(os.Stdout) && os.Getenv("NO_COLOR") == "" }
+// colourful says whether standard output is for a person who likes colours.
+func colourful() bool { return terminal(os.Stdout) && os.Getenv("NO_COLOR") == "" }
 
 func (l *live) add(r scenarios.Result) {
 	l.done++
