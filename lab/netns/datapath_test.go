@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 )
@@ -215,8 +216,10 @@ func TestOneFiveTupleThroughTheServiceIsDialledAgainAtOnce(t *testing.T) {
 
 func TestNothingOfTheDatapathIsLeftBehind(t *testing.T) {
 	needRoot(t)
-	for _, options := range []Options{{}, {Pin: true}} {
-		t.Run(fmt.Sprintf("pinned: %t", options.Pin), func(t *testing.T) {
+	for _, options := range []Options{
+		{}, {Pin: true}, {Datapath: datapath.Options{ForceClsact: true}}, {Pin: true, Datapath: datapath.Options{ForceClsact: true}},
+	} {
+		t.Run(fmt.Sprintf("pinned: %t, clsact forced: %t", options.Pin, options.Datapath.ForceClsact), func(t *testing.T) {
 			before := holdings(t)
 			for range 2 {
 				w, err := New(t.Context(), topology(), options)
