@@ -73,6 +73,13 @@ func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 	}
 	start := time.Now()
 	_, err := prog.Run(&opts)
+	// Kernels before 5.12 may end a run by a signal before it began; the
+	// library takes that for a run, and the context is empty.
+	for err == nil && out.Ifindex == 0 {
+		opts.DataOut = opts.DataOut[:cap(opts.DataOut)]
+		start = time.Now()
+		_, err = prog.Run(&opts)
+	}
 	if errors.Is(err, unix.EINVAL) {
 		return Ran{}, fmt.Errorf("run %s on %d bytes: %w: the kernel takes 14 to 3,712 bytes, IPv4 from 34 and IPv6 from 54", hook, len(frame.Data), ErrNotDeliverable)
 	}

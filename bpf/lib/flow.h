@@ -152,21 +152,38 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 		flow->last_seen = pkt->now;
 }
 
-/* An unanswered entry, for a packet of its own direction. One whose time is
- * over lives on while the other direction is answered: a request may be
- * answered for long and never repeated.
+/* Whether an entry is the other half of the one at a key: a flow that began
+ * anew may have taken another backend since.
  */
-static __always_inline struct flow *flow_waiting(struct packet *pkt)
+static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
+				       const struct flow *half)
 {
-	struct flow *flow = bpf_map_lookup_elem(&unanswered, &pkt->key);
+	struct flow_key back;
+
+	flow_other(&back, other, half);
+	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
+	       back.sport == key->sport && back.dport == key->dport;
+}
+
+/* An unanswered entry, for a packet of its own direction. One whose time is
+ * over lives on while the other direction is seen: a request may be answered
+ * for long and never repeated, or repeated for long before it is answered.
+ */
+static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
+{
+	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
 	struct flow_key other;
 	struct flow *half;
 
-	if (!flow || !flow_expired(flow, pkt->key.proto, pkt->now))
+	if (!flow || !flow_expired(flow, key->proto, now))
 		return flow;
-	flow_other(&other, &pkt->key, flow);
+	flow_other(&other, key, flow);
 	half = flow_answered(&other);
-	return half && !flow_expired(half, pkt->key.proto, pkt->now) ? flow : NULL;
+	if (!half)
+		half = bpf_map_lookup_elem(&unanswered, &other);
+	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, &other, half))
+		return NULL;
+	return flow;
 }
 
 /* find gives the flow of a packet, or NULL: then it is to be judged as new. */
@@ -177,7 +194,7 @@ static __always_inline struct flow *find(struct packet *pkt)
 	flow = answered = flow_answered(&pkt->key);
 	note_read(pkt, TABLE_FLOWS, !!flow);
 	if (!flow) {
-		flow = flow_waiting(pkt);
+		flow = flow_waiting(&pkt->key, pkt->now);
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 		if (!flow)
 			return NULL;

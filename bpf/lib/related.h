@@ -170,7 +170,7 @@ static __noinline struct flow *related_flow(struct packet *pkt, const struct flo
 
 	note_read(pkt, TABLE_FLOWS, !!flow);
 	if (!flow) {
-		flow = flow_unanswered(key, pkt->now);
+		flow = flow_waiting(key, pkt->now);
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 	}
 	return flow;
