@@ -32,6 +32,9 @@ type Runner struct {
 	// Keep leaves the world of a failed run up until Hold returns.
 	Keep bool
 	Hold func(context.Context, Result)
+	// Netns makes the worlds netns in the runner's place: to record what they
+	// carry. Nil: the runner makes them.
+	Netns func(context.Context, lab.Topology, netns.Options) (lab.World, error)
 	// Slowdown is how many times slower this machine is than an ordinary one:
 	// deadlines are stretched by it. Below 1: not at all.
 	Slowdown float64
@@ -241,7 +244,7 @@ func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
 		}
 		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
 	case syntax.Netns:
-		w, err := m.nets.New(ctx, one.scenario.topology, netns.Options{
+		w, err := m.makeNetns(ctx, one.scenario.topology, netns.Options{
 			Keep: m.Keep, Datapath: datapath.Options{Without: one.scenario.Without},
 		})
 		if err != nil {
@@ -251,6 +254,13 @@ func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
 		return w.Close()
 	}
 	return fmt.Errorf("make world %s: this binary cannot", one.world)
+}
+
+func (m *machine) makeNetns(ctx context.Context, topology lab.Topology, options netns.Options) (lab.World, error) {
+	if m.Netns != nil {
+		return m.Netns(ctx, topology, options)
+	}
+	return m.nets.New(ctx, topology, options)
 }
 
 func (m *machine) progPool() (*prog.Pool, error) {

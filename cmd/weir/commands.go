@@ -9,6 +9,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		fuzzCommand(),
 		replayCommand(),
+		recordCommand(),
 		scenarioCommand(),
 		vmCommand(),
 	}
