@@ -37,9 +37,6 @@ type attempt struct {
 // nothing; the kernel would ask for them.
 var modules = []string{"veth", "sch_ingress", "cls_bpf"}
 
-// programInGuest is where a guest finds this program.
-const programInGuest = "/weir"
-
 // stall is how long a guest may tell nothing: longer than a scenario may take,
 // before both are stretched.
 const stall = 3 * time.Minute
@@ -103,13 +100,15 @@ func (a *attempt) command() (*vmtest.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write job: %w", err)
 	}
-	files := []vmtest.File{{Path: programInGuest, Source: a.program}}
-	if config := filepath.Join(a.kernel.Dir, "config"); len(a.kernel.Config) > 0 {
-		files = append(files, vmtest.File{Path: "/boot/config-" + a.kernel.Release, Source: config})
+	command, err := vmtest.HostCommand(a.program, "scenario", "guest")
+	if err != nil {
+		return nil, err
 	}
-	return &vmtest.Command{
-		Path: programInGuest, Args: []string{"scenario", "guest"}, Files: files, Stdin: bytes.NewReader(text),
-	}, nil
+	if config := filepath.Join(a.kernel.Dir, "config"); len(a.kernel.Config) > 0 {
+		command.Files = append(command.Files, vmtest.File{Path: "/boot/config-" + a.kernel.Release, Source: config})
+	}
+	command.Stdin = bytes.NewReader(text)
+	return command, nil
 }
 
 func decode(in io.Reader, messages chan<- message) {

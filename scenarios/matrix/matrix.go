@@ -24,8 +24,7 @@ type Matrix struct {
 	// Own says that the scenarios are files of the caller's, not the library,
 	// which every guest has in its program.
 	Own bool
-	// Program is the path of this command's binary, static; empty: the
-	// running one.
+	// Program is the path of this command's binary; empty: the running one.
 	Program string
 	// Guests at once; 0: as many as this machine has room for.
 	Guests int

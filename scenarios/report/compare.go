@@ -303,7 +303,7 @@ func (t *Text) Changes(c Changes, a, b string) {
 	}
 	t.costChanges(c.Costs, a, b)
 	t.only(c.Only, a, b)
-	fmt.Fprintf(t.Out, "%d verdicts changed, %d scenarios leave other frames, %d programs cost the verifier more or less\n",
+	fmt.Fprintf(t.Out, "%d verdicts changed, %d runs leave other frames, %d programs cost the verifier more or less\n",
 		len(c.Verdicts), len(c.Frames), changed(c.Costs))
 }
 
