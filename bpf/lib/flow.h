@@ -87,33 +87,33 @@ static __always_inline long flow_reserve(const struct flow_key *key, const struc
 	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
 }
 
-/* Moves an unanswered entry to the answered ones when it may, and gives the
- * entry to go on with: the old element may be another key's at once. NULL when
- * the flow's other half is nowhere: it has to be judged anew.
+/* Makes an entry an answered one when it may, and moves it to those unless it
+ * is there. Gives the entry to go on with: the old element may be another
+ * key's at once. NULL when the flow's other half is nowhere: it has to be
+ * judged anew.
  */
-static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flow)
+static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flow, int there)
 {
-	struct flow *moved;
+	struct flow *moved, *reply;
 	struct flow_key other;
 
 	if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
 		flow_other(&other, &pkt->key, flow);
-		if (!flow_answered(&other)) {
-			struct flow *reply = flow_unanswered(&other, pkt->now);
-
-			if (!reply)
-				return NULL;
-			/* The replies may be in here for want of room. */
-			if (!(reply->flags & FLOW_ANSWERED))
-				return flow;
-		}
+		reply = flow_answered(&other);
+		if (!reply)
+			reply = flow_unanswered(&other, pkt->now);
+		if (!reply)
+			return NULL;
+		/* Either table may hold either kind. */
+		if (!(reply->flags & FLOW_ANSWERED))
+			return flow;
 	}
 	/* Tried once for every touch: a full table is asked once a second. */
 	if ((flow->flags & FLOW_ANSWERED) && pkt->now - flow->last_seen < TOUCH_EVERY)
 		return flow;
 	flow->flags |= FLOW_ANSWERED;
 	flow->last_seen = pkt->now;
-	if (bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+	if (there || bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
 		return flow;
 	moved = flow_answered(&pkt->key);
 	if (moved)
@@ -165,16 +165,19 @@ static __always_inline int flow_halves(const struct flow_key *key, const struct 
 	       back.sport == key->sport && back.dport == key->dport;
 }
 
-/* An unanswered entry, for a packet of its own direction. One whose time is
- * over lives on while the other direction is seen: a request may be answered
- * for long and never repeated, or repeated for long before it is answered.
+/* An entry that was not answered yet, for a packet of its own direction. One
+ * whose time is over lives on while the other direction is seen: a request may
+ * be answered for long and never repeated, or repeated for long before it is
+ * answered. A flow that began anew in an answered one's place waits there.
  */
 static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
 {
-	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
+	struct flow *flow = flow_answered(key);
 	struct flow_key other;
 	struct flow *half;
 
+	if (!flow)
+		flow = bpf_map_lookup_elem(&unanswered, key);
 	if (!flow || !flow_expired(flow, key->proto, now))
 		return flow;
 	flow_other(&other, key, flow);
@@ -193,7 +196,7 @@ static __always_inline struct flow *find(struct packet *pkt)
 
 	flow = answered = flow_answered(&pkt->key);
 	note_read(pkt, TABLE_FLOWS, !!flow);
-	if (!flow) {
+	if (!flow || !(flow->flags & FLOW_ANSWERED)) {
 		flow = flow_waiting(&pkt->key, pkt->now);
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 		if (!flow)
@@ -203,8 +206,8 @@ static __always_inline struct flow *find(struct packet *pkt)
 	if (pkt->reused)
 		return NULL;
 	flow_see(pkt, flow);
-	if (!answered)
-		flow = flow_promote(pkt, flow);
+	if (!(flow->flags & FLOW_ANSWERED) || !answered)
+		flow = flow_promote(pkt, flow, !!answered);
 	if (flow)
 		flow_touch(pkt, flow);
 	return flow;

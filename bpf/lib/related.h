@@ -169,7 +169,7 @@ static __noinline struct flow *related_flow(struct packet *pkt, const struct flo
 	struct flow *flow = flow_answered(key);
 
 	note_read(pkt, TABLE_FLOWS, !!flow);
-	if (!flow) {
+	if (!flow || !(flow->flags & FLOW_ANSWERED)) {
 		flow = flow_waiting(key, pkt->now);
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 	}
