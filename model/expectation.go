@@ -39,6 +39,7 @@ type Expectation struct {
 
 	frame headers
 	at    Where
+	met   []*flow
 }
 
 // Translation is one way in which a frame may leave.

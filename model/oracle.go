@@ -62,6 +62,8 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 		j.recall()
 	}
 	switch {
+	case at.Hook == ToContainer && (h.arp != nil || h.nd != nil):
+		j.toContainer() // passes whatever is known of the pod
 	case j.pod == nil:
 		j.condemn(ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, o.node)
 		if h.quote != nil {
@@ -73,7 +75,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 		j.fromContainer()
 	}
 	e := j.expectation()
-	e.frame, e.at = h, at
+	e.frame, e.at, e.met = h, at, j.met
 	if h.hasTuple || h.quote != nil {
 		e.Tuple = h.tuple
 	}
@@ -138,6 +140,7 @@ type judgement struct {
 
 	wrong    []Reason
 	branches []branch
+	met      []*flow // those that the packet may be of
 	story    []string
 }
 

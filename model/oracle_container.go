@@ -5,6 +5,7 @@ package model
 import (
 	"bytes"
 	"net/netip"
+	"slices"
 )
 
 func (j *judgement) hasAddress(addr netip.Addr) bool {
@@ -87,7 +88,8 @@ const (
 func (j *judgement) neighbourFromContainer() {
 	h := j.headers
 	nd := h.nd
-	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src)
+	// A pod without an IPv6 address has no business with IPv6's neighbours.
+	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src) && slices.ContainsFunc(addressesIn(j.pod), netip.Addr.Is6)
 	sound := h.hops == 255 && nd.code == 0 && nd.hasTarget && fromItself
 	switch {
 	case sound && nd.kind == neighbourSolicitation && j.world.isGateway(nd.target):

@@ -2,7 +2,11 @@
 
 package model
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // decide looks for the flow of a packet, and judges it as known, as new, or,
 // where nobody can tell, as both.
@@ -11,10 +15,12 @@ func (j *judgement) decide(open func()) {
 	surelyKnown := false
 	for _, e := range j.oracle.flows[flowKey{j.at, h.tuple}] {
 		found, sure := e.flow.presence(j.now)
-		opensAnew := h.tcp&(flagSYN|flagACK) == flagSYN && e.flow.closing()
-		if !found || opensAnew {
+		begins := h.tcp&(flagSYN|flagACK) == flagSYN
+		if !found || begins && e.flow.closing() {
 			continue
 		}
+		sure = sure && !(begins && e.flow.endUnsure)
+		j.met = append(j.met, e.flow)
 		j.known(e, open)
 		surelyKnown = surelyKnown || sure
 	}
@@ -83,12 +89,25 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	case opener == nil:
 		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
 		return f.way, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
+	case !owns(opener, f):
+		j.tell("Pod %s, which the flow belongs to, has its address no longer", f.opening.where.Endpoint)
+		return f.way, []Reason{ReasonNoEndpoint}
 	case f.opening.where.Hook == ToContainer:
 		return f.way, j.ingress(opener, f.opening.tuple)
 	case f.hairpin:
 		return f.way, nil
 	}
 	return j.permit(opener, f.translated)
+}
+
+// owns is whether the pod at whose hook a flow was opened still has the address
+// that it had in it.
+func owns(pod *corev1.Pod, f *flow) bool {
+	own := f.opening.tuple.Src
+	if f.opening.where.Hook == ToContainer {
+		own = f.opening.tuple.Dst
+	}
+	return slices.Contains(addressesIn(pod), own)
 }
 
 // replyWay is where the answers of a flow go: back where it was opened.

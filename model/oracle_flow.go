@@ -26,6 +26,9 @@ type flow struct {
 	acknowledged        bool // the opener has acknowledged the other's SYN
 	openerDone, peerEnd bool // FIN seen of the opener, of the other
 	reset               bool
+	// A FIN or RST may have been noted, or not: in a packet that was dropped
+	// behind the flow table, or when the flow may have been gone.
+	endUnsure bool
 
 	// Until surely the flow is there; after gone it is not. Between them, and
 	// without gone until the collector comes, it may be either.
@@ -131,7 +134,7 @@ func (f *flow) idleAnswered() time.Duration {
 		return idleOther
 	}
 	switch {
-	case f.reset:
+	case f.reset, f.endUnsure:
 		return idleTCPReset
 	case f.openerDone && f.peerEnd:
 		return idleTCPClosed
@@ -146,7 +149,12 @@ func (f *flow) idleAnswered() time.Duration {
 // see notes a packet of the flow that was let through. When the flow may have
 // been gone (doubtful), so may what was known of it.
 func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
-	if h.tuple.Protocol == ProtocolTCP {
+	switch {
+	case h.tuple.Protocol != ProtocolTCP:
+	case doubtful:
+		f.seeTCP(h.tcp&^(flagFIN|flagRST), reply)
+		f.doubtEnd(h)
+	default:
 		f.seeTCP(h.tcp, reply)
 	}
 	wasAnswered := f.answered
@@ -160,6 +168,18 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 	default:
 		f.surely, f.gone = now.Add(unanswered-endsEarly), now.Add(unanswered+endsLate)
 	}
+}
+
+// meet notes a packet of the flow of which it is not known yet what became. The
+// datapath looks flows up first: one whose packet it then dropped may last
+// longer by it.
+func (f *flow) meet(h *headers) {
+	f.gone = time.Time{}
+	f.doubtEnd(h)
+}
+
+func (f *flow) doubtEnd(h *headers) {
+	f.endUnsure = f.endUnsure || h.tcp&(flagFIN|flagRST) != 0
 }
 
 func (f *flow) judged(reply bool, epoch int) {

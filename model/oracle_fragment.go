@@ -64,6 +64,11 @@ func (j *judgement) recall() {
 // has dropped it. Observe does so too.
 func (o *Oracle) Meet(e Expectation, now time.Time) {
 	h := &e.frame
+	if len(h.wrong) == 0 {
+		for _, f := range e.met {
+			f.meet(h)
+		}
+	}
 	if h.fragment == nil || !h.fragment.learnable {
 		return
 	}
