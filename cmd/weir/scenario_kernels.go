@@ -50,7 +50,7 @@ func (o *scenarioRun) kernelNames(cmd *cobra.Command) ([]string, error) {
 		return nil, unprivileged
 	}
 	newest := locked[len(locked)-1].ID
-	fmt.Fprintf(cmd.ErrOrStderr(), "weir: %v, or let the scenarios run in a kernel of their own, as now: %s, in QEMU\n", unprivileged, newest)
+	fmt.Fprintf(cmd.ErrOrStderr(), "weir: this process may not build worlds here (root may): the scenarios run in a kernel of their own, %s, in QEMU\n", newest)
 	return []string{newest}, nil
 }
 
