@@ -52,7 +52,7 @@ func (d *Datapath) Collect() (Collected, error) {
 	if c.Deleted, err = d.bury(answered, now); err != nil {
 		return c, err
 	}
-	n, err := d.forget(unanswered, now)
+	n, err := d.forget(unanswered, answered, now)
 	c.Deleted += n
 	return c, err
 }
@@ -142,9 +142,14 @@ func (d *Datapath) bury(answered map[flowKey]*entry, now uint64) (int, error) {
 // been taken for none after one.
 const longOver = 2
 
-func (d *Datapath) forget(unanswered map[flowKey]*entry, now uint64) (int, error) {
+// forget deletes what has waited for too long, but not the opener's half of a
+// flow that is answered: the opener may be silent for as long as that lasts.
+func (d *Datapath) forget(unanswered, answered map[flowKey]*entry, now uint64) (int, error) {
 	deleted := 0
 	for key, e := range unanswered {
+		if half := answered[e.other()]; half != nil && half.answered() && !half.dead() {
+			continue
+		}
 		timeout := uint64(timeoutOf(key.Proto, pairState(e, nil)))
 		if now <= e.value.LastSeen || now-e.value.LastSeen <= longOver*timeout {
 			continue

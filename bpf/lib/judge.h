@@ -192,7 +192,9 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 
 	if (!(s->open.flags & FLOW_HAIRPIN)) {
 		reply = flow_answered(&s->reply_key);
-		if (!reply || pkt->reused || !same_translation(reply, &s->reply)) {
+		/* What was the opener's direction once may be in its place. */
+		if (!reply || pkt->reused || !(reply->flags & FLOW_REPLY) ||
+		    !same_translation(reply, &s->reply)) {
 			if (flow_store(&s->reply_key, &s->reply))
 				return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		}
@@ -394,6 +396,9 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 
 	if (pkt->key.hook == HOOK_TO_CONTAINER) {
 		address = address_of(pkt, &pkt->key.src);
+		/* A pod of this node has that address by now. */
+		if (address && address->ifindex)
+			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 		return policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
 			      pkt->key.sport);
 	}
