@@ -65,6 +65,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 	case at.Hook == ToContainer && (h.arp != nil || h.nd != nil):
 		j.toContainer() // passes whatever is known of the pod
 	case j.pod == nil:
+		j.meetAll()
 		j.condemn(ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, o.node)
 		if h.quote != nil {
 			j.condemn(ReasonICMPNoFlow, "what was known of its flows is out of date")
@@ -88,9 +89,14 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	o.Meet(e, now)
 	var matching []Translation
+	nothing := false // a branch in which there is no flow
 	for _, possible := range e.all() {
 		for _, t := range possible.Translations {
-			if t.flow != nil && t.leavesAs(observed) {
+			switch {
+			case !t.leavesAs(observed):
+			case t.flow == nil:
+				nothing = true
+			default:
 				matching = append(matching, t)
 			}
 		}
@@ -107,7 +113,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 			break
 		}
 	}
-	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
+	doubtful := nothing || slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
 	if !chosen.known {
 		fresh := *f
@@ -121,6 +127,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		o.flows.insert(f)
 	}
 	f.way = chosen.opens
+	o.flows.reroute(f)
 	f.judged(chosen.reply, o.epoch)
 	if e.frame.quote != nil {
 		return // an error does not keep a flow

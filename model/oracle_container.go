@@ -128,13 +128,20 @@ func (j *judgement) toContainer() {
 	if local := j.world.endpointAt(h.src); local != nil {
 		j.condemn(ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
 	}
-	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src))
+	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src) && !j.strayLinkLocal())
 	switch {
 	case h.quote != nil:
 		j.related()
 	case h.hasTuple:
 		j.decide(j.openToContainer)
 	}
+}
+
+// strayLinkLocal is whether a packet comes from an IPv4 link-local address,
+// which pods may send to: it may answer them, and open nothing.
+func (j *judgement) strayLinkLocal() bool {
+	src := j.headers.src
+	return src.Is4() && src.IsLinkLocalUnicast() && !j.isNodeOrGateway(src)
 }
 
 func (j *judgement) isNodeOrGateway(addr netip.Addr) bool {

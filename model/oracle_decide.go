@@ -19,7 +19,7 @@ func (j *judgement) decide(open func()) {
 		if !found || begins && e.flow.closing() {
 			continue
 		}
-		sure = sure && !(begins && e.flow.endUnsure)
+		sure = sure && !e.former && !(begins && e.flow.endUnsure)
 		j.met = append(j.met, e.flow)
 		j.known(e, open)
 		surelyKnown = surelyKnown || sure
@@ -30,9 +30,22 @@ func (j *judgement) decide(open func()) {
 	if h.echoReply {
 		j.tell("it answers no ping that is known")
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPNoFlow}})
+		if j.at.Hook == ToContainer && j.strayLinkLocal() {
+			j.branches = append(j.branches, branch{reasons: []Reason{ReasonMartianSource}})
+		}
 		return
 	}
 	open()
+}
+
+// meetAll notes the flows of a packet that is dropped in any case.
+func (j *judgement) meetAll() {
+	if !j.headers.hasTuple {
+		return
+	}
+	for _, e := range j.oracle.flows[flowKey{j.at, j.headers.tuple}] {
+		j.met = append(j.met, e.flow)
+	}
 }
 
 // known judges a packet of a known flow.
@@ -206,20 +219,8 @@ func (j *judgement) newFlow(translated Tuple, to way, s *served) *flow {
 	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
 		return nil
 	}
-	f := &flow{
-		opening:    flowKey{j.at, j.headers.tuple},
-		replies:    flowKey{j.at, translated.Reversed()},
-		translated: translated,
-		way:        to,
-	}
-	switch {
-	case j.at.Hook == ToContainer:
-		f.replies.where.Hook = FromContainer
-	case to.out == OutLocal:
-		f.replies.where.Endpoint = to.endpoint
-	default:
-		f.replies.where.Hook = ToContainer
-	}
+	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to}
+	f.replies = f.answersAt()
 	if s != nil {
 		t := j.headers.tuple
 		f.service, f.frontend = s.service, frontend{t.Dst, t.Dport, t.Protocol}
@@ -255,7 +256,11 @@ func (j *judgement) permit(from *corev1.Pod, t Tuple) (way, []Reason) {
 func (j *judgement) openToContainer() {
 	t := j.headers.tuple
 	self := way{OutLocal, j.at.Endpoint}
-	j.leaveNew(t, self, j.newFlow(t, self, nil), j.ingress(j.pod, t))
+	reasons := j.ingress(j.pod, t)
+	if j.strayLinkLocal() {
+		reasons = append(reasons, ReasonMartianSource)
+	}
+	j.leaveNew(t, self, j.newFlow(t, self, nil), reasons)
 }
 
 // ingress asks the policies of a pod about what does not come from a pod of

@@ -23,6 +23,7 @@ type flow struct {
 
 	answered            bool
 	opened, accepted    bool // SYN seen of the opener, of the other
+	ackedFirst          bool // the opener acknowledged before it had what to
 	acknowledged        bool // the opener has acknowledged the other's SYN
 	openerDone, peerEnd bool // FIN seen of the opener, of the other
 	reset               bool
@@ -31,8 +32,10 @@ type flow struct {
 	endUnsure bool
 
 	// Until surely the flow is there; after gone it is not. Between them, and
-	// without gone until the collector comes, it may be either.
-	surely, gone time.Time
+	// without gone until the collector comes behind over, it may be either.
+	surely, gone, over time.Time
+
+	former []flowKey // by which answers were found before its way changed
 }
 
 // way is where packets go.
@@ -51,6 +54,9 @@ type flowKey struct {
 type entry struct {
 	flow  *flow
 	reply bool
+	// former is an entry of answers that come another way now: the datapath
+	// may have it still.
+	former bool
 }
 
 // memory holds flows by both keys. Two flows may share a key in the reply
@@ -68,8 +74,36 @@ func (m memory) insert(f *flow) {
 		}
 		old.flow.surely = time.Time{}
 	}
-	m[f.opening] = []entry{{f, false}}
-	m[f.replies] = append([]entry{{f, true}}, m[f.replies]...)
+	m[f.opening] = []entry{{flow: f}}
+	m[f.replies] = append([]entry{{flow: f, reply: true}}, m[f.replies]...)
+}
+
+// reroute has the answers of a flow found where they come now.
+func (m memory) reroute(f *flow) {
+	now := f.answersAt()
+	if now == f.replies {
+		return
+	}
+	m.forget(entry{flow: f, reply: true}, f.replies)
+	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
+	f.former = append(f.former, f.replies)
+	f.replies = now
+	m.forget(entry{flow: f, reply: true, former: true}, now)
+	m[now] = append([]entry{{flow: f, reply: true}}, m[now]...)
+}
+
+// answersAt is where the answers of a flow come, by its way.
+func (f *flow) answersAt() flowKey {
+	at := f.opening.where
+	switch {
+	case at.Hook == ToContainer:
+		at.Hook = FromContainer
+	case f.way.out == OutLocal:
+		at.Endpoint = f.way.endpoint
+	default:
+		at.Hook = ToContainer
+	}
+	return flowKey{at, f.translated.Reversed()}
 }
 
 func (m memory) forget(e entry, key flowKey) {
@@ -82,8 +116,11 @@ func (m memory) forget(e entry, key flowKey) {
 }
 
 func (m memory) remove(f *flow) {
-	m.forget(entry{f, false}, f.opening)
-	m.forget(entry{f, true}, f.replies)
+	m.forget(entry{flow: f}, f.opening)
+	m.forget(entry{flow: f, reply: true}, f.replies)
+	for _, key := range f.former {
+		m.forget(entry{flow: f, reply: true, former: true}, key)
+	}
 }
 
 // Idle times. Those of flows that nobody has answered end the flow by
@@ -140,10 +177,20 @@ func (f *flow) idleAnswered() time.Duration {
 		return idleTCPClosed
 	case f.openerDone || f.peerEnd:
 		return idleTCPHalfClosed
-	case f.opened && f.accepted && !f.acknowledged:
-		return idleTCPHandshake
+	case f.opened && !(f.accepted && f.acknowledged):
+		return idleTCPHandshake // or, where only one side's SYN was seen, longer
 	}
 	return idleTCPEstablished
+}
+
+// idleAtMost is by when the collector takes an answered flow, whatever is in
+// doubt about it.
+func (f *flow) idleAtMost() time.Duration {
+	oddly := f.opened && (!f.accepted || f.ackedFirst)
+	if f.opening.tuple.Protocol == ProtocolTCP && !f.closing() && (f.endUnsure || oddly) {
+		return idleTCPEstablished
+	}
+	return f.idleAnswered()
 }
 
 // see notes a packet of the flow that was let through. When the flow may have
@@ -161,6 +208,14 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 	f.answered = f.answered || reply
 	unanswered, answered := f.idleUnanswered(), f.idleAnswered()
 	switch {
+	case !f.answered:
+		f.over = now.Add(unanswered + endsLate)
+	case doubtful:
+		f.over = now.Add(max(unanswered, f.idleAtMost()) + endsLate)
+	default:
+		f.over = now.Add(f.idleAtMost() + endsLate)
+	}
+	switch {
 	case doubtful && (wasAnswered || reply):
 		f.surely, f.gone = now.Add(min(unanswered, answered)-endsEarly), time.Time{}
 	case f.answered:
@@ -173,8 +228,11 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 // meet notes a packet of the flow of which it is not known yet what became. The
 // datapath looks flows up first: one whose packet it then dropped may last
 // longer by it.
-func (f *flow) meet(h *headers) {
+func (f *flow) meet(h *headers, now time.Time) {
 	f.gone = time.Time{}
+	if lasts := now.Add(max(f.idleUnanswered(), f.idleAtMost()) + endsLate); lasts.After(f.over) {
+		f.over = lasts
+	}
 	f.doubtEnd(h)
 }
 
@@ -206,6 +264,7 @@ func (f *flow) seeTCP(flags tcpFlags, reply bool) {
 		return
 	}
 	f.opened = f.opened || flags&flagSYN != 0
+	f.ackedFirst = f.ackedFirst || !f.accepted && flags&flagACK != 0
 	f.acknowledged = f.acknowledged || f.accepted && flags&flagACK != 0
 	f.openerDone = f.openerDone || flags&flagFIN != 0
 }
@@ -231,7 +290,7 @@ func (o *Oracle) Collect(now time.Time) {
 	var over []*flow
 	for _, entries := range o.flows {
 		for _, e := range entries {
-			if now.After(e.flow.surely.Add(endsEarly + endsLate)) {
+			if now.After(e.flow.over) {
 				over = append(over, e.flow)
 			}
 		}

@@ -64,9 +64,9 @@ func (j *judgement) recall() {
 // has dropped it. Observe does so too.
 func (o *Oracle) Meet(e Expectation, now time.Time) {
 	h := &e.frame
-	if len(h.wrong) == 0 {
+	if surely := e.Action == Forward && len(e.Alternatives) == 0; len(h.wrong) == 0 && !surely {
 		for _, f := range e.met {
-			f.meet(h)
+			f.meet(h, now)
 		}
 	}
 	if h.fragment == nil || !h.fragment.learnable {

@@ -18,7 +18,7 @@ func (j *judgement) related() {
 			continue
 		}
 		j.relatedTo(e)
-		surelyKnown = surelyKnown || sure
+		surelyKnown = surelyKnown || sure && !e.former
 	}
 	if !surelyKnown {
 		j.tell("it is an error about %s, of which no flow is known", quoted)
@@ -51,6 +51,10 @@ func (j *judgement) relatedTo(e entry) {
 	if h.src != turned.Src && j.at.Hook == FromContainer {
 		j.tell("%s speaks for another than itself", h.src)
 		reasons = append(reasons, ReasonSpoofedSource)
+	}
+	if h.src != turned.Src && j.at.Hook == ToContainer && j.strayLinkLocal() {
+		j.tell("no router has the source address %s", h.src)
+		reasons = append(reasons, ReasonMartianSource)
 	}
 	outer := Tuple{Src: h.src, Dst: translated.Dst, Protocol: h.tuple.Protocol}
 	if h.src == turned.Src {

@@ -173,6 +173,9 @@ func (p *Packet) Tuple() (model.Tuple, bool) {
 		}
 		t.Sport, t.Dport = binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])
 	case protoICMP, protoICMPv6:
+		if !p.speaksICMP() {
+			break
+		}
 		if len(body) < 8 {
 			return t, false
 		}
@@ -190,12 +193,18 @@ func (p *Packet) Tuple() (model.Tuple, bool) {
 // Quoted gives the packet that an ICMP error quotes, as far as it does.
 func (p *Packet) Quoted() (*Packet, bool) {
 	body := p.Transport()
-	if len(body) < 8 || !isError(p.Proto, body[0]) {
+	if len(body) < 8 || !p.speaksICMP() || !isError(p.Proto, body[0]) {
 		return nil, false
 	}
 	q := &Packet{Data: p.Data[:p.End], EtherType: p.EtherType, L3: p.L4 + 8, L4: -1, End: p.End}
 	q.decodeIP(q.L3)
 	return q, q.Version != 0
+}
+
+// speaksICMP says whether the packet is ICMP of its own family: the other's is
+// a protocol like any other.
+func (p *Packet) speaksICMP() bool {
+	return p.Proto == protoICMP && p.Version == 4 || p.Proto == protoICMPv6 && p.Version == 6
 }
 
 func isError(proto, icmpType uint8) bool {
