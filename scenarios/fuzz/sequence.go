@@ -86,7 +86,7 @@ func (s *sequence) once(ctx context.Context) (found *Finding, frames int) {
 		_, s.failure = s.player.step(ctx, s.add(Step{Collect: true}))
 		return nil, 0
 	case n < 45:
-		return s.sendMaybeMutated(s.neighbours())
+		return s.sendMaybeMutated(s.neighbours(), 40)
 	}
 	return s.turn()
 }
@@ -137,7 +137,7 @@ func (s *sequence) turn() (*Finding, int) {
 		}
 	}
 	if len(s.open) == 0 {
-		return s.sendMaybeMutated(s.neighbours())
+		return s.sendMaybeMutated(s.neighbours(), 40)
 	}
 	i := s.rng.IntN(len(s.open))
 	c := s.open[i]
@@ -154,21 +154,52 @@ func (s *sequence) turn() (*Finding, int) {
 		}
 		n += frames
 	}
+	if s.chance(5) { // in fragments, in its place
+		for _, part := range s.parts(f) {
+			found, frames := s.sendMaybeMutated(part, 15)
+			if n += frames; found != nil || s.failure != nil {
+				return found, n
+			}
+		}
+		return nil, n
+	}
 	r, sent := s.sendFrame(f)
-	if sent && by == opener && r.finding == nil && r.decision.Action == model.Forward {
-		if t, ok := frame.Decode(r.out).Tuple(); ok {
-			pod, _ := s.player.behind(r.decision.Ifindex)
-			c.left(t, r.decision.Out, pod)
+	if !sent {
+		return r.finding, n
+	}
+	n++
+	if r.finding != nil || r.decision.Action != model.Forward {
+		return r.finding, n
+	}
+	to := s.arrived(f, &r)
+	if t, ok := frame.Decode(r.out).Tuple(); ok && by == opener {
+		c.answers = &origin{to, t.Reversed()}
+	}
+	if s.chance(5) {
+		if e := s.complaint(r.out, to); e != nil {
+			found, frames := s.sendMaybeMutated(e, 25)
+			return found, n + frames
 		}
 	}
-	if sent {
-		n++
-	}
-	return r.finding, n
+	return nil, n
 }
 
-func (s *sequence) sendMaybeMutated(f *Frame) (*Finding, int) {
-	if s.chance(40) {
+// arrived is where what answers a frame that was let through begins.
+func (s *sequence) arrived(f *Frame, r *ran) model.Where {
+	to := f.At
+	switch {
+	case f.At.Hook == model.ToContainer:
+		to.Hook = model.FromContainer
+	case r.decision.Out == model.OutLocal:
+		to.Endpoint, _ = s.player.behind(r.decision.Ifindex)
+	default:
+		to.Hook = model.ToContainer
+	}
+	return to
+}
+
+func (s *sequence) sendMaybeMutated(f *Frame, percent int) (*Finding, int) {
+	if s.chance(percent) {
 		f = s.changed(f)
 	}
 	return s.send(f)

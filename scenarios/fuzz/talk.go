@@ -239,20 +239,6 @@ func (t *talk) answer(c *conversation) origin {
 	return o
 }
 
-// left tells a conversation how the opener's packet left.
-func (c *conversation) left(tuple model.Tuple, out model.Out, endpoint string) {
-	o := &origin{c.at, tuple.Reversed()}
-	switch {
-	case c.at.Hook == model.ToContainer:
-		o.at.Hook = model.FromContainer
-	case out == model.OutLocal:
-		o.at.Endpoint = endpoint
-	default:
-		o.at.Hook = model.ToContainer
-	}
-	c.answers = o
-}
-
 // layers describes a packet as it is sent at its origin.
 func (t *talk) layers(o origin, now turn) []frame.Layer {
 	ip := layer("ipv4", "src", frame.Addr(o.tuple.Src), "dst", frame.Addr(o.tuple.Dst))
@@ -303,6 +289,82 @@ func (t *talk) ethernet(at model.Where) frame.Layer {
 		return layer("eth", "src", frame.MAC(d.MAC), "dst", frame.MAC(d.PodMAC))
 	}
 	return layer("eth", "src", frame.MAC(d.PodMAC), "dst", frame.MAC(d.MAC))
+}
+
+// parts cuts a packet into fragments, of which some are lost or swapped.
+func (t *talk) parts(f *Frame) []*Frame {
+	p := frame.Decode(f.Data)
+	body := p.Behind()
+	if len(body) < 24 || p.Fragment {
+		return []*Frame{f}
+	}
+	id := uint32(t.rng.IntN(4))
+	var out []*Frame
+	for at := 0; at < len(body); {
+		n := min(len(body)-at, 8*(1+t.rng.IntN(5)))
+		more := uint64(1)
+		if at+n == len(body) {
+			more = 0
+		}
+		out = append(out, &Frame{f.At, fragment(p, at, n, more, id)})
+		at += n
+	}
+	if t.chance(20) {
+		t.rng.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	}
+	if t.chance(10) {
+		out = out[1:]
+	}
+	return out
+}
+
+// fragment is n octets of a packet's body.
+func fragment(p *frame.Packet, at, n int, more uint64, id uint32) []byte {
+	ip := frame.Decode(p.Data).Layers()[1]
+	for _, name := range []string{"length", "checksum", "ihl", "options"} {
+		ip.Fields = slices.DeleteFunc(ip.Fields, func(f frame.Field) bool { return f.Name == name })
+	}
+	layers := []frame.Layer{p.Layers()[0], ip}
+	if p.Version == 4 {
+		layers[1] = ip.With("frag", frame.Num(at/8)).With("flags", frame.Num(more)).With("id", frame.Num(id))
+	} else {
+		next, _ := ip.Get("proto")
+		layers[1] = ip.With("proto", frame.Num(44))
+		layers = append(layers, layer("fragment", "next", next, "offset", frame.Num(at/8), "more", frame.Num(more), "id", frame.Num(id)))
+	}
+	layers = append(layers, layer("raw", "hex", frame.Data(p.Behind()[at:at+n])))
+	data, err := frame.Build(layers...)
+	if err != nil {
+		return p.Data
+	}
+	return data
+}
+
+// complaint is an ICMP error about a packet that left, from who got it or from
+// a router on its way.
+func (t *talk) complaint(out []byte, at model.Where) *Frame {
+	p := frame.Decode(out)
+	t4, t6 := []int{3, 3, 11, 12, 4, 5}, []int{1, 2, 3, 4}
+	if p.Version == 0 || p.L3 != 14 {
+		return nil
+	}
+	quote := p.Data[p.L3:p.End]
+	quote = quote[:min(len(quote), []int{28, 48, 60, 20, 8, 200}[t.rng.IntN(6)])]
+	from := p.Dst
+	if t.chance(30) {
+		from = t.like(p.Src, append(t.addresses(), outsiders...))
+	}
+	ip := layer("ipv4", "src", frame.Addr(from), "dst", frame.Addr(p.Src))
+	icmp := layer("icmp", "type", frame.Num(pick(t.rng, t4)), "code", frame.Num(t.rng.IntN(5)), "rest", frame.Num(t.rng.IntN(1500)))
+	if p.Version == 6 {
+		ip.Kind, icmp.Kind = "ipv6", "icmpv6"
+		icmp = icmp.With("type", frame.Num(pick(t.rng, t6)))
+	}
+	data, err := frame.Build(t.ethernet(at), ip, icmp, layer("raw", "hex", frame.Data(quote)))
+	if err != nil {
+		return nil
+	}
+	return &Frame{at, data}
 }
 
 // layer makes a layer of names and values in turn.
