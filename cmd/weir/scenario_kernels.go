@@ -88,11 +88,7 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 		return err
 	}
 	m := &matrix.Matrix{Kernels: kernels, Runner: runner, Own: own, Guests: o.parallel, Progress: progress}
-	var releases []string
-	for _, k := range kernels {
-		releases = append(releases, k.Release)
-	}
-	live, err := o.live(cmd, m.Count(all), report.KernelNames(releases...))
+	live, err := o.live(cmd, m.Count(all), report.KernelNames(m.Names()...))
 	if err != nil {
 		return err
 	}

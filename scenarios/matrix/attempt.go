@@ -228,7 +228,7 @@ func (a *attempt) settle(err error) *unit {
 		switch {
 		case a.released[l]:
 		case l == culprit:
-			a.deliver(a.kernel, a.broken(a.kernel, l, outcome, reason, words))
+			a.deliver(a.kernel, a.broken(l, outcome, reason, words))
 		default:
 			left.names = append(left.names, name)
 		}
@@ -238,7 +238,7 @@ func (a *attempt) settle(err error) *unit {
 	}
 	if left.failed > 1 { // and would again
 		for _, name := range left.names {
-			a.deliver(a.kernel, a.broken(a.kernel, string(a.world)+" "+name, scenarios.Broken, reason, words))
+			a.deliver(a.kernel, a.broken(string(a.world)+" "+name, scenarios.Broken, reason, words))
 		}
 		return nil
 	}

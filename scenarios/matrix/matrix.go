@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -54,6 +55,24 @@ func (m *Matrix) Count(all []*scenarios.Scenario) int {
 	return m.Runner.Count(all) * len(m.Kernels)
 }
 
+// Names are what results call the kernels, in their order: by release, and
+// those of one release by what they were asked for as well.
+func (m *Matrix) Names() []string {
+	count := map[string]int{}
+	for _, k := range m.Kernels {
+		count[k.Release]++
+	}
+	var names []string
+	for _, k := range m.Kernels {
+		name := k.Release
+		if count[k.Release] > 1 {
+			name += "#" + filepath.Base(k.ID)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
 // Run runs all that the Runner wants on all kernels. The error is
 // scenarios.ErrNothingRun, ErrProblem, vmtest.ErrNoQEMU or the context's; that
 // a scenario failed is none.
@@ -98,6 +117,7 @@ type driver struct {
 	*Matrix
 	program string
 	sources []source
+	called  map[*vmtest.Kernel]string   // in results
 	planned map[string]scenarios.Result // by label
 	paths   map[string]string           // of scenario files by label
 	stop    context.CancelCauseFunc
@@ -114,7 +134,10 @@ type driver struct {
 func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (*driver, error) {
 	d := &driver{
 		Matrix: m, program: m.Program, waiting: plan(m.Kernels, runs),
-		planned: map[string]scenarios.Result{}, paths: map[string]string{},
+		planned: map[string]scenarios.Result{}, paths: map[string]string{}, called: map[*vmtest.Kernel]string{},
+	}
+	for i, name := range m.Names() {
+		d.called[m.Kernels[i]] = name
 	}
 	d.change = sync.NewCond(&d.mu)
 	d.room = newRoom()
@@ -179,6 +202,7 @@ func (d *driver) done(left *unit) {
 }
 
 func (d *driver) deliver(k *vmtest.Kernel, r scenarios.Result) {
+	r.Kernel = d.called[k]
 	if r.Failure != nil {
 		r.Failure.Repeat = d.repeat(k, r)
 	}
@@ -200,9 +224,9 @@ func (d *driver) repeat(k *vmtest.Kernel, r scenarios.Result) string {
 }
 
 // broken makes the Result of a run that has none of its own.
-func (d *driver) broken(k *vmtest.Kernel, label string, outcome scenarios.Outcome, reason, words string) scenarios.Result {
+func (d *driver) broken(label string, outcome scenarios.Outcome, reason, words string) scenarios.Result {
 	r := d.planned[label]
-	r.Kernel, r.Outcome, r.Reason = k.Release, outcome, reason
+	r.Outcome, r.Reason = outcome, reason
 	r.Failure = &scenarios.Failure{
 		Pos: syntax.Pos{File: d.paths[label], Line: 1}, Step: "the whole scenario", Problem: words,
 	}
@@ -213,7 +237,7 @@ func (d *driver) addCosts(k *vmtest.Kernel, costs []datapath.ProgramCost) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, c := range costs {
-		d.report.Costs = append(d.report.Costs, Cost{k.Release, c})
+		d.report.Costs = append(d.report.Costs, Cost{d.called[k], c})
 	}
 }
 

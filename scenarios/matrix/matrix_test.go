@@ -295,3 +295,8 @@ func TestARoomLetsSeveralGuestsShareAPlace(t *testing.T) {
 	require.Empty(t, r.places, "every place is given back")
 	require.Zero(t, r.free)
 }
+
+func TestKernelsOfOneReleaseHaveNamesOfTheirOwn(t *testing.T) {
+	m := &Matrix{Kernels: []*vmtest.Kernel{{ID: "6.12", Release: "6.12.1"}, {ID: "/src/linux/vmlinux", Release: "6.12.1"}, {ID: "7.2", Release: "7.2.0"}}}
+	require.Equal(t, []string{"6.12.1#6.12", "6.12.1#vmlinux", "7.2.0"}, m.Names())
+}

@@ -131,25 +131,51 @@ type Folder struct {
 }
 
 // NewFolder makes the directory if it is not there. Results of an earlier run
-// are replaced.
+// are replaced, and the stories of its failures removed.
 func NewFolder(path string) (*Folder, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, fmt.Errorf("make report folder: %w", err)
 	}
 	f := &Folder{path: path}
+	if err := f.forget(); err != nil {
+		return nil, fmt.Errorf("remove what an earlier run reported: %w", err)
+	}
 	for name, file := range map[string]**os.File{resultsFile: &f.json, outputsFile: &f.outputs} {
 		var err error
 		if *file, err = os.Create(filepath.Join(path, name)); err != nil {
 			return nil, fmt.Errorf("write report: %w", err)
 		}
 	}
-	// Of a run on kernels; another run need not be one.
-	for _, name := range []string{costsFile, kernelsFile} {
-		if err := os.Remove(filepath.Join(path, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("write report: %w", err)
+	return f, nil
+}
+
+// forget removes what an earlier run kept and this one may not replace: what
+// is of a run on kernels, and stories. Other files are somebody else's.
+func (f *Folder) forget() error {
+	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile)}
+	var before []scenarios.Result
+	// A file that cannot be read is of no run of ours, or of one cut short.
+	_ = readLines(filepath.Join(f.path, resultsFile), &before)
+	for _, r := range before {
+		if r.Failed() {
+			gone = append(gone, f.name(r)+".txt", f.name(r)+".pcapng")
 		}
 	}
-	return f, nil
+	for _, path := range gone {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// name of a failure's files, without suffix.
+func (f *Folder) name(r scenarios.Result) string {
+	kernel := version(r.Kernel)
+	if _, own, ok := strings.Cut(r.Kernel, "#"); ok { // one of several of that release
+		kernel += "-" + own
+	}
+	return filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World, kernel))
 }
 
 // Add keeps one result. For a failure it gives the path of its capture.
@@ -163,7 +189,7 @@ func (f *Folder) Add(r scenarios.Result) (capture string, err error) {
 	if r.Failure == nil {
 		return "", nil
 	}
-	name := filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World, f.kernel(r)))
+	name := f.name(r)
 	if err := os.WriteFile(name+".txt", []byte(f.whole(r)), 0o644); err != nil {
 		return "", fmt.Errorf("write story: %w", err)
 	}

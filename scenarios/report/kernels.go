@@ -106,7 +106,7 @@ func (r *row) otherOutput(kernels []string) []string {
 	var out []string
 	newest := r.results[kernels[len(kernels)-1]]
 	for _, k := range kernels {
-		if result := r.results[k]; result != nil && newest != nil && !sameOutputs(result.Outputs, newest.Outputs) {
+		if result := r.results[k]; result != nil && newest != nil && result.Outcome == newest.Outcome && !sameOutputs(result.Outputs, newest.Outputs) {
 			out = append(out, k)
 		}
 	}

@@ -45,10 +45,11 @@ func TestWhatDiffersBetweenKernelsComesFirst(t *testing.T) {
 		ended("worse/ipv4", young, scenarios.Pass, ""), ended("worse/ipv4", old, scenarios.Fail, ""),
 		ended("never/ipv4", young, scenarios.Broken, ""), ended("never/ipv4", old, scenarios.Broken, ""),
 		ended("frames/ipv4", young, scenarios.Pass, "x"), ended("frames/ipv4", old, scenarios.Pass, "y"),
+		ended("worse/ipv6", young, scenarios.Pass, "x"), ended("worse/ipv6", old, scenarios.Fail, "y"),
 		ended("alone/ipv4", young, scenarios.Pass, ""),
 	}, true)
 	want := []string{
-		"What differs between kernels:", "SCENARIO WORLD 5.10 7.2", "alone/ipv4 prog - pass", "worse/ipv4 prog FAIL pass",
+		"What differs between kernels:", "SCENARIO WORLD 5.10 7.2", "alone/ipv4 prog - pass", "worse/ipv4 prog FAIL pass", "worse/ipv6 prog FAIL pass",
 		"What leaves other frames than on 7.2:", "frames/ipv4 prog on 5.10",
 		"What passes on no kernel:", "SCENARIO WORLD 5.10 7.2", "never/ipv4 prog BROKEN BROKEN",
 		"What passes on every kernel:", "SCENARIO WORLD 5.10 7.2", "frames/ipv4 prog pass pass", "same/ipv4 prog pass pass",
@@ -190,4 +191,27 @@ func TestCompareKernelsOfOneReport(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, resultsFile), []byte("{"), 0o644))
 	_, err = Read(dir)
 	require.ErrorContains(t, err, resultsFile)
+}
+
+func TestAFolderForgetsTheStoriesOfTheRunBefore(t *testing.T) {
+	dir := t.TempDir()
+	failed := ended("a/ipv4", old, scenarios.Fail, "")
+	failed.Failure = &scenarios.Failure{Step: "s", Problem: "p"}
+	own := filepath.Join(dir, "notes.txt")
+	require.NoError(t, os.WriteFile(own, nil, 0o644))
+	f, err := NewFolder(dir)
+	require.NoError(t, err)
+	capture, err := f.Add(failed)
+	require.NoError(t, err)
+	require.FileExists(t, capture)
+	_, err = f.Kernels(nil, nil)
+	require.NoError(t, err)
+	require.NoError(t, f.Close(nil))
+
+	_, err = NewFolder(dir)
+	require.NoError(t, err)
+	require.NoFileExists(t, capture)
+	require.NoFileExists(t, strings.TrimSuffix(capture, ".pcapng")+".txt")
+	require.NoFileExists(t, filepath.Join(dir, kernelsFile))
+	require.FileExists(t, own)
 }

@@ -37,8 +37,6 @@ func (f *Folder) keepOutputs(r scenarios.Result) error {
 	return nil
 }
 
-func (f *Folder) kernel(r scenarios.Result) string { return version(r.Kernel) }
-
 // sameOutputs says whether two runs of a scenario did the same to its frames.
 func sameOutputs(a, b []scenarios.Output) bool { return firstDifference(a, b) < 0 }
 
