@@ -245,6 +245,9 @@ func (a *attempt) settle(err error) *unit {
 	if len(left.names) == 0 {
 		return nil
 	}
+	if a.Progress != nil {
+		a.Progress.Step(fmt.Sprintf("%s: %s; another guest runs the %d scenarios that are left", a.kernel.ID, reason, len(left.names)))
+	}
 	return &left
 }
 
