@@ -121,7 +121,22 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	return moved ? moved : flow;
 }
 
-/* A SYN where a FIN or RST was seen begins another connection. */
+/* Whether an entry is the other half of the one at a key: a flow that began
+ * anew may have taken another backend since.
+ */
+static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
+				       const struct flow *half)
+{
+	struct flow_key back;
+
+	flow_other(&back, other, half);
+	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
+	       back.sport == key->sport && back.dport == key->dport;
+}
+
+/* A SYN where a FIN or RST was seen begins another connection. The other half
+ * may have waited for longer than its time: it lives as long as this one.
+ */
 static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 {
 	struct flow_key other;
@@ -134,8 +149,9 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 	flow_other(&other, &pkt->key, flow);
 	half = flow_answered(&other);
 	if (!half)
-		half = flow_unanswered(&other, pkt->now);
-	return half && (half->seen & (SEEN_FIN | SEEN_RST));
+		half = bpf_map_lookup_elem(&unanswered, &other);
+	return half && (half->seen & (SEEN_FIN | SEEN_RST)) &&
+	       flow_halves(&pkt->key, &other, half);
 }
 
 static __always_inline void flow_see(struct packet *pkt, struct flow *flow)
@@ -150,19 +166,6 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 {
 	if (pkt->now - flow->last_seen >= TOUCH_EVERY)
 		flow->last_seen = pkt->now;
-}
-
-/* Whether an entry is the other half of the one at a key: a flow that began
- * anew may have taken another backend since.
- */
-static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
-				       const struct flow *half)
-{
-	struct flow_key back;
-
-	flow_other(&back, other, half);
-	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
-	       back.sport == key->sport && back.dport == key->dport;
 }
 
 /* An entry that was not answered yet, for a packet of its own direction. One
