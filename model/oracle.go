@@ -25,13 +25,16 @@ type Oracle struct {
 	flows memory
 	// fragments are the first ones of packets that came in parts.
 	fragments map[fragmentKey]firstFragment
+	// dying are keys of flows that the collector took, and when: the datapath
+	// gives their source ports to nobody until it comes again.
+	dying map[flowKey]time.Time
 }
 
 // NewOracle gives an oracle that knows of no object and no flow yet.
 func NewOracle(node string, local Local) *Oracle {
 	return &Oracle{
 		node: node, local: local, world: know(NewObjects(), node, local),
-		flows: memory{}, fragments: map[fragmentKey]firstFragment{},
+		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, dying: map[flowKey]time.Time{},
 	}
 }
 
@@ -113,8 +116,12 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 			break
 		}
 	}
-	doubtful := nothing || slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
+	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
+	if nothing { // known or not: it may have been a reset of no flow
+		f.meet(&e.frame, now)
+		return
+	}
 	if !chosen.known {
 		fresh := *f
 		f = &fresh

@@ -199,7 +199,7 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	source, known := j.world.source(translated.Dst)
 	if !known {
 		j.tell("the pod would reach itself, and the node has no address of that family to stand between")
-		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+		j.leave(Translation{Tuple: translated, Out: OutLocal, Endpoint: j.at.Endpoint}, []Reason{ReasonNoSourcePort})
 		return
 	}
 	j.tell("the pod reaches itself, and sees the node's address %s", source)
@@ -210,6 +210,8 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	if f != nil {
 		f.hairpin = true
 		_, taken = j.oracle.flows[f.replies]
+		_, dying := j.oracle.dying[f.replies]
+		taken = taken || dying
 	}
 	j.leave(Translation{Tuple: translated, AnySport: taken, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
 }

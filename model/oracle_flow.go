@@ -29,7 +29,7 @@ type flow struct {
 	reset               bool
 	// A FIN or RST may have been noted, or not: in a packet that was dropped
 	// behind the flow table, or when the flow may have been gone.
-	endUnsure bool
+	endUnsure, beginUnsure bool // beginUnsure: the same of a SYN
 
 	// Until surely the flow is there; after gone it is not. Between them, and
 	// without gone until the collector comes behind over, it may be either.
@@ -177,7 +177,7 @@ func (f *flow) idleAnswered() time.Duration {
 		return idleTCPClosed
 	case f.openerDone || f.peerEnd:
 		return idleTCPHalfClosed
-	case f.opened && !(f.accepted && f.acknowledged):
+	case f.beginUnsure, f.opened && !(f.accepted && f.acknowledged):
 		return idleTCPHandshake // or, where only one side's SYN was seen, longer
 	}
 	return idleTCPEstablished
@@ -186,7 +186,7 @@ func (f *flow) idleAnswered() time.Duration {
 // idleAtMost is by when the collector takes an answered flow, whatever is in
 // doubt about it.
 func (f *flow) idleAtMost() time.Duration {
-	oddly := f.opened && (!f.accepted || f.ackedFirst)
+	oddly := f.beginUnsure || f.opened && (!f.accepted || f.ackedFirst)
 	if f.opening.tuple.Protocol == ProtocolTCP && !f.closing() && (f.endUnsure || oddly) {
 		return idleTCPEstablished
 	}
@@ -234,6 +234,8 @@ func (f *flow) meet(h *headers, now time.Time) {
 		f.over = lasts
 	}
 	f.doubtEnd(h)
+	f.ackedFirst = f.ackedFirst || h.tcp&flagACK != 0
+	f.beginUnsure = f.beginUnsure || h.tcp&flagSYN != 0
 }
 
 func (f *flow) doubtEnd(h *headers) {
@@ -295,8 +297,16 @@ func (o *Oracle) Collect(now time.Time) {
 			}
 		}
 	}
+	for key, since := range o.dying {
+		if now.Sub(since) > endsEarly {
+			delete(o.dying, key)
+		}
+	}
 	for _, f := range over {
 		o.flows.remove(f)
+		for _, key := range append(f.former, f.opening, f.replies) {
+			o.dying[key] = now
+		}
 	}
 	o.forgetFragments(now)
 }
