@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 
@@ -54,6 +55,7 @@ var payloads = map[string]func() error{
 				chunk[i] = 1
 			}
 			hog = append(hog, chunk)
+			runtime.KeepAlive(hog)
 		}
 	},
 	"memory-of-a-child": func() error {

@@ -49,7 +49,6 @@ type hardware struct {
 	disks    []Disk
 	networks []Network
 	append   string // to the kernel's command line
-	pvh      bool
 }
 
 // boot is what is different between machines of the same hardware.

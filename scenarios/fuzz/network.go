@@ -50,7 +50,6 @@ type network struct {
 	rng  *rand.Rand
 	objs *model.Objects
 	pods []string // by slot, whether they are there or not
-	next int      // number of the next object that wants a new name
 }
 
 // newNetwork names the pods that the node may have.
