@@ -39,7 +39,7 @@ kernels: build ## Fetch the locked kernels.
 	bin/weir vm fetch
 
 lint: ## Check formatting, vet and staticcheck.
-	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
