@@ -65,10 +65,7 @@ func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 		if e.dead() {
 			continue
 		}
-		half := answered[e.other()]
-		if half == nil {
-			half = unanswered[e.other()]
-		}
+		half := otherHalf(e, answered, unanswered)
 		last := e.value.LastSeen
 		if half != nil {
 			last = max(last, half.value.LastSeen)
@@ -79,6 +76,15 @@ func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 		}
 	}
 	return expired
+}
+
+// otherHalf is the entry of a flow's other direction, nil where there is none.
+// A dead one may stand beside one that began anew.
+func otherHalf(e *entry, answered, unanswered map[flowKey]*entry) *entry {
+	if half := answered[e.other()]; half != nil && !half.dead() {
+		return half
+	}
+	return unanswered[e.other()]
 }
 
 // markBatch is EXPIRED_BATCH of bpf/container.bpf.c.
@@ -142,16 +148,23 @@ func (d *Datapath) bury(answered map[flowKey]*entry, now uint64) (int, error) {
 // been taken for none after one.
 const longOver = 2
 
-// forget deletes what has waited for too long, but not the opener's half of a
-// flow that is answered: the opener may be silent for as long as that lasts.
+// forget deletes flows that are over from the unanswered ones. The halves of a
+// flow may lie in either table, and the opener be silent for as long as it is
+// answered: the half that was seen last counts.
 func (d *Datapath) forget(unanswered, answered map[flowKey]*entry, now uint64) (int, error) {
 	deleted := 0
 	for key, e := range unanswered {
-		if half := answered[e.other()]; half != nil && half.answered() && !half.dead() {
-			continue
+		half := otherHalf(e, answered, unanswered)
+		last, was := e.value.LastSeen, e.answered()
+		if half != nil {
+			last = max(last, half.value.LastSeen)
+			was = was || half.answered()
 		}
-		timeout := uint64(timeoutOf(key.Proto, pairState(e, nil)))
-		if now <= e.value.LastSeen || now-e.value.LastSeen <= longOver*timeout {
+		timeout := uint64(timeoutOf(key.Proto, pairState(e, half)))
+		if !was {
+			timeout *= longOver
+		}
+		if now <= last || now-last <= timeout {
 			continue
 		}
 		err := d.maps[bpf.ContainerMapUnanswered].Delete(&key)

@@ -169,11 +169,7 @@ func (d *Datapath) Flows() ([]Flow, error) {
 			if e.dead() {
 				continue
 			}
-			half := answered[e.other()]
-			if half == nil {
-				half = unanswered[e.other()]
-			}
-			f := d.flow(e, half, now)
+			f := d.flow(e, otherHalf(e, answered, unanswered), now)
 			_, f.Answered = answered[key]
 			flows = append(flows, f)
 		}
