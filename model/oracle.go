@@ -133,13 +133,24 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.replyEpoch = o.epoch
 		o.flows.insert(f)
 	}
+	if chosen.AnySport {
+		f.translated.Sport = observed.Sport
+	}
 	f.way = chosen.opens
-	o.flows.reroute(f)
+	if o.flows.reroute(f); !chosen.reply {
+		o.flows.claim(f)
+	}
 	f.judged(chosen.reply, o.epoch)
+	if doubtful && chosen.known && chosen.reply {
+		o.flows.suspect(matching, f, observed, o.epoch)
+	}
 	if e.frame.quote != nil {
 		return // an error does not keep a flow
 	}
 	f.see(&e.frame, chosen.reply, doubtful, now)
+	if f.suspected {
+		f.surely = time.Time{}
+	}
 }
 
 // judgement is one Evaluate in progress. Reasons in wrong hold whatever else

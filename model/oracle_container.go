@@ -154,6 +154,13 @@ func (j *judgement) neighbourToContainer() {
 	asked := nd.kind == neighbourSolicitation || nd.kind == neighbourAdvertisement
 	if !asked || j.headers.hops != 255 || nd.code != 0 {
 		j.condemn(ReasonBadNDP, "neighbour discovery (type %d, code %d, hop limit %d) is not for a pod", nd.kind, nd.code, j.headers.hops)
+		if asked && !nd.hasTarget {
+			j.wrong = append(j.wrong, ReasonTruncated)
+		}
+		return
+	}
+	if !nd.hasTarget {
+		j.condemn(ReasonTruncated, "neighbour discovery without a target is cut off")
 		return
 	}
 	j.tell("neighbour discovery from the node's stack passes")

@@ -73,7 +73,11 @@ func (j *judgement) known(e entry, open func()) {
 		return
 	}
 	j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
-	j.leave(Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}, reasons)
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+	// Another flow may have come to have its answers under the same key: a
+	// source port that is looked for again is then another.
+	t.AnySport = f.hairpin && stale && !j.oracle.flows.firstAt(f.replies, f)
+	j.leave(t, reasons)
 	if stale && f.service == "" && j.at.Hook == FromContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
 		// policies alone, but looking it up again is as good.
@@ -206,14 +210,13 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	translated.Src = source
 	self := way{OutLocal, j.at.Endpoint}
 	f := j.newFlow(translated, self, s)
-	taken := false
 	if f != nil {
 		f.hairpin = true
-		_, taken = j.oracle.flows[f.replies]
-		_, dying := j.oracle.dying[f.replies]
-		taken = taken || dying
 	}
-	j.leave(Translation{Tuple: translated, AnySport: taken, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
+	answers := flowKey{j.at, translated.Reversed()}
+	_, taken := j.oracle.flows[answers]
+	_, dying := j.oracle.dying[answers]
+	j.leave(Translation{Tuple: translated, AnySport: taken || dying, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
 }
 
 // newFlow is what would be remembered. A reset opens nothing.

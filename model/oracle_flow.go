@@ -35,7 +35,9 @@ type flow struct {
 	// without gone until the collector comes behind over, it may be either.
 	surely, gone, over time.Time
 
-	former []flowKey // by which answers were found before its way changed
+	suspected bool      // it may be there or another in its place
+	restarted bool      // not answered since its way changed
+	former    []flowKey // by which answers were found before its way changed
 }
 
 // way is where packets go.
@@ -90,6 +92,49 @@ func (m memory) reroute(f *flow) {
 	f.replies = now
 	m.forget(entry{flow: f, reply: true, former: true}, now)
 	m[now] = append([]entry{{flow: f, reply: true}}, m[now]...)
+	f.restart()
+}
+
+// suspect keeps beside a flow the one that its answer may have opened instead,
+// if the flow was gone: from then on both are possible.
+func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch int) {
+	f.suspected = true
+	for _, t := range matching {
+		if t.known || slices.ContainsFunc(m[t.flow.opening], func(e entry) bool { return !e.reply }) {
+			continue
+		}
+		g := *t.flow
+		g.translated, g.replyEpoch, g.openEpoch = observed, epoch, epoch
+		g.replies = g.answersAt()
+		g.suspected, g.over = true, f.over
+		g.former = []flowKey{g.replies}
+		m[g.opening] = append(m[g.opening], entry{flow: &g})
+		m[g.replies] = append(m[g.replies], entry{flow: &g, reply: true, former: true})
+	}
+}
+
+// firstAt is whether a flow is the newest under a key.
+func (m memory) firstAt(key flowKey, f *flow) bool { return len(m[key]) > 0 && m[key][0].flow == f }
+
+// claim has the answers of a flow found, if another flow under the same key has
+// put an end to that: whichever was seen last may have the key.
+func (m memory) claim(f *flow) {
+	for _, e := range m[f.replies] {
+		if e.flow == f {
+			return
+		}
+	}
+	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
+	f.former = append(f.former, f.replies)
+}
+
+// restart leaves in doubt what was known of a flow whose answers come another
+// way now: there it has not been answered.
+func (f *flow) restart() {
+	f.restarted = true
+	f.endUnsure = f.endUnsure || f.closing()
+	f.beginUnsure, f.ackedFirst = true, true
+	f.reset, f.openerDone, f.peerEnd = false, false, false
 }
 
 // answersAt is where the answers of a flow come, by its way.
@@ -204,6 +249,8 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 	default:
 		f.seeTCP(h.tcp, reply)
 	}
+	f.restarted = f.restarted && !reply
+	doubtful = doubtful || f.restarted
 	wasAnswered := f.answered
 	f.answered = f.answered || reply
 	unanswered, answered := f.idleUnanswered(), f.idleAnswered()
@@ -236,6 +283,11 @@ func (f *flow) meet(h *headers, now time.Time) {
 	f.doubtEnd(h)
 	f.ackedFirst = f.ackedFirst || h.tcp&flagACK != 0
 	f.beginUnsure = f.beginUnsure || h.tcp&flagSYN != 0
+	if h.tcp&(flagFIN|flagRST|flagSYN) != 0 { // it may have less time from now on
+		if least := now.Add(min(f.idleUnanswered(), f.idleAnswered()) - endsEarly); least.Before(f.surely) {
+			f.surely = least
+		}
+	}
 }
 
 func (f *flow) doubtEnd(h *headers) {

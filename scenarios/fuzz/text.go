@@ -80,8 +80,8 @@ func (w *writer) change(c *Change) error {
 		w.linef("delete %s", strings.Join(names, " "))
 		return nil
 	}
-	if len(c.Upsert) == 0 {
-		return nil
+	if len(c.Upsert) == 0 { // what is left of a change is that there was one
+		c = &Change{Upsert: []v1.Object{w.objs.Namespaces[v1.NamespaceDefault]}}
 	}
 	name := fmt.Sprintf("change-%d.yaml", w.changes)
 	w.changes++
@@ -109,7 +109,7 @@ func objectText(o v1.Object) ([]byte, error) {
 	var lines []string
 	for line := range strings.Lines(string(text)) {
 		switch strings.TrimSpace(line) {
-		case "creationTimestamp: null", "status: {}", "resources: {}", "loadBalancer: {}", "targetPort: 0", "conditions: {}":
+		case "spec: {}", "creationTimestamp: null", "status: {}", "resources: {}", "loadBalancer: {}", "targetPort: 0", "conditions: {}":
 		default:
 			lines = append(lines, line)
 		}
