@@ -77,7 +77,18 @@ func (m memory) insert(f *flow) {
 		old.flow.surely = time.Time{}
 	}
 	m[f.opening] = []entry{{flow: f}}
+	m.contest(f)
 	m[f.replies] = append([]entry{{flow: f, reply: true}}, m[f.replies]...)
+}
+
+// contest leaves in doubt the flows that have a key under which the answers of
+// another are found from now on.
+func (m memory) contest(f *flow) {
+	for _, e := range m[f.replies] {
+		if e.flow != f {
+			e.flow.suspected, e.flow.surely = true, time.Time{}
+		}
+	}
 }
 
 // reroute has the answers of a flow found where they come now.
@@ -90,6 +101,7 @@ func (m memory) reroute(f *flow) {
 	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
 	f.former = append(f.former, f.replies)
 	f.replies = now
+	m.contest(f)
 	m.forget(entry{flow: f, reply: true, former: true}, now)
 	m[now] = append([]entry{{flow: f, reply: true}}, m[now]...)
 	f.restart()
@@ -124,6 +136,7 @@ func (m memory) claim(f *flow) {
 			return
 		}
 	}
+	m.contest(f)
 	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
 	f.former = append(f.former, f.replies)
 }
@@ -206,7 +219,20 @@ func (f *flow) idleUnanswered() time.Duration {
 	return idleOtherUnanswered
 }
 
+// idleAnswered is how long a flow is there at least, with what is in doubt.
 func (f *flow) idleAnswered() time.Duration {
+	least := f.idleNoted()
+	if f.endUnsure {
+		least = min(least, idleTCPReset)
+	}
+	if f.beginUnsure {
+		least = min(least, idleTCPHandshake)
+	}
+	return least
+}
+
+// idleNoted is by what was noted of the flow for sure.
+func (f *flow) idleNoted() time.Duration {
 	switch p := f.opening.tuple.Protocol; {
 	case p == ProtocolUDP:
 		return idleUDP
@@ -216,13 +242,13 @@ func (f *flow) idleAnswered() time.Duration {
 		return idleOther
 	}
 	switch {
-	case f.reset, f.endUnsure:
+	case f.reset:
 		return idleTCPReset
 	case f.openerDone && f.peerEnd:
 		return idleTCPClosed
 	case f.openerDone || f.peerEnd:
 		return idleTCPHalfClosed
-	case f.beginUnsure, f.opened && !(f.accepted && f.acknowledged):
+	case f.opened && !(f.accepted && f.acknowledged):
 		return idleTCPHandshake // or, where only one side's SYN was seen, longer
 	}
 	return idleTCPEstablished
@@ -235,7 +261,7 @@ func (f *flow) idleAtMost() time.Duration {
 	if f.opening.tuple.Protocol == ProtocolTCP && !f.closing() && (f.endUnsure || oddly) {
 		return idleTCPEstablished
 	}
-	return f.idleAnswered()
+	return f.idleNoted()
 }
 
 // see notes a packet of the flow that was let through. When the flow may have
