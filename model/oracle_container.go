@@ -9,7 +9,7 @@ import (
 )
 
 func (j *judgement) hasAddress(addr netip.Addr) bool {
-	for _, own := range addressesIn(j.pod) {
+	for _, own := range j.world.addresses[j.pod] {
 		if own == addr {
 			return true
 		}
@@ -89,7 +89,7 @@ func (j *judgement) neighbourFromContainer() {
 	h := j.headers
 	nd := h.nd
 	// A pod without an IPv6 address has no business with IPv6's neighbours.
-	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src) && slices.ContainsFunc(addressesIn(j.pod), netip.Addr.Is6)
+	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src) && slices.ContainsFunc(j.world.addresses[j.pod], netip.Addr.Is6)
 	sound := h.hops == 255 && nd.code == 0 && nd.hasTarget && fromItself
 	switch {
 	case sound && nd.kind == neighbourSolicitation && j.world.isGateway(nd.target):

@@ -106,7 +106,7 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	case opener == nil:
 		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
 		return f.way, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
-	case !owns(opener, f):
+	case !j.owns(opener, f):
 		j.tell("Pod %s, which the flow belongs to, has its address no longer", f.opening.where.Endpoint)
 		return f.way, []Reason{ReasonNoEndpoint}
 	case f.opening.where.Hook == ToContainer:
@@ -119,12 +119,12 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 
 // owns is whether the pod at whose hook a flow was opened still has the address
 // that it had in it.
-func owns(pod *corev1.Pod, f *flow) bool {
+func (j *judgement) owns(pod *corev1.Pod, f *flow) bool {
 	own := f.opening.tuple.Src
 	if f.opening.where.Hook == ToContainer {
 		own = f.opening.tuple.Dst
 	}
-	return slices.Contains(addressesIn(pod), own)
+	return slices.Contains(j.world.addresses[pod], own)
 }
 
 // replyWay is where the answers of a flow go: back where it was opened.

@@ -147,6 +147,9 @@ func (k *knowledge) matchesPeer(policy *networkingv1.NetworkPolicy, wanted []net
 
 // namespaceLabels adds the label that every namespace has by itself.
 func (k *knowledge) namespaceLabels(name string) map[string]string {
+	if labels, found := k.labels[name]; found {
+		return labels
+	}
 	labels := map[string]string{}
 	if ns := k.objs.Namespaces[name]; ns != nil {
 		for key, value := range ns.Labels {
@@ -154,6 +157,7 @@ func (k *knowledge) namespaceLabels(name string) map[string]string {
 		}
 	}
 	labels["kubernetes.io/metadata.name"] = name
+	k.labels[name] = labels
 	return labels
 }
 

@@ -24,6 +24,10 @@ type knowledge struct {
 	frontends map[frontend]*served
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 
+	addresses map[*corev1.Pod][]netip.Addr
+	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
+	labels    map[string]map[string]string // of namespaces
+
 	// Of services, by namespace/name, and of namespaces.
 	slices map[string][]*discoveryv1.EndpointSlice
 	inside map[string][]*corev1.Pod
@@ -55,6 +59,7 @@ func know(objs *Objects, node string, local Local) *knowledge {
 		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
 		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
+		addresses: map[*corev1.Pod][]netip.Addr{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
 	}
 	for name, n := range objs.Nodes {
 		for _, a := range n.Status.Addresses {
@@ -73,13 +78,19 @@ func know(objs *Objects, node string, local Local) *knowledge {
 		k.slices[name] = append(k.slices[name], slice)
 	}
 	for _, pod := range objs.Pods {
+		k.addresses[pod] = addressesIn(pod)
 		space := spaceOf(pod.Namespace)
 		k.inside[space] = append(k.inside[space], pod)
 		if pod.Spec.HostNetwork || pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
 			continue
 		}
-		for _, addr := range addressesIn(pod) {
+		for _, addr := range k.addresses[pod] {
 			k.pods[addr] = pod
+		}
+	}
+	for name := range local.Devices {
+		if pod := k.plugged(name); pod != nil {
+			k.endpoints[name] = pod
 		}
 	}
 	for _, svc := range objs.Services {
@@ -119,15 +130,15 @@ func addressesIn(pod *corev1.Pod) []netip.Addr {
 }
 
 // endpoint gives a pod that the datapath of this node serves, nil for any other.
-func (k *knowledge) endpoint(name string) *corev1.Pod {
+func (k *knowledge) endpoint(name string) *corev1.Pod { return k.endpoints[name] }
+
+// plugged gives a pod that has a device on this node, nil for any other.
+func (k *knowledge) plugged(name string) *corev1.Pod {
 	pod := k.objs.Pods[name]
-	if pod == nil {
+	if pod == nil || !k.isHere(pod) {
 		return nil
 	}
-	if _, plugged := k.local.Devices[name]; !plugged || !k.isHere(pod) {
-		return nil
-	}
-	for _, addr := range addressesIn(pod) {
+	for _, addr := range k.addresses[pod] {
 		if k.pods[addr] == pod {
 			return pod
 		}
@@ -148,7 +159,10 @@ func (k *knowledge) endpointAt(addr netip.Addr) *corev1.Pod {
 	if pod == nil {
 		return nil
 	}
-	return k.endpoint(podName(pod))
+	if name := podName(pod); k.endpoints[name] == pod {
+		return pod
+	}
+	return nil
 }
 
 func (k *knowledge) isGateway(addr netip.Addr) bool {
@@ -288,7 +302,7 @@ func (k *knowledge) serversSelected(svc *corev1.Service, port corev1.ServicePort
 		if !ready && !terminating && !svc.Spec.PublishNotReadyAddresses {
 			continue
 		}
-		for _, addr := range addressesIn(pod) {
+		for _, addr := range k.addresses[pod] {
 			if addr.Is4() == v4 {
 				found[netip.AddrPortFrom(addr, number)] = !terminating
 			}

@@ -22,13 +22,15 @@ type Referee struct {
 
 // NewReferee makes a referee for a network. Its oracle knows no object yet.
 func NewReferee(topo lab.Topology, devices map[string]model.Device) *Referee {
-	return &Referee{judge: newJudge(topo, devices)}
+	r := &Referee{judge: newJudge(topo, devices)}
+	r.judge.oracle.Terse = true
+	return r
 }
 
 // Oracle is whom the referee asks. Objects are set there.
 func (r *Referee) Oracle() *model.Oracle { return r.judge.oracle }
 
-// Step compares one hook's part. now is the time by the datapath's clock.
+// Step compares one hook's part; the oracle tells no story of it. now is the time by the datapath's clock.
 func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {
 	r.judge.reset()
 	r.judge.doubt = r.Doubt

@@ -18,7 +18,7 @@ import (
 )
 
 // length is how many frames a sequence has.
-const length = 800
+const length = 1500
 
 // maxOpen is how many conversations take turns.
 const maxOpen = 12
