@@ -47,21 +47,22 @@ func (d *Datapath) Reset() error {
 	return errors.Join(err, eventErr)
 }
 
-// empty deletes all entries of a map.
+// empty deletes all entries of a map. It asks for the next key before it
+// deletes one: the kernel looks for the first through all buckets.
 func empty[K any](m *ebpf.Map) error {
-	var key K
-	for {
-		err := m.NextKey(nil, &key)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
+	var key, next K
+	err := m.NextKey(nil, &key)
+	for err == nil {
+		nextErr := m.NextKey(&key, &next)
+		if err = m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			break
 		}
-		if err == nil {
-			err = m.Delete(&key)
-		}
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("empty table %s: %w", mapName(m), err)
-		}
+		key, err = next, nextErr
 	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("empty table %s: %w", mapName(m), err)
+	}
+	return nil
 }
 
 // clearMeters gives every CPU its events of this second back.
