@@ -105,7 +105,7 @@ func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
 	p.opened++
 	p.mu.Unlock()
 	err = ns.run(func() (err error) {
-		d, err = datapath.Open(datapath.Options{Attach: true})
+		d, err = datapath.Open(ofWorld(datapath.Options{}))
 		return err
 	})
 	if err != nil {

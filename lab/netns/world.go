@@ -43,7 +43,8 @@ type Options struct {
 	// cost throughput.
 	Blind bool
 	// Datapath is how the datapath is opened. Its Attach and PinPath are the
-	// world's own.
+	// world's own; with Flows and Unanswered 0, there is room for fewer than
+	// by default.
 	Datapath datapath.Options
 }
 
@@ -150,8 +151,7 @@ func (w *World) openDatapath(ctx context.Context) (err error) {
 		w.datapath, err = w.pool.take(ctx, w.node.ns)
 		return err
 	}
-	options := w.options.Datapath
-	options.Attach, options.PinPath = true, ""
+	options := ofWorld(w.options.Datapath)
 	if w.options.Pin {
 		pins, err := newBPFFS()
 		if err != nil {
@@ -164,6 +164,23 @@ func (w *World) openDatapath(ctx context.Context) (err error) {
 		w.datapath, err = datapath.Open(options)
 		return err
 	})
+}
+
+// Room for flows where Options say nothing, in entries. The datapath's own
+// defaults take some 60 MB a datapath, and several are open at once in guests
+// of a few hundred.
+const worldFlows, worldUnanswered = 16384, 16384
+
+// ofWorld completes how a world's datapath is opened.
+func ofWorld(o datapath.Options) datapath.Options {
+	o.Attach, o.PinPath = true, ""
+	if o.Flows == 0 {
+		o.Flows = worldFlows
+	}
+	if o.Unanswered == 0 {
+		o.Unanswered = worldUnanswered
+	}
+	return o
 }
 
 // Close ends all conversations and removes everything. A world of a Pool is
