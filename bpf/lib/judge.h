@@ -194,6 +194,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		reply = flow_answered(&s->reply_key);
 		/* What was the opener's direction once may be in its place. */
 		if (!reply || pkt->reused || !(reply->flags & FLOW_REPLY) ||
+		    flow_expired(reply, pkt->key.proto, pkt->now) ||
 		    !same_translation(reply, &s->reply)) {
 			if (flow_store(&s->reply_key, &s->reply))
 				return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
