@@ -144,8 +144,12 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		o.flows.claim(f)
 	}
 	f.judged(chosen.reply, o.epoch)
-	if doubtful && chosen.known && chosen.reply {
+	switch {
+	case !doubtful || !chosen.known:
+	case chosen.reply:
 		o.flows.suspect(matching, f, observed, o.epoch)
+	default:
+		f.restart() // it may have
 	}
 	if e.frame.quote != nil {
 		return // an error does not keep a flow

@@ -141,8 +141,8 @@ func (m memory) claim(f *flow) {
 	f.former = append(f.former, f.replies)
 }
 
-// restart leaves in doubt what was known of a flow whose answers come another
-// way now: there it has not been answered.
+// restart leaves in doubt what was known of a flow that may begin again: its
+// answers come another way now, or it was not there any more.
 func (f *flow) restart() {
 	f.restarted = true
 	f.endUnsure = f.endUnsure || f.closing()
