@@ -265,6 +265,20 @@ func TestDigAsksDnsmasq(t *testing.T) {
 // throughput runs iperf3 and gives bits a second, as received.
 func throughput(t testing.TB, w *World, at netip.AddrPort, args ...string) float64 {
 	t.Helper()
+	for {
+		rate, problem := measure(t, w, at, args...)
+		// The server is busy with the end of the test before for a moment.
+		if strings.Contains(problem, "busy") && t.Context().Err() == nil {
+			continue
+		}
+		require.Empty(t, problem)
+		return rate
+	}
+}
+
+// measure runs iperf3 once, and gives what it complains of.
+func measure(t testing.TB, w *World, at netip.AddrPort, args ...string) (rate float64, problem string) {
+	t.Helper()
 	out := run(t, w, "default/client", "iperf3", append([]string{"-J",
 		"-c", at.Addr().String(), "-p", strconv.Itoa(int(at.Port()))}, args...)...)
 	var report struct {
@@ -276,8 +290,7 @@ func throughput(t testing.TB, w *World, at netip.AddrPort, args ...string) float
 		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &report), out)
-	require.Empty(t, report.Error)
-	return report.End.SumReceived.BitsPerSecond
+	return report.End.SumReceived.BitsPerSecond, report.Error
 }
 
 // streams are what iperf3 sends, and how much of it makes a test.
