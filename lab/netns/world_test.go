@@ -278,11 +278,14 @@ func TestStacksAreQuietSoonAfterNew(t *testing.T) {
 		}
 		return total
 	}
-	time.Sleep(100 * time.Millisecond) // Silence is no event.
-	before := reports()
-	require.Positive(t, before)
-	time.Sleep(1200 * time.Millisecond)
-	require.Equal(t, before, reports())
+	quiet := func() bool {
+		before := reports()
+		require.Positive(t, before)
+		time.Sleep(1200 * time.Millisecond) // Silence is no event.
+		return reports() == before
+	}
+	// On a machine that is busy "soon" is a matter of seconds.
+	require.True(t, quiet() || quiet() || quiet())
 }
 
 func TestTopologiesThatContradictThemselvesAreRefused(t *testing.T) {
