@@ -192,6 +192,8 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 
 	if (!(s->open.flags & FLOW_HAIRPIN)) {
 		reply = flow_answered(&s->reply_key);
+		if (!reply)
+			reply = flow_unanswered(&s->reply_key, pkt->now);
 		/* What was the opener's direction once may be in its place. */
 		if (!reply || pkt->reused || !(reply->flags & FLOW_REPLY) ||
 		    flow_expired(reply, pkt->key.proto, pkt->now) ||
@@ -345,6 +347,7 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 /* A packet that opens a flow to a pod, from the node or through it. */
 static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 {
+	const struct addr *own;
 	struct address *address;
 	struct endpoint *ep;
 	__u8 host = 0;
@@ -353,7 +356,9 @@ static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 	ep = endpoint_ready(pkt, pkt->key.ifindex);
 	if (!ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	if (!addr_equal(endpoint_addr(ep, pkt->key.family), &pkt->key.dst))
+	own = endpoint_addr(ep, pkt->key.family);
+	/* A pod without an address of the family has :: in the table. */
+	if (addr_none(own) || !addr_equal(own, &pkt->key.dst))
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
 	address = address_of(pkt, &pkt->key.src);
 	host = address && (address->flags & ADDRESS_HOST);
