@@ -123,6 +123,9 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	f := chosen.flow
 	if nothing { // known or not: it may have been a reset of no flow
 		f.meet(&e.frame, now)
+		if !chosen.reply {
+			o.flows.claim(f)
+		}
 		return
 	}
 	if !chosen.known {
@@ -147,7 +150,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	switch {
 	case !doubtful || !chosen.known:
 	case chosen.reply:
-		o.flows.suspect(matching, f, observed, o.epoch)
+		o.flows.suspect(matching, f, observed, o.epoch, now)
 	default:
 		f.restart() // it may have
 	}

@@ -109,10 +109,14 @@ func (m memory) reroute(f *flow) {
 
 // suspect keeps beside a flow the one that its answer may have opened instead,
 // if the flow was gone: from then on both are possible.
-func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch int) {
+func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch int, now time.Time) {
 	f.suspected = true
+	there := func(e entry) bool {
+		found, _ := e.flow.presence(now)
+		return found && !e.reply
+	}
 	for _, t := range matching {
-		if t.known || slices.ContainsFunc(m[t.flow.opening], func(e entry) bool { return !e.reply }) {
+		if t.known || slices.ContainsFunc(m[t.flow.opening], there) {
 			continue
 		}
 		g := *t.flow
@@ -131,12 +135,14 @@ func (m memory) firstAt(key flowKey, f *flow) bool { return len(m[key]) > 0 && m
 // claim has the answers of a flow found, if another flow under the same key has
 // put an end to that: whichever was seen last may have the key.
 func (m memory) claim(f *flow) {
-	for _, e := range m[f.replies] {
-		if e.flow == f {
-			return
-		}
+	if m.firstAt(f.replies, f) {
+		return
 	}
 	m.contest(f)
+	if slices.ContainsFunc(m[f.replies], func(e entry) bool { return e.flow == f }) {
+		f.suspected, f.surely = true, time.Time{}
+		return
+	}
 	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
 	f.former = append(f.former, f.replies)
 }

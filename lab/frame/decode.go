@@ -198,6 +198,10 @@ func (p *Packet) Quoted() (*Packet, bool) {
 	}
 	q := &Packet{Data: p.Data[:p.End], EtherType: p.EtherType, L3: p.L4 + 8, L4: -1, End: p.End}
 	q.decodeIP(q.L3)
+	if q.Version == 4 && binary.BigEndian.Uint16(q.Data[q.L3+6:])&0x1fff == 0 {
+		q.L4 = q.L3 + q.headerLen
+	}
+	q.End = p.End // a quote is mostly cut, whatever length it tells
 	return q, q.Version != 0
 }
 
