@@ -240,7 +240,8 @@ func (c *conn) acknowledge() error {
 		return fmt.Errorf("acknowledge answer: %w", err)
 	}
 	set := func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) }
-	if err := errors.Join(raw.Control(set), err); err != nil {
+	controlErr := raw.Control(set) // Not below: Go may read err before it calls.
+	if err := errors.Join(controlErr, err); err != nil {
 		return fmt.Errorf("acknowledge answer: %w", err)
 	}
 	return nil
