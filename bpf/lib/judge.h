@@ -173,7 +173,8 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 		held = flow_unanswered(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
 		/* Ours already, from an earlier judgement. */
-		if (pkt->reused && flow_store(&s->reply_key, &s->reply))
+		if ((pkt->reused || flow_expired(held, pkt->key.proto, pkt->now)) &&
+		    flow_store(&s->reply_key, &s->reply))
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
 	}
