@@ -50,9 +50,16 @@ func (o *Oracle) SetObjects(objs *Objects) {
 
 // SetNetwork is SetObjects for when devices, gateways or routes change too.
 func (o *Oracle) SetNetwork(objs *Objects, local Local) {
+	before := o.world.frontends
 	o.local = local
 	o.world = know(objs, o.node, local)
 	o.epoch++
+	for key, s := range o.world.frontends {
+		s.since = o.epoch
+		if was, found := before[key]; found {
+			s.since = was.since
+		}
+	}
 }
 
 // Evaluate says what should happen to frame at where; it changes nothing. The
@@ -119,12 +126,17 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 			break
 		}
 	}
+	for _, t := range matching {
+		if t.known && t.flow != chosen.flow {
+			t.flow.meet(&e.frame, now)
+		}
+	}
 	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
 	if nothing { // known or not: it may have been a reset of no flow
 		f.meet(&e.frame, now)
 		if !chosen.reply {
-			o.flows.claim(f)
+			o.flows.claim(f, now)
 		}
 		return
 	}
@@ -137,14 +149,14 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.translated = observed
 		f.replies.tuple = observed.Reversed()
 		f.replyEpoch = o.epoch
-		o.flows.insert(f)
+		o.flows.insert(f, now)
 	}
 	if chosen.AnySport {
 		f.translated.Sport = observed.Sport
 	}
 	f.way = chosen.opens
-	if o.flows.reroute(f); !chosen.reply {
-		o.flows.claim(f)
+	if o.flows.reroute(f, now); !chosen.reply {
+		o.flows.claim(f, now)
 	}
 	f.judged(chosen.reply, o.epoch)
 	switch {
@@ -159,7 +171,8 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	}
 	f.see(&e.frame, chosen.reply, doubtful, now)
 	if f.suspected {
-		f.surely = time.Time{}
+		f.surely, f.gone = time.Time{}, time.Time{}
+		f.over = f.over.Add(idleTCPEstablished)
 	}
 }
 
@@ -176,6 +189,7 @@ type judgement struct {
 	wrong    []Reason
 	branches []branch
 	met      []*flow // those that the packet may be of
+	again    bool    // a known flow looks for another backend, and has a source port
 	story    []string
 }
 

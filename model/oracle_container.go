@@ -52,7 +52,7 @@ func (j *judgement) judgeAddresses(martianSource bool) {
 	if martianSource {
 		j.condemn(ReasonMartianSource, "no host has the source address %s", h.src)
 	}
-	if isMartianDestination(h.dst) {
+	if isMartianDestination(h.dst) && !j.answersGateway() {
 		j.condemn(ReasonMartianDestination, "nothing is routed to the destination address %s", h.dst)
 	}
 	if h.src == h.dst {
@@ -135,6 +135,13 @@ func (j *judgement) toContainer() {
 	case h.hasTuple:
 		j.decide(j.openToContainer)
 	}
+}
+
+// answersGateway is whether a packet goes to the gateway's link-local address:
+// what came from there may be answered, and nothing be opened to it.
+func (j *judgement) answersGateway() bool {
+	dst := j.headers.dst
+	return j.at.Hook == FromContainer && isLinkLocal(dst) && j.world.isGateway(dst)
 }
 
 // strayLinkLocal is whether a packet comes from an IPv4 link-local address,

@@ -30,6 +30,9 @@ func (j *judgement) decide(open func()) {
 	if h.echoReply {
 		j.tell("it answers no ping that is known")
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPNoFlow}})
+		if j.answersGateway() {
+			j.branches = append(j.branches, branch{reasons: []Reason{ReasonMartianDestination}})
+		}
 		if j.at.Hook == ToContainer && j.strayLinkLocal() {
 			j.branches = append(j.branches, branch{reasons: []Reason{ReasonMartianSource}})
 		}
@@ -54,12 +57,18 @@ func (j *judgement) known(e entry, open func()) {
 	stale := f.isStale(e.reply, j.oracle.epoch)
 	if stale && f.service != "" && !j.stillServes(f) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
+		j.again = f.hairpin
 		open()
+		j.again = false
 		if !e.reply {
 			return
 		}
 		// What its backend still sends is an answer all the same, or, since
 		// the contract is silent, a flow of its own.
+	}
+	if s := j.world.frontends[f.frontend]; stale && f.service != "" && !e.reply && s != nil && s.since > f.openEpoch {
+		j.tell("Service %s was away for a while: its flows may be led elsewhere", f.service)
+		open()
 	}
 	opens := f.way
 	var reasons []Reason
@@ -146,6 +155,11 @@ func (j *judgement) frontend() *served {
 // openFromContainer judges the first packet of a flow that the pod opens.
 func (j *judgement) openFromContainer() {
 	t := j.headers.tuple
+	if j.answersGateway() {
+		j.tell("it answers nothing that came from the gateway %s", t.Dst)
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonMartianDestination}})
+		return
+	}
 	s := j.frontend()
 	if s == nil {
 		j.open(t, nil)
@@ -216,7 +230,7 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	answers := flowKey{j.at, translated.Reversed()}
 	_, taken := j.oracle.flows[answers]
 	_, dying := j.oracle.dying[answers]
-	j.leave(Translation{Tuple: translated, AnySport: taken || dying, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
+	j.leave(Translation{Tuple: translated, AnySport: taken || dying || j.again, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
 }
 
 // newFlow is what would be remembered. A reset opens nothing.

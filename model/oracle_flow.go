@@ -66,7 +66,7 @@ type entry struct {
 // source port): the newest comes first.
 type memory map[flowKey][]entry
 
-func (m memory) insert(f *flow) {
+func (m memory) insert(f *flow, now time.Time) {
 	// The opener's entry replaces what was there under its key. The other
 	// entry of a flow that loses one may still be found, or not.
 	for _, old := range slices.Clone(m[f.opening]) {
@@ -77,33 +77,34 @@ func (m memory) insert(f *flow) {
 		old.flow.surely = time.Time{}
 	}
 	m[f.opening] = []entry{{flow: f}}
-	m.contest(f)
+	m.contest(f, now)
 	m[f.replies] = append([]entry{{flow: f, reply: true}}, m[f.replies]...)
 }
 
 // contest leaves in doubt the flows that have a key under which the answers of
 // another are found from now on.
-func (m memory) contest(f *flow) {
+func (m memory) contest(f *flow, now time.Time) {
 	for _, e := range m[f.replies] {
-		if e.flow != f {
-			e.flow.suspected, e.flow.surely = true, time.Time{}
+		if found, _ := e.flow.presence(now); found && e.flow != f {
+			e.flow.suspected, e.flow.surely, e.flow.gone = true, time.Time{}, time.Time{}
+			e.flow.over = e.flow.over.Add(idleTCPEstablished)
 		}
 	}
 }
 
 // reroute has the answers of a flow found where they come now.
-func (m memory) reroute(f *flow) {
-	now := f.answersAt()
-	if now == f.replies {
+func (m memory) reroute(f *flow, now time.Time) {
+	key := f.answersAt()
+	if key == f.replies {
 		return
 	}
 	m.forget(entry{flow: f, reply: true}, f.replies)
 	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
 	f.former = append(f.former, f.replies)
-	f.replies = now
-	m.contest(f)
-	m.forget(entry{flow: f, reply: true, former: true}, now)
-	m[now] = append([]entry{{flow: f, reply: true}}, m[now]...)
+	f.replies = key
+	m.contest(f, now)
+	m.forget(entry{flow: f, reply: true, former: true}, key)
+	m[key] = append([]entry{{flow: f, reply: true}}, m[key]...)
 	f.restart()
 }
 
@@ -113,7 +114,7 @@ func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch i
 	f.suspected = true
 	there := func(e entry) bool {
 		found, _ := e.flow.presence(now)
-		return found && !e.reply
+		return found && !e.reply && !e.flow.closing()
 	}
 	for _, t := range matching {
 		if t.known || slices.ContainsFunc(m[t.flow.opening], there) {
@@ -122,7 +123,7 @@ func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch i
 		g := *t.flow
 		g.translated, g.replyEpoch, g.openEpoch = observed, epoch, epoch
 		g.replies = g.answersAt()
-		g.suspected, g.over = true, f.over
+		g.suspected, g.over = true, now.Add(idleTCPEstablished+endsLate)
 		g.former = []flowKey{g.replies}
 		m[g.opening] = append(m[g.opening], entry{flow: &g})
 		m[g.replies] = append(m[g.replies], entry{flow: &g, reply: true, former: true})
@@ -134,11 +135,11 @@ func (m memory) firstAt(key flowKey, f *flow) bool { return len(m[key]) > 0 && m
 
 // claim has the answers of a flow found, if another flow under the same key has
 // put an end to that: whichever was seen last may have the key.
-func (m memory) claim(f *flow) {
+func (m memory) claim(f *flow, now time.Time) {
 	if m.firstAt(f.replies, f) {
 		return
 	}
-	m.contest(f)
+	m.contest(f, now)
 	if slices.ContainsFunc(m[f.replies], func(e entry) bool { return e.flow == f }) {
 		f.suspected, f.surely = true, time.Time{}
 		return
@@ -309,12 +310,12 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 // longer by it.
 func (f *flow) meet(h *headers, now time.Time) {
 	f.gone = time.Time{}
-	if lasts := now.Add(max(f.idleUnanswered(), f.idleAtMost()) + endsLate); lasts.After(f.over) {
-		f.over = lasts
-	}
 	f.doubtEnd(h)
 	f.ackedFirst = f.ackedFirst || h.tcp&flagACK != 0
 	f.beginUnsure = f.beginUnsure || h.tcp&flagSYN != 0
+	if lasts := now.Add(max(f.idleUnanswered(), f.idleAtMost()) + endsLate); lasts.After(f.over) {
+		f.over = lasts
+	}
 	if h.tcp&(flagFIN|flagRST|flagSYN) != 0 { // it may have less time from now on
 		if least := now.Add(min(f.idleUnanswered(), f.idleAnswered()) - endsEarly); least.Before(f.surely) {
 			f.surely = least

@@ -44,6 +44,7 @@ type served struct {
 	service string // namespace/name
 	port    uint16
 	servers []server
+	since   int // epoch of the objects in which the frontend came
 }
 
 type server struct {
