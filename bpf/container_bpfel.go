@@ -31,12 +31,27 @@ type ContainerAddress struct {
 type ContainerAddressFlags uint32
 
 const (
-	ContainerAddressFlagsADDRESS_HOST ContainerAddressFlags = 1
+	ContainerAddressFlagsADDRESS_HOST   ContainerAddressFlags = 1
+	ContainerAddressFlagsADDRESS_NATIVE ContainerAddressFlags = 2
 )
 
 type ContainerAddressPair struct {
 	_    structs.HostLayout
 	Half [2]ContainerAddress
+}
+
+type ContainerAffinity struct {
+	_    structs.HostLayout
+	Used uint64
+	Addr ContainerAddr
+	Port uint16
+	Pad  [6]uint8
+}
+
+type ContainerAffinityKey struct {
+	_       structs.HostLayout
+	Service uint32
+	Client  ContainerAddr
 }
 
 type ContainerBackend struct {
@@ -223,7 +238,9 @@ type ContainerHook uint32
 const (
 	ContainerHookHOOK_FROM_CONTAINER ContainerHook = 0
 	ContainerHookHOOK_TO_CONTAINER   ContainerHook = 1
-	ContainerHookHOOK_MAX            ContainerHook = 2
+	ContainerHookHOOK_FROM_DEVICE    ContainerHook = 2
+	ContainerHookHOOK_TO_DEVICE      ContainerHook = 3
+	ContainerHookHOOK_MAX            ContainerHook = 8
 )
 
 type ContainerLookup uint32
@@ -241,6 +258,18 @@ type ContainerMeter struct {
 	Lost   uint64
 	Told   uint32
 	Pad    uint32
+}
+
+type ContainerNodePair struct {
+	_    structs.HostLayout
+	Half [2]struct {
+		_           structs.HostLayout
+		Masquerade4 ContainerAddr
+		Masquerade6 ContainerAddr
+		FirstPort   uint16
+		LastPort    uint16
+		Present     uint32
+	}
 }
 
 type ContainerOut uint32
@@ -295,6 +324,8 @@ const (
 	ContainerReasonREASON_FLOW_TABLE_FULL     ContainerReason = 55
 	ContainerReasonREASON_NO_SOURCE_PORT      ContainerReason = 56
 	ContainerReasonREASON_REWRITE_FAILED      ContainerReason = 57
+	ContainerReasonREASON_SOURCE_RANGE        ContainerReason = 58
+	ContainerReasonREASON_NO_LOCAL_BACKEND    ContainerReason = 59
 	ContainerReasonREASON_ARP_ANSWERED        ContainerReason = 60
 	ContainerReasonREASON_NDP_ANSWERED        ContainerReason = 61
 	ContainerReasonREASON_MAX                 ContainerReason = 64
@@ -356,11 +387,15 @@ type ContainerScratch struct {
 }
 
 type ContainerService struct {
-	_     structs.HostLayout
-	Id    uint32
-	Set   uint32
-	Count uint32
-	Pad   uint32
+	_         structs.HostLayout
+	Id        uint32
+	Set       uint32
+	Count     uint32
+	Flags     uint32
+	Affinity  uint32
+	Sources   uint32
+	Table     uint32
+	TableSize uint32
 }
 
 type ContainerServiceKey struct {
@@ -368,7 +403,7 @@ type ContainerServiceKey struct {
 	Addr  ContainerAddr
 	Port  uint16
 	Proto uint8
-	Pad   uint8
+	Scope uint8
 }
 
 type ContainerServicePair struct {
@@ -415,6 +450,13 @@ const (
 	ContainerSourceFileFILE_RELATED_H       ContainerSourceFile = 11
 )
 
+type ContainerSourceKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	List uint32
+	Addr ContainerAddr
+}
+
 type ContainerTable uint32
 
 const (
@@ -445,6 +487,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	ContainerMapAddresses      = "addresses"
+	ContainerMapAffinities     = "affinities"
 	ContainerMapBackends       = "backends"
 	ContainerMapControl        = "control"
 	ContainerMapCounters       = "counters"
@@ -452,12 +495,15 @@ const (
 	ContainerMapEvents         = "events"
 	ContainerMapFlows          = "flows"
 	ContainerMapFragments      = "fragments"
+	ContainerMapMaglev         = "maglev"
 	ContainerMapMeters         = "meters"
+	ContainerMapNode           = "node"
 	ContainerMapPrefixes       = "prefixes"
 	ContainerMapRules          = "rules"
 	ContainerMapScratch        = "scratch"
 	ContainerMapServices       = "services"
 	ContainerMapSlots          = "slots"
+	ContainerMapSources        = "sources"
 	ContainerMapUnanswered     = "unanswered"
 	ContainerProgFromContainer = "from_container"
 	ContainerProgMarkExpired   = "mark_expired"
@@ -519,6 +565,7 @@ type ContainerProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ContainerMapSpecs struct {
 	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
+	Affinities *ebpf.MapSpec `ebpf:"affinities"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
@@ -526,12 +573,15 @@ type ContainerMapSpecs struct {
 	Events     *ebpf.MapSpec `ebpf:"events"`
 	Flows      *ebpf.MapSpec `ebpf:"flows"`
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
+	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
 	Meters     *ebpf.MapSpec `ebpf:"meters"`
+	Node       *ebpf.MapSpec `ebpf:"node"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Sources    *ebpf.MapSpec `ebpf:"sources"`
 	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
 }
 
@@ -565,6 +615,7 @@ func (o *ContainerObjects) Close() error {
 // It can be passed to LoadContainerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ContainerMaps struct {
 	Addresses  *ebpf.Map `ebpf:"addresses"`
+	Affinities *ebpf.Map `ebpf:"affinities"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Control    *ebpf.Map `ebpf:"control"`
 	Counters   *ebpf.Map `ebpf:"counters"`
@@ -572,18 +623,22 @@ type ContainerMaps struct {
 	Events     *ebpf.Map `ebpf:"events"`
 	Flows      *ebpf.Map `ebpf:"flows"`
 	Fragments  *ebpf.Map `ebpf:"fragments"`
+	Maglev     *ebpf.Map `ebpf:"maglev"`
 	Meters     *ebpf.Map `ebpf:"meters"`
+	Node       *ebpf.Map `ebpf:"node"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
 	Services   *ebpf.Map `ebpf:"services"`
 	Slots      *ebpf.Map `ebpf:"slots"`
+	Sources    *ebpf.Map `ebpf:"sources"`
 	Unanswered *ebpf.Map `ebpf:"unanswered"`
 }
 
 func (m *ContainerMaps) Close() error {
 	return _ContainerClose(
 		m.Addresses,
+		m.Affinities,
 		m.Backends,
 		m.Control,
 		m.Counters,
@@ -591,12 +646,15 @@ func (m *ContainerMaps) Close() error {
 		m.Events,
 		m.Flows,
 		m.Fragments,
+		m.Maglev,
 		m.Meters,
+		m.Node,
 		m.Prefixes,
 		m.Rules,
 		m.Scratch,
 		m.Services,
 		m.Slots,
+		m.Sources,
 		m.Unanswered,
 	)
 }

@@ -21,6 +21,11 @@ type Local struct {
 	Devices map[string]Device
 	// Gateways are the next hops of the pods' default routes.
 	Gateways []netip.Addr
+	// Uplinks are the node's devices towards others; without them the node
+	// has no frontends but those of its pods, and masquerades nothing.
+	Uplinks []Uplink
+	// Options are the operator's.
+	Options Options
 	// Identities gives the numbers and keeps them between compiles; nil gives
 	// numbers that hold for one compile alone.
 	Identities *Allocator

@@ -35,6 +35,8 @@ const (
 	ReasonFlowTableFull      Reason = "flow-table-full"
 	ReasonNoSourcePort       Reason = "no-source-port"
 	ReasonRewriteFailed      Reason = "rewrite-failed"
+	ReasonSourceRange        Reason = "source-range"
+	ReasonNoLocalBackend     Reason = "no-local-backend"
 	ReasonARPAnswered        Reason = "arp-answered"
 	ReasonNDPAnswered        Reason = "ndp-answered"
 )

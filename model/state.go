@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // State is what one node's datapath has to know: the compiler makes it from
@@ -30,6 +31,29 @@ type Node struct {
 	// No device has them: ARP and neighbour solicitations for them are
 	// answered by the datapath.
 	Gateways []netip.Addr
+	// Uplinks are the node's devices towards others; none: only pods' devices
+	// have programs.
+	Uplinks []Uplink
+	// Masquerade is how flows are given the node's address; nil: never.
+	Masquerade *Masquerade
+}
+
+// Uplink is one of the node's devices towards other nodes and the world.
+type Uplink struct {
+	Name    string
+	Ifindex int
+	MAC     net.HardwareAddr
+}
+
+// Masquerade is the translation of sources to an address of the node. What is
+// sent to an Address with Native is left as it is.
+type Masquerade struct {
+	// IPv4 and IPv6 are the sources; the zero Addr: that family is not
+	// masqueraded.
+	IPv4, IPv6 netip.Addr
+	// FirstPort and LastPort bound the source ports, and identifiers of ICMP
+	// echoes, that are taken where a flow's own is not free.
+	FirstPort, LastPort uint16
 }
 
 // Endpoint is a pod of this node.
@@ -54,6 +78,9 @@ type Device struct {
 type Address struct {
 	Prefix   netip.Prefix // masked
 	Identity Identity
+	// Native addresses are reached with the pod's own source: other pods and
+	// nodes, and what the operator excludes from masquerading.
+	Native bool
 }
 
 // Identity is the number of a set of security-relevant labels. Numbers below
@@ -106,22 +133,69 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("proto-%d", uint8(p))
 }
 
-// Service is one frontend: an address, port and protocol.
+// Scope is from where a frontend is reached. Addresses that are reached from
+// both have a frontend in each, which may have other backends.
+type Scope uint8
+
+// Scopes.
+const (
+	ScopeInside  Scope = 0 // from pods of this node, and from the node itself
+	ScopeOutside Scope = 1 // what comes in by an uplink
+)
+
+func (s Scope) String() string {
+	if s == ScopeInside {
+		return "inside"
+	}
+	return "outside"
+}
+
+// ServiceKind is what made a frontend, for people.
+type ServiceKind string
+
+// Kinds of frontends.
+const (
+	KindClusterIP    ServiceKind = "ClusterIP"
+	KindNodePort     ServiceKind = "NodePort"
+	KindLoadBalancer ServiceKind = "LoadBalancer"
+	KindExternalIP   ServiceKind = "ExternalIP"
+	KindHostPort     ServiceKind = "HostPort"
+)
+
+// Service is one frontend: an address, port and protocol, in one scope.
 type Service struct {
 	Name     string // namespace/name:port, port by name where it has one
+	Kind     ServiceKind
+	Scope    Scope
 	Address  netip.Addr
 	Port     uint16
 	Protocol Protocol
-	Backends []Backend // none: what is sent here is refused
+	Backends []Backend // none: what is sent here is refused, or dropped if Local
+	// Local frontends have backends of this node only. Without one their
+	// packets are dropped and not refused: another node may have some.
+	Local bool
+	// Affinity keeps a client's flows with one backend for that long after
+	// the last one began; 0: no.
+	Affinity time.Duration
+	// Sources are who may send here; nil: everybody.
+	Sources []netip.Prefix
+	// MaglevSize is the size of the table by which backends are chosen, a
+	// prime; 0: by chance.
+	MaglevSize int
 }
 
 // Backend is one place where a service is served.
 type Backend struct {
 	Address netip.Addr
 	Port    uint16
-	// Terminating backends keep their flows and get no new ones.
+	// Weight is the backend's share of new flows, from 1 to MaxWeight; 0 is 1.
+	Weight uint16
+	// Terminating backends keep their TCP flows and get no new ones.
 	Terminating bool
 }
+
+// MaxWeight bounds Backend.Weight.
+const MaxWeight = 256
 
 // RuleSet is the policy of all endpoints that have the same. It always
 // answers for both directions: a direction that no policy selects has a rule

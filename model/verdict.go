@@ -13,6 +13,12 @@ const (
 	ToContainer   Hook = "to-container"
 )
 
+// Hooks of the node's own devices. Where.Endpoint is the node's name there.
+const (
+	FromDevice Hook = "from-device" // what came from outside
+	ToDevice   Hook = "to-device"   // what the node sends, and is not judged yet
+)
+
 // Action is what becomes of a frame.
 type Action string
 

@@ -11,6 +11,9 @@
 #define MAX_SERVICES		65536
 #define MAX_SLOTS		262144
 #define MAX_BACKENDS		262144
+#define MAX_MAGLEV		2097152	/* entries of all tables */
+#define MAX_SOURCES		65536
+#define MAX_AFFINITIES		65536
 #define MAX_RULES		262144
 #define MAX_FLOWS		131072	/* entries: two a flow */
 #define MAX_UNANSWERED		65536

@@ -48,6 +48,8 @@ enum reason {
 	REASON_FLOW_TABLE_FULL = 55,
 	REASON_NO_SOURCE_PORT = 56,	/* every source port tried is taken */
 	REASON_REWRITE_FAILED = 57,	/* the kernel refused to change the packet */
+	REASON_SOURCE_RANGE = 58,	/* the service is not for this source */
+	REASON_NO_LOCAL_BACKEND = 59,	/* the service has nobody on this node */
 
 	/* Answers. */
 	REASON_ARP_ANSWERED = 60,

@@ -24,7 +24,9 @@ enum family {
 enum hook {
 	HOOK_FROM_CONTAINER = 0,
 	HOOK_TO_CONTAINER = 1,
-	HOOK_MAX = 2,
+	HOOK_FROM_DEVICE = 2,
+	HOOK_TO_DEVICE = 3,
+	HOOK_MAX = 8,		/* room for those to come: it is in the index of counters */
 };
 
 /* What changes while packets pass. One entry. */
@@ -49,6 +51,28 @@ struct {
  * old state or the new. A half is absent where its first field says so.
  */
 #define GENERATION(epoch) ((epoch) & 1)
+
+/* What the node is. Keys of flows at its devices have ifindex 0: a flow may come
+ * in by another device than it left by.
+ */
+struct node {
+	struct addr masquerade4; /* source of what leaves the cluster; all zero: none */
+	struct addr masquerade6;
+	__u16 first_port;	/* host order; source ports that are taken */
+	__u16 last_port;
+	__u32 present;		/* 0: absent */
+};
+
+struct node_pair {
+	struct node half[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct node_pair);
+} node SEC(".maps");
 
 /* Endpoints by the ifindex of their host-side device. */
 struct endpoint {
@@ -78,6 +102,7 @@ struct {
 
 enum address_flags {
 	ADDRESS_HOST = 1 << 0,	/* the node's own */
+	ADDRESS_NATIVE = 1 << 1, /* of the cluster: reached without masquerading */
 };
 
 /* What is known of an address. */
@@ -123,14 +148,28 @@ struct service_key {
 	struct addr addr;
 	__be16 port;
 	__u8 proto;
-	__u8 pad;
+	__u8 scope;		/* enum scope */
+};
+
+enum scope {
+	SCOPE_INSIDE = 0,	/* from pods of this node, and from the node */
+	SCOPE_OUTSIDE = 1,	/* what comes in by a device of the node's */
+};
+
+enum service_flags {
+	SERVICE_LOCAL = 1 << 0,	/* without a backend: dropped, not refused */
+	SERVICE_SOURCES = 1 << 1, /* only for those in `sources` */
 };
 
 struct service {
 	__u32 id;		/* kept while the frontend is there; 0: absent */
 	__u32 set;		/* of slots */
 	__u32 count;		/* of slots; 0: refused */
-	__u32 pad;
+	__u32 flags;		/* enum service_flags */
+	__u32 affinity;		/* s; 0: none */
+	__u32 sources;		/* list of those who may */
+	__u32 table;		/* first entry in `maglev` */
+	__u32 table_size;	/* 0: any slot, by chance */
 };
 
 struct service_pair {
@@ -164,6 +203,54 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
+/* Tables by which backends are chosen, one behind the other: an index of a slot
+ * each. A table is written anew elsewhere and never changed in its place.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_MAGLEV);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u32);
+} maglev SEC(".maps");
+
+/* Who may use a service, where not everybody may. Lists are never changed in
+ * their place.
+ */
+struct source_key {
+	__u32 bits;		/* with the list's 32 */
+	__u32 list;
+	struct addr addr;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, MAX_SOURCES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct source_key);
+	__type(value, __u32);
+} sources SEC(".maps");
+
+/* The backend that a client's flows stay with. */
+struct affinity_key {
+	__u32 service;
+	struct addr client;
+};
+
+struct affinity {
+	__u64 used;		/* when its last flow began */
+	struct addr addr;
+	__be16 port;
+	__u8 pad[6];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_AFFINITIES);
+	__type(key, struct affinity_key);
+	__type(value, struct affinity);
+} affinities SEC(".maps");
+
 /* The backends that a service has, those that take no new flows too. */
 struct backend_key {
 	__u32 service;
@@ -175,7 +262,7 @@ struct backend_key {
 enum backend_state {
 	BACKEND_ABSENT = 0,
 	BACKEND_SERVING = 1,
-	BACKEND_TERMINATING = 2,	/* keeps its flows, gets no new ones */
+	BACKEND_TERMINATING = 2,	/* keeps its TCP flows, gets no new ones */
 };
 
 struct backend {
