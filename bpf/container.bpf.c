@@ -11,19 +11,13 @@
  * namespace; its to_container does not see it.
  */
 
+#include "lib/carry.h"
 #include "lib/clock.h"
-#include "lib/judge.h"
 #include "lib/neighbour.h"
-#include "lib/refuse.h"
-#include "lib/related.h"
+#include "lib/pod.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_CONTAINER_BPF_C
-
-static __always_inline int is_ip(const struct __sk_buff *skb)
-{
-	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
-}
 
 static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct packet *pkt)
 {
@@ -33,70 +27,11 @@ static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct 
 	return REFUSE(pkt, REASON_UNKNOWN_ETHERTYPE);
 }
 
-/* Carries a packet as its flow says. */
-static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
-	int reason;
-
-	if (ttl_spent(pkt, flow))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
-	reason = rewrite(skb, pkt, flow);
-	if (reason)
-		return drop(skb, pkt, reason);
-	pkt->out = flow->out;
-	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
-	return deliver(skb, pkt);
-}
-
-/* A packet that opens a flow, or that belongs to one judged under old tables. */
-static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
-{
-	struct packet *pkt = &s->pkt;
-	int reason;
-
-	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
 	if (pkt->key.hook == HOOK_FROM_CONTAINER)
-		reason = judge_from(skb, pkt, s);
-	else
-		reason = judge_to(pkt, s);
-	if (reason == REASON_NO_BACKEND && !refuse(skb, pkt)) {
-		pkt->where = HERE;
-		return answer(skb, pkt, REASON_NO_BACKEND);
-	}
-	if (reason)
-		return drop(skb, pkt, reason);
-	pkt->out = s->open.out;
-	pkt->out_ifindex = s->open.ifindex;
-	pkt->where = HERE;
-	tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, &s->open);
-}
-
-static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
-				 const struct settings *ctl)
-{
-	struct packet *pkt = &s->pkt;
-	int reason;
-
-	pkt->lookup = LOOKUP_KNOWN;
-	pkt->where = HERE;
-	if (flow->epoch != pkt->epoch) {
-		pkt->lookup = LOOKUP_REJUDGED;
-		reason = rejudge_reply(pkt, flow);
-		if (reason)
-			return drop(skb, pkt, reason);
-		pkt->where = HERE;
-	}
-	if (flow->out == OUT_DEVICE && pkt->key.hook == HOOK_FROM_CONTAINER &&
-	    (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
-		reason = route(skb, pkt, flow);
-		if (reason)
-			return drop(skb, pkt, reason);
-		pkt->where = HERE;
-	}
-	if (ctl->trace)
-		tell(skb, pkt, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, flow);
+		return judge_from(skb, pkt, s);
+	return judge_to(pkt, s);
 }
 
 /* An ICMP error goes the way of the flow that it is about. */
@@ -128,6 +63,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return TC_ACT_SHOT;
 	pkt = &s->pkt;
 	__builtin_memset(pkt, 0, sizeof(*pkt));
+	s->sticky = 0;
 	pkt->key.hook = hook;
 	pkt->key.ifindex = skb->ifindex;
 	pkt->epoch = ctl->epoch;
@@ -171,10 +107,11 @@ int from_container(struct __sk_buff *skb)
 SEC("tc")
 int to_container(struct __sk_buff *skb)
 {
-	/* Made by from_container for this very pod. Other marks say that a pod's
-	 * packet was judged for where it was led, which is never another pod.
+	/* Made by from_container for this very pod, or led to it by to_device.
+	 * Another mark says that a packet was judged for where it was led, which
+	 * is never a pod.
 	 */
-	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
+	if ((skb->mark & MARK_MASK) == MARK_ANSWER || (skb->mark & MARK_MASK) == MARK_DELIVERED)
 		return TC_ACT_OK;
 	return hook(skb, HOOK_TO_CONTAINER);
 }
@@ -232,6 +169,8 @@ struct mirror {
 	enum direction direction;
 	enum family family;
 	enum backend_state backend_state;
+	enum scope scope;
+	enum service_flags service_flags;
 	struct expired expired;
 	struct event event;
 };

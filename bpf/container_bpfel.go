@@ -186,6 +186,7 @@ const (
 	ContainerFlowFlagsFLOW_TRANSLATED ContainerFlowFlags = 4
 	ContainerFlowFlagsFLOW_HAIRPIN    ContainerFlowFlags = 8
 	ContainerFlowFlagsFLOW_DEAD       ContainerFlowFlags = 16
+	ContainerFlowFlagsFLOW_SOURCE     ContainerFlowFlags = 32
 )
 
 type ContainerFlowKey struct {
@@ -260,16 +261,18 @@ type ContainerMeter struct {
 	Pad    uint32
 }
 
+type ContainerNode struct {
+	_           structs.HostLayout
+	Masquerade4 ContainerAddr
+	Masquerade6 ContainerAddr
+	FirstPort   uint16
+	LastPort    uint16
+	Present     uint32
+}
+
 type ContainerNodePair struct {
 	_    structs.HostLayout
-	Half [2]struct {
-		_           structs.HostLayout
-		Masquerade4 ContainerAddr
-		Masquerade6 ContainerAddr
-		FirstPort   uint16
-		LastPort    uint16
-		Present     uint32
-	}
+	Half [2]ContainerNode
 }
 
 type ContainerOut uint32
@@ -348,6 +351,13 @@ type ContainerRuleKey struct {
 	Port      uint16
 }
 
+type ContainerScope uint32
+
+const (
+	ContainerScopeSCOPE_INSIDE  ContainerScope = 0
+	ContainerScopeSCOPE_OUTSIDE ContainerScope = 1
+)
+
 type ContainerScratch struct {
 	_   structs.HostLayout
 	Pkt struct {
@@ -374,7 +384,8 @@ type ContainerScratch struct {
 		Reused      uint8
 		Old         uint8
 		Fragment    uint8
-		Pad         [3]uint8
+		AsItIs      uint8
+		Pad         [2]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
@@ -383,6 +394,8 @@ type ContainerScratch struct {
 	Open     ContainerFlow
 	Reply    ContainerFlow
 	ReplyKey ContainerFlowKey
+	Sticky   uint32
+	Pad      uint32
 	_        [4]byte
 }
 
@@ -397,6 +410,13 @@ type ContainerService struct {
 	Table     uint32
 	TableSize uint32
 }
+
+type ContainerServiceFlags uint32
+
+const (
+	ContainerServiceFlagsSERVICE_LOCAL   ContainerServiceFlags = 1
+	ContainerServiceFlagsSERVICE_SOURCES ContainerServiceFlags = 2
+)
 
 type ContainerServiceKey struct {
 	_     structs.HostLayout
@@ -448,6 +468,11 @@ const (
 	ContainerSourceFileFILE_REWRITE_H       ContainerSourceFile = 9
 	ContainerSourceFileFILE_JUDGE_H         ContainerSourceFile = 10
 	ContainerSourceFileFILE_RELATED_H       ContainerSourceFile = 11
+	ContainerSourceFileFILE_HOST_BPF_C      ContainerSourceFile = 12
+	ContainerSourceFileFILE_CARRY_H         ContainerSourceFile = 13
+	ContainerSourceFileFILE_MASQUERADE_H    ContainerSourceFile = 14
+	ContainerSourceFileFILE_UPLINK_H        ContainerSourceFile = 15
+	ContainerSourceFileFILE_POD_H           ContainerSourceFile = 16
 )
 
 type ContainerSourceKey struct {
@@ -471,6 +496,7 @@ const (
 	ContainerTableTABLE_RULES_EGRESS  ContainerTable = 8
 	ContainerTableTABLE_RULES_INGRESS ContainerTable = 9
 	ContainerTableTABLE_ROUTES        ContainerTable = 10
+	ContainerTableTABLE_AFFINITIES    ContainerTable = 11
 )
 
 type ContainerVerdict uint32
@@ -497,7 +523,7 @@ const (
 	ContainerMapFragments      = "fragments"
 	ContainerMapMaglev         = "maglev"
 	ContainerMapMeters         = "meters"
-	ContainerMapNode           = "node"
+	ContainerMapNodes          = "nodes"
 	ContainerMapPrefixes       = "prefixes"
 	ContainerMapRules          = "rules"
 	ContainerMapScratch        = "scratch"
@@ -575,7 +601,7 @@ type ContainerMapSpecs struct {
 	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
 	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
 	Meters     *ebpf.MapSpec `ebpf:"meters"`
-	Node       *ebpf.MapSpec `ebpf:"node"`
+	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
@@ -625,7 +651,7 @@ type ContainerMaps struct {
 	Fragments  *ebpf.Map `ebpf:"fragments"`
 	Maglev     *ebpf.Map `ebpf:"maglev"`
 	Meters     *ebpf.Map `ebpf:"meters"`
-	Node       *ebpf.Map `ebpf:"node"`
+	Nodes      *ebpf.Map `ebpf:"nodes"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
@@ -648,7 +674,7 @@ func (m *ContainerMaps) Close() error {
 		m.Fragments,
 		m.Maglev,
 		m.Meters,
-		m.Node,
+		m.Nodes,
 		m.Prefixes,
 		m.Rules,
 		m.Scratch,

@@ -48,6 +48,7 @@ enum table {
 	TABLE_RULES_EGRESS = 8,
 	TABLE_RULES_INGRESS = 9,
 	TABLE_ROUTES = 10,
+	TABLE_AFFINITIES = 11,	/* the last for which skb->cb has room */
 };
 
 static __always_inline void note_read(struct packet *pkt, enum table table, int found)
@@ -204,16 +205,18 @@ static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int r
 	return TC_ACT_SHOT;
 }
 
-/* answer sends what skb has become back to the pod that it came from. */
+/* answer sends what skb has become back to who sent it: by the device that it
+ * came from, or up again, to the node.
+ */
 static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	pkt->out = OUT_SELF;
-	pkt->out_ifindex = pkt->key.ifindex;
+	pkt->out_ifindex = skb->ifindex;
 	skb->mark = mark_with(skb->mark, MARK_ANSWER);
 	note(skb, pkt, VERDICT_REPLY, reason);
 	count(skb, pkt, reason);
 	tell(skb, pkt, EVENT_DROP, VERDICT_REPLY, reason);
-	return bpf_redirect(pkt->key.ifindex, 0);
+	return bpf_redirect(skb->ifindex, pkt->key.hook == HOOK_TO_DEVICE ? BPF_F_INGRESS : 0);
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
@@ -221,8 +224,13 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 {
 	note(skb, pkt, VERDICT_FORWARD, REASON_NONE);
 	count(skb, pkt, REASON_NONE);
-	if (pkt->key.hook == HOOK_TO_CONTAINER)
+	if (pkt->key.hook == HOOK_TO_CONTAINER || pkt->as_it_is)
 		return TC_ACT_OK;
+	/* bpf_redirect_peer is for ingress alone. */
+	if (pkt->key.hook == HOOK_TO_DEVICE && pkt->out == OUT_LOCAL) {
+		skb->mark = mark_with(skb->mark, MARK_DELIVERED);
+		return bpf_redirect(pkt->out_ifindex, 0);
+	}
 	skb->mark = mark_with(skb->mark, MARK_DECIDED);
 	switch (pkt->out) {
 	case OUT_LOCAL:

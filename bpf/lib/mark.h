@@ -8,8 +8,9 @@
  * administrators mostly the low byte.
  */
 #define MARK_MASK	0x0f000000
-#define MARK_DECIDED	0x01000000	/* a pod's hook has judged it: pass */
-#define MARK_ANSWER	0x02000000	/* made by the datapath for that pod */
+#define MARK_DECIDED	0x01000000	/* a hook has judged it: it may leave */
+#define MARK_ANSWER	0x02000000	/* made by the datapath for who sent it */
+#define MARK_DELIVERED	0x03000000	/* judged for the very pod that it is led to */
 
 static inline __u32 mark_with(__u32 mark, __u32 value)
 {

@@ -51,7 +51,8 @@ struct packet {
 	__u8 reused;		/* a new connection on the tuple of a closed one */
 	__u8 old;		/* scratch.old is what was known of it */
 	__u8 fragment;		/* enum fragment */
-	__u8 pad[3];
+	__u8 as_it_is;		/* the kernel goes on with it */
+	__u8 pad[2];
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
@@ -68,6 +69,8 @@ struct scratch {
 	struct flow open;
 	struct flow reply;
 	struct flow_key reply_key;
+	__u32 sticky;		/* service that keeps this client with its backend */
+	__u32 pad;
 };
 
 struct {

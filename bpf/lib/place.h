@@ -19,6 +19,11 @@ enum source_file {
 	FILE_REWRITE_H = 9,
 	FILE_JUDGE_H = 10,
 	FILE_RELATED_H = 11,
+	FILE_HOST_BPF_C = 12,
+	FILE_CARRY_H = 13,
+	FILE_MASQUERADE_H = 14,
+	FILE_UPLINK_H = 15,
+	FILE_POD_H = 16,
 };
 
 /* A macro, since a function would know its own line only. */

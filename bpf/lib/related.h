@@ -159,6 +159,12 @@ static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *p
 		diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), diff);
 		if (bpf_skb_store_bytes(skb, l4, &to, sizeof(to), 0))
 			return -1;
+	} else if (key->dport != flow->dport) { /* an echo request's identifier */
+		from = (struct ports){ key->dport, 0 };
+		to = (struct ports){ flow->dport, 0 };
+		diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), diff);
+		if (bpf_skb_store_bytes(skb, l4 + offsetof(struct icmphdr, id), &to.src, 2, 0))
+			return -1;
 	}
 	return bpf_l4_csum_replace(skb, check, 0, diff, 0);
 }
@@ -254,7 +260,7 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	flow_diffs(&s->open, &pkt->key);
 	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow, off))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (s->open.out == OUT_DEVICE && pkt->key.hook == HOOK_FROM_CONTAINER)
+	if (s->open.out == OUT_DEVICE && routed(pkt, &s->open))
 		return route(skb, pkt, &s->open);
 	return REASON_NONE;
 }

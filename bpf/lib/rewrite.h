@@ -41,6 +41,8 @@ static __always_inline __u32 csum_offset(const struct packet *pkt)
 		return offsetof(struct udphdr, check);
 	case IPPROTO_ICMPV6:
 		return offsetof(struct icmp6hdr, icmp6_cksum);
+	case IPPROTO_ICMP:
+		return offsetof(struct icmphdr, checksum);
 	}
 	return 0;
 }
@@ -62,6 +64,8 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 	if (flow->port_diff &&
 	    bpf_l4_csum_replace(skb, offset, 0, flow->port_diff, flags))
 		return -1;
+	if (pkt->key.proto == IPPROTO_ICMP)
+		return 0;	/* it has no pseudo header */
 	flags |= BPF_F_PSEUDO_HDR;
 	if (csum_ipv6 && pkt->key.family == FAMILY_IPV6)
 		flags |= WEIR_F_IPV6;
@@ -74,6 +78,55 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 static __always_inline int has_ports(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+}
+
+static __always_inline int is_echo(const struct packet *pkt)
+{
+	__u8 type = pkt->icmp_type;
+
+	if (pkt->key.family == FAMILY_IPV4)
+		return pkt->key.proto == IPPROTO_ICMP && (type == ICMP_ECHO || type == ICMP_ECHOREPLY);
+	return pkt->key.proto == IPPROTO_ICMPV6 &&
+	       (type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY);
+}
+
+/* Whether a source port, or an echo's identifier, may be another. SCTP's
+ * checksum covers its ports, and is left alone.
+ */
+static __always_inline int changes_port(const struct packet *pkt)
+{
+	return has_ports(pkt->key.proto) || is_echo(pkt);
+}
+
+/* Whether the hook does a router's work. */
+static __always_inline int routed(const struct packet *pkt, const struct flow *flow)
+{
+	return (pkt->key.hook == HOOK_FROM_CONTAINER || pkt->key.hook == HOOK_FROM_DEVICE) &&
+	       flow->out != OUT_HOST;
+}
+
+/* Ports, or an echo's identifier: the request has it as source port. */
+static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *pkt,
+					 const struct flow *flow)
+{
+	void *l4 = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	struct ports *ports = l4;
+	struct icmphdr *icmp = l4;
+
+	if (pkt->fragment == FRAGMENT_LATER)
+		return 0;
+	if (has_ports(pkt->key.proto)) {
+		if ((void *)(ports + 1) > frame_end(skb))
+			return -1;
+		ports->src = flow->sport;
+		ports->dst = flow->dport;
+	} else if (is_echo(pkt)) {
+		if ((void *)(icmp + 1) > frame_end(skb))
+			return -1;
+		icmp->id = pkt->icmp_type == ICMP_ECHO || pkt->icmp_type == ICMPV6_ECHO_REQUEST ?
+			   flow->sport : flow->dport;
+	}
+	return 0;
 }
 
 static __always_inline void rewrite_ip(struct iphdr *ip, const struct flow *flow)
@@ -98,14 +151,13 @@ static __always_inline void ttl_down(struct iphdr *ip)
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 				   const struct flow *flow)
 {
-	int routed = pkt->key.hook == HOOK_FROM_CONTAINER && flow->out != OUT_HOST;
 	int translated = flow->flags & FLOW_TRANSLATED;
+	int hop = routed(pkt, flow);
 	struct ethhdr *eth;
-	struct ports *ports;
 
 	if (translated && rewrite_l4_csum(skb, pkt, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (!translated && !routed)
+	if (!translated && !hop)
 		return REASON_NONE;
 
 	eth = frame_start(skb);
@@ -116,7 +168,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 			return REFUSE(pkt, REASON_REWRITE_FAILED);
 		if (translated)
 			rewrite_ip(ip, flow);
-		if (routed)
+		if (hop)
 			ttl_down(ip);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -127,20 +179,15 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 			__builtin_memcpy(&ip6->saddr, &flow->src, sizeof(flow->src));
 			__builtin_memcpy(&ip6->daddr, &flow->dst, sizeof(flow->dst));
 		}
-		if (routed)
+		if (hop)
 			ip6->hop_limit--;
 	}
-	if (routed && flow->out == OUT_LOCAL) {
+	if (flow->out == OUT_LOCAL && pkt->key.hook != HOOK_TO_CONTAINER) {
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);
 	}
-	if (translated && has_ports(pkt->key.proto) && pkt->fragment != FRAGMENT_LATER) {
-		ports = (void *)eth + (pkt->l4_off & MAX_L4_OFF);
-		if ((void *)(ports + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
-		ports->src = flow->sport;
-		ports->dst = flow->dport;
-	}
+	if (translated && rewrite_ports(skb, pkt, flow))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	return REASON_NONE;
 }
 

@@ -31,7 +31,7 @@ static __noinline int route(struct __sk_buff *skb, struct packet *pkt, struct fl
 	fib.l4_protocol = pkt->key.proto;
 	fib.sport = flow->sport;
 	fib.dport = flow->dport;
-	fib.ifindex = pkt->key.ifindex;
+	fib.ifindex = skb->ifindex;
 	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	if (ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH) {
 		note_read(pkt, TABLE_ROUTES, 0);

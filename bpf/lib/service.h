@@ -36,12 +36,13 @@ static __always_inline __u32 hash_tuple(const struct flow_key *key, __u32 seed)
 	return h ^ (h >> 16);
 }
 
-static __always_inline struct service *service_of(struct packet *pkt)
+static __always_inline struct service *service_of(struct packet *pkt, __u8 scope)
 {
 	struct service_key key = {
 		.addr = pkt->key.dst,
 		.port = pkt->key.dport,
 		.proto = pkt->key.proto,
+		.scope = scope,
 	};
 	struct service_pair *pair = bpf_map_lookup_elem(&services, &key);
 	struct service *service = NULL;
@@ -54,47 +55,117 @@ static __always_inline struct service *service_of(struct packet *pkt)
 	return service;
 }
 
-/* Whether a service still has the backend that a flow uses. */
-static __always_inline int backend_there(struct packet *pkt, __u32 service,
-					 const struct flow *flow)
+/* What a service says of a backend; BACKEND_ABSENT where it has none such. */
+static __noinline __u32 state_of(struct packet *pkt, __u32 service,
+				      const struct addr *addr, __be16 port)
 {
 	struct backend_key key = {
 		.service = service,
-		.addr = flow->dst,
-		.port = flow->dport,
+		.addr = *addr,
+		.port = port,
 	};
 	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
-	int found = 0;
+	__u32 state = BACKEND_ABSENT;
 
 	if (pair)
-		found = (GENERATION(pkt->epoch) ? pair->half[1] : pair->half[0]).state != BACKEND_ABSENT;
-	note_read(pkt, TABLE_BACKENDS, found);
-	return found;
+		state = (GENERATION(pkt->epoch) ? pair->half[1] : pair->half[0]).state;
+	note_read(pkt, TABLE_BACKENDS, state != BACKEND_ABSENT);
+	return state;
 }
 
-/* Translates a flow to a service: s->open.dst and dport are the backend's. The
- * old one, of a flow that was known before, is kept while it serves.
+/* Whether a flow that was known stays with its backend. One that takes no new
+ * flows keeps its connections; datagrams move, since no end of theirs is seen.
  */
-static __noinline int translate(struct packet *pkt, struct scratch *s, __u32 seed)
+static __always_inline int backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
+{
+	__u32 state = state_of(pkt, service, &flow->dst, flow->dport);
+
+	return state == BACKEND_SERVING ||
+	       (state == BACKEND_TERMINATING && pkt->key.proto == IPPROTO_TCP);
+}
+
+static __always_inline int source_allowed(const struct packet *pkt, const struct service *service)
+{
+	struct source_key key = {
+		.bits = 32 + 128,
+		.list = service->sources,
+		.addr = pkt->key.src,
+	};
+
+	return !(service->flags & SERVICE_SOURCES) || bpf_map_lookup_elem(&sources, &key);
+}
+
+/* The backend that the client's flows stay with, while it serves. */
+static __noinline int stick(struct packet *pkt, struct scratch *s, const struct service *service)
+{
+	struct affinity_key key = { .service = service->id, .client = pkt->key.src };
+	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
+	int found;
+
+	found = affinity && pkt->now - affinity->used <= service->affinity * SECOND &&
+		state_of(pkt, service->id, &affinity->addr, affinity->port) == BACKEND_SERVING;
+	note_read(pkt, TABLE_AFFINITIES, found);
+	if (!found)
+		return 0;
+	s->open.dst = affinity->addr;
+	s->open.dport = affinity->port;
+	return 1;
+}
+
+/* Remembers the backend of a flow that begins. */
+static __always_inline void stay(struct packet *pkt, struct scratch *s)
+{
+	struct affinity_key key = { .service = s->sticky, .client = pkt->key.src };
+	struct affinity affinity = {
+		.used = pkt->now,
+		.addr = s->open.dst,
+		.port = s->open.dport,
+	};
+
+	bpf_map_update_elem(&affinities, &key, &affinity, BPF_ANY);
+}
+
+/* The slot that a new flow is led to. A Maglev table leads it to the same one
+ * on every node: the seed is left out.
+ */
+static __always_inline __u32 slot_index(struct packet *pkt, const struct service *service, __u32 seed)
+{
+	__u32 index, *entry;
+
+	if (!service->table_size)
+		return ((__u64)hash_tuple(&pkt->key, seed) * service->count) >> 32;
+	index = service->table + hash_tuple(&pkt->key, 0) % service->table_size;
+	entry = bpf_map_lookup_elem(&maglev, &index);
+	return entry ? *entry : 0;
+}
+
+/* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
+ * a flow that was known before, is kept while it may.
+ */
+static __noinline int choose(struct packet *pkt, struct scratch *s,
+			     const struct service *service, __u32 seed)
 {
 	struct slot_key key = {};
-	struct service *service;
 	struct slot *slot;
 
-	service = service_of(pkt);
-	if (!service)
-		return REASON_NONE;
 	s->open.service = service->id;
-	if (pkt->old && s->old.service == service->id &&
-	    backend_there(pkt, service->id, &s->old)) {
+	if (pkt->key.hook != HOOK_TO_DEVICE && !source_allowed(pkt, service))
+		return REFUSE(pkt, REASON_SOURCE_RANGE);
+	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old)) {
 		s->open.dst = s->old.dst;
 		s->open.dport = s->old.dport;
 		return REASON_NONE;
 	}
 	if (!service->count)
-		return REFUSE(pkt, REASON_NO_BACKEND);
+		return REFUSE(pkt, service->flags & SERVICE_LOCAL ? REASON_NO_LOCAL_BACKEND :
+								    REASON_NO_BACKEND);
+	if (service->affinity) {
+		s->sticky = service->id;
+		if (stick(pkt, s, service))
+			return REASON_NONE;
+	}
 	key.set = service->set;
-	key.index = ((__u64)hash_tuple(&pkt->key, seed) * service->count) >> 32;
+	key.index = slot_index(pkt, service, seed);
 	slot = bpf_map_lookup_elem(&slots, &key);
 	note_read(pkt, TABLE_SLOTS, !!slot);
 	/* A set that is going away under us: the next packet meets the new one. */

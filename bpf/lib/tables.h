@@ -72,7 +72,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct node_pair);
-} node SEC(".maps");
+} nodes SEC(".maps");
 
 /* Endpoints by the ifindex of their host-side device. */
 struct endpoint {
@@ -338,6 +338,7 @@ enum flow_flags {
 	FLOW_TRANSLATED = 1 << 2,
 	FLOW_HAIRPIN = 1 << 3,	/* a pod with itself: policy is not asked */
 	FLOW_DEAD = 1 << 4,	/* expired: not a flow any more, deleted soon */
+	FLOW_SOURCE = 1 << 5,	/* its source is translated, and has a port of its own */
 };
 
 enum flow_seen {

@@ -1,0 +1,130 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* The hooks of the node's devices towards others.
+ *
+ *	outside ~~~~ uplink --ingress--> from_device --> pod, device, node's stack
+ *		            <--egress--- to_device   <-- node's stack
+ *
+ * They see only what no hook of the node has judged: frontends that outsiders
+ * and the node itself use, and replies to what has the node's source. All else
+ * goes on untouched, whatever is wrong with it: the node's stack is the judge of
+ * its own packets, and to_container of those that it leads to pods.
+ */
+
+#include "lib/carry.h"
+#include "lib/clock.h"
+#include "lib/neighbour.h"
+#include "lib/uplink.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_HOST_BPF_C
+
+/* Lets the kernel go on with a packet. */
+static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
+{
+	pkt->where = HERE;
+	pkt->as_it_is = 1;
+	pkt->out = pkt->key.hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
+	pkt->out_ifindex = pkt->key.hook == HOOK_FROM_DEVICE ? 0 : skb->ifindex;
+	return deliver(skb, pkt);
+}
+
+static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+{
+	struct service *service;
+
+	if (pkt->key.hook == HOOK_FROM_DEVICE) {
+		service = service_of(pkt, SCOPE_OUTSIDE);
+		return service ? judge_from_device(skb, pkt, s, service) : REASON_NONE;
+	}
+	service = service_of(pkt, SCOPE_INSIDE);
+	return judge_to_device(skb, pkt, s, service);
+}
+
+/* Whether a packet of no known flow is for a judgement. */
+static __noinline int is_ours(struct packet *pkt)
+{
+	struct address *own;
+
+	if (pkt->key.hook == HOOK_FROM_DEVICE)
+		return !!service_of(pkt, SCOPE_OUTSIDE);
+	own = address_of(pkt, &pkt->key.src);
+	if (!own || !(own->flags & ADDRESS_HOST))
+		return 0;
+	if (service_of(pkt, SCOPE_INSIDE))
+		return 1;
+	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && !judge_echo(pkt) && is_tracked(pkt);
+}
+
+/* An ICMP error of a flow that is known here goes its way. */
+static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	reason = related(skb, pkt, s);
+	if (reason == REASON_REWRITE_FAILED)
+		return drop(skb, pkt, reason);
+	if (reason)
+		return pass(skb, pkt);
+	pkt->where = HERE;
+	return carry(skb, pkt, &s->open);
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+{
+	struct settings *ctl;
+	struct packet *pkt;
+	struct flow *flow;
+	struct scratch *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	/* Arrays have all their elements: this is for the verifier. */
+	if (!s || !ctl)
+		return TC_ACT_SHOT;
+	pkt = &s->pkt;
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	s->sticky = 0;
+	pkt->key.hook = hook;
+	pkt->epoch = ctl->epoch;
+	pkt->now = now(ctl);
+	if (skb->vlan_present || !is_ip(skb) || parse(skb, pkt) || is_nd(pkt))
+		return pass(skb, pkt);
+	if (is_icmp_error(pkt))
+		return carry_error(skb, s);
+	if (judge_icmp(pkt))
+		return pass(skb, pkt);
+	flow = find(pkt);
+	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
+		return known(skb, s, flow, ctl);
+	if (flow) {
+		s->old = *flow;
+		pkt->old = 1;
+	}
+	if (!is_ours(pkt))
+		return pass(skb, pkt);
+	return judge(skb, s);
+}
+
+SEC("tc")
+int from_device(struct __sk_buff *skb)
+{
+	/* Made by to_device for the node: it comes in where it was to leave. */
+	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
+		return TC_ACT_OK;
+	return hook(skb, HOOK_FROM_DEVICE);
+}
+
+SEC("tc")
+int to_device(struct __sk_buff *skb)
+{
+	if (skb->mark & MARK_MASK)
+		return TC_ACT_OK;
+	return hook(skb, HOOK_TO_DEVICE);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_CARRY_H
+#define WEIR_CARRY_H
+
+#include "judge.h"
+#include "refuse.h"
+#include "related.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_CARRY_H
+
+/* What every hook does with a packet once it knows the tuple. */
+
+static __always_inline int is_ip(const struct __sk_buff *skb)
+{
+	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* Each hook's own: makes s->open, and a flow of it. */
+static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s);
+
+/* Carries a packet as its flow says. */
+static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+{
+	int reason;
+
+	if (ttl_spent(pkt, flow))
+		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
+	reason = rewrite(skb, pkt, flow);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->out = flow->out;
+	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
+	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->out == OUT_HOST)
+		pkt->as_it_is = 1;
+	if (pkt->key.hook == HOOK_TO_DEVICE && flow->out == OUT_DEVICE && !flow->routed) {
+		pkt->as_it_is = 1;
+		pkt->out_ifindex = skb->ifindex;
+	}
+	return deliver(skb, pkt);
+}
+
+/* A packet that opens a flow, or that belongs to one judged under old tables. */
+static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
+	reason = judge_new(skb, pkt, s);
+	if (reason == REASON_NO_BACKEND && !refuse(skb, pkt)) {
+		pkt->where = HERE;
+		return answer(skb, pkt, REASON_NO_BACKEND);
+	}
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->out = s->open.out;
+	pkt->out_ifindex = s->open.ifindex;
+	pkt->where = HERE;
+	tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	return carry(skb, pkt, &s->open);
+}
+
+/* At to_device the kernel has chosen the way of all but what it sent to a
+ * service: those have been routed once, when they were judged.
+ */
+static __always_inline int asks_route(const struct packet *pkt, const struct flow *flow)
+{
+	return flow->out == OUT_DEVICE && (routed(pkt, flow) ||
+					   (pkt->key.hook == HOOK_TO_DEVICE && flow->routed));
+}
+
+static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
+				 const struct settings *ctl)
+{
+	struct packet *pkt = &s->pkt;
+	int reason;
+
+	pkt->lookup = LOOKUP_KNOWN;
+	pkt->where = HERE;
+	if (flow->epoch != pkt->epoch) {
+		pkt->lookup = LOOKUP_REJUDGED;
+		reason = rejudge_reply(pkt, flow);
+		if (reason)
+			return drop(skb, pkt, reason);
+		pkt->where = HERE;
+	}
+	if (asks_route(pkt, flow) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
+		reason = route(skb, pkt, flow);
+		if (reason)
+			return drop(skb, pkt, reason);
+		pkt->where = HERE;
+	}
+	if (ctl->trace)
+		tell(skb, pkt, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+	return carry(skb, pkt, flow);
+}
+
+#endif

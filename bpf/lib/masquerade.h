@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_MASQUERADE_H
+#define WEIR_MASQUERADE_H
+
+#include "flow.h"
+#include "rewrite.h"
+#include "service.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_MASQUERADE_H
+
+/* Translation of sources. A source port is taken by writing the reply half of
+ * the flow where there is none (5.10 has no atomic operation that gives a value
+ * back): the key holds the peer, so that a port serves as many flows as there
+ * are peers.
+ */
+
+/* The reply half of s->open, for packets that undo what the opening half does. */
+static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
+{
+	struct flow *reply = &s->reply;
+
+	__builtin_memset(reply, 0, sizeof(*reply));
+	reply->last_seen = pkt->now;
+	reply->epoch = pkt->epoch;
+	reply->src = pkt->key.dst;
+	reply->dst = pkt->key.src;
+	reply->sport = pkt->key.dport;
+	reply->dport = pkt->key.sport;
+	reply->service = s->open.service;
+	reply->flags = FLOW_REPLY | (s->open.flags & FLOW_HAIRPIN);
+	reply->other_ifindex = pkt->key.ifindex;
+	reply->other_hook = pkt->key.hook;
+	flow_other(&s->reply_key, &pkt->key, &s->open);
+	flow_diffs(reply, &s->reply_key);
+}
+
+static __always_inline int same_translation(const struct flow *a, const struct flow *b)
+{
+	return addr_equal(&a->src, &b->src) && addr_equal(&a->dst, &b->dst) &&
+	       a->sport == b->sport && a->dport == b->dport &&
+	       a->other_ifindex == b->other_ifindex && a->other_hook == b->other_hook;
+}
+
+static __always_inline struct node *node_half(struct packet *pkt)
+{
+	struct node_pair *pair;
+	struct node *half;
+	__u32 zero = 0;
+
+	pair = bpf_map_lookup_elem(&nodes, &zero);
+	if (!pair)
+		return NULL;
+	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	return half->present ? half : NULL;
+}
+
+/* The address that stands for what is behind the node; NULL where there is none. */
+static __always_inline const struct addr *node_source(struct packet *pkt)
+{
+	struct node *self = node_half(pkt);
+	const struct addr *source;
+
+	if (!self)
+		return NULL;
+	source = pkt->key.family == FAMILY_IPV4 ? &self->masquerade4 : &self->masquerade6;
+	return addr_none(source) ? NULL : source;
+}
+
+/* Gives s->open the node's source, if it has one. Replies come in by a device. */
+static __noinline int masquerade(struct packet *pkt, struct scratch *s)
+{
+	const struct addr *source = node_source(pkt);
+
+	if (!source)
+		return -1;
+	s->open.src = *source;
+	s->open.flags |= FLOW_SOURCE;
+	s->open.other_hook = HOOK_FROM_DEVICE;
+	s->open.other_ifindex = 0;
+	return 0;
+}
+
+static __always_inline int port_taken(const struct flow_key *reply, __u64 now)
+{
+	return bpf_map_lookup_elem(&flows, reply) || flow_unanswered(reply, now);
+}
+
+/* Looks for a source port that no reply comes to: the packet's own, else one
+ * of those that a hash leads to.
+ */
+static __always_inline int find_port(struct packet *pkt, struct scratch *s, __u32 seed)
+{
+	__u32 first = 1024, count = 64512, h = hash_tuple(&pkt->key, seed), i;
+	struct node *self = node_half(pkt);
+
+	if (self && !(s->open.flags & FLOW_HAIRPIN) && self->last_port >= self->first_port) {
+		first = self->first_port;
+		count = self->last_port - first + 1;
+	}
+	for (i = 0; i < MAX_PORT_PROBES; i++) {
+		if (!port_taken(&s->reply_key, pkt->now))
+			return 0;
+		if (!changes_port(pkt))
+			return -1;
+		s->open.sport = bpf_htons(first + (h + i * 7919) % count);
+		s->reply_key.dport = s->open.sport;
+	}
+	return -1;
+}
+
+/* Takes a source port for s->open, whose reply half is made: what was taken by
+ * an earlier judgement, else the packet's own, else another.
+ */
+static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
+{
+	struct flow *held;
+
+	if (pkt->old && addr_equal(&s->old.src, &s->open.src)) {
+		s->open.sport = s->old.sport;
+		s->reply_key.dport = s->open.sport;
+	}
+	s->reply.flags |= FLOW_SOURCE;
+	flow_diffs(&s->reply, &s->reply_key);
+	held = flow_answered(&s->reply_key);
+	if (!held)
+		held = flow_unanswered(&s->reply_key, pkt->now);
+	if (held && same_translation(held, &s->reply)) {
+		/* Ours already. */
+		if ((pkt->reused || flow_expired(held, pkt->key.proto, pkt->now)) &&
+		    flow_store(&s->reply_key, &s->reply))
+			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
+		return REASON_NONE;
+	}
+	if (find_port(pkt, s, seed))
+		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	flow_diffs(&s->reply, &s->reply_key);
+	if (flow_reserve(&s->reply_key, &s->reply, pkt->now))
+		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	return REASON_NONE;
+}
+
+#endif

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_UPLINK_H
+#define WEIR_UPLINK_H
+
+#include "judge.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_UPLINK_H
+
+/* The slow path at the node's devices: who comes for a frontend, and what the
+ * node itself sends.
+ *
+ *	client ---- from-device ---+--- pod of this node	replies: from-container
+ *				   +--- node's own socket	replies: to-device
+ *				   +--- elsewhere, SNAT		replies: from-device
+ *	node ---- to-device -------+--- pod of this node	replies: from-container
+ *				   +--- elsewhere		replies: from-device
+ */
+
+/* Who may come for a frontend. */
+static __always_inline int judge_client(struct packet *pkt, const struct address *client)
+{
+	if (client && client->ifindex)
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	if (martian(&pkt->key.src, pkt->key.family) ||
+	    linklocal(&pkt->key.src, pkt->key.family) ||
+	    (client && (client->flags & ADDRESS_HOST)))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	if (addr_equal(&pkt->key.src, &pkt->key.dst))
+		return REFUSE(pkt, REASON_SAME_ADDRESS);
+	return REASON_NONE;
+}
+
+/* Makes s->open lead to its backend. */
+static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+{
+	struct address *backend = address_of(pkt, &s->open.dst);
+	struct endpoint *target;
+
+	pkt->dst_identity = identity_of(backend);
+	if (backend && backend->ifindex) {
+		target = endpoint_ready(pkt, backend->ifindex);
+		if (!target)
+			return REFUSE(pkt, REASON_NO_ENDPOINT);
+		into_pod(&s->open, backend->ifindex, target);
+		s->open.other_hook = HOOK_FROM_CONTAINER;
+		s->open.other_ifindex = backend->ifindex;
+		return policy(pkt, target->set, DIRECTION_INGRESS, pkt->src_identity,
+			      s->open.dport);
+	}
+	if (backend && (backend->flags & ADDRESS_HOST)) {
+		s->open.out = OUT_HOST;
+		s->open.other_hook = HOOK_TO_DEVICE;
+		return REASON_NONE;
+	}
+	s->open.out = OUT_DEVICE;
+	if (masquerade(pkt, s))
+		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	return route(skb, pkt, &s->open);
+}
+
+/* Finishes a flow whose opening half is made. */
+static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_out, __u32 seed)
+{
+	int reason;
+
+	s->open.origin = pkt->origin;
+	reply_half(pkt, s);
+	s->reply.out = reply_out;
+	if (s->open.flags & FLOW_SOURCE) {
+		reason = take_port(pkt, s, seed);
+		if (reason)
+			return reason;
+	}
+	flow_diffs(&s->open, &pkt->key);
+	if (makes_nothing(pkt, s))
+		return REASON_NONE;
+	return remember(pkt, s);
+}
+
+/* A packet that opens a flow from outside to a frontend. */
+static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pkt,
+					struct scratch *s, const struct service *service)
+{
+	struct settings *ctl;
+	struct address *client;
+	__u32 zero = 0;
+	int reason;
+
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	if (!ctl)
+		return REFUSE(pkt, REASON_NO_ENDPOINT);
+	client = address_of(pkt, &pkt->key.src);
+	reason = judge_client(pkt, client);
+	if (reason)
+		return reason;
+	pkt->src_identity = identity_of(client);
+	flow_begin(pkt, &s->open);
+	reason = choose(pkt, s, service, ctl->seed);
+	if (reason)
+		return reason;
+	reason = way_from_device(skb, pkt, s);
+	if (reason)
+		return reason;
+	if (ttl_spent(pkt, &s->open))
+		return REFUSE(pkt, REASON_TTL_EXCEEDED);
+	return settle(pkt, s, OUT_DEVICE, ctl->seed);
+}
+
+/* What the node sends to a service, or, without one, from a port of those that
+ * masquerading takes: it is remembered, so that the port is taken.
+ */
+static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
+				      struct scratch *s, const struct service *service)
+{
+	struct endpoint *target = NULL;
+	struct settings *ctl;
+	struct address *peer;
+	__u32 zero = 0;
+	int reason;
+
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	if (!ctl)
+		return REFUSE(pkt, REASON_NO_ENDPOINT);
+	pkt->src_identity = IDENTITY_HOST;
+	flow_begin(pkt, &s->open);
+	if (service) {
+		reason = choose(pkt, s, service, ctl->seed);
+		if (reason)
+			return reason;
+	}
+	peer = address_of(pkt, &s->open.dst);
+	pkt->dst_identity = identity_of(peer);
+	s->open.flags |= FLOW_SOURCE;
+	if (peer && peer->ifindex) {
+		target = endpoint_ready(pkt, peer->ifindex);
+		if (!target)
+			return REFUSE(pkt, REASON_NO_ENDPOINT);
+		into_pod(&s->open, peer->ifindex, target);
+		s->open.other_hook = HOOK_FROM_CONTAINER;
+		s->open.other_ifindex = peer->ifindex;
+	} else {
+		s->open.out = OUT_DEVICE;
+		s->open.other_hook = HOOK_FROM_DEVICE;
+		reason = service ? route(skb, pkt, &s->open) : REASON_NONE;
+		if (reason)
+			return reason;
+	}
+	return settle(pkt, s, OUT_HOST, ctl->seed);
+}
+
+/* Whether masquerading could take the port of what the node sends. */
+static __always_inline int is_tracked(struct packet *pkt)
+{
+	const struct addr *source = node_source(pkt);
+	__u32 port = bpf_ntohs(pkt->key.sport);
+	struct node *self = node_half(pkt);
+
+	if (!source || !self || !addr_equal(source, &pkt->key.src))
+		return 0;
+	if (!has_ports(pkt->key.proto) && pkt->key.proto != IPPROTO_SCTP && !is_echo(pkt))
+		return 0;
+	return port >= self->first_port && port <= self->last_port;
+}
+
+#endif
