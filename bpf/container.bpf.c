@@ -34,6 +34,12 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	return judge_to(pkt, s);
 }
 
+/* No pod's flow leads into a tunnel. */
+static __always_inline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+{
+	return drop(skb, pkt, REFUSE(pkt, REASON_NO_ROUTE));
+}
+
 /* An ICMP error goes the way of the flow that it is about. */
 static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 {
@@ -171,6 +177,7 @@ struct mirror {
 	enum backend_state backend_state;
 	enum scope scope;
 	enum service_flags service_flags;
+	enum tunnel tunnel;
 	struct expired expired;
 	struct event event;
 };

@@ -57,6 +57,8 @@ type ContainerAffinityKey struct {
 type ContainerBackend struct {
 	_     structs.HostLayout
 	State uint32
+	Port  uint16
+	Pad   [2]uint8
 }
 
 type ContainerBackendKey struct {
@@ -267,7 +269,10 @@ type ContainerNode struct {
 	Masquerade6 ContainerAddr
 	FirstPort   uint16
 	LastPort    uint16
-	Present     uint32
+	Mtu         uint32
+	Tunnel      uint8
+	Present     uint8
+	Pad         [2]uint8
 }
 
 type ContainerNodePair struct {
@@ -319,6 +324,7 @@ const (
 	ContainerReasonREASON_BAD_NDP             ContainerReason = 31
 	ContainerReasonREASON_ICMP_TYPE           ContainerReason = 40
 	ContainerReasonREASON_ICMP_NO_FLOW        ContainerReason = 41
+	ContainerReasonREASON_BAD_TUNNEL          ContainerReason = 45
 	ContainerReasonREASON_NO_ENDPOINT         ContainerReason = 50
 	ContainerReasonREASON_POLICY_EGRESS       ContainerReason = 51
 	ContainerReasonREASON_POLICY_INGRESS      ContainerReason = 52
@@ -331,6 +337,7 @@ const (
 	ContainerReasonREASON_NO_LOCAL_BACKEND    ContainerReason = 59
 	ContainerReasonREASON_ARP_ANSWERED        ContainerReason = 60
 	ContainerReasonREASON_NDP_ANSWERED        ContainerReason = 61
+	ContainerReasonREASON_TOO_BIG             ContainerReason = 62
 	ContainerReasonREASON_MAX                 ContainerReason = 64
 )
 
@@ -385,7 +392,8 @@ type ContainerScratch struct {
 		Old         uint8
 		Fragment    uint8
 		AsItIs      uint8
-		Pad         [2]uint8
+		Unwrapped   uint8
+		Pad         uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
@@ -394,6 +402,7 @@ type ContainerScratch struct {
 	Open     ContainerFlow
 	Reply    ContainerFlow
 	ReplyKey ContainerFlowKey
+	Pod      ContainerAddr
 	Sticky   uint32
 	Pad      uint32
 	_        [4]byte
@@ -416,6 +425,7 @@ type ContainerServiceFlags uint32
 const (
 	ContainerServiceFlagsSERVICE_LOCAL   ContainerServiceFlags = 1
 	ContainerServiceFlagsSERVICE_SOURCES ContainerServiceFlags = 2
+	ContainerServiceFlagsSERVICE_DSR     ContainerServiceFlags = 4
 )
 
 type ContainerServiceKey struct {
@@ -473,6 +483,7 @@ const (
 	ContainerSourceFileFILE_MASQUERADE_H    ContainerSourceFile = 14
 	ContainerSourceFileFILE_UPLINK_H        ContainerSourceFile = 15
 	ContainerSourceFileFILE_POD_H           ContainerSourceFile = 16
+	ContainerSourceFileFILE_TUNNEL_H        ContainerSourceFile = 17
 )
 
 type ContainerSourceKey struct {
@@ -497,6 +508,14 @@ const (
 	ContainerTableTABLE_RULES_INGRESS ContainerTable = 9
 	ContainerTableTABLE_ROUTES        ContainerTable = 10
 	ContainerTableTABLE_AFFINITIES    ContainerTable = 11
+)
+
+type ContainerTunnel uint32
+
+const (
+	ContainerTunnelTUNNEL_NONE   ContainerTunnel = 0
+	ContainerTunnelTUNNEL_IPIP   ContainerTunnel = 1
+	ContainerTunnelTUNNEL_GENEVE ContainerTunnel = 2
 )
 
 type ContainerVerdict uint32

@@ -24,6 +24,8 @@
 /* Lets the kernel go on with a packet. */
 static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
 {
+	if (pkt->unwrapped)
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	pkt->where = HERE;
 	pkt->as_it_is = 1;
 	pkt->out = pkt->key.hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
@@ -36,11 +38,33 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	struct service *service;
 
 	if (pkt->key.hook == HOOK_FROM_DEVICE) {
-		service = service_of(pkt, SCOPE_OUTSIDE);
+		service = frontend_outside(pkt);
 		return service ? judge_from_device(skb, pkt, s, service) : REASON_NONE;
 	}
 	service = service_of(pkt, SCOPE_INSIDE);
 	return judge_to_device(skb, pkt, s, service);
+}
+
+/* Carries a packet into a tunnel, or tells its sender what would fit. */
+static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+{
+	__u32 limit = tunnel_limit(skb, pkt);
+	int reason;
+
+	if (limit) {
+		reason = REFUSE(pkt, REASON_TOO_BIG);
+		if (refuse_size(skb, pkt, limit))
+			return drop(skb, pkt, reason);
+		return answer(skb, pkt, reason);
+	}
+	reason = rewrite(skb, pkt, flow);
+	if (!reason)
+		reason = wrap(skb, pkt, flow);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->out = OUT_TUNNEL;
+	pkt->out_ifindex = flow->ifindex;
+	return deliver(skb, pkt);
 }
 
 /* Whether a packet of no known flow is for a judgement. */
@@ -49,7 +73,7 @@ static __noinline int is_ours(struct packet *pkt)
 	struct address *own;
 
 	if (pkt->key.hook == HOOK_FROM_DEVICE)
-		return !!service_of(pkt, SCOPE_OUTSIDE);
+		return !!frontend_outside(pkt);
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
 		return 0;
@@ -73,6 +97,14 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	return carry(skb, pkt, &s->open);
 }
 
+static __always_inline void begin(struct packet *pkt, __u8 hook, const struct settings *ctl)
+{
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	pkt->key.hook = hook;
+	pkt->epoch = ctl->epoch;
+	pkt->now = now(ctl);
+}
+
 static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 {
 	struct settings *ctl;
@@ -80,6 +112,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	struct flow *flow;
 	struct scratch *s;
 	__u32 zero = 0;
+	int reason;
 
 	s = bpf_map_lookup_elem(&scratch, &zero);
 	ctl = bpf_map_lookup_elem(&control, &zero);
@@ -87,18 +120,33 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (!s || !ctl)
 		return TC_ACT_SHOT;
 	pkt = &s->pkt;
-	__builtin_memset(pkt, 0, sizeof(*pkt));
 	s->sticky = 0;
-	pkt->key.hook = hook;
-	pkt->epoch = ctl->epoch;
-	pkt->now = now(ctl);
-	if (skb->vlan_present || !is_ip(skb) || parse(skb, pkt) || is_nd(pkt))
+	begin(pkt, hook, ctl);
+	if (skb->vlan_present || !is_ip(skb))
+		return pass(skb, pkt);
+	reason = parse(skb, pkt);
+	/* Geneve over IPv6 has no checksum. */
+	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_FROM_DEVICE &&
+	    is_wrapped(pkt)) {
+		if (unwrap(skb, s))
+			return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
+		begin(pkt, hook, ctl);
+		pkt->unwrapped = 1;
+		reason = parse(skb, pkt);
+	}
+	if (reason || is_nd(pkt))
 		return pass(skb, pkt);
 	if (is_icmp_error(pkt))
 		return carry_error(skb, s);
 	if (judge_icmp(pkt))
 		return pass(skb, pkt);
 	flow = find(pkt);
+	/* The node that chose the backend may have chosen another since. */
+	if (flow && pkt->unwrapped && !(flow->flags & FLOW_REPLY) &&
+	    !addr_equal(&flow->dst, &s->pod)) {
+		pkt->reused = 1;
+		flow = NULL;
+	}
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl);
 	if (flow) {

@@ -58,6 +58,8 @@ type HostBackendPair struct {
 	Half [2]struct {
 		_     structs.HostLayout
 		State uint32
+		Port  uint16
+		Pad   [2]uint8
 	}
 }
 
@@ -160,7 +162,10 @@ type HostNodePair struct {
 		Masquerade6 HostAddr
 		FirstPort   uint16
 		LastPort    uint16
-		Present     uint32
+		Mtu         uint32
+		Tunnel      uint8
+		Present     uint8
+		Pad         [2]uint8
 	}
 }
 
@@ -214,7 +219,8 @@ type HostScratch struct {
 		Old         uint8
 		Fragment    uint8
 		AsItIs      uint8
-		Pad         [2]uint8
+		Unwrapped   uint8
+		Pad         uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
@@ -223,6 +229,7 @@ type HostScratch struct {
 	Open     HostFlow
 	Reply    HostFlow
 	ReplyKey HostFlowKey
+	Pod      HostAddr
 	Sticky   uint32
 	Pad      uint32
 	_        [4]byte

@@ -6,6 +6,7 @@
 
 #define IDENTITY_HOST	1
 #define IDENTITY_WORLD	2
+#define IDENTITY_REMOTE_NODE 3
 
 static __always_inline struct address *address_half(struct packet *pkt, struct address_pair *pair)
 {

@@ -16,8 +16,9 @@ static __always_inline int is_ip(const struct __sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
-/* Each hook's own: makes s->open, and a flow of it. */
+/* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
 static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s);
+static int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
 
 /* Carries a packet as its flow says. */
 static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
@@ -26,6 +27,8 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 
 	if (ttl_spent(pkt, flow))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
+	if (flow->out == OUT_TUNNEL)
+		return carry_tunnel(skb, pkt, flow);
 	reason = rewrite(skb, pkt, flow);
 	if (reason)
 		return drop(skb, pkt, reason);
@@ -66,8 +69,9 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
  */
 static __always_inline int asks_route(const struct packet *pkt, const struct flow *flow)
 {
-	return flow->out == OUT_DEVICE && (routed(pkt, flow) ||
-					   (pkt->key.hook == HOOK_TO_DEVICE && flow->routed));
+	if (flow->out != OUT_DEVICE && flow->out != OUT_TUNNEL)
+		return 0;
+	return routed(pkt, flow) || (pkt->key.hook == HOOK_TO_DEVICE && flow->routed);
 }
 
 static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,

@@ -236,6 +236,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 	case OUT_LOCAL:
 		return bpf_redirect_peer(pkt->out_ifindex, 0);
 	case OUT_DEVICE:
+	case OUT_TUNNEL:
 		return bpf_redirect_neigh(pkt->out_ifindex, NULL, 0, 0);
 	}
 	return TC_ACT_OK;

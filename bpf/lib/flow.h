@@ -97,7 +97,11 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	struct flow *moved, *reply;
 	struct flow_key other;
 
-	if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
+	if (flow->out == OUT_TUNNEL) {
+		/* Answers go another way: who acknowledges has seen one. */
+		if (!(flow->seen & SEEN_ACK))
+			return flow;
+	} else if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
 		flow_other(&other, &pkt->key, flow);
 		reply = flow_answered(&other);
 		if (!reply)

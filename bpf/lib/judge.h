@@ -104,7 +104,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	struct flow *reply, *old = NULL;
 
 	/* One whose source is translated has its reply half since it has a port. */
-	if (!(s->open.flags & FLOW_SOURCE)) {
+	if (!(s->open.flags & FLOW_SOURCE) && s->open.out != OUT_TUNNEL) {
 		reply = flow_answered(&s->reply_key);
 		if (!reply)
 			reply = flow_unanswered(&s->reply_key, pkt->now);

@@ -52,7 +52,8 @@ struct packet {
 	__u8 old;		/* scratch.old is what was known of it */
 	__u8 fragment;		/* enum fragment */
 	__u8 as_it_is;		/* the kernel goes on with it */
-	__u8 pad[2];
+	__u8 unwrapped;		/* came by a tunnel, for the pod scratch.pod */
+	__u8 pad;
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
@@ -69,6 +70,7 @@ struct scratch {
 	struct flow open;
 	struct flow reply;
 	struct flow_key reply_key;
+	struct addr pod;	/* to which a tunnel has led the packet */
 	__u32 sticky;		/* service that keeps this client with its backend */
 	__u32 pad;
 };
@@ -106,6 +108,7 @@ enum fragment {
 #define ICMP_TIME_EXCEEDED	11
 #define ICMP_PARAMETERPROB	12
 #define ICMP_PORT_UNREACH	3
+#define ICMP_FRAG_NEEDED	4
 #define ICMP_TYPE_NONE		255	/* reserved in both: no type that is let through */
 
 struct icmphdr {
@@ -232,11 +235,11 @@ static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
 	len = bpf_ntohs(udp->len);
 	if (len < sizeof(*udp) || (len > pkt->l4_len && !pkt->fragment))
 		return REFUSE(pkt, REASON_BAD_UDP_LENGTH);
-	/* RFC 8200 8.1: only tunnels may leave it out, and none are ours. */
-	if (pkt->key.family == FAMILY_IPV6 && !udp->check)
-		return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);
 	pkt->key.sport = udp->source;
 	pkt->key.dport = udp->dest;
+	/* RFC 8200 8.1: only tunnels may leave it out. */
+	if (pkt->key.family == FAMILY_IPV6 && !udp->check)
+		return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);
 	return REASON_NONE;
 }
 

@@ -24,6 +24,7 @@ enum source_file {
 	FILE_MASQUERADE_H = 14,
 	FILE_UPLINK_H = 15,
 	FILE_POD_H = 16,
+	FILE_TUNNEL_H = 17,
 };
 
 /* A macro, since a function would know its own line only. */

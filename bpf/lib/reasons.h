@@ -39,6 +39,9 @@ enum reason {
 	REASON_ICMP_TYPE = 40,		/* a type that is not let through */
 	REASON_ICMP_NO_FLOW = 41,	/* a reply or an error of no known flow */
 
+	/* Tunnels. */
+	REASON_BAD_TUNNEL = 45,		/* a node's tunnel brought what is for nobody here */
+
 	/* Decisions. */
 	REASON_NO_ENDPOINT = 50,	/* no endpoint, or one without policy state */
 	REASON_POLICY_EGRESS = 51,
@@ -54,6 +57,7 @@ enum reason {
 	/* Answers. */
 	REASON_ARP_ANSWERED = 60,
 	REASON_NDP_ANSWERED = 61,
+	REASON_TOO_BIG = 62,		/* for the tunnel: the sender is told what fits */
 
 	REASON_MAX = 64,
 };

@@ -35,7 +35,8 @@ static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32
 	return linear(skb, ETH_LEN + headers + quote);
 }
 
-static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
+				       __u8 code, __u16 mtu)
 {
 	const __u32 quote = sizeof(struct iphdr) + sizeof(struct udphdr);
 	struct {
@@ -51,7 +52,11 @@ static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt
 			.saddr = pkt->key.dst.w[3],
 			.daddr = pkt->key.src.w[3],
 		},
-		.icmp = { .type = ICMP_DEST_UNREACH, .code = ICMP_PORT_UNREACH },
+		.icmp = {
+			.type = ICMP_DEST_UNREACH,
+			.code = code,
+			.sequence = bpf_htons(mtu),
+		},
 	};
 	void *start;
 	__s64 sum;
@@ -78,10 +83,11 @@ struct pseudo6 {
 	__be32 next;
 };
 
-static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
+				       __u8 type, __u8 code, __u32 mtu)
 {
 	const __u32 quote = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
-	struct icmp6hdr icmp = { .icmp6_type = ICMPV6_DEST_UNREACH, .icmp6_code = ICMPV6_PORT_UNREACH };
+	struct icmp6hdr icmp = { .icmp6_type = type, .icmp6_code = code };
 	struct ipv6hdr ip6 = {
 		.version = 6,
 		.payload_len = bpf_htons(sizeof(icmp) + quote),
@@ -97,6 +103,7 @@ static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt
 	void *start;
 	__s64 sum;
 
+	icmp.icmp6_mtu = bpf_htonl(mtu);
 	__builtin_memcpy(&ip6.saddr, &pkt->key.dst, sizeof(ip6.saddr));
 	__builtin_memcpy(&ip6.daddr, &pkt->key.src, sizeof(ip6.daddr));
 	if (refuse_room(skb, quote, sizeof(ip6) + sizeof(icmp)))
@@ -227,8 +234,9 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 	if (pkt->key.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, pkt);
 	if (pkt->key.proto == IPPROTO_UDP)
-		return pkt->key.family == FAMILY_IPV4 ? refuse_ipv4(skb, pkt) :
-							refuse_ipv6(skb, pkt);
+		return pkt->key.family == FAMILY_IPV4 ?
+			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0) :
+			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0);
 	return REFUSE(pkt, REASON_NO_BACKEND);
 }
 

@@ -257,6 +257,8 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	s->open.dport = pkt->key.dport;
 	if (!addr_equal(&key->src, &pkt->key.src))
 		s->open.src = pkt->key.src;
+	if (flow->out == OUT_TUNNEL) /* as it is: the quote is what the other node knows */
+		return route(skb, pkt, &s->open);
 	flow_diffs(&s->open, &pkt->key);
 	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow, off))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);

@@ -139,6 +139,23 @@ static __always_inline __u32 slot_index(struct packet *pkt, const struct service
 	return entry ? *entry : 0;
 }
 
+/* The backend that another node has chosen. */
+static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 service)
+{
+	struct backend_key key = { .service = service, .addr = s->pod };
+	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
+	struct backend *half;
+
+	if (!pair)
+		return REFUSE(pkt, REASON_NO_BACKEND);
+	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	if (half->state == BACKEND_ABSENT)
+		return REFUSE(pkt, REASON_NO_BACKEND);
+	s->open.dst = s->pod;
+	s->open.dport = half->port;
+	return REASON_NONE;
+}
+
 /* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
  * a flow that was known before, is kept while it may.
  */
@@ -151,11 +168,14 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 	s->open.service = service->id;
 	if (pkt->key.hook != HOOK_TO_DEVICE && !source_allowed(pkt, service))
 		return REFUSE(pkt, REASON_SOURCE_RANGE);
-	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old)) {
+	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old) &&
+	    !(pkt->unwrapped && !addr_equal(&s->old.dst, &s->pod))) {
 		s->open.dst = s->old.dst;
 		s->open.dport = s->old.dport;
 		return REASON_NONE;
 	}
+	if (pkt->unwrapped)
+		return choose_pod(pkt, s, service->id);
 	if (!service->count)
 		return REFUSE(pkt, service->flags & SERVICE_LOCAL ? REASON_NO_LOCAL_BACKEND :
 								    REASON_NO_BACKEND);

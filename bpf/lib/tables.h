@@ -60,7 +60,16 @@ struct node {
 	struct addr masquerade6;
 	__u16 first_port;	/* host order; source ports that are taken */
 	__u16 last_port;
-	__u32 present;		/* 0: absent */
+	__u32 mtu;		/* the least of the node's devices */
+	__u8 tunnel;		/* enum tunnel */
+	__u8 present;		/* 0: absent */
+	__u8 pad[2];
+};
+
+enum tunnel {
+	TUNNEL_NONE = 0,
+	TUNNEL_IPIP = 1,	/* RFC 2003, RFC 2473 */
+	TUNNEL_GENEVE = 2,	/* RFC 8926, IP inside */
 };
 
 struct node_pair {
@@ -159,6 +168,7 @@ enum scope {
 enum service_flags {
 	SERVICE_LOCAL = 1 << 0,	/* without a backend: dropped, not refused */
 	SERVICE_SOURCES = 1 << 1, /* only for those in `sources` */
+	SERVICE_DSR = 1 << 2,	/* backends elsewhere answer the client themselves */
 };
 
 struct service {
@@ -265,8 +275,11 @@ enum backend_state {
 	BACKEND_TERMINATING = 2,	/* keeps its TCP flows, gets no new ones */
 };
 
+/* Also under port 0: a packet from a tunnel names the backend by its address. */
 struct backend {
 	__u32 state;
+	__be16 port;
+	__u8 pad[2];
 };
 
 struct backend_pair {

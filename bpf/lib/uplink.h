@@ -2,7 +2,7 @@
 #ifndef WEIR_UPLINK_H
 #define WEIR_UPLINK_H
 
-#include "judge.h"
+#include "tunnel.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_UPLINK_H
@@ -16,6 +16,60 @@
  *	node ---- to-device -------+--- pod of this node	replies: from-container
  *				   +--- elsewhere		replies: from-device
  */
+
+/* Whether a packet is of a node's tunnel, for a pod of this node: others' are
+ * pods' own affair, and judged as any packet.
+ */
+static __noinline int is_wrapped(struct packet *pkt)
+{
+	struct node *self = node_half(pkt);
+	struct address *address;
+
+	if (!self || !self->tunnel || pkt->fragment)
+		return 0;
+	if (self->tunnel == TUNNEL_GENEVE &&
+	    (pkt->key.proto != IPPROTO_UDP || pkt->key.dport != bpf_htons(GENEVE_PORT)))
+		return 0;
+	if (self->tunnel == TUNNEL_IPIP &&
+	    pkt->key.proto != (pkt->key.family == FAMILY_IPV4 ? IPPROTO_IPIP4 : IPPROTO_IPIP6))
+		return 0;
+	address = address_of(pkt, &pkt->key.src);
+	if (!address || address->identity != IDENTITY_REMOTE_NODE)
+		return 0;
+	address = address_of(pkt, &pkt->key.dst);
+	return address && address->ifindex;
+}
+
+/* Takes a packet out of its outer headers. The caller parses it anew. */
+static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
+{
+	struct packet *pkt = &s->pkt;
+	struct geneve geneve;
+	__s32 len = pkt->l4_off - ETH_LEN;
+	__u8 tos = 0;
+
+	if (!pkt->plain)
+		return -1;
+	if (pkt->key.proto == IPPROTO_UDP) {
+		if (bpf_skb_load_bytes(skb, pkt->l4_off + sizeof(struct udphdr), &geneve, sizeof(geneve)))
+			return -1;
+		if (geneve.options || geneve.proto != skb->protocol)
+			return -1;
+		len += sizeof(struct udphdr) + sizeof(geneve);
+	}
+	if (pkt->key.family == FAMILY_IPV4 &&
+	    bpf_skb_load_bytes(skb, ETH_LEN + offsetof(struct iphdr, tos), &tos, 1))
+		return -1;
+	if (len < 20 || len > 56)
+		return -1;
+	s->pod = pkt->key.dst;
+	if (bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+		return -1;
+	/* RFC 6040: congestion met outside is told inside. */
+	if ((tos & 3) == 3)
+		bpf_skb_ecn_set_ce(skb);
+	return 0;
+}
 
 /* Who may come for a frontend. */
 static __always_inline int judge_client(struct packet *pkt, const struct address *client)
@@ -31,8 +85,32 @@ static __always_inline int judge_client(struct packet *pkt, const struct address
 	return REASON_NONE;
 }
 
+/* The frontend of a packet that came by a device. One that a node has sent on is
+ * for that node's address: node ports are also there under the address of none.
+ */
+static __noinline struct service *frontend_outside(struct packet *pkt)
+{
+	struct service *service = service_of(pkt, SCOPE_OUTSIDE);
+	struct address *address;
+	struct addr dst;
+
+	if (service || !pkt->unwrapped)
+		return service;
+	address = address_of(pkt, &pkt->key.dst);
+	if (!address || address->identity != IDENTITY_REMOTE_NODE)
+		return NULL;
+	dst = pkt->key.dst;
+	__builtin_memset(&pkt->key.dst, 0, sizeof(pkt->key.dst));
+	if (pkt->key.family == FAMILY_IPV4)
+		addr_from4(&pkt->key.dst, 0);
+	service = service_of(pkt, SCOPE_OUTSIDE);
+	pkt->key.dst = dst;
+	return service;
+}
+
 /* Makes s->open lead to its backend. */
-static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
+				      struct scratch *s, __u32 flags)
 {
 	struct address *backend = address_of(pkt, &s->open.dst);
 	struct endpoint *target;
@@ -53,6 +131,10 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 		s->open.other_hook = HOOK_TO_DEVICE;
 		return REASON_NONE;
 	}
+	if (flags & SERVICE_DSR) {
+		s->open.out = OUT_TUNNEL;
+		return route(skb, pkt, &s->open);
+	}
 	s->open.out = OUT_DEVICE;
 	if (masquerade(pkt, s))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
@@ -72,7 +154,8 @@ static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_o
 		if (reason)
 			return reason;
 	}
-	flow_diffs(&s->open, &pkt->key);
+	if (s->open.out != OUT_TUNNEL)
+		flow_diffs(&s->open, &pkt->key);
 	if (makes_nothing(pkt, s))
 		return REASON_NONE;
 	return remember(pkt, s);
@@ -99,7 +182,7 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	reason = choose(pkt, s, service, ctl->seed);
 	if (reason)
 		return reason;
-	reason = way_from_device(skb, pkt, s);
+	reason = way_from_device(skb, pkt, s, service->flags);
 	if (reason)
 		return reason;
 	if (ttl_spent(pkt, &s->open))
