@@ -12,40 +12,78 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
 )
 
-// Topology is a network before any object is applied: one node with pods, and
+// Topology is a network before any object is applied: nodes with pods, and
 // hosts outside.
+//
+// A network is routed if it has several nodes, or uplinks: each node has one
+// uplink then, to a router that has everybody else. The router changes nothing
+// of a packet, not even the time to live: it gives it the hardware addresses
+// of the next hop. What is for a node or for a pod it carries to the node,
+// what nobody has it carries to the first node if it comes from outside, since
+// that is where load balancers' addresses lead, and else nowhere.
+// In a network that is not routed, each host outside is the node's neighbour.
 type Topology struct {
-	Node    Host
+	Nodes   []Host // at least one
 	Pods    []Host // Name is namespace/name
-	Outside []Host // hosts beyond the node's uplink
-	// Gateways are the pods' default routes, one a family.
+	Outside []Host // hosts beyond the nodes' uplinks
+	// Gateways are the pods' default routes, one a family, the same on every
+	// node.
 	Gateways []netip.Addr
+	// Uplinks lets the nodes' own devices have programs.
+	Uplinks bool
+	// Routes are what the router carries to a node besides.
+	Routes []Route
+}
+
+// Routed says whether there is a router between the nodes and the others.
+func (t Topology) Routed() bool { return t.Uplinks || len(t.Nodes) > 1 }
+
+// NodeOf gives the index of a pod's node; -1 when there is none of that name.
+func (t Topology) NodeOf(pod Host) int {
+	if pod.Node == "" {
+		return 0
+	}
+	return slices.IndexFunc(t.Nodes, func(n Host) bool { return n.Name == pod.Node })
+}
+
+// Route leads an address to a node, as who announces load balancers' addresses
+// has told the router.
+type Route struct {
+	To   netip.Addr
+	Node string
 }
 
 // Host is anybody who can send and receive.
 type Host struct {
 	Name      string
 	Addresses []netip.Addr // at most one of each family for pods and outside hosts
+	// Node is, of a pod, the node that it runs on; empty: the first.
+	Node string
 	// Silent hosts answer nothing by themselves: no handshake, no reset, no
 	// echo. What they send is what Send is given.
 	Silent bool
 }
 
-// World is a network that runs.
+// World is a network that runs. Where a node is named, the empty name is the
+// first.
 type World interface {
-	// Devices are the pods' devices by pod name, for the compiler.
-	Devices() map[string]model.Device
+	// Devices are the devices of a node's pods by pod name, and Uplinks the
+	// node's own that are to have programs, for the compiler. Devices of two
+	// nodes may have equal numbers.
+	Devices(node string) map[string]model.Device
+	Uplinks(node string) []model.Uplink
 	// MACs gives the address that a host's interface has, and the one that
-	// it sends to (its gateway's).
+	// it sends to (its gateway's). A node's are those of its uplink.
 	MACs(host string) (own, gateway net.HardwareAddr, err error)
-	// Apply makes the datapath equal to state.
-	Apply(ctx context.Context, state *model.State) (datapath.Change, error)
+	// Apply makes a node's datapath equal to state.
+	Apply(ctx context.Context, node string, state *model.State) (datapath.Change, error)
 
 	// Intent: whole exchanges.
 
@@ -66,12 +104,12 @@ type World interface {
 	// call for that host, oldest first, waiting until there is one or ctx ends.
 	Arrived(ctx context.Context, host string) ([]Frame, error)
 
-	// Advance moves the datapath's clock.
+	// Advance moves all datapaths' clocks.
 	Advance(ctx context.Context, by time.Duration) error
-	// Collect runs the flow collector once.
+	// Collect runs each node's flow collector once.
 	Collect(ctx context.Context) error
-	// Datapath gives the running datapath, to inspect its tables.
-	Datapath() *datapath.Datapath
+	// Datapath gives a node's running datapath, to inspect its tables.
+	Datapath(node string) *datapath.Datapath
 	// Walks gives what is known of the frames' ways since the last call:
 	// in prog every hook of every frame, elsewhere the sampled events.
 	Walks() []Walk
@@ -121,8 +159,9 @@ type Walk struct {
 
 // Step is one hook's part of a walk.
 type Step struct {
+	Node     string
 	Hook     model.Hook
-	Endpoint string // whose device it is
+	Endpoint string // whose device it is: a pod, or the node itself
 	Decision datapath.Decision
 	In, Out  []byte // the frame before and after; nil where unknown
 }

@@ -201,7 +201,7 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 
 // counters gives a hook's counters by reason.
 func (p *play) counters(hook model.Hook) (map[model.Reason]uint64, error) {
-	counters, err := p.world.Datapath().Counters()
+	counters, err := p.world.Datapath("").Counters()
 	if err != nil {
 		return nil, labError(err)
 	}
@@ -407,7 +407,7 @@ func (p *play) flow(v *syntax.FlowCheck) error {
 	if err != nil {
 		return err
 	}
-	flows, err := p.world.Datapath().Flows()
+	flows, err := p.world.Datapath("").Flows()
 	if err != nil {
 		return labError(err)
 	}
@@ -495,7 +495,7 @@ func (p *play) dropsSoFar(reason model.Reason) (uint64, error) {
 
 // counted sums a reason's counters over hooks, or at one.
 func (p *play) counted(reason model.Reason, hook model.Hook) (uint64, error) {
-	counters, err := p.world.Datapath().Counters()
+	counters, err := p.world.Datapath("").Counters()
 	if err != nil {
 		return 0, labError(err)
 	}
@@ -562,7 +562,7 @@ func (p *play) table(v *syntax.TableCheck) error {
 	if err != nil {
 		return err
 	}
-	tables := p.world.Datapath().Tables()
+	tables := p.world.Datapath("").Tables()
 	var names []string
 	for _, t := range tables {
 		names = append(names, t.Name)

@@ -38,7 +38,7 @@ func (d Disagreement) String() string {
 
 func newJudge(topo lab.Topology, devices map[string]model.Device) *judge {
 	j := &judge{
-		oracle:    model.NewOracle(topo.Node.Name, model.Local{Devices: devices, Gateways: topo.Gateways}),
+		oracle:    model.NewOracle(topo.Nodes[0].Name, model.Local{Devices: devices, Gateways: topo.Gateways}),
 		endpoints: make(map[int]string, len(devices)),
 		reasons:   map[model.Reason]uint64{},
 	}

@@ -127,7 +127,7 @@ func skipDeclared(s *Scenario, world syntax.World, kernel string) bool {
 // over what they like.
 func (p *play) uses(v *syntax.Uses) error {
 	kernel := Kernel()
-	got, err := p.world.Datapath().Uses(v.Feature)
+	got, err := p.world.Datapath("").Uses(v.Feature)
 	if err != nil {
 		return labError(err)
 	}

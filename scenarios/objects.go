@@ -20,7 +20,7 @@ func (p *play) compile(ctx context.Context) error {
 	if err != nil {
 		return mismatch("the objects do not compile: %v", err)
 	}
-	if _, err := p.world.Apply(ctx, state); err != nil {
+	if _, err := p.world.Apply(ctx, "", state); err != nil {
 		return labError(err)
 	}
 	// The oracle is given what was written, not what was derived from it.

@@ -78,7 +78,7 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 		conns:   map[string]*conversation{}, listening: map[listener]bool{},
 		dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
 	}
-	devices := world.Devices()
+	devices := world.Devices("")
 	p.local = model.Local{Devices: devices, Gateways: s.topology.Gateways, Identities: model.NewAllocator()}
 	p.judge = newJudge(s.topology, devices)
 	if w, ok := world.(interface {
@@ -289,7 +289,7 @@ func (p *play) tell(f *Failure) {
 		}
 		f.Frames = p.frames
 	}
-	dp := p.world.Datapath()
+	dp := p.world.Datapath("")
 	if dp == nil {
 		return
 	}

@@ -96,7 +96,7 @@ type paper struct {
 	topology lab.Topology
 }
 
-func (w *paper) Devices() map[string]model.Device {
+func (w *paper) Devices(string) map[string]model.Device {
 	out := map[string]model.Device{}
 	for i, p := range w.topology.Pods {
 		n := byte(i + 1)
@@ -105,7 +105,7 @@ func (w *paper) Devices() map[string]model.Device {
 	return out
 }
 
-func (w *paper) Apply(context.Context, *model.State) (datapath.Change, error) {
+func (w *paper) Apply(context.Context, string, *model.State) (datapath.Change, error) {
 	return datapath.Change{}, nil
 }
 

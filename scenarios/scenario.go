@@ -85,8 +85,8 @@ func Parse(path string, data []byte) (*Scenario, error) {
 func (s *Scenario) plan() {
 	t := &s.topology
 	t.Gateways = gateways
-	t.Node = lab.Host{Name: nodeName, Addresses: nodeAddresses, Silent: slices.Contains(s.Silent, nodeName)}
-	s.hosts[nodeName] = t.Node
+	t.Nodes = []lab.Host{{Name: nodeName, Addresses: nodeAddresses, Silent: slices.Contains(s.Silent, nodeName)}}
+	s.hosts[nodeName] = t.Nodes[0]
 	s.objects.Nodes[nodeName] = nodeObject()
 	s.addNamespace(syntax.Namespace{Name: "default"})
 	for _, ns := range s.Namespaces {

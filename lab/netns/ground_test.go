@@ -86,11 +86,11 @@ func applyObjects(t testing.TB, w *World, documents ...string) {
 	objects, err := model.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
 	require.NoError(t, err)
 	state, warnings, err := model.Compile(model.DeriveEndpointSlices(objects), "node", model.Local{
-		Devices: w.Devices(), Gateways: w.topology.Gateways,
+		Devices: w.Devices(""), Gateways: w.topology.Gateways,
 	})
 	require.NoError(t, err)
 	require.Empty(t, warnings)
-	_, err = w.Apply(t.Context(), state)
+	_, err = w.Apply(t.Context(), "", state)
 	require.NoError(t, err)
 }
 

@@ -182,7 +182,7 @@ func TestProgramsAreAttachedAsTheKernelCanAndAsToldTo(t *testing.T) {
 			options.Datapath.ForceClsact = tt.force
 			w := newTestWorld(t, options)
 			applyObjects(t, w, serviceObjects, onlyClient)
-			require.Equal(t, tt.want, w.Datapath().Attachment())
+			require.Equal(t, tt.want, w.Datapath("").Attachment())
 			listenEverywhere(t, w, "default/web")
 			for _, address := range []netip.Addr{webServiceV4, webServiceV6} {
 				for _, port := range ports {

@@ -104,6 +104,9 @@ func firstOf(addresses []netip.Addr, is4 bool) netip.Addr {
 
 // checkTopology refuses what cannot be built.
 func checkTopology(t lab.Topology) error {
+	if t.Routed() || len(t.Nodes) == 0 {
+		return fmt.Errorf("build topology: one node without programs at its own devices is all that is possible, not %d", len(t.Nodes))
+	}
 	names := map[string]bool{}
 	owners := map[netip.Addr]string{}
 	check := func(h lab.Host, perFamily int) error {
@@ -129,11 +132,11 @@ func checkTopology(t lab.Topology) error {
 		}
 		return nil
 	}
-	if err := check(t.Node, 0); err != nil {
+	if err := check(t.Nodes[0], 0); err != nil {
 		return err
 	}
-	if t.Node.Silent {
-		return fmt.Errorf("build topology: %s: the node cannot be silent", t.Node.Name)
+	if t.Nodes[0].Silent {
+		return fmt.Errorf("build topology: %s: the node cannot be silent", t.Nodes[0].Name)
 	}
 	for _, h := range append(append([]lab.Host(nil), t.Pods...), t.Outside...) {
 		if err := check(h, 1); err != nil {

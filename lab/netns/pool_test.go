@@ -53,7 +53,7 @@ func playService(t *testing.T, w *World) (saw []string) {
 		saw = append(saw, ask(t, w, netip.AddrPortFrom(service, 53)))
 	}
 	require.NoError(t, w.Advance(t.Context(), time.Minute))
-	flows, err := w.Datapath().Flows()
+	flows, err := w.Datapath("").Flows()
 	require.NoError(t, err)
 	for _, f := range flows {
 		if f.Tuple.Protocol == model.ProtocolUDP {
@@ -88,7 +88,7 @@ func playPolicy(t *testing.T, w *World) (saw []string) {
 
 func policyDrops(t *testing.T, w *World) (n uint64) {
 	t.Helper()
-	counters, err := w.Datapath().Counters()
+	counters, err := w.Datapath("").Counters()
 	require.NoError(t, err)
 	for _, c := range counters {
 		if c.Reason == "policy-ingress" {
@@ -124,7 +124,7 @@ func playCareless(t *testing.T, w *World) (saw []string) {
 	require.NoError(t, err)
 	frame := udpFrame(t, own, gateway, netip.AddrPortFrom(clientV4, 4000), netip.AddrPortFrom(webServiceV4, 53), []byte("?"))
 	w.serving.Go(func() {
-		for w.closing.Err() == nil || w.Datapath() != nil {
+		for w.closing.Err() == nil || w.Datapath("") != nil {
 			if w.Send(context.Background(), "default/client", frame) != nil {
 				return
 			}
@@ -137,7 +137,7 @@ func playCareless(t *testing.T, w *World) (saw []string) {
 // anything is done there.
 func firstLook(t *testing.T, w *World) (saw []string) {
 	t.Helper()
-	d := w.Datapath()
+	d := w.Datapath("")
 	residue, err := d.Residue()
 	require.NoError(t, err)
 	saw = append(saw, residue...)
@@ -250,7 +250,7 @@ func TestADatapathThatIsNotAsNewIsThrownAway(t *testing.T) {
 
 	w, err = pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
-	require.NotSame(t, stained, w.Datapath())
+	require.NotSame(t, stained, w.Datapath(""))
 	require.Equal(t, 2, pool.Opened())
 	applyObjects(t, w, serviceObjects)
 	require.NoError(t, w.Close())
@@ -283,11 +283,11 @@ func TestAClosedWorldIsNoLongerAtTheDatapath(t *testing.T) {
 	w, err := pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	_, err = w.Apply(t.Context(), &model.State{})
+	_, err = w.Apply(t.Context(), "", &model.State{})
 	require.ErrorIs(t, err, net.ErrClosed)
 	require.ErrorIs(t, w.Advance(t.Context(), time.Second), net.ErrClosed)
 	require.ErrorIs(t, w.Collect(t.Context()), net.ErrClosed)
-	require.Nil(t, w.Datapath())
+	require.Nil(t, w.Datapath(""))
 	require.Empty(t, w.Walks())
 }
 

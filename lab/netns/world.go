@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -53,18 +54,16 @@ type Options struct {
 type World struct {
 	topology lab.Topology
 	options  Options
-	node     *host
-	pods     []*host
+	nodes    []*node
 	outside  []*host
+	router   *host // nil: outside hosts are neighbours of the only node
 	byName   map[string]*host
 
 	names    *names // of a kept world
-	pins     *bpffs // with Options.Pin
 	meetings *meetings
 
-	pool     *Pool // that the datapath goes back to, or nil
-	using    sync.RWMutex
-	datapath *datapath.Datapath // nil with Options.Plain, and once closed
+	pool  *Pool // that the datapaths go back to, or nil
+	using sync.RWMutex // of the nodes' datapaths
 
 	closing context.Context // ends when Close begins
 	stop    context.CancelFunc
@@ -106,7 +105,6 @@ func newWorld(topology lab.Topology, options Options) *World {
 		options:  options,
 		byName:   map[string]*host{},
 		open:     map[closer]struct{}{},
-		meetings: newMeetings(topology.Node.Addresses),
 	}
 	w.closing, w.stop = context.WithCancel(context.Background())
 	add := func(h lab.Host) *host {
@@ -114,15 +112,31 @@ func newWorld(topology lab.Topology, options Options) *World {
 		w.byName[h.Name] = added
 		return added
 	}
-	w.node = add(topology.Node)
-	for _, h := range topology.Pods {
-		w.pods = append(w.pods, add(h))
+	var addresses []netip.Addr
+	for _, h := range topology.Nodes {
+		w.nodes = append(w.nodes, &node{host: add(h), hooks: topology.Uplinks})
+		addresses = append(addresses, h.Addresses...)
+	}
+	w.meetings = newMeetings(addresses)
+	for i, h := range topology.Pods {
+		n, pod := w.nodes[topology.NodeOf(h)], add(h)
+		pod.wire = podWire(len(n.pods), i)
+		n.pods = append(n.pods, pod)
 	}
 	for _, h := range topology.Outside {
 		w.outside = append(w.outside, add(h))
 	}
-	if len(w.outside) == 0 {
-		w.outside = append(w.outside, &host{name: nobody})
+	wireOf := outsideWire
+	if topology.Routed() {
+		w.router = &host{name: routerName, addresses: []netip.Addr{routerV4}}
+	} else {
+		wireOf = uplinkWire
+		if len(w.outside) == 0 {
+			w.outside = append(w.outside, &host{name: nobody})
+		}
+	}
+	for i, h := range w.outside {
+		h.wire = wireOf(i)
 	}
 	return w
 }
@@ -137,31 +151,39 @@ func (w *World) start(ctx context.Context) error {
 		}
 	}
 	// Last: what may have to be waited for.
-	if err := w.openDatapath(ctx); err != nil {
+	if err := w.openDatapaths(ctx); err != nil {
 		return fmt.Errorf("build world: %w", err)
 	}
 	return nil
 }
 
-func (w *World) openDatapath(ctx context.Context) (err error) {
+func (w *World) openDatapaths(ctx context.Context) error {
 	if w.options.Plain {
 		return nil
 	}
 	if w.pool != nil {
-		w.datapath, err = w.pool.take(ctx, w.node.ns)
-		return err
+		return w.pool.lend(ctx, w.nodes)
 	}
-	options := ofWorld(w.options.Datapath)
-	if w.options.Pin {
+	for _, n := range w.nodes {
+		if err := n.openDatapath(w.options); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+func (n *node) openDatapath(o Options) error {
+	options := ofWorld(o.Datapath)
+	if o.Pin {
 		pins, err := newBPFFS()
 		if err != nil {
 			return err
 		}
-		w.pins = pins
+		n.pins = pins
 		options.PinPath = pins.path() + "/weir"
 	}
-	return w.node.ns.run(func() (err error) {
-		w.datapath, err = datapath.Open(options)
+	return n.ns.run(func() (err error) {
+		n.datapath, err = datapath.Open(options)
 		return err
 	})
 }
@@ -199,27 +221,34 @@ func (w *World) Close() error {
 	for _, c := range open {
 		c.Close() // Closed already, or never used again: nothing to report.
 	}
-	w.using.Lock() // Nobody is at the datapath now, and nobody will be.
-	running := w.datapath
-	w.datapath = nil
+	w.using.Lock() // Nobody is at the datapaths now, and nobody will be.
+	running := map[*node]*datapath.Datapath{}
+	for _, n := range w.nodes {
+		if n.datapath != nil {
+			running[n] = n.datapath
+		}
+		n.datapath = nil
+	}
 	w.using.Unlock()
 	if w.pool != nil {
 		w.pool.retire(w, running)
 		return nil
 	}
-	var err error
-	if running != nil {
-		err = w.node.ns.run(running.Remove)
+	var errs []error
+	for n, d := range running {
+		errs = append(errs, n.ns.run(d.Remove))
 	}
-	return errors.Join(err, w.dismantle())
+	return errors.Join(append(errs, w.dismantle())...)
 }
 
-// dismantle removes all but the datapath.
+// dismantle removes all but the datapaths.
 func (w *World) dismantle() error {
 	errs := []error{w.closeTaps()}
 	w.serving.Wait()
-	if w.pins != nil {
-		errs = append(errs, w.pins.close())
+	for _, n := range w.nodes {
+		if n.pins != nil {
+			errs = append(errs, n.pins.close())
+		}
 	}
 	if w.names != nil {
 		errs = append(errs, w.names.remove())
@@ -265,8 +294,30 @@ func (w *World) closeWith(c closer) (release func(), err error) {
 	}, nil
 }
 
-func (w *World) hosts() []*host {
-	return slices.Concat([]*host{w.node}, w.pods, w.outside)
+// hosts are all that have a namespace, the first node first.
+func (w *World) hosts() (all []*host) {
+	for _, n := range w.nodes {
+		all = append(append(all, n.host), n.pods...)
+	}
+	if w.router != nil {
+		all = append(all, w.router)
+	}
+	return append(all, w.outside...)
+}
+
+// node finds a node; the empty name is the first.
+func (w *World) node(name string) (*node, error) {
+	if name == "" {
+		return w.nodes[0], nil
+	}
+	var known []string
+	for _, n := range w.nodes {
+		if n.name == name {
+			return n, nil
+		}
+		known = append(known, n.name)
+	}
+	return nil, fmt.Errorf("no node is named %s in this topology, but %q", name, known)
 }
 
 func (w *World) host(name string) (*host, error) {
@@ -278,23 +329,40 @@ func (w *World) host(name string) (*host, error) {
 	return h, nil
 }
 
-// Devices are the pods' devices by pod name.
-func (w *World) Devices() map[string]model.Device {
+// Devices are the devices of a node's pods by pod name; none of a node that is
+// not there.
+func (w *World) Devices(name string) map[string]model.Device {
 	devices := map[string]model.Device{}
-	for n, pod := range w.pods {
-		wire := podWire(n)
+	n, err := w.node(name)
+	if err != nil {
+		return devices
+	}
+	for _, pod := range n.pods {
 		devices[pod.name] = model.Device{
-			Name:    wire.nodeName,
-			Ifindex: wire.nodeIndex,
-			MAC:     wire.nodeMAC,
-			PodMAC:  wire.hostMAC,
+			Name:    pod.wire.nodeName,
+			Ifindex: pod.wire.nodeIndex,
+			MAC:     pod.wire.nodeMAC,
+			PodMAC:  pod.wire.hostMAC,
 		}
 	}
 	return devices
 }
 
+// Uplinks are a node's devices towards others, if they are to have programs.
+func (w *World) Uplinks(name string) []model.Uplink {
+	n, err := w.node(name)
+	if err != nil || !n.hooks {
+		return nil
+	}
+	var uplinks []model.Uplink
+	for _, l := range n.links {
+		uplinks = append(uplinks, model.Uplink{Name: l.name, Ifindex: l.ifindex, MAC: l.mac})
+	}
+	return uplinks
+}
+
 // MACs gives the address of host's interface and of the interface at its
-// other end. The node's are those of its first uplink.
+// other end. A node's are those of its first uplink.
 func (w *World) MACs(host string) (own, gateway net.HardwareAddr, err error) {
 	h, err := w.host(host)
 	if err != nil {
@@ -305,40 +373,54 @@ func (w *World) MACs(host string) (own, gateway net.HardwareAddr, err error) {
 
 var errPlain = errors.New("this world was built without the datapath (Options.Plain)")
 
-// withDatapath calls f on a thread in the node's namespace. The world's
-// datapath is its own until f is back, and may be another's after Close.
-func (w *World) withDatapath(f func(*datapath.Datapath) error) error {
+// withDatapath calls f on a thread in a node's namespace. The node's
+// datapath is the world's own until f is back, and may be another's after
+// Close.
+func (w *World) withDatapath(n *node, f func(*datapath.Datapath) error) error {
 	w.using.RLock()
 	defer w.using.RUnlock()
 	switch {
 	case w.options.Plain:
 		return errPlain
-	case w.datapath == nil:
+	case n.datapath == nil:
 		return fmt.Errorf("the world is closed: %w", net.ErrClosed)
 	}
-	return w.node.ns.run(func() error { return f(w.datapath) })
+	return n.ns.run(func() error { return f(n.datapath) })
 }
 
-// Apply makes the datapath equal to state.
-func (w *World) Apply(ctx context.Context, state *model.State) (change datapath.Change, err error) {
+func (w *World) withEachDatapath(f func(*datapath.Datapath) error) error {
+	for _, n := range w.nodes {
+		if err := w.withDatapath(n, f); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+// Apply makes a node's datapath equal to state.
+func (w *World) Apply(ctx context.Context, name string, state *model.State) (change datapath.Change, err error) {
 	if err := ctx.Err(); err != nil {
 		return change, fmt.Errorf("apply state: %w", err)
 	}
-	err = w.withDatapath(func(d *datapath.Datapath) (err error) {
+	n, err := w.node(name)
+	if err != nil {
+		return change, fmt.Errorf("apply state: %w", err)
+	}
+	err = w.withDatapath(n, func(d *datapath.Datapath) (err error) {
 		change, err = d.Apply(state)
 		return err
 	})
 	if err != nil {
-		return datapath.Change{}, fmt.Errorf("apply state: %w", err)
+		return datapath.Change{}, fmt.Errorf("apply state to %s: %w", n.name, err)
 	}
 	return change, nil
 }
 
-// Advance moves the datapath's clock.
+// Advance moves the datapaths' clocks.
 func (w *World) Advance(ctx context.Context, by time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := w.withDatapath(func(d *datapath.Datapath) error { return d.Advance(by) }); err != nil {
+	if err := w.withEachDatapath(func(d *datapath.Datapath) error { return d.Advance(by) }); err != nil {
 		return fmt.Errorf("advance clock: %w", err)
 	}
 	w.advanced += by
@@ -357,9 +439,9 @@ func (w *World) booted() time.Time {
 	return time.Now().Add(-time.Duration(now.Nano()) - w.advanced)
 }
 
-// Collect runs the flow collector once.
+// Collect runs each node's flow collector once.
 func (w *World) Collect(ctx context.Context) error {
-	err := w.withDatapath(func(d *datapath.Datapath) error {
+	err := w.withEachDatapath(func(d *datapath.Datapath) error {
 		_, err := d.Collect()
 		return err
 	})
@@ -369,38 +451,50 @@ func (w *World) Collect(ctx context.Context) error {
 	return nil
 }
 
-// Datapath gives the running datapath, or nil with Options.Plain. It is not to
-// be used after Close.
-func (w *World) Datapath() *datapath.Datapath {
+// Datapath gives a node's running datapath, or nil with Options.Plain. It is
+// not to be used after Close.
+func (w *World) Datapath(name string) *datapath.Datapath {
 	w.using.RLock()
 	defer w.using.RUnlock()
-	return w.datapath
+	n, err := w.node(name)
+	if err != nil {
+		return nil
+	}
+	return n.datapath
 }
 
-// Walks gives the datapath's events as walks of one step.
+// Walks gives the datapaths' events as walks of one step, those of a node in
+// their order.
 func (w *World) Walks() []lab.Walk {
 	w.using.RLock()
 	defer w.using.RUnlock()
-	if w.datapath == nil {
-		return nil
-	}
-	// Events that cannot be read are no walks; what went wrong is seen in the
-	// frames that did not arrive.
-	events, _ := w.datapath.Events()
-	walks := make([]lab.Walk, 0, len(events))
+	var walks []lab.Walk
 	booted := w.booted()
-	for _, e := range events {
-		walk := lab.Walk{
-			Time:  booted.Add(e.Time),
-			Steps: []lab.Step{{Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}},
+	for _, n := range w.nodes {
+		if n.datapath == nil {
+			continue
 		}
-		if e.Hook == model.FromContainer {
-			walk.From = e.Endpoint
+		// Events that cannot be read are no walks; what went wrong is seen in
+		// the frames that did not arrive.
+		events, _ := n.datapath.Events()
+		for _, e := range events {
+			walks = append(walks, walkOf(n, e, booted))
 		}
-		if e.Hook == model.ToContainer && e.Decision.Action == model.Forward {
-			walk.To = e.Endpoint
-		}
-		walks = append(walks, walk)
 	}
+	slices.SortStableFunc(walks, func(a, b lab.Walk) int { return a.Time.Compare(b.Time) })
 	return walks
+}
+
+func walkOf(n *node, e datapath.Event, booted time.Time) lab.Walk {
+	walk := lab.Walk{
+		Time:  booted.Add(e.Time),
+		Steps: []lab.Step{{Node: n.name, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}},
+	}
+	if e.Hook == model.FromContainer {
+		walk.From = e.Endpoint
+	}
+	if e.Hook == model.ToContainer && e.Decision.Action == model.Forward {
+		walk.To = e.Endpoint
+	}
+	return walk
 }

@@ -33,7 +33,7 @@ var (
 
 func topology() lab.Topology {
 	return lab.Topology{
-		Node: lab.Host{Name: "node", Addresses: []netip.Addr{nodeV4, nodeV6}},
+		Nodes: []lab.Host{{Name: "node", Addresses: []netip.Addr{nodeV4, nodeV6}}},
 		Pods: []lab.Host{
 			{Name: "default/client", Addresses: []netip.Addr{clientV4, clientV6}},
 			{Name: "default/web", Addresses: []netip.Addr{webV4, webV6}},
@@ -217,7 +217,7 @@ func TestConversationsAtOnceAreNotMixedUp(t *testing.T) {
 
 func TestWorldSaysWhatItCannotDo(t *testing.T) {
 	w := newTestWorld(t, Options{Plain: true, Blind: true})
-	_, err := w.Apply(t.Context(), &model.State{})
+	_, err := w.Apply(t.Context(), "", &model.State{})
 	require.ErrorIs(t, err, errPlain)
 	require.ErrorIs(t, w.Advance(t.Context(), time.Second), errPlain)
 	require.ErrorIs(t, w.Collect(t.Context()), errPlain)

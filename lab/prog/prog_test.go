@@ -19,7 +19,7 @@ import (
 )
 
 var testTopology = lab.Topology{
-	Node: lab.Host{Name: "node", Addresses: addrs("198.18.0.2", "fd00:198:18::2")},
+	Nodes: []lab.Host{{Name: "node", Addresses: addrs("198.18.0.2", "fd00:198:18::2")}},
 	Pods: []lab.Host{
 		{Name: "default/a", Addresses: addrs("10.0.0.10", "fd00:10::10")},
 		{Name: "default/b", Addresses: addrs("10.0.0.11", "fd00:10::11")},
@@ -40,18 +40,18 @@ func addrs(s ...string) []netip.Addr {
 // service's address.
 func state(t *testing.T, w *World) *model.State {
 	s := &model.State{
-		Node: model.Node{Name: "node", Addresses: testTopology.Node.Addresses, Gateways: testTopology.Gateways},
+		Node: model.Node{Name: "node", Addresses: testTopology.Nodes[0].Addresses, Gateways: testTopology.Gateways},
 		RuleSets: []model.RuleSet{{Key: "all", Rules: []model.Rule{
 			{Direction: model.Ingress, Precedence: 1}, {Direction: model.Egress, Precedence: 1}}}},
 	}
 	for _, p := range testTopology.Pods {
-		s.Endpoints = append(s.Endpoints, model.Endpoint{Name: p.Name, Device: w.Devices()[p.Name],
+		s.Endpoints = append(s.Endpoints, model.Endpoint{Name: p.Name, Device: w.Devices("")[p.Name],
 			IPv4: p.Addresses[0], IPv6: p.Addresses[1], Identity: 256, RuleSet: "all"})
 		for _, a := range p.Addresses {
 			s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: 256})
 		}
 	}
-	for _, a := range slices.Concat(testTopology.Node.Addresses, testTopology.Gateways) {
+	for _, a := range slices.Concat(testTopology.Nodes[0].Addresses, testTopology.Gateways) {
 		s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: model.IdentityHost})
 	}
 	return s
@@ -66,7 +66,7 @@ func withWorld(t *testing.T, topo lab.Topology, f func(*World)) {
 	require.NoError(t, err)
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), topo, func(w *World) {
-		_, err := w.Apply(context.Background(), state(t, w))
+		_, err := w.Apply(context.Background(), "", state(t, w))
 		require.NoError(t, err)
 		f(w)
 	}))
@@ -148,10 +148,10 @@ func TestAWorldBeginsEmpty(t *testing.T) {
 		require.NoError(t, w.Ping(context.Background(), "default/a", netip.MustParseAddr("10.0.0.11")))
 	})
 	withWorld(t, testTopology, func(w *World) {
-		flows, err := w.Datapath().Flows()
+		flows, err := w.Datapath("").Flows()
 		require.NoError(t, err)
 		require.Empty(t, flows)
-		counters, err := w.Datapath().Counters()
+		counters, err := w.Datapath("").Counters()
 		require.NoError(t, err)
 		require.Empty(t, counters)
 	})

@@ -71,9 +71,9 @@ func newWorld(topo lab.Topology, nw *network, dp *datapath.Datapath) (*World, er
 		w.pods = append(w.pods, h)
 		w.add(h, t)
 	}
-	w.node = &host{name: topo.Node.Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
-		addresses: slices.Concat(topo.Node.Addresses, topo.Gateways)}
-	w.add(w.node, topo.Node)
+	w.node = &host{name: topo.Nodes[0].Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
+		addresses: slices.Concat(topo.Nodes[0].Addresses, topo.Gateways)}
+	w.add(w.node, topo.Nodes[0])
 	for i, t := range topo.Outside {
 		h := &host{name: t.Name, kind: isOutside, addresses: t.Addresses, gateway: nw.uplink.MAC,
 			mac: net.HardwareAddr{0x02, 0x0a, 0, 0, 0, byte(i + 1)}}
@@ -104,13 +104,16 @@ func (w *World) host(name string) (*host, error) {
 func (w *World) OnStep(f func(lab.Step, time.Time)) { w.onStep = f }
 
 // Devices implements lab.World.
-func (w *World) Devices() map[string]model.Device {
+func (w *World) Devices(string) map[string]model.Device {
 	out := make(map[string]model.Device, len(w.pods))
 	for _, h := range w.pods {
 		out[h.name] = h.device
 	}
 	return out
 }
+
+// Uplinks implements lab.World: only pods' devices have programs.
+func (w *World) Uplinks(string) []model.Uplink { return nil }
 
 // MACs implements lab.World.
 func (w *World) MACs(name string) (own, gateway net.HardwareAddr, err error) {
@@ -122,7 +125,7 @@ func (w *World) MACs(name string) (own, gateway net.HardwareAddr, err error) {
 }
 
 // Apply implements lab.World.
-func (w *World) Apply(_ context.Context, state *model.State) (datapath.Change, error) {
+func (w *World) Apply(_ context.Context, _ string, state *model.State) (datapath.Change, error) {
 	return w.dp.Apply(state)
 }
 
@@ -142,7 +145,7 @@ func (w *World) Collect(context.Context) error {
 }
 
 // Datapath implements lab.World.
-func (w *World) Datapath() *datapath.Datapath { return w.dp }
+func (w *World) Datapath(string) *datapath.Datapath { return w.dp }
 
 // Walks implements lab.World.
 func (w *World) Walks() []lab.Walk {

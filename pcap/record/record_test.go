@@ -63,7 +63,7 @@ func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lin
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	topology := lab.Topology{
-		Node:     host("node", false, "198.18.0.2"),
+		Nodes:    []lab.Host{host("node", false, "198.18.0.2")},
 		Pods:     []lab.Host{host("default/client", silent, "10.0.0.10"), host("default/web", false, "10.0.0.11")},
 		Outside:  []lab.Host{host("internet", false, "203.0.113.10")},
 		Gateways: []netip.Addr{netip.MustParseAddr("169.254.1.1")},
@@ -76,9 +76,9 @@ func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lin
 	}
 	objs, err := model.Parse("objects.yaml", strings.NewReader(objects))
 	require.NoError(t, err)
-	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), "node", model.Local{Devices: w.Devices(), Gateways: topology.Gateways})
+	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), "node", model.Local{Devices: w.Devices(""), Gateways: topology.Gateways})
 	require.NoError(t, err)
-	_, err = w.Apply(ctx, state)
+	_, err = w.Apply(ctx, "", state)
 	require.NoError(t, err)
 	use(ctx, w)
 	require.NoError(t, w.Close())
@@ -150,7 +150,7 @@ func TestWhatASilentHostIsToldToSendIsRecorded(t *testing.T) {
 			frame.Layer{Kind: "eth", Fields: []frame.Field{{Name: "src", Value: frame.MAC(own)}, {Name: "dst", Value: frame.MAC(gateway)}, {Name: "type", Value: frame.Num(0x88b5)}}},
 			frame.Layer{Kind: "payload", Fields: []frame.Field{{Name: "size", Value: frame.Num(50)}}})
 		require.NoError(t, err)
-		before := w.Datapath()
+		before := w.Datapath("")
 		require.NoError(t, w.Send(ctx, "default/client", data))
 		require.Eventually(t, func() bool {
 			counters, err := before.Counters()

@@ -118,7 +118,7 @@ func (w *World) Advance(ctx context.Context, by time.Duration) error {
 // Walks implements lab.World. Events can be read once, so both the recording
 // and who asks for walks have them from here.
 func (w *World) Walks() []lab.Walk {
-	dp := w.Datapath()
+	dp := w.Datapath("")
 	if dp == nil {
 		return nil
 	}

@@ -46,7 +46,7 @@ type player struct {
 
 // topology is the world that a case needs.
 func topology(pods []string) lab.Topology {
-	t := lab.Topology{Node: lab.Host{Name: nodeName, Silent: true}, Gateways: gateways}
+	t := lab.Topology{Nodes: []lab.Host{{Name: nodeName, Silent: true}}, Gateways: gateways}
 	for _, name := range pods {
 		t.Pods = append(t.Pods, lab.Host{Name: name, Silent: true})
 	}
@@ -57,9 +57,9 @@ func topology(pods []string) lab.Topology {
 func newPlayer(ctx context.Context, pods []string, w *prog.World, doubt Doubt) (*player, error) {
 	p := &player{
 		world: w, objs: base(pods),
-		local: model.Local{Devices: w.Devices(), Gateways: gateways, Identities: model.NewAllocator()},
-		from:  w.Datapath().Runner(model.FromContainer),
-		to:    w.Datapath().Runner(model.ToContainer),
+		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
+		from:  w.Datapath("").Runner(model.FromContainer),
+		to:    w.Datapath("").Runner(model.ToContainer),
 	}
 	p.referee = scenarios.NewReferee(topology(pods), p.local.Devices)
 	p.referee.Doubt = doubt
@@ -81,7 +81,7 @@ func (p *player) change(ctx context.Context, c *Change) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
-	if _, err := p.world.Apply(ctx, state); err != nil {
+	if _, err := p.world.Apply(ctx, "", state); err != nil {
 		return fmt.Errorf("change objects: %w", err)
 	}
 	p.referee.Oracle().SetObjects(objs)
