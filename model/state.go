@@ -36,13 +36,26 @@ type Node struct {
 	Uplinks []Uplink
 	// Masquerade is how flows are given the node's address; nil: never.
 	Masquerade *Masquerade
+	// Tunnel leads to backends that answer clients themselves.
+	Tunnel Tunnel
 }
+
+// Tunnel is how a packet is led to another node.
+type Tunnel string
+
+// Tunnels.
+const (
+	TunnelNone   Tunnel = ""
+	TunnelIPIP   Tunnel = "ipip"   // RFC 2003, RFC 2473
+	TunnelGeneve Tunnel = "geneve" // RFC 8926, with IP inside
+)
 
 // Uplink is one of the node's devices towards other nodes and the world.
 type Uplink struct {
 	Name    string
 	Ifindex int
 	MAC     net.HardwareAddr
+	MTU     int // bytes of an IP packet; 0: 1500
 }
 
 // Masquerade is the translation of sources to an address of the node. What is
@@ -179,6 +192,9 @@ type Service struct {
 	Affinity time.Duration
 	// Sources are who may send here; nil: everybody.
 	Sources []netip.Prefix
+	// DSR frontends lead to backends elsewhere by Node.Tunnel, which answer
+	// the client themselves; else by the node's source.
+	DSR bool
 	// MaglevSize is the size of the table by which backends are chosen, a
 	// prime; 0: by chance.
 	MaglevSize int
