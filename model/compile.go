@@ -21,8 +21,8 @@ type Local struct {
 	Devices map[string]Device
 	// Gateways are the next hops of the pods' default routes.
 	Gateways []netip.Addr
-	// Uplinks are the node's devices towards others; without them the node
-	// has no frontends but those of its pods, and masquerades nothing.
+	// Uplinks are the node's devices towards others; without them nothing is
+	// reached from outside, and nothing is masqueraded.
 	Uplinks []Uplink
 	// Options are the operator's.
 	Options Options
@@ -46,9 +46,12 @@ func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.P
 // supported yet are errors, all of them joined, most as *FieldError; the State
 // is then nil. What matches nothing is a Warning.
 func Compile(objs *Objects, node string, local Local) (*State, []Warning, error) {
-	c := &compiler{objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}}
+	c := &compiler{objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
+	}
+	if err := local.Options.Validate(); err != nil {
+		c.errs = append(c.errs, err)
 	}
 	c.validate()
 	c.readNamespaces()
@@ -81,14 +84,21 @@ type compiler struct {
 
 	blocks     map[netip.Prefix]Identity // that policies name
 	self       Node
+	zone       string       // of the node
 	remote     []netip.Addr // addresses of the other nodes
 	namespaces map[string]labels.Set
-	pods       []*compiledPod // by name
-	identities []*identity    // by number
+	pods       []*compiledPod             // by name
+	podAt      map[netip.Addr]*corev1.Pod // the same by address
+	identities []*identity                // by number
 	owners     map[netip.Addr]string
+
+	nodePortAddresses []netip.Addr
+	frontends         []Service
+	claims            map[frontendKey]claim
 
 	warnings []Warning
 	errs     []error
+	failed   map[string]bool // what has been complained of once
 }
 
 // compiledPod is a pod that has an address of its own.
@@ -148,17 +158,18 @@ func (c *compiler) requireNamespace(obj metav1.Object) {
 }
 
 // own records who has an address, and complains when somebody had it before.
-func (c *compiler) own(obj metav1.Object, field string, addr netip.Addr) {
+func (c *compiler) own(obj metav1.Object, field string, addr netip.Addr) bool {
 	title := titleOf(obj)
 	if other, taken := c.owners[addr]; taken && other != title {
 		c.fail(obj, field, "%s is the address of %s too: give one of them another", addr, other)
-		return
+		return false
 	}
 	c.owners[addr] = title
+	return true
 }
 
 func (c *compiler) readNodes() {
-	c.self = Node{Name: c.node, Gateways: slices.Clone(c.local.Gateways)}
+	c.self = Node{Name: c.node, Gateways: slices.Clone(c.local.Gateways), Uplinks: slices.Clone(c.local.Uplinks)}
 	for _, gateway := range c.local.Gateways {
 		c.owners[gateway] = "the pods' gateway"
 	}
@@ -178,9 +189,14 @@ func (c *compiler) readNodes() {
 			}
 		}
 	}
-	if _, found := c.objs.Nodes[c.node]; !found && len(c.objs.Nodes) > 0 {
+	self, found := c.objs.Nodes[c.node]
+	if found {
+		c.zone = self.Labels[corev1.LabelTopologyZone]
+	} else if len(c.objs.Nodes) > 0 {
 		c.errs = append(c.errs, fmt.Errorf("compile node %s: it is not among the nodes: add the Node, or name one of them: %w", c.node, ErrNotFound))
 	}
+	c.nodePortAddresses = c.chooseNodePortAddresses()
+	c.self.Masquerade = c.masquerade()
 }
 
 func (c *compiler) readPods() {
@@ -197,6 +213,7 @@ func (c *compiler) readPods() {
 		}
 		for i, addr := range pod.addresses {
 			c.own(object, fmt.Sprintf("status.podIPs[%d]", i), addr)
+			c.podAt[addr] = object
 		}
 		pod.local = object.Spec.NodeName == c.node
 		if object.Spec.NodeName == "" {
@@ -213,7 +230,7 @@ func (c *compiler) readPods() {
 func (c *compiler) addresses() []Address {
 	var table []Address
 	add := func(addr netip.Addr, id Identity) {
-		table = append(table, Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: id})
+		table = append(table, Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: id, Native: c.self.Masquerade != nil})
 	}
 	for _, addr := range append(slices.Clone(c.self.Addresses), c.self.Gateways...) {
 		add(addr, IdentityHost)
@@ -226,12 +243,8 @@ func (c *compiler) addresses() []Address {
 			add(addr, pod.identity.number)
 		}
 	}
-	for block, id := range c.blocks {
-		if _, taken := c.owners[block.Addr()]; !taken || !block.IsSingleIP() {
-			table = append(table, Address{Prefix: block, Identity: id})
-		}
-	}
-	if c.blockHoldsMapped() {
+	table = append(table, c.blockAddresses()...)
+	if holdsMapped(table) {
 		table = append(table, Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: IdentityWorld})
 	}
 	slices.SortFunc(table, func(a, b Address) int {

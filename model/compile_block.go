@@ -40,21 +40,21 @@ func (c *compiler) readBlocks() {
 	}
 }
 
-// blockHoldsMapped is whether some IPv6 block holds the addresses that stand
-// for IPv4 ones (::ffff:0:0/96) while no block is all of IPv4. A table that
-// keeps both families in one trie would then find the IPv6 block for an IPv4
-// address, and let in what no policy allows: so the whole of IPv4 is said to
-// be the world.
-func (c *compiler) blockHoldsMapped() bool {
-	if _, all := c.blocks[netip.PrefixFrom(netip.IPv4Unspecified(), 0)]; all {
-		return false
-	}
-	for block := range c.blocks {
-		if block.Addr().Is6() && within(netip.MustParsePrefix("::ffff:0:0/96"), block) {
-			return true
+// holdsMapped is whether some IPv6 block holds the addresses that stand for
+// IPv4 ones (::ffff:0:0/96) while no block is all of IPv4. A table that keeps
+// both families in one trie would then find the IPv6 block for an IPv4
+// address, and let in what no policy allows, or leave unmasked what must not
+// be: so the whole of IPv4 is said to be the world.
+func holdsMapped(table []Address) bool {
+	mapped, all := netip.MustParsePrefix("::ffff:0:0/96"), netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	found := false
+	for _, entry := range table {
+		if entry.Prefix == all {
+			return false
 		}
+		found = found || entry.Prefix.Addr().Is6() && within(mapped, entry.Prefix)
 	}
-	return false
+	return found
 }
 
 func eachBlock(objs *Objects, do func(*networkingv1.IPBlock)) {

@@ -8,30 +8,34 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// unsupported is what a Service may ask for and the datapath does not do yet.
-// A capability that comes takes its line out.
+// unsupported is what a Service may ask for and the datapath does not do. A
+// capability that comes takes its line out.
+//
+// The checksum of SCTP covers the ports, and is too dear to be computed anew:
+// a service may translate addresses alone.
 func unsupported(svc *corev1.Service) []FieldError {
-	spec := svc.Spec
 	var found []FieldError
-	refuse := func(asked bool, field, value, remedy string) {
-		if asked {
-			found = append(found, FieldError{titleOf(svc), field, value + " is not supported yet: " + remedy})
+	for i, port := range svc.Spec.Ports {
+		if port.Protocol != corev1.ProtocolSCTP {
+			continue
 		}
-	}
-	refuse(spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer, "spec.type", string(spec.Type), "use ClusterIP")
-	refuse(spec.SessionAffinity != "" && spec.SessionAffinity != corev1.ServiceAffinityNone, "spec.sessionAffinity", string(spec.SessionAffinity), "use None")
-	refuse(len(spec.ExternalIPs) > 0, "spec.externalIPs", fmt.Sprint(spec.ExternalIPs), "remove it")
-	internal := value(spec.InternalTrafficPolicy)
-	refuse(internal != "" && internal != corev1.ServiceInternalTrafficPolicyCluster, "spec.internalTrafficPolicy", string(internal), "use Cluster")
-	refuse(spec.TrafficDistribution != nil, "spec.trafficDistribution", value(spec.TrafficDistribution), "remove it")
-	for i, port := range spec.Ports {
-		refuse(port.Protocol == corev1.ProtocolSCTP, fmt.Sprintf("spec.ports[%d].protocol", i), "SCTP", "use TCP or UDP")
-		refuse(port.NodePort != 0, fmt.Sprintf("spec.ports[%d].nodePort", i), strconv.Itoa(int(port.NodePort)), "remove it")
+		refuse := func(field string, number int32) {
+			found = append(found, FieldError{titleOf(svc), fmt.Sprintf("spec.ports[%d].%s", i, field),
+				fmt.Sprintf("%d would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out", number)})
+		}
+		if target := port.TargetPort; target.Type == intstr.Int && target.IntVal != 0 && target.IntVal != port.Port {
+			refuse("targetPort", target.IntVal)
+		}
+		if port.NodePort != 0 && port.NodePort != port.Port {
+			refuse("nodePort", port.NodePort)
+		}
 	}
 	return found
 }
@@ -59,6 +63,12 @@ func clusterIPsOf(svc *corev1.Service) []netip.Addr {
 	return addrs
 }
 
+// isHeadless is whether a service is names for DNS, and nothing for a
+// datapath.
+func isHeadless(svc *corev1.Service) bool {
+	return svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
+}
+
 func (c *compiler) services() []Service {
 	pods := indexByLabel(inOrder(c.objs.Pods))
 	slicesOf := map[string][]*discoveryv1.EndpointSlice{}
@@ -75,21 +85,38 @@ func (c *compiler) services() []Service {
 			slicesOf[name] = append(slicesOf[name], slice)
 		}
 	}
-	var services []Service
+	c.claims = map[frontendKey]claim{}
 	for _, svc := range inOrder(c.objs.Services) {
-		services = append(services, c.service(svc, slicesOf[nameOf(svc)])...)
+		c.service(svc, slicesOf[nameOf(svc)])
 		c.warnOfSelector(svc, pods.candidates(svc))
 	}
-	slices.SortFunc(services, func(a, b Service) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	c.hostPorts()
+	slices.SortFunc(c.frontends, func(a, b Service) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Scope, b.Scope))
 	})
-	return services
+	return c.frontends
 }
 
-func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.EndpointSlice) []Service {
+// servicePort is one port of a service in one family.
+type servicePort struct {
+	object  *corev1.Service
+	index   int // in spec.ports
+	cluster netip.Addr
+	common  Service // what all its frontends have
+	// anywhere and here are the backends of all nodes and those of this one.
+	anywhere, here []Backend
+}
+
+func (p *servicePort) port() corev1.ServicePort { return p.object.Spec.Ports[p.index] }
+
+func (p *servicePort) field(name string) string {
+	return fmt.Sprintf("spec.ports[%d].%s", p.index, name)
+}
+
+func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.EndpointSlice) {
 	c.requireNamespace(svc)
-	if svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName {
-		return nil // names for DNS, nothing for a datapath
+	if isHeadless(svc) {
+		return
 	}
 	refused := unsupported(svc)
 	for i := range refused {
@@ -100,28 +127,73 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 		c.fail(svc, "spec.clusterIP", "is empty: give the service an address, or None for a headless one")
 	}
 	if len(refused) > 0 {
-		return nil
+		return
 	}
-	var frontends []Service
 	for i, addr := range addresses {
-		// Addresses are unique, so their ports are too: the validation of one
-		// object sees a port that is there twice.
-		c.own(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), addr)
-		for _, port := range svc.Spec.Ports {
-			name := port.Name
-			if name == "" {
-				name = strconv.Itoa(int(port.Port))
-			}
-			frontends = append(frontends, Service{
-				Name:     nameOf(svc) + ":" + name,
-				Address:  addr,
-				Port:     uint16(port.Port),
-				Protocol: protocolNumber(port.Protocol),
-				Backends: backendsOf(endpoints, addressTypeOf(addr), port),
-			})
+		if !c.own(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), addr) {
+			continue
+		}
+		for index := range svc.Spec.Ports {
+			c.publish(c.servicePort(svc, index, addr, endpoints))
 		}
 	}
-	return frontends
+	c.claimHealthCheck(svc)
+}
+
+func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Addr, endpoints []*discoveryv1.EndpointSlice) *servicePort {
+	port := svc.Spec.Ports[index]
+	all := c.readBackends(endpoints, addressTypeOf(cluster), port)
+	p := &servicePort{
+		object: svc, index: index, cluster: cluster,
+		common: Service{
+			Name:       nameOf(svc) + ":" + cmp.Or(port.Name, strconv.Itoa(int(port.Port))),
+			Protocol:   protocolNumber(port.Protocol),
+			Affinity:   affinityTimeout(svc),
+			MaglevSize: c.maglevSize(svc),
+		},
+		anywhere: c.clusterBackends(all, value(svc.Spec.TrafficDistribution)),
+		here:     localBackends(all),
+	}
+	c.checkBackends(p)
+	return p
+}
+
+// checkBackends refuses backends that a port cannot lead to.
+func (c *compiler) checkBackends(p *servicePort) {
+	eligible := 0
+	for _, b := range p.anywhere {
+		if !b.Terminating {
+			eligible++
+		}
+		if p.common.Protocol == ProtocolSCTP && int32(b.Port) != p.port().Port {
+			c.fail(p.object, p.field("targetPort"), "%s would change the port of SCTP, which is not supported: let the backend listen on %d", netip.AddrPortFrom(b.Address, b.Port), p.port().Port)
+			break
+		}
+	}
+	if p.common.MaglevSize != 0 && eligible > p.common.MaglevSize {
+		c.fail(p.object, p.field("port"), "its %d backends do not fit into a Maglev table of %d: set a greater maglevSize, or the annotation %s: %s", eligible, p.common.MaglevSize, AnnotationAlgorithm, AlgorithmRandom)
+	}
+}
+
+// affinityTimeout is how long a client keeps its backend; 0: it does not.
+func affinityTimeout(svc *corev1.Service) time.Duration {
+	if svc.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
+	}
+	seconds := int32(corev1.DefaultClientIPServiceAffinitySeconds)
+	if config := svc.Spec.SessionAffinityConfig; config != nil && config.ClientIP != nil && config.ClientIP.TimeoutSeconds != nil {
+		seconds = *config.ClientIP.TimeoutSeconds
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// maglevSize is the size of a service's tables; 0: it has none.
+func (c *compiler) maglevSize(svc *corev1.Service) int {
+	asked, _ := algorithmOf(svc) // Validate has complained
+	if cmp.Or(asked, c.local.Options.Algorithm) != AlgorithmMaglev {
+		return 0
+	}
+	return cmp.Or(c.local.Options.MaglevSize, DefaultMaglevSize)
 }
 
 func (c *compiler) warnOfSelector(svc *corev1.Service, candidates []*corev1.Pod) {
@@ -143,52 +215,4 @@ func includes(labels, wanted map[string]string) bool {
 		}
 	}
 	return true
-}
-
-// backendsOf gives who serves a port in one family. One who is ready is
-// chosen for new flows; one who still serves, or is being terminated, keeps
-// those it has; of any other nothing is known.
-func backendsOf(endpoints []*discoveryv1.EndpointSlice, family discoveryv1.AddressType, port corev1.ServicePort) []Backend {
-	found := map[netip.AddrPort]bool{} // → terminating
-	for _, slice := range endpoints {
-		number, has := numberIn(slice, port)
-		if slice.AddressType != family || !has {
-			continue
-		}
-		for _, endpoint := range slice.Endpoints {
-			ready := endpoint.Conditions.Ready == nil || *endpoint.Conditions.Ready
-			terminating := value(endpoint.Conditions.Terminating)
-			if !ready && !terminating && !value(endpoint.Conditions.Serving) {
-				continue
-			}
-			// The API asks for one address an endpoint, and leaves open what
-			// others would mean.
-			addr, err := netip.ParseAddr(endpoint.Addresses[0])
-			if err != nil {
-				continue
-			}
-			at := netip.AddrPortFrom(addr, number)
-			old, twice := found[at]
-			// While a pod moves between slices it is in both: the one that
-			// still takes flows counts.
-			found[at] = (terminating || !ready) && (!twice || old)
-		}
-	}
-	var backends []Backend
-	for at, terminating := range found {
-		backends = append(backends, Backend{Address: at.Addr(), Port: at.Port(), Terminating: terminating})
-	}
-	slices.SortFunc(backends, func(a, b Backend) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Port, b.Port))
-	})
-	return backends
-}
-
-func numberIn(slice *discoveryv1.EndpointSlice, port corev1.ServicePort) (uint16, bool) {
-	for _, p := range slice.Ports {
-		if value(p.Name) == port.Name && protocolOr(value(p.Protocol)) == protocolOr(port.Protocol) && p.Port != nil {
-			return uint16(*p.Port), true
-		}
-	}
-	return 0, false
 }

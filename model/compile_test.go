@@ -11,8 +11,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 func mustCompile(t testing.TB, text string) (*State, []Warning) {
@@ -52,12 +50,12 @@ func TestCompileMakesTheStateOfANode(t *testing.T) {
 	require.GreaterOrEqual(t, known["10.0.1.1/32"], FirstLabelIdentity)
 
 	require.Equal(t, []Service{
-		{Name: "default/web:80", Address: addr("10.96.0.10"), Port: 80, Protocol: ProtocolTCP, Backends: []Backend{{Address: addr("10.0.0.2"), Port: 8080}, {Address: addr("10.0.0.3"), Port: 8080}}},
-		{Name: "default/nobody:t", Address: addr("10.96.0.11"), Port: 80, Protocol: ProtocolTCP},
-		{Name: "default/nobody:u", Address: addr("10.96.0.11"), Port: 53, Protocol: ProtocolUDP},
-		{Name: "default/web:80", Address: addr("fd96::10"), Port: 80, Protocol: ProtocolTCP, Backends: []Backend{{Address: addr("fd00::2"), Port: 8080}, {Address: addr("fd00::3"), Port: 8080}}},
-		{Name: "default/nobody:t", Address: addr("fd96::11"), Port: 80, Protocol: ProtocolTCP},
-		{Name: "default/nobody:u", Address: addr("fd96::11"), Port: 53, Protocol: ProtocolUDP},
+		{Name: "default/web:80", Kind: KindClusterIP, Address: addr("10.96.0.10"), Port: 80, Protocol: ProtocolTCP, Backends: []Backend{{Address: addr("10.0.0.2"), Port: 8080}, {Address: addr("10.0.0.3"), Port: 8080}}},
+		{Name: "default/nobody:t", Kind: KindClusterIP, Address: addr("10.96.0.11"), Port: 80, Protocol: ProtocolTCP},
+		{Name: "default/nobody:u", Kind: KindClusterIP, Address: addr("10.96.0.11"), Port: 53, Protocol: ProtocolUDP},
+		{Name: "default/web:80", Kind: KindClusterIP, Address: addr("fd96::10"), Port: 80, Protocol: ProtocolTCP, Backends: []Backend{{Address: addr("fd00::2"), Port: 8080}, {Address: addr("fd00::3"), Port: 8080}}},
+		{Name: "default/nobody:t", Kind: KindClusterIP, Address: addr("fd96::11"), Port: 80, Protocol: ProtocolTCP},
+		{Name: "default/nobody:u", Kind: KindClusterIP, Address: addr("fd96::11"), Port: 53, Protocol: ProtocolUDP},
 	}, state.Services)
 
 	again, _ := mustCompile(t, clusterYAML)
@@ -190,13 +188,8 @@ func TestCompileRefusesContradictions(t *testing.T) {
 		{"two services with one address", svc("twin", "{clusterIP: 10.96.0.10, ports: [{port: 80}]}"), "10.96.0.10 is the address of Service default/twin too"},
 		{"a service with a pod's address", svc("twin", "{clusterIP: 10.0.0.1, ports: [{port: 80}]}"), "Service default/twin: spec.clusterIPs[0]: 10.0.0.1 is the address of Pod default/client too"},
 		{"a service without an address", svc("s", "{ports: [{port: 80}]}"), "Service default/s: spec.clusterIP: is empty: give the service an address, or None"},
-		{"NodePort", svc("s", "{clusterIP: 10.96.0.9, type: NodePort, ports: [{port: 80, nodePort: 30000}]}"), "Service default/s: spec.type: NodePort is not supported yet: use ClusterIP\nService default/s: spec.ports[0].nodePort: 30000 is not supported yet: remove it"},
-		{"LoadBalancer", svc("s", "{clusterIP: 10.96.0.9, type: LoadBalancer, ports: [{port: 80}]}"), "spec.type: LoadBalancer is not supported yet"},
-		{"session affinity", svc("s", "{clusterIP: 10.96.0.9, sessionAffinity: ClientIP, ports: [{port: 80}]}"), "spec.sessionAffinity: ClientIP is not supported yet: use None"},
-		{"external addresses", svc("s", "{clusterIP: 10.96.0.9, externalIPs: [192.0.2.1], ports: [{port: 80}]}"), "spec.externalIPs: [192.0.2.1] is not supported yet"},
-		{"local traffic only", svc("s", "{clusterIP: 10.96.0.9, internalTrafficPolicy: Local, ports: [{port: 80}]}"), "spec.internalTrafficPolicy: Local is not supported yet: use Cluster"},
-		{"traffic distribution", svc("s", "{clusterIP: 10.96.0.9, trafficDistribution: PreferClose, ports: [{port: 80}]}"), "spec.trafficDistribution: PreferClose is not supported yet"},
-		{"a service of SCTP", svc("s", "{clusterIP: 10.96.0.9, ports: [{port: 80, protocol: SCTP}]}"), "spec.ports[0].protocol: SCTP is not supported yet: use TCP or UDP"},
+		{"SCTP to another port", svc("s", "{clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 81, protocol: SCTP}]}"), "Service default/s: spec.ports[0].targetPort: 81 would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out"},
+		{"SCTP by another node port", svc("s", "{clusterIP: 10.96.0.9, type: NodePort, ports: [{port: 80, nodePort: 30080, protocol: SCTP}]}"), "Service default/s: spec.ports[0].nodePort: 30080 would change the port of SCTP"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -377,55 +370,6 @@ spec: {clusterIP: 10.96.0.12, selector: {app: ghost}, ports: [{port: 80}]}
 		"web-derived-ipv4-2: dns/UDP/53 10.0.0.3(ready=false serving=true terminating=true)",
 		"web-derived-ipv6-3: http/TCP/8080 dns/UDP/53 fd00::1(ready=true serving=true terminating=false)",
 	}, lines)
-}
-
-// The oracle finds a service's backends by itself; they have to be those of
-// the compiled table, derived or as listed.
-func TestBackendsAgreeWithTheOracle(t *testing.T) {
-	for round := range 300 {
-		r := rand.New(rand.NewPCG(7, uint64(round)))
-		objs := randomCluster(r)
-		clear(objs.NetworkPolicies)
-		for i := range 3 {
-			svc := mustParse(t, fmt.Sprintf(`{"apiVersion":"v1","kind":"Service","metadata":{"name":"s%d","namespace":%q},"spec":{"clusterIPs":["10.96.0.%d","fd96::%d"],"publishNotReadyAddresses":%t,"selector":{"app":%q},"ports":[{"name":"a","port":80,"targetPort":%s,"protocol":%q},{"name":"b","port":81}]}}`,
-				i, pick(r, []string{"default", "shop"}), i+1, i+1, r.IntN(4) == 0, pick(r, []string{"", "a", "b"}), pick(r, []string{"8080", `"http"`, "0"}), pick(r, []string{"TCP", "UDP"})))
-			objs.Merge(svc)
-		}
-		for name, pod := range objs.Pods {
-			changed := pod.DeepCopy()
-			switch r.IntN(4) {
-			case 0:
-				changed.Status.Phase = corev1.PodPending
-			case 1:
-				now := changed.CreationTimestamp
-				changed.DeletionTimestamp = &now
-			case 2:
-				changed.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: pick(r, []corev1.ConditionStatus{"True", "False"})}}
-			}
-			objs.Pods[name] = changed
-		}
-		derived := DeriveEndpointSlices(objs)
-		if r.IntN(2) == 0 { // as if somebody else had written them
-			for name, slice := range derived.EndpointSlices {
-				changed := slice.DeepCopy()
-				for i := range changed.Endpoints {
-					changed.Endpoints[i].Conditions = discoveryv1.EndpointConditions{Ready: pick(r, []*bool{nil, ref(true), ref(false)}), Serving: pick(r, []*bool{nil, ref(true), ref(false)}), Terminating: pick(r, []*bool{nil, ref(true), ref(false)})}
-				}
-				derived.EndpointSlices[name] = changed
-			}
-			objs = derived
-		}
-		state, _, err := Compile(derived, "node-a", Local{})
-		require.NoError(t, err)
-		world := know(objs, "node-a", Local{})
-		for _, svc := range state.Services {
-			var want []Backend
-			for _, s := range world.frontends[frontend{svc.Address, svc.Port, svc.Protocol}].servers {
-				want = append(want, Backend{Address: s.addr, Port: s.port, Terminating: !s.eligible})
-			}
-			require.Equal(t, want, svc.Backends, "round %d, %s at %s", round, svc.Name, svc.Address)
-		}
-	}
 }
 
 func ref[T any](v T) *T { return &v }

@@ -2,7 +2,11 @@
 
 package model
 
-import "net/netip"
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
 
 // Options are what an operator chooses, and no object says. The zero Options
 // are those of a node without uplinks: nothing is masqueraded, backends are
@@ -22,7 +26,22 @@ type Options struct {
 	Algorithm Algorithm
 	// MaglevSize is the size of a Maglev table, a prime; 0: DefaultMaglevSize.
 	MaglevSize int
+	// Return and Tunnel say how clients of other nodes' backends are served.
+	// All nodes of a cluster have the same. Tunnel is TunnelIPIP where Return
+	// needs one and Tunnel is empty.
+	Return Return
+	Tunnel Tunnel
 }
+
+// Return is how the answers of a backend on another node come to the client.
+type Return string
+
+// Returns. The empty one is ReturnSNAT.
+const (
+	ReturnSNAT   Return = "snat"   // back through the node that the client came to
+	ReturnDSR    Return = "dsr"    // straight from the backend's node; TCP and UDP
+	ReturnHybrid Return = "hybrid" // TCP straight, UDP back through the node
+)
 
 // Algorithm is how a backend is chosen.
 type Algorithm string
@@ -40,3 +59,81 @@ const (
 	DefaultLastPort   = 65535
 	DefaultMaglevSize = 16381
 )
+
+// MaxMaglevSize bounds Options.MaglevSize: the tables of all services share
+// one map of the kernel.
+const MaxMaglevSize = 131071
+
+const optionsTitle = "Options"
+
+// Validate says what is wrong with the options: all of it joined, each a
+// *FieldError of the object "Options".
+func (o *Options) Validate() error {
+	var errs []error
+	fail := func(field, format string, args ...any) {
+		errs = append(errs, &FieldError{Object: optionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
+	}
+	prefixes := func(list string, prefixes []netip.Prefix) {
+		for i, prefix := range prefixes {
+			if problem := prefixProblem(prefix); problem != "" {
+				fail(fmt.Sprintf("%s[%d]", list, i), "%s", problem)
+			}
+		}
+	}
+	prefixes("nodePortAddresses", o.NodePortAddresses)
+	prefixes("masqueradeExcluded", o.MasqueradeExcluded)
+	for i, prefix := range o.NodePortAddresses {
+		if prefix.IsValid() && prefix.Addr().IsLoopback() {
+			fail(fmt.Sprintf("nodePortAddresses[%d]", i), "%s is loopback, where node ports do not answer: name an address that others reach", prefix)
+		}
+	}
+	first, last := o.portRange()
+	if first > last {
+		fail("firstPort", "%d is greater than lastPort %d: swap them", first, last)
+	}
+	if o.Algorithm != "" {
+		if _, err := parseAlgorithm(string(o.Algorithm)); err != nil {
+			fail("algorithm", "%v", err)
+		}
+	}
+	if size := o.MaglevSize; size != 0 && (size < 0 || size > MaxMaglevSize || !isPrime(size)) {
+		fail("maglevSize", "%d is not a prime up to %d: use one like 251, 1021, 4093, %d, 65537 or %d", size, MaxMaglevSize, DefaultMaglevSize, MaxMaglevSize)
+	}
+	return errors.Join(errs...)
+}
+
+func (o *Options) portRange() (first, last uint16) {
+	first, last = o.FirstPort, o.LastPort
+	if first == 0 {
+		first = DefaultFirstPort
+	}
+	if last == 0 {
+		last = DefaultLastPort
+	}
+	return first, last
+}
+
+// prefixProblem says what keeps a prefix out of a table; "" when nothing does.
+func prefixProblem(prefix netip.Prefix) string {
+	switch {
+	case !prefix.IsValid():
+		return "is not an address block like 10.0.0.0/8 or fd00::/16"
+	case prefix.Addr().Is4In6():
+		return fmt.Sprintf("%s is IPv4 written as IPv6: write it as IPv4", prefix)
+	case prefix.Masked() != prefix:
+		return fmt.Sprintf("%s has bits set beyond its length: write %s", prefix, prefix.Masked())
+	}
+	return ""
+}
+
+func isPrime(n int) bool {
+	if n < 2 {
+		return false
+	}
+	for d := 2; d*d <= n; d++ {
+		if n%d == 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -228,11 +228,16 @@ func portsOf(svc *corev1.Service, pod *corev1.Pod) (ports []discoveryv1.Endpoint
 func runningContainers(pod *corev1.Pod) []corev1.Container {
 	running := slices.Clone(pod.Spec.Containers)
 	for _, container := range pod.Spec.InitContainers {
-		if value(container.RestartPolicy) == corev1.ContainerRestartPolicyAlways {
+		if isSidecar(&container) {
 			running = append(running, container)
 		}
 	}
 	return running
+}
+
+// isSidecar is whether an init container runs on beside the others.
+func isSidecar(container *corev1.Container) bool {
+	return value(container.RestartPolicy) == corev1.ContainerRestartPolicyAlways
 }
 
 // containerPort is the number of a pod's port by name; 0 when none has it.

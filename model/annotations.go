@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Annotations that say what Kubernetes has no fields for.
+const (
+	// AnnotationAlgorithm of a Service is how its backends are chosen, in
+	// place of Options.Algorithm: "random" or "maglev".
+	AnnotationAlgorithm = "weir.net/algorithm"
+	// AnnotationWeight of a Pod is its share of a service's new flows, from 1
+	// (as without it) to MaxWeight.
+	AnnotationWeight = "weir.net/weight"
+)
+
+// algorithmOf gives what a service's annotation asks for; "" without one.
+func algorithmOf(svc *corev1.Service) (Algorithm, error) {
+	text, asked := svc.Annotations[AnnotationAlgorithm]
+	if !asked {
+		return "", nil
+	}
+	return parseAlgorithm(text)
+}
+
+func parseAlgorithm(text string) (Algorithm, error) {
+	switch algorithm := Algorithm(text); algorithm {
+	case AlgorithmRandom, AlgorithmMaglev:
+		return algorithm, nil
+	}
+	return "", fmt.Errorf("%q is not one of %s, %s", text, AlgorithmRandom, AlgorithmMaglev)
+}
+
+// weightOf gives what a pod's annotation asks for; 0 without one.
+func weightOf(pod *corev1.Pod) (uint16, error) {
+	text, asked := pod.Annotations[AnnotationWeight]
+	if !asked {
+		return 0, nil
+	}
+	return parseWeight(text)
+}
+
+func parseWeight(text string) (uint16, error) {
+	weight, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || weight < 1 || weight > MaxWeight || strconv.FormatUint(weight, 10) != text {
+		return 0, fmt.Errorf("%q is not a number in 1–%d", text, MaxWeight)
+	}
+	return uint16(weight), nil
+}

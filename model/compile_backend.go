@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// compiledBackend is who serves one port of a service in one family, before
+// any policy has been asked who gets new flows.
+type compiledBackend struct {
+	at       netip.AddrPort
+	weight   uint16
+	ready    bool // takes new flows
+	retiring bool // serves while it is being terminated
+	local    bool // on this node
+	zones    []string
+	nodes    []string
+}
+
+// merge adds what another slice says of the same server: while it moves from
+// one to the other, it is in both.
+func (b *compiledBackend) merge(other *compiledBackend) {
+	b.ready = b.ready || other.ready
+	b.retiring = b.retiring || other.retiring
+	b.local = b.local || other.local
+	b.zones = append(b.zones, other.zones...)
+	b.nodes = append(b.nodes, other.nodes...)
+}
+
+// readBackends gives who serves a port in one family, by address.
+func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family discoveryv1.AddressType, port corev1.ServicePort) []compiledBackend {
+	found := map[netip.AddrPort]compiledBackend{}
+	for _, slice := range endpoints {
+		number, has := numberIn(slice, port)
+		if slice.AddressType != family || !has {
+			continue
+		}
+		for i := range slice.Endpoints {
+			// The API asks for one address an endpoint, and leaves open what
+			// others would mean.
+			addr, err := netip.ParseAddr(slice.Endpoints[i].Addresses[0])
+			if err != nil {
+				continue
+			}
+			backend := c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), namespaceOr(slice.Namespace))
+			if old, twice := found[backend.at]; twice {
+				backend.merge(&old)
+			}
+			found[backend.at] = backend
+		}
+	}
+	backends := make([]compiledBackend, 0, len(found))
+	for _, backend := range found {
+		backends = append(backends, backend)
+	}
+	slices.SortFunc(backends, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
+	return backends
+}
+
+func (c *compiler) readBackend(endpoint *discoveryv1.Endpoint, at netip.AddrPort, namespace string) compiledBackend {
+	conditions := endpoint.Conditions
+	backend := compiledBackend{
+		at:       at,
+		ready:    conditions.Ready == nil || *conditions.Ready,
+		retiring: (conditions.Serving == nil || *conditions.Serving) && value(conditions.Terminating),
+		local:    value(endpoint.NodeName) == c.node,
+	}
+	if pod := c.podBehind(endpoint, at.Addr(), namespace); pod != nil {
+		backend.weight, _ = weightOf(pod) // Validate has complained
+		if endpoint.NodeName == nil && pod.Spec.NodeName == "" {
+			backend.local = len(c.objs.Nodes) <= 1 // as all pods are then
+		}
+	}
+	if endpoint.Hints != nil {
+		for _, zone := range endpoint.Hints.ForZones {
+			backend.zones = append(backend.zones, zone.Name)
+		}
+		for _, node := range endpoint.Hints.ForNodes {
+			backend.nodes = append(backend.nodes, node.Name)
+		}
+	}
+	return backend
+}
+
+// podBehind gives the pod that an endpoint is, by its name or else by its
+// address; nil for who is none.
+func (c *compiler) podBehind(endpoint *discoveryv1.Endpoint, addr netip.Addr, namespace string) *corev1.Pod {
+	if ref := endpoint.TargetRef; ref != nil && ref.Kind == "Pod" {
+		return c.objs.Pods[cmp.Or(ref.Namespace, namespace)+"/"+ref.Name]
+	}
+	return c.podAt[addr]
+}
+
+// clusterBackends is whom a port leads to that may lead to any node: where
+// hints are obeyed, new flows go to those that are meant for this node.
+func (c *compiler) clusterBackends(all []compiledBackend, distribution string) []Backend {
+	return backendsFor(all, c.hinted(all, distribution))
+}
+
+// localBackends is whom a port leads to that stays on this node.
+func localBackends(all []compiledBackend) []Backend {
+	var here []compiledBackend
+	for _, backend := range all {
+		if backend.local {
+			here = append(here, backend)
+		}
+	}
+	return backendsFor(here, anyBackend)
+}
+
+// backendsFor chooses who gets new flows: those that are ready and fit.
+// Everybody else that is listed keeps the flows that it has: one that is not ready, or
+// that hints lead others to by now, may well answer on.
+func backendsFor(all []compiledBackend, fits func(*compiledBackend) bool) []Backend {
+	eligible := func(b *compiledBackend) bool { return b.ready && fits(b) }
+	var backends []Backend
+	for i := range all {
+		b := &all[i]
+		backends = append(backends, Backend{Address: b.at.Addr(), Port: b.at.Port(), Weight: b.weight, Terminating: !eligible(b)})
+	}
+	return backends
+}
+
+func anyBackend(*compiledBackend) bool { return true }
+
+// hinted says who is meant for this node by the hints of the slices. As
+// kube-proxy has it, they are obeyed when everybody who is ready has one and
+// somebody's is for this node; those by node are asked first, and only where
+// the service wants them.
+func (c *compiler) hinted(all []compiledBackend, distribution string) func(*compiledBackend) bool {
+	byNode := func(b *compiledBackend) []string { return b.nodes }
+	if distribution == corev1.ServiceTrafficDistributionPreferSameNode && obeyed(all, byNode, c.node) {
+		return func(b *compiledBackend) bool { return slices.Contains(b.nodes, c.node) }
+	}
+	byZone := func(b *compiledBackend) []string { return b.zones }
+	if c.zone != "" && obeyed(all, byZone, c.zone) {
+		return func(b *compiledBackend) bool { return slices.Contains(b.zones, c.zone) }
+	}
+	return anyBackend
+}
+
+func obeyed(all []compiledBackend, hints func(*compiledBackend) []string, here string) bool {
+	fits := false
+	for i := range all {
+		if !all[i].ready {
+			continue
+		}
+		if len(hints(&all[i])) == 0 {
+			return false
+		}
+		fits = fits || slices.Contains(hints(&all[i]), here)
+	}
+	return fits
+}
+
+func numberIn(slice *discoveryv1.EndpointSlice, port corev1.ServicePort) (uint16, bool) {
+	for _, p := range slice.Ports {
+		if value(p.Name) == port.Name && protocolOr(value(p.Protocol)) == protocolOr(port.Protocol) && p.Port != nil {
+			return uint16(*p.Port), true
+		}
+	}
+	return 0, false
+}

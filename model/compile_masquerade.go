@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+func (c *compiler) warnOption(field, format string, args ...any) {
+	c.warnings = append(c.warnings, Warning{Object: optionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+// chooseNodePortAddresses gives those of the node's addresses that answer on
+// node ports.
+func (c *compiler) chooseNodePortAddresses() []netip.Addr {
+	choice := c.local.Options.NodePortAddresses
+	if choice == nil {
+		return c.self.Addresses
+	}
+	var chosen []netip.Addr
+	for _, addr := range c.self.Addresses {
+		if slices.ContainsFunc(choice, func(prefix netip.Prefix) bool { return prefix.Contains(addr) }) {
+			chosen = append(chosen, addr)
+		}
+	}
+	if len(chosen) == 0 {
+		c.warnOption("nodePortAddresses", "%v hold no address of node %s: nobody answers on its node ports until one does", choice, c.node)
+	}
+	return chosen
+}
+
+// masquerade gives the addresses that flows leave the cluster with. A node
+// without uplinks has no place where it would see the answers.
+func (c *compiler) masquerade() *Masquerade {
+	options := c.local.Options
+	if !options.Masquerade {
+		return nil
+	}
+	if len(c.local.Uplinks) == 0 {
+		c.warnOption("masquerade", "is on, and node %s has no uplink: nothing is masqueraded until it has one", c.node)
+		return nil
+	}
+	masquerade := &Masquerade{}
+	masquerade.FirstPort, masquerade.LastPort = options.portRange()
+	for _, addr := range c.self.Addresses {
+		switch {
+		case addr.Is4() && !masquerade.IPv4.IsValid():
+			masquerade.IPv4 = addr
+		case addr.Is6() && !masquerade.IPv6.IsValid():
+			masquerade.IPv6 = addr
+		}
+	}
+	if len(c.self.Addresses) == 0 {
+		c.warnOption("masquerade", "is on, and node %s has no address: nothing is masqueraded until it has one", c.node)
+	}
+	return masquerade
+}
+
+// nativePrefixes are the blocks, beside the addresses of pods and nodes, that
+// are reached without masquerading; none where nothing is masqueraded.
+func (c *compiler) nativePrefixes() []netip.Prefix {
+	if c.self.Masquerade == nil {
+		return nil
+	}
+	var native []netip.Prefix
+	for name, node := range c.objs.Nodes {
+		if name == c.node {
+			continue
+		}
+		texts := node.Spec.PodCIDRs
+		if len(texts) == 0 {
+			texts = []string{node.Spec.PodCIDR}
+		}
+		for _, text := range texts {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				native = append(native, prefix.Masked())
+			}
+		}
+	}
+	native = append(native, c.local.Options.MasqueradeExcluded...)
+	slices.SortFunc(native, netip.Prefix.Compare)
+	return slices.Compact(native)
+}
+
+// blockAddresses are the entries of the blocks that policies name, and of
+// those that are reached without masquerading. The longest prefix that holds
+// an address answers for it in both respects, so each entry has what the
+// shorter ones say of the other.
+func (c *compiler) blockAddresses() []Address {
+	native := c.nativePrefixes()
+	table := map[netip.Prefix]Address{}
+	for block, id := range c.blocks {
+		excluded := slices.ContainsFunc(native, func(prefix netip.Prefix) bool { return within(block, prefix) })
+		table[block] = Address{Prefix: block, Identity: id, Native: excluded}
+	}
+	for _, prefix := range native {
+		table[prefix] = Address{Prefix: prefix, Identity: c.identityAround(prefix), Native: true}
+	}
+	var entries []Address
+	for prefix, entry := range table {
+		if _, taken := c.owners[prefix.Addr()]; !taken || !prefix.IsSingleIP() {
+			entries = append(entries, entry)
+		}
+	}
+	return entries
+}
+
+// identityAround gives the identity of the longest block of a policy that
+// holds a prefix, or that of the world.
+func (c *compiler) identityAround(prefix netip.Prefix) Identity {
+	longest, found := -1, IdentityWorld
+	for block, id := range c.blocks {
+		if within(prefix, block) && block.Bits() > longest {
+			longest, found = block.Bits(), id
+		}
+	}
+	return found
+}
