@@ -35,8 +35,21 @@ type Server struct {
 
 // port is one open port, and what is answered there.
 type port struct {
-	check  atomic.Pointer[model.HealthCheck]
-	server *http.Server
+	check    atomic.Pointer[model.HealthCheck]
+	listener net.Listener
+	server   *http.Server
+}
+
+// close closes the listener too: the server does not know it before Serve has
+// begun.
+func (p *port) close() error {
+	if err := p.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close the port of health checks %s: %w", p.listener.Addr(), err)
+	}
+	if err := p.server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close connections of health checks: %w", err)
+	}
+	return nil
 }
 
 // An asker that sends nothing is let go.
@@ -65,7 +78,7 @@ func (s *Server) Sync(checks []model.HealthCheck) error {
 	}
 	for number, p := range s.ports {
 		if !wanted[number] {
-			errs = append(errs, p.server.Close())
+			errs = append(errs, p.close())
 			delete(s.ports, number)
 		}
 	}
@@ -87,7 +100,7 @@ func (s *Server) set(check model.HealthCheck) error {
 	if err != nil {
 		return fmt.Errorf("answer health checks of Service %s on port %d: %w", check.Service, check.Port, err)
 	}
-	p := &port{}
+	p := &port{listener: listener}
 	p.check.Store(&check)
 	p.server = &http.Server{Handler: p, ReadTimeout: readTimeout, WriteTimeout: readTimeout}
 	s.ports[check.Port] = p
