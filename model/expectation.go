@@ -12,7 +12,7 @@ import (
 // Where is the place where a frame is seen.
 type Where struct {
 	Hook     Hook
-	Endpoint string // whose device it is, namespace/name
+	Endpoint string // whose device it is, namespace/name; at the node's devices, the node's name
 }
 
 func (w Where) String() string { return string(w.Hook) + " of " + w.Endpoint }
@@ -40,12 +40,16 @@ type Expectation struct {
 	frame headers
 	at    Where
 	met   []*flow
+
+	chances []chance // choices of backends that may be remembered
 }
 
 // Translation is one way in which a frame may leave.
 type Translation struct {
 	Tuple    Tuple // zero for ARP and neighbour discovery, and then not checked
 	AnySport bool  // Sport may be any that is free: the datapath chooses
+	// Unchanged is a frame that leaves as it came, to the last byte.
+	Unchanged bool
 	// Portless is a later fragment: Tuple's protocol and ports are those of
 	// the first, and only its addresses stand in the bytes that leave.
 	Portless bool
@@ -58,8 +62,9 @@ type Translation struct {
 
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
-	reply bool // seen in the flow's reply direction
-	opens way  // the flow's, in its opening direction
+	reply bool        // seen in the flow's reply direction
+	opens way         // the flow's, in its opening direction
+	ports *portChoice // bounds AnySport; nil: any port
 }
 
 // Outcome is what a datapath did to a frame. A field that was not observed
@@ -132,11 +137,13 @@ func (t Translation) allows(o Outcome) bool {
 }
 
 func (t Translation) leavesAs(observed Tuple) bool {
-	if t.AnySport {
-		observed.Sport = t.Tuple.Sport
-	}
 	if t.Portless {
 		return observed.Src == t.Tuple.Src && observed.Dst == t.Tuple.Dst
+	}
+	if t.AnySport && (t.ports == nil || t.ports.allows(observed.Sport)) {
+		observed.Sport = t.Tuple.Sport
+	} else if t.AnySport {
+		return false
 	}
 	return observed == t.Tuple || t.Tuple == Tuple{}
 }
@@ -163,6 +170,9 @@ func (t Translation) String() string {
 	text := Outcome{Action: Forward, Tuple: t.Tuple, Quoted: t.Quoted, Out: t.Out, Endpoint: t.Endpoint}.String()
 	if t.AnySport {
 		text += " from any port"
+	}
+	if t.ports != nil {
+		text += fmt.Sprintf(" that is free, its own or one of %d-%d", t.ports.first, t.ports.last)
 	}
 	return text
 }

@@ -30,6 +30,9 @@ type Oracle struct {
 	// dying are keys of flows that the collector took, and when: the datapath
 	// gives their source ports to nobody until it comes again.
 	dying map[flowKey]time.Time
+	// affinities are the backends that clients' flows stay with, as far as is
+	// known: all that are possible.
+	affinities map[affinityKey][]preference
 }
 
 // NewOracle gives an oracle that knows of no object and no flow yet.
@@ -37,6 +40,7 @@ func NewOracle(node string, local Local) *Oracle {
 	return &Oracle{
 		node: node, local: local, world: know(NewObjects(), node, local),
 		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, dying: map[flowKey]time.Time{},
+		affinities: map[affinityKey][]preference{},
 	}
 }
 
@@ -75,6 +79,8 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 		j.recall()
 	}
 	switch {
+	case j.isDevice():
+		j.atDevice()
 	case at.Hook == ToContainer && (h.arp != nil || h.nd != nil):
 		j.toContainer() // passes whatever is known of the pod
 	case j.pod == nil:
@@ -89,7 +95,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 		j.fromContainer()
 	}
 	e := j.expectation()
-	e.frame, e.at, e.met = h, at, j.met
+	e.frame, e.at, e.met, e.chances = h, at, j.met, j.chances
 	if h.hasTuple || h.quote != nil {
 		e.Tuple = h.tuple
 	}
@@ -150,9 +156,14 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.replies.tuple = observed.Reversed()
 		f.replyEpoch = o.epoch
 		o.flows.insert(f, now)
+		o.learnAffinity(&e, f, doubtful)
 	}
-	if chosen.AnySport {
-		f.translated.Sport = observed.Sport
+	switch {
+	case chosen.reply || e.frame.quote != nil:
+	case chosen.Portless:
+		f.translated = chosen.Tuple
+	default:
+		f.translated = observed
 	}
 	f.way = chosen.opens
 	if o.flows.reroute(f, now); !chosen.reply {
@@ -190,6 +201,8 @@ type judgement struct {
 	branches []branch
 	met      []*flow // those that the packet may be of
 	again    bool    // a known flow looks for another backend, and has a source port
+	kept     uint16  // that port
+	chances  []chance
 	story    []string
 }
 

@@ -27,7 +27,7 @@ func (j *judgement) decide(open func()) {
 	if surelyKnown {
 		return
 	}
-	if h.echoReply {
+	if h.echoReply && !j.isDevice() {
 		j.tell("it answers no ping that is known")
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPNoFlow}})
 		if j.answersGateway() {
@@ -57,9 +57,11 @@ func (j *judgement) known(e entry, open func()) {
 	stale := f.isStale(e.reply, j.oracle.epoch)
 	if stale && f.service != "" && !j.stillServes(f) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
-		j.again = f.hairpin
-		open()
-		j.again = false
+		if !e.reply || !j.isDevice() {
+			j.again, j.kept = f.hairpin || f.masqueraded(), f.translated.Sport
+			open()
+			j.again, j.kept = false, 0
+		}
 		if !e.reply {
 			return
 		}
@@ -83,11 +85,17 @@ func (j *judgement) known(e entry, open func()) {
 	}
 	j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
 	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+	if stale {
+		var sourceless []Reason
+		t, sourceless = j.resource(f, opens)
+		reasons = append(reasons, sourceless...)
+		j.maybeShutOut(f)
+	}
 	// Another flow may have come to have its answers under the same key: a
 	// source port that is looked for again is then another.
-	t.AnySport = f.hairpin && stale && !j.oracle.flows.firstAt(f.replies, f)
+	t.AnySport = t.AnySport || stale && (f.hairpin || f.masqueraded()) && !j.oracle.flows.firstAt(f.replies, f)
 	j.leave(t, reasons)
-	if stale && f.service == "" && j.at.Hook == FromContainer && j.frontend() != nil {
+	if stale && f.service == "" && (j.at.Hook == FromContainer || j.at.Hook == ToDevice) && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
 		// policies alone, but looking it up again is as good.
 		open()
@@ -99,12 +107,8 @@ func (j *judgement) stillServes(f *flow) bool {
 	if s == nil || s.service != f.service {
 		return false
 	}
-	for _, server := range s.servers {
-		if server.addr == f.translated.Dst && server.port == f.translated.Dport {
-			return true
-		}
-	}
-	return false
+	server, listed := s.serverAt(f.translated.Dst, f.translated.Dport)
+	return listed && (server.eligible || f.opening.tuple.Protocol == ProtocolTCP)
 }
 
 // judgeAnew asks the policies of a flow's opening direction again, and where
@@ -112,6 +116,8 @@ func (j *judgement) stillServes(f *flow) bool {
 func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	opener := j.world.endpoint(f.opening.where.Endpoint)
 	switch {
+	case f.opening.where.Hook == FromDevice || f.opening.where.Hook == ToDevice:
+		return j.judgeDeviceAnew(f)
 	case opener == nil:
 		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
 		return f.way, []Reason{ReasonNoEndpoint, ReasonPolicyEgress, ReasonPolicyIngress}
@@ -138,18 +144,17 @@ func (j *judgement) owns(pod *corev1.Pod, f *flow) bool {
 
 // replyWay is where the answers of a flow go: back where it was opened.
 func (j *judgement) replyWay(f *flow) way {
-	switch {
-	case f.opening.where.Hook == FromContainer:
+	switch hook := f.opening.where.Hook; {
+	case hook == FromContainer:
 		return way{OutLocal, f.opening.where.Endpoint}
+	case hook == FromDevice:
+		return way{out: OutDevice}
+	case hook == ToDevice:
+		return way{out: OutHost}
 	case j.world.isHost(f.opening.tuple.Src):
 		return way{out: OutHost}
 	}
 	return way{out: OutDevice}
-}
-
-func (j *judgement) frontend() *served {
-	t := j.headers.tuple
-	return j.world.frontends[frontend{t.Dst, t.Dport, t.Protocol}]
 }
 
 // openFromContainer judges the first packet of a flow that the pod opens.
@@ -165,25 +170,15 @@ func (j *judgement) openFromContainer() {
 		j.open(t, nil)
 		return
 	}
-	chosen := 0
-	for _, server := range s.servers {
-		if !server.eligible {
-			continue
-		}
-		chosen++
+	j.choose(s, func(to server) {
 		translated := t
-		translated.Dst, translated.Dport = server.addr, server.port
-		j.tell("Service %s port %d may lead it to %s port %d", s.service, s.port, server.addr, server.port)
-		if server.addr == t.Src {
+		translated.Dst, translated.Dport = to.addr, to.port
+		if to.addr == t.Src {
 			j.hairpin(translated, s)
-			continue
+			return
 		}
 		j.open(translated, s)
-	}
-	if chosen == 0 {
-		j.tell("Service %s port %d has nobody who takes new flows", s.service, s.port)
-		j.refuse()
-	}
+	})
 }
 
 // refuse answers that nobody serves; an answer may quote the packet, which is
@@ -203,6 +198,12 @@ func (j *judgement) refuse() {
 // open judges a new flow as it would leave.
 func (j *judgement) open(translated Tuple, s *served) {
 	to, reasons := j.permit(j.pod, translated)
+	if source, _ := j.sourceFor(translated.Src, translated.Dst, j.at.Hook, to.out); source != translated.Src {
+		j.tell("it leaves the cluster, and sees its source become %s", source)
+		translated.Src = source
+		j.leaveByPort(translated, to, s, reasons)
+		return
+	}
 	j.leaveNew(translated, to, j.newFlow(translated, to, s), reasons)
 }
 
@@ -238,11 +239,10 @@ func (j *judgement) newFlow(translated Tuple, to way, s *served) *flow {
 	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
 		return nil
 	}
-	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to}
+	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to, node: j.oracle.node}
 	f.replies = f.answersAt()
 	if s != nil {
-		t := j.headers.tuple
-		f.service, f.frontend = s.service, frontend{t.Dst, t.Dport, t.Protocol}
+		f.service, f.frontend = s.service, j.place()
 	}
 	return f
 }
@@ -312,7 +312,7 @@ func (j *judgement) noRoute(t Tuple) []Reason {
 // node routes needs a hop left, and loses it.
 func (j *judgement) leave(t Translation, reasons []Reason) {
 	t.Portless = j.headers.later()
-	routed := j.at.Hook == FromContainer && (t.Out == OutLocal || t.Out == OutDevice)
+	routed := (j.at.Hook == FromContainer || j.at.Hook == FromDevice) && (t.Out == OutLocal || t.Out == OutDevice)
 	if routed {
 		t.Hops = 1
 	}

@@ -14,6 +14,7 @@ type flow struct {
 	replies    flowKey // as the answers to them come
 	translated Tuple   // the opener's packets as they leave
 	way        way     // where to
+	node       string  // of whose devices answers come, or go
 	frontend   frontend
 	service    string // whose frontend that is; empty when nothing is translated
 	hairpin    bool
@@ -164,9 +165,13 @@ func (f *flow) answersAt() flowKey {
 	case at.Hook == ToContainer:
 		at.Hook = FromContainer
 	case f.way.out == OutLocal:
-		at.Endpoint = f.way.endpoint
-	default:
+		at = Where{FromContainer, f.way.endpoint}
+	case at.Hook == FromContainer && !f.masqueraded():
 		at.Hook = ToContainer
+	case at.Hook == FromDevice && f.way.out == OutHost:
+		at = Where{ToDevice, f.node}
+	default:
+		at = Where{FromDevice, f.node}
 	}
 	return flowKey{at, f.translated.Reversed()}
 }

@@ -49,14 +49,25 @@ func (j *judgement) recall() {
 		j.condemn(ReasonFragment, "it would lie over the transport header of the first fragment, which ends at %d", first.headerEnd)
 		return
 	}
-	if age > fragmentPatience-fragmentSlop {
-		j.branches = append(j.branches, branch{reasons: []Reason{ReasonFragment}})
-	}
+	old := age > fragmentPatience-fragmentSlop
 	h.transport = first.transport
+	if old {
+		j.forgotten()
+	}
 	j.tell("it follows the first fragment of %s", h.tuple)
 	for _, reason := range h.messageReasons() {
 		j.condemn(reason, "fragments of this ICMP message are dropped: %s", reason)
 	}
+}
+
+// forgotten is for when nobody can tell whether the first fragment is still
+// remembered.
+func (j *judgement) forgotten() {
+	if j.isDevice() {
+		j.passBy("its first fragment may be forgotten")
+		return
+	}
+	j.branches = append(j.branches, branch{reasons: []Reason{ReasonFragment}})
 }
 
 // Meet tells the oracle that a hook saw the frame that e is about, whatever
@@ -64,6 +75,9 @@ func (j *judgement) recall() {
 // has dropped it. Observe does so too.
 func (o *Oracle) Meet(e Expectation, now time.Time) {
 	h := &e.frame
+	for _, c := range e.chances {
+		o.mayPrefer(c)
+	}
 	if surely := e.Action == Forward && len(e.Alternatives) == 0; len(h.wrong) == 0 && !surely {
 		for _, f := range e.met {
 			f.meet(h, now)

@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // knowledge is the objects as the oracle looks things up in them: by address,
@@ -21,6 +20,7 @@ type knowledge struct {
 	pods      map[netip.Addr]*corev1.Pod // those that have the address for themselves
 	nodeOf    map[netip.Addr]string      // addresses of nodes
 	own       []netip.Addr               // this node's, in the Node's order
+	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 
@@ -31,26 +31,6 @@ type knowledge struct {
 	// Of services, by namespace/name, and of namespaces.
 	slices map[string][]*discoveryv1.EndpointSlice
 	inside map[string][]*corev1.Pod
-}
-
-type frontend struct {
-	addr     netip.Addr
-	port     uint16
-	protocol Protocol
-}
-
-// served is one port of a service and who serves it.
-type served struct {
-	service string // namespace/name
-	port    uint16
-	servers []server
-	since   int // epoch of the objects in which the frontend came
-}
-
-type server struct {
-	addr     netip.Addr
-	port     uint16
-	eligible bool // for new flows; the others keep theirs
 }
 
 // know indexes objects. It is tolerant: what the compiler refuses is left out.
@@ -97,6 +77,10 @@ func know(objs *Objects, node string, local Local) *knowledge {
 	for _, svc := range objs.Services {
 		k.learnService(svc)
 	}
+	for _, pod := range objs.Pods {
+		k.learnHostPorts(pod)
+	}
+	k.learnNative()
 	for _, policy := range objs.NetworkPolicies {
 		ns := spaceOf(policy.Namespace)
 		k.policies[ns] = append(k.policies[ns], policy)
@@ -201,157 +185,4 @@ func (k *knowledge) source(like netip.Addr) (netip.Addr, bool) {
 		}
 	}
 	return netip.Addr{}, false
-}
-
-func (k *knowledge) learnService(svc *corev1.Service) {
-	texts := append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...)
-	for _, text := range texts {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			continue
-		}
-		for _, port := range svc.Spec.Ports {
-			key := frontend{addr, uint16(port.Port), numberOf(port.Protocol)}
-			k.frontends[key] = &served{
-				service: spaceOf(svc.Namespace) + "/" + svc.Name,
-				port:    uint16(port.Port),
-				servers: k.serversOf(svc, port, addr.Is4()),
-			}
-		}
-	}
-}
-
-func numberOf(protocol corev1.Protocol) Protocol {
-	return map[corev1.Protocol]Protocol{"": ProtocolTCP, "TCP": ProtocolTCP, "UDP": ProtocolUDP, "SCTP": ProtocolSCTP}[protocol]
-}
-
-// serversOf finds who serves a port: those whom the service's slices list, or,
-// while it has no slice, the pods that its selector matches.
-func (k *knowledge) serversOf(svc *corev1.Service, port corev1.ServicePort, v4 bool) []server {
-	found := map[netip.AddrPort]bool{}
-	listed := k.slices[spaceOf(svc.Namespace)+"/"+svc.Name]
-	for _, slice := range listed {
-		k.serversIn(slice, port, v4, found)
-	}
-	if len(listed) == 0 && len(svc.Spec.Selector) > 0 {
-		k.serversSelected(svc, port, v4, found)
-	}
-	var servers []server
-	for at, eligible := range found {
-		servers = append(servers, server{at.Addr(), at.Port(), eligible})
-	}
-	sort.Slice(servers, func(i, j int) bool {
-		a, b := servers[i], servers[j]
-		return a.addr.Less(b.addr) || a.addr == b.addr && a.port < b.port
-	})
-	return servers
-}
-
-func (k *knowledge) serversIn(slice *discoveryv1.EndpointSlice, port corev1.ServicePort, v4 bool, found map[netip.AddrPort]bool) {
-	if string(slice.AddressType) == "FQDN" {
-		return
-	}
-	number, matched := uint16(0), false
-	for _, p := range slice.Ports {
-		name, protocol := "", corev1.Protocol("")
-		if p.Name != nil {
-			name = *p.Name
-		}
-		if p.Protocol != nil {
-			protocol = *p.Protocol
-		}
-		if p.Port != nil && name == port.Name && numberOf(protocol) == numberOf(port.Protocol) {
-			number, matched = uint16(*p.Port), true
-			break
-		}
-	}
-	for _, endpoint := range slice.Endpoints {
-		if !matched || len(endpoint.Addresses) == 0 {
-			continue
-		}
-		addr, err := netip.ParseAddr(endpoint.Addresses[0])
-		if err != nil || addr.Is4() != v4 {
-			continue
-		}
-		conditions := endpoint.Conditions
-		terminating := conditions.Terminating != nil && *conditions.Terminating
-		serving := conditions.Serving != nil && *conditions.Serving
-		ready := conditions.Ready == nil || *conditions.Ready
-		if ready || serving || terminating {
-			at := netip.AddrPortFrom(addr, number)
-			found[at] = found[at] || ready && !terminating
-		}
-	}
-}
-
-func (k *knowledge) serversSelected(svc *corev1.Service, port corev1.ServicePort, v4 bool, found map[netip.AddrPort]bool) {
-	for _, pod := range k.inside[spaceOf(svc.Namespace)] {
-		if pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
-			continue
-		}
-		matches := true
-		for key, wanted := range svc.Spec.Selector {
-			have, labelled := pod.Labels[key]
-			matches = matches && labelled && have == wanted
-		}
-		number := targetOn(pod, port)
-		if !matches || number == 0 {
-			continue
-		}
-		terminating := pod.DeletionTimestamp != nil
-		ready := saysReady(pod)
-		if !ready && !terminating && !svc.Spec.PublishNotReadyAddresses {
-			continue
-		}
-		for _, addr := range k.addresses[pod] {
-			if addr.Is4() == v4 {
-				found[netip.AddrPortFrom(addr, number)] = !terminating
-			}
-		}
-	}
-}
-
-func saysReady(pod *corev1.Pod) bool {
-	ready := pod.Status.Phase == "Running" || pod.Status.Phase == ""
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == "Ready" {
-			ready = condition.Status == "True"
-		}
-	}
-	return ready
-}
-
-// targetOn is the port of a pod to which a service's port leads, 0 when the
-// pod has none of that name.
-func targetOn(pod *corev1.Pod, port corev1.ServicePort) uint16 {
-	if port.TargetPort.Type == intstr.String {
-		return namedOn(pod, port.TargetPort.StrVal, numberOf(port.Protocol))
-	}
-	if port.TargetPort.IntVal == 0 {
-		return uint16(port.Port)
-	}
-	return uint16(port.TargetPort.IntVal)
-}
-
-func namedOn(pod *corev1.Pod, name string, protocol Protocol) uint16 {
-	in := func(container corev1.Container) uint16 {
-		for _, p := range container.Ports {
-			if p.Name == name && numberOf(p.Protocol) == protocol {
-				return uint16(p.ContainerPort)
-			}
-		}
-		return 0
-	}
-	for _, container := range pod.Spec.Containers {
-		if port := in(container); port != 0 {
-			return port
-		}
-	}
-	for _, container := range pod.Spec.InitContainers {
-		sidecar := container.RestartPolicy != nil && *container.RestartPolicy == "Always"
-		if port := in(container); sidecar && port != 0 {
-			return port
-		}
-	}
-	return 0
 }

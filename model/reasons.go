@@ -27,6 +27,7 @@ const (
 	ReasonBadNDP             Reason = "bad-ndp"
 	ReasonICMPType           Reason = "icmp-type"
 	ReasonICMPNoFlow         Reason = "icmp-no-flow"
+	ReasonBadTunnel          Reason = "bad-tunnel"
 	ReasonNoEndpoint         Reason = "no-endpoint"
 	ReasonPolicyEgress       Reason = "policy-egress"
 	ReasonPolicyIngress      Reason = "policy-ingress"
@@ -37,6 +38,7 @@ const (
 	ReasonRewriteFailed      Reason = "rewrite-failed"
 	ReasonSourceRange        Reason = "source-range"
 	ReasonNoLocalBackend     Reason = "no-local-backend"
+	ReasonTooBig             Reason = "too-big"
 	ReasonARPAnswered        Reason = "arp-answered"
 	ReasonNDPAnswered        Reason = "ndp-answered"
 )

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// learnNative finds what is reached without masquerading, beside the addresses
+// of pods and nodes.
+func (k *knowledge) learnNative() {
+	k.native = append(k.native, k.local.Options.MasqueradeExcluded...)
+	for name, n := range k.objs.Nodes {
+		if name == k.node {
+			continue
+		}
+		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				k.native = append(k.native, prefix)
+			}
+		}
+	}
+}
+
+// masquerades is whether what pods send to an address leaves the cluster, and
+// their source with it.
+func (k *knowledge) masquerades(addr netip.Addr) bool {
+	_, isNode := k.nodeOf[addr]
+	if !k.local.Options.Masquerade || isNode || k.pods[addr] != nil || k.isGateway(addr) {
+		return false
+	}
+	for _, prefix := range k.native {
+		if prefix.Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// lent is the address that the node lends to flows of one family. A node
+// without uplinks would not see their answers.
+func (k *knowledge) lent(like netip.Addr) (netip.Addr, bool) {
+	if len(k.local.Uplinks) == 0 {
+		return netip.Addr{}, false
+	}
+	return k.source(like)
+}
+
+// lentPorts are the source ports that are taken where a flow's own is not free.
+func (k *knowledge) lentPorts() (first, last uint16) {
+	first, last = k.local.Options.FirstPort, k.local.Options.LastPort
+	if first == 0 {
+		first = DefaultFirstPort
+	}
+	if last == 0 {
+		last = DefaultLastPort
+	}
+	return first, last
+}
+
+// portProbes is how many source ports are tried at least where the own is taken.
+const portProbes = 15
+
+// portChoice is which source ports a translation may be given: those under
+// which no other flow has its answers.
+type portChoice struct {
+	flows       memory
+	answers     flowKey // with the own port
+	opening     flowKey
+	now         time.Time
+	first, last uint16
+	kept        uint16 // what the flow had before
+}
+
+func (c *portChoice) allows(port uint16) bool {
+	key := c.answers
+	own := port == key.tuple.Dport
+	key.tuple.Dport = port
+	_, surely := c.taken(key)
+	return !surely && (own || port != 0 && port == c.kept || port >= c.first && port <= c.last)
+}
+
+// taken is whether answers under a key are another flow's: maybe, and surely.
+func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
+	for _, e := range c.flows[key] {
+		found, sure := e.flow.presence(c.now)
+		maybe = maybe || found
+		surely = surely || found && sure && !e.former && e.flow.opening != c.opening
+	}
+	return maybe, surely
+}
+
+// crowded is whether so many ports may be taken that all that are tried are.
+func (c *portChoice) crowded() bool {
+	room := portProbes
+	if size := int(c.last) - int(c.first) + 1; size < room {
+		room = size
+	}
+	count := 0
+	for key := range c.flows {
+		like := c.answers
+		like.tuple.Dport = key.tuple.Dport
+		if key == like && key.tuple.Dport >= c.first && key.tuple.Dport <= c.last {
+			if maybe, _ := c.taken(key); maybe {
+				count++
+			}
+		}
+	}
+	return count >= room
+}
+
+// hasPorts is whether a source port can be changed: SCTP's checksum covers it.
+func hasPorts(t Tuple) bool {
+	return t.Protocol == ProtocolTCP || t.Protocol == ProtocolUDP || isICMP(t.Protocol)
+}
+
+// leaveByPort judges a new flow whose answers are told from others' by its
+// source port: its own, or another where that is taken.
+func (j *judgement) leaveByPort(t Tuple, to way, s *served, reasons []Reason) {
+	f := j.newFlow(t, to, s)
+	mould := flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to, node: j.oracle.node}
+	c := &portChoice{flows: j.oracle.flows, answers: mould.answersAt(), opening: mould.opening, now: j.now, kept: j.kept}
+	c.first, c.last = j.world.lentPorts()
+	maybe, surely := c.taken(c.answers)
+	_, dying := j.oracle.dying[c.answers]
+	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
+	switch {
+	case !maybe && !dying && !j.again:
+	case !hasPorts(t):
+		if surely {
+			j.tell("another flow has its answers under the same addresses and port")
+			reasons = append(reasons, ReasonNoSourcePort)
+		} else {
+			j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+		}
+	default:
+		tr.AnySport, tr.ports = true, c
+		if c.crowded() {
+			j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+		}
+	}
+	j.leave(tr, reasons)
+}
+
+// masqueraded is whether a flow has a source that is not its opener's.
+func (f *flow) masqueraded() bool { return f.translated.Src != f.opening.tuple.Src && !f.hairpin }
+
+// sourceFor gives what leaves a hook by some way the source that it has there;
+// false when there is none of its family.
+func (j *judgement) sourceFor(own, dst netip.Addr, hook Hook, out Out) (netip.Addr, bool) {
+	if out != OutDevice {
+		return own, true
+	}
+	lent, has := j.world.lent(dst)
+	switch {
+	case hook == FromDevice:
+		return lent, has
+	case hook == FromContainer && has && j.world.masquerades(dst):
+		return lent, true
+	}
+	return own, true
+}
+
+// resource gives a known flow that is judged anew the source that it has by
+// its way now, and its port where it keeps that.
+func (j *judgement) resource(f *flow, opens way) (Translation, []Reason) {
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+	if f.hairpin || f.opening.where.Hook == ToContainer {
+		return t, nil
+	}
+	own := f.opening.tuple
+	source, has := j.sourceFor(own.Src, t.Tuple.Dst, f.opening.where.Hook, opens.out)
+	switch {
+	case !has:
+		return t, []Reason{ReasonNoSourcePort}
+	case source == f.translated.Src:
+		return t, nil
+	}
+	t.Tuple.Src, t.Tuple.Sport = source, own.Sport
+	if source != own.Src {
+		mould := flow{opening: f.opening, translated: t.Tuple, way: opens, node: f.node}
+		c := &portChoice{flows: j.oracle.flows, answers: mould.answersAt(), opening: f.opening, now: j.now, kept: f.translated.Sport}
+		c.first, c.last = j.world.lentPorts()
+		t.AnySport, t.ports = hasPorts(t.Tuple), c
+	}
+	return t, nil
+}
