@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// build makes the namespaces and what is between them:
+// build makes the namespaces and what is between them. Of one node without
+// hooks at its uplinks:
 //
 //	pod eth0 ── pod-0 ┐          ┌ eth0 ── eth0 outside host
 //	pod eth0 ── pod-1 ┤   node   ├ eth1 ── eth0 outside host
@@ -18,52 +19,88 @@ import (
 //
 // Every outside host has a segment of its own, so that a host's interface
 // carries only what concerns it. A node without outside hosts has an uplink
-// all the same, with nobody behind it.
+// all the same, with nobody behind it. Of other nodes, each has one uplink:
+//
+//	pod eth0 ── pod-0 ┐ node   eth0 ── node-0 ┐          ┌ host-0 ── eth0 outside host
+//	pod eth0 ── pod-1 ┘                       │  router  │
+//	pod eth0 ── pod-0 ─ node-2 eth0 ── node-1 ┘          └ host-1 ── eth0 outside host
 func (w *World) build() error {
 	if err := w.makeNamespaces(); err != nil {
 		return err
 	}
-	node, err := w.node.ns.configurator()
-	if err != nil {
+	for _, h := range w.middle() {
+		c, err := h.ns.configurator()
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+		defer c.Close()
+		h.inside = c
+	}
+	if err := w.connectAll(); err != nil {
 		return err
 	}
-	defer node.Close()
-
-	if err := w.connectAll(node); err != nil {
-		return err
-	}
-	var indexes []int
-	addresses := slices.Clone(w.node.addresses)
 	var g errgroup.Group
-	g.Go(func() error { return w.configureNode(node) })
-	for n, h := range w.pods {
-		indexes = append(indexes, podWire(n).nodeIndex)
-		addresses = append(addresses, linkLocal(podWire(n).nodeMAC))
-		g.Go(func() error { return w.configurePod(h, podWire(n)) })
+	for _, n := range w.nodes {
+		g.Go(func() error { return w.configureNode(n) })
+		for _, h := range n.pods {
+			g.Go(func() error { return w.configurePod(h) })
+		}
 	}
-	for n, h := range w.outside {
-		indexes = append(indexes, uplinkWire(n).nodeIndex)
-		addresses = append(addresses, linkLocal(uplinkWire(n).nodeMAC))
-		g.Go(func() error { return w.configureOutside(h, uplinkWire(n)) })
+	for _, h := range w.outside {
+		g.Go(func() error { return w.configureOutside(h) })
+	}
+	if w.router != nil {
+		g.Go(func() error { return w.configureRouter() })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return node.awaitReady(w.node.ns, indexes, addresses)
+	for _, h := range w.middle() {
+		if err := h.awaitWires(); err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+	}
+	return nil
+}
+
+// middle are those whom others are wired to.
+func (w *World) middle() (all []*host) {
+	for _, n := range w.nodes {
+		all = append(all, n.host)
+	}
+	if w.router != nil {
+		all = append(all, w.router)
+	}
+	return all
+}
+
+// awaitWires waits until a node's or the router's interfaces carry frames.
+func (h *host) awaitWires() error {
+	var indexes []int
+	var addresses []netip.Addr
+	for _, l := range slices.Concat(h.links, h.ports) {
+		indexes = append(indexes, l.ifindex)
+		addresses = append(addresses, linkLocal(l.mac))
+	}
+	return h.inside.awaitReady(h.ns, indexes, append(addresses, h.addresses...))
 }
 
 func (w *World) makeNamespaces() error {
+	settings := map[*host][]sysctl{}
+	for _, n := range w.nodes {
+		settings[n.host] = nodeSysctls()
+	}
 	var g errgroup.Group
 	for _, h := range w.hosts() {
-		settings := hostSysctls()
+		set := hostSysctls()
 		switch {
-		case h == w.node:
-			settings = nodeSysctls()
+		case settings[h] != nil:
+			set = settings[h]
 		case h.silent:
-			settings = silentSysctls()
+			set = silentSysctls()
 		}
 		g.Go(func() error {
-			ns, err := newNamespace(settings)
+			ns, err := newNamespace(set)
 			if err != nil {
 				return fmt.Errorf("%s: %w", h.name, err)
 			}
@@ -75,75 +112,121 @@ func (w *World) makeNamespaces() error {
 }
 
 // connectAll is not parallel: the kernel makes one device at a time.
-func (w *World) connectAll(node configurator) error {
-	connect := func(h *host, wire wire) error {
-		if err := node.connect(wire, h.ns); err != nil {
-			return fmt.Errorf("%s: %w", h.name, err)
+func (w *World) connectAll() error {
+	for number, n := range w.nodes {
+		if w.router != nil {
+			if err := w.connectToRouter(n, number); err != nil {
+				return err
+			}
 		}
-		h.links = []link{{name: "eth0", mac: wire.hostMAC, peerMAC: wire.nodeMAC, peer: w.node}}
-		return nil
+		for _, h := range n.pods {
+			l, err := h.connectTo(n.host)
+			if err != nil {
+				return err
+			}
+			n.ports = append(n.ports, l)
+		}
 	}
-	for n, h := range w.outside {
-		wire := uplinkWire(n)
-		if err := connect(h, wire); err != nil {
+	for _, h := range w.outside {
+		if w.router != nil {
+			l, err := h.connectTo(w.router)
+			if err != nil {
+				return err
+			}
+			w.router.ports = append(w.router.ports, l)
+			continue
+		}
+		l, err := h.connectTo(w.nodes[0].host)
+		if err != nil {
 			return err
 		}
-		w.node.links = append(w.node.links, link{
-			name: wire.nodeName, ifindex: wire.nodeIndex,
-			mac: wire.nodeMAC, peerMAC: wire.hostMAC, peer: h,
-		})
-	}
-	for n, h := range w.pods {
-		if err := connect(h, podWire(n)); err != nil {
-			return err
-		}
+		w.nodes[0].links = append(w.nodes[0].links, l)
 	}
 	return nil
 }
 
-// configureNode gives the node its addresses, on the first uplink, and its
+// connectTo makes a pod's or outside host's wire, and gives the interface at
+// its other end.
+func (h *host) connectTo(other *host) (link, error) {
+	if err := other.inside.connect(h.wire, h.ns); err != nil {
+		return link{}, fmt.Errorf("%s: %w", h.name, err)
+	}
+	h.links = []link{{name: h.wire.hostName, mac: h.wire.hostMAC, peerMAC: h.wire.nodeMAC, peer: other}}
+	return link{
+		name: h.wire.nodeName, ifindex: h.wire.nodeIndex,
+		mac: h.wire.nodeMAC, peerMAC: h.wire.hostMAC, peer: h,
+	}, nil
+}
+
+// configureNode gives a node its addresses, on the first uplink, and its
 // routes. IPv6 neighbours ask for an address of the interface that they are
 // at, so every interface has a link-local one.
-func (w *World) configureNode(c configurator) error {
-	if _, err := c.up("lo"); err != nil {
-		return fmt.Errorf("%s: %w", w.node.name, err)
+func (w *World) configureNode(n *node) error {
+	if err := w.configureNodeItself(n); err != nil {
+		return fmt.Errorf("%s: %w", n.name, err)
 	}
-	for _, a := range w.node.addresses {
-		if err := c.addAddress(firstUplinkIndex, a); err != nil {
-			return fmt.Errorf("%s: %w", w.node.name, err)
+	return nil
+}
+
+func (w *World) configureNodeItself(n *node) error {
+	if _, err := n.inside.up("lo"); err != nil {
+		return err
+	}
+	for _, a := range n.addresses {
+		if err := n.inside.addAddress(firstUplinkIndex, a); err != nil {
+			return err
 		}
 	}
-	for n, h := range w.outside {
-		if err := w.routeToHost(c, uplinkWire(n), h); err != nil {
-			return fmt.Errorf("%s: %w", w.node.name, err)
-		}
-	}
-	for n, h := range w.pods {
-		if err := w.routeToHost(c, podWire(n), h); err != nil {
-			return fmt.Errorf("%s: %w", w.node.name, err)
+	for _, l := range slices.Concat(n.links, n.ports) {
+		if err := n.routeTo(l); err != nil {
+			return err
 		}
 	}
 	for _, is4 := range []bool{true, false} {
-		if err := c.addDefaultRoute(firstUplinkIndex, is4); err != nil {
-			return fmt.Errorf("%s: %w", w.node.name, err)
-		}
-	}
-	return nil
-}
-
-func (w *World) routeToHost(c configurator, wire wire, h *host) error {
-	if err := c.addAddress(wire.nodeIndex, linkLocal(wire.nodeMAC)); err != nil {
-		return err
-	}
-	for _, a := range h.addresses {
-		from := firstOf(w.node.addresses, a.Is4())
-		if err := c.addRoute(wire.nodeIndex, a, netip.Addr{}, from); err != nil {
+		if err := w.routeElsewhere(n, is4); err != nil {
 			return err
 		}
-		if !h.silent {
+	}
+	if !n.hooks {
+		return nil
+	}
+	// An answer to what the node itself sent to a service comes back out of a
+	// pod with a source that may be the node's own.
+	var settings []sysctl
+	for _, l := range n.ports {
+		settings = append(settings, sysctl{path: fmt.Sprintf("ipv4/conf/%s/accept_local", l.name), value: "1"})
+	}
+	return n.ns.run(func() error { return writeSysctls(settings) })
+}
+
+// routeElsewhere is a node's default route: by way of the router, or straight
+// to whoever is at the first uplink.
+func (w *World) routeElsewhere(n *node, is4 bool) error {
+	if w.router == nil {
+		return n.inside.addDefaultRoute(firstUplinkIndex, is4)
+	}
+	from := firstOf(n.addresses, is4)
+	if !from.IsValid() {
+		return nil
+	}
+	return n.inside.addRoute(firstUplinkIndex, netip.Addr{}, n.links[0].gateway(is4), from)
+}
+
+// routeTo makes the host at the other end of a node's or the router's
+// interface known there.
+func (h *host) routeTo(l link) error {
+	if err := h.inside.addAddress(l.ifindex, linkLocal(l.mac)); err != nil {
+		return err
+	}
+	for _, a := range l.peer.addresses {
+		from := firstOf(h.addresses, a.Is4())
+		if err := h.inside.addRoute(l.ifindex, a, netip.Addr{}, from); err != nil {
+			return err
+		}
+		if !l.peer.silent {
 			continue
 		}
-		if err := c.addNeighbour(wire.nodeIndex, a, wire.hostMAC); err != nil {
+		if err := h.inside.addNeighbour(l.ifindex, a, l.peerMAC); err != nil {
 			return err
 		}
 	}
@@ -151,8 +234,8 @@ func (w *World) routeToHost(c configurator, wire wire, h *host) error {
 }
 
 // configurePod gives a pod its addresses and a default route, nothing else.
-func (w *World) configurePod(h *host, wire wire) error {
-	c, err := h.configureSelf(wire)
+func (w *World) configurePod(h *host) error {
+	c, err := h.configureSelf()
 	if err != nil {
 		return err
 	}
@@ -169,26 +252,23 @@ func (w *World) configurePod(h *host, wire wire) error {
 		if !w.options.Plain {
 			continue
 		}
-		if err := c.addNeighbour(h.links[0].ifindex, gateway, wire.nodeMAC); err != nil {
+		if err := c.addNeighbour(h.links[0].ifindex, gateway, h.wire.nodeMAC); err != nil {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface(wire))
+	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface())
 }
 
-// configureOutside routes everything by way of the node.
-func (w *World) configureOutside(h *host, wire wire) error {
-	c, err := h.configureSelf(wire)
+// configureOutside routes everything by way of the node, or of the router.
+func (w *World) configureOutside(h *host) error {
+	c, err := h.configureSelf()
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 
 	for _, a := range h.own() {
-		gateway := linkLocal(wire.nodeMAC)
-		if a.Is4() {
-			gateway = firstOf(w.node.addresses, true)
-		}
+		gateway := h.links[0].gateway(a.Is4())
 		if !gateway.IsValid() {
 			continue
 		}
@@ -196,12 +276,21 @@ func (w *World) configureOutside(h *host, wire wire) error {
 			return fmt.Errorf("%s: %w", h.name, err)
 		}
 	}
-	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface(wire))
+	return c.awaitReady(h.ns, []int{h.links[0].ifindex}, h.atInterface())
 }
 
-// configureSelf brings lo and eth0 up and adds the host's addresses. The
-// caller closes the configurator.
-func (h *host) configureSelf(wire wire) (c configurator, err error) {
+// gateway is the address of a family that who is at the other end has there,
+// or the zero Addr.
+func (l link) gateway(is4 bool) netip.Addr {
+	if is4 {
+		return firstOf(l.peer.addresses, true)
+	}
+	return linkLocal(l.peerMAC)
+}
+
+// configureSelf brings lo and the host's one interface up and adds its
+// addresses. The caller closes the configurator.
+func (h *host) configureSelf() (c configurator, err error) {
 	c, err = h.ns.configurator()
 	if err != nil {
 		return c, fmt.Errorf("%s: %w", h.name, err)
@@ -215,12 +304,12 @@ func (h *host) configureSelf(wire wire) (c configurator, err error) {
 	if _, err = c.up("lo"); err != nil {
 		return c, err
 	}
-	ifindex, err := c.up("eth0")
+	ifindex, err := c.up(h.wire.hostName)
 	if err != nil {
 		return c, err
 	}
 	h.links[0].ifindex = ifindex
-	for _, a := range h.atInterface(wire) {
+	for _, a := range h.atInterface() {
 		if err = c.addAddress(ifindex, a); err != nil {
 			return c, err
 		}
@@ -229,11 +318,11 @@ func (h *host) configureSelf(wire wire) (c configurator, err error) {
 }
 
 // atInterface are the addresses of a pod's or outside host's interface.
-func (h *host) atInterface(wire wire) []netip.Addr {
+func (h *host) atInterface() []netip.Addr {
 	if h.silent {
 		return nil
 	}
-	return append(slices.Clone(h.addresses), linkLocal(wire.hostMAC))
+	return append(slices.Clone(h.addresses), linkLocal(h.wire.hostMAC))
 }
 
 // own are the addresses that the host's stack has.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -63,6 +64,9 @@ func (w *World) capture() error {
 		return nil
 	}
 	for _, h := range w.hosts() {
+		if h == w.router {
+			continue
+		}
 		h.arrivals = &arrivals{host: h.name, news: make(chan struct{})}
 		for _, l := range h.links {
 			t, err := newTap(h.ns, l)
@@ -277,8 +281,8 @@ func (w *World) Send(ctx context.Context, host string, frame []byte) error {
 		return fmt.Errorf("send frame of %s: %d bytes are no Ethernet header: %w", host, len(frame), datapath.ErrNotDeliverable)
 	}
 	t, ifindex := h.arrivals.taps[0], h.links[0].ifindex
-	if h == w.node {
-		t, ifindex = w.wayOut(frame)
+	if n, err := w.node(host); err == nil {
+		t, ifindex = n.wayOut(frame)
 	}
 	err = t.send(frame, ifindex)
 	if errors.Is(err, unix.EMSGSIZE) {
@@ -301,25 +305,21 @@ func (t *tap) send(frame []byte, ifindex int) error {
 	return errors.Join(closed, err)
 }
 
-// wayOut is the interface of the node that leads to a frame's destination.
-func (w *World) wayOut(frame []byte) (*tap, int) {
-	taps := w.node.arrivals.taps
+// wayOut is the interface of a node that leads to a frame's destination, and
+// a tap to send by.
+func (n *node) wayOut(frame []byte) (*tap, int) {
 	to := destination(frame)
-	for n, pod := range w.pods {
-		for _, a := range pod.addresses {
-			if a == to {
-				return taps[0], podWire(n).nodeIndex
-			}
+	for _, l := range n.ports {
+		if slices.Contains(l.peer.addresses, to) {
+			return n.arrivals.taps[0], l.ifindex
 		}
 	}
-	for n, h := range w.outside {
-		for _, a := range h.addresses {
-			if a == to {
-				return taps[n], uplinkWire(n).nodeIndex
-			}
+	for i, l := range n.links {
+		if slices.Contains(l.peer.addresses, to) {
+			return n.arrivals.taps[i], l.ifindex
 		}
 	}
-	return taps[0], firstUplinkIndex
+	return n.arrivals.taps[0], firstUplinkIndex
 }
 
 // destination is where a frame says that it goes, or the zero Addr.

@@ -119,7 +119,7 @@ func TestNodeSendsToWhereTheDestinationIs(t *testing.T) {
 		t.Run(tt.host, func(t *testing.T) {
 			own, gateway, err := w.MACs(tt.host)
 			require.NoError(t, err)
-			from, err := w.node.address(tt.to)
+			from, err := w.nodes[0].address(tt.to)
 			require.NoError(t, err)
 			frame := udpFrame(t, gateway, own, netip.AddrPortFrom(from, 1), netip.AddrPortFrom(tt.to, 4001), []byte("from the node"))
 			require.NoError(t, w.Send(t.Context(), "node", frame))

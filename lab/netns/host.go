@@ -3,21 +3,39 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 )
 
-// host is the node, a pod or an outside host: a namespace with interfaces.
+// host is a node, a pod, an outside host or the router: a namespace with
+// interfaces.
 type host struct {
 	name      string
 	addresses []netip.Addr
 	silent    bool // its namespace has no addresses, its neighbours know its MAC
 	ns        *namespace
-	links     []link // a pod's or an outside host's one; the node's uplinks
+	wire      wire   // of a pod or an outside host
+	links     []link // a pod's or an outside host's one; a node's uplinks
+	ports     []link // a node's to its pods; all of the router's
 	arrivals  *arrivals
+
+	inside configurator // of nodes and the router, while the world is built
+}
+
+// node is a host with pods, a machine of the cluster.
+type node struct {
+	*host
+	pods  []*host
+	hooks bool // at its uplinks
+
+	pins     *bpffs             // with Options.Pin
+	datapath *datapath.Datapath // nil with Options.Plain, and once closed
 }
 
 // link is one interface of a host and what is at its other end.
@@ -29,13 +47,17 @@ type link struct {
 	peer    *host // nil: nobody
 }
 
-// wire is a veth pair between the node and somebody else.
+// wire is a veth pair between a node or the router and somebody else.
 type wire struct {
-	nodeName  string // of the node's side; the other side is always eth0
+	nodeName  string // of the node's or router's side
 	nodeIndex int
 	nodeMAC   net.HardwareAddr
+	hostName  string // of the other side
 	hostMAC   net.HardwareAddr
 }
+
+// hostInterface is the only interface of pods and outside hosts.
+const hostInterface = "eth0"
 
 // First interface indexes of the node's side. The other side has index 2, and
 // differs: a veth pair with one index at both ends takes the slow way through
@@ -45,22 +67,49 @@ const (
 	firstPodIndex    = 100
 )
 
-// podWire is the wire of the nth pod, from 0.
-func podWire(n int) wire {
+// podWire is the wire of the nth pod of a node, which is the mth of the world,
+// both from 0. Nodes are machines of their own: names and indexes are those of
+// other nodes' pods too.
+func podWire(n, m int) wire {
 	return wire{
 		nodeName:  fmt.Sprintf("pod-%d", n),
 		nodeIndex: firstPodIndex + n,
-		nodeMAC:   macAddress(1, n),
-		hostMAC:   macAddress(2, n),
+		nodeMAC:   macAddress(1, m),
+		hostName:  hostInterface,
+		hostMAC:   macAddress(2, m),
 	}
 }
 
-// uplinkWire is the wire of the nth outside host, from 0.
+// uplinkWire is the wire of the nth outside host, from 0, to the only node.
 func uplinkWire(n int) wire {
 	return wire{
 		nodeName:  fmt.Sprintf("eth%d", n),
 		nodeIndex: firstUplinkIndex + n,
 		nodeMAC:   macAddress(3, n),
+		hostName:  hostInterface,
+		hostMAC:   macAddress(4, n),
+	}
+}
+
+// nodeWire is the wire of the nth node, from 0, to the router. Here the node's
+// side is the node's.
+func nodeWire(n int) wire {
+	return wire{
+		nodeName:  "eth0",
+		nodeIndex: firstUplinkIndex,
+		nodeMAC:   macAddress(3, n),
+		hostName:  fmt.Sprintf("node-%d", n),
+		hostMAC:   macAddress(5, n),
+	}
+}
+
+// outsideWire is the wire of the nth outside host, from 0, to the router.
+func outsideWire(n int) wire {
+	return wire{
+		nodeName:  fmt.Sprintf("host-%d", n),
+		nodeIndex: firstPodIndex + n,
+		nodeMAC:   macAddress(6, n),
+		hostName:  hostInterface,
 		hostMAC:   macAddress(4, n),
 	}
 }
@@ -104,9 +153,6 @@ func firstOf(addresses []netip.Addr, is4 bool) netip.Addr {
 
 // checkTopology refuses what cannot be built.
 func checkTopology(t lab.Topology) error {
-	if t.Routed() || len(t.Nodes) == 0 {
-		return fmt.Errorf("build topology: one node without programs at its own devices is all that is possible, not %d", len(t.Nodes))
-	}
 	names := map[string]bool{}
 	owners := map[netip.Addr]string{}
 	check := func(h lab.Host, perFamily int) error {
@@ -132,15 +178,39 @@ func checkTopology(t lab.Topology) error {
 		}
 		return nil
 	}
-	if err := check(t.Nodes[0], 0); err != nil {
-		return err
+	if len(t.Nodes) == 0 {
+		return errors.New("build topology: it has no node")
 	}
-	if t.Nodes[0].Silent {
-		return fmt.Errorf("build topology: %s: the node cannot be silent", t.Nodes[0].Name)
+	for _, n := range t.Nodes {
+		if err := check(n, 0); err != nil {
+			return err
+		}
+		if n.Silent {
+			return fmt.Errorf("build topology: %s: a node cannot be silent", n.Name)
+		}
 	}
-	for _, h := range append(append([]lab.Host(nil), t.Pods...), t.Outside...) {
+	for _, h := range slices.Concat(t.Pods, t.Outside) {
 		if err := check(h, 1); err != nil {
 			return err
+		}
+	}
+	return checkPlaces(t)
+}
+
+// checkPlaces refuses pods and routes of nodes that are not there.
+func checkPlaces(t lab.Topology) error {
+	for _, pod := range t.Pods {
+		if t.NodeOf(pod) < 0 {
+			return fmt.Errorf("build topology: %s is on %s, which is no node", pod.Name, pod.Node)
+		}
+	}
+	for _, r := range t.Routes {
+		isOfRoute := func(n lab.Host) bool { return n.Name == r.Node }
+		if !slices.ContainsFunc(t.Nodes, isOfRoute) {
+			return fmt.Errorf("build topology: %s is routed to %q, which is no node", r.To, r.Node)
+		}
+		if !r.To.IsValid() || r.To.Is4In6() {
+			return fmt.Errorf("build topology: a route to %s leads to %q, which is not a plain address", r.Node, r.To)
 		}
 	}
 	return nil

@@ -37,24 +37,24 @@ func (w *World) name() error {
 		if h.name == nobody {
 			continue
 		}
-		if err := w.names.add(h, h == w.node); err != nil {
+		if err := w.names.add(h, h == w.nodes[0].host); err != nil {
 			return fmt.Errorf("name namespace of %s: %w", h.name, err)
 		}
 	}
 	return nil
 }
 
-// add names a host weir-N-NAME. N is the first that no world has: the node,
-// which comes first, takes it.
-func (n *names) add(h *host, isNode bool) error {
-	name := strings.ReplaceAll(h.name, "/", "-")
-	if isNode {
+// add names a host weir-N-NAME. N is the first that no world has: the first
+// node, which comes first, takes it.
+func (n *names) add(h *host, isFirst bool) error {
+	name := strings.Trim(strings.ReplaceAll(h.name, "/", "-"), "()")
+	if isFirst {
 		name = "node"
 	}
 	for number := 0; ; number++ {
 		candidate := fmt.Sprintf("%s%s", n.prefix, name)
 		switch {
-		case isNode:
+		case isFirst:
 			candidate = fmt.Sprintf("weir-%d-%s", number, name)
 		case number > 0:
 			candidate = fmt.Sprintf("%s-%d", candidate, number)
@@ -69,7 +69,7 @@ func (n *names) add(h *host, isNode bool) error {
 		}
 		file.Close()
 		n.paths = append(n.paths, path)
-		if isNode {
+		if isFirst {
 			n.prefix = fmt.Sprintf("weir-%d-", number)
 		}
 		n.shells = append(n.shells, fmt.Sprintf("ip netns exec %s sh   # %s", candidate, h.name))

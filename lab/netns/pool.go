@@ -30,9 +30,9 @@ var ErrStained = errors.New("a used datapath was not as new")
 // gets it, is compared then with one just opened, and is thrown away when it
 // differs.
 type Pool struct {
-	ready chan *datapath.Datapath // emptied
-	room  chan struct{}           // for those that may still be opened
-	over  chan struct{}           // closed by Close
+	first *stock        // of the worlds' first nodes
+	more  *stock        // of their other nodes
+	over  chan struct{} // closed by Close
 
 	retiring sync.WaitGroup
 
@@ -41,18 +41,30 @@ type Pool struct {
 	errs   []error
 }
 
-// NewPool makes a pool of at most so many datapaths, which are opened as
-// worlds need them. The caller closes it.
-func NewPool(size int) *Pool {
-	p := &Pool{
-		ready: make(chan *datapath.Datapath, size),
-		room:  make(chan struct{}, size),
-		over:  make(chan struct{}),
-	}
+// stock is datapaths that wait for worlds. A world takes those of its other
+// nodes when it has one for its first, so that no two worlds each wait for
+// what the other has.
+type stock struct {
+	ready chan *datapath.Datapath // emptied
+	room  chan struct{}           // for those that may still be opened
+}
+
+// moreNodes is how many nodes a world of a Pool may have besides the first.
+const moreNodes = 7
+
+func newStock(size int) *stock {
+	s := &stock{ready: make(chan *datapath.Datapath, size), room: make(chan struct{}, size)}
 	for range size {
-		p.room <- struct{}{}
+		s.room <- struct{}{}
 	}
-	return p
+	return s
+}
+
+// NewPool makes a pool of so many datapaths for as many worlds at once, and of
+// more for worlds of several nodes. They are opened as worlds need them. The
+// caller closes it.
+func NewPool(size int) *Pool {
+	return &Pool{first: newStock(size), more: newStock(size * moreNodes), over: make(chan struct{})}
 }
 
 // New builds a world as the function New does. With options that need a
@@ -76,31 +88,51 @@ func shares(o Options) bool {
 	return !o.Keep && !o.Pin && !o.Plain && reflect.ValueOf(o.Datapath).IsZero()
 }
 
+// lend gives each node a datapath that is as new.
+func (p *Pool) lend(ctx context.Context, nodes []*node) (err error) {
+	if len(nodes) > 1+moreNodes {
+		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
+	}
+	for _, n := range nodes {
+		if n.datapath, err = p.take(ctx, p.stock(n, nodes), n.ns); err != nil {
+			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
+		}
+	}
+	return nil
+}
+
+func (p *Pool) stock(n *node, nodes []*node) *stock {
+	if n == nodes[0] {
+		return p.first
+	}
+	return p.more
+}
+
 // take gives a datapath that is as new, or opens one in a namespace.
-func (p *Pool) take(ctx context.Context, ns *namespace) (*datapath.Datapath, error) {
+func (p *Pool) take(ctx context.Context, s *stock, ns *namespace) (*datapath.Datapath, error) {
 	for {
 		select { // One that is there is better than room for one.
-		case d := <-p.ready:
-			if p.asNew(ns, d) {
+		case d := <-s.ready:
+			if p.asNew(s, ns, d) {
 				return d, nil
 			}
 			continue
 		default:
 		}
 		select {
-		case d := <-p.ready:
-			if p.asNew(ns, d) {
+		case d := <-s.ready:
+			if p.asNew(s, ns, d) {
 				return d, nil
 			}
-		case <-p.room:
-			return p.open(ns)
+		case <-s.room:
+			return p.open(s, ns)
 		case <-ctx.Done():
 			return nil, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
 		}
 	}
 }
 
-func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
+func (p *Pool) open(s *stock, ns *namespace) (d *datapath.Datapath, err error) {
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
@@ -109,7 +141,7 @@ func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
 		return err
 	})
 	if err != nil {
-		p.room <- struct{}{}
+		s.room <- struct{}{}
 		return nil, err
 	}
 	return d, nil
@@ -117,7 +149,7 @@ func (p *Pool) open(ns *namespace) (d *datapath.Datapath, err error) {
 
 // asNew compares a datapath with one just opened, and throws it away if it is
 // not like that.
-func (p *Pool) asNew(ns *namespace, d *datapath.Datapath) bool {
+func (p *Pool) asNew(s *stock, ns *namespace, d *datapath.Datapath) bool {
 	residue, err := d.Residue()
 	if err == nil && len(residue) > 0 {
 		err = fmt.Errorf("%w: %s", ErrStained, strings.Join(residue, "; "))
@@ -125,25 +157,26 @@ func (p *Pool) asNew(ns *namespace, d *datapath.Datapath) bool {
 	if err == nil {
 		return true
 	}
-	p.throwAway(ns, d, err)
+	p.throwAway(s, ns, d, err)
 	return false
 }
 
-func (p *Pool) throwAway(ns *namespace, d *datapath.Datapath, why error) {
+func (p *Pool) throwAway(s *stock, ns *namespace, d *datapath.Datapath, why error) {
 	p.failed(why)
 	p.failed(ns.run(d.Remove))
-	p.room <- struct{}{}
+	s.room <- struct{}{}
 }
 
-// retire removes a world in the background. Its datapath, which is nil when
-// it never had one, comes first: another world may be waiting for it.
-func (p *Pool) retire(w *World, d *datapath.Datapath) {
+// retire removes a world in the background. Its datapaths, which may be fewer
+// than its nodes, come first: another world may be waiting for them.
+func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	p.retiring.Go(func() {
-		if d != nil {
-			if err := w.node.ns.run(d.Reset); err != nil {
-				p.throwAway(w.node.ns, d, fmt.Errorf("empty a used datapath: %w", err))
+		for n, d := range lent {
+			s := p.stock(n, w.nodes)
+			if err := n.ns.run(d.Reset); err != nil {
+				p.throwAway(s, n.ns, d, fmt.Errorf("empty a used datapath: %w", err))
 			} else {
-				p.ready <- d
+				s.ready <- d
 			}
 		}
 		p.failed(w.dismantle())
@@ -172,9 +205,11 @@ func (p *Pool) Opened() int {
 func (p *Pool) Close() error {
 	close(p.over)
 	p.retiring.Wait()
-	for len(p.ready) > 0 {
-		d := <-p.ready
-		p.failed(d.Remove()) // It is attached nowhere: any namespace does.
+	for _, s := range []*stock{p.first, p.more} {
+		for len(s.ready) > 0 {
+			d := <-s.ready
+			p.failed(d.Remove()) // It is attached nowhere: any namespace does.
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -111,15 +111,15 @@ func playCareless(t *testing.T, w *World) (saw []string) {
 		require.NoError(t, err)
 		saw = append(saw, string(answer))
 	}
-	require.NoError(t, w.node.ns.run(func() error {
+	require.NoError(t, w.nodes[0].ns.run(func() error {
 		return writeSysctls([]sysctl{{path: "ipv4/ip_forward", value: "0"}, {path: "ipv4/ip_default_ttl", value: "7"}})
 	}))
-	c, err := w.node.ns.configurator()
+	c, err := w.nodes[0].ns.configurator()
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.addAddress(firstUplinkIndex, netip.MustParseAddr("192.0.2.77")))
-	require.NoError(t, c.addRoute(podWire(0).nodeIndex, webServiceV4, netip.Addr{}, netip.Addr{}))
-	require.NoError(t, c.addNeighbour(podWire(1).nodeIndex, webV4, podWire(0).hostMAC))
+	require.NoError(t, c.addRoute(podWire(0, 0).nodeIndex, webServiceV4, netip.Addr{}, netip.Addr{}))
+	require.NoError(t, c.addNeighbour(podWire(1, 1).nodeIndex, webV4, podWire(0, 0).hostMAC))
 	own, gateway, err := w.MACs("default/client")
 	require.NoError(t, err)
 	frame := udpFrame(t, own, gateway, netip.AddrPortFrom(clientV4, 4000), netip.AddrPortFrom(webServiceV4, 53), []byte("?"))
@@ -146,7 +146,7 @@ func firstLook(t *testing.T, w *World) (saw []string) {
 	counters, err := d.Counters()
 	require.NoError(t, err)
 	saw = append(saw, fmt.Sprint(flows, counters, d.Tables(), w.Walks(), d.Attachment()))
-	require.NoError(t, w.node.ns.run(func() error {
+	require.NoError(t, w.nodes[0].ns.run(func() error {
 		links, err := netlink.LinkList()
 		if err != nil {
 			return err
@@ -244,9 +244,9 @@ func TestADatapathThatIsNotAsNewIsThrownAway(t *testing.T) {
 	w, err := pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	stained := <-pool.ready
+	stained := <-pool.first.ready
 	require.NoError(t, stained.Advance(time.Second))
-	pool.ready <- stained
+	pool.first.ready <- stained
 
 	w, err = pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)

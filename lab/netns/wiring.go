@@ -32,9 +32,9 @@ func (n *namespace) configurator() (configurator, error) {
 	return c, err
 }
 
-// connect makes the two interfaces of w, both up: the node's in c's
-// namespace, the other one, eth0, directly in peer. Moving it there
-// afterwards would cost an RCU grace period.
+// connect makes the two interfaces of w, both up: the node's in c's namespace,
+// the other one directly in peer. Moving it there afterwards would cost an RCU
+// grace period.
 func (c configurator) connect(w wire, peer *namespace) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = w.nodeName
@@ -43,7 +43,7 @@ func (c configurator) connect(w wire, peer *namespace) error {
 	attrs.MTU = mtu
 	attrs.Flags = net.FlagUp
 	veth := netlink.NewVeth(attrs)
-	veth.PeerName = "eth0"
+	veth.PeerName = w.hostName
 	veth.PeerHardwareAddr = w.hostMAC
 	veth.PeerNamespace = netlink.NsFd(peer.handle)
 	err := c.LinkAdd(veth)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package netns is the lab's world of real stacks and real sockets: a network
-// namespace for the node, each pod and each outside host, veth pairs between
-// them, and the datapath attached to the pods' host-side devices.
+// namespace for each node, pod and outside host, veth pairs between them, a
+// router where the topology has one, and each node's datapath attached to the
+// pods' host-side devices and, where the topology says so, to its uplink.
 //
 // It crafts no packets but those that it is told to send, and judges none.
 // Its one invariant is that a world leaves nothing behind: its namespaces have
@@ -62,7 +63,7 @@ type World struct {
 	names    *names // of a kept world
 	meetings *meetings
 
-	pool  *Pool // that the datapaths go back to, or nil
+	pool  *Pool        // that the datapaths go back to, or nil
 	using sync.RWMutex // of the nodes' datapaths
 
 	closing context.Context // ends when Close begins

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/model"
+)
+
+// What twoNodes has besides the topology of one node.
+var (
+	node2V4, node2V6 = netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")
+	farV4, farV6     = netip.MustParseAddr("10.0.1.1"), netip.MustParseAddr("fd00:1::1")
+)
+
+// twoNodes is topology with a second node and a pod there.
+func twoNodes() lab.Topology {
+	t := topology()
+	t.Nodes = append(t.Nodes, lab.Host{Name: "node-2", Addresses: []netip.Addr{node2V4, node2V6}})
+	t.Pods = append(t.Pods, lab.Host{Name: "default/far", Addresses: []netip.Addr{farV4, farV6}, Node: "node-2"})
+	return t
+}
+
+// twoNodeObjects are the objects of twoNodes.
+const twoNodeObjects = serviceObjects + `---
+apiVersion: v1
+kind: Node
+metadata: {name: node-2}
+status:
+  addresses:
+  - {type: InternalIP, address: 192.0.2.2}
+  - {type: InternalIP, address: "2001:db8::2"}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far, namespace: default, labels: {app: far}}
+spec: {nodeName: node-2, containers: [{name: main, image: none}]}
+status: {podIPs: [{ip: 10.0.1.1}, {ip: "fd00:1::1"}]}
+`
+
+func newNodesWorld(t testing.TB, topology lab.Topology, options Options) *World {
+	t.Helper()
+	needRoot(t)
+	w, err := New(t.Context(), topology, options)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	return w
+}
+
+// applyToNodes compiles objects for each node.
+func applyToNodes(t testing.TB, w *World, options model.Options, documents ...string) {
+	t.Helper()
+	objects, err := model.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
+	require.NoError(t, err)
+	for _, n := range w.nodes {
+		state, _, err := model.Compile(model.DeriveEndpointSlices(objects), n.name, model.Local{
+			Devices: w.Devices(n.name), Uplinks: w.Uplinks(n.name), Gateways: w.topology.Gateways, Options: options,
+		})
+		require.NoError(t, err)
+		_, err = w.Apply(t.Context(), n.name, state)
+		require.NoError(t, err)
+	}
+}
+
+// farPairs are who talks to whom by way of the router.
+var farPairs = []struct {
+	name, from, to string
+	at             []netip.Addr
+}{
+	{"pod to pod of the other node", "default/client", "default/far", []netip.Addr{farV4, farV6}},
+	{"pod of the other node to pod", "default/far", "default/web", []netip.Addr{webV4, webV6}},
+	{"node to node", "node", "node-2", []netip.Addr{node2V4, node2V6}},
+	{"node to pod of the other node", "node", "default/far", []netip.Addr{farV4, farV6}},
+	{"pod to the other node", "default/far", "node", []netip.Addr{nodeV4, nodeV6}},
+	{"outside to pod of the second node", "outside", "default/far", []netip.Addr{farV4, farV6}},
+	{"outside to the second node", "second", "node-2", []netip.Addr{node2V4, node2V6}},
+	{"pod of the second node to outside", "default/far", "second", []netip.Addr{secondV4, secondV6}},
+}
+
+func TestNodesReachEachOther(t *testing.T) {
+	all := append(farPairs, pairs...)
+	for _, plain := range []bool{true, false} {
+		w := newNodesWorld(t, twoNodes(), Options{Plain: plain})
+		if !plain {
+			applyToNodes(t, w, model.Options{}, twoNodeObjects)
+		}
+		listenEverywhere(t, w, "default/web", "default/far", "outside", "second", "node", "node-2")
+		for _, p := range all {
+			for _, at := range p.at {
+				t.Run(fmt.Sprintf("plain %t, %s %s", plain, p.name, at), func(t *testing.T) {
+					require.NoError(t, w.Ping(within(t, patient), p.from, at))
+					for _, port := range ports {
+						checkExchange(t, w, p.from, p.to, port.protocol, netip.AddrPortFrom(at, port.target))
+					}
+				})
+			}
+		}
+	}
+}
