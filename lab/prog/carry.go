@@ -4,7 +4,6 @@ package prog
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -49,7 +48,7 @@ func (w *World) carry(from *host, data []byte) error {
 	case isPod:
 		err = t.fromPod(from)
 	case isNode:
-		err = t.fromNode()
+		err = t.fromNode(from.node)
 	case isOutside:
 		err = t.fromOutside()
 	}
@@ -61,6 +60,7 @@ func (w *World) carry(from *host, data []byte) error {
 type trip struct {
 	world *World
 	data  []byte // as it is now
+	mark  uint32 // that hooks of the node where it is have left; lost between machines
 	walk  lab.Walk
 }
 
@@ -68,16 +68,21 @@ func (t *trip) faultf(format string, args ...any) {
 	t.walk.Faults = append(t.walk.Faults, fmt.Sprintf(format, args...))
 }
 
-// hook runs a program of a pod's device, and gives what it decided.
-func (t *trip) hook(hook model.Hook, pod *host) (datapath.Decision, error) {
+// hook runs a program at a device of a node, the pod's or the uplink where pod
+// is nil, and gives what it decided.
+func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, error) {
 	now := t.world.now()
-	ran, err := t.world.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: pod.device.Ifindex})
-	if err != nil {
-		return datapath.Decision{}, fmt.Errorf("run %s of %s: %w", hook, pod.name, err)
+	endpoint, ifindex := n.name, t.world.net.uplink.Ifindex
+	if pod != nil {
+		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
-	step := lab.Step{Hook: hook, Endpoint: pod.name, Decision: ran.Decision, In: t.data, Out: ran.Data}
+	ran, err := n.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: ifindex, Mark: t.mark})
+	if err != nil {
+		return datapath.Decision{}, fmt.Errorf("run %s of %s: %w", hook, endpoint, err)
+	}
+	step := lab.Step{Node: n.name, Hook: hook, Endpoint: endpoint, Decision: ran.Decision, In: t.data, Out: ran.Data}
 	t.walk.Steps = append(t.walk.Steps, step)
-	t.data = ran.Data
+	t.data, t.mark = ran.Data, ran.Mark
 	if t.world.onStep != nil {
 		t.world.onStep(step, now)
 	}
@@ -85,46 +90,42 @@ func (t *trip) hook(hook model.Hook, pod *host) (datapath.Decision, error) {
 }
 
 func (t *trip) fromPod(pod *host) error {
-	d, err := t.hook(model.FromContainer, pod)
+	t.mark = 0
+	d, err := t.hook(model.FromContainer, pod.node, pod)
 	if err != nil || d.Action == model.Drop {
 		return err
 	}
 	switch d.Out {
 	case model.OutSelf:
 		t.deliver(pod)
-	case model.OutLocal:
-		i := slices.IndexFunc(t.world.pods, func(h *host) bool { return h.device.Ifindex == d.Ifindex })
-		if i < 0 {
-			t.faultf("the way out is the pod behind device %d, but no pod has that device", d.Ifindex)
-			return nil
-		}
-		t.deliver(t.world.pods[i])
 	case model.OutHost:
-		t.deliver(t.world.node)
-	case model.OutDevice:
-		if d.Ifindex != t.world.net.uplink.Ifindex {
-			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.world.net.uplink.Ifindex)
-			return nil
-		}
-		t.leave()
+		t.deliver(pod.node.host)
 	default:
-		t.faultf("the frame was neither dropped nor given a way out (%q, %q)", d.Action, d.Out)
+		return t.follow(pod.node, d)
 	}
 	return nil
 }
 
-// leave brings a frame to the host outside that has its destination. The
-// kernel's part (redirect_neigh) is done here: the next hop's address.
-func (t *trip) leave() {
-	p := frame.Decode(t.data)
-	i := slices.IndexFunc(t.world.outside, func(h *host) bool { return slices.Contains(h.addresses, p.Dst) })
-	if i < 0 {
-		t.walk.Nobody = fmt.Sprintf("left the node, where no host has the address %s", p.Dst)
-		return
+// follow takes a frame the way out that a hook of a node has chosen.
+func (t *trip) follow(n *node, d datapath.Decision) error {
+	switch d.Out {
+	case model.OutLocal:
+		i := slices.IndexFunc(n.pods, func(h *host) bool { return h.device.Ifindex == d.Ifindex })
+		if i < 0 {
+			t.faultf("the way out is the pod behind device %d, but no pod of %s has that device", d.Ifindex, n.name)
+			return nil
+		}
+		t.deliver(n.pods[i])
+		return nil
+	case model.OutDevice, outTunnel:
+		if d.Ifindex != t.world.net.uplink.Ifindex {
+			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.world.net.uplink.Ifindex)
+			return nil
+		}
+		return t.leave(n)
 	}
-	to := t.world.outside[i]
-	t.address(to.mac, t.world.net.uplink.MAC)
-	t.deliver(to)
+	t.faultf("the frame was neither dropped nor given a way out (%q, %q)", d.Action, d.Out)
+	return nil
 }
 
 // address gives the frame hardware addresses, in a copy.
@@ -134,33 +135,8 @@ func (t *trip) address(dst, src []byte) {
 	copy(t.data[6:], src)
 }
 
-func (t *trip) fromNode() error {
-	p := frame.Decode(t.data)
-	if pod := t.world.podAt(p, t.data); pod != nil {
-		return t.intoPod(pod)
-	}
-	t.leave()
-	return nil
-}
-
-// podAt finds the pod that a frame of the node's is for: by hardware address
-// where it names one, else by address.
-func (w *World) podAt(p *frame.Packet, data []byte) *host {
-	for _, h := range w.pods {
-		if bytes.HasPrefix(data, h.mac) {
-			return h
-		}
-	}
-	for _, h := range w.pods {
-		if p.Version != 0 && slices.Contains(h.addresses, p.Dst) {
-			return h
-		}
-	}
-	return nil
-}
-
 func (t *trip) intoPod(pod *host) error {
-	d, err := t.hook(model.ToContainer, pod)
+	d, err := t.hook(model.ToContainer, pod.node, pod)
 	if err != nil || d.Action == model.Drop {
 		return err
 	}
@@ -170,45 +146,6 @@ func (t *trip) intoPod(pod *host) error {
 	}
 	t.deliver(pod)
 	return nil
-}
-
-// fromOutside does what the node's kernel does with a frame from its uplink.
-func (t *trip) fromOutside() error {
-	p := frame.Decode(t.data)
-	if p.Version == 0 {
-		t.walk.Nobody = "the node's stack takes no such frame from its uplink"
-		return nil
-	}
-	if slices.Contains(t.world.node.addresses, p.Dst) {
-		t.deliver(t.world.node)
-		return nil
-	}
-	i := slices.IndexFunc(t.world.pods, func(h *host) bool { return slices.Contains(h.addresses, p.Dst) })
-	if i < 0 {
-		t.walk.Nobody = fmt.Sprintf("the node has no route to %s but the one that it came from", p.Dst)
-		return nil
-	}
-	if p.TTL <= 1 {
-		t.walk.Nobody = "the node's stack does not forward a packet whose time is over"
-		return nil
-	}
-	pod := t.world.pods[i]
-	t.address(pod.mac, pod.device.MAC)
-	decrement(t.data, p)
-	return t.intoPod(pod)
-}
-
-// decrement takes one off the TTL or hop limit, and adjusts the checksum as a
-// router does, RFC 1141: a wrong one stays wrong.
-func decrement(data []byte, p *frame.Packet) {
-	if p.Version == 6 {
-		data[p.L3+7]--
-		return
-	}
-	data[p.L3+8]--
-	check := data[p.L3+10 : p.L3+12]
-	sum := uint32(binary.BigEndian.Uint16(check)) + 0x100
-	binary.BigEndian.PutUint16(check, uint16(sum+sum>>16))
 }
 
 // deliver gives the frame to a host, and the host's answers to the queue.

@@ -17,18 +17,21 @@ import (
 )
 
 // network is the devices of a worker's namespace. They are there so that the
-// kernel's helpers find them and the routes; no frame ever passes them.
+// kernel's helpers find them and the routes; no frame ever passes them. All
+// nodes of a world share them: what the kernel says of one node's routes is
+// right for every node, as long as it takes no node's address for its own.
 type network struct {
 	pods   [MaxPods]model.Device
 	uplink model.Device
 }
 
-// The next hop of everything beyond the node.
+// The next hop of everything beyond a node, and the uplink's own addresses,
+// which are nobody's in any world.
 var (
 	router4   = netip.MustParseAddr("198.18.0.1")
 	router6   = netip.MustParseAddr("fd00:198:18::1")
-	uplink4   = "198.18.0.2/24"
-	uplink6   = "fd00:198:18::2/64"
+	uplink4   = "198.18.0.254/24"
+	uplink6   = "fd00:198:18::fe/64"
 	routerMAC = net.HardwareAddr{0x02, 0x0a, 0, 0, 0, 0xfe}
 )
 

@@ -24,14 +24,15 @@ import (
 	"github.com/weirnet/weir/lab"
 )
 
-// MaxPods is how many pods a world can have.
+// MaxPods is how many pods each node of a world can have.
 const MaxPods = 6
 
 // ErrTopology is a topology that this world cannot have.
 var ErrTopology = errors.New("not possible in world prog")
 
 // Pool is a number of workers. Each has a thread, a network namespace with
-// fixed devices, and the programs, loaded once.
+// fixed devices, and the programs and tables of as many nodes as its worlds
+// have had so far, loaded once.
 type Pool struct {
 	jobs    chan job
 	workers sync.WaitGroup
@@ -87,8 +88,8 @@ func onOwnThread(f func()) {
 // Use runs a function with a world of a topology, on a worker's thread, and
 // removes the world. The world is not to be used after, nor by other goroutines.
 func (p *Pool) Use(ctx context.Context, topo lab.Topology, use func(*World)) error {
-	if len(topo.Pods) > MaxPods {
-		return fmt.Errorf("make a world of %d pods: %w: it has devices for %d", len(topo.Pods), ErrTopology, MaxPods)
+	if err := checkTopology(topo); err != nil {
+		return fmt.Errorf("make a world: %w", err)
 	}
 	j := job{ctx, topo, use, make(chan error, 1)}
 	select {
@@ -105,32 +106,80 @@ func (p *Pool) Close() {
 	p.workers.Wait()
 }
 
+// checkTopology refuses what no worker has devices for.
+func checkTopology(topo lab.Topology) error {
+	if len(topo.Nodes) == 0 {
+		return fmt.Errorf("%w: it has no node", ErrTopology)
+	}
+	pods := make([]int, len(topo.Nodes))
+	for _, h := range topo.Pods {
+		node := topo.NodeOf(h)
+		if node < 0 {
+			return fmt.Errorf("%w: there is no node %s for pod %s", ErrTopology, h.Node, h.Name)
+		}
+		if pods[node]++; pods[node] > MaxPods {
+			return fmt.Errorf("%w: node %s has more pods than devices, of which there are %d", ErrTopology, topo.Nodes[node].Name, MaxPods)
+		}
+	}
+	return nil
+}
+
+// worker is what a thread of the pool has.
+type worker struct {
+	net       *network
+	datapaths []*datapath.Datapath // by the index of the node
+}
+
 func (p *Pool) work(started chan<- error) {
 	net, err := newNetwork()
 	if err != nil {
 		started <- err
 		return
 	}
-	dp, err := datapath.Open(datapath.Options{})
-	if err != nil {
-		started <- fmt.Errorf("open datapath for world prog: %w", err)
+	w := &worker{net: net}
+	defer w.close()
+	if err := w.grow(1); err != nil {
+		started <- err
 		return
 	}
-	defer dp.Close()
 	started <- nil
 	for j := range p.jobs {
-		j.done <- run(j, net, dp)
+		j.done <- w.run(j)
 	}
 }
 
-func run(j job, net *network, dp *datapath.Datapath) error {
-	if err := dp.Reset(); err != nil {
-		return fmt.Errorf("empty the tables for a new world: %w", err)
+// grow opens datapaths until there are some for so many nodes.
+func (w *worker) grow(nodes int) error {
+	for len(w.datapaths) < nodes {
+		dp, err := datapath.Open(datapath.Options{})
+		if err != nil {
+			return fmt.Errorf("open datapath for world prog: %w", err)
+		}
+		w.datapaths = append(w.datapaths, dp)
 	}
-	w, err := newWorld(j.topo, net, dp)
+	return nil
+}
+
+func (w *worker) close() {
+	for _, dp := range w.datapaths {
+		dp.Close()
+	}
+}
+
+func (w *worker) run(j job) error {
+	nodes := len(j.topo.Nodes)
+	if err := w.grow(nodes); err != nil {
+		return err
+	}
+	for _, dp := range w.datapaths[:nodes] {
+		if err := dp.Reset(); err != nil {
+			return fmt.Errorf("empty the tables for a new world: %w", err)
+		}
+	}
+	world, err := newWorld(j.topo, w.net, w.datapaths[:nodes])
 	if err != nil {
 		return err
 	}
-	j.use(w)
+	j.use(world)
 	return nil
 }

@@ -78,7 +78,7 @@ func (s *stack) receive(data []byte) [][]byte {
 func (s *stack) to(src, dst netip.Addr, more ...frame.Layer) []byte {
 	dmac := s.host.gateway
 	if s.host.kind == isNode {
-		dmac = s.world.nextHop(dst)
+		dmac = s.host.node.nextHop(dst)
 	}
 	ip := frame.Layer{Kind: "ipv4"}
 	if dst.Is6() {
@@ -95,21 +95,6 @@ func (s *stack) to(src, dst netip.Addr, more ...frame.Layer) []byte {
 		panic("prog: build a frame of the stack: " + err.Error())
 	}
 	return data
-}
-
-// nextHop is the hardware address that the node sends to for an address.
-func (w *World) nextHop(dst netip.Addr) []byte {
-	for _, h := range w.pods {
-		if h.own(dst) {
-			return h.mac
-		}
-	}
-	for _, h := range w.outside {
-		if h.own(dst) {
-			return h.mac
-		}
-	}
-	return routerMAC
 }
 
 // icmpLayer describes an ICMP message of a family.

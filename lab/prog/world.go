@@ -19,11 +19,12 @@ import (
 // the worker that made it.
 type World struct {
 	net     *network
-	dp      *datapath.Datapath
-	offset  time.Duration // of the clock
+	routed  bool          // see lab.Topology
+	uplinks bool          // have programs
+	routes  []lab.Route   // of the router, besides
+	offset  time.Duration // of the clocks
 	hosts   map[string]*host
-	pods    []*host // by slot
-	node    *host
+	nodes   []*node
 	outside []*host
 
 	queue    []departure
@@ -47,12 +48,22 @@ const (
 type host struct {
 	name      string
 	kind      hostKind
+	node      *node // of a pod and a node
 	addresses []netip.Addr
 	device    model.Device // of a pod: its slot's
 	mac       net.HardwareAddr
 	gateway   net.HardwareAddr
 	arrived   []lab.Frame
 	stack     stack
+}
+
+// node is a machine with pods. All nodes have the devices of the worker's
+// namespace, as if each had its own.
+type node struct {
+	*host
+	dp     *datapath.Datapath
+	pods   []*host      // by slot
+	public []netip.Addr // its addresses without the pods' gateways
 }
 
 type departure struct {
@@ -63,24 +74,35 @@ type departure struct {
 // firstPort is where the ports that the world chooses begin.
 const firstPort = 32768
 
-func newWorld(topo lab.Topology, nw *network, dp *datapath.Datapath) (*World, error) {
-	w := &World{net: nw, dp: dp, hosts: make(map[string]*host, len(topo.Pods)+3), nextPort: firstPort}
-	for i, t := range topo.Pods {
-		d := nw.pods[i]
-		h := &host{name: t.Name, kind: isPod, addresses: t.Addresses, device: d, mac: d.PodMAC, gateway: d.MAC}
-		w.pods = append(w.pods, h)
+func newWorld(topo lab.Topology, nw *network, dps []*datapath.Datapath) (*World, error) {
+	w := &World{
+		net: nw, routed: topo.Routed(), uplinks: topo.Uplinks, routes: topo.Routes,
+		hosts: make(map[string]*host, len(topo.Nodes)+len(topo.Pods)+len(topo.Outside)), nextPort: firstPort,
+	}
+	for i, t := range topo.Nodes {
+		n := &node{dp: dps[i], public: t.Addresses, host: &host{name: t.Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
+			addresses: slices.Concat(t.Addresses, topo.Gateways)}}
+		n.host.node = n
+		w.nodes = append(w.nodes, n)
+		w.add(n.host, t)
+	}
+	for _, t := range topo.Pods {
+		n := w.nodes[topo.NodeOf(t)]
+		d := nw.pods[len(n.pods)]
+		h := &host{name: t.Name, kind: isPod, node: n, addresses: t.Addresses, device: d, mac: d.PodMAC, gateway: d.MAC}
+		n.pods = append(n.pods, h)
 		w.add(h, t)
 	}
-	w.node = &host{name: topo.Nodes[0].Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
-		addresses: slices.Concat(topo.Nodes[0].Addresses, topo.Gateways)}
-	w.add(w.node, topo.Nodes[0])
 	for i, t := range topo.Outside {
 		h := &host{name: t.Name, kind: isOutside, addresses: t.Addresses, gateway: nw.uplink.MAC,
 			mac: net.HardwareAddr{0x02, 0x0a, 0, 0, 0, byte(i + 1)}}
+		if w.routed {
+			h.gateway = routerMAC
+		}
 		w.outside = append(w.outside, h)
 		w.add(h, t)
 	}
-	if want := len(topo.Pods) + len(topo.Outside) + 1; len(w.hosts) != want {
+	if want := len(topo.Nodes) + len(topo.Pods) + len(topo.Outside); len(w.hosts) != want {
 		return nil, fmt.Errorf("make a world: %w: two hosts have one name", ErrTopology)
 	}
 	return w, nil
@@ -99,21 +121,42 @@ func (w *World) host(name string) (*host, error) {
 	return h, nil
 }
 
+// nodeCalled gives a node; the first for the empty name, and nil for none.
+func (w *World) nodeCalled(name string) *node {
+	if name == "" {
+		return w.nodes[0]
+	}
+	if h := w.hosts[name]; h != nil && h.kind == isNode {
+		return h.node
+	}
+	return nil
+}
+
 // OnStep has a function called for every hook that a frame passes, in order,
 // with the time by the datapath's clock.
 func (w *World) OnStep(f func(lab.Step, time.Time)) { w.onStep = f }
 
 // Devices implements lab.World.
-func (w *World) Devices(string) map[string]model.Device {
-	out := make(map[string]model.Device, len(w.pods))
-	for _, h := range w.pods {
+func (w *World) Devices(name string) map[string]model.Device {
+	n := w.nodeCalled(name)
+	if n == nil {
+		return nil
+	}
+	out := make(map[string]model.Device, len(n.pods))
+	for _, h := range n.pods {
 		out[h.name] = h.device
 	}
 	return out
 }
 
-// Uplinks implements lab.World: only pods' devices have programs.
-func (w *World) Uplinks(string) []model.Uplink { return nil }
+// Uplinks implements lab.World.
+func (w *World) Uplinks(name string) []model.Uplink {
+	if !w.uplinks || w.nodeCalled(name) == nil {
+		return nil
+	}
+	d := w.net.uplink
+	return []model.Uplink{{Name: d.Name, Ifindex: d.Ifindex, MAC: d.MAC}}
+}
 
 // MACs implements lab.World.
 func (w *World) MACs(name string) (own, gateway net.HardwareAddr, err error) {
@@ -125,27 +168,48 @@ func (w *World) MACs(name string) (own, gateway net.HardwareAddr, err error) {
 }
 
 // Apply implements lab.World.
-func (w *World) Apply(_ context.Context, _ string, state *model.State) (datapath.Change, error) {
-	return w.dp.Apply(state)
+func (w *World) Apply(_ context.Context, name string, state *model.State) (datapath.Change, error) {
+	n := w.nodeCalled(name)
+	if n == nil {
+		return datapath.Change{}, fmt.Errorf("apply state: there is no node %s in the world", name)
+	}
+	return n.dp.Apply(state)
 }
 
-// now is the time by the datapath's clock.
+// now is the time by the datapaths' clocks.
 func (w *World) now() time.Time { return time.Now().Add(w.offset) }
 
 // Advance implements lab.World.
 func (w *World) Advance(_ context.Context, by time.Duration) error {
 	w.offset += by
-	return w.dp.Advance(by)
+	return w.each(func(dp *datapath.Datapath) error { return dp.Advance(by) })
 }
 
 // Collect implements lab.World.
 func (w *World) Collect(context.Context) error {
-	_, err := w.dp.Collect()
-	return err
+	return w.each(func(dp *datapath.Datapath) error {
+		_, err := dp.Collect()
+		return err
+	})
+}
+
+func (w *World) each(f func(*datapath.Datapath) error) error {
+	for _, n := range w.nodes {
+		if err := f(n.dp); err != nil {
+			return fmt.Errorf("node %s: %w", n.name, err)
+		}
+	}
+	return nil
 }
 
 // Datapath implements lab.World.
-func (w *World) Datapath(string) *datapath.Datapath { return w.dp }
+func (w *World) Datapath(name string) *datapath.Datapath {
+	n := w.nodeCalled(name)
+	if n == nil {
+		return nil
+	}
+	return n.dp
+}
 
 // Walks implements lab.World.
 func (w *World) Walks() []lab.Walk {
