@@ -4,7 +4,9 @@ package netns
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,4 +105,51 @@ func TestNodesReachEachOther(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestPoolsKeepTheDatapathsOfAllNodes(t *testing.T) {
+	needRoot(t)
+	before := holdings(t)
+	pool := NewPool(1)
+	for range 3 {
+		w, err := pool.New(t.Context(), twoNodes(), Options{})
+		require.NoError(t, err)
+		require.NotSame(t, w.Datapath("node"), w.Datapath("node-2"))
+		applyToNodes(t, w, model.Options{}, twoNodeObjects)
+		listenEverywhere(t, w, "default/far")
+		checkExchange(t, w, "default/client", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV6, 8080))
+		require.NoError(t, w.Close())
+		one, err := pool.New(t.Context(), topology(), Options{})
+		require.NoError(t, err)
+		require.NoError(t, one.Close())
+	}
+	require.LessOrEqual(t, pool.Opened(), 1+moreNodes)
+	require.NoError(t, pool.Close())
+	requireNothingOver(t, before)
+}
+
+func TestNothingOfSeveralNodesIsLeftBehind(t *testing.T) {
+	needRoot(t)
+	before := holdings(t)
+	for _, options := range []Options{{}, {Pin: true, Keep: true}, {Plain: true}} {
+		w, err := New(t.Context(), twoNodes(), options)
+		require.NoError(t, err)
+		if !options.Plain {
+			applyToNodes(t, w, model.Options{}, twoNodeObjects)
+		}
+		listenEverywhere(t, w, "default/far")
+		checkExchange(t, w, "second", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV4, 8080))
+		require.NoError(t, w.Close())
+	}
+	requireNothingOver(t, before)
+}
+
+func TestWhatIsAskedOfANodeThatIsNotThereIsAnError(t *testing.T) {
+	w := newNodesWorld(t, twoNodes(), Options{})
+	_, err := w.Apply(t.Context(), "node-3", &model.State{})
+	require.ErrorContains(t, err, `no node is named node-3 in this topology, but ["node" "node-2"]`)
+	require.Nil(t, w.Datapath("node-3"))
+	require.Empty(t, w.Devices("node-3"))
+	require.Equal(t, []string{"default/far"}, slices.Collect(maps.Keys(w.Devices("node-2"))))
+	require.Same(t, w.Datapath("node"), w.Datapath(""), "the first node needs no name")
 }

@@ -302,6 +302,10 @@ func TestTopologiesThatContradictThemselvesAreRefused(t *testing.T) {
 			n.Pods[0].Addresses = append(n.Pods[0].Addresses, netip.MustParseAddr("10.0.0.9"))
 		}, "default/client has more than 1 address"},
 		{"an IPv4-mapped address", func(n *lab.Topology) { n.Pods[0].Addresses = []netip.Addr{netip.MustParseAddr("::ffff:10.0.0.1")} }, "not a plain"},
+		{"a pod on a node that is not there", func(n *lab.Topology) { n.Pods[1].Node = "node-9" }, "default/web is on node-9, which is no node"},
+		{"a route to a node that is not there", func(n *lab.Topology) { n.Routes = []lab.Route{{To: webV4, Node: "outside"}} }, `10.0.0.2 is routed to "outside", which is no node`},
+		{"a route of no address", func(n *lab.Topology) { n.Routes = []lab.Route{{Node: "node"}} }, "a route to node leads to"},
+		{"no node", func(n *lab.Topology) { n.Nodes = nil }, "it has no node"},
 		{"a host without a name", func(n *lab.Topology) { n.Outside[0].Name = "" }, "has no name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
