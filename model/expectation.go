@@ -39,7 +39,7 @@ type Expectation struct {
 
 	frame headers
 	at    Where
-	met   []*flow
+	met   []entry
 
 	chances []chance // choices of backends that may be remembered
 }

@@ -134,13 +134,13 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	}
 	for _, t := range matching {
 		if t.known && t.flow != chosen.flow {
-			t.flow.meet(&e.frame, now)
+			t.flow.meet(&e.frame, t.reply, now)
 		}
 	}
 	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
 	if nothing { // known or not: it may have been a reset of no flow
-		f.meet(&e.frame, now)
+		f.meet(&e.frame, chosen.reply, now)
 		if !chosen.reply {
 			o.flows.claim(f, now)
 		}
@@ -165,11 +165,16 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	default:
 		f.translated = observed
 	}
-	f.way = chosen.opens
-	if o.flows.reroute(f, now); !chosen.reply {
-		o.flows.claim(f, now)
+	if key, same := f.leads(chosen.opens); !same && chosen.known && !chosen.reply && e.frame.resets() {
+		// A reset opens nothing, so that it need not open another way either.
+		o.flows.perhaps(f, key)
+	} else {
+		f.way = chosen.opens
+		if o.flows.reroute(f, now); !chosen.reply {
+			o.flows.claim(f, now)
+		}
+		f.judged(chosen.reply, o.epoch)
 	}
-	f.judged(chosen.reply, o.epoch)
 	switch {
 	case !doubtful || !chosen.known:
 	case chosen.reply:
@@ -199,7 +204,7 @@ type judgement struct {
 
 	wrong    []Reason
 	branches []branch
-	met      []*flow // those that the packet may be of
+	met      []entry // of the flows that the packet may be of
 	again    bool    // a known flow looks for another backend, and has a source port
 	kept     uint16  // that port
 	chances  []chance

@@ -20,7 +20,7 @@ func (j *judgement) decide(open func()) {
 			continue
 		}
 		sure = sure && !e.former && !(begins && e.flow.endUnsure)
-		j.met = append(j.met, e.flow)
+		j.met = append(j.met, e)
 		j.known(e, open)
 		surelyKnown = surelyKnown || sure
 	}
@@ -46,9 +46,7 @@ func (j *judgement) meetAll() {
 	if !j.headers.hasTuple {
 		return
 	}
-	for _, e := range j.oracle.flows[flowKey{j.at, j.headers.tuple}] {
-		j.met = append(j.met, e.flow)
-	}
+	j.met = append(j.met, j.oracle.flows[flowKey{j.at, j.headers.tuple}]...)
 }
 
 // known judges a packet of a known flow.
@@ -185,7 +183,7 @@ func (j *judgement) openFromContainer() {
 // not done for one with options or extension headers. A reset is never
 // answered (RFC 9293 3.5.2).
 func (j *judgement) refuse() {
-	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
+	if j.headers.resets() {
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
 		return
 	}
@@ -236,7 +234,7 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 
 // newFlow is what would be remembered. A reset opens nothing.
 func (j *judgement) newFlow(translated Tuple, to way, s *served) *flow {
-	if j.headers.tuple.Protocol == ProtocolTCP && j.headers.tcp&flagRST != 0 {
+	if j.headers.resets() {
 		return nil
 	}
 	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to, node: j.oracle.node}

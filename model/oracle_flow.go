@@ -23,11 +23,12 @@ type flow struct {
 	openEpoch, replyEpoch int
 
 	answered            bool
+	answerUnsure        bool // an answer that was dropped may have been noted
 	opened, accepted    bool // SYN seen of the opener, of the other
 	ackedFirst          bool // the opener acknowledged before it had what to
 	acknowledged        bool // the opener has acknowledged the other's SYN
 	openerDone, peerEnd bool // FIN seen of the opener, of the other
-	reset               bool
+	reset, peerReset    bool // RST
 	// A FIN or RST may have been noted, or not: in a packet that was dropped
 	// behind the flow table, or when the flow may have been gone.
 	endUnsure, beginUnsure bool // beginUnsure: the same of a SYN
@@ -69,13 +70,18 @@ type memory map[flowKey][]entry
 
 func (m memory) insert(f *flow, now time.Time) {
 	// The opener's entry replaces what was there under its key. The other
-	// entry of a flow that loses one may still be found, or not.
+	// entry of a flow that loses one may still be found, or not, until it was
+	// idle by what that one alone has shown.
 	for _, old := range slices.Clone(m[f.opening]) {
 		m.forget(old, f.opening)
 		if old.flow.replies == f.replies {
 			m.remove(old.flow)
 		}
 		old.flow.surely = time.Time{}
+		old.flow.lose(old.reply)
+		if f.opening.tuple.Protocol == ProtocolTCP {
+			old.flow.over = old.flow.over.Add(idleTCPHalfClosed)
+		}
 	}
 	m[f.opening] = []entry{{flow: f}}
 	m.contest(f, now)
@@ -89,6 +95,7 @@ func (m memory) contest(f *flow, now time.Time) {
 		if found, _ := e.flow.presence(now); found && e.flow != f {
 			e.flow.suspected, e.flow.surely, e.flow.gone = true, time.Time{}, time.Time{}
 			e.flow.over = e.flow.over.Add(idleTCPEstablished)
+			e.flow.lose(e.reply)
 		}
 	}
 }
@@ -115,7 +122,7 @@ func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch i
 	f.suspected = true
 	there := func(e entry) bool {
 		found, _ := e.flow.presence(now)
-		return found && !e.reply && !e.flow.closing()
+		return found && !e.reply && !e.flow.closing() && e.flow.translated == observed
 	}
 	for _, t := range matching {
 		if t.known || slices.ContainsFunc(m[t.flow.opening], there) {
@@ -123,6 +130,9 @@ func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch i
 		}
 		g := *t.flow
 		g.translated, g.replyEpoch, g.openEpoch = observed, epoch, epoch
+		if t.Portless {
+			g.translated = t.Tuple
+		}
 		g.replies = g.answersAt()
 		g.suspected, g.over = true, now.Add(idleTCPEstablished+endsLate)
 		g.former = []flowKey{g.replies}
@@ -145,8 +155,23 @@ func (m memory) claim(f *flow, now time.Time) {
 		f.suspected, f.surely = true, time.Time{}
 		return
 	}
-	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
-	f.former = append(f.former, f.replies)
+	m.perhaps(f, f.replies)
+}
+
+// perhaps has the answers of a flow found under one more key, or not.
+func (m memory) perhaps(f *flow, key flowKey) {
+	if e := (entry{flow: f, reply: true, former: true}); !slices.Contains(m[key], e) {
+		m[key] = append(m[key], e)
+		f.former = append(f.former, key)
+	}
+}
+
+// leads is whether a flow's answers come by the same entry, once it goes a way.
+func (f *flow) leads(to way) (key flowKey, same bool) {
+	there := *f
+	there.way = to
+	key = there.answersAt()
+	return key, key == f.replies
 }
 
 // restart leaves in doubt what was known of a flow that may begin again: its
@@ -155,7 +180,18 @@ func (f *flow) restart() {
 	f.restarted = true
 	f.endUnsure = f.endUnsure || f.closing()
 	f.beginUnsure, f.ackedFirst = true, true
-	f.reset, f.openerDone, f.peerEnd = false, false, false
+	f.reset, f.peerReset, f.openerDone, f.peerEnd = false, false, false, false
+}
+
+// lose leaves in doubt how one direction ended: another flow took the entry
+// that had noted it.
+func (f *flow) lose(reply bool) {
+	f.endUnsure = f.endUnsure || f.closing()
+	if reply {
+		f.peerEnd, f.peerReset = false, false
+	} else {
+		f.openerDone, f.reset = false, false
+	}
 }
 
 // answersAt is where the answers of a flow come, by its way.
@@ -217,6 +253,9 @@ const (
 	endsLate  = time.Second
 )
 
+// resets is whether a packet is a TCP reset.
+func (h *headers) resets() bool { return h.tuple.Protocol == ProtocolTCP && h.tcp&flagRST != 0 }
+
 func isICMP(p Protocol) bool { return p == ProtocolICMP || p == ProtocolICMPv6 }
 
 func (f *flow) idleUnanswered() time.Duration {
@@ -254,7 +293,7 @@ func (f *flow) idleNoted() time.Duration {
 		return idleOther
 	}
 	switch {
-	case f.reset:
+	case f.reset || f.peerReset:
 		return idleTCPReset
 	case f.openerDone && f.peerEnd:
 		return idleTCPClosed
@@ -288,12 +327,13 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 		f.seeTCP(h.tcp, reply)
 	}
 	f.restarted = f.restarted && !reply
-	doubtful = doubtful || f.restarted
-	wasAnswered := f.answered
+	f.answerUnsure = f.answerUnsure && !reply
+	doubtful = doubtful || f.restarted || f.answerUnsure
+	perhapsAnswered := f.answered || reply || f.answerUnsure
 	f.answered = f.answered || reply
 	unanswered, answered := f.idleUnanswered(), f.idleAnswered()
 	switch {
-	case !f.answered:
+	case !perhapsAnswered:
 		f.over = now.Add(unanswered + endsLate)
 	case doubtful:
 		f.over = now.Add(max(unanswered, f.idleAtMost()) + endsLate)
@@ -301,7 +341,7 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 		f.over = now.Add(f.idleAtMost() + endsLate)
 	}
 	switch {
-	case doubtful && (wasAnswered || reply):
+	case doubtful && perhapsAnswered:
 		f.surely, f.gone = now.Add(min(unanswered, answered)-endsEarly), time.Time{}
 	case f.answered:
 		f.surely, f.gone = now.Add(answered-endsEarly), time.Time{}
@@ -313,8 +353,9 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 // meet notes a packet of the flow of which it is not known yet what became. The
 // datapath looks flows up first: one whose packet it then dropped may last
 // longer by it.
-func (f *flow) meet(h *headers, now time.Time) {
+func (f *flow) meet(h *headers, reply bool, now time.Time) {
 	f.gone = time.Time{}
+	f.answerUnsure = f.answerUnsure || reply && !f.answered
 	f.doubtEnd(h)
 	f.ackedFirst = f.ackedFirst || h.tcp&flagACK != 0
 	f.beginUnsure = f.beginUnsure || h.tcp&flagSYN != 0
@@ -349,8 +390,8 @@ func (f *flow) isStale(reply bool, epoch int) bool {
 }
 
 func (f *flow) seeTCP(flags tcpFlags, reply bool) {
-	f.reset = f.reset || flags&flagRST != 0
 	if reply {
+		f.peerReset = f.peerReset || flags&flagRST != 0
 		f.accepted = f.accepted || flags&flagSYN != 0
 		f.peerEnd = f.peerEnd || flags&flagFIN != 0
 		return
@@ -359,10 +400,11 @@ func (f *flow) seeTCP(flags tcpFlags, reply bool) {
 	f.ackedFirst = f.ackedFirst || !f.accepted && flags&flagACK != 0
 	f.acknowledged = f.acknowledged || f.accepted && flags&flagACK != 0
 	f.openerDone = f.openerDone || flags&flagFIN != 0
+	f.reset = f.reset || flags&flagRST != 0
 }
 
 // closing is whether a SYN under the same tuple begins another flow.
-func (f *flow) closing() bool { return f.openerDone || f.peerEnd || f.reset }
+func (f *flow) closing() bool { return f.openerDone || f.peerEnd || f.reset || f.peerReset }
 
 // presence is whether a flow is found at some time: surely, surely not, or
 // neither.

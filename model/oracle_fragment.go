@@ -79,8 +79,8 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 		o.mayPrefer(c)
 	}
 	if surely := e.Action == Forward && len(e.Alternatives) == 0; len(h.wrong) == 0 && !surely {
-		for _, f := range e.met {
-			f.meet(h, now)
+		for _, met := range e.met {
+			met.flow.meet(h, met.reply, now)
 		}
 	}
 	if h.fragment == nil || !h.fragment.learnable {

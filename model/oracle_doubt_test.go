@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// abroad is a service that a host outside serves.
+const abroad = `
+apiVersion: v1
+kind: Service
+metadata: {name: abroad}
+spec: {clusterIP: 10.96.0.30, ports: [{name: t, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: abroad, labels: {kubernetes.io/service-name: abroad}}
+addressType: IPv4
+ports: [{name: t, port: 8080}]
+endpoints: [{addresses: [192.0.2.1]}]
+`
+
+func TestAnAnswerThatPolicyDropsMayKeepItsFlow(t *testing.T) {
+	b := newBench(t)
+	opening := ip("192.0.2.1", "10.0.0.1", ProtocolUDP, udp(53, 5000, 0))
+	answer := ip("10.0.0.1", "192.0.2.1", ProtocolUDP, udp(5000, 53, 0))
+	flow := tuple(ProtocolUDP, "192.0.2.1", 53, "10.0.0.1", 5000)
+	b.pass(b.to(client, opening), flow, OutLocal)
+	b.apply(denyIngress("client"))
+	dropped := b.from(client, answer)
+	requireDrop(t, dropped, ReasonPolicyIngress)
+	b.oracle.Meet(dropped, b.now)
+	b.delete("networkpolicy", "deny-client")
+	b.apply(denyEgress("client"))
+	b.pass(b.to(client, opening), flow, OutLocal)
+
+	b.now = b.now.Add(70 * time.Second)
+	e := b.from(client, answer)
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: flow.Reversed()}), "its flow was answered")
+	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyEgress}), "or was not")
+	b.now = b.now.Add(120 * time.Second)
+	b.oracle.Collect(b.now)
+	requireDrop(t, b.from(client, answer), ReasonPolicyEgress)
+}
+
+func TestAFlowThatFollowsAResetOneIsKnownByErrors(t *testing.T) {
+	b := newBench(t, abroad)
+	out := tuple(ProtocolTCP, "10.0.0.1", 1, "192.0.2.1", 8080)
+	b.pass(b.from(client, syn("10.0.0.1", "10.96.0.30", 1, 80)), out, OutDevice)
+	// Somebody outside has the service's address, too.
+	back := tuple(ProtocolTCP, "10.96.0.30", 80, "10.0.0.1", 1)
+	for _, flags := range []tcpFlags{flagSYN | flagACK, flagRST} {
+		b.pass(b.to(client, ip("10.96.0.30", "10.0.0.1", ProtocolTCP, tcp(80, 1, flags))), back, OutLocal)
+	}
+	b.pass(b.from(client, syn("10.0.0.1", "10.96.0.30", 1, 80)), out, OutDevice)
+	b.delete("service", "abroad")
+	sent := ip("10.0.0.1", "10.96.0.30", ProtocolTCP, tcp(1, 80, flagACK))
+	b.pass(b.from(client, sent), back.Reversed(), OutDevice)
+
+	e := b.to(client, unreachable("10.96.0.30", "10.0.0.1", quoting(sent)))
+	b.passError(e, between("10.96.0.30", "10.0.0.1"), back.Reversed(), OutLocal)
+}
+
+func TestWhatIsLeftOfAReplacedFlowIsCollected(t *testing.T) {
+	b := newBench(t, denyEgress("web"), `
+apiVersion: v1
+kind: Service
+metadata: {name: dns}
+spec: {clusterIP: 10.96.0.31, selector: {app: web}, ports: [{port: 53, protocol: UDP}]}
+`)
+	b.delete("pod", "web-1")
+	query := ip("10.0.0.1", "10.96.0.31", ProtocolUDP, udp(1, 53, 0))
+	answer := ip("10.0.0.2", "10.0.0.1", ProtocolUDP, udp(53, 1, 0))
+	b.pass(b.from(client, query), tuple(ProtocolUDP, "10.0.0.1", 1, "10.0.0.2", 53), OutLocal)
+	answered := tuple(ProtocolUDP, "10.96.0.31", 53, "10.0.0.1", 1)
+	b.pass(b.from(web0, answer), answered, OutLocal)
+	b.delete("service", "dns")
+	for range 3 {
+		b.now = b.now.Add(70 * time.Second)
+		b.pass(b.from(client, query), answered.Reversed(), OutDevice)
+	}
+	b.oracle.Collect(b.now)
+	requireDrop(t, b.from(web0, answer), ReasonPolicyEgress)
+}
+
+func TestAResetIsForgottenWithTheEntryThatSawIt(t *testing.T) {
+	b := newBench(t)
+	through := syn("10.0.0.1", "10.96.0.10", 1, 80)
+	on0 := tuple(ProtocolTCP, "10.0.0.1", 1, "10.0.0.2", 8080)
+	b.pass(b.from(client, through), on0, OutLocal)
+	b.pass(b.from(web0, ip("10.0.0.2", "10.0.0.1", ProtocolTCP, tcp(8080, 1, flagRST|flagACK))), tuple(ProtocolTCP, "10.96.0.10", 80, "10.0.0.1", 1), OutLocal)
+	b.apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: web-0, labels: {app: web}, deletionTimestamp: "2023-11-14T22:13:20Z"}
+spec: {nodeName: node-a}
+status: {podIPs: [{ip: 10.0.0.2}, {ip: "fd00::2"}]}
+`)
+	e := b.from(client, through)
+	require.Error(t, e.Check(Outcome{Action: Forward, Tuple: on0}), "its backend takes nothing new")
+	on1 := tuple(ProtocolTCP, "10.0.0.1", 1, "10.0.0.3", 8080)
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: on1}))
+
+	// Its answers would be found under the same key.
+	b.pass(b.from(client, ip("10.0.0.1", "10.0.0.2", ProtocolTCP, tcp(1, 8080, flagACK))), on0, OutLocal)
+	e = b.from(client, through)
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: on0}), "nobody remembers the reset")
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: on1}), "or somebody does")
+}
+
+func TestAResetNeedNotOpenAnotherWay(t *testing.T) {
+	b := newBench(t)
+	sent := tuple(ProtocolTCP, "10.0.0.1", 1, "10.0.0.2", 80)
+	b.pass(b.from(client, syn("10.0.0.1", "10.0.0.2", 1, 80)), sent, OutLocal)
+	b.delete("pod", "web-0")
+	reset := ip("10.0.0.1", "10.0.0.2", ProtocolTCP, tcp(1, 80, flagRST))
+	b.pass(b.from(client, reset), sent, OutDevice)
+	e := b.to(client, unreachable("10.0.0.2", "10.0.0.1", quoting(reset)))
+	require.NoError(t, e.Check(Outcome{Action: Forward, Quoted: sent, Out: OutLocal}))
+	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonICMPNoFlow}))
+
+	b.pass(b.from(client, ip("10.0.0.1", "10.0.0.2", ProtocolTCP, tcp(1, 80, flagACK))), sent, OutDevice)
+	b.passError(b.to(client, unreachable("10.0.0.2", "10.0.0.1", quoting(reset))), between("10.0.0.2", "10.0.0.1"), sent, OutLocal)
+}
