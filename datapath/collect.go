@@ -79,12 +79,17 @@ func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 }
 
 // otherHalf is the entry of a flow's other direction, nil where there is none.
-// A dead one may stand beside one that began anew.
+// A dead one may stand beside one that began anew. What has taken its place is
+// no half of this flow: it leads elsewhere, and would keep this one for ever.
 func otherHalf(e *entry, answered, unanswered map[flowKey]*entry) *entry {
-	if half := answered[e.other()]; half != nil && !half.dead() {
-		return half
+	half := answered[e.other()]
+	if half == nil || half.dead() {
+		half = unanswered[e.other()]
 	}
-	return unanswered[e.other()]
+	if half == nil || half.other() != e.key {
+		return nil
+	}
+	return half
 }
 
 // markBatch is EXPIRED_BATCH of bpf/container.bpf.c.
