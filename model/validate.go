@@ -83,6 +83,10 @@ func (v *validator) labels(field string, labels map[string]string) {
 func (v *validator) pod(pod *corev1.Pod) {
 	v.containers("spec.containers", pod.Spec.Containers)
 	v.containers("spec.initContainers", pod.Spec.InitContainers)
+	v.hostPorts(pod)
+	if _, err := weightOf(pod); err != nil {
+		v.fail("metadata.annotations["+AnnotationWeight+"]", "%v", err)
+	}
 	var addresses []string
 	for _, ip := range pod.Status.PodIPs {
 		addresses = append(addresses, ip.IP)
@@ -107,6 +111,44 @@ func (v *validator) containers(list string, containers []corev1.Container) {
 				v.portName(field+".name", port.Name)
 			}
 		}
+	}
+}
+
+// hostPorts checks the ports of the node that a pod asks for, each of which it
+// may have once. A pod of the host's network has the node's ports as they are.
+func (v *validator) hostPorts(pod *corev1.Pod) {
+	type place struct {
+		ip       string
+		port     int32
+		protocol corev1.Protocol
+	}
+	first := map[place]string{}
+	eachHostPort(pod, func(field string, port corev1.ContainerPort) {
+		v.port(field+".hostPort", int64(port.HostPort))
+		if port.HostIP != "" {
+			v.hostIP(field+".hostIP", port.HostIP)
+		}
+		if pod.Spec.HostNetwork && port.HostPort != port.ContainerPort {
+			v.fail(field+".hostPort", "%d is not containerPort %d, and the pod is on the host's network: make them equal", port.HostPort, port.ContainerPort)
+		}
+		at := place{port.HostIP, port.HostPort, protocolOr(port.Protocol)}
+		if other, twice := first[at]; twice {
+			v.fail(field+".hostPort", "%d/%s is %s too: remove one", port.HostPort, at.protocol, other)
+			return
+		}
+		first[at] = field + ".hostPort"
+	})
+}
+
+func (v *validator) hostIP(field, text string) {
+	addr, err := netip.ParseAddr(text)
+	switch {
+	case err != nil || addr.Zone() != "":
+		v.fail(field, "%q is not an IP address", text)
+	case addr.Is4In6():
+		v.fail(field, "%s is IPv4 written as IPv6: write it as IPv4", text)
+	case addr.IsMulticast():
+		v.fail(field, "%s is multicast: name an address of the node", text)
 	}
 }
 
@@ -145,63 +187,14 @@ func (v *validator) node(node *corev1.Node) {
 			v.address(fmt.Sprintf("status.addresses[%d].address", i), a.Address)
 		}
 	}
-}
-
-func (v *validator) service(svc *corev1.Service) {
-	v.labels("spec.selector", svc.Spec.Selector)
-	v.clusterIPs(svc)
-	headless := svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
-	if len(svc.Spec.Ports) == 0 && !headless {
-		v.fail("spec.ports", "is empty: give the service a port")
-	}
-	names, ports := map[string]int{}, map[string]int{}
-	for i, port := range svc.Spec.Ports {
-		field := fmt.Sprintf("spec.ports[%d]", i)
-		v.servicePort(field, port, len(svc.Spec.Ports) > 1)
-		if first, twice := names[port.Name]; twice {
-			v.fail(field+".name", "%q is the name of spec.ports[%d] too: name them apart", port.Name, first)
+	if first := node.Spec.PodCIDR; first != "" {
+		v.prefix("spec.podCIDR", first)
+		if all := node.Spec.PodCIDRs; len(all) > 0 && all[0] != first {
+			v.fail("spec.podCIDR", "%s is not the first of spec.podCIDRs, %s: make them equal", first, all[0])
 		}
-		names[port.Name] = i
-		key := fmt.Sprint(port.Port, "/", protocolOr(port.Protocol))
-		if first, twice := ports[key]; twice {
-			v.fail(field+".port", "%s is spec.ports[%d] too: remove one", key, first)
-		}
-		ports[key] = i
 	}
-}
-
-func (v *validator) clusterIPs(svc *corev1.Service) {
-	if svc.Spec.ClusterIP == corev1.ClusterIPNone {
-		return
-	}
-	if ips := svc.Spec.ClusterIPs; len(ips) > 0 {
-		if svc.Spec.ClusterIP != "" && ips[0] != svc.Spec.ClusterIP {
-			v.fail("spec.clusterIP", "%s is not the first of spec.clusterIPs, %s: make them equal", svc.Spec.ClusterIP, ips[0])
-		}
-		if ips[0] != corev1.ClusterIPNone {
-			v.addresses("spec.clusterIPs", ips)
-		}
-		return
-	}
-	if svc.Spec.ClusterIP != "" {
-		v.address("spec.clusterIP", svc.Spec.ClusterIP)
-	}
-}
-
-func (v *validator) servicePort(field string, port corev1.ServicePort, severalPorts bool) {
-	v.port(field+".port", int64(port.Port))
-	v.protocol(field+".protocol", port.Protocol)
-	if port.NodePort != 0 {
-		v.port(field+".nodePort", int64(port.NodePort))
-	}
-	if port.Name == "" && severalPorts {
-		v.fail(field+".name", "is missing: with several ports, each needs a name")
-	}
-	switch target := port.TargetPort; {
-	case target.Type == intstr.String:
-		v.portName(field+".targetPort", target.StrVal)
-	case target.IntVal != 0:
-		v.port(field+".targetPort", int64(target.IntVal))
+	for i, text := range node.Spec.PodCIDRs {
+		v.prefix(fmt.Sprintf("spec.podCIDRs[%d]", i), text)
 	}
 }
 
@@ -327,12 +320,8 @@ func (v *validator) prefix(field, text string) (netip.Prefix, bool) {
 		v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
 		return prefix, false
 	}
-	if prefix.Addr().Is4In6() {
-		v.fail(field, "%s is IPv4 written as IPv6: write it as IPv4", text)
-		return prefix, false
-	}
-	if prefix.Masked() != prefix {
-		v.fail(field, "%s has bits set beyond its length: write %s", text, prefix.Masked())
+	if problem := prefixProblem(prefix); problem != "" {
+		v.fail(field, "%s", problem)
 		return prefix, false
 	}
 	return prefix, true
