@@ -163,5 +163,8 @@ type Step struct {
 	Hook     model.Hook
 	Endpoint string // whose device it is: a pod, or the node itself
 	Decision datapath.Decision
-	In, Out  []byte // the frame before and after; nil where unknown
+	// Tuple is what the hook saw, where In is unknown; the zero Tuple of what
+	// has none.
+	Tuple   model.Tuple
+	In, Out []byte // the frame before and after; nil where unknown
 }

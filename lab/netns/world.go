@@ -489,7 +489,7 @@ func (w *World) Walks() []lab.Walk {
 func walkOf(n *node, e datapath.Event, booted time.Time) lab.Walk {
 	walk := lab.Walk{
 		Time:  booted.Add(e.Time),
-		Steps: []lab.Step{{Node: n.name, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}},
+		Steps: []lab.Step{{Node: n.name, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision, Tuple: e.Tuple}},
 	}
 	if e.Hook == model.FromContainer {
 		walk.From = e.Endpoint

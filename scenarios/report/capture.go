@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/pcap"
 	"github.com/weirnet/weir/scenarios"
 )
@@ -20,14 +21,15 @@ func Capture(out io.Writer, r scenarios.Result) error {
 	if err != nil {
 		return err
 	}
-	c := &capture{w: w, interfaces: map[string]int{}}
+	c := &capture{w: w, interfaces: map[string]int{}, told: map[model.Tuple][]lab.Step{}}
 	for _, walk := range slices.Concat(r.Failure.Before, r.Failure.Walks) {
 		if err := c.walk(walk); err != nil {
 			return err
 		}
 	}
 	for _, f := range r.Failure.Frames {
-		if err := c.packet(f.Host, pcap.Packet{Time: f.Time, Data: f.Data}); err != nil {
+		notes := c.notesOf(f)
+		if err := c.packet(f.Host, pcap.Packet{Time: f.Time, Data: f.Data, Comments: notes}); err != nil {
 			return err
 		}
 	}
@@ -37,6 +39,26 @@ func Capture(out io.Writer, r scenarios.Result) error {
 type capture struct {
 	w          *pcap.Writer
 	interfaces map[string]int
+	told       map[model.Tuple][]lab.Step // of frames that nothing else is known of
+}
+
+// notesOf takes the decisions about a frame's tuple for the first frame that
+// has it. Of a frame that was translated on its way the last hook's alone are
+// found, since the hooks before it saw another tuple.
+func (c *capture) notesOf(f lab.Frame) (notes []string) {
+	tuple, ok := frame.Decode(f.Data).Tuple()
+	if !ok {
+		return nil
+	}
+	for _, s := range c.told[tuple] {
+		notes = append(notes, note(s))
+	}
+	delete(c.told, tuple)
+	return notes
+}
+
+func note(s lab.Step) string {
+	return fmt.Sprintf("%s of %s: %s", s.Hook, s.Endpoint, Decision(s.Decision))
 }
 
 func (c *capture) packet(host string, p pcap.Packet) error {
@@ -54,11 +76,16 @@ func (c *capture) packet(host string, p pcap.Packet) error {
 
 func (c *capture) walk(w lab.Walk) error {
 	if w.Sent == nil {
+		for _, s := range w.Steps {
+			if s.Tuple != (model.Tuple{}) {
+				c.told[s.Tuple] = append(c.told[s.Tuple], s)
+			}
+		}
 		return nil
 	}
 	var notes []string
 	for _, s := range w.Steps {
-		notes = append(notes, fmt.Sprintf("%s of %s: %s", s.Hook, s.Endpoint, Decision(s.Decision)))
+		notes = append(notes, note(s))
 	}
 	switch {
 	case w.To != "":

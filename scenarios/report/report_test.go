@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/pcap"
 	"github.com/weirnet/weir/scenarios"
 )
 
@@ -70,7 +71,7 @@ func TestAFailureTellsItsStory(t *testing.T) {
 		"dst=10.96.0.10→10.0.0.11",
 		"dport=80→8080",
 		"→ web",
-		"Service default/web port 80 may lead it to 10.0.0.11 port 8080",
+		"Service default/web (ClusterIP) port 80 may lead it to 10.0.0.11 port 8080",
 		"repeat: weir scenario run --world prog --run '^a/ipv4$' a.txtar",
 	} {
 		require.Contains(t, story, part)
@@ -126,6 +127,27 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 	require.Contains(t, string(story), "table services:")
 	require.Contains(t, string(story), "flows:")
 	checkCapture(t, capture)
+}
+
+// Of a frame in a namespace only what the datapath told is known.
+func TestAFailureInNamespacesTellsWhatTheDatapathTold(t *testing.T) {
+	source := strings.Replace(failing, "worlds prog", "worlds netns", 1)
+	r := run(t, strings.Replace(source, "dst=web.default) tcp(sport=40000 dport=80 ", "dst=web) tcp(sport=40000 dport=8080 ", 1))[0]
+	require.Equal(t, scenarios.Fail, r.Outcome)
+	story := (&Text{}).Story(r)
+	require.Contains(t, story, "tcp 10.0.0.10:40000 -> 10.0.0.11:8080\n  from-container of default/client: forward, out local")
+
+	var file bytes.Buffer
+	require.NoError(t, Capture(&file, r))
+	reader, err := pcap.NewReader(&file)
+	require.NoError(t, err)
+	var notes []string
+	for p := (pcap.Packet{}); reader.Next(&p) == nil; {
+		for _, c := range p.Comments {
+			notes = append(notes, reader.Interface(p.Interface).Name+": "+c)
+		}
+	}
+	require.Contains(t, strings.Join(notes, "\n"), "web: from-container of default/client: forward, out local")
 }
 
 // checkCapture reads a capture with the tool that people will open it with.

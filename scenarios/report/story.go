@@ -66,6 +66,9 @@ func (t *Text) walk(w lab.Walk) string {
 		fmt.Fprintf(&b, "%s sent a packet that the datapath told of:\n", w.From)
 	}
 	for _, s := range w.Steps {
+		if s.In == nil && s.Tuple != (model.Tuple{}) {
+			fmt.Fprintf(&b, "  %s\n", s.Tuple)
+		}
 		fmt.Fprintf(&b, "  %s of %s: %s\n", s.Hook, s.Endpoint, Decision(s.Decision))
 		if len(s.Decision.Tables) > 0 {
 			fmt.Fprintf(&b, "    tables  %s\n", tables(s.Decision.Tables))
