@@ -114,11 +114,15 @@ func localBackends(all []compiledBackend) []Backend {
 	return backendsFor(here, anyBackend)
 }
 
-// backendsFor chooses who gets new flows: those that are ready and fit.
-// Everybody else that is listed keeps the flows that it has: one that is not ready, or
+// backendsFor chooses who gets new flows: those that are ready and fit, or,
+// where nobody is ready, those that serve to their end (KEP-1669). Everybody
+// else that is listed keeps the flows that it has: one that is not ready, or
 // that hints lead others to by now, may well answer on.
 func backendsFor(all []compiledBackend, fits func(*compiledBackend) bool) []Backend {
 	eligible := func(b *compiledBackend) bool { return b.ready && fits(b) }
+	if !slices.ContainsFunc(all, func(b compiledBackend) bool { return b.ready }) {
+		eligible = func(b *compiledBackend) bool { return b.retiring }
+	}
 	var backends []Backend
 	for i := range all {
 		b := &all[i]

@@ -19,6 +19,8 @@ import (
 // their own: one for each family and set of resolved ports. objs itself is
 // not changed, so that deriving again after a change begins from the same.
 //
+// Where the service has a trafficDistribution, who is ready is given hints.
+//
 // A pod is ready when its Ready condition says so, or, without one, when its
 // phase is Running or empty. A pod that is being deleted is terminating; one
 // that has finished is not listed.
@@ -33,7 +35,7 @@ func DeriveEndpointSlices(objs *Objects) *Objects {
 		if len(svc.Spec.Selector) == 0 || explicit[name] || svc.Spec.Type == corev1.ServiceTypeExternalName {
 			continue
 		}
-		for _, slice := range slicesOf(svc, pods.candidates(svc)) {
+		for _, slice := range slicesOf(svc, pods.candidates(svc), objs.Nodes) {
 			derived.EndpointSlices[nameOf(slice)] = slice
 		}
 	}
@@ -79,12 +81,12 @@ func serviceOf(slice *discoveryv1.EndpointSlice) string {
 	return namespaceOr(slice.Namespace) + "/" + name
 }
 
-func slicesOf(svc *corev1.Service, pods []*corev1.Pod) []*discoveryv1.EndpointSlice {
+func slicesOf(svc *corev1.Service, pods []*corev1.Pod, nodes map[string]*corev1.Node) []*discoveryv1.EndpointSlice {
 	var made []*discoveryv1.EndpointSlice
 	byPorts := map[string]*discoveryv1.EndpointSlice{}
 	for _, family := range familiesOf(svc) {
 		for _, pod := range pods {
-			endpoint, listed := endpointOf(svc, pod, family)
+			endpoint, listed := endpointOf(svc, pod, family, nodes[pod.Spec.NodeName])
 			if !listed {
 				continue
 			}
@@ -148,7 +150,7 @@ func addressTypeOf(addr netip.Addr) discoveryv1.AddressType {
 	return discoveryv1.AddressTypeIPv6
 }
 
-func endpointOf(svc *corev1.Service, pod *corev1.Pod, family discoveryv1.AddressType) (discoveryv1.Endpoint, bool) {
+func endpointOf(svc *corev1.Service, pod *corev1.Pod, family discoveryv1.AddressType, node *corev1.Node) (discoveryv1.Endpoint, bool) {
 	none := discoveryv1.Endpoint{}
 	if isFinished(pod) || !includes(pod.Labels, svc.Spec.Selector) {
 		return none, false
@@ -163,14 +165,39 @@ func endpointOf(svc *corev1.Service, pod *corev1.Pod, family discoveryv1.Address
 		endpoint := discoveryv1.Endpoint{
 			Addresses:  []string{addr.String()},
 			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating},
-			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: namespaceOr(pod.Namespace), Name: pod.Name},
+			TargetRef:  &corev1.ObjectReference{Kind: "Pod", Namespace: namespaceOr(pod.Namespace), Name: pod.Name, UID: pod.UID},
 		}
 		if pod.Spec.NodeName != "" {
 			endpoint.NodeName = &pod.Spec.NodeName
 		}
+		if node != nil && node.Labels[corev1.LabelTopologyZone] != "" {
+			zone := node.Labels[corev1.LabelTopologyZone]
+			endpoint.Zone = &zone
+		}
+		endpoint.Hints = hintsFor(&endpoint, value(svc.Spec.TrafficDistribution))
 		return endpoint, true
 	}
 	return none, false
+}
+
+// hintsFor says by whom an endpoint should be reached: as the controller has
+// it, by its zone, and where the service prefers the same node, by that too.
+// One that is not ready has none.
+func hintsFor(endpoint *discoveryv1.Endpoint, distribution string) *discoveryv1.EndpointHints {
+	if distribution == "" || !*endpoint.Conditions.Ready {
+		return nil
+	}
+	hints := &discoveryv1.EndpointHints{}
+	if endpoint.Zone != nil {
+		hints.ForZones = []discoveryv1.ForZone{{Name: *endpoint.Zone}}
+	}
+	if distribution == corev1.ServiceTrafficDistributionPreferSameNode && endpoint.NodeName != nil {
+		hints.ForNodes = []discoveryv1.ForNode{{Name: *endpoint.NodeName}}
+	}
+	if len(hints.ForZones)+len(hints.ForNodes) == 0 {
+		return nil
+	}
+	return hints
 }
 
 func isFinished(pod *corev1.Pod) bool {
