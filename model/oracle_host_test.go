@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// nodeBench is a bench whose node has an uplink, and what its operator wants.
+func nodeBench(t *testing.T, options Options, extra ...string) *bench {
+	local := testLocal()
+	local.Uplinks = []Uplink{{Name: "eth0", Ifindex: 2}}
+	local.Options = options
+	b := &bench{T: t, oracle: NewOracle("node-a", local), objs: NewObjects(), now: time.Unix(1_000_000, 0)}
+	b.apply(append([]string{clusterYAML}, extra...)...)
+	return b
+}
+
+func (b *bench) in(frame []byte) Expectation {
+	return b.oracle.Evaluate(frame, Where{FromDevice, "node-a"}, b.now)
+}
+
+func (b *bench) out(frame []byte) Expectation {
+	return b.oracle.Evaluate(frame, Where{ToDevice, "node-a"}, b.now)
+}
+
+// family is the addresses of the tests' cluster in one family.
+type family struct {
+	name, client, web0, web1, far, node, other, gateway, outside, guest string
+	lb, external, cluster                                               string
+	echo                                                                Protocol
+	ping, pong                                                          uint8
+}
+
+var families = []family{
+	{
+		"IPv4", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.1", "172.18.0.2", "172.18.0.3", "10.0.0.254", "192.0.2.1", "192.0.2.2",
+		"203.0.113.80", "203.0.113.81", "10.96.0.30", ProtocolICMP, 8, 0,
+	},
+	{
+		"IPv6", "fd00::1", "fd00::2", "fd00::3", "fd00:1::1", "fd18::2", "fd18::3", "fd00::fe", "2001:db8::1", "2001:db8::2",
+		"2001:db8:80::80", "2001:db8:80::81", "fd96::30", ProtocolICMPv6, 128, 129,
+	},
+}
+
+func eachFamily(t *testing.T, test func(t *testing.T, f family)) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) { test(t, f) })
+	}
+}
+
+// shop is a service of every kind: cluster address, node port 30080, balancer
+// and external address; spec is added to it.
+func shop(app, spec string) string {
+	return `
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec:
+  type: LoadBalancer
+  clusterIPs: [10.96.0.30, "fd96::30"]
+  externalIPs: [203.0.113.81, "2001:db8:80::81"]
+  selector: {app: ` + app + `}
+  ports: [{name: t, port: 80, targetPort: 8080, nodePort: 30080}, {name: u, port: 80, targetPort: 8080, nodePort: 30080, protocol: UDP}]
+` + spec + `
+status: {loadBalancer: {ingress: [{ip: 203.0.113.80}, {ip: "2001:db8:80::80"}]}}
+`
+}
+
+const hostPod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: agent, labels: {app: agent}}
+spec: {nodeName: node-a, hostNetwork: true}
+status: {podIPs: [{ip: 172.18.0.2}, {ip: "fd18::2"}]}
+`
+
+func (b *bench) requirePassBy(e Expectation, out Out) {
+	b.Helper()
+	require.Equal(b, Forward, e.Action, e.String())
+	require.Empty(b, e.Alternatives, e.String())
+	require.Len(b, e.Translations, 1)
+	got := e.Translations[0]
+	require.True(b, got.Unchanged, strings.Join(e.Story, "\n"))
+	require.Equal(b, []any{out, 0, (*flow)(nil)}, []any{got.Out, got.Hops, got.flow})
+}
+
+func (b *bench) requireOnly(e Expectation, want Tuple, to Translation) {
+	b.Helper()
+	require.Equal(b, Forward, e.Action, strings.Join(e.Story, "\n"))
+	require.Empty(b, e.Alternatives, e.String())
+	require.Len(b, e.Translations, 1, e.String())
+	to.Tuple = want
+	require.Equal(b, to, bare(e.Translations[0]))
+	b.oracle.Observe(e, want, b.now)
+}
+
+func TestTheKernelIsTheJudgeOfItsOwn(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""))
+		to30080 := func(payload []byte) []byte { return ip(f.outside, f.node, ProtocolTCP, payload) }
+		multicast := "224.0.0.251"
+		if f.name == "IPv6" {
+			multicast = "ff02::fb"
+		}
+		for name, frame := range map[string][]byte{
+			"nothing":                               nil,
+			"ARP":                                   arp(1, podMAC(client), "172.18.0.9", "172.18.0.2"),
+			"a VLAN":                                ethernet(0x8100, make([]byte, 40)),
+			"an unknown ethertype":                  ethernet(0x88cc, make([]byte, 40)),
+			"a header that is cut off":              to30080(tcp(1, 30080, flagSYN))[:40],
+			"TCP without a flag, to a node port":    to30080(tcp(1, 30080, 0)),
+			"SYN and FIN, to a node port":           to30080(tcp(1, 30080, flagSYN|flagFIN)),
+			"a TCP header that is too short":        to30080(with(tcp(1, 30080, flagSYN), 12, 0x10)),
+			"UDP of a wrong length":                 ip(f.outside, f.node, ProtocolUDP, with(udp(1, 30080, 0), 4, 0, 4)),
+			"multicast":                             ip(f.outside, multicast, ProtocolUDP, udp(1, 30080, 0)),
+			"a later fragment of nothing":           part(f.outside, f.node, ProtocolUDP, 7, 64, false, make([]byte, 8)),
+			"an ICMP type that pods do not get":     ip(f.outside, f.node, f.echo, icmp(13, 0, 1)),
+			"a ping of the node":                    ip(f.outside, f.node, f.echo, icmp(f.ping, 0, 1)),
+			"an answer to a ping":                   ip(f.outside, f.node, f.echo, icmp(f.pong, 0, 1)),
+			"an error of nothing known":             unreachable(f.outside, f.node, quoting(ip(f.node, f.outside, ProtocolUDP, udp(1, 2, 0)))),
+			"an error without a quote":              ip(f.outside, f.node, f.echo, icmp(3, 3, 0)),
+			"another port of the node":              to30080(tcp(1, 22, flagSYN)),
+			"a node port's number, in the cluster":  ip(f.outside, f.web0, ProtocolTCP, tcp(1, 30080, flagSYN)),
+			"a pod":                                 ip(f.outside, f.web0, ProtocolTCP, tcp(1, 8080, flagSYN)),
+			"a cluster address, which is inside":    ip(f.outside, f.cluster, ProtocolTCP, tcp(1, 80, flagSYN)),
+			"a protocol without ports":              ip(f.outside, f.node, 47, make([]byte, 8)),
+			"a martian source for nobody's service": ip(f.node, f.node, ProtocolTCP, tcp(1, 22, flagSYN)),
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := &bench{T: t, oracle: b.oracle, now: b.now}
+				b.requirePassBy(b.in(frame), OutHost)
+			})
+		}
+		if f.name == "IPv6" {
+			b.requirePassBy(b.in(with(ip("fe80::9", f.node, ProtocolICMPv6, neighbour(135, 0, f.node)), 14+7, 255)), OutHost)
+			b.requirePassBy(b.out(with(ip(f.node, "ff02::1", ProtocolICMPv6, neighbour(135, 0, f.outside)), 14+7, 255)), OutDevice)
+		}
+	})
+}
+
+func TestServicesAreReachedFromOutsideByAllTheirAddresses(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""))
+		for i, at := range []struct {
+			addr string
+			port uint16
+		}{{f.node, 30080}, {f.lb, 80}, {f.external, 80}} {
+			sport := uint16(1000 + i)
+			e := b.in(ip(f.outside, at.addr, ProtocolTCP, tcp(sport, at.port, flagSYN)))
+			require.Len(t, e.Translations, 2, "any backend")
+			chosen := tuple(ProtocolTCP, f.outside, sport, f.web0, 8080)
+			require.Equal(t, Translation{Tuple: chosen, Out: OutLocal, Endpoint: web0, Hops: 1}, bare(e.Translations[0]), "with the client's source")
+			b.pass(e, chosen, OutLocal)
+			b.requireOnly(b.in(ip(f.outside, at.addr, ProtocolTCP, tcp(sport, at.port, flagACK))), chosen, Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
+			b.requireOnly(b.from(web0, ip(f.web0, f.outside, ProtocolTCP, tcp(8080, sport, flagSYN|flagACK))),
+				tuple(ProtocolTCP, at.addr, at.port, f.outside, sport), Translation{Out: OutDevice, Hops: 1})
+		}
+		b.requirePassBy(b.in(ip(f.outside, f.lb, ProtocolTCP, tcp(1, 30080, flagSYN))), OutHost)
+		requireDrop(t, b.in(with(ip(f.outside, f.node, ProtocolTCP, tcp(9, 30080, flagSYN)), hopsAt(f), 1)), ReasonTTLExceeded)
+
+		nobody := nodeBench(t, Options{}, shop("nobody", ""))
+		requireReply(t, nobody.in(ip(f.outside, f.node, ProtocolTCP, tcp(1, 30080, flagSYN))), ReasonNoBackend)
+		requireReply(t, nobody.in(ip(f.outside, f.lb, ProtocolUDP, udp(1, 80, 0))), ReasonNoBackend)
+		first := nobody.in(part(f.outside, f.node, ProtocolUDP, 7, 0, true, udp(1, 30080, 8)))
+		require.NoError(t, first.Check(Outcome{Action: Drop, Reason: ReasonNoBackend}))
+	})
+}
+
+// hopsAt is where the TTL or hop limit stands in a frame.
+func hopsAt(f family) int {
+	if f.name == "IPv6" {
+		return 14 + 7
+	}
+	return 14 + 8
+}
+
+func TestNobodyOutsideHasAnInnerAddress(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""))
+		loopback, linkLocal := "127.0.0.1", "169.254.0.9"
+		if f.name == "IPv6" {
+			loopback, linkLocal = "::1", "fe80::9"
+		}
+		to := func(src string) Expectation { return b.in(ip(src, f.lb, ProtocolTCP, tcp(1, 80, flagSYN))) }
+		for _, src := range []string{loopback, linkLocal, f.node, f.gateway} {
+			requireDrop(t, to(src), ReasonMartianSource)
+		}
+		requireDrop(t, to(f.client), ReasonSpoofedSource)
+		requireDrop(t, to(f.lb), ReasonSameAddress)
+		require.Equal(t, Forward, to(f.other).Action, "another node may be a client")
+		require.Equal(t, Forward, to(f.far).Action, "and so may a pod of its")
+		requireDrop(t, b.in(ip(f.node, f.node, ProtocolTCP, tcp(1, 30080, flagSYN))), ReasonMartianSource, ReasonSameAddress)
+
+		nobody := nodeBench(t, Options{}, shop("nobody", ""))
+		requireDrop(t, nobody.in(ip(f.client, f.lb, ProtocolTCP, tcp(1, 80, flagSYN))), ReasonSpoofedSource)
+	})
+}
+
+func TestIngressPolicySeesTheClientOfANodePort(t *testing.T) {
+	allow := func(cidr string) string {
+		return `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{ipBlock: {cidr: "` + cidr + `"}}]}]
+`
+	}
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""), allow(f.outside+map[bool]string{true: "/32", false: "/128"}[f.name == "IPv4"]))
+		first := ip(f.outside, f.node, ProtocolTCP, tcp(1, 30080, flagSYN))
+		chosen := tuple(ProtocolTCP, f.outside, 1, f.web0, 8080)
+		b.pass(b.in(first), chosen, OutLocal)
+		requireDrop(t, b.in(ip(f.guest, f.node, ProtocolTCP, tcp(1, 30080, flagSYN))), ReasonPolicyIngress)
+
+		b.apply(denyEgress("web")) // answers pass whatever policy says
+		answer := ip(f.web0, f.outside, ProtocolTCP, tcp(8080, 1, flagSYN|flagACK))
+		b.requireOnly(b.from(web0, answer), tuple(ProtocolTCP, f.node, 30080, f.outside, 1), Translation{Out: OutDevice, Hops: 1})
+
+		b.delete("networkpolicy", "web")
+		b.apply(denyIngress("web"))
+		requireDrop(t, b.in(first), ReasonPolicyIngress)
+		requireDrop(t, b.from(web0, answer), ReasonPolicyIngress)
+		b.delete("networkpolicy", "deny-web")
+		b.requireOnly(b.in(first), chosen, Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
+	})
+}
+
+func TestABackendOfAnotherNodeIsReachedWithTheNodesSource(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("far", ""))
+		first := ip(f.outside, f.node, ProtocolTCP, tcp(5000, 30080, flagSYN))
+		led := tuple(ProtocolTCP, f.node, 5000, f.far, 8080)
+		b.requireOnly(b.in(first), led, Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(first), led, Translation{Out: OutDevice, Hops: 1})
+
+		second := b.in(ip(f.guest, f.node, ProtocolTCP, tcp(5000, 30080, flagSYN)))
+		require.True(t, second.Translations[0].AnySport, "the first flow holds port 5000")
+		other := tuple(ProtocolTCP, f.node, 40000, f.far, 8080)
+		for _, wrong := range []uint16{5000, 5001, 30000, 32767} {
+			bad := other
+			bad.Sport = wrong
+			require.Error(t, second.Check(Outcome{Action: Forward, Tuple: bad}), wrong)
+		}
+		b.pass(second, other, OutDevice)
+		third := b.in(ip(f.guest, f.node, ProtocolTCP, tcp(40000, 30080, flagSYN)))
+		require.Error(t, third.Check(Outcome{Action: Forward, Tuple: other}), "40000 is taken by now")
+
+		// Answers come by the device, and leave by it.
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.outside, 5000), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 5000), Translation{Out: OutDevice, Hops: 1})
+
+		// It stays as it was, whatever changes but the backend.
+		b.apply(denyIngress("far"))
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 5000), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.guest, f.node, ProtocolTCP, tcp(5000, 30080, flagACK))), other, Translation{Out: OutDevice, Hops: 1})
+	})
+}
+
+func TestAHostsAddressOfTheFamilyIsNeededToLeadElsewhere(t *testing.T) {
+	b := nodeBench(t, Options{}, shop("far", ""), "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\nstatus: {addresses: [{type: InternalIP, address: 172.18.0.2}]}\n")
+	requireDrop(t, b.in(syn("2001:db8::1", "2001:db8:80::80", 1, 80)), ReasonNoSourcePort)
+	require.Equal(t, Forward, b.in(syn("192.0.2.1", "203.0.113.80", 1, 80)).Action)
+}
+
+func TestABackendOnTheHostsNetworkIsReachedThroughTheStack(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("agent", ""), hostPod)
+		led := tuple(ProtocolTCP, f.outside, 1, f.node, 8080)
+		spent := with(ip(f.outside, f.lb, ProtocolTCP, tcp(1, 80, flagSYN)), hopsAt(f), 1)
+		b.requireOnly(b.in(spent), led, Translation{Out: OutHost})
+		b.requireOnly(b.out(ip(f.node, f.outside, ProtocolTCP, tcp(8080, 1, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.outside, 1), Translation{Out: OutDevice})
+
+		// An error that the stack sends about it speaks of the service, or, the
+		// contract being silent, of what the stack knows.
+		quoted := quoting(ip(f.outside, f.node, ProtocolTCP, tcp(1, 8080, flagACK)))
+		e := b.out(unreachable(f.node, f.outside, quoted))
+		require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: between(f.lb, f.outside), Quoted: tuple(ProtocolTCP, f.outside, 1, f.lb, 80), Out: OutDevice}))
+
+		// A pod gets there too, by its egress policy towards the host.
+		fromPod := b.from(client, ip(f.client, f.node, ProtocolTCP, tcp(1, 30080, flagSYN)))
+		b.requireOnly(fromPod, tuple(ProtocolTCP, f.client, 1, f.node, 8080), Translation{Out: OutHost})
+		b.requireOnly(b.to(client, ip(f.node, f.client, ProtocolTCP, tcp(8080, 1, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.client, 1), Translation{Out: OutLocal, Endpoint: client})
+		requireDrop(t, b.out(ip(f.node, f.lb, ProtocolTCP, tcp(1, 80, flagSYN))), ReasonNoRoute)
+	})
+}
+
+func TestTheNodesOwnFlowsToServices(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""), denyIngress("web"))
+		toPod := tuple(ProtocolTCP, f.node, 5000, f.web0, 8080)
+		e := b.out(with(ip(f.node, f.cluster, ProtocolTCP, tcp(5000, 80, flagSYN)), hopsAt(f), 1))
+		require.Len(t, e.Translations, 2)
+		b.pass(e, toPod, OutLocal)
+		require.Equal(t, Translation{Tuple: toPod, Out: OutLocal, Endpoint: web0}, bare(e.Translations[0]), "no policy is asked, and no hop is taken")
+		b.apply()
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.cluster, 80, f.node, 5000), Translation{Out: OutHost})
+
+		// The same port to the same pod by another address needs another port.
+		e = b.out(ip(f.node, f.lb, ProtocolTCP, tcp(5000, 80, flagSYN)))
+		require.Error(t, e.Check(Outcome{Action: Forward, Tuple: toPod}))
+		moved := toPod
+		moved.Sport = 40001
+		b.pass(e, moved, OutLocal)
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 40001, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 5000), Translation{Out: OutHost})
+
+		// Source ranges are not for the node itself.
+		b = nodeBench(t, Options{}, shop("far", "  loadBalancerSourceRanges: [192.0.2.99/32]"))
+		far := tuple(ProtocolTCP, f.node, 5000, f.far, 8080)
+		b.requireOnly(b.out(ip(f.node, f.lb, ProtocolTCP, tcp(5000, 80, flagSYN))), far, Translation{Out: OutDevice})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 5000), Translation{Out: OutHost})
+
+		nobody := nodeBench(t, Options{}, shop("nobody", ""))
+		requireReply(t, nobody.out(ip(f.node, f.cluster, ProtocolTCP, tcp(1, 80, flagSYN))), ReasonNoBackend)
+	})
+}
+
+func TestWhatTheNodeForwardsOrSendsElsewherePassesUnchanged(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""))
+		b.requirePassBy(b.out(ip(f.outside, f.lb, ProtocolTCP, tcp(40000, 80, flagSYN))), OutDevice)
+		b.requirePassBy(b.out(ip(f.client, f.outside, ProtocolTCP, tcp(40000, 80, flagSYN))), OutDevice)
+		b.requirePassBy(b.out(ip(f.node, f.outside, ProtocolTCP, tcp(22, 40000, flagACK))), OutDevice)
+		b.requirePassBy(b.out(ip(f.node, f.outside, ProtocolTCP, tcp(40000, 22, 0))), OutDevice)
+		b.requirePassBy(b.out(arp(1, podMAC(client), "172.18.0.2", "172.18.0.1")), OutDevice)
+		b.requirePassBy(b.out(ip(f.node, f.outside, ProtocolTCP, tcp(40000, 22, flagRST))), OutDevice)
+		b.requirePassBy(b.out(ip(f.node, f.outside, f.echo, icmp(f.ping, 0, 77))), OutDevice)
+		b.requirePassBy(b.out(ip(f.node, f.outside, f.echo, icmp(f.pong, 0, 40000))), OutDevice)
+		b.requirePassBy(b.out(unreachable(f.node, f.outside, quoting(ip(f.outside, f.node, ProtocolUDP, udp(1, 2, 0))))), OutDevice)
+	})
+}
+
+func TestAPortThatTheNodeUsesIsLentToNobody(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{Masquerade: true})
+		own := tuple(ProtocolTCP, f.node, 40000, f.outside, 443)
+		e := b.out(ip(f.node, f.outside, ProtocolTCP, tcp(40000, 443, flagSYN)))
+		require.True(t, e.Translations[0].Unchanged)
+		b.requireOnly(e, own, Translation{Out: OutDevice})
+		pod := b.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(40000, 443, flagSYN)))
+		require.True(t, pod.Translations[0].AnySport)
+		require.Error(t, pod.Check(Outcome{Action: Forward, Tuple: own}))
+		b.requireOnly(b.in(ip(f.outside, f.node, ProtocolTCP, tcp(443, 40000, flagSYN|flagACK))), own.Reversed(), Translation{Out: OutHost})
+
+		ping := tuple(f.echo, f.node, 50000, f.outside, 0)
+		b.requireOnly(b.out(ip(f.node, f.outside, f.echo, icmp(f.ping, 0, 50000))), ping, Translation{Out: OutDevice})
+		require.Error(t, b.from(client, ip(f.client, f.outside, f.echo, icmp(f.ping, 0, 50000))).Check(Outcome{Action: Forward, Tuple: ping}))
+	})
+}
+
+func TestErrorsAboutTranslatedFlowsComeByTheDevice(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{Masquerade: true}, shop("far", ""))
+		first := ip(f.outside, f.node, ProtocolUDP, udp(5000, 30080, 0))
+		led := tuple(ProtocolUDP, f.node, 5000, f.far, 8080)
+		b.pass(b.in(first), led, OutDevice)
+		sent := quoting(ip(f.node, f.far, ProtocolUDP, udp(5000, 8080, 0)))
+		asked := tuple(ProtocolUDP, f.outside, 5000, f.node, 30080)
+		b.passError(b.in(unreachable(f.far, f.node, sent)), between(f.node, f.outside), asked, OutDevice)
+		b.passError(b.in(unreachable(f.guest, f.node, sent)), between(f.guest, f.outside), asked, OutDevice) // a router's
+		b.requirePassBy(b.in(unreachable(f.far, f.lb, sent)), OutHost)
+		requireDrop(t, b.in(with(unreachable(f.far, f.node, sent), hopsAt(f), 1)), ReasonTTLExceeded)
+
+		// The client's, about an answer.
+		b.pass(b.in(ip(f.far, f.node, ProtocolUDP, udp(8080, 5000, 0))), asked.Reversed(), OutDevice)
+		answer := quoting(ip(f.node, f.outside, ProtocolUDP, udp(30080, 5000, 0)))
+		b.passError(b.in(unreachable(f.outside, f.node, answer)), between(f.node, f.far), led.Reversed(), OutDevice)
+		b.apply(shop("far", "  sessionAffinity: ClientIP"))
+		b.requirePassBy(b.in(unreachable(f.outside, f.node, answer)), OutHost) // of an old epoch, and opens nothing
+
+		// About a pod's masqueraded flow, to the pod.
+		out := tuple(ProtocolUDP, f.node, 6000, f.outside, 53)
+		b.pass(b.from(client, ip(f.client, f.outside, ProtocolUDP, udp(6000, 53, 0))), out, OutDevice)
+		e := b.in(unreachable(f.guest, f.node, quoting(ip(f.node, f.outside, ProtocolUDP, udp(6000, 53, 0)))))
+		b.passError(e, between(f.guest, f.client), tuple(ProtocolUDP, f.client, 6000, f.outside, 53), OutLocal)
+		require.Equal(t, []any{client, 1}, []any{e.Translations[0].Endpoint, e.Translations[0].Hops})
+	})
+}
+
+func TestAnErrorOfABackendSpeaksOfTheNodePort(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("web", ""))
+		b.pass(b.in(ip(f.outside, f.node, ProtocolUDP, udp(5000, 30080, 0))), tuple(ProtocolUDP, f.outside, 5000, f.web0, 8080), OutLocal)
+		e := b.from(web0, unreachable(f.web0, f.outside, quoting(ip(f.outside, f.web0, ProtocolUDP, udp(5000, 8080, 0)))))
+		b.passError(e, between(f.node, f.outside), tuple(ProtocolUDP, f.outside, 5000, f.node, 30080), OutDevice)
+	})
+}
+
+func TestFragmentsToANodePort(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("far", ""))
+		first := udp(5000, 30080, 16)
+		first[5] = 64
+		led := tuple(ProtocolUDP, f.node, 5000, f.far, 8080)
+		later := part(f.outside, f.node, ProtocolUDP, 9, 24, false, make([]byte, 16))
+		b.requirePassBy(b.in(later), OutHost)
+		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 0, true, first)), led, OutDevice)
+		b.pass(b.in(later), portless(led), OutDevice)
+		b.requirePassBy(b.in(part(f.outside, f.node, ProtocolUDP, 9, 0, false, nil)[:20]), OutHost)
+		b.now = b.now.Add(fragmentPatience)
+		e := b.in(later)
+		require.NoError(t, e.Check(Outcome{Action: Forward, Out: OutDevice, Tuple: portless(led)}))
+		require.NoError(t, e.Check(Outcome{Action: Forward, Out: OutHost, Tuple: portless(tuple(ProtocolUDP, f.outside, 0, f.node, 0))}))
+		b.now = b.now.Add(2 * time.Second)
+		b.requirePassBy(b.in(later), OutHost)
+	})
+}
+
+func TestResetsAtANodePortOpenNothing(t *testing.T) {
+	b := nodeBench(t, Options{}, shop("far", ""))
+	reset := ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(5000, 30080, flagRST))
+	b.pass(b.in(reset), tuple(ProtocolTCP, "172.18.0.2", 5000, "10.0.1.1", 8080), OutDevice)
+	b.requirePassBy(b.in(ip("10.0.1.1", "172.18.0.2", ProtocolTCP, tcp(8080, 5000, flagACK))), OutHost)
+	middle := b.in(ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(5000, 30080, flagACK)))
+	require.NotNil(t, middle.Translations[0].flow, "what comes in the middle is judged like a beginning")
+}
+
+func TestRoutesAreAskedWhereADeviceLeadsOn(t *testing.T) {
+	b := nodeBench(t, Options{Masquerade: true}, shop("far", ""))
+	local := b.oracle.local
+	local.Routes = []netip.Prefix{netip.MustParsePrefix("172.18.0.0/16"), netip.MustParsePrefix("192.0.2.0/24")}
+	b.oracle.SetNetwork(b.objs, local)
+	requireDrop(t, b.in(syn("192.0.2.1", "172.18.0.2", 1, 30080)), ReasonNoRoute)
+	requireDrop(t, b.from(client, syn("10.0.0.1", "198.51.100.1", 1, 80)), ReasonNoRoute)
+}
