@@ -324,6 +324,7 @@ const (
 	ContainerReasonREASON_BAD_NDP             ContainerReason = 31
 	ContainerReasonREASON_ICMP_TYPE           ContainerReason = 40
 	ContainerReasonREASON_ICMP_NO_FLOW        ContainerReason = 41
+	ContainerReasonREASON_ICMP_MTU            ContainerReason = 42
 	ContainerReasonREASON_BAD_TUNNEL          ContainerReason = 45
 	ContainerReasonREASON_NO_ENDPOINT         ContainerReason = 50
 	ContainerReasonREASON_POLICY_EGRESS       ContainerReason = 51

@@ -89,7 +89,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	int reason;
 
 	reason = related(skb, pkt, s);
-	if (reason == REASON_REWRITE_FAILED)
+	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
 		return drop(skb, pkt, reason);
 	if (reason)
 		return pass(skb, pkt);

@@ -323,7 +323,7 @@ func (h *headers) readICMP(b []byte, request, reply uint8) {
 	switch {
 	case h.fragment != nil: // judged by its kind alone
 	case h.message == errorMessage:
-		h.readQuote(b[icmpLen:])
+		h.readQuote(b[:icmpLen], b[icmpLen:])
 	case h.message == discovery:
 		h.nd = &neighbourMessage{kind: kind, code: code}
 		if len(b) >= ndLen {

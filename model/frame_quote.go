@@ -10,17 +10,34 @@ import (
 // quote is the packet that an ICMP error is about, as the error quotes it.
 type quote struct {
 	tuple Tuple // as the quoted packet went
+	tiny  bool  // the error claims an MTU that no link has
+}
+
+// Links of IPv4 carry 68 bytes (RFC 791), those of IPv6 1280 (RFC 8200).
+const (
+	leastMTU4 = 68
+	leastMTU6 = 1280
+)
+
+// claimsTiny reads the MTU in an error's first 8 bytes, where it has one.
+// Routers of before RFC 1191 leave it 0.
+func (h *headers) claimsTiny(icmp []byte) bool {
+	if h.src.Is6() {
+		return icmp[0] == 2 && binary.BigEndian.Uint32(icmp[4:]) < leastMTU6
+	}
+	mtu := binary.BigEndian.Uint16(icmp[6:])
+	return icmp[0] == 3 && icmp[1] == 4 && mtu != 0 && mtu < leastMTU4
 }
 
 // quotedLen is how much behind the quoted IP header has to be there: ports
 // and identifiers stand in it (RFC 792).
 const quotedLen = 8
 
-// readQuote reads what is behind an error's first 8 bytes. Of a quote that
-// belongs to no flow by its bytes alone nothing is kept.
-func (h *headers) readQuote(b []byte) {
+// readQuote reads an error's first 8 bytes and what is behind them. Of a quote
+// that belongs to no flow by its bytes alone nothing is kept.
+func (h *headers) readQuote(icmp, b []byte) {
 	before := len(h.wrong)
-	q := &quote{}
+	q := &quote{tiny: h.claimsTiny(icmp)}
 	if h.src.Is6() {
 		h.readQuote6(q, b)
 	} else {

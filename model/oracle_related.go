@@ -56,6 +56,10 @@ func (j *judgement) relatedTo(e entry) {
 		j.tell("no router has the source address %s", h.src)
 		reasons = append(reasons, ReasonMartianSource)
 	}
+	if h.quote.tiny {
+		j.tell("it claims that a link carries less than any has to")
+		reasons = append(reasons, ReasonICMPMTU)
+	}
 	outer := Tuple{Src: h.src, Dst: translated.Dst, Protocol: h.tuple.Protocol}
 	if h.src == turned.Src {
 		outer.Src = translated.Src

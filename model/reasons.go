@@ -28,6 +28,7 @@ const (
 	ReasonICMPType           Reason = "icmp-type"
 	ReasonICMPNoFlow         Reason = "icmp-no-flow"
 	ReasonBadTunnel          Reason = "bad-tunnel"
+	ReasonICMPMTU            Reason = "icmp-mtu"
 	ReasonNoEndpoint         Reason = "no-endpoint"
 	ReasonPolicyEgress       Reason = "policy-egress"
 	ReasonPolicyIngress      Reason = "policy-ingress"

@@ -38,6 +38,7 @@ enum reason {
 	/* ICMP. */
 	REASON_ICMP_TYPE = 40,		/* a type that is not let through */
 	REASON_ICMP_NO_FLOW = 41,	/* a reply or an error of no known flow */
+	REASON_ICMP_MTU = 42,		/* an error that claims less than any link carries */
 
 	/* Tunnels. */
 	REASON_BAD_TUNNEL = 45,		/* a node's tunnel brought what is for nobody here */

@@ -221,6 +221,25 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
 	return reason;
 }
 
+/* Whether an error claims an MTU that no link has: under 68 for IPv4 (RFC 791;
+ * 0 is an old router's "less", RFC 1191 5), under 1280 for IPv6 (RFC 8201 4). Who
+ * believes it sends tiny packets for minutes.
+ */
+static __always_inline int mtu_absurd(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct icmp6hdr icmp;
+	__u32 mtu;
+
+	if (bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)))
+		return 1;
+	mtu = bpf_ntohl(icmp.icmp6_mtu);
+	if (pkt->key.family == FAMILY_IPV6)
+		return icmp.icmp6_type == ICMPV6_PKT_TOOBIG && mtu < 1280;
+	mtu &= 0xffff;
+	return icmp.icmp6_type == ICMP_DEST_UNREACH && icmp.icmp6_code == ICMP_FRAG_NEEDED &&
+	       mtu && mtu < 68;
+}
+
 /* An ICMP error: s->open becomes what is done to it. */
 static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
@@ -245,6 +264,8 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	reason = related_source(pkt, key);
 	if (reason)
 		return reason;
+	if (mtu_absurd(skb, pkt))
+		return REFUSE(pkt, REASON_ICMP_MTU);
 	pkt->lookup = LOOKUP_KNOWN;
 	if (flow->epoch != pkt->epoch) {
 		pkt->lookup = LOOKUP_REJUDGED;

@@ -19,7 +19,8 @@ var reasons = []model.Reason{
 	model.ReasonNotForEndpoint, model.ReasonTTLExceeded, model.ReasonBadARP, model.ReasonBadNDP,
 	model.ReasonICMPType, model.ReasonICMPNoFlow, model.ReasonNoEndpoint, model.ReasonPolicyEgress,
 	model.ReasonPolicyIngress, model.ReasonNoBackend, model.ReasonNoRoute, model.ReasonFlowTableFull,
-	model.ReasonNoSourcePort, model.ReasonRewriteFailed, model.ReasonARPAnswered, model.ReasonNDPAnswered,
+	model.ReasonNoSourcePort, model.ReasonRewriteFailed, model.ReasonSourceRange, model.ReasonNoLocalBackend,
+	model.ReasonICMPMTU, model.ReasonBadTunnel, model.ReasonTooBig, model.ReasonARPAnswered, model.ReasonNDPAnswered,
 }
 
 func knownReason(r model.Reason) bool { return slices.Contains(reasons, r) }
