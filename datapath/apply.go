@@ -15,23 +15,27 @@ import (
 
 // desired is a state as tables hold it.
 type desired struct {
+	nodes     map[uint32]nodeHalf
 	endpoints map[uint32]endpointHalf
 	addresses map[tableAddr]addressHalf
 	prefixes  map[prefixKey]addressHalf
 	services  map[serviceKey]serviceHalf
 	backends  map[backendKey]backendHalf
-	newRules  []encoded
-	newSlots  map[uint32][]slotValue
-	devices   map[uint32]string // by ifindex
-	endpointN map[uint32]string // names by ifindex
-	serviceN  map[uint32]string // names by id
+
+	newRules   []encoded
+	newSlots   map[uint32][]slotValue
+	newSources map[uint32][]sourceKey
+	newMaglev  []maglevTable
+
+	devices, uplinks map[uint32]string // names of devices by ifindex
+	names            stateNames
 }
 
 // Apply makes the tables equal to state by the smallest change. Packets meet
 // the old state or the new one, never a part of it; when Apply fails or the
 // process dies in it, the old state stays.
 //
-// The order: rules and backends that are new; the half of every table that
+// The order: rules, lists and tables of backends that are new; the half of every table that
 // packets do not read; programs on new devices; then the epoch, by one write.
 // What nobody uses any more is deleted when packets of the old epoch are gone:
 // by the next Apply or Collect.
@@ -50,9 +54,12 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		return Change{}, err
 	}
 	if d.opts.Attach {
-		if err := d.attached.attach(want.devices); err != nil {
+		if err := d.attached.attach(want.devices, want.uplinks); err != nil {
 			return Change{}, err
 		}
+	}
+	if err := d.writeLabels(want.names); err != nil {
+		return Change{}, err
 	}
 	d.opts.Step("turn the epoch")
 	d.settings.Epoch++
@@ -63,9 +70,9 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	d.flipped = time.Now()
 	d.opts.Step("end")
 	d.wanted = want.prefixes
-	d.labels.endpoints, d.labels.services = want.endpointN, want.serviceN
+	d.labels.stateNames = want.names
 	change.Epoch = d.settings.Epoch
-	return change, nil
+	return change, d.attached.release(want.uplinks)
 }
 
 // half is the one that packets read now.
@@ -73,12 +80,15 @@ func (d *Datapath) half() int { return int(d.settings.Epoch & 1) }
 
 // plan encodes a state. It changes nothing.
 func (d *Datapath) plan(state *model.State) (*desired, error) {
-	want := &desired{endpointN: map[uint32]string{}, serviceN: map[uint32]string{}, devices: map[uint32]string{}}
+	want := &desired{devices: map[uint32]string{}, names: newStateNames(state.Node.Name)}
 	sets, err := d.planRules(state, want)
 	if err != nil {
 		return nil, err
 	}
 	if err := d.planEndpoints(state, sets, want); err != nil {
+		return nil, err
+	}
+	if err := planNode(state, want); err != nil {
 		return nil, err
 	}
 	d.planAddresses(state, want)
@@ -91,9 +101,8 @@ func (d *Datapath) plan(state *model.State) (*desired, error) {
 // room refuses a state that does not fit, before anything is written.
 func (d *Datapath) room(want *desired) error {
 	for _, err := range []error{
-		d.endpoints.room(want.endpoints), d.addresses.room(want.addresses),
-		d.prefixes.room(want.prefixes), d.services.room(want.services),
-		d.backends.room(want.backends),
+		d.nodes.room(want.nodes), d.endpoints.room(want.endpoints),
+		d.addresses.room(want.addresses), d.prefixes.room(want.prefixes),
 	} {
 		if err != nil {
 			return fmt.Errorf("apply state: %w", err)
@@ -133,10 +142,10 @@ func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, wan
 		if ep.Device.Ifindex <= 0 {
 			return fmt.Errorf("apply state: endpoint %s has no device: its ifindex is %d", ep.Name, ep.Device.Ifindex)
 		}
-		if other, ok := want.endpointN[ifindex]; ok {
+		if other, ok := want.names.Endpoints[ifindex]; ok {
 			return fmt.Errorf("apply state: endpoints %s and %s have one device, ifindex %d", other, ep.Name, ifindex)
 		}
-		want.endpointN[ifindex] = ep.Name
+		want.names.Endpoints[ifindex] = ep.Name
 		want.devices[ifindex] = ep.Device.Name
 		set, ok := sets[ep.RuleSet]
 		if !ok && ep.RuleSet != "" {
@@ -155,6 +164,34 @@ func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, wan
 			return fmt.Errorf("apply state: endpoint %s, pod side: %w", ep.Name, err)
 		}
 		want.endpoints[ifindex] = half
+	}
+	return nil
+}
+
+// planNode says what the node is, and which devices of its are uplinks.
+func planNode(state *model.State, want *desired) error {
+	want.nodes, want.uplinks = map[uint32]nodeHalf{}, map[uint32]string{}
+	if m := state.Node.Masquerade; m != nil {
+		if m.FirstPort == 0 || m.LastPort < m.FirstPort {
+			return fmt.Errorf("apply state: node %s masquerades with the ports %d to %d: they are no range", state.Node.Name, m.FirstPort, m.LastPort)
+		}
+		want.nodes[0] = nodeHalf{
+			Masquerade4: encodeAddr(m.IPv4), Masquerade6: encodeAddr(m.IPv6),
+			FirstPort: m.FirstPort, LastPort: m.LastPort, Present: 1,
+		}
+	}
+	for _, u := range state.Node.Uplinks {
+		ifindex := uint32(u.Ifindex)
+		if u.Ifindex <= 0 {
+			return fmt.Errorf("apply state: uplink %s is no device: its ifindex is %d", u.Name, u.Ifindex)
+		}
+		if name, ok := want.names.Endpoints[ifindex]; ok {
+			return fmt.Errorf("apply state: uplink %s is the device of endpoint %s too, ifindex %d", u.Name, name, u.Ifindex)
+		}
+		if other, ok := want.uplinks[ifindex]; ok {
+			return fmt.Errorf("apply state: uplinks %s and %s are one device, ifindex %d", other, u.Name, u.Ifindex)
+		}
+		want.uplinks[ifindex] = u.Name
 	}
 	return nil
 }
@@ -180,7 +217,7 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 	want.addresses = map[tableAddr]addressHalf{}
 	want.prefixes = map[prefixKey]addressHalf{}
 	for _, a := range state.Addresses {
-		half := addressHalf{Identity: uint32(a.Identity)}
+		half := addressHalf{Identity: uint32(a.Identity), Flags: nativeFlag(a.Native)}
 		if a.Prefix.IsSingleIP() {
 			want.addresses[encodeAddr(a.Prefix.Addr())] = half
 		} else {
@@ -190,9 +227,10 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 	fenceIPv4(want.prefixes)
 	for _, addrs := range [][]netip.Addr{state.Node.Addresses, state.Node.Gateways} {
 		for _, a := range addrs {
-			want.addresses[encodeAddr(a)] = addressHalf{
+			key := encodeAddr(a)
+			want.addresses[key] = addressHalf{
 				Identity: uint32(model.IdentityHost),
-				Flags:    uint8(bpf.ContainerAddressFlagsADDRESS_HOST),
+				Flags:    want.addresses[key].Flags | uint8(bpf.ContainerAddressFlagsADDRESS_HOST),
 			}
 		}
 	}
@@ -200,13 +238,22 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 		ep := &state.Endpoints[i]
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
 			if a.IsValid() {
-				want.addresses[encodeAddr(a)] = addressHalf{
+				key := encodeAddr(a)
+				want.addresses[key] = addressHalf{
 					Identity: uint32(max(ep.Identity, model.IdentityHost)),
 					Ifindex:  uint32(ep.Device.Ifindex),
+					Flags:    want.addresses[key].Flags,
 				}
 			}
 		}
 	}
+}
+
+func nativeFlag(native bool) uint8 {
+	if native {
+		return uint8(bpf.ContainerAddressFlagsADDRESS_NATIVE)
+	}
+	return 0
 }
 
 // stagePrefixes writes one half of the prefixes. The table finds the longest
@@ -274,73 +321,6 @@ func inherited(set map[prefixKey]addressHalf, key prefixKey) addressHalf {
 
 func decodeAddr16(t tableAddr) netip.Addr { return netip.AddrFrom16(toBytes(t)) }
 
-func (d *Datapath) planServices(state *model.State, want *desired) error {
-	want.services = map[serviceKey]serviceHalf{}
-	want.backends = map[backendKey]backendHalf{}
-	lists := make([][]slotValue, len(state.Services))
-	for i := range state.Services {
-		lists[i] = serving(&state.Services[i])
-	}
-	sets, missing, err := d.slots.plan(lists)
-	if err != nil {
-		return fmt.Errorf("apply state: %w", err)
-	}
-	want.newSlots = missing
-	ids := d.serviceIDs()
-	for i := range state.Services {
-		s := &state.Services[i]
-		key := encodeServiceKey(s)
-		if _, ok := want.services[key]; ok {
-			return fmt.Errorf("apply state: frontend %s %s:%d of service %s is claimed twice", s.Protocol, s.Address, s.Port, s.Name)
-		}
-		id := ids.of(key)
-		want.services[key] = serviceHalf{Id: id, Set: sets[i], Count: uint32(len(lists[i]))}
-		want.serviceN[id] = s.Name
-		for _, b := range s.Backends {
-			state := bpf.ContainerBackendStateBACKEND_SERVING
-			if b.Terminating {
-				state = bpf.ContainerBackendStateBACKEND_TERMINATING
-			}
-			want.backends[backendKey{Service: id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}] = backendHalf{State: uint32(state)}
-		}
-	}
-	return nil
-}
-
-// serving lists the backends that new flows choose from.
-func serving(s *model.Service) []slotValue {
-	var list []slotValue
-	for _, b := range s.Backends {
-		if !b.Terminating {
-			list = append(list, slotValue{Addr: encodeAddr(b.Address), Port: encodePort(b.Port)})
-		}
-	}
-	return list
-}
-
-// serviceIDs hands out numbers of services: a frontend keeps its own while it
-// is in the table, so that its flows know it again.
-type serviceIDs struct {
-	have map[serviceKey][2]serviceHalf
-	next uint32
-}
-
-func (d *Datapath) serviceIDs() *serviceIDs {
-	ids := &serviceIDs{have: d.services.have, next: 1}
-	for _, pair := range d.services.have {
-		ids.next = max(ids.next, pair[0].Id+1, pair[1].Id+1)
-	}
-	return ids
-}
-
-func (s *serviceIDs) of(key serviceKey) uint32 {
-	if pair, ok := s.have[key]; ok {
-		return max(pair[0].Id, pair[1].Id)
-	}
-	s.next++
-	return s.next - 1
-}
-
 // stage writes everything but the epoch.
 func (d *Datapath) stage(want *desired) (Change, error) {
 	var change Change
@@ -353,6 +333,14 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	if err = d.slots.add(want.newSlots); err != nil {
 		return change, err
 	}
+	d.opts.Step("write sources")
+	if err = d.sources.add(want.newSources); err != nil {
+		return change, err
+	}
+	d.opts.Step("write tables of backends")
+	if err = d.maglev.add(want.newMaglev); err != nil {
+		return change, err
+	}
 	half := 1 - d.half()
 	d.opts.Step("write backends")
 	if _, err = d.backends.stage(half, want.backends); err != nil {
@@ -360,6 +348,10 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	d.opts.Step("write services")
 	if change.Services, err = d.services.stage(half, want.services); err != nil {
+		return change, err
+	}
+	d.opts.Step("write the node")
+	if _, err = d.nodes.stage(half, want.nodes); err != nil {
 		return change, err
 	}
 	d.opts.Step("write prefixes")
@@ -385,7 +377,7 @@ func (d *Datapath) sweep() error {
 		return err
 	}
 	half := d.half()
-	for _, table := range []interface{ sweep(int) error }{d.endpoints, d.addresses, d.services, d.backends} {
+	for _, table := range []interface{ sweep(int) error }{d.nodes, d.endpoints, d.addresses, d.services, d.backends} {
 		if err := table.sweep(half); err != nil {
 			return err
 		}
@@ -393,17 +385,14 @@ func (d *Datapath) sweep() error {
 	if err := d.sweepPrefixes(); err != nil {
 		return err
 	}
-	usedRules, usedSlots := map[uint32]bool{}, map[uint32]bool{}
+	usedRules := map[uint32]bool{}
 	for _, pair := range d.endpoints.have {
 		usedRules[pair[half].Set] = true
-	}
-	for _, pair := range d.services.have {
-		usedSlots[pair[half].Set] = true
 	}
 	if err := d.rules.sweep(usedRules); err != nil {
 		return err
 	}
-	if err := d.slots.sweep(usedSlots); err != nil {
+	if err := d.sweepServices(half); err != nil {
 		return err
 	}
 	return d.attached.sweep()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -17,26 +18,38 @@ import (
 	"github.com/weirnet/weir/bpf"
 )
 
-// attachments are the programs on the endpoints' devices: by tcx links, or by
-// clsact filters on kernels before 6.6. A device that is no endpoint's any
-// more keeps its programs, which drop, until it is gone.
+// attachments are the programs on the endpoints' devices and on the uplinks: by
+// tcx links, or by clsact filters on kernels before 6.6. A device that is no
+// endpoint's any more keeps its programs, which drop, until it is gone. One
+// that is no uplink any more loses them: there they let pass what they do not
+// know, and are not to translate.
 type attachments struct {
-	programs map[ebpf.AttachType]*ebpf.Program
+	programs map[role]map[ebpf.AttachType]*ebpf.Program
 	pins     pinned
 	step     func(string)
 	linkDir  string // where links are pinned, or ""
 	tcx      bool
 	keep     bool // clsact filters outlive close
 	links    map[attachPoint]link.Link
-	filters  map[uint32]bool // devices with clsact filters, by ifindex
+	filters  map[uint32]role // of devices with clsact filters, by ifindex
 }
 
+// role is what a device is to the datapath. Links and filters of a role carry
+// its name.
+type role string
+
+const (
+	rolePod    role = ""
+	roleUplink role = "uplink"
+)
+
 type attachPoint struct {
+	role    role
 	ifindex uint32
 	attach  ebpf.AttachType
 }
 
-// What clsact filters of ours are known by.
+// What clsact filters of ours are known by, beside their name.
 const (
 	filterPriority = 1
 	filterHandle   = 0x57
@@ -44,12 +57,12 @@ const (
 
 func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinned) (*attachments, error) {
 	a := &attachments{
-		programs: byAttachType(programs),
+		programs: byRole(programs),
 		pins:     pins,
 		step:     opts.Step,
 		keep:     opts.PinPath != "",
 		links:    map[attachPoint]link.Link{},
-		filters:  map[uint32]bool{},
+		filters:  map[uint32]role{},
 	}
 	if !opts.Attach {
 		return a, nil
@@ -71,23 +84,31 @@ func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinn
 	return a, a.takeOverFilters()
 }
 
-func byAttachType(programs map[string]*ebpf.Program) map[ebpf.AttachType]*ebpf.Program {
-	return map[ebpf.AttachType]*ebpf.Program{
-		ebpf.AttachTCXIngress: programs[bpf.ContainerProgFromContainer],
-		ebpf.AttachTCXEgress:  programs[bpf.ContainerProgToContainer],
+func byRole(programs map[string]*ebpf.Program) map[role]map[ebpf.AttachType]*ebpf.Program {
+	return map[role]map[ebpf.AttachType]*ebpf.Program{
+		rolePod: {
+			ebpf.AttachTCXIngress: programs[bpf.ContainerProgFromContainer],
+			ebpf.AttachTCXEgress:  programs[bpf.ContainerProgToContainer],
+		},
+		roleUplink: {
+			ebpf.AttachTCXIngress: programs[bpf.HostProgFromDevice],
+			ebpf.AttachTCXEgress:  programs[bpf.HostProgToDevice],
+		},
 	}
 }
 
+func (a *attachments) program(at attachPoint) *ebpf.Program { return a.programs[at.role][at.attach] }
+
 // replace puts other programs in the place of those that are attached.
 func (a *attachments) replace(programs map[string]*ebpf.Program) error {
-	a.programs = byAttachType(programs)
+	a.programs = byRole(programs)
 	for at, l := range a.links {
-		if err := l.Update(a.programs[at.attach]); err != nil && !errors.Is(err, unix.ENOLINK) {
+		if err := l.Update(a.program(at)); err != nil && !errors.Is(err, unix.ENOLINK) {
 			return fmt.Errorf("replace the program of ifindex %d: %w", at.ifindex, err)
 		}
 	}
-	for ifindex := range a.filters {
-		if err := a.replaceFilters(ifindex); err != nil {
+	for ifindex, role := range a.filters {
+		if err := a.replaceFilters(ifindex, role); err != nil {
 			return fmt.Errorf("replace the filters of ifindex %d: %w", ifindex, err)
 		}
 	}
@@ -115,8 +136,8 @@ func (a *attachments) takeOver() error {
 		return fmt.Errorf("read pinned links: %w", err)
 	}
 	for _, entry := range entries {
-		var at attachPoint
-		if _, err := fmt.Sscanf(entry.Name(), linkName, &at.attach, &at.ifindex); err != nil || a.programs[at.attach] == nil {
+		at, ok := pointOfLink(entry.Name())
+		if !ok || a.program(at) == nil {
 			return fmt.Errorf("take over %s: %w: remove it", filepath.Join(a.linkDir, entry.Name()), ErrForeignPin)
 		}
 		l, err := link.LoadPinnedLink(filepath.Join(a.linkDir, entry.Name()), nil)
@@ -128,40 +149,60 @@ func (a *attachments) takeOver() error {
 			return err
 		}
 		a.step("replace the program of link " + entry.Name())
-		if err := l.Update(a.programs[at.attach]); err != nil && !errors.Is(err, unix.ENOLINK) {
+		if err := l.Update(a.program(at)); err != nil && !errors.Is(err, unix.ENOLINK) {
 			return fmt.Errorf("replace the program of link %s: %w", entry.Name(), err)
 		}
 	}
 	return a.sweep()
 }
 
+// A pinned link is named by its attach type and its device, with the role in
+// front of those of uplinks.
 const linkName = "%d-%d"
 
-func (a *attachments) attach(devices map[uint32]string) error {
-	for ifindex, name := range devices {
-		if err := a.attachDevice(ifindex); err != nil {
-			return fmt.Errorf("attach to device %s (ifindex %d): %w", name, ifindex, err)
+func (at attachPoint) link() string {
+	name := fmt.Sprintf(linkName, at.attach, at.ifindex)
+	if at.role != rolePod {
+		name = string(at.role) + "-" + name
+	}
+	return name
+}
+
+func pointOfLink(name string) (at attachPoint, ok bool) {
+	if rest, found := strings.CutPrefix(name, string(roleUplink)+"-"); found {
+		at.role, name = roleUplink, rest
+	}
+	_, err := fmt.Sscanf(name, linkName, &at.attach, &at.ifindex)
+	return at, err == nil
+}
+
+func (a *attachments) attach(devices, uplinks map[uint32]string) error {
+	for role, devices := range map[role]map[uint32]string{rolePod: devices, roleUplink: uplinks} {
+		for ifindex, name := range devices {
+			if err := a.attachDevice(ifindex, role); err != nil {
+				return fmt.Errorf("attach to device %s (ifindex %d): %w", name, ifindex, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (a *attachments) attachDevice(ifindex uint32) error {
+func (a *attachments) attachDevice(ifindex uint32, role role) error {
 	if !a.tcx {
-		return a.attachFilters(ifindex)
+		return a.attachFilters(ifindex, role)
 	}
-	for attach, prog := range a.programs {
-		at := attachPoint{ifindex, attach}
+	for attach, prog := range a.programs[role] {
+		at := attachPoint{role, ifindex, attach}
 		if a.links[at] != nil {
 			continue
 		}
-		a.step(fmt.Sprintf("attach "+linkName, at.attach, at.ifindex))
+		a.step("attach " + at.link())
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: prog, Attach: attach})
 		if err != nil {
 			return err
 		}
 		if a.linkDir != "" {
-			a.step(fmt.Sprintf("pin link "+linkName, at.attach, at.ifindex))
+			a.step("pin link " + at.link())
 			if err := l.Pin(a.pin(at)); err != nil {
 				return errors.Join(err, l.Close())
 			}
@@ -175,7 +216,30 @@ func (a *attachments) attachDevice(ifindex uint32) error {
 }
 
 func (a *attachments) pin(at attachPoint) string {
-	return filepath.Join(a.linkDir, fmt.Sprintf(linkName, at.attach, at.ifindex))
+	return filepath.Join(a.linkDir, at.link())
+}
+
+// release detaches from devices that are no uplinks any more, and pods'
+// programs from those that have become uplinks.
+func (a *attachments) release(uplinks map[uint32]string) error {
+	for at, l := range a.links {
+		if _, uplink := uplinks[at.ifindex]; uplink == (at.role == roleUplink) {
+			continue
+		}
+		a.step("detach " + at.link())
+		if err := errors.Join(l.Detach(), a.drop(at)); err != nil {
+			return fmt.Errorf("detach from ifindex %d: %w: all else of the state is in force", at.ifindex, err)
+		}
+	}
+	for ifindex, role := range a.filters {
+		if _, uplink := uplinks[ifindex]; uplink || role != roleUplink {
+			continue
+		}
+		if err := a.removeFilter(ifindex); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sweep forgets the links and filters whose devices are gone.

@@ -25,33 +25,37 @@ func clsactOf(ifindex uint32) netlink.Qdisc {
 	}}
 }
 
-func (a *attachments) filter(ifindex uint32, attach ebpf.AttachType) *netlink.BpfFilter {
+// filterNames tell the roles of filters apart.
+var filterNames = map[role]string{rolePod: "weir", roleUplink: "weir-uplink"}
+
+func (a *attachments) filter(at attachPoint) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: int(ifindex), Parent: filterParents[attach],
+			LinkIndex: int(at.ifindex), Parent: filterParents[at.attach],
 			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
 		},
-		Fd: a.programs[attach].FD(), Name: "weir", DirectAction: true,
+		Fd: a.program(at).FD(), Name: filterNames[at.role], DirectAction: true,
 	}
 }
 
-func (a *attachments) attachFilters(ifindex uint32) error {
-	if a.filters[ifindex] {
+func (a *attachments) attachFilters(ifindex uint32, role role) error {
+	if has, ok := a.filters[ifindex]; ok && has == role {
 		return nil
 	}
+	a.step(fmt.Sprintf("attach filters to %d", ifindex))
 	if err := netlink.QdiscAdd(clsactOf(ifindex)); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add qdisc clsact (CONFIG_NET_SCH_INGRESS): %w", err)
 	}
-	if err := a.replaceFilters(ifindex); err != nil {
+	if err := a.replaceFilters(ifindex, role); err != nil {
 		return err
 	}
-	a.filters[ifindex] = true
+	a.filters[ifindex] = role
 	return nil
 }
 
-func (a *attachments) replaceFilters(ifindex uint32) error {
-	for attach := range a.programs {
-		if err := netlink.FilterReplace(a.filter(ifindex, attach)); err != nil {
+func (a *attachments) replaceFilters(ifindex uint32, role role) error {
+	for attach := range a.programs[role] {
+		if err := netlink.FilterReplace(a.filter(attachPoint{role, ifindex, attach})); err != nil {
 			return fmt.Errorf("add filter (CONFIG_NET_CLS_BPF): %w", err)
 		}
 	}
@@ -70,8 +74,8 @@ func (a *attachments) takeOverFilters() error {
 			return fmt.Errorf("list filters of %s: %w", device.Attrs().Name, err)
 		}
 		for _, f := range filters {
-			if b, ok := f.(*netlink.BpfFilter); ok && b.Name == "weir" && b.Handle == filterHandle {
-				if err := a.attachFilters(uint32(device.Attrs().Index)); err != nil {
+			if role, ok := roleOfFilter(f); ok {
+				if err := a.attachFilters(uint32(device.Attrs().Index), role); err != nil {
 					return fmt.Errorf("replace filters of %s: %w", device.Attrs().Name, err)
 				}
 			}
@@ -80,16 +84,36 @@ func (a *attachments) takeOverFilters() error {
 	return nil
 }
 
+func roleOfFilter(f netlink.Filter) (role, bool) {
+	b, ok := f.(*netlink.BpfFilter)
+	if !ok || b.Handle != filterHandle {
+		return "", false
+	}
+	for role, name := range filterNames {
+		if b.Name == name {
+			return role, true
+		}
+	}
+	return "", false
+}
+
 func (a *attachments) removeFilters() error {
 	var errs []error
 	for ifindex := range a.filters {
-		for attach := range a.programs {
-			err := netlink.FilterDel(a.filter(ifindex, attach))
-			if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-				errs = append(errs, fmt.Errorf("delete filter of ifindex %d: %w", ifindex, err))
-			}
+		errs = append(errs, a.removeFilter(ifindex))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *attachments) removeFilter(ifindex uint32) error {
+	role := a.filters[ifindex]
+	delete(a.filters, ifindex)
+	var errs []error
+	for attach := range a.programs[role] {
+		err := netlink.FilterDel(a.filter(attachPoint{role, ifindex, attach}))
+		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
+			errs = append(errs, fmt.Errorf("delete filter of ifindex %d: %w", ifindex, err))
 		}
 	}
-	clear(a.filters)
 	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 // The types of the tables, as the C source has them.
 type (
 	tableAddr    = bpf.ContainerAddr
+	nodeHalf     = bpf.ContainerNode
 	endpointHalf = bpf.ContainerEndpoint
 	addressHalf  = bpf.ContainerAddress
 	prefixKey    = bpf.ContainerPrefixKey
@@ -21,6 +22,9 @@ type (
 	serviceHalf  = bpf.ContainerService
 	slotKey      = bpf.ContainerSlotKey
 	slotValue    = bpf.ContainerSlot
+	sourceKey    = bpf.ContainerSourceKey
+	affinityKey  = bpf.ContainerAffinityKey
+	affinity     = bpf.ContainerAffinity
 	backendKey   = bpf.ContainerBackendKey
 	backendHalf  = bpf.ContainerBackend
 	ruleKey      = bpf.ContainerRuleKey
@@ -71,7 +75,10 @@ func encodePrefix(p netip.Prefix) prefixKey {
 }
 
 func encodeServiceKey(s *model.Service) serviceKey {
-	return serviceKey{Addr: encodeAddr(s.Address), Port: encodePort(s.Port), Proto: uint8(s.Protocol)}
+	return serviceKey{
+		Addr: encodeAddr(s.Address), Port: encodePort(s.Port),
+		Proto: uint8(s.Protocol), Scope: uint8(s.Scope),
+	}
 }
 
 // encodeRuleKey leaves out port bits, then the port, then the protocol.

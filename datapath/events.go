@@ -64,7 +64,7 @@ func (d *Datapath) readEvents() ([]Event, error) {
 func (d *Datapath) event(raw *bpf.ContainerEvent) Event {
 	e := Event{
 		Time: time.Duration(raw.Time), Hook: hooks[raw.Key.Hook],
-		Endpoint: d.endpointName(raw.Key.Ifindex),
+		Endpoint: d.labels.at(hooks[raw.Key.Hook], raw.Key.Ifindex),
 		Tuple:    decodeTuple(&raw.Key), Length: int(raw.Len),
 		SrcIdentity: model.Identity(raw.SrcIdentity), DstIdentity: model.Identity(raw.DstIdentity),
 		Decision: Decision{
@@ -75,13 +75,6 @@ func (d *Datapath) event(raw *bpf.ContainerEvent) Event {
 	}
 	e.Decision.File, e.Decision.Line = d.names.place(raw.Where)
 	return e
-}
-
-func (d *Datapath) endpointName(ifindex uint32) string {
-	if name, ok := d.labels.endpoints[ifindex]; ok {
-		return name
-	}
-	return fmt.Sprintf("ifindex %d", ifindex)
 }
 
 // Counters reads the counters that are not 0.

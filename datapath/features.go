@@ -33,11 +33,11 @@ func (d *Datapath) Uses(feature string) (bool, error) {
 
 // constant reads a switch from the programs' own read-only data.
 func (d *Datapath) constant(name string) (bool, error) {
-	spec, err := readObject(d.opts.Object)
+	obj, err := readObjects(&d.opts)
 	if err != nil {
 		return false, err
 	}
-	v := spec.Variables[name]
+	v := obj.container.Variables[name]
 	data := d.maps[v.SectionName]
 	if data == nil {
 		return false, fmt.Errorf("read constant %s: the programs have no section %s", name, v.SectionName)

@@ -129,20 +129,26 @@ func (e *entry) other() flowKey {
 // readFlows reads a flow table. Entries that come and go meanwhile may be
 // missing or be there twice: the last one read counts.
 func readFlows(m *ebpf.Map) (map[flowKey]*entry, error) {
-	const chunk = 512
 	found := map[flowKey]*entry{}
-	keys, values := make([]flowKey, chunk), make([]flowValue, chunk)
+	err := readBatches(m, func(key flowKey, value flowValue) { found[key] = &entry{key, value} })
+	return found, err
+}
+
+// readBatches reads a hash table that packets may write meanwhile.
+func readBatches[K, V any](m *ebpf.Map, each func(K, V)) error {
+	const chunk = 512
+	keys, values := make([]K, chunk), make([]V, chunk)
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, keys, values, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil, fmt.Errorf("read table %s: %w", mapName(m), err)
+			return fmt.Errorf("read table %s: %w", mapName(m), err)
 		}
 		for i := range n {
-			found[keys[i]] = &entry{keys[i], values[i]}
+			each(keys[i], values[i])
 		}
 		if err != nil {
-			return found, nil
+			return nil
 		}
 	}
 }
@@ -179,11 +185,11 @@ func (d *Datapath) Flows() ([]Flow, error) {
 
 func (d *Datapath) flow(e, half *entry, now uint64) Flow {
 	f := Flow{
-		Hook: hooks[e.key.Hook], Endpoint: d.endpointName(e.key.Ifindex),
+		Hook: hooks[e.key.Hook], Endpoint: d.labels.at(hooks[e.key.Hook], e.key.Ifindex),
 		Tuple: decodeTuple(&e.key), Reply: e.reply(),
 		State: pairState(e, half), Out: outs[e.value.Out],
 		Ifindex: int(e.value.Ifindex), Epoch: e.value.Epoch,
-		Service: d.labels.services[e.value.Service],
+		Service: d.labels.service(e.value.Service),
 		Translated: model.Tuple{
 			Src: decodeAddr(e.value.Src), Dst: decodeAddr(e.value.Dst),
 			Sport: decodePort(e.value.Sport), Dport: decodePort(e.value.Dport),

@@ -42,7 +42,7 @@ func planMoves(spec *ebpf.CollectionSpec, pinPath string) (moves, error) {
 		return nil, nil
 	}
 	var all moves
-	for _, name := range pinnedMaps {
+	for _, name := range sharedMaps {
 		path := filepath.Join(pinPath, name)
 		m, err := planMove(spec.Maps[name], path)
 		if err != nil {

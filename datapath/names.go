@@ -83,6 +83,16 @@ var outs = map[uint8]model.Out{
 var hooks = map[uint8]model.Hook{
 	uint8(bpf.ContainerHookHOOK_FROM_CONTAINER): model.FromContainer,
 	uint8(bpf.ContainerHookHOOK_TO_CONTAINER):   model.ToContainer,
+	uint8(bpf.ContainerHookHOOK_FROM_DEVICE):    model.FromDevice,
+	uint8(bpf.ContainerHookHOOK_TO_DEVICE):      model.ToDevice,
+}
+
+// hookPrograms are the programs of the hooks.
+var hookPrograms = map[model.Hook]string{
+	model.FromContainer: bpf.ContainerProgFromContainer,
+	model.ToContainer:   bpf.ContainerProgToContainer,
+	model.FromDevice:    bpf.HostProgFromDevice,
+	model.ToDevice:      bpf.HostProgToDevice,
 }
 
 var lookups = map[uint8]FlowLookup{

@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -15,10 +18,37 @@ import (
 // ErrObject is an object file that is not a datapath that this loader can fill.
 var ErrObject = errors.New("not an object file of the datapath, or of another layout")
 
-// readObject reads the programs that are to be loaded: the embedded ones, or
-// those of an ELF file whose tables this loader knows how to fill.
-func readObject(object []byte) (*ebpf.CollectionSpec, error) {
-	embedded, err := bpf.LoadContainer()
+// objects are the programs of all hooks, by where they are attached. Those of
+// pods' devices and those of the node's share their tables.
+type objects struct{ container, host *ebpf.CollectionSpec }
+
+// sharedMaps are the tables that all programs have together. They outlive the
+// process where they are pinned; the others hold nothing that is missed.
+var sharedMaps = []string{
+	bpf.ContainerMapControl, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
+	bpf.ContainerMapAddresses, bpf.ContainerMapPrefixes, bpf.ContainerMapServices,
+	bpf.ContainerMapSlots, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
+	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
+	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapCounters,
+	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,
+}
+
+// readObjects reads the programs that are to be loaded: the embedded ones, or
+// those of ELF files whose tables this loader knows how to fill.
+func readObjects(opts *Options) (*objects, error) {
+	container, err := readObject(opts.Object, bpf.LoadContainer)
+	if err != nil {
+		return nil, err
+	}
+	host, err := readObject(opts.HostObject, bpf.LoadHost)
+	if err != nil {
+		return nil, err
+	}
+	return &objects{container, host}, nil
+}
+
+func readObject(object []byte, load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
+	embedded, err := load()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded objects: %w", err)
 	}
@@ -47,7 +77,7 @@ func sameLayout(embedded, spec *ebpf.CollectionSpec) error {
 			return fmt.Errorf("read object file: %w: it lacks constant %s", ErrObject, name)
 		}
 	}
-	for _, name := range pinnedMaps { // the others are the programs' own
+	for _, name := range sharedMaps { // the others are the programs' own
 		want, got := embedded.Maps[name], spec.Maps[name]
 		if got == nil {
 			return fmt.Errorf("read object file: %w: it lacks table %s", ErrObject, name)
@@ -58,4 +88,77 @@ func sameLayout(embedded, spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
+}
+
+// configure sets constants and sizes before the programs are loaded.
+func (o *objects) configure(opts *Options) error {
+	found, err := probe()
+	if err != nil {
+		return err
+	}
+	constants := map[string]bool{
+		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
+		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
+	}
+	for _, spec := range []*ebpf.CollectionSpec{o.container, o.host} {
+		if opts.Flows != 0 {
+			spec.Maps[bpf.ContainerMapFlows].MaxEntries = opts.Flows
+		}
+		if opts.Unanswered != 0 {
+			spec.Maps[bpf.ContainerMapUnanswered].MaxEntries = opts.Unanswered
+		}
+		for name, on := range constants {
+			value := uint32(0)
+			if on {
+				value = 1
+			}
+			if err := spec.Variables[name].Set(value); err != nil {
+				return fmt.Errorf("set constant %s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// load makes all programs, over one set of tables. The maps are those, and
+// what the container programs have for themselves.
+func (o *objects) load(opts ebpf.CollectionOptions) (map[string]*ebpf.Map, map[string]*ebpf.Program, error) {
+	container, err := ebpf.NewCollectionWithOptions(o.container, opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the programs of pods' devices: %w", err)
+	}
+	host, err := ebpf.NewCollectionWithOptions(o.host, ebpf.CollectionOptions{
+		Programs: opts.Programs, MapReplacements: shared(container.Maps),
+	})
+	if err != nil {
+		container.Close()
+		return nil, nil, fmt.Errorf("load the programs of the node's devices: %w", err)
+	}
+	programs := maps.Clone(container.Programs)
+	maps.Copy(programs, host.Programs)
+	return container.Maps, programs, closeAll(host.Maps) // clones, or the programs' own: programs hold them
+}
+
+func (o *objects) program(name string) *ebpf.ProgramSpec {
+	if spec := o.container.Programs[name]; spec != nil {
+		return spec
+	}
+	return o.host.Programs[name]
+}
+
+// shared are those of the maps that programs have together.
+func shared(all map[string]*ebpf.Map) map[string]*ebpf.Map {
+	some := map[string]*ebpf.Map{}
+	for _, name := range sharedMaps {
+		some[name] = all[name]
+	}
+	return some
+}
+
+func closeAll[C io.Closer](all map[string]C) error {
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/weirnet/weir/bpf"
-	"github.com/weirnet/weir/model"
 )
 
 // Datapath is a loaded datapath. Its methods may be called by several
@@ -35,6 +33,7 @@ type Datapath struct {
 	mu        sync.Mutex
 	settings  settings
 	flipped   time.Time // when the epoch was last bumped
+	nodes     *pairTable[uint32, nodeHalf]
 	endpoints *pairTable[uint32, endpointHalf]
 	addresses *pairTable[tableAddr, addressHalf]
 	prefixes  *pairTable[prefixKey, addressHalf]
@@ -43,19 +42,15 @@ type Datapath struct {
 	backends  *pairTable[backendKey, backendHalf]
 	rules     *ruleTable
 	slots     *slotTable
+	sources   *sourceTable
+	maglev    *maglevArray
+	sticky    map[uint32]bool // services that keep their clients; nil before a sweep
 	attached  *attachments
 	pins      pinned
 	moves     moves // of tables into a new layout, in Open
 	labels    labels
+	written   []byte             // labels as they lie beside the pins
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
-}
-
-// labels are what numbers in tables and events stand for.
-type labels struct {
-	endpoints map[uint32]string // by ifindex
-	services  map[uint32]string // by id
-	origins   []model.Origin    // by number; 0 is no rule
-	numbers   map[model.Origin]uint32
 }
 
 // Open loads the programs and makes or takes over the tables. The calling
@@ -100,27 +95,31 @@ func (d *Datapath) open() error {
 
 // load makes the programs and the maps, or opens the pinned maps.
 func (d *Datapath) load() error {
-	spec, err := readObject(d.opts.Object)
+	obj, err := readObjects(&d.opts)
 	if err != nil {
 		return err
 	}
-	if d.names, err = readNames(spec.Types); err != nil {
+	if d.names, err = readNames(obj.container.Types); err != nil {
 		return err
 	}
-	if err := configure(spec, &d.opts); err != nil {
+	if err := obj.configure(&d.opts); err != nil {
 		return err
 	}
-	if d.moves, err = planMoves(spec, d.opts.PinPath); err != nil {
+	if d.moves, err = planMoves(obj.container, d.opts.PinPath); err != nil {
 		return err
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+	if d.opts.PinPath != "" {
+		for _, name := range sharedMaps {
+			obj.container.Maps[name].Pinning = ebpf.PinByName
+		}
+	}
+	d.maps, d.programs, err = obj.load(ebpf.CollectionOptions{
 		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
 		MapReplacements: d.moves.replacements(),
 	})
 	if err != nil {
-		return fmt.Errorf("load the programs: %w", err)
+		return err
 	}
-	d.maps, d.programs = coll.Maps, coll.Programs
 	if err := d.pinTables(); err != nil {
 		return err
 	}
@@ -142,53 +141,12 @@ func (d *Datapath) pinTables() error {
 			return err
 		}
 	}
-	for _, name := range pinnedMaps {
+	for _, name := range sharedMaps {
 		if err := d.pins.note(filepath.Join(d.opts.PinPath, name)); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// configure sets constants and sizes before the programs are loaded.
-func configure(spec *ebpf.CollectionSpec, opts *Options) error {
-	if opts.Flows != 0 {
-		spec.Maps[bpf.ContainerMapFlows].MaxEntries = opts.Flows
-	}
-	if opts.Unanswered != 0 {
-		spec.Maps[bpf.ContainerMapUnanswered].MaxEntries = opts.Unanswered
-	}
-	found, err := probe()
-	if err != nil {
-		return err
-	}
-	for name, on := range map[string]bool{
-		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
-		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
-	} {
-		value := uint32(0)
-		if on {
-			value = 1
-		}
-		if err := spec.Variables[name].Set(value); err != nil {
-			return fmt.Errorf("set constant %s: %w", name, err)
-		}
-	}
-	if opts.PinPath != "" {
-		for _, name := range pinnedMaps {
-			spec.Maps[name].Pinning = ebpf.PinByName
-		}
-	}
-	return nil
-}
-
-// pinnedMaps outlive the process. The others hold nothing that is missed.
-var pinnedMaps = []string{
-	bpf.ContainerMapControl, bpf.ContainerMapEndpoints, bpf.ContainerMapAddresses,
-	bpf.ContainerMapPrefixes, bpf.ContainerMapServices, bpf.ContainerMapSlots,
-	bpf.ContainerMapBackends, bpf.ContainerMapRules, bpf.ContainerMapFlows,
-	bpf.ContainerMapUnanswered, bpf.ContainerMapCounters, bpf.ContainerMapEvents,
-	bpf.ContainerMapMeters, bpf.ContainerMapFragments,
 }
 
 // takeOver reads what the maps hold: of an earlier process, or nothing.
@@ -212,7 +170,9 @@ func (d *Datapath) takeOver() error {
 	if err := d.readTables(); err != nil {
 		return err
 	}
-	d.labels = newLabels()
+	if err := d.readLabels(); err != nil {
+		return err
+	}
 	d.opts.Step("write settings")
 	if err := d.writeSettings(); err != nil {
 		return err
@@ -227,6 +187,9 @@ func (d *Datapath) takeOver() error {
 }
 
 func (d *Datapath) readTables() (err error) {
+	if d.nodes, err = newPairTable[uint32, nodeHalf](d.maps[bpf.ContainerMapNodes]); err != nil {
+		return err
+	}
 	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints]); err != nil {
 		return err
 	}
@@ -245,35 +208,13 @@ func (d *Datapath) readTables() (err error) {
 	if d.rules, err = newRuleTable(d.maps[bpf.ContainerMapRules]); err != nil {
 		return err
 	}
-	d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlots])
-	return err
-}
-
-func newLabels() labels {
-	return labels{
-		endpoints: map[uint32]string{},
-		services:  map[uint32]string{},
-		origins:   []model.Origin{{}},
-		numbers:   map[model.Origin]uint32{},
+	if d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlots]); err != nil {
+		return err
 	}
-}
-
-// number gives an origin the number that tables and events have for it.
-func (l *labels) number(o model.Origin) uint32 {
-	if n, ok := l.numbers[o]; ok {
-		return n
+	if d.sources, err = newSourceTable(d.maps[bpf.ContainerMapSources]); err != nil {
+		return err
 	}
-	n := uint32(len(l.origins))
-	l.origins = append(l.origins, o)
-	l.numbers[o] = n
-	return n
-}
-
-func (l *labels) origin(n uint32) model.Origin {
-	if int(n) >= len(l.origins) {
-		return model.Origin{} // of a loader before this one
-	}
-	return l.origins[n]
+	return d.mapMaglev()
 }
 
 func (d *Datapath) writeSettings() error {
@@ -312,28 +253,18 @@ func (d *Datapath) Replace() error {
 
 // loadAgain loads the programs over the tables that are there.
 func (d *Datapath) loadAgain() (map[string]*ebpf.Program, error) {
-	spec, err := readObject(d.opts.Object)
+	obj, err := readObjects(&d.opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := configure(spec, &d.opts); err != nil {
+	if err := obj.configure(&d.opts); err != nil {
 		return nil, err
 	}
-	tables := map[string]*ebpf.Map{}
-	for _, name := range pinnedMaps {
-		spec.Maps[name].Pinning = ebpf.PinNone
-		tables[name] = d.maps[name]
-	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: tables})
+	maps, programs, err := obj.load(ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
 	if err != nil {
-		return nil, fmt.Errorf("load the programs: %w", err)
+		return nil, err
 	}
-	for _, m := range coll.Maps { // clones, or the programs' own: programs hold them
-		if err := m.Close(); err != nil {
-			return nil, fmt.Errorf("load the programs: %w", err)
-		}
-	}
-	return coll.Programs, nil
+	return programs, closeAll(maps) // clones, or the programs' own: programs hold them
 }
 
 // Remove detaches and unpins everything, and closes.
@@ -342,7 +273,7 @@ func (d *Datapath) Remove() error {
 	defer d.mu.Unlock()
 	errs := []error{d.attached.remove()}
 	if d.opts.PinPath != "" {
-		for _, name := range pinnedMaps {
+		for _, name := range append([]string{labelsPin}, sharedMaps...) {
 			err := os.Remove(filepath.Join(d.opts.PinPath, name))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("unpin table: %w", err))

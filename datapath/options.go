@@ -31,10 +31,11 @@ type Options struct {
 	// Without are features that the kernel may have and the datapath is not to
 	// use, to cover what it does on kernels without them.
 	Without []string
-	// Object is an ELF file of container programs to load in place of the
-	// embedded ones, as another revision of bpf/ builds them. Its tables must
-	// have the layout of this one. Nil: the embedded ones.
-	Object []byte
+	// Object is an ELF file of container programs, HostObject one of host
+	// programs, to load in place of the embedded ones, as another revision of
+	// bpf/ builds them. Their tables must have the layout of this one. Nil: the
+	// embedded ones.
+	Object, HostObject []byte
 }
 
 const (

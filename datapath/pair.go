@@ -156,10 +156,16 @@ func mapName(m *ebpf.Map) string {
 // FullError says that a state does not fit a table. Nothing of it was applied.
 type FullError struct {
 	Table      string
-	Want, Room int // entries
+	Want, Room int    // entries
+	Service    string // the one that needs most of the table, where services fill it
+	Share      int    // entries that it needs
 }
 
 func (e *FullError) Error() string {
-	return fmt.Sprintf("table %s has room for %d entries, and the new state needs %d: "+
-		"the old state stays; apply less, or open the datapath with a larger table", e.Table, e.Room, e.Want)
+	most := ""
+	if e.Service != "" {
+		most = fmt.Sprintf(", %d of them for service %s", e.Share, e.Service)
+	}
+	return fmt.Sprintf("table %s has room for %d entries, and the new state needs %d%s: "+
+		"the old state stays; apply less, or open the datapath with a larger table", e.Table, e.Room, e.Want, most)
 }

@@ -64,11 +64,17 @@ func (d *Datapath) mendPins() error {
 	if d.opts.PinPath == "" {
 		return nil
 	}
-	for _, name := range pinnedMaps {
+	for _, name := range sharedMaps {
 		err := d.pins.mend(filepath.Join(d.opts.PinPath, name), func(path string) error {
 			return pinAgain(d.maps[name], path)
 		})
 		if err != nil {
+			return err
+		}
+	}
+	labels := filepath.Join(d.opts.PinPath, labelsPin)
+	if _, err := inode(labels); errors.Is(err, fs.ErrNotExist) && d.written != nil {
+		if err := pinLabels(labels, d.written); err != nil {
 			return err
 		}
 	}

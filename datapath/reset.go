@@ -33,10 +33,13 @@ func (d *Datapath) Reset() error {
 	d.flipped = time.Time{}
 	clear(d.dead)
 	d.labels = newLabels()
-	d.wanted = nil
+	d.wanted, d.sticky = nil, nil
+	d.maglev.clear()
 	err := errors.Join(
-		d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
+		d.nodes.clear(), d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
+		d.sources.clear(),
+		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),
 		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
 		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
 		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),

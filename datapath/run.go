@@ -10,7 +10,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -61,9 +60,9 @@ const noteMagic = 0x57
 // The calling thread's network namespace has the device. ErrNotDeliverable
 // when the kernel refuses to carry such a frame.
 func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
-	prog := d.programs[bpf.ContainerProgFromContainer]
-	if hook == model.ToContainer {
-		prog = d.programs[bpf.ContainerProgToContainer]
+	prog := d.programs[hookPrograms[hook]]
+	if prog == nil {
+		return Ran{}, fmt.Errorf("run %s: the datapath has no such hook", hook)
 	}
 	in := skbContext{Mark: frame.Mark, Ifindex: uint32(frame.Ifindex)}
 	var out skbContext

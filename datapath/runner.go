@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -53,11 +52,7 @@ const maxKnown = 1 << 16
 // Runner makes a Runner for a hook.
 func (d *Datapath) Runner(hook model.Hook) *Runner {
 	r := &Runner{d: d, hook: hook, known: map[notes]Decision{}}
-	name := bpf.ContainerProgFromContainer
-	if hook == model.ToContainer {
-		name = bpf.ContainerProgToContainer
-	}
-	r.attr.ProgFD = uint32(d.programs[name].FD())
+	r.attr.ProgFD = uint32(d.programs[hookPrograms[hook]].FD())
 	return r
 }
 

@@ -81,7 +81,7 @@ func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32
 		sets = append(sets, set)
 	}
 	if limit := int(t.m.MaxEntries()); total > limit {
-		return nil, nil, &FullError{Table: "slots", Want: total, Room: limit}
+		return nil, nil, &FullError{Table: mapName(t.m), Want: total, Room: limit}
 	}
 	return sets, missing, nil
 }

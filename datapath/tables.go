@@ -22,7 +22,7 @@ func (d *Datapath) Tables() []Table {
 	half := d.half()
 	return []Table{
 		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
-			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.endpointName(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
+			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.labels.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
 		}),
 		show("addresses", d.addresses, half, func(a tableAddr, h addressHalf) string {
 			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
@@ -31,7 +31,7 @@ func (d *Datapath) Tables() []Table {
 			return fmt.Sprintf("%s/%d: identity %d", text(k.Addr), k.Bits, h.Identity)
 		}),
 		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {
-			return fmt.Sprintf("%s %s port %d: %s id %d slot set %d of %d", model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), d.labels.services[h.Id], h.Id, h.Set, h.Count)
+			return fmt.Sprintf("%s %s port %d: %s id %d slot set %d of %d", model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), d.labels.service(h.Id), h.Id, h.Set, h.Count)
 		}),
 		show("backends", d.backends, half, func(k backendKey, h backendHalf) string {
 			return fmt.Sprintf("service %d: %s port %d %s", k.Service, text(k.Addr), decodePort(k.Port), backendStates[h.State])

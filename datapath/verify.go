@@ -33,26 +33,26 @@ func Verify(opts Options) (costs []ProgramCost, err error) {
 		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
 	}
 	opts.PinPath = ""
-	spec, err := readObject(opts.Object)
+	obj, err := readObjects(&opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := configure(spec, &opts); err != nil {
+	if err := obj.configure(&opts); err != nil {
 		return nil, err
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+	maps, programs, err := obj.load(ebpf.CollectionOptions{
 		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("load the programs: %w", err)
+		return nil, err
 	}
-	defer coll.Close()
-	for name, program := range coll.Programs {
+	defer func() { err = errors.Join(err, closeAll(maps), closeAll(programs)) }()
+	for name, program := range programs {
 		cost, err := readVerifierStats(program.VerifierLog)
 		if err != nil {
 			return nil, fmt.Errorf("read the cost of program %s: %w", name, err)
 		}
-		cost.Program, cost.Instructions = name, int(spec.Programs[name].Instructions.Size()/8)
+		cost.Program, cost.Instructions = name, int(obj.program(name).Instructions.Size()/8)
 		costs = append(costs, cost)
 	}
 	slices.SortFunc(costs, func(a, b ProgramCost) int { return cmp.Compare(a.Program, b.Program) })

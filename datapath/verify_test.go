@@ -32,11 +32,13 @@ func TestReadVerifierStats(t *testing.T) {
 
 func TestVerifyTellsTheCostOfEveryProgram(t *testing.T) {
 	newNode(t)
-	spec, err := bpf.LoadContainer()
+	pods, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	uplinks, err := bpf.LoadHost()
 	require.NoError(t, err)
 	costs, err := Verify(Options{})
 	require.NoError(t, err)
-	require.Len(t, costs, len(spec.Programs))
+	require.Len(t, costs, len(pods.Programs)+len(uplinks.Programs))
 	for _, c := range costs {
 		require.Positive(t, c.Verified, c.Program)
 		require.Positive(t, c.Instructions, c.Program)

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// frontend is what a service takes of the tables.
+type frontend struct {
+	eligible []model.Backend // for new flows, in the order of the state
+	slots    []slotValue
+	sources  []sourceKey
+}
+
+func newFrontend(s *model.Service) frontend {
+	var f frontend
+	for _, b := range s.Backends {
+		if !b.Terminating {
+			f.eligible = append(f.eligible, b)
+		}
+	}
+	f.slots = slotsOf(f.eligible, s.MaglevSize == 0)
+	f.sources = encodeSources(s)
+	return f
+}
+
+// slotsOf lists the backends that new flows choose from. Where chance chooses,
+// each is there as often as its weight says; a Maglev table has the weights in
+// itself.
+func slotsOf(eligible []model.Backend, weighted bool) []slotValue {
+	var list []slotValue
+	common := 0
+	for i := range eligible {
+		common = gcd(weightOf(&eligible[i]), common)
+	}
+	for i := range eligible {
+		b := &eligible[i]
+		times := 1
+		if weighted {
+			times = weightOf(b) / common
+		}
+		for range times {
+			list = append(list, slotValue{Addr: encodeAddr(b.Address), Port: encodePort(b.Port)})
+		}
+	}
+	return list
+}
+
+func weightOf(b *model.Backend) int { return max(int(b.Weight), 1) }
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
+func (d *Datapath) planServices(state *model.State, want *desired) error {
+	frontends := make([]frontend, len(state.Services))
+	for i := range state.Services {
+		frontends[i] = newFrontend(&state.Services[i])
+	}
+	halves, err := d.planLists(state, frontends, want)
+	if err != nil {
+		return fmt.Errorf("apply state: %w", err)
+	}
+	want.services = map[serviceKey]serviceHalf{}
+	want.backends = map[backendKey]backendHalf{}
+	ids := d.serviceIDs()
+	for i := range state.Services {
+		s := &state.Services[i]
+		key := encodeServiceKey(s)
+		if _, ok := want.services[key]; ok {
+			return fmt.Errorf("apply state: frontend %s %s:%d of service %s is claimed twice %s", s.Protocol, s.Address, s.Port, s.Name, s.Scope)
+		}
+		half := halves[i]
+		half.Id = ids.of(key)
+		half.Count = uint32(len(frontends[i].slots))
+		half.Affinity = seconds(s.Affinity)
+		if s.Local {
+			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL)
+		}
+		want.services[key] = half
+		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
+		for _, b := range s.Backends {
+			want.backends[backendKey{Service: half.Id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}] = stateOfBackend(&b)
+		}
+	}
+	return d.roomForServices(state, want)
+}
+
+func stateOfBackend(b *model.Backend) backendHalf {
+	if b.Terminating {
+		return backendHalf{State: uint32(bpf.ContainerBackendStateBACKEND_TERMINATING)}
+	}
+	return backendHalf{State: uint32(bpf.ContainerBackendStateBACKEND_SERVING)}
+}
+
+// seconds rounds up: what is asked for is not turned off.
+func seconds(d time.Duration) uint32 {
+	return uint32((d + time.Second - 1) / time.Second)
+}
+
+// planLists gives every service its slots, its sources and its Maglev table.
+func (d *Datapath) planLists(state *model.State, frontends []frontend, want *desired) ([]serviceHalf, error) {
+	slots, sources := make([][]slotValue, len(frontends)), make([][]sourceKey, len(frontends))
+	for i := range frontends {
+		slots[i], sources[i] = frontends[i].slots, frontends[i].sources
+	}
+	sets, missing, err := d.slots.plan(slots)
+	if err != nil {
+		return nil, blame(err, state, func(i int) int { return len(slots[i]) })
+	}
+	lists, newSources, err := d.sources.plan(sources)
+	if err != nil {
+		return nil, blame(err, state, func(i int) int { return len(sources[i]) })
+	}
+	tables, newTables, err := d.maglev.plan(state.Services, frontends)
+	if err != nil {
+		return nil, blame(err, state, func(i int) int { return int(tables[i].size) })
+	}
+	want.newSlots, want.newSources, want.newMaglev = missing, newSources, newTables
+	halves := make([]serviceHalf, len(frontends))
+	for i := range halves {
+		halves[i] = serviceHalf{Set: sets[i], Table: tables[i].first, TableSize: tables[i].size}
+		if state.Services[i].Sources != nil {
+			halves[i].Flags = uint32(bpf.ContainerServiceFlagsSERVICE_SOURCES)
+			halves[i].Sources = lists[i]
+		}
+	}
+	return halves, nil
+}
+
+// roomForServices refuses more than the tables hold.
+func (d *Datapath) roomForServices(state *model.State, want *desired) error {
+	if err := d.services.room(want.services); err != nil {
+		return fmt.Errorf("apply state: %w", err)
+	}
+	if err := d.backends.room(want.backends); err != nil {
+		return fmt.Errorf("apply state: %w", blame(err, state, func(i int) int { return len(state.Services[i].Backends) }))
+	}
+	return nil
+}
+
+// blame names the service that needs most of a table that is too small.
+func blame(err error, state *model.State, share func(int) int) error {
+	var full *FullError
+	if !errors.As(err, &full) {
+		return err
+	}
+	for i := range state.Services {
+		if n := share(i); n > full.Share {
+			full.Share, full.Service = n, state.Services[i].Name
+		}
+	}
+	return err
+}
+
+// serviceIDs hands out numbers of services: a frontend keeps its own while it
+// is in the table, so that its flows know it again.
+type serviceIDs struct {
+	have map[serviceKey][2]serviceHalf
+	next uint32
+}
+
+func (d *Datapath) serviceIDs() *serviceIDs {
+	ids := &serviceIDs{have: d.services.have, next: 1}
+	for _, pair := range d.services.have {
+		ids.next = max(ids.next, pair[0].Id+1, pair[1].Id+1)
+	}
+	return ids
+}
+
+func (s *serviceIDs) of(key serviceKey) uint32 {
+	if pair, ok := s.have[key]; ok {
+		return max(pair[0].Id, pair[1].Id)
+	}
+	s.next++
+	return s.next - 1
+}
+
+// sweepServices deletes the lists and tables that no service uses any more,
+// and what clients are remembered for.
+func (d *Datapath) sweepServices(half int) error {
+	slots, sources := map[uint32]bool{}, map[uint32]bool{}
+	tables := map[maglevRange]bool{}
+	sticky := map[uint32]bool{}
+	for _, pair := range d.services.have {
+		s := &pair[half]
+		slots[s.Set], sources[s.Sources] = true, true
+		tables[maglevRange{s.Table, s.TableSize}] = true
+		if s.Affinity != 0 {
+			sticky[s.Id] = true
+		}
+	}
+	d.maglev.sweep(tables)
+	return errors.Join(d.slots.sweep(slots), d.sources.sweep(sources), d.sweepAffinities(sticky))
+}
+
+// sweepAffinities forgets the clients of services that are gone, or do not
+// keep clients any more: another service may be given the number.
+func (d *Datapath) sweepAffinities(sticky map[uint32]bool) error {
+	before := d.sticky
+	d.sticky = sticky
+	lost := before == nil // of a loader before this one
+	for id := range before {
+		lost = lost || !sticky[id]
+	}
+	if !lost {
+		return nil
+	}
+	var gone []affinityKey
+	m := d.maps[bpf.ContainerMapAffinities]
+	err := readBatches(m, func(key affinityKey, _ affinity) {
+		if !sticky[key.Service] {
+			gone = append(gone, key)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for i := range gone {
+		if err := m.Delete(&gone[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete from table %s: %w", mapName(m), err)
+		}
+	}
+	return nil
+}
+
+// usedRanges lists the Maglev tables that packets read now.
+func usedRanges(services *pairTable[serviceKey, serviceHalf], half int) map[maglevRange]bool {
+	used := map[maglevRange]bool{}
+	for pair := range maps.Values(services.have) {
+		if s := pair[half]; s.TableSize != 0 {
+			used[maglevRange{s.Table, s.TableSize}] = true
+		}
+	}
+	return used
+}
