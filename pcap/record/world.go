@@ -53,7 +53,8 @@ type event struct {
 // what it has recorded is written after Close.
 type World struct {
 	*netns.World
-	taps taps
+	taps  taps
+	nodes []string
 
 	mu       sync.Mutex
 	frames   []carried
@@ -68,10 +69,18 @@ type World struct {
 var _ lab.World = (*World)(nil)
 
 // New records a world from now on: frames of the interfaces of pods and hosts
-// outside, both ways. Of silent hosts it has what the script sends.
+// outside, and of the nodes' uplinks if they lead to a router, both ways. Of
+// silent hosts it has what the script sends.
 func New(w *netns.World, topology lab.Topology) (*World, error) {
 	r := &World{World: w}
-	for _, h := range slices.Concat(topology.Pods, topology.Outside) {
+	for _, n := range topology.Nodes {
+		r.nodes = append(r.nodes, n.Name)
+	}
+	tapped := slices.Concat(topology.Pods, topology.Outside)
+	if topology.Routed() {
+		tapped = append(tapped, topology.Nodes...)
+	}
+	for _, h := range tapped {
 		if h.Silent {
 			continue
 		}
@@ -118,33 +127,41 @@ func (w *World) Advance(ctx context.Context, by time.Duration) error {
 // Walks implements lab.World. Events can be read once, so both the recording
 // and who asks for walks have them from here.
 func (w *World) Walks() []lab.Walk {
-	dp := w.Datapath("")
-	if dp == nil {
-		return nil
-	}
-	// What could not be read shows as packets that have no note.
-	told, _ := dp.Events()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var walks []lab.Walk
 	offset := time.Duration(time.Now().UnixNano()) - monotonic() - w.advanced
-	for _, e := range told {
-		at := time.Unix(0, int64(offset+e.Time))
-		if len(w.events) < maxEvents {
-			w.events = append(w.events, event{e, at})
-		} else {
-			w.Lost++
+	for _, node := range w.nodes {
+		dp := w.Datapath(node)
+		if dp == nil {
+			continue
 		}
-		walk := lab.Walk{Time: at, Steps: []lab.Step{{Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision}}}
-		switch {
-		case e.Hook == model.FromContainer:
-			walk.From = e.Endpoint
-		case e.Decision.Action == model.Forward:
-			walk.To = e.Endpoint
+		// What could not be read shows as packets that have no note.
+		told, _ := dp.Events()
+		for _, e := range told {
+			walks = append(walks, w.keep(node, event{e, time.Unix(0, int64(offset+e.Time))}))
 		}
-		walks = append(walks, walk)
 	}
 	return walks
+}
+
+// keep keeps an event and makes a walk of it. w.mu is held.
+func (w *World) keep(node string, e event) lab.Walk {
+	if len(w.events) < maxEvents {
+		w.events = append(w.events, e)
+	} else {
+		w.Lost++
+	}
+	walk := lab.Walk{Time: e.at, Steps: []lab.Step{
+		{Node: node, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision, Tuple: e.Tuple},
+	}}
+	switch {
+	case e.Hook == model.FromContainer:
+		walk.From = e.Endpoint
+	case e.Hook == model.ToContainer && e.Decision.Action == model.Forward:
+		walk.To = e.Endpoint
+	}
+	return walk
 }
 
 // monotonic is the kernel's clock that the datapath's is made of.

@@ -73,7 +73,8 @@ func (w *World) place() {
 
 // frameOf finds the frame that a decision was about: at from-container one
 // that the pod sent; at to-container one that it got, or where it got none
-// one that somebody else sent.
+// one that somebody else sent; at from-device one that came to the node; at
+// to-device one that the node sent, if it was not translated there.
 func (w *World) frameOf(e *event, candidates []*carried) *carried {
 	// An answer is told when it is made, with a length of its own.
 	answered := e.Decision.Action == model.Reply
@@ -91,8 +92,10 @@ func (w *World) frameOf(e *event, candidates []*carried) *carried {
 		return nil
 	}
 	switch {
-	case e.Hook == model.FromContainer:
+	case e.Hook == model.FromContainer, e.Hook == model.ToDevice:
 		return find(pcap.Out, true)
+	case e.Hook == model.FromDevice:
+		return find(pcap.In, true)
 	case e.Decision.Action == model.Forward:
 		if c := find(pcap.In, true); c != nil {
 			return c
