@@ -21,6 +21,9 @@ func (d *Datapath) Tables() []Table {
 	defer d.mu.Unlock()
 	half := d.half()
 	return []Table{
+		show("nodes", d.nodes, half, func(_ uint32, n nodeHalf) string {
+			return fmt.Sprintf("masquerades by %s %s, ports %d to %d", text(n.Masquerade4), text(n.Masquerade6), n.FirstPort, n.LastPort)
+		}),
 		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
 			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.labels.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
 		}),
@@ -28,15 +31,17 @@ func (d *Datapath) Tables() []Table {
 			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
 		}),
 		show("prefixes", d.prefixes, half, func(k prefixKey, h addressHalf) string {
-			return fmt.Sprintf("%s/%d: identity %d", text(k.Addr), k.Bits, h.Identity)
+			return fmt.Sprintf("%s/%d: identity %d flags %#x", text(k.Addr), k.Bits, h.Identity, h.Flags)
 		}),
 		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {
-			return fmt.Sprintf("%s %s port %d: %s id %d slot set %d of %d", model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), d.labels.service(h.Id), h.Id, h.Set, h.Count)
+			return fmt.Sprintf("%s %s port %d %s: %s id %d slot set %d of %d flags %#x affinity %ds sources %d Maglev table %d of %d",
+				model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), model.Scope(k.Scope), d.labels.service(h.Id), h.Id, h.Set, h.Count,
+				h.Flags, h.Affinity, h.Sources, h.Table, h.TableSize)
 		}),
 		show("backends", d.backends, half, func(k backendKey, h backendHalf) string {
 			return fmt.Sprintf("service %d: %s port %d %s", k.Service, text(k.Addr), decodePort(k.Port), backendStates[h.State])
 		}),
-		d.slotsTable(), d.rulesTable(),
+		d.slotsTable(), d.sourcesTable(), d.rulesTable(),
 	}
 }
 
@@ -66,6 +71,17 @@ func (d *Datapath) slotsTable() Table {
 	for set, list := range d.slots.have {
 		for i, s := range list {
 			table.Entries = append(table.Entries, fmt.Sprintf("set %d slot %d: %s port %d", set, i, text(s.Addr), decodePort(s.Port)))
+		}
+	}
+	slices.Sort(table.Entries)
+	return table
+}
+
+func (d *Datapath) sourcesTable() Table {
+	table := Table{Name: "sources"}
+	for list, keys := range d.sources.have {
+		for i := range keys {
+			table.Entries = append(table.Entries, fmt.Sprintf("list %d: %s/%d", list, text(keys[i].Addr), keys[i].Bits-listBits))
 		}
 	}
 	slices.Sort(table.Entries)
