@@ -245,14 +245,20 @@ func TestCurlGetsFilesFromNginx(t *testing.T) {
 	})
 }
 
+// serveNames has dnsmasq answer for weir.example on port 5353 of host.
+func serveNames(t testing.TB, w *World, host string) {
+	t.Helper()
+	args := []string{"--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=5353",
+		"--bind-interfaces", "--user=root", "--log-facility=-", "--address=/weir.example/192.0.2.53", "--pid-file="}
+	for _, a := range w.byName[host].addresses {
+		args = append(args, "--listen-address="+a.String())
+	}
+	serve(t, w, host, "started", "dnsmasq", args...)
+}
+
 func TestDigAsksDnsmasq(t *testing.T) {
 	eachGround(t, func(t *testing.T, w *World, g ground, address netip.Addr) {
-		args := []string{"--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=5353",
-			"--bind-interfaces", "--user=root", "--log-facility=-", "--address=/weir.example/192.0.2.53", "--pid-file="}
-		for _, a := range []netip.Addr{webV4, webV6} {
-			args = append(args, "--listen-address="+a.String())
-		}
-		serve(t, w, "default/web", "started", "dnsmasq", args...)
+		serveNames(t, w, "default/web")
 		at := g.at(address, 5353)
 		for _, transport := range []string{"+notcp", "+tcp"} {
 			got := run(t, w, "default/client", "dig", "@"+at.Addr().String(), "-p", strconv.Itoa(int(at.Port())),
@@ -262,11 +268,11 @@ func TestDigAsksDnsmasq(t *testing.T) {
 	})
 }
 
-// throughput runs iperf3 and gives bits a second, as received.
-func throughput(t testing.TB, w *World, at netip.AddrPort, args ...string) float64 {
+// throughput runs iperf3 on a host and gives bits a second, as received.
+func throughput(t testing.TB, w *World, from string, at netip.AddrPort, args ...string) float64 {
 	t.Helper()
 	for {
-		rate, problem := measure(t, w, at, args...)
+		rate, problem := measure(t, w, from, at, args...)
 		// The server is busy with the end of the test before for a moment.
 		if strings.Contains(problem, "busy") && t.Context().Err() == nil {
 			continue
@@ -277,9 +283,9 @@ func throughput(t testing.TB, w *World, at netip.AddrPort, args ...string) float
 }
 
 // measure runs iperf3 once, and gives what it complains of.
-func measure(t testing.TB, w *World, at netip.AddrPort, args ...string) (rate float64, problem string) {
+func measure(t testing.TB, w *World, from string, at netip.AddrPort, args ...string) (rate float64, problem string) {
 	t.Helper()
-	out := run(t, w, "default/client", "iperf3", append([]string{"-J",
+	out := run(t, w, from, "iperf3", append([]string{"-J",
 		"-c", at.Addr().String(), "-p", strconv.Itoa(int(at.Port()))}, args...)...)
 	var report struct {
 		Error string
@@ -308,7 +314,7 @@ func TestIperfRunsAtSpeed(t *testing.T) {
 	eachGround(t, func(t *testing.T, w *World, g ground, address netip.Addr) {
 		serve(t, w, "default/web", "Server listening", "iperf3", "-s", "-p", "5201", "--forceflush")
 		for _, stream := range streams {
-			rate := throughput(t, w, g.at(address, 5201), slices.Concat(stream.args, stream.test)...)
+			rate := throughput(t, w, "default/client", g.at(address, 5201), slices.Concat(stream.args, stream.test)...)
 			t.Logf("%s: %.2f Gbit/s", stream.name, rate/1e9)
 			// Far below what any machine does: what is found is a path that
 			// drops, segments wrongly or retransmits.
@@ -333,7 +339,7 @@ func BenchmarkThroughput(b *testing.B) {
 				for b.Loop() {
 					for _, g := range grounds() {
 						at := g.at(firstOf(g.addresses, v4), 5201)
-						rates[g.name] = append(rates[g.name], throughput(b, worlds[g.name], at, slices.Concat(stream.args, []string{"-t", "1"})...))
+						rates[g.name] = append(rates[g.name], throughput(b, worlds[g.name], "default/client", at, slices.Concat(stream.args, []string{"-t", "1"})...))
 					}
 				}
 				b.ReportMetric(0, "ns/op")
