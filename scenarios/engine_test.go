@@ -97,12 +97,25 @@ kind: Service
 metadata:
   name: web
 spec:
-  sessionAffinity: ClientIP
+  type: NodePort
   selector:
     app: web
   ports:
   - port: 80
-`, "x.txtar:4:", "sessionAffinity"},
+    nodePort: 30080
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: other
+spec:
+  type: NodePort
+  selector:
+    app: web
+  ports:
+  - port: 81
+    nodePort: 30080
+`, "x.txtar:4:", "nodePort"},
 		"an object deleted before it is there": {"delete networkpolicy/deny\napply deny.yaml\n" + refuseAll, "x.txtar:4:", "no networkpolicy/default/deny to delete"},
 		"an update of what is not there":       {"update deny.yaml\n" + refuseAll, "x.txtar:4:", "not there yet"},
 		"a frame without a destination":        {"send client ip() udp(dport=53)\n", "x.txtar:4:", "no address: dst"},
@@ -165,14 +178,14 @@ func disagree(t *testing.T, steps string) *Failure {
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {
 		p := newPlay(s, syntax.IPv4, syntax.Prog, w)
-		misled := model.NewOracle(nodeName, p.local)
+		misled := model.NewOracle(syntax.FirstNode, p.locals[0])
 		deny, err := Parse("deny.txtar", []byte("worlds prog\ntopology two-pods\napply deny.yaml\n"+refuseAll))
 		require.NoError(t, err)
 		objs := s.objects.Clone()
 		objs.Merge(deny.attached["deny.yaml"])
 		misled.SetObjects(objs)
 		require.NoError(t, p.compile(context.Background()))
-		p.judge.oracle = misled
+		p.judge.benches[0].oracle = misled
 		for i := range p.Steps {
 			if failure, _ = p.step(context.Background(), &p.Steps[i]); failure != nil {
 				return
@@ -225,8 +238,8 @@ func TestTheJudgeComparesEveryPartOfADecision(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			j := newJudge(s.topology, devices)
-			j.oracle.SetObjects(s.objects)
+			j := newJudge(s.topology, []model.Local{{Devices: devices, Gateways: s.topology.Gateways}})
+			j.benches[0].oracle.SetObjects(s.objects)
 			j.step(lab.Step{Hook: model.FromContainer, Endpoint: "default/client", Decision: test.decision, In: build(64, 2), Out: test.out}, time.Now())
 			require.Equal(t, test.agree, len(j.disagreed) == 0, "%v", j.disagreed)
 		})

@@ -87,8 +87,8 @@ func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, err
 			*l = l.With(name, v)
 		}
 	}
-	if sender == nodeName {
-		if gateway, err = p.nextHop(layers, gateway); err != nil {
+	if p.HasNode(sender) {
+		if gateway, err = p.nextHop(sender, layers, gateway); err != nil {
 			return nil, labError(err)
 		}
 	}
@@ -115,16 +115,16 @@ func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, err
 	return layers, nil
 }
 
-// nextHop is the hardware address that the node sends to: the pod's that has
-// the frame's destination, else that of its own gateway.
-func (p *play) nextHop(layers []frame.Layer, gateway net.HardwareAddr) (net.HardwareAddr, error) {
+// nextHop is the hardware address that a node sends to: that of its pod that
+// has the frame's destination, else that of its own gateway.
+func (p *play) nextHop(node string, layers []frame.Layer, gateway net.HardwareAddr) (net.HardwareAddr, error) {
 	for _, l := range layers {
 		dst, named := l.Get("dst")
 		if !named || l.Kind != "ipv4" && l.Kind != "ipv6" {
 			continue
 		}
 		for _, pod := range p.topology.Pods {
-			if slices.Contains(pod.Addresses, dst.Addr()) {
+			if pod.Node == node && slices.Contains(pod.Addresses, dst.Addr()) {
 				own, _, err := p.world.MACs(pod.Name)
 				return own, err
 			}
@@ -172,8 +172,8 @@ func undelivered(err error, data []byte) error {
 // counters say became of it with what the model expects. World prog compares
 // each hook's decision instead.
 func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) error {
-	where, judged := p.firstHook(host, frame.Decode(data).Dst)
-	before, err := p.counters(where.Hook)
+	at, judged := p.firstHook(host, frame.Decode(data).Dst)
+	before, err := p.counters(at)
 	if err != nil {
 		return err
 	}
@@ -184,15 +184,15 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 		return nil
 	}
 	err = retry(ctx, patience, func() error {
-		after, err := p.counters(where.Hook)
+		after, err := p.counters(at)
 		if err != nil {
 			return err
 		}
-		return p.judge.sent(data, where, before, after)
+		return p.judge.sent(data, at, before, after)
 	})
 	if m, ok := errors.AsType[*Mismatch](err); ok {
 		for _, d := range m.Details {
-			p.judge.disagreed = append(p.judge.disagreed, Disagreement{where, d.Want, d.Got})
+			p.judge.disagreed = append(p.judge.disagreed, Disagreement{at.where, d.Want, d.Got})
 		}
 		return nil
 	}
@@ -200,14 +200,14 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 }
 
 // counters gives a hook's counters by reason.
-func (p *play) counters(hook model.Hook) (map[model.Reason]uint64, error) {
-	counters, err := p.world.Datapath("").Counters()
+func (p *play) counters(at place) (map[model.Reason]uint64, error) {
+	counters, err := p.world.Datapath(at.node).Counters()
 	if err != nil {
 		return nil, labError(err)
 	}
 	out := map[model.Reason]uint64{}
 	for _, c := range counters {
-		if c.Hook == hook {
+		if c.Hook == at.where.Hook {
 			out[c.Reason] = c.Packets
 		}
 	}
@@ -329,20 +329,9 @@ func (p *play) verdict(v *syntax.Verdict) error {
 	if p.sent == nil || len(p.sent.Steps) == 0 {
 		return mismatch("the frame that was sent last met no hook")
 	}
-	step := p.sent.Steps[0]
-	for _, a := range v.Fields {
-		if a.Name != "at" {
-			continue
-		}
-		found := false
-		for _, s := range p.sent.Steps {
-			if string(s.Hook) == a.Value {
-				step, found = s, true
-			}
-		}
-		if !found {
-			return mismatch("the frame did not meet that hook").with("at", a.Value, string(step.Hook)+" only")
-		}
+	step, err := p.stepOf(v.Fields)
+	if err != nil {
+		return err
 	}
 	d := step.Decision
 	m := mismatch("the datapath decided otherwise")
@@ -364,6 +353,28 @@ func (p *play) verdict(v *syntax.Verdict) error {
 	return nil
 }
 
+// stepOf finds the step of the last frame sent that fields name by hook and
+// node; the first where they do not.
+func (p *play) stepOf(fields []syntax.Assignment) (lab.Step, error) {
+	hook, node := "", ""
+	for _, a := range fields {
+		switch a.Name {
+		case "at":
+			hook = a.Value
+		case "on":
+			node = a.Value
+		}
+	}
+	var met []string
+	for _, s := range p.sent.Steps {
+		if (hook == "" || string(s.Hook) == hook) && (node == "" || s.Node == node) {
+			return s, nil
+		}
+		met = append(met, string(s.Hook)+" on "+s.Node)
+	}
+	return lab.Step{}, mismatch("the frame did not meet that hook").with("at", strings.TrimSpace(hook+" on "+node), strings.Join(met, ", ")+" only")
+}
+
 // decided gives a field of a decision as text, and whether it is as wanted.
 func (p *play) decided(s lab.Step, want syntax.Assignment) (got string, ok bool) {
 	d := s.Decision
@@ -374,8 +385,8 @@ func (p *play) decided(s lab.Step, want syntax.Assignment) (got string, ok bool)
 		got = string(d.Out)
 	case "flow":
 		got = string(d.Flow)
-	case "at":
-		got = want.Value
+	case "at", "on":
+		return want.Value, true
 	case "endpoint":
 		got = p.scriptName(s.Endpoint)
 	case "policy":
@@ -407,9 +418,13 @@ func (p *play) flow(v *syntax.FlowCheck) error {
 	if err != nil {
 		return err
 	}
-	flows, err := p.world.Datapath("").Flows()
-	if err != nil {
-		return labError(err)
+	var flows []datapath.Flow
+	for _, node := range p.nodesOf(v.Fields) {
+		some, err := p.world.Datapath(node).Flows()
+		if err != nil {
+			return labError(err)
+		}
+		flows = append(flows, some...)
 	}
 	proto := v.To.Protocol
 	if proto == model.ProtocolICMP && p.family.V6() {
@@ -425,6 +440,16 @@ func (p *play) flow(v *syntax.FlowCheck) error {
 		candidates = append(candidates, f)
 	}
 	return p.compareFlows(v, candidates)
+}
+
+// nodesOf are the nodes that fields speak of: the one that they name, else all.
+func (p *play) nodesOf(fields []syntax.Assignment) []string {
+	for _, a := range fields {
+		if a.Name == "on" {
+			return []string{a.Value}
+		}
+	}
+	return p.NodeNames()
 }
 
 func (p *play) compareFlows(v *syntax.FlowCheck, candidates []datapath.Flow) error {
@@ -452,7 +477,7 @@ func (p *play) compareFlows(v *syntax.FlowCheck, candidates []datapath.Flow) err
 	}
 	m := mismatch("%s is not as expected", what)
 	for _, a := range v.Fields {
-		if got := flowField(candidates, a.Name); got != a.Value {
+		if got := flowField(candidates, a.Name); got != a.Value && a.Name != "on" {
 			m.with(a.Name, a.Value, got)
 		}
 	}
@@ -490,19 +515,21 @@ func (p *play) dropsSoFar(reason model.Reason) (uint64, error) {
 	if p.kind == syntax.Prog {
 		return p.judge.reasons[reason], nil
 	}
-	return p.counted(reason, "")
+	return p.counted(reason, "", p.NodeNames()...)
 }
 
-// counted sums a reason's counters over hooks, or at one.
-func (p *play) counted(reason model.Reason, hook model.Hook) (uint64, error) {
-	counters, err := p.world.Datapath("").Counters()
-	if err != nil {
-		return 0, labError(err)
-	}
+// counted sums a reason's counters of nodes over hooks, or at one.
+func (p *play) counted(reason model.Reason, hook model.Hook, nodes ...string) (uint64, error) {
 	var n uint64
-	for _, c := range counters {
-		if c.Reason == reason && (hook == "" || c.Hook == hook) {
-			n += c.Packets
+	for _, node := range nodes {
+		counters, err := p.world.Datapath(node).Counters()
+		if err != nil {
+			return 0, labError(err)
+		}
+		for _, c := range counters {
+			if c.Reason == reason && (hook == "" || c.Hook == hook) {
+				n += c.Packets
+			}
 		}
 	}
 	return n, nil
@@ -530,7 +557,11 @@ func (p *play) counter(v *syntax.Counter) error {
 	if v.Name == "forwarded" {
 		reason = ""
 	}
-	n, err := p.counted(reason, v.Hook)
+	nodes := p.NodeNames()
+	if v.Node != "" {
+		nodes = []string{v.Node}
+	}
+	n, err := p.counted(reason, v.Hook, nodes...)
 	if err != nil {
 		return err
 	}
@@ -562,7 +593,7 @@ func (p *play) table(v *syntax.TableCheck) error {
 	if err != nil {
 		return err
 	}
-	tables := p.world.Datapath("").Tables()
+	tables := p.world.Datapath(v.Node).Tables()
 	var names []string
 	for _, t := range tables {
 		names = append(names, t.Name)

@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weirnet/weir/lab"
-	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -166,7 +164,7 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 		return
 	}
 	from, _ := p.address(v.From, p.family)
-	in := intent{outcome: outcomeOf(err), serves: p.serves}
+	in := intent{outcome: outcomeOf(err), serves: p.serves, next: p.nextHook}
 	local := netip.AddrPortFrom(from, v.Sport)
 	if conn != nil {
 		local = conn.Local()
@@ -174,40 +172,14 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 			in.server, in.peer = addressOf(host, p.family), conn.Peer()
 		}
 	}
-	var ok bool
-	if in.where, ok = p.firstHook(v.From, to); !ok {
-		return
-	}
-	transport := frame.Layer{Kind: "udp"}
-	if v.To.Protocol == model.ProtocolTCP {
-		transport = frame.Layer{Kind: "tcp", Fields: []frame.Field{{Name: "flags", Value: frame.Num(2)}}}
-	}
 	port := local.Port()
 	if port == 0 {
 		port = 65000 // the world chose, and the exchange failed
 	}
-	transport = transport.With("sport", frame.Num(port)).With("dport", frame.Num(v.To.Port))
-	in.packet, err = p.packet(v.From, to, transport)
-	if err == nil {
-		p.judge.exchange(in)
+	t := model.Tuple{Src: from, Dst: to, Sport: port, Dport: v.To.Port, Protocol: v.To.Protocol}
+	if at, ok := p.firstHook(v.From, to); ok {
+		p.judge.exchange(in, at, t)
 	}
-}
-
-// firstHook is where a packet of a host first meets the datapath; false when
-// it does not.
-func (p *play) firstHook(from string, to netip.Addr) (model.Where, bool) {
-	host := p.hosts[from]
-	for _, pod := range p.topology.Pods {
-		if pod.Name == host.Name {
-			return model.Where{Hook: model.FromContainer, Endpoint: pod.Name}, true
-		}
-	}
-	for _, pod := range p.topology.Pods {
-		if slices.Contains(pod.Addresses, to) {
-			return model.Where{Hook: model.ToContainer, Endpoint: pod.Name}, true
-		}
-	}
-	return model.Where{}, false
 }
 
 func addressOf(h lab.Host, family syntax.Family) netip.Addr {
@@ -217,21 +189,6 @@ func addressOf(h lab.Host, family syntax.Family) netip.Addr {
 		}
 	}
 	return netip.Addr{}
-}
-
-// packet builds the first packet of an exchange, as its opener would send it.
-func (p *play) packet(from string, to netip.Addr, transport frame.Layer) ([]byte, error) {
-	own, gateway, err := p.world.MACs(p.hostName(from))
-	if err != nil {
-		return nil, err
-	}
-	src, err := p.address(from, p.family)
-	if err != nil {
-		return nil, err
-	}
-	ip := frame.Lower(frame.Layer{Kind: "ip"}, p.family.V6()).With("src", frame.Addr(src)).With("dst", frame.Addr(to))
-	eth := frame.Layer{Kind: "eth"}.With("src", frame.MAC(own)).With("dst", frame.MAC(gateway))
-	return frame.Build(eth, ip, transport)
 }
 
 func (p *play) say(ctx context.Context, v *syntax.Say) error {
@@ -271,11 +228,13 @@ func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
 	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	err = p.world.Ping(limited, p.hostName(v.From), to)
-	if where, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {
-		request := frame.Lower(frame.Layer{Kind: "echo"}, p.family.V6()).With("id", frame.Num(uint16(time.Now().UnixNano())))
-		if packet, err2 := p.packet(v.From, to, request); err2 == nil {
-			p.judge.exchange(intent{where: where, packet: packet, outcome: outcomeOf(err), serves: p.serves})
+	if at, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {
+		from, _ := p.address(v.From, p.family)
+		t := model.Tuple{Src: from, Dst: to, Sport: uint16(time.Now().UnixNano()), Protocol: model.ProtocolICMP}
+		if p.family.V6() {
+			t.Protocol = model.ProtocolICMPv6
 		}
+		p.judge.exchange(intent{outcome: outcomeOf(err), serves: p.serves, next: p.nextHook}, at, t)
 	}
 	return ended(fmt.Sprintf("ping %s -> %s", v.From, v.To), v.Fails, err)
 }

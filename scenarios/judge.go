@@ -14,15 +14,32 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
-// judge asks the model about everything that happens in a world.
+// judge asks the model about everything that happens in a world. Each node is
+// judged by itself: what is right on one says nothing of what others know.
 type judge struct {
-	oracle    *model.Oracle
-	endpoints map[int]string          // names of pods by their devices
-	offset    time.Duration           // of the datapath's clock
+	benches   []*bench                // by the index of the node
+	offset    time.Duration           // of the datapaths' clocks
 	reasons   map[model.Reason]uint64 // steps by their reason
 	disagreed []Disagreement
 	story     []string
 	doubt     func([]byte, model.Expectation) model.Expectation // nil outside of tests
+}
+
+// bench is what is known of one node.
+type bench struct {
+	node      string
+	oracle    *model.Oracle
+	endpoints map[int]string // names of pods by their devices
+}
+
+// at gives the bench of a node; of the first for the empty name.
+func (j *judge) at(node string) *bench {
+	for _, b := range j.benches {
+		if b.node == node {
+			return b
+		}
+	}
+	return j.benches[0]
 }
 
 // Disagreement is a frame on which model and datapath do not agree.
@@ -36,14 +53,18 @@ func (d Disagreement) String() string {
 	return fmt.Sprintf("%s: the datapath did %s, the model expects %s", d.Where, d.Got, d.Expected)
 }
 
-func newJudge(topo lab.Topology, devices map[string]model.Device) *judge {
-	j := &judge{
-		oracle:    model.NewOracle(topo.Nodes[0].Name, model.Local{Devices: devices, Gateways: topo.Gateways}),
-		endpoints: make(map[int]string, len(devices)),
-		reasons:   map[model.Reason]uint64{},
-	}
-	for name, d := range devices {
-		j.endpoints[d.Ifindex] = name
+// newJudge makes a judge; locals are what each node knows of itself.
+func newJudge(topo lab.Topology, locals []model.Local) *judge {
+	j := &judge{reasons: map[model.Reason]uint64{}}
+	for i, local := range locals {
+		b := &bench{
+			node: topo.Nodes[i].Name, oracle: model.NewOracle(topo.Nodes[i].Name, local),
+			endpoints: make(map[int]string, len(local.Devices)),
+		}
+		for name, d := range local.Devices {
+			b.endpoints[d.Ifindex] = name
+		}
+		j.benches = append(j.benches, b)
 	}
 	return j
 }
@@ -54,14 +75,15 @@ func (j *judge) reset() { j.disagreed, j.story = nil, nil }
 // step compares what a hook did to a frame with what the model expects.
 func (j *judge) step(s lab.Step, now time.Time) {
 	where := model.Where{Hook: s.Hook, Endpoint: s.Endpoint}
-	e := j.oracle.Evaluate(s.In, where, now)
+	b := j.at(s.Node)
+	e := b.oracle.Evaluate(s.In, where, now)
 	if j.doubt != nil {
 		e = j.doubt(s.In, e)
 	}
 	j.story = append(j.story, e.Story...)
 	j.reasons[s.Decision.Reason]++
-	got := j.outcome(s)
-	j.oracle.Meet(e, now)
+	got := b.outcome(s)
+	b.oracle.Meet(e, now)
 	if err := e.Check(got); err != nil {
 		j.disagreed = append(j.disagreed, Disagreement{where, e.String(), got.String()})
 		return
@@ -70,17 +92,17 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		return
 	}
 	j.hops(s, where, e)
-	j.oracle.Observe(e, got.Tuple, now)
+	b.oracle.Observe(e, got.Tuple, now)
 }
 
-func (j *judge) outcome(s lab.Step) model.Outcome {
+func (b *bench) outcome(s lab.Step) model.Outcome {
 	o := model.Outcome{Action: s.Decision.Action, Reason: s.Decision.Reason}
 	if o.Action != model.Forward {
 		return o
 	}
 	o.Out = s.Decision.Out
 	if o.Out == model.OutLocal {
-		o.Endpoint = j.endpoints[s.Decision.Ifindex]
+		o.Endpoint = b.endpoints[s.Decision.Ifindex]
 		if s.Hook == model.ToContainer {
 			o.Endpoint = s.Endpoint
 		}
@@ -124,69 +146,100 @@ const (
 
 // intent is an exchange of real sockets, of which only the ends are seen.
 type intent struct {
-	where   model.Where // the first hook that the exchange meets
-	packet  []byte      // its first packet, as the opener would send it
 	outcome string
 	server  netip.Addr     // who accepted; the zero Addr when nobody did
 	peer    netip.AddrPort // whom the server saw
 	// serves says whether somebody answers at an address: what the model
 	// lets through to there has to be answered.
 	serves func(model.Tuple) bool
+	// next is the hook that a packet meets behind one that let it pass as t.
+	next func(at place, t model.Translation) (place, bool)
 }
 
 // exchange compares an exchange with what the model expects of its first
-// packet. What the model lets through may still be refused by who gets it.
-func (j *judge) exchange(in intent) {
+// packet, hook by hook. What the model lets through may still be refused by
+// who gets it.
+func (j *judge) exchange(in intent, at place, t model.Tuple) {
 	now := time.Now().Add(j.offset)
-	e := j.oracle.Evaluate(in.packet, in.where, now)
-	j.story = append(j.story, e.Story...)
-	expected := ""
-	switch {
-	case e.Action == model.Drop && len(e.Alternatives) == 0 && in.outcome != timeout:
-		expected = timeout
-	case e.Action == model.Reply && in.outcome != refusal:
-		expected = refusal
-	case e.Action == model.Forward && in.outcome == timeout && len(e.Alternatives) == 0 && in.servedWherever(e):
-		expected = answered
-	}
-	if e.Action == model.Forward && in.server.IsValid() && !j.observed(e, in, now) {
-		expected = "another server than " + in.server.String() + ", or another address seen by it than " + in.peer.String()
-	}
-	if expected != "" {
-		j.disagreed = append(j.disagreed, Disagreement{in.where, expected + " (" + e.String() + ")", in.outcome})
+	// More hooks than these no way has.
+	for range 8 {
+		packet, err := opening(t)
+		if err != nil {
+			return
+		}
+		b := j.at(at.node)
+		e := b.oracle.Evaluate(packet, at.where, now)
+		j.story = append(j.story, e.Story...)
+		expected, onwards := "", false
+		switch {
+		case e.Action == model.Drop:
+			if len(e.Alternatives) == 0 && in.outcome != timeout {
+				expected = timeout
+			}
+		case e.Action == model.Reply:
+			if in.outcome != refusal {
+				expected = refusal
+			}
+		case in.server.IsValid():
+			at, t, onwards, expected = b.towards(in, at, e, now)
+		case len(e.Translations) == 1:
+			var next place
+			if next, onwards = in.next(at, e.Translations[0]); onwards {
+				at, t = next, e.Translations[0].Tuple
+				break
+			}
+			fallthrough
+		default:
+			if in.outcome == timeout && len(e.Alternatives) == 0 && in.servedWherever(at, e) {
+				expected = answered
+			}
+		}
+		if expected != "" {
+			j.disagreed = append(j.disagreed, Disagreement{at.where, expected + " (" + e.String() + ")", in.outcome})
+		}
+		if !onwards {
+			return
+		}
 	}
 }
 
 // servedWherever says whether all that the model lets the packet become is
-// answered.
-func (in intent) servedWherever(e model.Expectation) bool {
+// answered, as far as no other hook has a say.
+func (in intent) servedWherever(at place, e model.Expectation) bool {
 	for _, t := range e.Translations {
-		if !in.serves(t.Tuple) {
+		if _, onwards := in.next(at, t); onwards || !in.serves(t.Tuple) {
 			return false
 		}
 	}
 	return true
 }
 
-// observed tells the oracle which of the possible translations was taken;
-// false when it was none of them.
-func (j *judge) observed(e model.Expectation, in intent, now time.Time) bool {
+// towards finds which of the possible translations led to who accepted, tells
+// the oracle, and gives the next hook on the way, if there is one. When none
+// did, it says what was expected.
+func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time) (next place, got model.Tuple, onwards bool, expected string) {
 	for _, t := range e.Translations {
-		got := t.Tuple
-		got.Src, got.Sport = in.peer.Addr(), in.peer.Port()
-		if t.Tuple.Dst == in.server && e.Check(model.Outcome{Action: model.Forward, Tuple: got}) == nil {
-			j.oracle.Observe(e, got, now)
-			return true
+		got = t.Tuple
+		next, onwards = in.next(at, t)
+		if got.Dst == in.server {
+			got.Src, got.Sport = in.peer.Addr(), in.peer.Port()
+		} else if !onwards {
+			continue
+		}
+		if e.Check(model.Outcome{Action: model.Forward, Tuple: got}) == nil {
+			b.oracle.Observe(e, got, now)
+			return next, got, onwards, ""
 		}
 	}
-	return false
+	return at, got, false, "another server than " + in.server.String() + ", or another address seen by it than " + in.peer.String()
 }
 
 // sent compares by which counters rose what became of a frame. Other packets
 // are counted too: one counter that fits is enough.
-func (j *judge) sent(data []byte, where model.Where, before, after map[model.Reason]uint64) error {
+func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64) error {
 	now := time.Now().Add(j.offset)
-	e := j.oracle.Evaluate(data, where, now)
+	oracle := j.at(at.node).oracle
+	e := oracle.Evaluate(data, at.where, now)
 	j.story = e.Story
 	var rose []string
 	for reason, n := range after {
@@ -201,7 +254,7 @@ func (j *judge) sent(data []byte, where model.Where, before, after map[model.Rea
 		for _, possible := range append([]model.Expectation{e}, e.Alternatives...) {
 			if reason == model.ReasonNone && possible.Action == model.Forward {
 				if len(possible.Translations) == 1 {
-					j.oracle.Observe(e, possible.Translations[0].Tuple, now)
+					oracle.Observe(e, possible.Translations[0].Tuple, now)
 				}
 				return nil
 			}
@@ -211,5 +264,5 @@ func (j *judge) sent(data []byte, where model.Where, before, after map[model.Rea
 		}
 	}
 	slices.Sort(rose)
-	return mismatch("the counters do not say what the model expects").with(where.String(), e.String(), "counters that rose: "+strings.Join(rose, ", "))
+	return mismatch("the counters do not say what the model expects").with(at.where.String(), e.String(), "counters that rose: "+strings.Join(rose, ", "))
 }

@@ -16,15 +16,20 @@ import (
 
 // compile makes the datapath and the model know the objects as they are now.
 func (p *play) compile(ctx context.Context) error {
-	state, _, err := model.Compile(model.DeriveEndpointSlices(p.objects), nodeName, p.local)
-	if err != nil {
-		return mismatch("the objects do not compile: %v", err)
+	derived := model.DeriveEndpointSlices(p.objects)
+	for i, n := range p.topology.Nodes {
+		state, _, err := model.Compile(derived, n.Name, p.locals[i])
+		if err != nil {
+			return mismatch("the objects do not compile: %v", err)
+		}
+		if _, err := p.world.Apply(ctx, n.Name, state); err != nil {
+			return labError(err)
+		}
 	}
-	if _, err := p.world.Apply(ctx, "", state); err != nil {
-		return labError(err)
+	// The oracles are given what was written, not what was derived from it.
+	for _, b := range p.judge.benches {
+		b.oracle.SetObjects(p.objects.Clone())
 	}
-	// The oracle is given what was written, not what was derived from it.
-	p.judge.oracle.SetObjects(p.objects.Clone())
 	return nil
 }
 
@@ -115,6 +120,8 @@ func (p *play) collect(ctx context.Context) error {
 	if err := p.world.Collect(ctx); err != nil {
 		return labError(err)
 	}
-	p.judge.oracle.Collect(time.Now().Add(p.judge.offset))
+	for _, b := range p.judge.benches {
+		b.oracle.Collect(time.Now().Add(p.judge.offset))
+	}
 	return nil
 }

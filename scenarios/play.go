@@ -22,7 +22,7 @@ type play struct {
 	kind    syntax.World
 	world   lab.World
 	objects *model.Objects
-	local   model.Local
+	locals  []model.Local // by the index of the node
 	judge   *judge
 
 	conns     map[string]*conversation
@@ -78,9 +78,14 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 		conns:   map[string]*conversation{}, listening: map[listener]bool{},
 		dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
 	}
-	devices := world.Devices("")
-	p.local = model.Local{Devices: devices, Gateways: s.topology.Gateways, Identities: model.NewAllocator()}
-	p.judge = newJudge(s.topology, devices)
+	identities := model.NewAllocator() // one for all, as one cluster has one
+	for _, n := range s.topology.Nodes {
+		p.locals = append(p.locals, model.Local{
+			Devices: world.Devices(n.Name), Uplinks: world.Uplinks(n.Name),
+			Gateways: s.topology.Gateways, Options: s.Options, Identities: identities,
+		})
+	}
+	p.judge = newJudge(s.topology, p.locals)
 	if w, ok := world.(interface {
 		OnStep(func(lab.Step, time.Time))
 	}); ok {
@@ -289,13 +294,21 @@ func (p *play) tell(f *Failure) {
 		}
 		f.Frames = p.frames
 	}
-	dp := p.world.Datapath("")
-	if dp == nil {
-		return
+	for _, n := range p.topology.Nodes {
+		dp := p.world.Datapath(n.Name)
+		if dp == nil {
+			continue
+		}
+		for _, t := range dp.Tables() {
+			if len(p.topology.Nodes) > 1 {
+				t.Name += " of " + n.Name
+			}
+			f.Tables = append(f.Tables, t)
+		}
+		// Flows that cannot be read are left out: the failure itself is the news.
+		flows, _ := dp.Flows()
+		f.Flows = append(f.Flows, flows...)
 	}
-	f.Tables = dp.Tables()
-	// Flows that cannot be read are left out: the failure itself is the news.
-	f.Flows, _ = dp.Flows()
 }
 
 func (p *play) do(ctx context.Context, step *syntax.Step) error {

@@ -20,15 +20,15 @@ type Referee struct {
 	judge *judge
 }
 
-// NewReferee makes a referee for a network. Its oracle knows no object yet.
+// NewReferee makes a referee for a network of one node. Its oracle knows no object yet.
 func NewReferee(topo lab.Topology, devices map[string]model.Device) *Referee {
-	r := &Referee{judge: newJudge(topo, devices)}
-	r.judge.oracle.Terse = true
+	r := &Referee{judge: newJudge(topo, []model.Local{{Devices: devices, Gateways: topo.Gateways}})}
+	r.Oracle().Terse = true
 	return r
 }
 
 // Oracle is whom the referee asks. Objects are set there.
-func (r *Referee) Oracle() *model.Oracle { return r.judge.oracle }
+func (r *Referee) Oracle() *model.Oracle { return r.judge.benches[0].oracle }
 
 // Step compares one hook's part; the oracle tells no story of it. now is the time by the datapath's clock.
 func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {

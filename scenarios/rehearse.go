@@ -96,13 +96,23 @@ type paper struct {
 	topology lab.Topology
 }
 
-func (w *paper) Devices(string) map[string]model.Device {
+func (w *paper) Devices(node string) map[string]model.Device {
 	out := map[string]model.Device{}
 	for i, p := range w.topology.Pods {
+		if p.Node != node {
+			continue
+		}
 		n := byte(i + 1)
 		out[p.Name] = model.Device{Name: "pod", Ifindex: i + 1, MAC: net.HardwareAddr{2, 0xfe, 0, 0, 0, n}, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, n}}
 	}
 	return out
+}
+
+func (w *paper) Uplinks(string) []model.Uplink {
+	if !w.topology.Uplinks {
+		return nil
+	}
+	return []model.Uplink{{Name: "uplink", Ifindex: 255, MAC: net.HardwareAddr{2, 0xfe, 0, 0, 0, 0xff}}}
 }
 
 func (w *paper) Apply(context.Context, string, *model.State) (datapath.Change, error) {

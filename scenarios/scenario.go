@@ -5,7 +5,6 @@ package scenarios
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,18 +28,32 @@ type Scenario struct {
 	services map[string]*corev1.Service // by NAME.NAMESPACE
 }
 
-// nodeName is what scripts and objects call the node.
-const nodeName = "node"
-
-// The plan of addresses: the n-th of each kind.
+// The plan of addresses: the n-th of each kind. Pods of the n-th node are of
+// its podBlocks.
 var (
-	nodeAddresses = []netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd00:198:18::2")}
-	gateways      = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+	gateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
 
-	podPlan     = plan("10.0.0.10", "fd00:10::10")
-	outsidePlan = plan("203.0.113.10", "2001:db8::10")
-	servicePlan = plan("10.96.0.10", "fd00:96::10")
+	nodePlan     = plan("198.18.0.2", "fd00:198:18::2")
+	podPlan      = plan("10.0.0.10", "fd00:10::10")
+	outsidePlan  = plan("203.0.113.10", "2001:db8::10")
+	servicePlan  = plan("10.96.0.10", "fd00:96::10")
+	balancerPlan = plan("198.51.100.10", "2001:db8:51::10")
 )
+
+// podBlocks are what the pods of the n-th node have addresses of.
+func podBlocks(n int) []netip.Prefix {
+	v6 := netip.MustParseAddr("fd00:10::").As16()
+	v6[7] = byte(n)
+	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n), 0}), 24), netip.PrefixFrom(netip.AddrFrom16(v6), 64)}
+}
+
+// podAddresses are those of the n-th pod of all, on the given node.
+func podAddresses(n, node int) []netip.Addr {
+	addresses := podPlan(n)
+	v4, v6 := addresses[0].As4(), addresses[1].As16()
+	v4[2], v6[7] = byte(node), byte(node)
+	return []netip.Addr{netip.AddrFrom4(v4), netip.AddrFrom16(v6)}
+}
 
 func plan(v4, v6 string) func(n int) []netip.Addr {
 	first := []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}
@@ -74,6 +87,11 @@ func Parse(path string, data []byte) (*Scenario, error) {
 		s.attached[name] = objs
 	}
 	s.giveClusterIPs()
+	s.giveBalancers()
+	s.giveNodePorts()
+	if err := s.route(); err != nil {
+		return nil, err
+	}
 	if err := s.rehearse(); err != nil {
 		return nil, err
 	}
@@ -84,16 +102,23 @@ func Parse(path string, data []byte) (*Scenario, error) {
 // the network that the file describes.
 func (s *Scenario) plan() {
 	t := &s.topology
-	t.Gateways = gateways
-	t.Nodes = []lab.Host{{Name: nodeName, Addresses: nodeAddresses, Silent: slices.Contains(s.Silent, nodeName)}}
-	s.hosts[nodeName] = t.Nodes[0]
-	s.objects.Nodes[nodeName] = nodeObject()
+	t.Gateways, t.Uplinks = gateways, s.Uplinks
+	for i, n := range s.Nodes {
+		h := lab.Host{Name: n.Name, Addresses: nodePlan(i), Silent: slices.Contains(s.Silent, n.Name)}
+		t.Nodes = append(t.Nodes, h)
+		s.hosts[n.Name] = h
+		s.objects.Nodes[n.Name] = nodeObject(n, h.Addresses)
+		if t.Routed() || len(s.Nodes) > 1 {
+			givePodBlocks(s.objects.Nodes[n.Name], podBlocks(i))
+		}
+	}
 	s.addNamespace(syntax.Namespace{Name: "default"})
 	for _, ns := range s.Namespaces {
 		s.addNamespace(ns)
 	}
 	for i, p := range s.Pods {
-		h := lab.Host{Name: p.Namespace + "/" + p.Name, Addresses: podPlan(i), Silent: slices.Contains(s.Silent, p.HostName())}
+		h := lab.Host{Name: p.Namespace + "/" + p.Name, Node: p.Node, Silent: slices.Contains(s.Silent, p.HostName())}
+		h.Addresses = podAddresses(i, slices.Index(s.NodeNames(), p.Node))
 		t.Pods = append(t.Pods, h)
 		s.hosts[p.HostName()] = h
 		s.objects.Pods[h.Name] = podObject(p, h.Addresses)
@@ -112,12 +137,19 @@ func (s *Scenario) addNamespace(ns syntax.Namespace) {
 	s.objects.Namespaces[ns.Name] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns.Name, Labels: syntax.LabelsOf(ns)}}
 }
 
-func nodeObject() *corev1.Node {
-	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
-	for _, a := range nodeAddresses {
+func nodeObject(of syntax.Node, addresses []netip.Addr) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: of.Name, Labels: of.Labels}}
+	for _, a := range addresses {
 		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
 	}
 	return n
+}
+
+func givePodBlocks(n *corev1.Node, blocks []netip.Prefix) {
+	for _, block := range blocks {
+		n.Spec.PodCIDRs = append(n.Spec.PodCIDRs, block.String())
+	}
+	n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
 }
 
 var protocolNames = map[model.Protocol]corev1.Protocol{
@@ -127,7 +159,7 @@ var protocolNames = map[model.Protocol]corev1.Protocol{
 func podObject(p syntax.Pod, addresses []netip.Addr) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels},
-		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "main", Image: "main"}}},
+		Spec:       corev1.PodSpec{NodeName: p.Node, Containers: []corev1.Container{{Name: "main", Image: "main"}}},
 		Status:     corev1.PodStatus{Phase: corev1.PodRunning},
 	}
 	for _, port := range p.Ports {
@@ -141,32 +173,8 @@ func podObject(p syntax.Pod, addresses []netip.Addr) *corev1.Pod {
 	return pod
 }
 
-// giveClusterIPs does what the API server does for services that name no
-// address: one of each family. Files that describe one service twice, before
-// and after a change, give it the same.
-func (s *Scenario) giveClusterIPs() {
-	given := map[string][]netip.Addr{}
-	for _, file := range slices.Sorted(maps.Keys(s.attached)) {
-		services := s.attached[file].Services
-		for _, key := range slices.Sorted(maps.Keys(services)) {
-			svc := services[key]
-			name := svc.Name + "." + svc.Namespace
-			if svc.Spec.ClusterIP == "" && len(svc.Spec.ClusterIPs) == 0 {
-				if given[name] == nil {
-					given[name] = servicePlan(len(given))
-				}
-				for _, a := range given[name] {
-					svc.Spec.ClusterIPs = append(svc.Spec.ClusterIPs, a.String())
-				}
-				svc.Spec.ClusterIP = svc.Spec.ClusterIPs[0]
-			}
-			s.services[name] = svc
-		}
-	}
-}
-
 // address looks a name up in a family: a host, the gateway, a service's
-// ClusterIP, or an address as it is.
+// ClusterIP or its load balancer's address, or an address as it is.
 func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return a, nil
@@ -184,6 +192,8 @@ func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error
 				candidates = append(candidates, a)
 			}
 		}
+	case s.services[syntax.BalancedService(name)] != nil:
+		candidates = balancedAt(s.services[syntax.BalancedService(name)])
 	}
 	for _, a := range candidates {
 		if a.Is6() == family.V6() {

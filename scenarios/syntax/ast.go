@@ -35,11 +35,16 @@ type File struct {
 	Families []Family
 	Needs    []Need
 
+	Nodes      []Node // the first is always "node"
 	Pods       []Pod
 	Namespaces []Namespace
 	Outside    []string
 	Silent     []string // hosts whose stacks answer nothing
 	Without    []string // features that the datapath is not to use
+
+	Uplinks bool          // the nodes' own devices have programs
+	Options model.Options // the operator's
+	Routes  []Route       // of the router, besides
 
 	Steps []Step
 	Files map[string]Attached
@@ -77,10 +82,28 @@ type Need struct {
 	Config string // an option of the kernel's configuration without CONFIG_, or ""
 }
 
-// Pod is a pod of the node.
+// FirstNode is the name of the node that every scenario has.
+const FirstNode = "node"
+
+// Node is a node with labels.
+type Node struct {
+	Pos    Pos
+	Name   string
+	Labels map[string]string
+}
+
+// Route leads what is sent to an address to a node.
+type Route struct {
+	Pos  Pos
+	To   string // an address, or the name of a load balancer's
+	Node string
+}
+
+// Pod is a pod of a node.
 type Pod struct {
 	Pos             Pos
 	Namespace, Name string
+	Node            string
 	Labels          map[string]string
 	Ports           []ContainerPort
 }
@@ -206,10 +229,12 @@ type (
 		Name  string // a reason, or "forwarded"
 		Hook  model.Hook
 		Count uint64
+		Node  string // empty: all together
 	}
 	// TableCheck looks for text in a table's entries.
 	TableCheck struct {
 		Table string
+		Node  string
 		Lacks bool
 		Text  string
 	}
@@ -270,8 +295,8 @@ func (o Object) String() string {
 	return o.Kind + "/" + o.Namespace + "/" + o.Name
 }
 
-// Target is what is connected to: a host, NAME.NAMESPACE of a service, or an
-// address.
+// Target is what is connected to: a host, NAME.NAMESPACE of a service,
+// lb(NAME.NAMESPACE) of its load balancer, or an address.
 type Target struct {
 	Protocol model.Protocol
 	Name     string

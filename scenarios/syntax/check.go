@@ -43,14 +43,18 @@ func (p *parser) check() {
 	}
 	for _, h := range f.Silent {
 		c.host(p.pos(1), "silent", h)
-		if h == "node" {
+		if f.HasNode(h) {
 			c.onlyProg(p.pos(1), "a silent node")
 		}
 	}
 	if len(f.Without) > 0 && !slices.Equal(f.Worlds, []World{Netns}) {
 		p.failf(p.pos(1), "without: only world netns opens the datapath anew for a scenario: declare 'worlds netns'")
 	}
+	for _, pod := range f.Pods {
+		c.node(pod.Pos, "pod "+pod.HostName(), pod.Node)
+	}
 	c.parseAttached()
+	c.network(f)
 	for i := range f.Steps {
 		c.step(&f.Steps[i])
 	}
@@ -98,9 +102,43 @@ func (c *checker) host(at Pos, verb, name string) {
 	}
 }
 
+// node checks a name of a node; empty is all, or the first.
+func (c *checker) node(at Pos, verb, name string) {
+	if name != "" && !c.file.HasNode(name) {
+		c.failf(at, "%s: there is no node %s: expected one of %s", verb, name, strings.Join(c.file.NodeNames(), ", "))
+	}
+}
+
+// network checks what describes the network and needs to know all of it.
+func (c *checker) network(f *File) {
+	if err := f.Options.Validate(); err != nil {
+		c.failf(c.pos(1), "%w", err)
+	}
+	for _, r := range f.Routes {
+		c.node(r.Pos, "route", r.Node)
+		if _, err := netip.ParseAddr(r.To); err != nil && !c.services[BalancedService(r.To)] {
+			c.failf(r.Pos, "route: %s is neither an address nor lb(SERVICE.NAMESPACE) of a service that an attached file has", r.To)
+		}
+	}
+	if len(f.Routes) > 0 && !f.Uplinks && len(f.Nodes) == 1 {
+		c.failf(f.Routes[0].Pos, "route: there is no router in a network of one node without an uplink: add 'uplink'")
+	}
+}
+
+// BalancedService gives NAME.NAMESPACE of lb(NAME.NAMESPACE); empty for any
+// other name.
+func BalancedService(name string) string {
+	inner, ok := strings.CutPrefix(name, "lb(")
+	inner, closed := strings.CutSuffix(inner, ")")
+	if !ok || !closed {
+		return ""
+	}
+	return inner
+}
+
 // place checks a name that something is sent to.
 func (c *checker) place(at Pos, verb, name string) {
-	if c.file.HasHost(name) || name == "gateway" || c.services[name] {
+	if c.file.HasHost(name) || name == "gateway" || c.services[name] || c.services[BalancedService(name)] {
 		return
 	}
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -172,6 +210,7 @@ func (c *checker) step(s *Step) {
 		c.layers(s, v.Layers, false)
 	case *Verdict:
 		c.onlyProg(s.Pos, "verdict")
+		c.onNode(s.Pos, "verdict", v.Fields)
 		if !c.sent {
 			c.failf(s.Pos, "verdict: no frame was sent before: expected 'send' above")
 		}
@@ -179,11 +218,25 @@ func (c *checker) step(s *Step) {
 		if v.Feature == "tcx" && slices.Contains(c.file.Worlds, Prog) {
 			c.failf(s.Pos, "uses: world prog attaches programs to nothing, but the scenario declares it: remove the line, or declare 'worlds netns'")
 		}
+	case *Counter:
+		c.node(s.Pos, "counter", v.Node)
+	case *TableCheck:
+		c.node(s.Pos, "table", v.Node)
 	case *FlowCheck:
+		c.onNode(s.Pos, "flow", v.Fields)
 		c.host(s.Pos, "flow", v.From)
 		c.place(s.Pos, "flow", v.To.Name)
 		if v.Via != "" {
 			c.host(s.Pos, "flow: via", v.Via)
+		}
+	}
+}
+
+// onNode checks the node that fields name.
+func (c *checker) onNode(at Pos, verb string, fields []Assignment) {
+	for _, a := range fields {
+		if a.Name == "on" {
+			c.node(at, verb+": on", a.Value)
 		}
 	}
 }
@@ -231,7 +284,7 @@ func (c *checker) value(spec frame.FieldSpec, value string) error {
 	named := c.file.HasHost(value) || value == "gateway"
 	switch spec.Type {
 	case frame.Address:
-		if named || c.services[value] {
+		if named || c.services[value] || c.services[BalancedService(value)] {
 			return nil
 		}
 	case frame.Hardware:

@@ -26,20 +26,32 @@ func init() {
 		"needs":     {"needs kernel RELEASE | needs config OPTION", "what the kernel must have; else the scenario is skipped", parseNeeds},
 		"without":   {"without " + strings.Join(features, "|") + "...", "features of the kernel that the datapath is not to use; only in world netns", parseWithout},
 		"topology":  {"topology " + strings.Join(sortedKeys(topologies), "|"), "a network that is ready made", parseTopology},
-		"pod":       {"pod [NAMESPACE/]NAME [KEY=VALUE...] [PORTNAME:PORT/PROTO...]", "a pod with labels and named ports", parsePod},
+		"pod":       {"pod [NAMESPACE/]NAME [KEY=VALUE...] [PORTNAME:PORT/PROTO...] [on NODE]", "a pod with labels and named ports", parsePod},
 		"namespace": {"namespace NAME [KEY=VALUE...]", "a namespace with labels", parseNamespace},
-		"outside":   {"outside NAME...", "hosts beyond the node's uplink", parseOutside},
+		"outside":   {"outside NAME...", "hosts beyond the nodes' uplinks", parseOutside},
+		"node":      {"node NAME [KEY=VALUE...]", "another node beside 'node', or labels of that one", parseNode},
+		"uplink":    {"uplink", "the nodes' own devices have programs too; every header below that needs it says so by itself", parseUplink},
+		"route":     {"route ADDRESS|lb(SERVICE.NAMESPACE)... via NODE", "where the router leads addresses that no host has; else to the first node", parseRoute},
+		"masquerade": {"masquerade [except CIDR...] [ports FIRST-LAST]",
+			"what leaves the cluster has the node's address (uplink)", parseMasquerade},
+		"maglev":    {"maglev [SIZE]", "backends are chosen by Maglev's tables", parseMaglev},
+		"nodeports": {"nodeports on CIDR...", "which of the nodes' addresses answer on node ports (uplink)", parseNodePorts},
+		"return":    {"return snat|dsr|hybrid [ipip|geneve]", "how answers of backends on other nodes come back (uplink)", parseReturn},
 		"silent":    {"silent HOST...", "hosts that answer nothing by themselves: their frames are all in the script", parseSilent},
 	}
 }
 
-// topologies are networks by name. Each pod has the label app=NAME.
-var topologies = map[string][]string{
-	"one-pod":    {"client"},
-	"two-pods":   {"client", "web"},
-	"three-pods": {"client", "web", "other"},
-	"four-pods":  {"client", "web-1", "web-2", "other"},
+// topologies are networks by name: the pods of the first node, and those of
+// node-2. Each pod has the label app=NAME.
+var topologies = map[string][2][]string{
+	"one-pod":    {{"client"}},
+	"two-pods":   {{"client", "web"}},
+	"three-pods": {{"client", "web", "other"}},
+	"four-pods":  {{"client", "web-1", "web-2", "other"}},
+	"two-nodes":  {{"client", "web-1"}, {"web-2"}},
 }
+
+const secondNode = "node-2"
 
 const topologyOutside = "internet"
 
@@ -49,9 +61,14 @@ func parseTopology(p *parser, at Pos, l *line) error {
 	if !ok {
 		return l.expected("a topology ("+strings.Join(sortedKeys(topologies), ", ")+")", t)
 	}
-	for _, name := range pods {
-		app, _, _ := strings.Cut(name, "-")
-		p.addPod(Pod{Pos: at, Namespace: "default", Name: name, Labels: map[string]string{"app": app}})
+	for i, node := range []string{FirstNode, secondNode} {
+		if i > 0 && len(pods[i]) > 0 {
+			p.addNode(Node{Pos: at, Name: node})
+		}
+		for _, name := range pods[i] {
+			app, _, _ := strings.Cut(name, "-")
+			p.addPod(Pod{Pos: at, Namespace: "default", Name: name, Node: node, Labels: map[string]string{"app": app}})
+		}
 	}
 	p.addOutside(at, topologyOutside)
 	return nil
@@ -124,7 +141,7 @@ func parseNeeds(p *parser, at Pos, l *line) error {
 var hostName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 
 // reservedNames mean something else where a host may be named.
-var reservedNames = []string{"node", "gateway", "broadcast", "nothing"}
+var reservedNames = []string{FirstNode, "gateway", "broadcast", "nothing"}
 
 func checkName(name string) error {
 	if !hostName.MatchString(name) || slices.Contains(reservedNames, name) {
@@ -139,7 +156,7 @@ func parsePod(p *parser, at Pos, l *line) error {
 	if err != nil {
 		return err
 	}
-	pod := Pod{Pos: at, Namespace: "default", Name: name, Labels: map[string]string{}}
+	pod := Pod{Pos: at, Namespace: "default", Name: name, Node: FirstNode, Labels: map[string]string{}}
 	if ns, rest, ok := strings.Cut(name, "/"); ok {
 		pod.Namespace, pod.Name = ns, rest
 	}
@@ -155,6 +172,12 @@ func parsePod(p *parser, at Pos, l *line) error {
 				return err
 			}
 			pod.Labels[a.Name] = a.Value
+			continue
+		}
+		if l.accept("on") {
+			if pod.Node, err = l.word("a node"); err != nil {
+				return err
+			}
 			continue
 		}
 		w, err := l.word("KEY=VALUE or PORTNAME:PORT/PROTO")
@@ -216,13 +239,13 @@ func (p *parser) addOutside(at Pos, name string) {
 
 // HasHost says whether there is a host of that name.
 func (f *File) HasHost(name string) bool {
-	return name == "node" || slices.Contains(f.Outside, name) ||
+	return f.HasNode(name) || slices.Contains(f.Outside, name) ||
 		slices.ContainsFunc(f.Pods, func(p Pod) bool { return p.HostName() == name })
 }
 
 // HostNames lists the hosts.
 func (f *File) HostNames() []string {
-	out := []string{"node"}
+	out := f.NodeNames()
 	for _, p := range f.Pods {
 		out = append(out, p.HostName())
 	}

@@ -61,11 +61,29 @@ func lex(line string) ([]token, error) {
 			if n < 0 {
 				n = len(line) - i
 			}
+			n += balancer(line[i:], n)
 			out = append(out, token{word, line[i : i+n], i + 1})
 			i += n
 		}
 	}
 	return out, nil
+}
+
+// balancer is the length of the rest of a word whose first n octets stand
+// before a bracket that belongs to it: of lb(SERVICE.NAMESPACE).
+func balancer(from string, n int) int {
+	before, rest := from[:n], from[n:]
+	if before != "lb" && !strings.HasSuffix(before, "/lb") || !strings.HasPrefix(rest, "(") {
+		return 0
+	}
+	closing := strings.IndexByte(rest, ')')
+	if closing < 0 {
+		return 0
+	}
+	if more := strings.IndexAny(rest[closing+1:], " \t\r()=\""); more >= 0 {
+		return closing + 1 + more
+	}
+	return len(rest)
 }
 
 // line is a cursor over the tokens of one line.

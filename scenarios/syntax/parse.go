@@ -32,6 +32,7 @@ func Parse(path string, data []byte) (*File, error) {
 		Path:   path,
 		Source: string(data),
 		Files:  map[string]Attached{},
+		Nodes:  []Node{{Name: FirstNode}},
 	}}
 	p.attach(archive, string(data))
 	p.script(string(archive.Comment))

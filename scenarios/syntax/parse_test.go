@@ -107,7 +107,7 @@ func TestMistakesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"an exchange that is open already":    {script("connect client -> tcp/web:80 as c\nconnect client -> tcp/web:80 as c"), "x.txtar:5:", "called c already, since line 4"},
 		"an unknown reason":                   {script("dropped polcy-ingress"), "x.txtar:4:", "unknown reason 'polcy-ingress'"},
 		"an unknown verdict field":            {script("send client ip(dst=web)\nverdict drop raison=x"), "x.txtar:5:", "expected one of at, endpoint, flow"},
-		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, self, none"},
+		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, tunnel, self, none"},
 		"a verdict on nothing":                {script("verdict forward"), "x.txtar:4:", "no frame was sent before"},
 		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only world prog has this"},
 		"tcx where nothing is attached":       {"worlds prog\ntopology two-pods\nuses tcx from 6.6\n", "x.txtar:3:", "attaches programs to nothing"},

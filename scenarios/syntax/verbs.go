@@ -41,14 +41,14 @@ func init() {
 		"send":  {"send HOST LAYER(FIELD=VALUE ...)...", "put a frame on a host's interface", parseSend},
 		"expect": {"expect HOST LAYER(FIELD=VALUE ...)... | expect HOST nothing [LAYER(...)...]",
 			"wait for a frame; a field that is not named is not checked", parseExpect},
-		"verdict": {"verdict forward|drop|reply [reason=R] [out=local|host|device|self] [flow=new|known|rejudged|none] [at=HOOK] [endpoint=POD] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
+		"verdict": {"verdict forward|drop|reply [reason=R] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
 			"check what the datapath decided about the last frame sent", parseVerdict},
-		"flow": {"flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST] [answered=yes|no] [state=S] [service=NAMESPACE/NAME:PORT] [out=O] [count=N]",
+		"flow": {"flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST] [answered=yes|no] [state=S] [service=NAMESPACE/NAME:PORT] [out=O] [on=NODE] [count=N]",
 			"wait for an entry of the flow table", parseFlow(false)},
 		"no-flow": {"no-flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST]", "the flow table has no such entry", parseFlow(true)},
 		"dropped": {"dropped REASON [N times]", "wait for packets dropped or answered for a reason", parseDropped},
-		"counter": {"counter REASON|forwarded from-container|to-container N", "check a counter of the whole scenario", parseCounter},
-		"table":   {`table NAME has|lacks "TEXT"`, "look for text in a table", parseTable},
+		"counter": {"counter REASON|forwarded HOOK N [on NODE]", "check a counter of the whole scenario", parseCounter},
+		"table":   {`table NAME [on NODE] has|lacks "TEXT"`, "look for text in a table", parseTable},
 		"uses": {"uses [no] " + strings.Join(features, "|") + " [from RELEASE [backported RELEASE...]]",
 			"whether the datapath uses a feature of the kernel: on kernels from that release on, and not on older ones", parseUses},
 		"advance": {"advance DURATION", "move the datapath's clock", parseAdvance},
@@ -419,20 +419,25 @@ func layerFields(l *line, kind frame.Kind) ([]Assignment, error) {
 	return out, nil
 }
 
+// hookNames are all hooks.
+var hookNames = []string{string(model.FromContainer), string(model.ToContainer), string(model.FromDevice), string(model.ToDevice)}
+
 // verdictFields are what verdict may name, with the values that are possible;
 // none: anything.
 var verdictFields = map[string][]string{
 	"reason":   nil,
-	"out":      {"local", "host", "device", "self", "none"},
+	"out":      {"local", "host", "device", "tunnel", "self", "none"},
 	"flow":     {"new", "known", "rejudged", "none"},
-	"at":       {"from-container", "to-container"},
+	"at":       hookNames,
+	"on":       nil,
 	"endpoint": nil, "policy": nil, "rule": nil, "table": nil,
 }
 
 // flowFields are what flow may name.
 var flowFields = map[string][]string{
 	"answered": {"yes", "no"}, "reply": {"yes", "no"},
-	"out":   {"local", "host", "device"},
+	"out":   {"local", "host", "device", "tunnel"},
+	"on":    nil,
 	"state": nil, "service": nil, "count": nil,
 }
 
@@ -545,13 +550,13 @@ func parseCounter(l *line) (Verb, error) {
 	if v.Name != "forwarded" && !knownReason(model.Reason(v.Name)) {
 		return nil, unknownReason(v.Name)
 	}
-	hook, err := l.word("from-container or to-container")
+	hook, err := l.word("a hook (" + strings.Join(hookNames, ", ") + ")")
 	if err != nil {
 		return nil, err
 	}
 	v.Hook = model.Hook(hook)
-	if v.Hook != model.FromContainer && v.Hook != model.ToContainer {
-		return nil, fmt.Errorf("expected from-container or to-container, found '%s'\n\tusage: %s", hook, l.usage)
+	if !slices.Contains(hookNames, hook) {
+		return nil, fmt.Errorf("expected a hook of %s, found '%s'\n\tusage: %s", strings.Join(hookNames, ", "), hook, l.usage)
 	}
 	count, err := l.word("how many packets")
 	if err != nil {
@@ -560,7 +565,10 @@ func parseCounter(l *line) (Verb, error) {
 	if v.Count, err = strconv.ParseUint(count, 10, 64); err != nil {
 		return nil, fmt.Errorf("expected a number of packets, found '%s'\n\tusage: %s", count, l.usage)
 	}
-	return v, nil
+	if l.accept("on") {
+		v.Node, err = l.word("a node")
+	}
+	return v, err
 }
 
 func parseTable(l *line) (Verb, error) {
@@ -568,6 +576,11 @@ func parseTable(l *line) (Verb, error) {
 	var err error
 	if v.Table, err = l.word("the name of a table"); err != nil {
 		return nil, err
+	}
+	if l.accept("on") {
+		if v.Node, err = l.word("a node"); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case l.accept("has"):

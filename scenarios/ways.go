@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/model"
+)
+
+// Where packets meet hooks in worlds that do not tell, by what a topology says
+// of the routes.
+
+// place is a hook of a node.
+type place struct {
+	node  string
+	where model.Where
+}
+
+// firstHook is where a packet of a host first meets a datapath; false when it
+// does not.
+func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
+	sender := p.hosts[from]
+	switch {
+	case slices.ContainsFunc(p.topology.Pods, func(h lab.Host) bool { return h.Name == sender.Name }):
+		return place{sender.Node, model.Where{Hook: model.FromContainer, Endpoint: sender.Name}}, true
+	case !p.HasNode(from):
+		return p.arriving(to, p.topology.Nodes[0].Name)
+	case slices.Contains(sender.Addresses, to):
+		return place{}, false // by its loopback device
+	}
+	if at, ok := p.intoPod(from, to); ok {
+		return at, true
+	}
+	if p.topology.Uplinks {
+		return place{from, model.Where{Hook: model.ToDevice, Endpoint: from}}, true
+	}
+	return p.arriving(to, "")
+}
+
+// nextHook is where a packet that a hook let pass meets a datapath again.
+func (p *play) nextHook(at place, t model.Translation) (place, bool) {
+	switch {
+	case t.Out == model.OutHost && at.where.Hook == model.FromDevice:
+		return p.intoPod(at.node, t.Tuple.Dst)
+	case t.Out == model.OutDevice:
+		return p.arriving(t.Tuple.Dst, "")
+	}
+	return place{}, false
+}
+
+// arriving is the hook that meets what is on its way between nodes and others:
+// on the node that has the address, else on the other one.
+func (p *play) arriving(to netip.Addr, other string) (place, bool) {
+	node := p.nodeTowards(to)
+	if node == "" {
+		node = other
+	}
+	for _, h := range p.topology.Outside {
+		if slices.Contains(h.Addresses, to) {
+			return place{}, false
+		}
+	}
+	if node == "" || !p.topology.Uplinks {
+		return p.intoPod(node, to)
+	}
+	return place{node, model.Where{Hook: model.FromDevice, Endpoint: node}}, true
+}
+
+// nodeTowards is the node to which an address leads, if any.
+func (p *play) nodeTowards(to netip.Addr) string {
+	for _, h := range slices.Concat(p.topology.Nodes, p.topology.Pods) {
+		switch {
+		case !slices.Contains(h.Addresses, to):
+		case h.Node != "":
+			return h.Node
+		default:
+			return h.Name
+		}
+	}
+	for _, r := range p.topology.Routes {
+		if r.To == to {
+			return r.Node
+		}
+	}
+	return ""
+}
+
+// intoPod is the hook of the node's pod that has an address.
+func (p *play) intoPod(node string, to netip.Addr) (place, bool) {
+	for _, pod := range p.topology.Pods {
+		if pod.Node == node && slices.Contains(pod.Addresses, to) {
+			return place{node, model.Where{Hook: model.ToContainer, Endpoint: pod.Name}}, true
+		}
+	}
+	return place{}, false
+}
+
+// opening builds the first packet of an exchange, as a hook may see it.
+func opening(t model.Tuple) ([]byte, error) {
+	ip := frame.Lower(frame.Layer{Kind: "ip"}, t.Src.Is6()).With("src", frame.Addr(t.Src)).With("dst", frame.Addr(t.Dst))
+	mac := frame.MAC([]byte{2, 0, 0, 0, 0, 1})
+	eth := frame.Layer{Kind: "eth"}.With("src", mac).With("dst", mac)
+	var transport frame.Layer
+	switch t.Protocol {
+	case model.ProtocolTCP:
+		transport = frame.Layer{Kind: "tcp"}.With("flags", frame.Num(2)).With("sport", frame.Num(t.Sport)).With("dport", frame.Num(t.Dport))
+	case model.ProtocolUDP:
+		transport = frame.Layer{Kind: "udp"}.With("sport", frame.Num(t.Sport)).With("dport", frame.Num(t.Dport))
+	default:
+		transport = frame.Lower(frame.Layer{Kind: "echo"}, t.Src.Is6()).With("id", frame.Num(t.Sport))
+	}
+	return frame.Build(eth, ip, transport)
+}
