@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 )
@@ -112,16 +113,26 @@ func TestPoolsKeepTheDatapathsOfAllNodes(t *testing.T) {
 	before := holdings(t)
 	pool := NewPool(1)
 	for range 3 {
-		w, err := pool.New(t.Context(), twoNodes(), Options{})
-		require.NoError(t, err)
-		require.NotSame(t, w.Datapath("node"), w.Datapath("node-2"))
-		applyToNodes(t, w, model.Options{}, twoNodeObjects)
-		listenEverywhere(t, w, "default/far")
-		checkExchange(t, w, "default/client", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV6, 8080))
-		require.NoError(t, w.Close())
-		one, err := pool.New(t.Context(), topology(), Options{})
-		require.NoError(t, err)
-		require.NoError(t, one.Close())
+		for _, network := range []lab.Topology{twoNodes(), uplinkTopology(), topology()} {
+			w, err := pool.New(t.Context(), network, Options{})
+			require.NoError(t, err)
+			for _, n := range w.nodes {
+				residue, err := n.datapath.Residue()
+				require.NoError(t, err)
+				require.Empty(t, residue)
+			}
+			documents := map[bool]string{true: uplinkObjects, false: twoNodeObjects}[network.Uplinks]
+			applyToNodes(t, w, model.Options{Masquerade: network.Uplinks}, documents)
+			if network.Routed() {
+				listenEverywhere(t, w, "default/far")
+				checkExchange(t, w, "default/client", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV6, 8080))
+			}
+			if network.Uplinks {
+				at := netip.AddrPortFrom(nodeV4, 32000+ofService(8080)%1000)
+				checkJourney(t, w, journey{from: "second", to: "default/far"}, model.ProtocolTCP, at, nodeV4)
+			}
+			require.NoError(t, w.Close())
+		}
 	}
 	require.LessOrEqual(t, pool.Opened(), 1+moreNodes)
 	require.NoError(t, pool.Close())
@@ -131,15 +142,24 @@ func TestPoolsKeepTheDatapathsOfAllNodes(t *testing.T) {
 func TestNothingOfSeveralNodesIsLeftBehind(t *testing.T) {
 	needRoot(t)
 	before := holdings(t)
-	for _, options := range []Options{{}, {Pin: true, Keep: true}, {Plain: true}} {
-		w, err := New(t.Context(), twoNodes(), options)
-		require.NoError(t, err)
-		if !options.Plain {
-			applyToNodes(t, w, model.Options{}, twoNodeObjects)
-		}
-		listenEverywhere(t, w, "default/far")
-		checkExchange(t, w, "second", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV4, 8080))
-		require.NoError(t, w.Close())
+	for _, options := range []Options{
+		{}, {Pin: true, Keep: true}, {Plain: true},
+		{Datapath: datapath.Options{ForceClsact: true}}, {Pin: true, Datapath: datapath.Options{ForceClsact: true}},
+	} {
+		t.Run(fmt.Sprintf("%+v", options), func(t *testing.T) {
+			w, err := New(t.Context(), uplinkTopology(), options)
+			require.NoError(t, err)
+			if !options.Plain {
+				applyToNodes(t, w, model.Options{Masquerade: true}, uplinkObjects)
+			}
+			listenEverywhere(t, w, "default/far", "outside")
+			checkExchange(t, w, "second", "default/far", model.ProtocolTCP, netip.AddrPortFrom(farV4, 8080))
+			if !options.Plain {
+				outside := netip.AddrPortFrom(outsideV6, 8080)
+				checkJourney(t, w, journey{from: "default/far", to: "outside"}, model.ProtocolTCP, outside, node2V6)
+			}
+			require.NoError(t, w.Close())
+		})
 	}
 	requireNothingOver(t, before)
 }
