@@ -26,29 +26,38 @@ func seedFrames() [][]byte {
 		ip("fd00::1", "fd00::2", 44, make([]byte, 8)),
 		arp(1, mac, "10.0.0.1", "10.0.0.254"),
 		ethernet(0x8100, make([]byte, 40)),
+		syn("192.0.2.1", "172.18.0.2", 5000, 30080),
+		syn("2001:db8::1", "2001:db8:80::80", 5000, 80),
+		syn("172.18.0.2", "10.96.0.30", 40000, 80),
+		ip("10.0.0.3", "192.0.2.1", ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK)),
+		ip("192.0.2.1", "172.18.0.2", ProtocolUDP, udp(53, 1, 9)),
+		unreachable("10.0.1.1", "172.18.0.2", quoting(ip("172.18.0.2", "10.0.1.1", ProtocolTCP, tcp(5000, 8080, flagSYN)))),
+		part("192.0.2.1", "172.18.0.2", ProtocolUDP, 9, 0, true, udp(5000, 30080, 16)),
+		part("192.0.2.1", "172.18.0.2", ProtocolUDP, 9, 24, false, make([]byte, 16)),
 	}
 }
 
 func FuzzEvaluate(f *testing.F) {
-	for _, frame := range seedFrames() {
-		f.Add(frame, frame, true)
-		f.Add(frame, seedFrames()[1], false)
-	}
-	objs := mustParse(f, clusterYAML+"\n---\n"+denyEgress("web"))
-	f.Fuzz(func(t *testing.T, first, second []byte, fromContainer bool) {
-		b := &bench{T: t, oracle: NewOracle("node-a", testLocal()), objs: objs, now: time.Unix(1_000_000, 0)}
-		b.apply()
-		where := Where{ToContainer, client}
-		if fromContainer {
-			where = Where{FromContainer, web0}
+	places := []Where{{FromContainer, web0}, {ToContainer, client}, {FromDevice, "node-a"}, {ToDevice, "node-a"}}
+	for i, frame := range seedFrames() {
+		for place := range places {
+			f.Add(frame, seedFrames()[(i+1)%len(seedFrames())], uint8(place))
 		}
+	}
+	objs := mustParse(f, clusterYAML+"\n---\n"+denyEgress("web")+"\n---\n"+shop("far", "  sessionAffinity: ClientIP\n  loadBalancerSourceRanges: [192.0.2.0/24]"))
+	local := testLocal()
+	local.Uplinks, local.Options = []Uplink{{Name: "eth0", Ifindex: 2}}, Options{Masquerade: true}
+	f.Fuzz(func(t *testing.T, first, second []byte, place uint8) {
+		b := &bench{T: t, oracle: NewOracle("node-a", local), objs: objs, now: time.Unix(1_000_000, 0)}
+		b.apply()
+		where := places[int(place)%len(places)]
 		for _, frame := range [][]byte{first, second} {
-			for _, at := range []Where{{FromContainer, client}, where, {FromContainer, "default/ghost"}} {
+			for _, at := range []Where{{FromContainer, client}, where, {FromContainer, "default/ghost"}, {FromDevice, "node-a"}} {
 				e := b.oracle.Evaluate(frame, at, b.now)
 				requireSound(t, e)
 				require.Equal(t, e.String(), b.oracle.Evaluate(frame, at, b.now).String(), "evaluating changes nothing")
 				for _, translation := range e.Translations {
-					b.oracle.Observe(e, translation.Tuple, b.now)
+					b.oracle.Observe(e, somePort(translation), b.now)
 				}
 				b.now = b.now.Add(7 * time.Second)
 			}
@@ -71,7 +80,7 @@ func requireSound(t *testing.T, e Expectation) {
 				require.Contains(t, []Out{OutLocal, OutHost, OutDevice}, translation.Out)
 				require.Equal(t, translation.Out == OutLocal, translation.Endpoint != "")
 				require.Equal(t, e.Tuple.Protocol, translation.Tuple.Protocol)
-				require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: translation.Tuple, Out: translation.Out}))
+				require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: somePort(translation), Out: translation.Out}))
 			}
 		case Drop, Reply:
 			require.NotEmpty(t, possible.Reasons)
@@ -80,6 +89,14 @@ func requireSound(t *testing.T, e Expectation) {
 			t.Fatalf("no action: %v", possible)
 		}
 	}
+}
+
+// somePort is a tuple that a translation may leave as.
+func somePort(t Translation) Tuple {
+	tuple := t.Tuple
+	for ; t.AnySport && !t.leavesAs(tuple); tuple.Sport++ {
+	}
+	return tuple
 }
 
 func BenchmarkEvaluate(b *testing.B) {

@@ -286,7 +286,7 @@ func (k *knowledge) hinted(svc *corev1.Service, there []listed) func(listed) boo
 	sets := []struct {
 		of   func(listed) []string
 		name string
-	}{{func(l listed) []string { return l.forZones }, k.zone()}}
+	}{{func(l listed) []string { return l.forZones }, k.zoneOf(k.node)}}
 	if d := svc.Spec.TrafficDistribution; d != nil && *d == "PreferSameNode" {
 		byNode := sets[0]
 		byNode.of, byNode.name = func(l listed) []string { return l.forNodes }, k.node
@@ -307,8 +307,8 @@ func (k *knowledge) hinted(svc *corev1.Service, there []listed) func(listed) boo
 	return func(listed) bool { return true }
 }
 
-func (k *knowledge) zone() string {
-	if n := k.objs.Nodes[k.node]; n != nil {
+func (k *knowledge) zoneOf(node string) string {
+	if n := k.objs.Nodes[node]; n != nil {
 		return n.Labels["topology.kubernetes.io/zone"]
 	}
 	return ""
@@ -419,6 +419,7 @@ func (k *knowledge) selected(svc *corev1.Service, port corev1.ServicePort, v4 bo
 			continue
 		}
 		terminating, serving := pod.DeletionTimestamp != nil, saysReady(pod)
+		forZones, forNodes := k.hintsOf(svc, pod)
 		for _, addr := range k.addresses[pod] {
 			if addr.Is4() == v4 {
 				add(listed{
@@ -426,10 +427,27 @@ func (k *knowledge) selected(svc *corev1.Service, port corev1.ServicePort, v4 bo
 					ready:   serving && !terminating || svc.Spec.PublishNotReadyAddresses,
 					lingers: serving && terminating,
 					here:    k.isHere(pod),
+
+					forZones: forZones, forNodes: forNodes,
 				})
 			}
 		}
 	}
+}
+
+// hintsOf are those that the API's controllers give a pod of a service that
+// wants its clients served nearby: by its zone, and by its node.
+func (k *knowledge) hintsOf(svc *corev1.Service, pod *corev1.Pod) (zones, nodes []string) {
+	if svc.Spec.TrafficDistribution == nil {
+		return nil, nil
+	}
+	if zone := k.zoneOf(pod.Spec.NodeName); zone != "" {
+		zones = []string{zone}
+	}
+	if *svc.Spec.TrafficDistribution == "PreferSameNode" && pod.Spec.NodeName != "" {
+		nodes = []string{pod.Spec.NodeName}
+	}
+	return zones, nodes
 }
 
 func saysReady(pod *corev1.Pod) bool {
