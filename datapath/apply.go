@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
@@ -168,6 +169,31 @@ func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, wan
 	return nil
 }
 
+// defaultMTU is Ethernet's.
+const defaultMTU = 1500
+
+// leastMTU is what passes by all uplinks, in bytes of an IP packet.
+func leastMTU(uplinks []model.Uplink) uint32 {
+	least := 0
+	for _, u := range uplinks {
+		mtu := cmp.Or(u.MTU, defaultMTU)
+		if least == 0 || mtu < least {
+			least = mtu
+		}
+	}
+	return uint32(least)
+}
+
+func encodeTunnel(t model.Tunnel) bpf.ContainerTunnel {
+	switch t {
+	case model.TunnelIPIP:
+		return bpf.ContainerTunnelTUNNEL_IPIP
+	case model.TunnelGeneve:
+		return bpf.ContainerTunnelTUNNEL_GENEVE
+	}
+	return bpf.ContainerTunnelTUNNEL_NONE
+}
+
 // planNode says what the node is, and which devices of its are uplinks.
 func planNode(state *model.State, want *desired) error {
 	want.nodes, want.uplinks = map[uint32]nodeHalf{}, map[uint32]string{}
@@ -177,7 +203,8 @@ func planNode(state *model.State, want *desired) error {
 		}
 		want.nodes[0] = nodeHalf{
 			Masquerade4: encodeAddr(m.IPv4), Masquerade6: encodeAddr(m.IPv6),
-			FirstPort: m.FirstPort, LastPort: m.LastPort, Present: 1,
+			FirstPort: m.FirstPort, LastPort: m.LastPort,
+			Mtu: leastMTU(state.Node.Uplinks), Tunnel: uint8(encodeTunnel(state.Node.Tunnel)), Present: 1,
 		}
 	}
 	for _, u := range state.Node.Uplinks {

@@ -89,10 +89,19 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		if s.Local {
 			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL)
 		}
+		if s.DSR {
+			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_DSR)
+		}
 		want.services[key] = half
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
 		for _, b := range s.Backends {
 			want.backends[backendKey{Service: half.Id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}] = stateOfBackend(&b)
+			if s.DSR {
+				// What comes by a tunnel names its backend without a port.
+				named := stateOfBackend(&b)
+				named.Port = encodePort(b.Port)
+				want.backends[backendKey{Service: half.Id, Addr: encodeAddr(b.Address)}] = named
+			}
 		}
 	}
 	return d.roomForServices(state, want)

@@ -197,6 +197,9 @@ func (c *compiler) readNodes() {
 	}
 	c.nodePortAddresses = c.chooseNodePortAddresses()
 	c.self.Masquerade = c.masquerade()
+	if c.self.Masquerade != nil {
+		c.self.Tunnel = c.local.Options.tunnel()
+	}
 }
 
 func (c *compiler) readPods() {

@@ -65,6 +65,31 @@ func (c *compiler) publishNodePort(p *servicePort) {
 	for _, addr := range c.nodePortAddresses {
 		c.publishAt(p, KindNodePort, addr, port, field)
 	}
+	if len(c.local.Uplinks) > 0 && c.returnsDirectly(p.common.Protocol) {
+		c.publishAnyNode(p, port)
+	}
+}
+
+// publishAnyNode makes the frontend under which a node finds what others lead
+// to it: their clients came to an address that is not its own.
+func (c *compiler) publishAnyNode(p *servicePort, port uint16) {
+	anyNode := netip.IPv6Unspecified()
+	if p.cluster.Is4() {
+		anyNode = netip.IPv4Unspecified()
+	}
+	c.addFrontend(p, KindNodePort, ScopeOutside, anyNode, port, p.object.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal)
+}
+
+// returnsDirectly is whether backends of other nodes answer the clients of a
+// protocol themselves.
+func (c *compiler) returnsDirectly(protocol Protocol) bool {
+	switch c.local.Options.Return {
+	case ReturnDSR:
+		return protocol == ProtocolTCP || protocol == ProtocolUDP
+	case ReturnHybrid:
+		return protocol == ProtocolTCP
+	}
+	return false
 }
 
 // publishAt makes the frontend of an address that the outside knows, in both
@@ -87,6 +112,7 @@ func (c *compiler) publishAt(p *servicePort, kind ServiceKind, addr netip.Addr, 
 func (c *compiler) addFrontend(p *servicePort, kind ServiceKind, scope Scope, addr netip.Addr, port uint16, local bool) {
 	frontend := p.common
 	frontend.Kind, frontend.Scope, frontend.Address, frontend.Port, frontend.Local = kind, scope, addr, port, local
+	frontend.DSR = scope == ScopeOutside && kind != KindHostPort && c.returnsDirectly(frontend.Protocol)
 	frontend.Backends = p.anywhere
 	if local {
 		frontend.Backends = p.here

@@ -31,15 +31,15 @@ func (c *compiler) chooseNodePortAddresses() []netip.Addr {
 	return chosen
 }
 
-// masquerade gives the addresses that flows leave the cluster with. A node
-// without uplinks has no place where it would see the answers.
+// masquerade gives the addresses that flows are lent: those that leave the
+// cluster, and those of node ports whose backends are elsewhere. A node without
+// uplinks has no place where it would see the answers.
 func (c *compiler) masquerade() *Masquerade {
 	options := c.local.Options
-	if !options.Masquerade {
-		return nil
-	}
 	if len(c.local.Uplinks) == 0 {
-		c.warnOption("masquerade", "is on, and node %s has no uplink: nothing is masqueraded until it has one", c.node)
+		if options.Masquerade {
+			c.warnOption("masquerade", "is on, and node %s has no uplink: nothing is masqueraded until it has one", c.node)
+		}
 		return nil
 	}
 	masquerade := &Masquerade{}
@@ -52,17 +52,23 @@ func (c *compiler) masquerade() *Masquerade {
 			masquerade.IPv6 = addr
 		}
 	}
-	if len(c.self.Addresses) == 0 {
+	if len(c.self.Addresses) == 0 && options.Masquerade {
 		c.warnOption("masquerade", "is on, and node %s has no address: nothing is masqueraded until it has one", c.node)
 	}
 	return masquerade
 }
 
 // nativePrefixes are the blocks, beside the addresses of pods and nodes, that
-// are reached without masquerading; none where nothing is masqueraded.
+// are reached without masquerading: everything where pods keep their source.
 func (c *compiler) nativePrefixes() []netip.Prefix {
 	if c.self.Masquerade == nil {
 		return nil
+	}
+	if !c.local.Options.Masquerade {
+		return []netip.Prefix{
+			netip.PrefixFrom(netip.IPv4Unspecified(), 0),
+			netip.PrefixFrom(netip.IPv6Unspecified(), 0),
+		}
 	}
 	var native []netip.Prefix
 	for name, node := range c.objs.Nodes {

@@ -96,10 +96,31 @@ func (o *Options) Validate() error {
 			fail("algorithm", "%v", err)
 		}
 	}
+	switch o.Return {
+	case "", ReturnSNAT, ReturnDSR, ReturnHybrid:
+	default:
+		fail("return", "'%s' is unknown: use %s, %s or %s", o.Return, ReturnSNAT, ReturnDSR, ReturnHybrid)
+	}
+	switch o.Tunnel {
+	case TunnelNone, TunnelIPIP, TunnelGeneve:
+	default:
+		fail("tunnel", "'%s' is unknown: use %s or %s", o.Tunnel, TunnelIPIP, TunnelGeneve)
+	}
 	if size := o.MaglevSize; size != 0 && (size < 0 || size > MaxMaglevSize || !isPrime(size)) {
 		fail("maglevSize", "%d is not a prime up to %d: use one like 251, 1021, 4093, %d, 65537 or %d", size, MaxMaglevSize, DefaultMaglevSize, MaxMaglevSize)
 	}
 	return errors.Join(errs...)
+}
+
+// tunnel is by what packets are led to other nodes.
+func (o *Options) tunnel() Tunnel {
+	switch {
+	case o.Return != ReturnDSR && o.Return != ReturnHybrid:
+		return TunnelNone
+	case o.Tunnel == TunnelNone:
+		return TunnelIPIP
+	}
+	return o.Tunnel
 }
 
 func (o *Options) portRange() (first, last uint16) {
