@@ -188,7 +188,7 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 		if err != nil {
 			return err
 		}
-		return p.judge.sent(data, at, before, after)
+		return p.judge.sent(data, at, before, after, func(t model.Tuple) (model.Tuple, bool) { return p.leftAs(at, t) })
 	})
 	if m, ok := errors.AsType[*Mismatch](err); ok {
 		for _, d := range m.Details {
@@ -197,6 +197,18 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 		return nil
 	}
 	return err
+}
+
+// leftAs looks up in the flow table what a hook made of a tuple.
+func (p *play) leftAs(at place, t model.Tuple) (model.Tuple, bool) {
+	// What cannot be read is not known: the model goes without it.
+	flows, _ := p.world.Datapath(at.node).Flows()
+	for _, f := range flows {
+		if f.Hook == at.where.Hook && f.Tuple == t && f.Endpoint == at.where.Endpoint {
+			return f.Translated, true
+		}
+	}
+	return model.Tuple{}, false
 }
 
 // counters gives a hook's counters by reason.

@@ -235,8 +235,9 @@ func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time)
 }
 
 // sent compares by which counters rose what became of a frame. Other packets
-// are counted too: one counter that fits is enough.
-func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64) error {
+// are counted too: one counter that fits is enough. leftAs knows what became
+// of a tuple, where the model leaves a choice.
+func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64, leftAs func(model.Tuple) (model.Tuple, bool)) error {
 	now := time.Now().Add(j.offset)
 	oracle := j.at(at.node).oracle
 	e := oracle.Evaluate(data, at.where, now)
@@ -253,8 +254,11 @@ func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint6
 		}
 		for _, possible := range append([]model.Expectation{e}, e.Alternatives...) {
 			if reason == model.ReasonNone && possible.Action == model.Forward {
-				if len(possible.Translations) == 1 {
-					oracle.Observe(e, possible.Translations[0].Tuple, now)
+				first := possible.Translations[0]
+				if len(possible.Translations) == 1 && !first.AnySport {
+					oracle.Observe(e, first.Tuple, now)
+				} else if left, ok := leftAs(e.Tuple); ok {
+					oracle.Observe(e, left, now)
 				}
 				return nil
 			}
