@@ -52,8 +52,9 @@ func (c *compiler) publish(p *servicePort) {
 
 func (c *compiler) publishNodePort(p *servicePort) {
 	port, field := uint16(p.port().NodePort), p.field("nodePort")
+	first := p.cluster == clusterIPsOf(p.object)[0] // of the families: what is said of both is said once
 	if port == 0 {
-		if p.object.Spec.Type == corev1.ServiceTypeNodePort && p.cluster == clusterIPsOf(p.object)[0] {
+		if first && p.object.Spec.Type == corev1.ServiceTypeNodePort {
 			c.fail(p.object, field, "is empty: give the port a number in %s", nodePortRange)
 		}
 		return
@@ -61,7 +62,9 @@ func (c *compiler) publishNodePort(p *servicePort) {
 	if !c.claim(p.object, p.index, field, netip.AddrPortFrom(netip.Addr{}, port), p.common.Protocol) {
 		return
 	}
-	c.warnOfNodePort(p.object, field, port)
+	if first {
+		c.warnOfNodePort(p.object, field, port)
+	}
 	for _, addr := range c.nodePortAddresses {
 		c.publishAt(p, KindNodePort, addr, port, field)
 	}
@@ -214,15 +217,7 @@ const nodePortRange = "30000–32767"
 // those beyond.
 func (c *compiler) warnOfNodePort(obj metav1.Object, field string, port uint16) {
 	if port < 30000 || port > 32767 {
-		c.warnOnce(obj, field, "%d is not in %s, where the API server keeps node ports, and may be taken by others: use one of these", port, nodePortRange)
-	}
-}
-
-// warnOnce warns of a field once, though it is read for each family.
-func (c *compiler) warnOnce(obj metav1.Object, field, format string, args ...any) {
-	warning := Warning{Object: titleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)}
-	if !slices.Contains(c.warnings, warning) {
-		c.warnings = append(c.warnings, warning)
+		c.warn(obj, field, "%d is not in %s, where the API server keeps node ports, and may be taken by others: use one of these", port, nodePortRange)
 	}
 }
 

@@ -292,8 +292,7 @@ func quoted(text string) string {
 // lineOf finds the line of a field given by its path, where the document names
 // its last part once; else 0.
 func lineOf(doc document, path string) int {
-	field := path[strings.LastIndexByte(path, '.')+1:]
-	field, _, _ = strings.Cut(field, "[")
+	field := lastKey(path)
 	if field == "" {
 		return 0
 	}
@@ -308,6 +307,17 @@ func lineOf(doc document, path string) int {
 		}
 	}
 	return found
+}
+
+// lastKey is the last part of a path that a document writes as a key: that of
+// a map, as in metadata.labels[app.kubernetes.io/name], but no index.
+func lastKey(path string) string {
+	if before, key, found := strings.Cut(path, "["); found && strings.HasSuffix(path, "]") && strings.HasPrefix(before, "metadata.") {
+		return strings.TrimSuffix(key, "]")
+	}
+	field := path[strings.LastIndexByte(path, '.')+1:]
+	field, _, _ = strings.Cut(field, "[")
+	return field
 }
 
 // countKey counts how often a line has field as a key.
