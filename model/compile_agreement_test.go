@@ -155,8 +155,7 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 // randomServices makes a cluster with services of all kinds, as it is written
-// and as it is listed. Where hints matter, it is written as it is listed: only
-// the controller knows how to give them.
+// and as it is listed: by the controller, or by somebody who wrote the slices.
 func randomServices(r *rand.Rand) (written, listed *Objects) {
 	objs := randomCluster(r)
 	for i, name := range []string{"node-a", "node-b"} {
@@ -179,9 +178,6 @@ func randomServices(r *rand.Rand) (written, listed *Objects) {
 	}
 	if r.IntN(2) == 0 {
 		return listed, listed
-	}
-	for _, svc := range objs.Services {
-		svc.Spec.TrafficDistribution = nil
 	}
 	return objs, DeriveEndpointSlices(objs)
 }
