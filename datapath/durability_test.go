@@ -363,6 +363,47 @@ func TestATablesLayoutMayChangeAndChangeBack(t *testing.T) {
 	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30000, 8080, ack), ran.Data)
 }
 
+// TestTablesOfAnEarlierLayoutAreTakenOver begins with tables in which services
+// have no more than slots, and counters are of two hooks.
+func TestTablesOfAnEarlierLayoutAreTakenOver(t *testing.T) {
+	n := newNode(t)
+	dir := pinDir(t)
+	d, err := Open(pinnedOptions(dir))
+	require.NoError(t, err)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
+	require.NoError(t, d.Close())
+
+	spec, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	configureSizes(spec, dir)
+	pair := btf.Copy(btf.UnderlyingType(spec.Maps["services"].Value)).(*btf.Struct)
+	service := pair.Members[0].Type.(*btf.Array).Type.(*btf.Struct)
+	service.Members, service.Size = service.Members[:4], 16
+	pair.Size = 2 * service.Size
+	spec.Maps["services"].Value, spec.Maps["services"].ValueSize = pair, pair.Size
+	spec.Maps["counters"].MaxEntries /= 4
+	all, err := planMoves(spec, dir)
+	require.NoError(t, err)
+	require.Len(t, all, 2)
+	for _, m := range all {
+		require.NoError(t, m.pin(m.to))
+	}
+	require.NoError(t, all.close())
+	for _, name := range []string{"nodes", "maglev", "sources", "affinities", "labels"} {
+		require.NoError(t, os.Remove(filepath.Join(dir, name)), "there was none")
+	}
+
+	d = openDatapath(t, pinnedOptions(dir))
+	known := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
+	require.Equal(t, FlowKnown, known.Decision.Flow)
+	fresh := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30001, 80, syn), model.Forward)
+	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30001, 8080, syn), fresh.Data)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+}
+
 func configureSizes(spec *ebpf.CollectionSpec, dir string) {
 	opts := pinnedOptions(dir)
 	spec.Maps["flows"].MaxEntries = opts.Flows

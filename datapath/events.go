@@ -12,7 +12,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -159,10 +158,4 @@ func (d *Datapath) clearCounters() error {
 }
 
 // now is the datapath's clock.
-func (d *Datapath) now() (uint64, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0, fmt.Errorf("read clock: %w", err)
-	}
-	return uint64(ts.Nano()) + d.settings.ClockOffset, nil
-}
+func (d *Datapath) now() (uint64, error) { return clock(&d.settings) }

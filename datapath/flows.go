@@ -189,12 +189,8 @@ func (d *Datapath) flow(e, half *entry, now uint64) Flow {
 		Tuple: decodeTuple(&e.key), Reply: e.reply(),
 		State: pairState(e, half), Out: outs[e.value.Out],
 		Ifindex: int(e.value.Ifindex), Epoch: e.value.Epoch,
-		Service: d.labels.service(e.value.Service),
-		Translated: model.Tuple{
-			Src: decodeAddr(e.value.Src), Dst: decodeAddr(e.value.Dst),
-			Sport: decodePort(e.value.Sport), Dport: decodePort(e.value.Dport),
-			Protocol: model.Protocol(e.key.Proto),
-		},
+		Service:    d.labels.service(e.value.Service),
+		Translated: translated(e),
 	}
 	if now > e.value.LastSeen {
 		f.Idle = time.Duration(now - e.value.LastSeen)
