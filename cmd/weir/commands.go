@@ -7,10 +7,13 @@ import "github.com/spf13/cobra"
 // commands lists the groups of the command line, one file each.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		flowCommand(),
 		fuzzCommand(),
+		natCommand(),
 		replayCommand(),
 		recordCommand(),
 		scenarioCommand(),
+		serviceCommand(),
 		vmCommand(),
 	}
 }
