@@ -11,10 +11,12 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
 )
 
@@ -141,6 +143,10 @@ func journeys() []journey {
 		{"pod to outside", "default/client", "outside", outside, same, node},
 		{"pod elsewhere to outside", "default/far", "outside", outside, same, node2},
 		{"node to outside", "node", "outside", outside, same, node},
+		{"pod to itself by ClusterIP", "default/web", "default/web", near, ofService, node},
+		{"pod to itself by a node port", "default/far", "default/far", node2, nodePort(32000), node2},
+		{"pod to itself by a node port elsewhere", "default/web", "default/web", node2, nodePort(31000), node2},
+		{"pod to itself by a load balancer", "default/web", "default/web", balancers(near...), ofService, node},
 		{"pod to pod elsewhere", "default/client", "default/far", far, same, client},
 	}
 }
@@ -194,6 +200,62 @@ func checkJourney(t *testing.T, w *World, j journey, protocol model.Protocol, at
 	}
 	require.Equal(t, sees.String(), c.Peer().Addr().String())
 	require.NoError(t, c.Close())
+}
+
+func TestFragmentsGoByEveryJourney(t *testing.T) {
+	w := newUplinkWorld(t, Options{Blind: true})
+	listenEverywhere(t, w, servers...)
+	// Of three fragments; the last one is smaller than a header.
+	message := bytes.Repeat([]byte("fragment"), 2970/8)
+	for _, j := range journeys() {
+		for _, address := range j.at {
+			t.Run(j.name+", "+family(address), func(t *testing.T) {
+				c, err := w.Dial(within(t, patient), j.from, model.ProtocolUDP, 0, j.where(address, 5353))
+				require.NoError(t, err)
+				for range 2 {
+					answer, err := c.Exchange(within(t, 5*time.Second), message)
+					require.NoError(t, err)
+					require.Equal(t, j.to+": "+string(message), string(answer))
+				}
+				require.NoError(t, c.Close())
+			})
+		}
+	}
+	requireNoChecksumErrors(t, w)
+}
+
+func TestPingGoesThroughMasquerading(t *testing.T) {
+	w := newUplinkWorld(t, Options{})
+	for _, tt := range []struct {
+		from, to string
+		at, sees []netip.Addr
+	}{
+		{"default/client", "outside", []netip.Addr{outsideV4, outsideV6}, []netip.Addr{nodeV4, nodeV6}},
+		{"default/far", "outside", []netip.Addr{outsideV4, outsideV6}, []netip.Addr{node2V4, node2V6}},
+		{"node-2", "second", []netip.Addr{secondV4, secondV6}, []netip.Addr{node2V4, node2V6}},
+		{"default/client", "node-2", []netip.Addr{node2V4, node2V6}, []netip.Addr{clientV4, clientV6}},
+		{"default/client", "default/far", []netip.Addr{farV4, farV6}, []netip.Addr{clientV4, clientV6}},
+		{"outside", "default/far", []netip.Addr{farV4, farV6}, []netip.Addr{outsideV4, outsideV6}},
+		{"outside", "node-2", []netip.Addr{node2V4, node2V6}, []netip.Addr{outsideV4, outsideV6}},
+		{"node", "default/far", []netip.Addr{farV4, farV6}, []netip.Addr{nodeV4, nodeV6}},
+	} {
+		for i, at := range tt.at {
+			t.Run(fmt.Sprintf("%s to %s", tt.from, at), func(t *testing.T) {
+				require.NoError(t, w.Ping(within(t, patient), tt.from, at))
+				await(t, w, tt.to, isEchoFrom(tt.sees[i]))
+			})
+		}
+	}
+	requireNoChecksumErrors(t, w)
+}
+
+// isEchoFrom matches echo requests of a source.
+func isEchoFrom(source netip.Addr) func(lab.Frame) bool {
+	return func(f lab.Frame) bool {
+		tuple, ok := frame.Decode(f.Data).Tuple()
+		return ok && tuple.Src == source && tuple.Sport != 0 && tuple.Dport == 0 &&
+			(tuple.Protocol == model.ProtocolICMP || tuple.Protocol == model.ProtocolICMPv6)
+	}
 }
 
 // eachJourney runs f in a world of each condition for each journey of a list,
