@@ -112,7 +112,7 @@ func (v *View) pair(t *flowTables, e, half *entry) FlowPair {
 		Hook: hooks[e.key.Hook], Tuple: decodeTuple(&e.key), Translated: translated(e),
 		Service: v.labels.service(e.value.Service), State: pairState(e, half),
 		Out: outs[e.value.Out], Policy: v.labels.policy(e.value.Origin),
-		Idle: t.idle(e, half), Half: half == nil,
+		Idle: t.idle(e, half), Half: half == nil && !e.tunnelled(),
 	}
 	p.Endpoint = v.labels.at(p.Hook, e.key.Ifindex)
 	if e.reply() { // as the opening entry would have it

@@ -198,7 +198,13 @@ func (d *Datapath) flow(e, half *entry, now uint64) Flow {
 	return f
 }
 
+// tunnelled flows have their answers go another way: there is one entry only.
+func (e *entry) tunnelled() bool { return e.value.Out == uint8(bpf.ContainerOutOUT_TUNNEL) }
+
 func pairState(e, half *entry) FlowState {
+	if e.tunnelled() {
+		return tunnelledState(e)
+	}
 	opening, reply := e.value.Seen, uint8(0)
 	answered := e.answered()
 	if half != nil {
@@ -209,4 +215,14 @@ func pairState(e, half *entry) FlowState {
 		opening, reply = reply, opening
 	}
 	return stateOf(e.key.Proto, opening, reply, answered)
+}
+
+// tunnelledState takes the opener's word for what the other side did: who
+// acknowledges has seen an answer.
+func tunnelledState(e *entry) FlowState {
+	reply := uint8(0)
+	if e.value.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) != 0 {
+		reply = uint8(bpf.ContainerFlowSeenSEEN_SYN) | uint8(bpf.ContainerFlowSeenSEEN_ACK)
+	}
+	return stateOf(e.key.Proto, e.value.Seen, reply, e.answered())
 }

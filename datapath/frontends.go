@@ -23,6 +23,7 @@ type Frontend struct {
 	Address  netip.Addr
 	Port     uint16
 	Local    bool
+	DSR      bool
 	Affinity time.Duration
 	// Restricted frontends are for Sources only.
 	Restricted bool
@@ -114,7 +115,7 @@ func (v *View) readLists(half int) (*serviceLists, error) {
 		return nil, err
 	}
 	err = readBatches(v.maps[bpf.ContainerMapBackends], func(key backendKey, pair [2]backendHalf) {
-		if pair[half].State != 0 {
+		if pair[half].State != 0 && key.Port != 0 { // port 0 repeats one
 			l.backends[key.Service] = append(l.backends[key.Service], backendOf{key, pair[half].State})
 		}
 	})
@@ -151,6 +152,7 @@ func (v *View) frontend(key *serviceKey, s *serviceHalf, lists *serviceLists) (F
 		Scope: model.Scope(key.Scope), Protocol: model.Protocol(key.Proto),
 		Address: decodeAddr(key.Addr), Port: decodePort(key.Port),
 		Local:      s.Flags&uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL) != 0,
+		DSR:        s.Flags&uint32(bpf.ContainerServiceFlagsSERVICE_DSR) != 0,
 		Affinity:   time.Duration(s.Affinity) * time.Second,
 		Restricted: s.Flags&uint32(bpf.ContainerServiceFlagsSERVICE_SOURCES) != 0,
 		MaglevSize: int(s.TableSize),

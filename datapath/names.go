@@ -77,6 +77,7 @@ var outs = map[uint8]model.Out{
 	uint8(bpf.ContainerOutOUT_LOCAL):  model.OutLocal,
 	uint8(bpf.ContainerOutOUT_HOST):   model.OutHost,
 	uint8(bpf.ContainerOutOUT_DEVICE): model.OutDevice,
+	uint8(bpf.ContainerOutOUT_TUNNEL): "tunnel",
 	uint8(bpf.ContainerOutOUT_SELF):   model.OutSelf,
 }
 

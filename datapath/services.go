@@ -94,17 +94,36 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		}
 		want.services[key] = half
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
-		for _, b := range s.Backends {
-			want.backends[backendKey{Service: half.Id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}] = stateOfBackend(&b)
-			if s.DSR {
-				// What comes by a tunnel names its backend without a port.
-				named := stateOfBackend(&b)
-				named.Port = encodePort(b.Port)
-				want.backends[backendKey{Service: half.Id, Addr: encodeAddr(b.Address)}] = named
-			}
-		}
+		addBackends(want.backends, half.Id, s)
 	}
 	return d.roomForServices(state, want)
+}
+
+// addBackends lists a service's backends. What comes by a tunnel names its
+// backend without a port, which is port 0 here. Of several at one address it is
+// the first that takes new flows.
+func addBackends(backends map[backendKey]backendHalf, id uint32, s *model.Service) {
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		key, half := backendKey{Service: id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}, stateOfBackend(b)
+		backends[key] = half
+		if !s.DSR {
+			continue
+		}
+		key.Port, half.Port = 0, key.Port
+		if other, ok := backends[key]; !ok || preferred(half, other) {
+			backends[key] = half
+		}
+	}
+}
+
+// preferred says whether a backend is rather the one of its address than
+// another there.
+func preferred(a, b backendHalf) bool {
+	if a.State != b.State {
+		return a.State == uint32(bpf.ContainerBackendStateBACKEND_SERVING)
+	}
+	return decodePort(a.Port) < decodePort(b.Port)
 }
 
 func stateOfBackend(b *model.Backend) backendHalf {
@@ -155,9 +174,17 @@ func (d *Datapath) roomForServices(state *model.State, want *desired) error {
 		return fmt.Errorf("apply state: %w", err)
 	}
 	if err := d.backends.room(want.backends); err != nil {
-		return fmt.Errorf("apply state: %w", blame(err, state, func(i int) int { return len(state.Services[i].Backends) }))
+		return fmt.Errorf("apply state: %w", blame(err, state, func(i int) int { return len(state.Services[i].Backends) * rows(&state.Services[i]) }))
 	}
 	return nil
+}
+
+// rows are those that a backend of a service takes in the table.
+func rows(s *model.Service) int {
+	if s.DSR {
+		return 2
+	}
+	return 1
 }
 
 // blame names the service that needs most of a table that is too small.

@@ -296,3 +296,51 @@ func TestSourceRangesAreAsked(t *testing.T) {
 		require.NoError(t, d.Close())
 	}
 }
+
+func TestABackendIsKnownWithoutItsPortWhereOthersChooseIt(t *testing.T) {
+	at := addr("10.0.0.2")
+	for name, tt := range map[string]struct {
+		backends []model.Backend
+		port     uint16
+		state    uint32
+	}{
+		"one port":                   {[]model.Backend{{Address: at, Port: 8080}}, 8080, 1},
+		"two that serve":             {[]model.Backend{{Address: at, Port: 8080}, {Address: at, Port: 9090}}, 8080, 1},
+		"one of two goes":            {[]model.Backend{{Address: at, Port: 8080, Terminating: true}, {Address: at, Port: 9090}}, 9090, 1},
+		"one of two goes, last":      {[]model.Backend{{Address: at, Port: 8080}, {Address: at, Port: 9090, Terminating: true}}, 8080, 1},
+		"it goes, and keeps its own": {[]model.Backend{{Address: at, Port: 8080, Terminating: true}}, 8080, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			table := map[backendKey]backendHalf{}
+			addBackends(table, 7, &model.Service{DSR: true, Backends: tt.backends})
+			require.Len(t, table, len(tt.backends)+1)
+			require.Equal(t, backendHalf{State: tt.state, Port: encodePort(tt.port)}, table[backendKey{Service: 7, Addr: encodeAddr(at)}])
+			clear(table)
+			addBackends(table, 7, &model.Service{Backends: tt.backends})
+			require.Len(t, table, len(tt.backends))
+		})
+	}
+}
+
+// What a tunnel leads away has one entry: the state is told by what the client
+// acknowledges.
+func TestAFlowWhoseAnswersGoAnotherWayHasAState(t *testing.T) {
+	const fin, synFlag, rst, ackFlag = 1, 2, 4, 16
+	for name, tt := range map[string]struct {
+		seen  uint8
+		proto model.Protocol
+		want  FlowState
+	}{
+		"opened":           {synFlag, model.ProtocolTCP, StateSynSent},
+		"acknowledged":     {synFlag | ackFlag, model.ProtocolTCP, StateEstablished},
+		"joined later":     {ackFlag, model.ProtocolTCP, StateEstablished},
+		"the client ended": {synFlag | ackFlag | fin, model.ProtocolTCP, StateFinWait},
+		"reset":            {synFlag | ackFlag | rst, model.ProtocolTCP, StateClosed},
+		"a datagram":       {0, model.ProtocolUDP, StateUnanswered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := &entry{flowKey{Proto: uint8(tt.proto)}, flowValue{Out: uint8(bpf.ContainerOutOUT_TUNNEL), Seen: tt.seen}}
+			require.Equal(t, tt.want, pairState(e, nil))
+		})
+	}
+}

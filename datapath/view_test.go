@@ -218,9 +218,7 @@ func TestAViewOfWhatIsNoDatapathIsRefused(t *testing.T) {
 func TestAViewIsOfOneStateWhileStatesChange(t *testing.T) {
 	n := newNode(t)
 	dir := pinDir(t)
-	opts := small()
-	opts.PinPath = dir
-	d := openDatapath(t, opts)
+	d := openDatapath(t, pinnedOptions(dir))
 	stateOf := func(generation uint16) *model.State {
 		state := newState(n.client, n.web)
 		for i := range 40 {

@@ -78,6 +78,7 @@ type serviceRow struct {
 	MaglevSize int                 `json:"maglevSize,omitempty"`
 	Affinity   float64             `json:"affinitySeconds,omitempty"`
 	Local      bool                `json:"local,omitempty"`
+	DSR        bool                `json:"dsr,omitempty"`
 	Sources    []netip.Prefix      `json:"sources,omitempty"`
 	Restricted bool                `json:"restricted,omitempty"` // to sources
 	Backends   []serviceBackendRow `json:"backends"`
@@ -94,7 +95,7 @@ func newServiceRow(f *datapath.Frontend) serviceRow {
 	row := serviceRow{
 		Name: f.Name, Kind: string(f.Kind), Scope: f.Scope.String(), Protocol: f.Protocol.String(),
 		Address: netip.AddrPortFrom(f.Address, f.Port), Algorithm: string(model.AlgorithmRandom),
-		MaglevSize: f.MaglevSize, Affinity: f.Affinity.Seconds(), Local: f.Local,
+		MaglevSize: f.MaglevSize, Affinity: f.Affinity.Seconds(), Local: f.Local, DSR: f.DSR,
 		Sources: f.Sources, Restricted: f.Restricted, Backends: []serviceBackendRow{},
 	}
 	if f.MaglevSize != 0 {
@@ -130,6 +131,9 @@ func (r *serviceRow) rules() string {
 	}
 	if r.Local {
 		rules = append(rules, "local backends only")
+	}
+	if r.DSR {
+		rules = append(rules, "direct server return")
 	}
 	if r.Restricted {
 		rules = append(rules, fmt.Sprintf("%d source ranges", len(r.Sources)))
