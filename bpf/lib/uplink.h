@@ -22,16 +22,18 @@
  */
 static __noinline int is_wrapped(struct packet *pkt)
 {
-	struct node *self = node_half(pkt);
 	struct address *address;
+	__u8 tunnel = 0;
+	struct node *self;
 
-	if (!self || !self->tunnel || pkt->fragment)
+	if (pkt->key.proto == IPPROTO_UDP && pkt->key.dport == bpf_htons(GENEVE_PORT))
+		tunnel = TUNNEL_GENEVE;
+	else if (pkt->key.proto == (pkt->key.family == FAMILY_IPV4 ? IPPROTO_IPIP4 : IPPROTO_IPIP6))
+		tunnel = TUNNEL_IPIP;
+	if (!tunnel || pkt->fragment || !pkt->plain)
 		return 0;
-	if (self->tunnel == TUNNEL_GENEVE &&
-	    (pkt->key.proto != IPPROTO_UDP || pkt->key.dport != bpf_htons(GENEVE_PORT)))
-		return 0;
-	if (self->tunnel == TUNNEL_IPIP &&
-	    pkt->key.proto != (pkt->key.family == FAMILY_IPV4 ? IPPROTO_IPIP4 : IPPROTO_IPIP6))
+	self = node_half(pkt);
+	if (!self || self->tunnel != tunnel)
 		return 0;
 	address = address_of(pkt, &pkt->key.src);
 	if (!address || address->identity != IDENTITY_REMOTE_NODE)
@@ -48,8 +50,6 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 	__s32 len = pkt->l4_off - ETH_LEN;
 	__u8 tos = 0;
 
-	if (!pkt->plain)
-		return -1;
 	if (pkt->key.proto == IPPROTO_UDP) {
 		if (bpf_skb_load_bytes(skb, pkt->l4_off + sizeof(struct udphdr), &geneve, sizeof(geneve)))
 			return -1;
