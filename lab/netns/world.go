@@ -491,10 +491,10 @@ func walkOf(n *node, e datapath.Event, booted time.Time) lab.Walk {
 		Time:  booted.Add(e.Time),
 		Steps: []lab.Step{{Node: n.name, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision, Tuple: e.Tuple}},
 	}
-	if e.Hook == model.FromContainer {
+	switch {
+	case e.Hook == model.FromContainer, e.Hook == model.ToDevice:
 		walk.From = e.Endpoint
-	}
-	if e.Hook == model.ToContainer && e.Decision.Action == model.Forward {
+	case e.Hook == model.ToContainer && e.Decision.Action == model.Forward:
 		walk.To = e.Endpoint
 	}
 	return walk

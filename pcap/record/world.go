@@ -156,7 +156,7 @@ func (w *World) keep(node string, e event) lab.Walk {
 		{Node: node, Hook: e.Hook, Endpoint: e.Endpoint, Decision: e.Decision, Tuple: e.Tuple},
 	}}
 	switch {
-	case e.Hook == model.FromContainer:
+	case e.Hook == model.FromContainer, e.Hook == model.ToDevice:
 		walk.From = e.Endpoint
 	case e.Hook == model.ToContainer && e.Decision.Action == model.Forward:
 		walk.To = e.Endpoint
