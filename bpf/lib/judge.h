@@ -139,15 +139,6 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	return REASON_NONE;
 }
 
-/* A reset of nothing known is let through, and makes nothing. One of a flow
- * that is judged anew leaves it judged, where it goes on as it was.
- */
-static __always_inline int makes_nothing(const struct packet *pkt, const struct scratch *s)
-{
-	return (pkt->tcp_flags & TCP_FLAG_RST) &&
-	       !(pkt->old && same_translation(&s->old, &s->open));
-}
-
 static __always_inline int ttl_spent(struct packet *pkt, const struct flow *flow)
 {
 	return routed(pkt, flow) && pkt->ttl <= 1;

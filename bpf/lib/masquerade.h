@@ -109,8 +109,18 @@ static __always_inline int find_port(struct packet *pkt, struct scratch *s, __u3
 	return -1;
 }
 
+/* A reset of nothing known is let through, and makes nothing. One of a flow
+ * that is judged anew leaves it judged, where it goes on as it was.
+ */
+static __always_inline int makes_nothing(const struct packet *pkt, const struct scratch *s)
+{
+	return (pkt->tcp_flags & TCP_FLAG_RST) &&
+	       !(pkt->old && same_translation(&s->old, &s->open));
+}
+
 /* Takes a source port for s->open, whose reply half is made: what was taken by
- * an earlier judgement, else the packet's own, else another.
+ * an earlier judgement, else the packet's own, else another. A reset of nothing
+ * known only borrows it: nobody would give it back for a minute.
  */
 static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
@@ -127,7 +137,8 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 		held = flow_unanswered(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
 		/* Ours already. */
-		if ((pkt->reused || flow_expired(held, pkt->key.proto, pkt->now)) &&
+		if (!makes_nothing(pkt, s) &&
+		    (pkt->reused || flow_expired(held, pkt->key.proto, pkt->now)) &&
 		    flow_store(&s->reply_key, &s->reply))
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
@@ -135,6 +146,8 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	if (find_port(pkt, s, seed))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	flow_diffs(&s->reply, &s->reply_key);
+	if (makes_nothing(pkt, s))
+		return REASON_NONE;
 	if (flow_reserve(&s->reply_key, &s->reply, pkt->now))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	return REASON_NONE;
