@@ -165,11 +165,12 @@ func (d *Datapath) forget(unanswered, answered map[flowKey]*entry, now uint64) (
 			last = max(last, half.value.LastSeen)
 			was = was || half.answered()
 		}
-		timeout := uint64(timeoutOf(key.Proto, pairState(e, half)))
+		timeout := timeoutOf(key.Proto, pairState(e, half))
 		if !was {
-			timeout *= longOver
+			// Packets find it for as long, whatever else was seen.
+			timeout = longOver * max(timeout, timeouts[StateSynSent])
 		}
-		if now <= last || now-last <= timeout {
+		if now <= last || now-last <= uint64(timeout) {
 			continue
 		}
 		err := d.maps[bpf.ContainerMapUnanswered].Delete(&key)
