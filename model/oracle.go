@@ -158,6 +158,8 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		o.flows.insert(f, now)
 		o.learnAffinity(&e, f, doubtful)
 	}
+	_, sure := f.presence(now)
+	overdue := chosen.known && !chosen.reply && !sure && f.isStale(false, o.epoch)
 	switch {
 	case chosen.reply || e.frame.quote != nil:
 	case chosen.Portless:
@@ -176,6 +178,8 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.judged(chosen.reply, o.epoch)
 	}
 	switch {
+	case overdue:
+		f.restart() // what is judged anew after its time may be made anew
 	case !doubtful || !chosen.known:
 	case chosen.reply:
 		o.flows.suspect(matching, f, observed, o.epoch, now)

@@ -126,3 +126,24 @@ func TestAResetNeedNotOpenAnotherWay(t *testing.T) {
 	b.pass(b.from(client, ip("10.0.0.1", "10.0.0.2", ProtocolTCP, tcp(1, 80, flagACK))), sent, OutDevice)
 	b.passError(b.to(client, unreachable("10.0.0.2", "10.0.0.1", quoting(reset))), between("10.0.0.2", "10.0.0.1"), sent, OutLocal)
 }
+
+func TestAFlowThatIsJudgedAfterItsTimeMayBeginAgain(t *testing.T) {
+	b := newBench(t)
+	b.delete("pod", "web-1")
+	through := tuple(ProtocolTCP, "172.18.0.2", 1, "10.0.0.2", 8080)
+	open := func(flags tcpFlags) {
+		b.Helper()
+		b.pass(b.from(web0, ip("10.0.0.2", "10.96.0.10", ProtocolTCP, tcp(1, 80, flags))), through, OutLocal)
+	}
+	open(flagSYN)
+	b.pass(b.from(web0, ip("10.0.0.2", "172.18.0.2", ProtocolTCP, tcp(8080, 1, flagSYN|flagACK))), tuple(ProtocolTCP, "10.96.0.10", 80, "10.0.0.2", 1), OutLocal)
+	open(flagACK)
+	b.apply(denyIngress("client")) // anything
+	b.now = b.now.Add(7 * time.Hour)
+	open(flagACK)
+
+	b.now = b.now.Add(100 * time.Second)
+	e := b.from(web0, ip("10.0.0.2", "10.96.0.10", ProtocolTCP, tcp(1, 80, flagACK)))
+	require.Len(t, e.Translations, 2, "it has 6 hours, or the 60 seconds of one that nobody answered")
+	require.NotEqual(t, e.Translations[0].known, e.Translations[1].known)
+}
