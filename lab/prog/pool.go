@@ -144,8 +144,18 @@ func (p *Pool) work(started chan<- error) {
 	}
 	started <- nil
 	for j := range p.jobs {
-		j.done <- w.run(j)
+		w.serve(j)
 	}
+}
+
+// errEnded is a function that ended its goroutine, as one does that fails a
+// test; the worker ends with it.
+var errEnded = errors.New("what used the world has ended the worker")
+
+func (w *worker) serve(j job) {
+	err := errEnded
+	defer func() { j.done <- err }()
+	err = w.run(j)
 }
 
 // grow opens datapaths until there are some for so many nodes.

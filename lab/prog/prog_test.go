@@ -59,17 +59,22 @@ func state(t *testing.T, w *World) *model.State {
 
 // withWorld runs a test in a world in which everybody may talk.
 func withWorld(t *testing.T, topo lab.Topology, f func(*World)) {
+	withWorldOf(t, topo, func(w *World) {
+		_, err := w.Apply(context.Background(), "", state(t, w))
+		require.NoError(t, err)
+		f(w)
+	})
+}
+
+// withWorldOf runs a test in a world without any state.
+func withWorldOf(t *testing.T, topo lab.Topology, f func(*World)) {
 	if os.Geteuid() != 0 {
 		t.Fatal("world prog needs root: run the test as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")
 	}
 	pool, err := NewPool(1)
 	require.NoError(t, err)
 	defer pool.Close()
-	require.NoError(t, pool.Use(context.Background(), topo, func(w *World) {
-		_, err := w.Apply(context.Background(), "", state(t, w))
-		require.NoError(t, err)
-		f(w)
-	}))
+	require.NoError(t, pool.Use(context.Background(), topo, f))
 }
 
 func echo(b []byte) []byte { return b }
@@ -157,10 +162,16 @@ func TestAWorldBeginsEmpty(t *testing.T) {
 	})
 }
 
-func TestTooManyPodsAreRefused(t *testing.T) {
+func TestTopologiesWithoutDevicesAreRefused(t *testing.T) {
 	p := &Pool{}
-	err := p.Use(context.Background(), lab.Topology{Pods: make([]lab.Host, MaxPods+1)}, nil)
-	require.ErrorIs(t, err, ErrTopology)
+	nodes := []lab.Host{{Name: "node"}, {Name: "node-2"}}
+	for name, topo := range map[string]lab.Topology{
+		"no node":                 {},
+		"more pods than devices":  {Nodes: nodes, Pods: make([]lab.Host, MaxPods+1)},
+		"a pod on no node at all": {Nodes: nodes, Pods: []lab.Host{{Name: "default/a", Node: "node-3"}}},
+	} {
+		require.ErrorIs(t, p.Use(context.Background(), topo, nil), ErrTopology, name)
+	}
 }
 
 // TestFaultsAreSeen hands a trip frames that a datapath must never deliver.

@@ -144,11 +144,15 @@ func (c *checker) place(at Pos, verb, name string) {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return
 	}
-	if svc, ns, ok := strings.Cut(name, "."); ok {
+	svc := name
+	if balanced := BalancedService(name); balanced != "" {
+		svc = balanced
+	}
+	if svc, ns, ok := strings.Cut(svc, "."); ok {
 		c.failf(at, "%s: no attached file has a service %s in namespace %s", verb, svc, ns)
 		return
 	}
-	c.failf(at, "%s: %s is no host: expected one of %s, gateway, SERVICE.NAMESPACE or an address", verb, name, strings.Join(c.file.HostNames(), ", "))
+	c.failf(at, "%s: %s is no host: expected one of %s, gateway, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address", verb, name, strings.Join(c.file.HostNames(), ", "))
 }
 
 func (c *checker) needFiles(at Pos, names []string) {
