@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Objects is a cluster, as its API would show it. Namespaced kinds are kept by
@@ -25,6 +26,10 @@ type Objects struct {
 	Services        map[string]*corev1.Service
 	EndpointSlices  map[string]*discoveryv1.EndpointSlice
 	NetworkPolicies map[string]*networkingv1.NetworkPolicy
+
+	ClusterNetworkPolicies           map[string]*policyv1alpha2.ClusterNetworkPolicy
+	CiliumNetworkPolicies            map[string]*CiliumNetworkPolicy
+	CiliumClusterwideNetworkPolicies map[string]*CiliumClusterwideNetworkPolicy
 }
 
 // ErrNotFound is returned for an object that is not among the Objects.
@@ -39,13 +44,18 @@ func NewObjects() *Objects {
 		Services:        map[string]*corev1.Service{},
 		EndpointSlices:  map[string]*discoveryv1.EndpointSlice{},
 		NetworkPolicies: map[string]*networkingv1.NetworkPolicy{},
+
+		ClusterNetworkPolicies:           map[string]*policyv1alpha2.ClusterNetworkPolicy{},
+		CiliumNetworkPolicies:            map[string]*CiliumNetworkPolicy{},
+		CiliumClusterwideNetworkPolicies: map[string]*CiliumClusterwideNetworkPolicy{},
 	}
 }
 
 // Len is the number of objects.
 func (o *Objects) Len() int {
 	return len(o.Pods) + len(o.Namespaces) + len(o.Nodes) + len(o.Services) +
-		len(o.EndpointSlices) + len(o.NetworkPolicies)
+		len(o.EndpointSlices) + len(o.NetworkPolicies) + len(o.ClusterNetworkPolicies) +
+		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies)
 }
 
 // Clone gives Objects that can be changed without changing o. The objects
@@ -65,6 +75,9 @@ func (o *Objects) Merge(other *Objects) {
 	maps.Copy(o.Services, other.Services)
 	maps.Copy(o.EndpointSlices, other.EndpointSlices)
 	maps.Copy(o.NetworkPolicies, other.NetworkPolicies)
+	maps.Copy(o.ClusterNetworkPolicies, other.ClusterNetworkPolicies)
+	maps.Copy(o.CiliumNetworkPolicies, other.CiliumNetworkPolicies)
+	maps.Copy(o.CiliumClusterwideNetworkPolicies, other.CiliumClusterwideNetworkPolicies)
 }
 
 // Upsert puts obj in place of the one that has its kind and name, if any. A
@@ -80,6 +93,12 @@ func (o *Objects) Upsert(obj metav1.Object) error {
 		o.EndpointSlices[nameOf(obj)] = obj
 	case *networkingv1.NetworkPolicy:
 		o.NetworkPolicies[nameOf(obj)] = obj
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		o.ClusterNetworkPolicies[obj.Name] = obj
+	case *CiliumNetworkPolicy:
+		o.CiliumNetworkPolicies[nameOf(obj)] = obj
+	case *CiliumClusterwideNetworkPolicy:
+		o.CiliumClusterwideNetworkPolicies[obj.Name] = obj
 	case *corev1.Namespace:
 		o.Namespaces[obj.Name] = obj
 	case *corev1.Node:
@@ -132,6 +151,12 @@ func kinds() []kind {
 			func(o *Objects, key string) bool { return remove(o.EndpointSlices, key) }},
 		{"NetworkPolicy", "networking.k8s.io/v1", []string{"networkpolicy", "networkpolicies", "netpol"}, true, func() metav1.Object { return new(networkingv1.NetworkPolicy) },
 			func(o *Objects, key string) bool { return remove(o.NetworkPolicies, key) }},
+		{"ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", []string{"clusternetworkpolicy", "clusternetworkpolicies"}, false, func() metav1.Object { return new(policyv1alpha2.ClusterNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.ClusterNetworkPolicies, key) }},
+		{"CiliumNetworkPolicy", "cilium.io/v2", []string{"ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp"}, true, func() metav1.Object { return new(CiliumNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.CiliumNetworkPolicies, key) }},
+		{"CiliumClusterwideNetworkPolicy", "cilium.io/v2", []string{"ciliumclusterwidenetworkpolicy", "ciliumclusterwidenetworkpolicies", "ccnp"}, false, func() metav1.Object { return new(CiliumClusterwideNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.CiliumClusterwideNetworkPolicies, key) }},
 	}
 }
 
@@ -170,6 +195,12 @@ func kindOf(obj metav1.Object) string {
 		return "EndpointSlice"
 	case *networkingv1.NetworkPolicy:
 		return "NetworkPolicy"
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		return "ClusterNetworkPolicy"
+	case *CiliumNetworkPolicy:
+		return "CiliumNetworkPolicy"
+	case *CiliumClusterwideNetworkPolicy:
+		return "CiliumClusterwideNetworkPolicy"
 	case *corev1.Namespace:
 		return "Namespace"
 	case *corev1.Node:
@@ -189,7 +220,7 @@ func titleOf(obj metav1.Object) string {
 		return kindOf(obj)
 	}
 	switch obj.(type) {
-	case *corev1.Namespace, *corev1.Node:
+	case *corev1.Namespace, *corev1.Node, *policyv1alpha2.ClusterNetworkPolicy, *CiliumClusterwideNetworkPolicy:
 		return kindOf(obj) + " " + obj.GetName()
 	}
 	return kindOf(obj) + " " + nameOf(obj)

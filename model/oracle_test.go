@@ -757,11 +757,11 @@ spec:
 		allowed  bool
 		origin   Origin
 	}{
-		{client, web0, 8080, true, Origin{"NetworkPolicy/default/web", 1}},
+		{client, web0, 8080, true, Origin{Policy: "NetworkPolicy/default/web", Rule: 1}},
 		{client, web0, 8081, false, Origin{}},
-		{"default/far", web0, 1, true, Origin{"NetworkPolicy/default/web", 0}},
+		{"default/far", web0, 1, true, Origin{Policy: "NetworkPolicy/default/web", Rule: 0}},
 		{web1, web0, 8080, false, Origin{}},
-		{"192.0.2.1", web0, 8080, true, Origin{"NetworkPolicy/default/web", 1}},
+		{"192.0.2.1", web0, 8080, true, Origin{Policy: "NetworkPolicy/default/web", Rule: 1}},
 		{"192.0.2.200", web0, 8080, false, Origin{}},
 		{"node-b", web0, 8080, false, Origin{}},
 		{web0, client, 9, true, Origin{}},

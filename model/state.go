@@ -254,13 +254,19 @@ type Rule struct {
 
 // Origin says where a rule comes from, for people.
 type Origin struct {
-	Policy string // kind/namespace/name; empty: no policy selects the endpoint
+	Policy string // kind/namespace/name; empty: no policy decides
 	Rule   int    // index in the policy's list of that direction, from 0
+	// List is the list's path where it is not spec.ingress or spec.egress:
+	// ingressDeny, specs[1].egress.
+	List string `json:",omitempty"`
 }
 
 func (o Origin) String() string {
 	if o.Policy == "" {
 		return "no policy"
+	}
+	if o.List != "" {
+		return fmt.Sprintf("%s %s rule %d", o.Policy, o.List, o.Rule)
 	}
 	return fmt.Sprintf("%s rule %d", o.Policy, o.Rule)
 }
