@@ -4,8 +4,9 @@
 
 /* For measuring: BPF_PROG_TEST_RUN with repeat gives a program its own output
  * again, and from the second round on another path is measured. `again` puts
- * the frame back and then tail-calls the program, so every round is the first.
- * What `again` costs by itself is measured with `nothing` as the program.
+ * the frame back, or the next of several, and then tail-calls the program, so
+ * every round is the first. What `again` costs by itself is measured with
+ * `nothing` as the program.
  */
 
 #include <linux/bpf.h>
@@ -13,7 +14,8 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
-#define SAVED_BYTES 128
+#define SAVED_BYTES	128
+#define MAX_SAVED	65536
 
 struct saved_frame {
 	__u32 len;
@@ -22,7 +24,7 @@ struct saved_frame {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, MAX_SAVED);
 	__type(key, __u32);
 	__type(value, struct saved_frame);
 } saved SEC(".maps");
@@ -34,18 +36,27 @@ struct {
 	__type(value, __u32);
 } target SEC(".maps");
 
+/* How many frames take turns, and whose turn it is. */
+volatile __u32 frames = 1;
+volatile __u32 turn;
+
 SEC("tc")
 int again(struct __sk_buff *skb)
 {
 	struct saved_frame *s;
-	__u32 zero = 0;
+	__u32 index = turn;
 	__u32 len;
 
-	s = bpf_map_lookup_elem(&saved, &zero);
+	turn = index + 1 < frames ? index + 1 : 0;
+	s = bpf_map_lookup_elem(&saved, &index);
 	if (!s)
 		return TC_ACT_SHOT;
 	len = s->len;
 	if (!len || len > sizeof(s->frame))
+		return TC_ACT_SHOT;
+	/* What the program has put around the frame is taken off in its place. */
+	if (skb->len != len &&
+	    bpf_skb_adjust_room(skb, (__s32)len - (__s32)skb->len, BPF_ADJ_ROOM_MAC, 0))
 		return TC_ACT_SHOT;
 	if (bpf_skb_store_bytes(skb, 0, s->frame, len, BPF_F_INVALIDATE_HASH))
 		return TC_ACT_SHOT;

@@ -27,6 +27,8 @@ const (
 	BenchMapTarget   = "target"
 	BenchProgAgain   = "again"
 	BenchProgNothing = "nothing"
+	BenchVarFrames   = "frames"
+	BenchVarTurn     = "turn"
 )
 
 // LoadBench returns the embedded CollectionSpec for Bench.
@@ -87,6 +89,8 @@ type BenchMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchVariableSpecs struct {
+	Frames *ebpf.VariableSpec `ebpf:"frames"`
+	Turn   *ebpf.VariableSpec `ebpf:"turn"`
 }
 
 // BenchObjects contains all objects after they have been loaded into the kernel.
@@ -124,6 +128,8 @@ func (m *BenchMaps) Close() error {
 //
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchVariables struct {
+	Frames *ebpf.Variable `ebpf:"frames"`
+	Turn   *ebpf.Variable `ebpf:"turn"`
 }
 
 // BenchPrograms contains all programs after they have been loaded into the kernel.
