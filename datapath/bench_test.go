@@ -38,34 +38,70 @@ func BenchmarkKnownFlow(b *testing.B) {
 			run(b, d, n.web, tcpFrame(b, a.web, a.client, back, 40000, synAck), model.Forward)
 			frame := tcpFrame(b, a.client, a.dst, 40000, dport, ack)
 			require.Equal(b, FlowKnown, run(b, d, n.client, frame, model.Forward).Decision.Flow)
-			measure(b, d.programs[bpf.ContainerProgFromContainer], frame, n.client.Ifindex)
+			measure(b, d.programs[bpf.ContainerProgFromContainer], n.client.Ifindex, frame)
 		})
 	}
 }
 
-// measure reports ns a packet of prog, and over BASE.
-func measure(b *testing.B, prog *ebpf.Program, frame []byte, ifindex int) {
-	b.Helper()
-	var objs bpf.BenchObjects
-	require.NoError(b, bpf.LoadBenchObjects(&objs, nil))
-	defer objs.Close()
-	saved := bpf.BenchSavedFrame{Len: uint32(len(frame))}
-	copy(saved.Frame[:], frame)
-	require.NoError(b, objs.Saved.Put(uint32(0), &saved))
+// bench is the wrapper that gives a program one frame after the other, each as
+// if it came for the first time.
+type bench struct {
+	objs   bpf.BenchObjects
+	frames int
+	first  []byte
+}
 
-	const rounds, repeat = 31, 20000
-	times := map[*ebpf.Program][]time.Duration{}
-	for range rounds {
-		for _, p := range []*ebpf.Program{objs.Nothing, prog} {
-			require.NoError(b, objs.Target.Put(uint32(0), uint32(p.FD())))
-			in := skbContext{Ifindex: uint32(ifindex)}
-			start := time.Now()
-			_, err := objs.Again.Run(&ebpf.RunOptions{Data: frame, Context: &in, Repeat: repeat})
-			require.NoError(b, err)
-			times[p] = append(times[p], time.Since(start)/repeat)
-		}
+func newBench(b *testing.B, frames [][]byte) *bench {
+	b.Helper()
+	w := &bench{frames: len(frames), first: frames[0]}
+	require.NoError(b, bpf.LoadBenchObjects(&w.objs, nil))
+	b.Cleanup(func() { w.objs.Close() })
+	keys, saved := make([]uint32, len(frames)), make([]bpf.BenchSavedFrame, len(frames))
+	for i, frame := range frames {
+		keys[i], saved[i].Len = uint32(i), uint32(len(frame))
+		copy(saved[i].Frame[:], frame)
 	}
-	base, full := median(times[objs.Nothing]), median(times[prog])
+	require.NoError(b, update(w.objs.Saved, keys, saved))
+	require.NoError(b, w.objs.Frames.Set(uint32(len(frames))))
+	return w
+}
+
+// run gives a program repeat frames, from the first one on, and tells the time
+// of one.
+func (w *bench) run(b *testing.B, prog *ebpf.Program, ifindex, repeat int) time.Duration {
+	b.Helper()
+	require.NoError(b, w.objs.Turn.Set(uint32(0)))
+	require.NoError(b, w.objs.Target.Put(uint32(0), uint32(prog.FD())))
+	in := skbContext{Ifindex: uint32(ifindex)}
+	start := time.Now()
+	_, err := w.objs.Again.Run(&ebpf.RunOptions{Data: w.first, Context: &in, Repeat: uint32(repeat)})
+	require.NoError(b, err)
+	return time.Since(start) / time.Duration(repeat)
+}
+
+// measure reports ns a packet of prog, and over BASE. Frames take turns.
+func measure(b *testing.B, prog *ebpf.Program, ifindex int, frames ...[]byte) {
+	b.Helper()
+	base, full := compare(b, prog, ifindex, frames...)
+	report(b, base, full)
+}
+
+// compare gives the time of a packet without and with prog.
+func compare(b *testing.B, prog *ebpf.Program, ifindex int, frames ...[]byte) (base, with time.Duration) {
+	b.Helper()
+	w := newBench(b, frames)
+	const rounds = 31
+	repeat := max(20000, len(frames))
+	var without, full []time.Duration
+	for range rounds {
+		without = append(without, w.run(b, w.objs.Nothing, ifindex, repeat))
+		full = append(full, w.run(b, prog, ifindex, repeat))
+	}
+	return median(without), median(full)
+}
+
+func report(b *testing.B, base, full time.Duration) {
+	b.Helper()
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(base.Nanoseconds()), "BASE-ns/packet")
 	b.ReportMetric(float64((full - base).Nanoseconds()), "ns/packet-over-BASE")
