@@ -130,7 +130,8 @@ func (t Translation) allows(o Outcome) bool {
 	if o.Endpoint != "" && o.Endpoint != t.Endpoint {
 		return false
 	}
-	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted {
+	unread := t.Unchanged && t.Quoted == Tuple{} // what leaves as it came need not have been read
+	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted && !unread {
 		return false
 	}
 	return o.Tuple == Tuple{} || t.leavesAs(o.Tuple)

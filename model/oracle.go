@@ -27,8 +27,8 @@ type Oracle struct {
 	flows memory
 	// fragments are the first ones of packets that came in parts.
 	fragments map[fragmentKey]firstFragment
-	// dying are keys of flows that the collector took, and when: the datapath
-	// gives their source ports to nobody until it comes again.
+	// dying are keys of flows that the collector took, or will, and when: the
+	// datapath gives their source ports to nobody until it comes again.
 	dying map[flowKey]time.Time
 	// affinities are the backends that clients' flows stay with, as far as is
 	// known: all that are possible.
@@ -155,6 +155,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.translated = observed
 		f.replies.tuple = observed.Reversed()
 		f.replyEpoch = o.epoch
+		o.linger(f)
 		o.flows.insert(f, now)
 		o.learnAffinity(&e, f, doubtful)
 	}

@@ -127,7 +127,12 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	case f.hairpin:
 		return f.way, nil
 	}
-	return j.permit(opener, f.translated)
+	way, reasons := j.permit(opener, f.translated)
+	if j.at.Hook != FromDevice {
+		return way, reasons
+	}
+	// Where an answer came in by a device, only the opener's own policy is asked.
+	return f.way, slices.DeleteFunc(reasons, func(r Reason) bool { return r == ReasonPolicyIngress })
 }
 
 // owns is whether the pod at whose hook a flow was opened still has the address
@@ -181,9 +186,9 @@ func (j *judgement) openFromContainer() {
 
 // refuse answers that nobody serves; an answer may quote the packet, which is
 // not done for one with options or extension headers. A reset is never
-// answered (RFC 9293 3.5.2).
+// answered (RFC 9293 3.5.2), and SCTP is not either.
 func (j *judgement) refuse() {
-	if j.headers.resets() {
+	if j.headers.resets() || j.headers.tuple.Protocol == ProtocolSCTP {
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoBackend}})
 		return
 	}
@@ -229,7 +234,12 @@ func (j *judgement) hairpin(translated Tuple, s *served) {
 	answers := flowKey{j.at, translated.Reversed()}
 	_, taken := j.oracle.flows[answers]
 	_, dying := j.oracle.dying[answers]
-	j.leave(Translation{Tuple: translated, AnySport: taken || dying || j.again, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
+	busy := taken || dying || j.again
+	if busy && !hasPorts(translated) {
+		busy = false
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+	}
+	j.leave(Translation{Tuple: translated, AnySport: busy, Out: self.out, Endpoint: self.endpoint, flow: f, opens: self}, nil)
 }
 
 // newFlow is what would be remembered. A reset opens nothing.

@@ -11,7 +11,8 @@ func (j *judgement) atDevice() {
 	switch {
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
-		j.passBy("the kernel is the judge of that")
+		j.tell("the kernel is the judge of that")
+		j.branches = append(j.branches, branch{translation: j.unchanged()})
 	case !h.isIP, h.nd != nil, isForMany(h.dst):
 		j.passBy("it is the kernel's own")
 	case h.quote != nil:
@@ -38,10 +39,7 @@ func isForMany(addr netip.Addr) bool {
 func (j *judgement) passBy(why string) {
 	j.tell("%s", why)
 	h := j.headers
-	t := Translation{Out: OutHost, Unchanged: true}
-	if j.at.Hook == ToDevice {
-		t.Out = OutDevice
-	}
+	t := j.unchanged()
 	switch {
 	case h.later() && !h.hasTuple:
 		t.Tuple, t.Portless = Tuple{Src: h.src, Dst: h.dst}, true
@@ -52,6 +50,14 @@ func (j *judgement) passBy(why string) {
 		t.Quoted = h.quote.tuple
 	}
 	j.branches = append(j.branches, branch{translation: t})
+}
+
+// unchanged is how a packet leaves of which nothing is read.
+func (j *judgement) unchanged() Translation {
+	if j.at.Hook == ToDevice {
+		return Translation{Out: OutDevice, Unchanged: true}
+	}
+	return Translation{Out: OutHost, Unchanged: true}
 }
 
 // openFromDevice judges the first packet of a flow that comes from beyond the
@@ -130,7 +136,7 @@ func (j *judgement) leadIn(s *served, server server) {
 // somewhere else.
 func (j *judgement) openToDevice() {
 	t := j.headers.tuple
-	if node, isNode := j.world.nodeOf[t.Src]; !isNode || node != j.world.node {
+	if !j.world.isHost(t.Src) {
 		j.passBy("the node only forwards it")
 		return
 	}
@@ -142,12 +148,23 @@ func (j *judgement) openToDevice() {
 		j.passBy("it is the node's own, and translated for nobody")
 		return
 	}
+	if local := j.world.wayTo(t.Dst); local.out == OutLocal {
+		// The kernel leads to a pod by its own device: by this one it is as
+		// good as gone, or led in.
+		j.leaveByPort(t, local, nil, nil)
+	}
 	// It is noted, so that nobody is lent its port.
 	j.tell("it leaves from a port that flows may be lent")
 	to := way{out: OutDevice}
 	f := j.newFlow(t, to, nil)
-	if f != nil && len(j.oracle.flows[f.replies]) > 0 {
-		f.suspected = true // or there was no room
+	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
+	if maybe, _ := c.taken(c.answers); maybe && f != nil {
+		// There is no room for it; or, the contract being silent of what
+		// would come to its answers then, it is given another port.
+		f.suspected = true
+		j.branches = append(j.branches, branch{translation: Translation{
+			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: OutDevice, flow: j.newFlow(t, to, nil), opens: to,
+		}})
 	}
 	j.branches = append(j.branches, branch{translation: Translation{
 		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: OutDevice, flow: f, opens: to,
@@ -172,6 +189,10 @@ func (j *judgement) leadOut(s *served, server server) {
 		j.tell("the kernel would not take back what it has sent to itself")
 		to, reasons = way{out: OutDevice}, []Reason{ReasonNoRoute}
 	}
+	if to.out == OutDevice && j.world.isGateway(t.Src) {
+		// It is the node's, and hardly an address to send from.
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoRoute}})
+	}
 	j.leaveByPort(t, to, s, reasons)
 }
 
@@ -193,8 +214,11 @@ func (j *judgement) relatedAtDevice() {
 		if h.src != quoted.Dst && (isMartianSource(h.src) || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil) {
 			sure = false // no router has that address
 		}
-		if e.reply || !e.flow.isStale(false, j.oracle.epoch) {
+		switch {
+		case e.reply || !e.flow.isStale(false, j.oracle.epoch):
 			j.relatedTo(e)
+		case h.quote.tiny:
+			j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPMTU}})
 		}
 		surelyKnown = surelyKnown || sure && !e.former
 	}
@@ -207,6 +231,9 @@ func (j *judgement) relatedAtDevice() {
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	to := j.world.wayTo(f.translated.Dst)
+	if f.service == "" && to.out == OutHost {
+		return f.way, nil // the node's own, and only noted
+	}
 	if f.opening.where.Hook == ToDevice || to.out != OutLocal {
 		return to, nil
 	}

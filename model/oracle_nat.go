@@ -66,6 +66,7 @@ const portProbes = 15
 // which no other flow has its answers.
 type portChoice struct {
 	flows       memory
+	dying       map[flowKey]time.Time
 	answers     flowKey // with the own port
 	opening     flowKey
 	now         time.Time
@@ -83,6 +84,7 @@ func (c *portChoice) allows(port uint16) bool {
 
 // taken is whether answers under a key are another flow's: maybe, and surely.
 func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
+	_, maybe = c.dying[key]
 	for _, e := range c.flows[key] {
 		found, sure := e.flow.presence(c.now)
 		maybe = maybe || found
@@ -97,36 +99,67 @@ func (c *portChoice) crowded() bool {
 	if size := int(c.last) - int(c.first) + 1; size < room {
 		room = size
 	}
-	count := 0
-	for key := range c.flows {
+	busy := map[uint16]bool{}
+	count := func(key flowKey) {
 		like := c.answers
 		like.tuple.Dport = key.tuple.Dport
 		if key == like && key.tuple.Dport >= c.first && key.tuple.Dport <= c.last {
 			if maybe, _ := c.taken(key); maybe {
-				count++
+				busy[key.tuple.Dport] = true
 			}
 		}
 	}
-	return count >= room
+	for key := range c.flows {
+		count(key)
+	}
+	for key := range c.dying {
+		count(key)
+	}
+	return len(busy) >= room
 }
 
-// hasPorts is whether a source port can be changed: SCTP's checksum covers it.
+// portsFor gives the ports that a flow may be given.
+func (j *judgement) portsFor(f flow) *portChoice {
+	f.node = j.oracle.node
+	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, answers: f.answersAt(), opening: f.opening, now: j.now}
+	c.first, c.last = j.world.lentPorts()
+	return c
+}
+
+// hasPorts is whether a source port can be changed: SCTP's checksum covers it,
+// and of ICMP only the family's own has identifiers.
 func hasPorts(t Tuple) bool {
-	return t.Protocol == ProtocolTCP || t.Protocol == ProtocolUDP || isICMP(t.Protocol)
+	switch t.Protocol {
+	case ProtocolTCP, ProtocolUDP:
+		return true
+	case ProtocolICMP:
+		return t.Src.Is4()
+	case ProtocolICMPv6:
+		return t.Src.Is6()
+	}
+	return false
+}
+
+// linger remembers that the answers of a flow that begins again may still be
+// told from others' by the entry of the old one, until the collector takes it.
+func (o *Oracle) linger(fresh *flow) {
+	for _, e := range o.flows[fresh.opening] {
+		if e.flow.answered && e.flow.replies == fresh.replies {
+			o.dying[fresh.replies] = e.flow.over
+		}
+	}
 }
 
 // leaveByPort judges a new flow whose answers are told from others' by its
 // source port: its own, or another where that is taken.
 func (j *judgement) leaveByPort(t Tuple, to way, s *served, reasons []Reason) {
 	f := j.newFlow(t, to, s)
-	mould := flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to, node: j.oracle.node}
-	c := &portChoice{flows: j.oracle.flows, answers: mould.answersAt(), opening: mould.opening, now: j.now, kept: j.kept}
-	c.first, c.last = j.world.lentPorts()
+	c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to})
+	c.kept = j.kept
 	maybe, surely := c.taken(c.answers)
-	_, dying := j.oracle.dying[c.answers]
 	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
 	switch {
-	case !maybe && !dying && !j.again:
+	case !maybe && !j.again:
 	case !hasPorts(t):
 		if surely {
 			j.tell("another flow has its answers under the same addresses and port")
@@ -179,9 +212,8 @@ func (j *judgement) resource(f *flow, opens way) (Translation, []Reason) {
 	}
 	t.Tuple.Src, t.Tuple.Sport = source, own.Sport
 	if source != own.Src {
-		mould := flow{opening: f.opening, translated: t.Tuple, way: opens, node: f.node}
-		c := &portChoice{flows: j.oracle.flows, answers: mould.answersAt(), opening: f.opening, now: j.now, kept: f.translated.Sport}
-		c.first, c.last = j.world.lentPorts()
+		c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
+		c.kept = f.translated.Sport
 		t.AnySport, t.ports = hasPorts(t.Tuple), c
 	}
 	return t, nil
