@@ -30,7 +30,7 @@ func init() {
 		"namespace": {"namespace NAME [KEY=VALUE...]", "a namespace with labels", parseNamespace},
 		"outside":   {"outside NAME...", "hosts beyond the nodes' uplinks", parseOutside},
 		"node":      {"node NAME [KEY=VALUE...]", "another node beside 'node', or labels of that one", parseNode},
-		"uplink":    {"uplink", "the nodes' own devices have programs too; every header below that needs it says so by itself", parseUplink},
+		"uplink":    {"uplink", "the nodes' own devices have programs too; headers that need it say so by themselves", parseUplink},
 		"route":     {"route ADDRESS|lb(SERVICE.NAMESPACE)... via NODE", "where the router leads addresses that no host has; else to the first node", parseRoute},
 		"masquerade": {"masquerade [except CIDR...] [ports FIRST-LAST]",
 			"what leaves the cluster has the node's address (uplink)", parseMasquerade},
