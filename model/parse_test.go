@@ -89,10 +89,10 @@ spec:
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
-`, `test.yaml:3: document 1: Deployment default/web: kind: "Deployment" is not one of Pod, Namespace, Node, Service, EndpointSlice, NetworkPolicy`},
+`, `test.yaml:3: document 1: Deployment default/web: kind: "Deployment" is not one of Pod, Namespace, Node, Service, EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy`},
 		{"an unknown version", "apiVersion: networking.k8s.io/v1beta1\nkind: NetworkPolicy\nmetadata: {name: web}\n",
 			`test.yaml:2: document 1: NetworkPolicy default/web: apiVersion: "networking.k8s.io/v1beta1" is not known for kind NetworkPolicy: use networking.k8s.io/v1`},
-		{"no kind", "metadata: {name: web}\n", `test.yaml:1: document 1: kind: is missing: use one of Pod, Namespace, Node, Service, EndpointSlice, NetworkPolicy`},
+		{"no kind", "metadata: {name: web}\n", `test.yaml:1: document 1: kind: is missing: use one of Pod, Namespace, Node, Service, EndpointSlice, NetworkPolicy, ClusterNetworkPolicy, CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy`},
 		{"a key twice, in the second document", "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nkind: Namespace\nmetadata: {name: b}\n",
 			`test.yaml:8: document 2: is not valid YAML: key "kind" already set in map`},
 		{"a value of another type", `
