@@ -207,12 +207,21 @@ func loadLabels(path string) (labels, error) {
 		}
 		text = append(text, piece...)
 	}
+	return parseLabels(bytes.TrimRight(text, "\x00")), nil
+}
+
+// parseLabels gives empty labels where there are none in a text. Names that it
+// has not got are numbers.
+func parseLabels(text []byte) labels {
 	read := newLabels()
-	if json.Unmarshal(bytes.TrimRight(text, "\x00"), &read) != nil || len(read.Origins) == 0 {
-		return l, nil
+	if json.Unmarshal(text, &read) != nil || len(read.Origins) == 0 {
+		return newLabels()
 	}
+	none := newStateNames(read.Node)
+	read.stateNames = none.with(read.stateNames) // tables that are null
+	read.Origins[0] = model.Origin{}
 	for n, o := range read.Origins[1:] {
 		read.numbers[o] = uint32(n + 1)
 	}
-	return read, nil
+	return read
 }
