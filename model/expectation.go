@@ -55,7 +55,10 @@ type Translation struct {
 	Portless bool
 	// Quoted is, for an ICMP error, the tuple of the packet that it quotes,
 	// as the error leaves; else zero.
-	Quoted   Tuple
+	Quoted Tuple
+	// Inner is, for OutTunnel, the tuple of the packet in the tunnel; Tuple is
+	// then that of the packet around it, and Hops and Quoted are Inner's.
+	Inner    Tuple
 	Out      Out
 	Endpoint string // the pod that gets it, for OutLocal
 	Hops     int    // by how much TTL or hop limit goes down
@@ -64,6 +67,7 @@ type Translation struct {
 	known bool
 	reply bool        // seen in the flow's reply direction
 	opens way         // the flow's, in its opening direction
+	led   Tuple       // as it is to come to the pod behind a tunnel
 	ports *portChoice // bounds AnySport; nil: any port
 }
 
@@ -74,6 +78,7 @@ type Outcome struct {
 	Reason   Reason
 	Tuple    Tuple // as it left
 	Quoted   Tuple // of the packet that an ICMP error quotes, as it left
+	Inner    Tuple // of the packet in the tunnel, for OutTunnel
 	Out      Out
 	Endpoint string // the pod that got it, for OutLocal
 }
@@ -88,6 +93,9 @@ func (o Outcome) String() string {
 	}
 	if o.Quoted != (Tuple{}) {
 		text += " about " + o.Quoted.String()
+	}
+	if o.Inner != (Tuple{}) {
+		text += " around " + o.Inner.String()
 	}
 	if o.Out != OutNone {
 		text += " out " + strings.TrimSpace(string(o.Out)+" "+o.Endpoint)
@@ -134,6 +142,9 @@ func (t Translation) allows(o Outcome) bool {
 	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted && !unread {
 		return false
 	}
+	if o.Inner != (Tuple{}) && o.Inner != t.Inner {
+		return false
+	}
 	return o.Tuple == Tuple{} || t.leavesAs(o.Tuple)
 }
 
@@ -168,7 +179,7 @@ func (e Expectation) String() string {
 }
 
 func (t Translation) String() string {
-	text := Outcome{Action: Forward, Tuple: t.Tuple, Quoted: t.Quoted, Out: t.Out, Endpoint: t.Endpoint}.String()
+	text := Outcome{Action: Forward, Tuple: t.Tuple, Quoted: t.Quoted, Inner: t.Inner, Out: t.Out, Endpoint: t.Endpoint}.String()
 	if t.AnySport {
 		text += " from any port"
 	}

@@ -21,6 +21,7 @@ type headers struct {
 	isIP     bool // source, destination and hops are known
 	src, dst netip.Addr
 	hops     uint8 // TTL or hop limit
+	length   int   // of the packet, as it says itself
 	extended bool  // options, extension headers or a fragment: not quoted in answers
 
 	fragment *fragment // nil for a whole packet
@@ -141,6 +142,7 @@ func (h *headers) readIPv4(b []byte) {
 	h.hops = b[8]
 	headerLen := int(b[0]&0x0f) * 4
 	total := int(binary.BigEndian.Uint16(b[2:]))
+	h.length = total
 	h.extended = headerLen > ipv4Len
 
 	readable := true
@@ -183,6 +185,7 @@ func (h *headers) readIPv6(b []byte) {
 		readable = false
 	}
 	length := int(binary.BigEndian.Uint16(b[4:]))
+	h.length = ipv6Len + length
 	if length > len(b)-ipv6Len {
 		h.condemn(ReasonBadIPLength)
 		readable = false

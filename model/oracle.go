@@ -4,6 +4,7 @@ package model
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -78,6 +79,9 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 	if h.later() {
 		j.recall()
 	}
+	if j.isWrapped() {
+		j.unwrap(frame)
+	}
 	switch {
 	case j.isDevice():
 		j.atDevice()
@@ -95,6 +99,7 @@ func (o *Oracle) Evaluate(frame []byte, at Where, now time.Time) Expectation {
 		j.fromContainer()
 	}
 	e := j.expectation()
+	h = *j.headers
 	e.frame, e.at, e.met, e.chances = h, at, j.met, j.chances
 	if h.hasTuple || h.quote != nil {
 		e.Tuple = h.tuple
@@ -137,6 +142,9 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 			t.flow.meet(&e.frame, t.reply, now)
 		}
 	}
+	if chosen.Out == OutTunnel {
+		observed = chosen.led
+	}
 	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
 	if nothing { // known or not: it may have been a reset of no flow
@@ -153,7 +161,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 			observed = chosen.Tuple
 		}
 		f.translated = observed
-		f.replies.tuple = observed.Reversed()
+		f.replies = f.answersAt()
 		f.replyEpoch = o.epoch
 		o.linger(f)
 		o.flows.insert(f, now)
@@ -206,6 +214,7 @@ type judgement struct {
 	at      Where
 	now     time.Time
 	pod     *corev1.Pod // nil when there is no endpoint
+	through netip.Addr  // of the pod to which another node has led the packet
 
 	wrong    []Reason
 	branches []branch

@@ -42,10 +42,21 @@ func (j *judgement) scope() Scope {
 // place is the frontend that the packet would be for, if there is one.
 func (j *judgement) place() frontend {
 	t := j.headers.tuple
-	return frontend{t.Dst, t.Dport, t.Protocol, j.scope()}
+	at := frontend{t.Dst, t.Dport, t.Protocol, j.scope()}
+	if j.isLed() && j.world.frontends[at] == nil && j.world.isOtherNode(t.Dst) {
+		at.addr = anyNode(t.Dst)
+	}
+	return at
 }
 
-func (j *judgement) frontend() *served { return j.world.frontends[j.place()] }
+// frontend is whose the packet is. The address of none is nobody's: it stands
+// for what is led here.
+func (j *judgement) frontend() *served {
+	if j.headers.dst.IsUnspecified() {
+		return nil
+	}
+	return j.world.frontends[j.place()]
+}
 
 // choose judges, for each server that may be chosen, what a new flow to it
 // meets.
@@ -57,9 +68,12 @@ func (j *judgement) choose(s *served, lead func(server)) {
 		return
 	}
 	may := j.candidates(s, client)
+	if j.isLed() {
+		may = j.led(s)
+	}
 	for _, to := range may {
 		j.tell("%s port %d may lead it to %s port %d", s, s.port, to.addr, to.port)
-		if s.affinity > 0 {
+		if s.affinity > 0 && !j.isLed() {
 			key := affinityKey{j.place(), client}
 			j.chances = append(j.chances, chance{key, preference{to.addr, to.port, j.now, j.now, j.oracle.epoch}})
 		}
@@ -67,7 +81,7 @@ func (j *judgement) choose(s *served, lead func(server)) {
 	}
 	switch {
 	case len(may) > 0:
-	case s.local:
+	case s.local && !j.isLed():
 		j.tell("%s port %d has nobody on this node who takes new flows", s, s.port)
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoLocalBackend}})
 	default:

@@ -19,6 +19,10 @@ func (j *judgement) decide(open func()) {
 		if !found || begins && e.flow.closing() {
 			continue
 		}
+		if j.isLed() && !e.reply && e.flow.translated.Dst != j.through {
+			j.met = append(j.met, e) // begun anew: another pod was chosen
+			continue
+		}
 		sure = sure && !e.former && !(begins && e.flow.endUnsure)
 		j.met = append(j.met, e)
 		j.known(e, open)
@@ -106,7 +110,7 @@ func (j *judgement) stillServes(f *flow) bool {
 		return false
 	}
 	server, listed := s.serverAt(f.translated.Dst, f.translated.Dport)
-	return listed && (server.eligible || f.opening.tuple.Protocol == ProtocolTCP)
+	return listed && (server.eligible || f.opening.tuple.Protocol == ProtocolTCP || j.isLed())
 }
 
 // judgeAnew asks the policies of a flow's opening direction again, and where
@@ -320,16 +324,20 @@ func (j *judgement) noRoute(t Tuple) []Reason {
 // node routes needs a hop left, and loses it.
 func (j *judgement) leave(t Translation, reasons []Reason) {
 	t.Portless = j.headers.later()
-	routed := (j.at.Hook == FromContainer || j.at.Hook == FromDevice) && (t.Out == OutLocal || t.Out == OutDevice)
+	routed := (j.at.Hook == FromContainer || j.at.Hook == FromDevice) && (t.Out == OutLocal || t.Out == OutDevice || t.Out == OutTunnel)
 	if routed {
 		t.Hops = 1
 	}
-	if routed && t.Out == OutDevice {
+	if routed && t.Out != OutLocal {
 		reasons = append(reasons, j.noRoute(t.Tuple)...)
 	}
 	if routed && j.headers.hops <= 1 {
 		j.tell("its TTL or hop limit is %d, and it would be routed", j.headers.hops)
 		reasons = append(reasons, ReasonTTLExceeded)
+	}
+	if t.Out == OutTunnel {
+		j.leaveWrapped(t, reasons)
+		return
 	}
 	j.branches = append(j.branches, branch{reasons: reasons, translation: t})
 }

@@ -198,6 +198,8 @@ func (f *flow) lose(reply bool) {
 func (f *flow) answersAt() flowKey {
 	at := f.opening.where
 	switch {
+	case f.way.out == OutTunnel:
+		return f.nowhere()
 	case at.Hook == ToContainer:
 		at.Hook = FromContainer
 	case f.way.out == OutLocal:
@@ -325,6 +327,9 @@ func (f *flow) see(h *headers, reply, doubtful bool, now time.Time) {
 		f.doubtEnd(h)
 	default:
 		f.seeTCP(h.tcp, reply)
+	}
+	if f.way.out == OutTunnel {
+		f.seeLed(h, f.over.IsZero())
 	}
 	f.restarted = f.restarted && !reply
 	f.answerUnsure = f.answerUnsure && !reply

@@ -9,6 +9,7 @@ import "net/netip"
 func (j *judgement) atDevice() {
 	h := j.headers
 	switch {
+	case len(j.wrong) > 0 && j.isLed():
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
 		j.tell("the kernel is the judge of that")
@@ -38,6 +39,11 @@ func isForMany(addr netip.Addr) bool {
 // came.
 func (j *judgement) passBy(why string) {
 	j.tell("%s", why)
+	if j.isLed() {
+		j.tell("another node has led it here, where it is for nobody")
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonBadTunnel}})
+		return
+	}
 	h := j.headers
 	t := j.unchanged()
 	switch {
@@ -112,7 +118,7 @@ func (k *knowledge) wayTo(addr netip.Addr) way {
 func (j *judgement) leadIn(s *served, server server) {
 	t := j.headers.tuple
 	t.Dst, t.Dport = server.addr, server.port
-	to := j.world.wayTo(t.Dst)
+	to := j.world.wayIn(t.Dst, t.Protocol)
 	var reasons []Reason
 	switch to.out {
 	case OutLocal:
@@ -231,6 +237,9 @@ func (j *judgement) relatedAtDevice() {
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	to := j.world.wayTo(f.translated.Dst)
+	if f.opening.where.Hook == FromDevice {
+		to = j.world.wayIn(f.translated.Dst, f.translated.Protocol)
+	}
 	if f.service == "" && to.out == OutHost {
 		return f.way, nil // the node's own, and only noted
 	}

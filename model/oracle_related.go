@@ -64,8 +64,12 @@ func (j *judgement) relatedTo(e entry) {
 	if h.src == turned.Src {
 		outer.Src = translated.Src
 	}
+	quoted := translated.Reversed()
+	if back.out == OutTunnel {
+		quoted = h.quote.tuple // the other node knows it as it is
+	}
 	j.leave(Translation{
-		Tuple: outer, Quoted: translated.Reversed(), Out: back.out, Endpoint: back.endpoint,
+		Tuple: outer, Quoted: quoted, Out: back.out, Endpoint: back.endpoint,
 		flow: f, known: true, reply: e.reply, opens: opens,
 	}, reasons)
 }

@@ -74,6 +74,7 @@ func (k *knowledge) learnService(svc *corev1.Service) {
 		return
 	}
 	for _, port := range svc.Spec.Ports {
+		k.learnAnyNode(svc, port)
 		everybody := map[bool][]listed{}
 		for _, f := range k.facesOf(svc, port) {
 			v4 := f.addr.Is4()

@@ -40,6 +40,7 @@ const (
 	OutLocal  Out = "local"  // into a pod of this node
 	OutHost   Out = "host"   // up the node's stack
 	OutDevice Out = "device" // out of one of the node's devices, as the routes say
+	OutTunnel Out = "tunnel" // the same in an outer header, to the node of a pod
 	OutSelf   Out = "self"   // back to the sender (Reply)
 )
 

@@ -111,6 +111,10 @@ func (b *bench) outcome(s lab.Step) model.Outcome {
 	if t, ok := p.Tuple(); ok {
 		o.Tuple = t
 	}
+	if inner, ok := p.Carried(); ok && o.Out == model.OutTunnel {
+		o.Inner, _ = inner.Tuple()
+		p = inner
+	}
 	if q, ok := p.Quoted(); ok {
 		o.Quoted, _ = q.Tuple()
 	}
@@ -121,6 +125,14 @@ func (b *bench) outcome(s lab.Step) model.Outcome {
 // leaves no choice.
 func (j *judge) hops(s lab.Step, where model.Where, e model.Expectation) {
 	in, out := frame.Decode(s.In), frame.Decode(s.Out)
+	before, wasIn := in.Carried()
+	after, isIn := out.Carried()
+	switch {
+	case wasIn && !isIn: // taken out of a tunnel
+		in = before
+	case isIn && !wasIn:
+		out = after
+	}
 	if in.Version == 0 || out.Version == 0 {
 		return
 	}
@@ -161,9 +173,9 @@ type intent struct {
 // who gets it.
 func (j *judge) exchange(in intent, at place, t model.Tuple) {
 	now := time.Now().Add(j.offset)
+	packet, err := opening(t)
 	// More hooks than these no way has.
 	for range 8 {
-		packet, err := opening(t)
 		if err != nil {
 			return
 		}
@@ -181,11 +193,14 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 				expected = refusal
 			}
 		case in.server.IsValid():
+			var t model.Translation
 			at, t, onwards, expected = b.towards(in, at, e, now)
+			packet, err = leaving(t)
 		case len(e.Translations) == 1:
 			var next place
 			if next, onwards = in.next(at, e.Translations[0]); onwards {
-				at, t = next, e.Translations[0].Tuple
+				at = next
+				packet, err = leaving(e.Translations[0])
 				break
 			}
 			fallthrough
@@ -217,17 +232,18 @@ func (in intent) servedWherever(at place, e model.Expectation) bool {
 // towards finds which of the possible translations led to who accepted, tells
 // the oracle, and gives the next hook on the way, if there is one. When none
 // did, it says what was expected.
-func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time) (next place, got model.Tuple, onwards bool, expected string) {
+func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time) (next place, got model.Translation, onwards bool, expected string) {
 	for _, t := range e.Translations {
-		got = t.Tuple
+		got = t
 		next, onwards = in.next(at, t)
-		if got.Dst == in.server {
-			got.Src, got.Sport = in.peer.Addr(), in.peer.Port()
-		} else if !onwards {
+		switch {
+		case t.Out == model.OutTunnel && t.Tuple.Dst != in.server, t.Tuple.Dst != in.server && !onwards:
 			continue
+		case t.Out != model.OutTunnel && t.Tuple.Dst == in.server:
+			got.Tuple.Src, got.Tuple.Sport = in.peer.Addr(), in.peer.Port()
 		}
-		if e.Check(model.Outcome{Action: model.Forward, Tuple: got}) == nil {
-			b.oracle.Observe(e, got, now)
+		if e.Check(model.Outcome{Action: model.Forward, Tuple: got.Tuple}) == nil {
+			b.oracle.Observe(e, got.Tuple, now)
 			return next, got, onwards, ""
 		}
 	}

@@ -46,7 +46,7 @@ func (p *play) nextHook(at place, t model.Translation) (place, bool) {
 	switch {
 	case t.Out == model.OutHost && at.where.Hook == model.FromDevice:
 		return p.intoPod(at.node, t.Tuple.Dst)
-	case t.Out == model.OutDevice:
+	case t.Out == model.OutDevice || t.Out == model.OutTunnel:
 		return p.arriving(t.Tuple.Dst, "")
 	}
 	return place{}, false
@@ -101,10 +101,28 @@ func (p *play) intoPod(node string, to netip.Addr) (place, bool) {
 
 // opening builds the first packet of an exchange, as a hook may see it.
 func opening(t model.Tuple) ([]byte, error) {
-	ip := frame.Lower(frame.Layer{Kind: "ip"}, t.Src.Is6()).With("src", frame.Addr(t.Src)).With("dst", frame.Addr(t.Dst))
+	return leaving(model.Translation{Tuple: t})
+}
+
+// leaving builds the packet that a first one is translated to.
+func leaving(t model.Translation) ([]byte, error) {
 	mac := frame.MAC([]byte{2, 0, 0, 0, 0, 1})
-	eth := frame.Layer{Kind: "eth"}.With("src", mac).With("dst", mac)
-	var transport frame.Layer
+	layers := []frame.Layer{frame.Layer{Kind: "eth"}.With("src", mac).With("dst", mac)}
+	if t.Inner != (model.Tuple{}) {
+		layers = append(layers, ipOf(t.Tuple))
+		if t.Tuple.Protocol == model.ProtocolUDP {
+			layers = append(layers, transportOf(t.Tuple), frame.Layer{Kind: "geneve"})
+		}
+		t.Tuple = t.Inner
+	}
+	return frame.Build(append(layers, ipOf(t.Tuple), transportOf(t.Tuple))...)
+}
+
+func ipOf(t model.Tuple) frame.Layer {
+	return frame.Lower(frame.Layer{Kind: "ip"}, t.Src.Is6()).With("src", frame.Addr(t.Src)).With("dst", frame.Addr(t.Dst))
+}
+
+func transportOf(t model.Tuple) (transport frame.Layer) {
 	switch t.Protocol {
 	case model.ProtocolTCP:
 		transport = frame.Layer{Kind: "tcp"}.With("flags", frame.Num(2)).With("sport", frame.Num(t.Sport)).With("dport", frame.Num(t.Dport))
@@ -113,5 +131,5 @@ func opening(t model.Tuple) ([]byte, error) {
 	default:
 		transport = frame.Lower(frame.Layer{Kind: "echo"}, t.Src.Is6()).With("id", frame.Num(t.Sport))
 	}
-	return frame.Build(eth, ip, transport)
+	return transport
 }

@@ -109,6 +109,12 @@ func (b *builder) put(i int, l *Layer) error {
 		binary.BigEndian.PutUint32(h[4:], uint32(l.number("tag", 0)))
 		binary.BigEndian.PutUint32(h[8:], uint32(l.number("checksum", 0)))
 		b.prepend(h)
+	case "geneve":
+		h := make([]byte, geneveLen)
+		h[0], h[1] = uint8(l.number("version", 0)<<6|l.number("options", 0)), uint8(l.number("flags", 0))
+		binary.BigEndian.PutUint16(h[2:], uint16(l.number("type", b.etherType(i+1))))
+		binary.BigEndian.PutUint32(h[4:], uint32(l.number("vni", 0)<<8))
+		b.prepend(h)
 	case "icmp", "icmpv6":
 		return b.putICMP(i, l)
 	case "ns", "na":

@@ -112,6 +112,8 @@ var kinds = []Kind{
 	{Name: "tcp", Fields: with(ports, FieldSpec{"flags", TCPFlags, 0}, num("seq", 32), num("ack", 32),
 		num("window", 16), num("offset", 4), num("urgent", 16), num("checksum", 16), FieldSpec{"options", Bytes, 0})},
 	{Name: "udp", Fields: with(ports, num("length", 16), num("checksum", 16))},
+	{Name: "geneve", Help: "header of a tunnel in UDP; options is their length in units of 4 octets",
+		Fields: []FieldSpec{num("version", 2), num("options", 6), num("flags", 8), num("type", 16), num("vni", 24)}},
 	{Name: "sctp", Fields: with(ports, num("tag", 32), num("checksum", 32))},
 	{Name: "icmp", Help: "ICMP for IPv4", Fields: with(icmpFirst, num("id", 16), num("seq", 16), num("mtu", 16))},
 	{Name: "icmpv6", Help: "ICMP for IPv6", Fields: with(icmpFirst, num("id", 16), num("seq", 16), num("mtu", 32))},

@@ -131,10 +131,16 @@ func (p *Packet) transportLayers(b []byte) []Layer {
 		}
 	case len(b) == 0:
 		return nil
+	case p.isIPInIP():
+		return p.carriedLayers(raw(b))
 	default:
 		return []Layer{raw(b)}
 	}
 	out := []Layer{l}
+	if p.isGeneve() {
+		out = append(out, geneveLayer(b[size:]))
+		return append(out, p.carriedLayers(raw(b[size+geneveLen:]))...)
+	}
 	if size < len(b) {
 		out = append(out, Layer{"payload", []Field{{"text", Value{kind: Text, data: string(b[size:])}}}})
 	}

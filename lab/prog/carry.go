@@ -117,7 +117,7 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 		}
 		t.deliver(n.pods[i])
 		return nil
-	case model.OutDevice, outTunnel:
+	case model.OutDevice, model.OutTunnel:
 		if d.Ifindex != t.world.net.uplink.Ifindex {
 			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.world.net.uplink.Ifindex)
 			return nil

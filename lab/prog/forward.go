@@ -16,9 +16,6 @@ import (
 
 // What a node's kernel does with frames, and what is between the nodes.
 
-// outTunnel is a way out by the uplink too: only the headers are others.
-const outTunnel model.Out = "tunnel"
-
 // fromNode sends what the node's stack made.
 func (t *trip) fromNode(n *node) error {
 	t.mark = 0
