@@ -138,8 +138,8 @@ func (t Translation) allows(o Outcome) bool {
 	if o.Endpoint != "" && o.Endpoint != t.Endpoint {
 		return false
 	}
-	unread := t.Unchanged && t.Quoted == Tuple{} // what leaves as it came need not have been read
-	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted && !unread {
+	// What leaves as it came need not have been read, or not as far.
+	if o.Quoted != (Tuple{}) && o.Quoted != t.Quoted && !t.Unchanged {
 		return false
 	}
 	if o.Inner != (Tuple{}) && o.Inner != t.Inner {

@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -92,6 +93,7 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		return
 	}
 	j.hops(s, where, e)
+	j.untouched(s, where, e)
 	b.oracle.Observe(e, got.Tuple, now)
 }
 
@@ -146,6 +148,15 @@ func (j *judge) hops(s lab.Step, where model.Where, e model.Expectation) {
 		j.disagreed = append(j.disagreed, Disagreement{where,
 			fmt.Sprintf("the time to live to go down by %d", e.Translations[0].Hops), fmt.Sprintf("let it go down by %d", got)})
 	}
+}
+
+// untouched compares the bytes of a frame that is nobody's but the kernel's.
+func (j *judge) untouched(s lab.Step, where model.Where, e model.Expectation) {
+	changes := func(t model.Translation) bool { return !t.Unchanged }
+	if bytes.Equal(s.In, s.Out) || len(e.Translations) == 0 || slices.ContainsFunc(e.Translations, changes) {
+		return
+	}
+	j.disagreed = append(j.disagreed, Disagreement{where, "the frame to leave as it came", fmt.Sprintf("make %x of %x", s.Out, s.In)})
 }
 
 // Outcomes of an exchange, as stories call them.
