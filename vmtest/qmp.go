@@ -71,7 +71,10 @@ func (m *monitor) do(command string, arguments, result any) error {
 		case result == nil:
 			return nil
 		default:
-			return json.Unmarshal(reply.Return, result)
+			if err := json.Unmarshal(reply.Return, result); err != nil {
+				return fmt.Errorf("QMP %s: %w", command, err)
+			}
+			return nil
 		}
 	}
 }
