@@ -63,7 +63,8 @@ func (r *Runner) Run(frame []byte, ifindex int) (Ran, error) {
 	if len(frame) == 0 || len(frame) > MaxRunBytes {
 		return Ran{}, r.refused(frame)
 	}
-	r.in.Ifindex, r.in.IngressIfindex = uint32(ifindex), uint32(ifindex)
+	// Not ingress_ifindex: 5.10 refuses it, and no program asks for it.
+	r.in.Ifindex = uint32(ifindex)
 	if err := r.call(frame); errors.Is(err, unix.EINVAL) {
 		return Ran{}, r.refused(frame)
 	} else if err != nil {
