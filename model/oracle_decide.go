@@ -60,7 +60,8 @@ func (j *judgement) known(e entry, open func()) {
 	if stale && f.service != "" && !j.stillServes(f) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
 		if !e.reply || !j.isDevice() {
-			j.again, j.kept = f.hairpin || f.masqueraded(), f.translated.Sport
+			j.again = f.hairpin || f.masqueraded() || f.translated.Sport != f.opening.tuple.Sport
+			j.kept = f.translated.Sport
 			open()
 			j.again, j.kept = false, 0
 		}
@@ -131,7 +132,9 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 	case f.hairpin:
 		return f.way, nil
 	}
-	way, reasons := j.permit(opener, f.translated)
+	t := f.translated
+	t.Src = f.opening.tuple.Src // policy sees no masquerading
+	way, reasons := j.permit(opener, t)
 	if j.at.Hook != FromDevice {
 		return way, reasons
 	}

@@ -164,7 +164,8 @@ func (j *judgement) openToDevice() {
 	to := way{out: OutDevice}
 	f := j.newFlow(t, to, nil)
 	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
-	if maybe, _ := c.taken(c.answers); maybe && f != nil {
+	c.kept = j.kept
+	if maybe, _ := c.taken(c.answers); (maybe || j.again) && f != nil {
 		// There is no room for it; or, the contract being silent of what
 		// would come to its answers then, it is given another port.
 		f.suspected = true
@@ -236,6 +237,9 @@ func (j *judgement) relatedAtDevice() {
 // judgeDeviceAnew judges the opening direction of a flow that came by one of
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
+	if j.isAnswerAtDevice(f) {
+		return f.way, nil // led to whoever it was
+	}
 	to := j.world.wayTo(f.translated.Dst)
 	if f.opening.where.Hook == FromDevice {
 		to = j.world.wayIn(f.translated.Dst, f.translated.Protocol)
@@ -249,6 +253,16 @@ func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	t := f.opening.tuple
 	t.Dst, t.Dport = f.translated.Dst, f.translated.Dport
 	return to, j.ingress(j.world.endpointAt(t.Dst), t)
+}
+
+// isAnswerAtDevice is whether the packet comes in by a device to answer a flow,
+// or is an error about what the flow sent.
+func (j *judgement) isAnswerAtDevice(f *flow) bool {
+	t := j.headers.tuple
+	if j.headers.quote != nil {
+		t = j.headers.quote.tuple.Reversed()
+	}
+	return j.at.Hook == FromDevice && t != f.opening.tuple
 }
 
 // maybeShutOut allows that a flow judged anew is held against the source

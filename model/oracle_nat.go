@@ -207,14 +207,25 @@ func (j *judgement) resource(f *flow, opens way) (Translation, []Reason) {
 	switch {
 	case !has:
 		return t, []Reason{ReasonNoSourcePort}
-	case source == f.translated.Src:
+	case source != f.translated.Src:
+		t.Tuple.Src, t.Tuple.Sport = source, own.Sport
+	}
+	if source == own.Src && f.opening.where.Hook != ToDevice {
 		return t, nil
 	}
-	t.Tuple.Src, t.Tuple.Sport = source, own.Sport
-	if source != own.Src {
-		c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
-		c.kept = f.translated.Sport
-		t.AnySport, t.ports = hasPorts(t.Tuple), c
+	c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
+	c.kept = f.translated.Sport
+	maybe, _ := c.taken(c.answers)
+	moved := c.answers != f.replies // to where others' answers may come
+	switch {
+	case !moved:
+	case hasPorts(t.Tuple):
+		t.AnySport, t.ports = maybe || source != f.translated.Src, c
+	case maybe:
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
+	}
+	if moved && maybe && c.crowded() {
+		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
 	}
 	return t, nil
 }

@@ -225,3 +225,55 @@ func TestFragmentsOfAMasqueradedPacketKeepItsAddresses(t *testing.T) {
 		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 24, false, make([]byte, 16))), portless(tuple(ProtocolUDP, f.outside, 0, f.client, 0)), OutLocal)
 	})
 }
+
+func TestPolicySeesNoMasquerading(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, masquerading())
+		frame := ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))
+		lent, own := tuple(ProtocolTCP, f.node, 5000, f.outside, 443), tuple(ProtocolTCP, f.client, 5000, f.outside, 443)
+		b.pass(b.from(client, frame), lent, OutDevice)
+		// A pod of this node has the peer's address by now, and lets in the client.
+		b.apply(strings.ReplaceAll(`
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1, labels: {app: late}}
+spec: {nodeName: node-a}
+status: {podIPs: [{ip: "ADDRESS"}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: late}
+spec:
+  podSelector: {matchLabels: {app: late}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]
+`, "ADDRESS", f.outside))
+		answer := ip(f.outside, f.node, ProtocolTCP, tcp(443, 5000, flagACK))
+		b.requireOnly(b.in(answer), own.Reversed(), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
+		b.requireOnly(b.from(client, frame), own, Translation{Out: OutLocal, Endpoint: web1, Hops: 1})
+	})
+}
+
+func TestAFlowThatMovesToADeviceLooksForAPortThere(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, strings.ReplaceAll(sliced("moving", f), "ADDRESS", f.web1), strings.ReplaceAll(shop("web", ""), "10.96.0.30, \"fd96::30\"", "10.96.0.31, \"fd96::31\""))
+		mine := ip(f.node, f.cluster, ProtocolTCP, tcp(40000, 80, flagSYN))
+		b.pass(b.out(mine), tuple(ProtocolTCP, f.node, 40000, f.web1, 8080), OutLocal)
+		b.delete("pod", "web-1") // its address is somewhere else
+		b.apply(strings.ReplaceAll(sliced("moving", f), "ADDRESS", f.web1), strings.ReplaceAll(strings.ReplaceAll(sliced("other", f), f.cluster, strings.TrimSuffix(f.cluster, "0")+"9"), "ADDRESS", f.web1))
+		taken := tuple(ProtocolTCP, f.node, 40000, f.web1, 8080)
+		b.pass(b.out(ip(f.node, strings.TrimSuffix(f.cluster, "0")+"9", ProtocolTCP, tcp(40000, 80, flagSYN))), taken, OutDevice)
+		e := b.out(mine)
+		require.True(t, e.Translations[0].AnySport)
+		require.Error(t, e.Check(Outcome{Action: Forward, Tuple: taken}), "another flow's answers come to that port")
+		taken.Sport = 50000
+		require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: taken, Out: OutDevice}))
+	})
+}
+
+func TestAnotherFamilysICMPHasNoIdentifier(t *testing.T) {
+	b := nodeBench(t, masquerading())
+	stray := func(src string) []byte { return ip(src, "192.0.2.1", ProtocolICMPv6, icmp(128, 0, 7)) }
+	e := b.from(client, stray("10.0.0.1"))
+	b.pass(e, tuple(ProtocolICMPv6, "172.18.0.2", 0, "192.0.2.1", 0), OutDevice)
+	requireDrop(t, b.from(web0, stray("10.0.0.2")), ReasonNoSourcePort)
+}
