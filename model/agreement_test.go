@@ -58,17 +58,20 @@ func compareRulings(t *testing.T, objs *Objects, state *State, context string) (
 					for _, port := range ports {
 						ruling := world.rule(direction, subject, world.party(peer), protocol, port)
 						rule := lookUp(state, endpoint, direction, peer, protocol, port)
-						require.Equal(t, ruling.Allowed, rule != nil,
+						passes := rule != nil && !rule.Deny
+						require.Equal(t, ruling.Allowed, passes,
 							"%s: %s port %d: oracle: %s; compiler: %v", context, protocol, port, ruling, rule)
-						if rule == nil {
-							denied++
-							continue
-						}
-						allowed++
-						if ruling.Origin.Policy == "" {
-							require.Equal(t, Origin{}, rule.Origin, "%s: who allows without a policy", context)
+						if passes {
+							allowed++
 						} else {
-							require.Contains(t, ruling.Selecting, rule.Origin.Policy, "%s: who allows", context)
+							denied++
+						}
+						switch {
+						case ruling.Origin.Policy != "":
+							require.NotNil(t, rule)
+							require.Contains(t, ruling.Selecting, rule.Origin.Policy, "%s: who decides", context)
+						case rule != nil:
+							require.Equal(t, Origin{}, rule.Origin, "%s: who decides without a policy", context)
 						}
 					}
 				}
@@ -97,15 +100,19 @@ func lookUp(state *State, endpoint Endpoint, direction Direction, peer netip.Add
 		}
 	}
 	set := slices.IndexFunc(state.RuleSets, func(s RuleSet) bool { return s.Key == endpoint.RuleSet })
+	var best *Rule
 	for i := range state.RuleSets[set].Rules {
 		r := &state.RuleSets[set].Rules[i]
 		samePort := r.PortBits == 0 || (r.Port^port)>>(16-r.PortBits) == 0
-		if r.Direction == direction && (r.Peer == IdentityUnknown || r.Peer == identity) &&
-			(r.Protocol == ProtocolAny || r.Protocol == protocol) && samePort {
-			return r
+		if r.Direction != direction || r.Peer != IdentityUnknown && r.Peer != identity ||
+			r.Protocol != ProtocolAny && r.Protocol != protocol || !samePort {
+			continue
+		}
+		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Deny && !best.Deny {
+			best = r
 		}
 	}
-	return nil
+	return best
 }
 
 func requireSorted(t *testing.T, state *State) {

@@ -82,7 +82,8 @@ type compiler struct {
 	node  string
 	local Local
 
-	blocks     map[netip.Prefix]Identity // that policies name
+	blocks     map[netip.Prefix]Identity  // that policies name
+	reserved   map[Identity]sourcedLabels // of who is no pod
 	self       Node
 	zone       string       // of the node
 	remote     []netip.Addr // addresses of the other nodes
@@ -125,6 +126,9 @@ func (c *compiler) validate() {
 	validateAll(c, c.objs.Services)
 	validateAll(c, c.objs.EndpointSlices)
 	validateAll(c, c.objs.NetworkPolicies)
+	validateAll(c, c.objs.ClusterNetworkPolicies)
+	validateAll(c, c.objs.CiliumNetworkPolicies)
+	validateAll(c, c.objs.CiliumClusterwideNetworkPolicies)
 }
 
 func validateAll[T metav1.Object](c *compiler, objs map[string]T) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Address blocks of policies become prefixes in the table of addresses. The
@@ -23,13 +24,11 @@ import (
 func (c *compiler) readBlocks() {
 	c.blocks = map[netip.Prefix]Identity{}
 	var keys []string
-	eachBlock(c.objs, func(block *networkingv1.IPBlock) {
-		for _, text := range append([]string{block.CIDR}, block.Except...) {
-			if prefix, err := netip.ParsePrefix(text); err == nil {
-				keys = append(keys, prefix.String())
-			}
+	for _, text := range slices.Concat(blocksOfNetworkPolicies(c.objs), blocksOfClusterPolicies(c.objs), c.blocksOfCilium()) {
+		if prefix, err := parseBlock(text); err == nil {
+			keys = append(keys, prefix.String())
 		}
-	})
+	}
 	numbers, err := c.local.Identities.allocateBlocks(keys)
 	if err != nil {
 		c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
@@ -38,6 +37,16 @@ func (c *compiler) readBlocks() {
 	for key, number := range numbers {
 		c.blocks[netip.MustParsePrefix(key)] = number
 	}
+}
+
+// parseBlock reads a block, or an address alone; what is beyond the block's
+// length does not count.
+func parseBlock(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(text)
+	return prefix.Masked(), err
 }
 
 // holdsMapped is whether some IPv6 block holds the addresses that stand for
@@ -57,11 +66,12 @@ func holdsMapped(table []Address) bool {
 	return found
 }
 
-func eachBlock(objs *Objects, do func(*networkingv1.IPBlock)) {
+func blocksOfNetworkPolicies(objs *Objects) []string {
+	var texts []string
 	peers := func(list []networkingv1.NetworkPolicyPeer) {
 		for _, peer := range list {
 			if peer.IPBlock != nil {
-				do(peer.IPBlock)
+				texts = append(append(texts, peer.IPBlock.CIDR), peer.IPBlock.Except...)
 			}
 		}
 	}
@@ -73,20 +83,26 @@ func eachBlock(objs *Objects, do func(*networkingv1.IPBlock)) {
 			peers(rule.To)
 		}
 	}
+	return texts
 }
 
 // blockPeers gives the identities of the prefixes in a block.
-func (c *compiler) blockPeers(p *compiledPolicy, field string, block *networkingv1.IPBlock) []Identity {
-	cidr, err := netip.ParsePrefix(block.CIDR)
+func (c *compiler) blockPeers(object metav1.Object, field, text string, exceptions []string) []Identity {
+	cidr, err := parseBlock(text)
 	if err != nil {
 		return nil // Validate has complained
 	}
 	var excepts []netip.Prefix
-	for _, text := range block.Except {
-		if except, err := netip.ParsePrefix(text); err == nil {
+	for _, text := range exceptions {
+		if except, err := parseBlock(text); err == nil {
 			excepts = append(excepts, except)
 		}
 	}
+	c.warnOfMembers(object, field, cidr)
+	return c.blocksIn(cidr, excepts)
+}
+
+func (c *compiler) blocksIn(cidr netip.Prefix, excepts []netip.Prefix) []Identity {
 	var found []Identity
 	for prefix, number := range c.blocks {
 		excluded := slices.ContainsFunc(excepts, func(except netip.Prefix) bool { return within(prefix, except) })
@@ -94,7 +110,6 @@ func (c *compiler) blockPeers(p *compiledPolicy, field string, block *networking
 			found = append(found, number)
 		}
 	}
-	c.warnOfMembers(p, field, cidr)
 	return found
 }
 
@@ -104,13 +119,20 @@ func within(inner, outer netip.Prefix) bool {
 
 // warnOfMembers warns of a small block that holds a pod: it was hardly meant
 // for the world outside. A default route holds them all, and says nothing.
-func (c *compiler) warnOfMembers(p *compiledPolicy, field string, cidr netip.Prefix) {
+func (c *compiler) warnOfMembers(object metav1.Object, field string, cidr netip.Prefix) {
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
 			if cidr.Bits() > 0 && cidr.Contains(addr) {
-				c.warn(p.object, field+".cidr", "%s holds %s of Pod %s, which only selectors match: add a podSelector for pods", cidr, addr, pod.name)
+				c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: add a podSelector for pods", cidr, addr, pod.name)
 				return
 			}
 		}
+	}
+}
+
+// warnOfHostBits warns of a block that says more than a block can.
+func (c *compiler) warnOfHostBits(object metav1.Object, field, text string) {
+	if prefix, err := netip.ParsePrefix(text); err == nil && prefix.Masked() != prefix {
+		c.warn(object, field, "%s has bits set beyond its length, which do not count: write %s", prefix, prefix.Masked())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -124,6 +125,9 @@ type identity struct {
 	namespaceLabels labels.Set
 	podLabels       labels.Set
 	ports           map[namedPort]uint16
+	account         string          // the pods' service account
+	networks        map[string]bool // of cluster policies that hold the pods' addresses
+	sourced         sourcedLabels   // see ciliumLabels
 }
 
 type namedPort struct {
@@ -134,8 +138,10 @@ type namedPort struct {
 func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
 	keys := make([]string, len(c.pods))
+	named := allNetworks(c.objs)
 	for i, pod := range c.pods {
 		id := c.identityOf(pod.object)
+		id.networks = networksAt(named, pod.addresses)
 		keys[i] = id.key()
 		if byKey[keys[i]] == nil {
 			byKey[keys[i]] = id
@@ -156,7 +162,7 @@ func (c *compiler) allocateIdentities() {
 
 func (c *compiler) identityOf(pod *corev1.Pod) *identity {
 	ns := namespaceOr(pod.Namespace)
-	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: pod.Labels, ports: map[namedPort]uint16{}}
+	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: pod.Labels, ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, defaultAccount)}
 	for _, container := range runningContainers(pod) {
 		for _, port := range container.Ports {
 			named := namedPort{port.Name, protocolNumber(port.Protocol)}
@@ -176,8 +182,18 @@ func (id *identity) key() string {
 		ports = append(ports, fmt.Sprintf("%s/%s=%d", port.name, port.protocol, number))
 	}
 	slices.Sort(ports)
-	return strings.Join([]string{id.namespace, id.namespaceLabels.String(), id.podLabels.String(), strings.Join(ports, ",")}, "|")
+	parts := []string{id.namespace, id.namespaceLabels.String(), id.podLabels.String(), strings.Join(ports, ",")}
+	if id.account != defaultAccount {
+		parts = append(parts, "account="+id.account)
+	}
+	if len(id.networks) > 0 {
+		parts = append(parts, "networks="+strings.Join(slices.Sorted(maps.Keys(id.networks)), ";"))
+	}
+	return strings.Join(parts, "|")
 }
+
+// defaultAccount is the service account of a pod that names none.
+const defaultAccount = "default"
 
 func protocolNumber(protocol corev1.Protocol) Protocol {
 	switch protocol {

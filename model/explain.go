@@ -66,7 +66,7 @@ func (k *knowledge) onNodeOf(p party, pod *corev1.Pod) bool {
 	if !p.node {
 		return false
 	}
-	return k.nodeOf[p.addr] == pod.Spec.NodeName || pod.Spec.NodeName == "" && len(k.objs.Nodes) < 2
+	return p.name == pod.Spec.NodeName || pod.Spec.NodeName == "" && len(k.objs.Nodes) < 2
 }
 
 func (k *knowledge) named(name string) (party, error) {
@@ -75,7 +75,11 @@ func (k *knowledge) named(name string) (party, error) {
 	}
 	if pod := k.objs.Pods[name]; pod != nil {
 		if pod.Spec.HostNetwork {
-			return party{node: true}, nil
+			p := party{node: true, name: pod.Spec.NodeName}
+			if addrs := addressesIn(pod); len(addrs) > 0 {
+				p.addr = addrs[0]
+			}
+			return p, nil
 		}
 		p := party{pod: pod}
 		if addrs := addressesIn(pod); len(addrs) > 0 {

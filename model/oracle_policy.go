@@ -17,7 +17,8 @@ import (
 type party struct {
 	addr netip.Addr
 	pod  *corev1.Pod // nil for who is no pod
-	node bool        // a node, or the gateway: no selector and no block matches it
+	node bool        // a node, or the gateway: no selector of pods matches it
+	name string      // of the node; empty for the gateway, which is any pod's own
 }
 
 func (p party) String() string {
@@ -31,8 +32,26 @@ func (p party) String() string {
 }
 
 func (k *knowledge) party(addr netip.Addr) party {
-	_, isNode := k.nodeOf[addr]
-	return party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr)}
+	name, isNode := k.nodeOf[addr]
+	return party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr), name: name}
+}
+
+// question is what the policies of one pod are asked.
+type question struct {
+	direction Direction
+	subject   *corev1.Pod
+	peer      party
+	protocol  Protocol
+	port      uint16 // the destination's, 0 where the protocol has none
+}
+
+// target is the pod whose containers give names to ports, nil where there is
+// none.
+func (q *question) target() *corev1.Pod {
+	if q.direction == Ingress {
+		return q.subject
+	}
+	return q.peer.pod
 }
 
 // Ruling is what the policies of one pod say of a flow, in one direction.
@@ -41,13 +60,15 @@ type Ruling struct {
 	Subject   string // whose policies they are, namespace/name
 	Peer      string
 	Allowed   bool
-	// Origin is the rule that allows; the zero Origin when no policy selects
-	// the subject, and when the ruling is a denial.
+	// Origin is the rule that decides; the zero Origin when the flow is
+	// allowed because no policy says anything of it, or denied because none
+	// of those that isolate the pod allows it.
 	Origin Origin
 	// Selecting are the policies that select the subject in this direction,
-	// each kind/namespace/name. In a denial none of them has a rule that
-	// matches.
+	// each Kind/namespace/name.
 	Selecting []string
+	// Passed is the rule that left the decision to a later tier, if one did.
+	Passed Origin
 }
 
 func (r Ruling) String() string {
@@ -55,37 +76,68 @@ func (r Ruling) String() string {
 	if r.Direction == Egress {
 		preposition = "to"
 	}
-	subject := fmt.Sprintf("%s of Pod %s %s %s", r.Direction, r.Subject, preposition, r.Peer)
-	switch {
-	case r.Allowed && r.Origin.Policy == "":
-		return subject + " is allowed: no policy selects the pod"
-	case r.Allowed:
-		return fmt.Sprintf("%s is allowed by %s", subject, r.Origin)
+	text := fmt.Sprintf("%s of Pod %s %s %s", r.Direction, r.Subject, preposition, r.Peer)
+	if r.Passed.Policy != "" {
+		text += fmt.Sprintf(", passed on by %s,", r.Passed)
 	}
-	return fmt.Sprintf("%s is denied: %s selects the pod, and no rule matches", subject, strings.Join(r.Selecting, " and "))
+	selects := "selects the pod, and no rule matches"
+	if len(r.Selecting) > 1 {
+		selects = "select the pod, and no rule matches"
+	}
+	switch {
+	case r.Allowed && r.Origin.Policy != "":
+		return fmt.Sprintf("%s is allowed by %s", text, r.Origin)
+	case r.Allowed && len(r.Selecting) == 0:
+		return text + " is allowed: no policy selects the pod"
+	case r.Allowed:
+		return fmt.Sprintf("%s is allowed: %s %s", text, strings.Join(r.Selecting, " and "), selects+", and none isolates it")
+	case r.Origin.Policy != "":
+		return fmt.Sprintf("%s is denied by %s", text, r.Origin)
+	}
+	return fmt.Sprintf("%s is denied: %s %s", text, strings.Join(r.Selecting, " and "), selects)
 }
 
 // rule judges one direction of a flow: port is the destination's, 0 where the
-// protocol has none.
+// protocol has none. Tiers are asked one after the other; the first that has an
+// answer gives it.
 func (k *knowledge) rule(direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) Ruling {
+	q := &question{direction, subject, peer, protocol, port}
 	ruling := Ruling{Direction: direction, Subject: podName(subject), Peer: peer.String()}
-	for _, policy := range k.policies[spaceOf(subject.Namespace)] {
-		if !concerns(policy, direction) || !matchesByHand(&policy.Spec.PodSelector, subject.Labels) {
-			continue
-		}
-		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
-		ruling.Selecting = append(ruling.Selecting, name)
-		if ruling.Allowed {
-			continue
-		}
-		if index, found := k.firstMatch(policy, direction, subject, peer, protocol, port); found {
-			ruling.Allowed, ruling.Origin = true, Origin{Policy: name, Rule: index}
-		}
-	}
-	if len(ruling.Selecting) == 0 {
+	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
 		ruling.Allowed = true
 	}
 	return ruling
+}
+
+// askOwn asks the policies whose rules have no order: any denial holds, then
+// any permission, and then a pod that is isolated is denied the rest.
+func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
+	isolated := false
+	var denied, allowed *Origin
+	for _, policy := range k.policies[spaceOf(q.subject.Namespace)] {
+		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
+			continue
+		}
+		isolated = true
+		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
+		ruling.Selecting = append(ruling.Selecting, name)
+		if index, found := k.firstMatch(policy, q); found && allowed == nil {
+			allowed = &Origin{Policy: name, Rule: index}
+		}
+	}
+	cilium := k.askCilium(q, ruling)
+	if denied = cilium.denied; allowed == nil {
+		allowed = cilium.allowed
+	}
+	switch {
+	case denied != nil:
+		ruling.Origin = *denied
+	case allowed != nil:
+		ruling.Allowed, ruling.Origin = true, *allowed
+	default:
+		return isolated || cilium.isolated
+	}
+	return true
 }
 
 // concerns is whether a policy restricts a direction. Without policyTypes it
@@ -103,17 +155,17 @@ func concerns(policy *networkingv1.NetworkPolicy, direction Direction) bool {
 	return len(policy.Spec.PolicyTypes) == 0 && (direction == Ingress || len(policy.Spec.Egress) > 0)
 }
 
-func (k *knowledge) firstMatch(policy *networkingv1.NetworkPolicy, direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) (int, bool) {
-	if direction == Ingress {
+func (k *knowledge) firstMatch(policy *networkingv1.NetworkPolicy, q *question) (int, bool) {
+	if q.direction == Ingress {
 		for i, rule := range policy.Spec.Ingress {
-			if k.matchesPeer(policy, rule.From, peer) && matchesPort(rule.Ports, subject, protocol, port) {
+			if k.matchesPeer(policy, rule.From, q.peer) && matchesPort(rule.Ports, q.target(), q.protocol, q.port) {
 				return i, true
 			}
 		}
 		return 0, false
 	}
 	for i, rule := range policy.Spec.Egress {
-		if k.matchesPeer(policy, rule.To, peer) && matchesPort(rule.Ports, peer.pod, protocol, port) {
+		if k.matchesPeer(policy, rule.To, q.peer) && matchesPort(rule.Ports, q.target(), q.protocol, q.port) {
 			return i, true
 		}
 	}

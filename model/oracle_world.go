@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // knowledge is the objects as the oracle looks things up in them: by address,
@@ -23,6 +24,9 @@ type knowledge struct {
 	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
+	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
+	cilium    []ciliumText
+	servers   map[netip.Addr]bool // addresses behind default/kubernetes
 
 	addresses map[*corev1.Pod][]netip.Addr
 	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
@@ -88,6 +92,7 @@ func know(objs *Objects, node string, local Local) *knowledge {
 	for _, list := range k.policies {
 		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	}
+	k.learnPolicies()
 	return k
 }
 

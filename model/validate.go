@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // FieldError is what is wrong with one field of an object.
@@ -42,6 +43,12 @@ func Validate(obj metav1.Object) []*FieldError {
 		v.endpointSlice(obj)
 	case *networkingv1.NetworkPolicy:
 		v.networkPolicy(obj)
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		v.clusterPolicy(obj)
+	case *CiliumNetworkPolicy:
+		v.ciliumPolicy(false, obj.Spec, obj.Specs)
+	case *CiliumClusterwideNetworkPolicy:
+		v.ciliumPolicy(true, obj.Spec, obj.Specs)
 	}
 	return v.errs
 }

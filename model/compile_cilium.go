@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ciliumSpec is one spec of a policy of Cilium's, of either kind.
+type ciliumSpec struct {
+	object    metav1.Object
+	namespace string // empty: clusterwide
+	path      string // spec, or specs[i]
+	*CiliumRule
+}
+
+func eachCiliumSpec(objs *Objects) []ciliumSpec {
+	var specs []ciliumSpec
+	add := func(object metav1.Object, namespace string, spec *CiliumRule, more []*CiliumRule) {
+		if spec != nil {
+			specs = append(specs, ciliumSpec{object, namespace, "spec", spec})
+		}
+		for i, spec := range more {
+			if spec != nil {
+				specs = append(specs, ciliumSpec{object, namespace, fmt.Sprintf("specs[%d]", i), spec})
+			}
+		}
+	}
+	for _, p := range inOrder(objs.CiliumNetworkPolicies) {
+		add(p, namespaceOr(p.Namespace), p.Spec, p.Specs)
+	}
+	for _, p := range inOrder(objs.CiliumClusterwideNetworkPolicies) {
+		add(p, "", p.Spec, p.Specs)
+	}
+	return specs
+}
+
+// ciliumEntry is an entry of any of the four lists.
+type ciliumEntry struct {
+	direction Direction
+	denies    bool
+	index     int
+	list      string // its name in the spec
+	from      string // what the names of the fields for peers begin with
+
+	endpoints, requires []metav1.LabelSelector
+	cidrs               []string
+	cidrSets            []CiliumCIDRRule
+	entities            []string
+	services            []CiliumService
+	ports               []CiliumPortRule
+	restricted          bool // a list of peers is there, be it empty
+}
+
+func (s *ciliumSpec) entries() []ciliumEntry {
+	var entries []ciliumEntry
+	ingress := func(list string, denies bool, rules []CiliumIngressRule) {
+		for i, r := range rules {
+			entries = append(entries, ciliumEntry{
+				direction: Ingress, denies: denies, index: i, list: list, from: "from",
+				endpoints: r.FromEndpoints, requires: r.FromRequires, cidrs: r.FromCIDR, cidrSets: r.FromCIDRSet, entities: r.FromEntities, ports: r.ToPorts,
+				restricted: r.FromEndpoints != nil || r.FromCIDR != nil || r.FromCIDRSet != nil || r.FromEntities != nil,
+			})
+		}
+	}
+	egress := func(list string, denies bool, rules []CiliumEgressRule) {
+		for i, r := range rules {
+			entries = append(entries, ciliumEntry{
+				direction: Egress, denies: denies, index: i, list: list, from: "to",
+				endpoints: r.ToEndpoints, requires: r.ToRequires, cidrs: r.ToCIDR, cidrSets: r.ToCIDRSet, entities: r.ToEntities, services: r.ToServices, ports: r.ToPorts,
+				restricted: r.ToEndpoints != nil || r.ToCIDR != nil || r.ToCIDRSet != nil || r.ToEntities != nil || r.ToServices != nil,
+			})
+		}
+	}
+	ingress("ingress", false, s.Ingress)
+	ingress("ingressDeny", true, s.IngressDeny)
+	egress("egress", false, s.Egress)
+	egress("egressDeny", true, s.EgressDeny)
+	return entries
+}
+
+func (c *compiler) ciliumPolicies() []*compiledPolicy {
+	var policies []*compiledPolicy
+	for _, spec := range eachCiliumSpec(c.objs) {
+		if spec.namespace != "" {
+			c.requireNamespace(spec.object)
+		}
+		policies = append(policies, c.ciliumPolicy(spec))
+	}
+	return policies
+}
+
+func (c *compiler) ciliumPolicy(spec ciliumSpec) *compiledPolicy {
+	p := &compiledPolicy{object: spec.object, tier: tierOwn, subjects: map[*identity]bool{}, isolates: spec.isolates()}
+	field := spec.path + ".endpointSelector"
+	subject := selectorOfCilium(spec.EndpointSelector)
+	if named, other := subject.dropNamespace(spec.namespace); other {
+		c.warn(spec.object, field, "names namespace %s, and the policy is for pods of its own, %s: remove the label, or move the policy", named, spec.namespace)
+	}
+	for _, id := range c.identities {
+		if (spec.namespace == "" || id.namespace == spec.namespace) && subject.matches(id.ciliumLabels()) {
+			p.subjects[id] = true
+		}
+	}
+	if len(p.subjects) == 0 {
+		c.warn(spec.object, field, "matches no pod: the policy has no effect until one has these labels")
+	}
+	for _, entry := range spec.entries() {
+		c.ciliumEntry(p, &spec, &entry)
+	}
+	return p
+}
+
+// isolates is the default: in the directions in which there are rules, be they
+// empty.
+func (s *ciliumSpec) isolates() map[Direction]bool {
+	or := func(said *bool, otherwise bool) bool {
+		if said != nil {
+			return *said
+		}
+		return otherwise
+	}
+	return map[Direction]bool{
+		Ingress: or(s.EnableDefaultDeny.Ingress, len(s.Ingress)+len(s.IngressDeny) > 0),
+		Egress:  or(s.EnableDefaultDeny.Egress, len(s.Egress)+len(s.EgressDeny) > 0),
+	}
+}
+
+func (c *compiler) ciliumEntry(p *compiledPolicy, spec *ciliumSpec, entry *ciliumEntry) {
+	field := fmt.Sprintf("%s.%s[%d]", spec.path, entry.list, entry.index)
+	rule := compiledRule{
+		direction: entry.direction, field: field,
+		origin: Origin{Policy: nameOfPolicy(spec.object), Rule: entry.index, List: spec.listOf(entry)},
+	}
+	if entry.denies {
+		rule.action = deny
+	}
+	for _, selector := range entry.requires {
+		p.requires = append(p.requires, requirement{entry.direction, entry.denies, c.peerSelector(spec, &selector, false)})
+	}
+	if !entry.restricted && len(entry.ports) == 0 {
+		return // an empty entry isolates, and matches nothing
+	}
+	rule.anyPeer = !entry.restricted || slices.Contains(entry.entities, "all")
+	if !rule.anyPeer {
+		c.ciliumPeers(&rule, spec, entry)
+		if len(rule.peers)+len(rule.numbers) == 0 {
+			c.warn(spec.object, field, "matches nobody: the entry has no effect until somebody has these labels or addresses")
+		}
+	}
+	for i, list := range entry.ports {
+		for j, port := range list.Ports {
+			rule.ports = append(rule.ports, portRangesOfCilium(fmt.Sprintf("%s.toPorts[%d].ports[%d].port", field, i, j), port)...)
+		}
+	}
+	c.warnOfCiliumNames(p, rule)
+	p.rules = append(p.rules, rule)
+}
+
+func (s *ciliumSpec) listOf(entry *ciliumEntry) string {
+	switch {
+	case s.path != "spec":
+		return s.path + "." + entry.list
+	case entry.denies:
+		return entry.list
+	}
+	return ""
+}
+
+// warnOfCiliumNames asks for a name once, whatever protocols it stands for.
+func (c *compiler) warnOfCiliumNames(p *compiledPolicy, rule compiledRule) {
+	seen := map[string]bool{}
+	var once []portRange
+	for _, port := range rule.ports {
+		if port.name != "" && !seen[port.field] {
+			seen[port.field] = true
+			once = append(once, portRange{name: port.name, field: port.field})
+		}
+	}
+	rule.ports = once
+	c.warnOfNames(p, rule)
+}
+
+func (c *compiler) ciliumPeers(rule *compiledRule, spec *ciliumSpec, entry *ciliumEntry) {
+	rule.byLabels = len(entry.endpoints) > 0
+	for _, selector := range entry.endpoints {
+		compiled := c.peerSelector(spec, &selector, true)
+		if compiled.asks(sourcedKey{sourceReserved, "kube-apiserver"}) {
+			c.checkAPIServers(spec.object, rule.field)
+		}
+		for _, id := range c.identities {
+			if compiled.matches(id.ciliumLabels()) {
+				rule.peers = append(rule.peers, id)
+			}
+		}
+		for number, labels := range c.others() {
+			if compiled.matches(labels) {
+				rule.numbers = append(rule.numbers, number)
+			}
+		}
+	}
+	for i, text := range entry.cidrs {
+		field := fmt.Sprintf("%s.%sCIDR[%d]", rule.field, entry.from, i)
+		rule.numbers = append(rule.numbers, c.ciliumBlock(spec, field, text, nil)...)
+	}
+	for i, set := range entry.cidrSets {
+		field := fmt.Sprintf("%s.%sCIDRSet[%d].cidr", rule.field, entry.from, i)
+		rule.numbers = append(rule.numbers, c.ciliumBlock(spec, field, set.CIDR, set.Except)...)
+	}
+	for i, entity := range entry.entities {
+		c.entity(rule, spec, fmt.Sprintf("%s.%sEntities[%d]", rule.field, entry.from, i), entity)
+	}
+	for i := range entry.services {
+		c.ciliumService(rule, spec, fmt.Sprintf("%s.toServices[%d]", rule.field, i), &entry.services[i])
+	}
+}
+
+func (c *compiler) ciliumBlock(spec *ciliumSpec, field, text string, excepts []string) []Identity {
+	for _, text := range append([]string{text}, excepts...) {
+		c.warnOfHostBits(spec.object, field, text)
+	}
+	return c.blockPeers(spec.object, field, text, excepts)
+}
+
+// blocksOfCilium are all prefixes that have to be told apart for Cilium's
+// policies.
+func (c *compiler) blocksOfCilium() []string {
+	var texts []string
+	for _, spec := range eachCiliumSpec(c.objs) {
+		for _, entry := range spec.entries() {
+			texts = append(texts, entry.cidrs...)
+			for _, set := range entry.cidrSets {
+				texts = append(append(texts, set.CIDR), set.Except...)
+			}
+			for i := range entry.services {
+				for _, addr := range c.servedOutside(&entry.services[i]) {
+					texts = append(texts, addr.String())
+				}
+			}
+		}
+	}
+	if len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0 {
+		for addr := range c.apiServers() {
+			texts = append(texts, addr.String())
+		}
+		// The families of the world have entities of their own.
+		texts = append(texts, "0.0.0.0/0", "::/0")
+	}
+	return texts
+}
+
+// portRangesOfCilium gives a port in all protocols that it stands for. Port 0
+// is any, and of any protocol it is whatever there is.
+func portRangesOfCilium(field string, port CiliumPort) []portRange {
+	r := portRange{field: field}
+	number, err := strconv.ParseUint(port.Port, 10, 16)
+	if err != nil {
+		r.name = strings.ToLower(port.Port)
+	} else {
+		r.first = uint16(number)
+		r.last = max(r.first, uint16(port.EndPort))
+	}
+	protocols := []Protocol{ProtocolTCP, ProtocolUDP, ProtocolSCTP}
+	switch strings.ToUpper(port.Protocol) {
+	case "TCP":
+		protocols = protocols[:1]
+	case "UDP":
+		protocols = protocols[1:2]
+	case "SCTP":
+		protocols = protocols[2:]
+	default:
+		if r.name == "" && r.last == 0 {
+			protocols = []Protocol{ProtocolAny}
+		}
+	}
+	var ranges []portRange
+	for _, protocol := range protocols {
+		r.protocol = protocol
+		ranges = append(ranges, r)
+	}
+	return ranges
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+)
+
+// clusterPolicies compiles the policies of tiers in their order. Of two of one
+// priority, of which the API lets an implementation choose, the one whose name
+// sorts first is asked first.
+func (c *compiler) clusterPolicies() []*compiledPolicy {
+	var policies []*compiledPolicy
+	for _, object := range inOrder(c.objs.ClusterNetworkPolicies) {
+		policies = append(policies, c.clusterPolicy(object))
+	}
+	slices.SortStableFunc(policies, func(a, b *compiledPolicy) int { return cmp.Compare(a.priority, b.priority) })
+	for i, p := range policies {
+		for _, q := range policies[:i] {
+			if p.tier == q.tier && p.priority == q.priority && meet(p, q) {
+				c.warn(p.object, "spec.priority", "%d is that of %s too, of the same tier and for the same pods: which is asked first is not for the API to say (here it is %s): give them different ones", p.priority, titleOf(q.object), q.object.GetName())
+				break
+			}
+		}
+	}
+	return policies
+}
+
+func meet(p, q *compiledPolicy) bool {
+	for id := range p.subjects {
+		if q.subjects[id] {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *compiledPolicy {
+	spec := &object.Spec
+	p := &compiledPolicy{object: object, tier: tierAdmin, priority: spec.Priority, subjects: map[*identity]bool{}}
+	if spec.Tier == policyv1alpha2.BaselineTier {
+		p.tier = tierBaseline
+	}
+	for _, id := range c.selectPods(object, "spec.subject", spec.Subject.Namespaces, spec.Subject.Pods) {
+		p.subjects[id] = true
+	}
+	if len(p.subjects) == 0 {
+		c.warn(object, "spec.subject", "matches no pod: the policy has no effect until one has these labels")
+	}
+	for i, r := range spec.Ingress {
+		rule := c.clusterRule(p, Ingress, i, r.Action, r.Protocols)
+		for j, peer := range r.From {
+			c.clusterPods(p, &rule, fmt.Sprintf("%s.from[%d]", rule.field, j), peer.Namespaces, peer.Pods)
+		}
+		c.keepClusterRule(p, rule)
+	}
+	for i, r := range spec.Egress {
+		rule := c.clusterRule(p, Egress, i, r.Action, r.Protocols)
+		for j, peer := range r.To {
+			field := fmt.Sprintf("%s.to[%d]", rule.field, j)
+			c.clusterPods(p, &rule, field, peer.Namespaces, peer.Pods)
+			for k, text := range peer.Networks {
+				c.warnOfHostBits(p.object, fmt.Sprintf("%s.networks[%d]", field, k), string(text))
+			}
+			if peer.Nodes != nil {
+				c.clusterNodes(p, &rule, field+".nodes", peer.Nodes)
+			}
+		}
+		c.clusterNetworks(p, &rule, r.To)
+		c.keepClusterRule(p, rule)
+	}
+	return p
+}
+
+func (c *compiler) clusterRule(p *compiledPolicy, direction Direction, index int, does policyv1alpha2.ClusterNetworkPolicyRuleAction, protocols []policyv1alpha2.ClusterNetworkPolicyProtocol) compiledRule {
+	rule := compiledRule{
+		direction: direction, field: fmt.Sprintf("spec.%s[%d]", direction, index),
+		origin: Origin{Policy: nameOfPolicy(p.object), Rule: index},
+	}
+	switch does {
+	case policyv1alpha2.ClusterNetworkPolicyRuleActionDeny:
+		rule.action = deny
+	case policyv1alpha2.ClusterNetworkPolicyRuleActionPass:
+		rule.action = pass
+	}
+	for i, protocol := range protocols {
+		rule.ports = append(rule.ports, portRangeOfCluster(fmt.Sprintf("%s.protocols[%d]", rule.field, i), protocol))
+	}
+	return rule
+}
+
+func (c *compiler) keepClusterRule(p *compiledPolicy, rule compiledRule) {
+	c.warnOfNames(p, rule)
+	p.rules = append(p.rules, rule)
+}
+
+func portRangeOfCluster(field string, protocol policyv1alpha2.ClusterNetworkPolicyProtocol) portRange {
+	with := func(number Protocol, name string, port *policyv1alpha2.Port) portRange {
+		r := portRange{protocol: number, field: field + "." + name + ".destinationPort"}
+		switch {
+		case port == nil:
+		case port.Range != nil:
+			r.first, r.last = uint16(port.Range.Start), uint16(port.Range.End)
+		default:
+			r.first = uint16(port.Number)
+			r.last = r.first
+		}
+		return r
+	}
+	switch {
+	case protocol.TCP != nil:
+		return with(ProtocolTCP, "tcp", protocol.TCP.DestinationPort)
+	case protocol.UDP != nil:
+		return with(ProtocolUDP, "udp", protocol.UDP.DestinationPort)
+	case protocol.SCTP != nil:
+		return with(ProtocolSCTP, "sctp", protocol.SCTP.DestinationPort)
+	}
+	return portRange{name: protocol.DestinationNamedPort, field: field + ".destinationNamedPort"}
+}
+
+// selectPods gives who is chosen by namespaces, or by namespaces and pods.
+func (c *compiler) selectPods(object metav1.Object, field string, namespaces *metav1.LabelSelector, pods *policyv1alpha2.NamespacedPod) []*identity {
+	ofSpace, ofPod := labels.Nothing(), labels.Everything()
+	switch {
+	case namespaces != nil:
+		ofSpace = c.selector(object, field+".namespaces", namespaces)
+	case pods != nil:
+		ofSpace = c.selector(object, field+".pods.namespaceSelector", &pods.NamespaceSelector)
+		ofPod = c.selector(object, field+".pods.podSelector", &pods.PodSelector)
+	}
+	var found []*identity
+	for _, id := range c.identities {
+		if ofSpace.Matches(id.namespaceLabels) && ofPod.Matches(id.podLabels) {
+			found = append(found, id)
+		}
+	}
+	return found
+}
+
+func (c *compiler) clusterPods(p *compiledPolicy, rule *compiledRule, field string, namespaces *metav1.LabelSelector, pods *policyv1alpha2.NamespacedPod) {
+	if namespaces == nil && pods == nil {
+		return
+	}
+	found := c.selectPods(p.object, field, namespaces, pods)
+	if len(found) == 0 {
+		c.warn(p.object, field, "matches no pod: the entry has no effect until one has these labels")
+	}
+	rule.peers = append(rule.peers, found...)
+}
+
+// clusterNodes adds nodes by their labels. All nodes but this one share an
+// identity: a selector for some of them is refused.
+func (c *compiler) clusterNodes(p *compiledPolicy, rule *compiledRule, field string, nodes *metav1.LabelSelector) {
+	selector := c.selector(p.object, field, nodes)
+	var with, without []string
+	for _, node := range inOrder(c.objs.Nodes) {
+		matches := selector.Matches(labels.Set(node.Labels))
+		switch {
+		case node.Name == c.node && matches:
+			rule.numbers = append(rule.numbers, IdentityHost)
+		case node.Name == c.node:
+		case matches:
+			with = append(with, node.Name)
+		default:
+			without = append(without, node.Name)
+		}
+	}
+	switch {
+	case len(with) > 0 && len(without) > 0:
+		c.fail(p.object, field, "matches node %s and not node %s, and other nodes are not told apart yet: select all of them, or give their addresses as networks", with[0], without[0])
+	case len(with) > 0:
+		rule.numbers = append(rule.numbers, IdentityRemoteNode)
+	case len(rule.numbers) == 0:
+		c.warn(p.object, field, "matches no node: the entry has no effect until one has these labels")
+	}
+}
+
+// networks are the blocks of a rule's peers, all together. Unlike blocks of
+// other policies they hold pods and nodes too.
+type networks []netip.Prefix
+
+func networksOf(peers []policyv1alpha2.ClusterNetworkPolicyEgressPeer) networks {
+	var all networks
+	for _, peer := range peers {
+		for _, text := range peer.Networks {
+			if prefix, err := parseBlock(string(text)); err == nil {
+				all = append(all, prefix)
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}
+
+func (n networks) contains(addr netip.Addr) bool {
+	return slices.ContainsFunc(n, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+}
+
+// holds is whether networks hold addresses: some, and all of them.
+func (n networks) holds(addrs []netip.Addr) (some, all bool) {
+	all = len(addrs) > 0
+	for _, addr := range addrs {
+		in := n.contains(addr)
+		some, all = some || in, all && in
+	}
+	return some, all
+}
+
+func (n networks) String() string {
+	texts := make([]string, len(n))
+	for i, prefix := range n {
+		texts[i] = prefix.String()
+	}
+	return strings.Join(texts, ",")
+}
+
+// allNetworks are the networks of every rule that has some.
+func allNetworks(objs *Objects) []networks {
+	var all []networks
+	for _, policy := range inOrder(objs.ClusterNetworkPolicies) {
+		for _, rule := range policy.Spec.Egress {
+			if n := networksOf(rule.To); len(n) > 0 {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}
+
+func blocksOfClusterPolicies(objs *Objects) []string {
+	var texts []string
+	for _, n := range allNetworks(objs) {
+		for _, prefix := range n {
+			texts = append(texts, prefix.String())
+		}
+	}
+	return texts
+}
+
+// networksAt names the networks that hold a pod's addresses: pods with equal
+// labels are told apart by them.
+func networksAt(named []networks, addrs []netip.Addr) map[string]bool {
+	found := map[string]bool{}
+	for _, n := range named {
+		if some, _ := n.holds(addrs); some {
+			found[n.String()] = true
+		}
+	}
+	return found
+}
+
+// clusterNetworks adds whoever has an address in a rule's networks. Who has
+// one inside and one outside cannot be told by an identity, of which everybody
+// has one, and is refused.
+func (c *compiler) clusterNetworks(p *compiledPolicy, rule *compiledRule, peers []policyv1alpha2.ClusterNetworkPolicyEgressPeer) {
+	n := networksOf(peers)
+	if len(n) == 0 {
+		return
+	}
+	name := n.String()
+	for _, id := range c.identities {
+		if id.networks[name] {
+			rule.peers = append(rule.peers, id)
+		}
+	}
+	for _, pod := range c.pods {
+		c.checkNetworks(p, rule, n, "Pod "+pod.name, pod.addresses)
+	}
+	if c.checkNetworks(p, rule, n, "node "+c.node, c.self.Addresses) {
+		rule.numbers = append(rule.numbers, IdentityHost)
+	}
+	if c.checkNetworks(p, rule, n, "the other nodes", c.remote) {
+		rule.numbers = append(rule.numbers, IdentityRemoteNode)
+	}
+	for _, prefix := range n {
+		rule.numbers = append(rule.numbers, c.blocksIn(prefix, nil)...)
+	}
+}
+
+func (c *compiler) checkNetworks(p *compiledPolicy, rule *compiledRule, n networks, who string, addrs []netip.Addr) bool {
+	some, all := n.holds(addrs)
+	if some && !all {
+		c.fail(p.object, rule.field+".to", "networks %s hold some addresses of %s and not all of %v, and these are not told apart yet: give networks for both families, or select who it is by pods, namespaces or nodes", n, who, addrs)
+	}
+	return all
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Tiers and orders become precedences. Rules are written in levels, the first
+// of which decides: each rule of a tier that has an order is a level of its
+// own, and so are all denials, and all permissions, of the tier that has none.
+//
+// Pass has no place in the table. It is resolved here: the levels of the tiers
+// that follow are written a second time where the rule stands, for that part
+// of the traffic which it passes on.
+
+// region is some traffic: ports by peer, where IdentityUnknown is anybody.
+type region map[Identity][]portMatch
+
+var everything = portMatch{}
+
+func (r region) add(peer Identity, ports ...portMatch) {
+	for _, port := range ports {
+		if !slices.Contains(r[peer], port) {
+			r[peer] = append(r[peer], port)
+		}
+	}
+}
+
+// within gives the part of r that is in other. nil is all traffic.
+func (r region) within(other region) region {
+	if other == nil {
+		return r
+	}
+	both := region{}
+	cross := func(peer Identity, mine, others []portMatch) {
+		for _, a := range mine {
+			for _, b := range others {
+				if common, ok := a.intersect(b); ok {
+					both.add(peer, common)
+				}
+			}
+		}
+	}
+	for peer, ports := range r {
+		cross(peer, ports, other[peer])
+		if peer != IdentityUnknown {
+			cross(peer, ports, other[IdentityUnknown])
+		}
+	}
+	for peer, ports := range other {
+		if peer != IdentityUnknown {
+			cross(peer, ports, r[IdentityUnknown])
+		}
+	}
+	return both
+}
+
+// level is rules that do not contradict each other, the strongest first.
+type level []Rule
+
+type flattening struct {
+	subject   *identity
+	direction Direction
+	tiers     [tierDefault][]tierRule // in order
+	isolated  bool
+	levels    []level
+}
+
+type tierRule struct {
+	*compiledRule
+	matches region
+}
+
+// flatten writes what all policies say of one direction as entries of the
+// table.
+func (c *compiler) flatten(subject *identity, direction Direction, policies []*compiledPolicy) []Rule {
+	f := &flattening{subject: subject, direction: direction}
+	required := c.requiredOf(subject, direction, policies)
+	for _, policy := range policies {
+		if !policy.subjects[subject] {
+			continue
+		}
+		f.isolated = f.isolated || policy.isolates[direction]
+		for i := range policy.rules {
+			rule := &policy.rules[i]
+			if rule.direction == direction {
+				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required)})
+			}
+		}
+	}
+	f.tier(tierAdmin, nil)
+	var rules []Rule
+	for i, level := range f.levels {
+		for _, rule := range level {
+			rule.Precedence = uint32(len(f.levels) - 1 - i)
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// matches is what one rule matches at a subject.
+func (c *compiler) matches(subject *identity, rule *compiledRule, required func(*compiledRule, Identity) bool) region {
+	found := region{}
+	ports := rule.ports
+	if len(ports) == 0 {
+		found.peers(rule, required, everything)
+	}
+	for _, port := range ports {
+		if port.name != "" && rule.direction == Egress {
+			// Who is no pod has no names, so a rule for any peer is one for
+			// every pod that has it.
+			pods := rule.peers
+			if rule.anyPeer {
+				pods = c.identities
+			}
+			for _, id := range pods {
+				if required(rule, id.number) {
+					found.add(id.number, id.named(port)...)
+				}
+			}
+			continue
+		}
+		found.peers(rule, required, port.matches(subject)...)
+	}
+	return found
+}
+
+// peers adds ports for everybody whom a rule matches.
+func (r region) peers(rule *compiledRule, required func(*compiledRule, Identity) bool, ports ...portMatch) {
+	if rule.anyPeer {
+		r.add(IdentityUnknown, ports...)
+		return
+	}
+	for _, id := range rule.peers {
+		if required(rule, id.number) {
+			r.add(id.number, ports...)
+		}
+	}
+	for _, number := range rule.numbers {
+		if required(rule, number) {
+			r.add(number, ports...)
+		}
+	}
+}
+
+// tier writes the levels of a tier and of all that follow, for some traffic.
+func (f *flattening) tier(t tier, traffic region) {
+	switch t {
+	case tierOwn:
+		f.own(traffic)
+	case tierDefault:
+		f.write(level{}.with(f, region{IdentityUnknown: {everything}}.within(traffic), false, Origin{}))
+	default:
+		for _, rule := range f.tiers[t] {
+			matches := rule.matches.within(traffic)
+			switch {
+			case len(matches) == 0:
+			case rule.action == pass && t == tierAdmin:
+				f.tier(t+1, matches)
+			default: // what the last tier passes on is allowed
+				f.write(level{}.with(f, matches, rule.action == deny, rule.origin))
+			}
+		}
+		f.tier(t+1, traffic)
+	}
+}
+
+// own writes the tier of policies that have no order: denials go before
+// permissions.
+func (f *flattening) own(traffic region) {
+	var denials, permissions level
+	for _, rule := range f.tiers[tierOwn] {
+		matches := rule.matches.within(traffic)
+		if rule.action == deny {
+			denials = denials.with(f, matches, true, rule.origin)
+		} else {
+			permissions = permissions.with(f, matches, false, rule.origin)
+		}
+	}
+	f.write(denials)
+	f.write(permissions)
+	switch {
+	case !f.isolated:
+		f.tier(tierBaseline, traffic)
+	case traffic != nil:
+		// Of all traffic it need not be said: what nothing matches is denied.
+		f.write(level{}.with(f, traffic, true, Origin{}))
+	}
+}
+
+func (f *flattening) write(l level) {
+	if len(l) > 0 {
+		f.levels = append(f.levels, l)
+	}
+}
+
+func (l level) with(f *flattening, matches region, denies bool, origin Origin) level {
+	for peer, ports := range matches {
+		for _, port := range ports {
+			l = append(l, Rule{Direction: f.direction, Peer: peer, Protocol: port.protocol, Port: port.port, PortBits: port.bits, Deny: denies, Origin: origin})
+		}
+	}
+	return l
+}
+
+// sortRules brings rules into their one order. Of several that match the same,
+// the one that decides stays, and of equal ones that of the policy which sorts
+// first.
+func sortRules(rules []Rule) []Rule {
+	match := func(a, b Rule) int {
+		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Peer, b.Peer),
+			cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.PortBits, b.PortBits))
+	}
+	slices.SortFunc(rules, func(a, b Rule) int {
+		return cmp.Or(match(a, b), cmp.Compare(b.Precedence, a.Precedence), deniesFirst(a, b), strings.Compare(a.Origin.Policy, b.Origin.Policy),
+			strings.Compare(a.Origin.List, b.Origin.List), cmp.Compare(a.Origin.Rule, b.Origin.Rule))
+	})
+	return slices.CompactFunc(rules, func(a, b Rule) bool { return match(a, b) == 0 })
+}
+
+func deniesFirst(a, b Rule) int {
+	switch {
+	case a.Deny == b.Deny:
+		return 0
+	case a.Deny:
+		return -1
+	}
+	return 1
+}
+
+// keyOf is the same for the same rules, and for no others.
+func keyOf(rules []Rule) string {
+	hash := sha256.New()
+	for _, r := range rules {
+		fmt.Fprintf(hash, "%d %d %d %d/%d %t %d %q %q %d\n", r.Direction, r.Peer, r.Protocol, r.Port, r.PortBits, r.Deny, r.Precedence, r.Origin.Policy, r.Origin.List, r.Origin.Rule)
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:16])
+}

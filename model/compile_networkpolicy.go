@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func (c *compiler) networkPolicy(object *networkingv1.NetworkPolicy) *compiledPolicy {
+	p := &compiledPolicy{object: object, tier: tierOwn, subjects: map[*identity]bool{}, isolates: directionsOf(object)}
+	subject := c.selector(object, "spec.podSelector", &object.Spec.PodSelector)
+	for _, id := range c.identities {
+		if id.namespace == namespaceOr(object.Namespace) && subject.Matches(id.podLabels) {
+			p.subjects[id] = true
+		}
+	}
+	if len(p.subjects) == 0 {
+		c.warn(object, "spec.podSelector", "matches no pod of namespace %s: the policy has no effect until one has these labels", namespaceOr(object.Namespace))
+	}
+	for i, rule := range object.Spec.Ingress {
+		c.networkPolicyRule(p, Ingress, i, rule.Ports, rule.From)
+	}
+	for i, rule := range object.Spec.Egress {
+		c.networkPolicyRule(p, Egress, i, rule.Ports, rule.To)
+	}
+	return p
+}
+
+// directionsOf applies the API's default: ingress always, egress where the
+// policy has an egress rule.
+func directionsOf(object *networkingv1.NetworkPolicy) map[Direction]bool {
+	if len(object.Spec.PolicyTypes) == 0 {
+		return map[Direction]bool{Ingress: true, Egress: len(object.Spec.Egress) > 0}
+	}
+	return map[Direction]bool{
+		Ingress: slices.Contains(object.Spec.PolicyTypes, networkingv1.PolicyTypeIngress),
+		Egress:  slices.Contains(object.Spec.PolicyTypes, networkingv1.PolicyTypeEgress),
+	}
+}
+
+func (c *compiler) selector(object metav1.Object, field string, selector *metav1.LabelSelector) labels.Selector {
+	compiled, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		c.fail(object, field, "%v", err)
+		return labels.Nothing()
+	}
+	return compiled
+}
+
+func (c *compiler) networkPolicyRule(p *compiledPolicy, direction Direction, index int, ports []networkingv1.NetworkPolicyPort, peers []networkingv1.NetworkPolicyPeer) {
+	field := fmt.Sprintf("spec.%s[%d]", direction, index)
+	if !p.isolates[direction] {
+		c.warn(p.object, field, "has no effect: spec.policyTypes does not name the direction: add it there")
+		return
+	}
+	rule := compiledRule{
+		direction: direction, field: field,
+		origin:  Origin{Policy: nameOfPolicy(p.object), Rule: index},
+		anyPeer: len(peers) == 0,
+	}
+	for i, port := range ports {
+		rule.ports = append(rule.ports, portRangeOf(fmt.Sprintf("%s.ports[%d].port", field, i), port))
+	}
+	list := field + ".from"
+	if direction == Egress {
+		list = field + ".to"
+	}
+	for i, peer := range peers {
+		if peer.IPBlock != nil {
+			rule.numbers = append(rule.numbers, c.blockPeers(p.object, fmt.Sprintf("%s[%d].ipBlock.cidr", list, i), peer.IPBlock.CIDR, peer.IPBlock.Except)...)
+			continue
+		}
+		rule.peers = append(rule.peers, c.networkPolicyPeer(p, fmt.Sprintf("%s[%d]", list, i), peer)...)
+	}
+	c.warnOfNames(p, rule)
+	p.rules = append(p.rules, rule)
+}
+
+func (c *compiler) networkPolicyPeer(p *compiledPolicy, field string, peer networkingv1.NetworkPolicyPeer) []*identity {
+	pods, namespaces := labels.Everything(), labels.Everything()
+	if peer.PodSelector != nil {
+		pods = c.selector(p.object, field+".podSelector", peer.PodSelector)
+	}
+	if peer.NamespaceSelector != nil {
+		namespaces = c.selector(p.object, field+".namespaceSelector", peer.NamespaceSelector)
+	}
+	var found []*identity
+	for _, id := range c.identities {
+		inNamespace := namespaces.Matches(id.namespaceLabels)
+		if peer.NamespaceSelector == nil {
+			inNamespace = id.namespace == namespaceOr(p.object.GetNamespace())
+		}
+		if inNamespace && pods.Matches(id.podLabels) {
+			found = append(found, id)
+		}
+	}
+	if len(found) == 0 {
+		c.warn(p.object, field, "matches no pod: the entry has no effect until one has these labels")
+	}
+	return found
+}
+
+func portRangeOf(field string, port networkingv1.NetworkPolicyPort) portRange {
+	r := portRange{protocol: protocolNumber(value(port.Protocol)), field: field}
+	switch {
+	case port.Port == nil:
+	case port.Port.Type == intstr.String:
+		r.name = port.Port.StrVal
+	default:
+		r.first = uint16(port.Port.IntVal)
+		r.last = r.first
+		if port.EndPort != nil {
+			r.last = uint16(*port.EndPort)
+		}
+	}
+	return r
+}

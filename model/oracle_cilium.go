@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"sort"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// ciliumAnswer is what Cilium's policies of one pod say, all together.
+type ciliumAnswer struct {
+	isolated        bool
+	denied, allowed *Origin
+}
+
+// ciliumText is one spec, with what its place says of it.
+type ciliumText struct {
+	policy string // Kind/namespace/name
+	space  string // empty: of the whole cluster
+	prefix string // of the names of its lists, where there are several specs
+	rule   *CiliumRule
+}
+
+func (k *knowledge) learnCilium() {
+	learn := func(policy, space string, spec *CiliumRule, specs []*CiliumRule) {
+		if spec != nil {
+			k.cilium = append(k.cilium, ciliumText{policy, space, "", spec})
+		}
+		for i, spec := range specs {
+			if spec != nil {
+				k.cilium = append(k.cilium, ciliumText{policy, space, "specs[" + strconv.Itoa(i) + "].", spec})
+			}
+		}
+	}
+	for _, p := range k.objs.CiliumNetworkPolicies {
+		learn("CiliumNetworkPolicy/"+spaceOf(p.Namespace)+"/"+p.Name, spaceOf(p.Namespace), p.Spec, p.Specs)
+	}
+	for _, p := range k.objs.CiliumClusterwideNetworkPolicies {
+		learn("CiliumClusterwideNetworkPolicy/"+p.Name, "", p.Spec, p.Specs)
+	}
+	sort.SliceStable(k.cilium, func(i, j int) bool { return k.cilium[i].policy < k.cilium[j].policy })
+	k.servers = map[netip.Addr]bool{}
+	for _, slice := range k.slices["default/kubernetes"] {
+		for _, e := range slice.Endpoints {
+			for _, text := range e.Addresses {
+				if addr, err := netip.ParseAddr(text); err == nil {
+					k.servers[addr] = true
+				}
+			}
+		}
+	}
+}
+
+func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
+	var answer ciliumAnswer
+	var mine []ciliumText
+	for _, text := range k.cilium {
+		if k.isCiliumSubject(text, q.subject) {
+			mine = append(mine, text)
+		}
+	}
+	for _, text := range mine {
+		lists := text.lists(q.direction)
+		said := text.rule.EnableDefaultDeny.Ingress
+		if q.direction == Egress {
+			said = text.rule.EnableDefaultDeny.Egress
+		}
+		entries := len(lists[0].entries) + len(lists[1].entries)
+		if said != nil && *said || said == nil && entries > 0 {
+			answer.isolated = true
+		}
+		if entries > 0 || said != nil && *said {
+			if n := len(ruling.Selecting); n == 0 || ruling.Selecting[n-1] != text.policy {
+				ruling.Selecting = append(ruling.Selecting, text.policy)
+			}
+		}
+		for _, list := range lists {
+			for i, entry := range list.entries {
+				if !k.entryMatches(text, entry, q) || !k.meetsRequirements(mine, list.denies, entry, q) {
+					continue
+				}
+				origin := &Origin{Policy: text.policy, Rule: i, List: text.nameOf(list)}
+				if list.denies && answer.denied == nil {
+					answer.denied = origin
+				} else if !list.denies && answer.allowed == nil {
+					answer.allowed = origin
+				}
+			}
+		}
+	}
+	return answer
+}
+
+// ciliumList is one of a rule's four lists, each entry brought to the form of
+// an egress rule.
+type ciliumList struct {
+	name    string
+	denies  bool
+	entries []CiliumEgressRule
+}
+
+func (t ciliumText) nameOf(list ciliumList) string {
+	if t.prefix == "" && !list.denies {
+		return ""
+	}
+	return t.prefix + list.name
+}
+
+func (t ciliumText) lists(direction Direction) []ciliumList {
+	if direction == Egress {
+		return []ciliumList{{"egress", false, t.rule.Egress}, {"egressDeny", true, t.rule.EgressDeny}}
+	}
+	turn := func(from []CiliumIngressRule) []CiliumEgressRule {
+		var to []CiliumEgressRule
+		for _, r := range from {
+			to = append(to, CiliumEgressRule{ToEndpoints: r.FromEndpoints, ToRequires: r.FromRequires, ToCIDR: r.FromCIDR,
+				ToCIDRSet: r.FromCIDRSet, ToEntities: r.FromEntities, ToPorts: r.ToPorts})
+		}
+		return to
+	}
+	return []ciliumList{{"ingress", false, turn(t.rule.Ingress)}, {"ingressDeny", true, turn(t.rule.IngressDeny)}}
+}
+
+// isCiliumSubject: a policy of a namespace is for the pods in it, whatever its
+// selector asks of theirs.
+func (k *knowledge) isCiliumSubject(text ciliumText, pod *corev1.Pod) bool {
+	selector := text.rule.EndpointSelector
+	if selector == nil || text.space != "" && text.space != spaceOf(pod.Namespace) {
+		return false
+	}
+	return k.meets(selector, party{pod: pod}, pod, text.space != "")
+}
+
+// entryMatches: an entry without peers and ports matches nothing; one without
+// peers matches all, and one whose lists of peers are empty, nobody.
+func (k *knowledge) entryMatches(text ciliumText, e CiliumEgressRule, q *question) bool {
+	anybody := e.ToEndpoints == nil && e.ToCIDR == nil && e.ToCIDRSet == nil && e.ToEntities == nil && e.ToServices == nil
+	if anybody && len(e.ToPorts) == 0 {
+		return false
+	}
+	return (anybody || k.isCiliumPeer(text, e, q)) && isCiliumPort(e.ToPorts, q)
+}
+
+func (k *knowledge) isCiliumPeer(text ciliumText, e CiliumEgressRule, q *question) bool {
+	for i := range e.ToEndpoints {
+		if k.isEndpoint(text, &e.ToEndpoints[i], q, true) {
+			return true
+		}
+	}
+	for _, entity := range e.ToEntities {
+		if k.isEntity(entity, q) {
+			return true
+		}
+	}
+	if q.peer.pod != nil {
+		return k.serves(e.ToServices, q.peer)
+	}
+	if q.peer.node {
+		return false
+	}
+	for _, cidr := range e.ToCIDR {
+		if inNetwork(cidr, q.peer.addr) {
+			return true
+		}
+	}
+	for _, set := range e.ToCIDRSet {
+		inside := inNetwork(set.CIDR, q.peer.addr)
+		for _, except := range set.Except {
+			inside = inside && !inNetwork(except, q.peer.addr)
+		}
+		if inside {
+			return true
+		}
+	}
+	return k.serves(e.ToServices, q.peer)
+}
+
+// isEndpoint asks a selector of peers. What says nothing of namespaces is about
+// the policy's own, or, of a policy of the whole cluster, about pods only.
+func (k *knowledge) isEndpoint(text ciliumText, selector *metav1.LabelSelector, q *question, mayReserve bool) bool {
+	reserved, space, spaceLabels := false, false, false
+	look := func(key string) {
+		reserved = reserved || strings.HasPrefix(key, "reserved:")
+		bare := strings.TrimPrefix(strings.TrimPrefix(key, "k8s:"), "any:")
+		space = space || bare == "io.kubernetes.pod.namespace"
+		spaceLabels = spaceLabels || strings.HasPrefix(bare, "io.cilium.k8s.namespace.labels.")
+	}
+	for key := range selector.MatchLabels {
+		look(key)
+	}
+	for _, e := range selector.MatchExpressions {
+		look(e.Key)
+	}
+	if !(mayReserve && reserved) && !space {
+		if q.peer.pod == nil {
+			return false
+		}
+		if text.space != "" && !spaceLabels && spaceOf(q.peer.pod.Namespace) != text.space {
+			return false
+		}
+	}
+	return k.meets(selector, q.peer, q.subject, false)
+}
+
+// meets goes through a selector's requirements, one label of the party at a
+// time. The pod beside which a party is seen says which node is the host.
+func (k *knowledge) meets(selector *metav1.LabelSelector, p party, beside *corev1.Pod, anySpace bool) bool {
+	for key, want := range selector.MatchLabels {
+		if anySpace && key == "k8s:io.kubernetes.pod.namespace" {
+			continue
+		}
+		if have, found := k.ciliumLabel(p, beside, key); !found || have != want {
+			return false
+		}
+	}
+	for _, e := range selector.MatchExpressions {
+		if anySpace && key(e) == "k8s:io.kubernetes.pod.namespace In" {
+			continue
+		}
+		have, found := k.ciliumLabel(p, beside, e.Key)
+		listed := false
+		for _, v := range e.Values {
+			listed = listed || found && v == have
+		}
+		ok := map[metav1.LabelSelectorOperator]bool{"In": listed, "NotIn": !listed, "Exists": found, "DoesNotExist": !found}
+		if !ok[e.Operator] {
+			return false
+		}
+	}
+	return true
+}
+
+func key(e metav1.LabelSelectorRequirement) string { return e.Key + " " + string(e.Operator) }
+
+// ciliumLabel looks up one label of a party, as Cilium would name it.
+func (k *knowledge) ciliumLabel(p party, beside *corev1.Pod, key string) (string, bool) {
+	source, bare, found := strings.Cut(key, ":")
+	if !found {
+		source, bare = "any", key
+	}
+	if p.pod == nil {
+		return "", (source == "reserved" || source == "any") && k.isReserved(bare, p, beside)
+	}
+	if source != "k8s" && source != "any" {
+		return "", false
+	}
+	switch bare {
+	case "io.kubernetes.pod.namespace":
+		return spaceOf(p.pod.Namespace), true
+	case "io.cilium.k8s.policy.cluster":
+		return "default", true
+	case "io.cilium.k8s.policy.serviceaccount":
+		if p.pod.Spec.ServiceAccountName == "" {
+			return "default", true
+		}
+		return p.pod.Spec.ServiceAccountName, true
+	}
+	if of, found := strings.CutPrefix(bare, "io.cilium.k8s.namespace.labels."); found {
+		if value, found := k.namespaceLabels(spaceOf(p.pod.Namespace))[of]; found {
+			return value, true
+		}
+	}
+	value, found := p.pod.Labels[bare]
+	return value, found
+}
+
+// isReserved is whether a party that is no pod is what a reserved label says.
+func (k *knowledge) isReserved(name string, p party, beside *corev1.Pod) bool {
+	host := p.node && (p.name == "" || p.name == beside.Spec.NodeName || beside.Spec.NodeName == "")
+	switch name {
+	case "host":
+		return host
+	case "remote-node":
+		return p.node && !host
+	case "world":
+		return !p.node
+	case "world-ipv4":
+		return !p.node && p.addr.Is4()
+	case "world-ipv6":
+		return !p.node && p.addr.Is6()
+	case "kube-apiserver":
+		return k.isServer(p)
+	}
+	return false
+}
+
+// isServer is whether the API is served there, by any address of a node.
+func (k *knowledge) isServer(p party) bool {
+	if !p.node {
+		return k.servers[p.addr]
+	}
+	name := p.name
+	if name == "" {
+		name = k.node
+	}
+	for addr := range k.servers {
+		if on, isNode := k.nodeOf[addr]; isNode && on == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *knowledge) isEntity(entity string, q *question) bool {
+	switch entity {
+	case "all":
+		return true
+	case "cluster":
+		return q.peer.pod != nil || q.peer.node || k.isServer(q.peer)
+	}
+	return q.peer.pod == nil && k.isReserved(entity, q.peer, q.subject)
+}
+
+// meetsRequirements: what entries of fromRequires and toRequires ask, in all
+// policies of a pod, has to hold for the peers that entries of the same kind
+// name by labels.
+func (k *knowledge) meetsRequirements(mine []ciliumText, denies bool, entry CiliumEgressRule, q *question) bool {
+	if len(entry.ToEndpoints) == 0 {
+		return true
+	}
+	for _, text := range mine {
+		for _, list := range text.lists(q.direction) {
+			if list.denies != denies {
+				continue
+			}
+			for _, e := range list.entries {
+				for i := range e.ToRequires {
+					if !k.isEndpoint(text, &e.ToRequires[i], q, false) {
+						return false
+					}
+				}
+			}
+		}
+	}
+	return true
+}
+
+// serves is whether a party is behind one of the services: as a pod that the
+// service selects, or at an address that is listed for one without selector.
+func (k *knowledge) serves(wanted []CiliumService, p party) bool {
+	for _, w := range wanted {
+		for _, svc := range k.objs.Services {
+			space := spaceOf(svc.Namespace)
+			byName := w.ByName != nil && w.ByName.ServiceName == svc.Name && (w.ByName.Namespace == "" || w.ByName.Namespace == space)
+			byLabels := w.BySelector != nil && matchesByHand(&w.BySelector.Selector, svc.Labels) && (w.BySelector.Namespace == "" || w.BySelector.Namespace == space)
+			if (byName || byLabels) && k.isBehind(svc, p) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (k *knowledge) isBehind(svc *corev1.Service, p party) bool {
+	if len(svc.Spec.Selector) > 0 {
+		return p.pod != nil && spaceOf(p.pod.Namespace) == spaceOf(svc.Namespace) &&
+			matchesByHand(&metav1.LabelSelector{MatchLabels: svc.Spec.Selector}, p.pod.Labels)
+	}
+	if p.pod != nil {
+		return false
+	}
+	for _, slice := range k.slices[spaceOf(svc.Namespace)+"/"+svc.Name] {
+		for _, e := range slice.Endpoints {
+			for _, text := range e.Addresses {
+				if inNetwork(text, p.addr) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func isCiliumPort(wanted []CiliumPortRule, q *question) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, list := range wanted {
+		for _, w := range list.Ports {
+			number, err := strconv.Atoi(w.Port)
+			named := err != nil
+			protocol := strings.ToUpper(w.Protocol)
+			if protocol == "" || protocol == "ANY" {
+				if !named && number == 0 {
+					return true
+				}
+				if q.protocol != ProtocolTCP && q.protocol != ProtocolUDP && q.protocol != ProtocolSCTP {
+					continue
+				}
+			} else if protocol != strings.ToUpper(q.protocol.String()) {
+				continue
+			}
+			switch {
+			case named:
+				if pod := q.target(); pod != nil && q.port != 0 && namedOn(pod, strings.ToLower(w.Port), q.protocol) == q.port {
+					return true
+				}
+			case number == 0, number == int(q.port), w.EndPort != 0 && int(q.port) >= number && int(q.port) <= int(w.EndPort):
+				return true
+			}
+		}
+	}
+	return false
+}
