@@ -27,6 +27,7 @@ type fuzzing struct {
 	out      string
 	parallel int
 	output   string
+	uplinks  bool
 
 	problems []error // of what was found and could not be written
 }
@@ -45,6 +46,7 @@ scenario, which fails until one of them is mended. A seed gives the same
 sequences again. The last line counts frames and disagreements.`,
 		Example: `  weir fuzz --time 10m
   weir fuzz --seed 7 --time 30s -o json
+  weir fuzz --uplinks --time 5m
   weir fuzz --captures ~/captures --out found
   weir scenario run found/fuzz-7-0.txtar`,
 		Args: cobra.NoArgs,
@@ -61,6 +63,7 @@ sequences again. The last line counts frames and disagreements.`,
 	f.StringVar(&o.captures, "captures", "", "splice frames of the captures (*.pcap, *.pcapng, *.cap) in this directory into others")
 	f.StringVar(&o.out, "out", "fuzz-findings", "write scenarios of disagreements into this directory")
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
+	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	return cmd
 }
@@ -72,7 +75,7 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	if o.time <= 0 {
 		return usageError(fmt.Errorf("--time: %s is no time to search in", o.time))
 	}
-	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel}
+	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks}
 	if o.captures != "" {
 		var err error
 		if opts.Captured, err = fuzz.ReadCaptures(o.captures); err != nil {

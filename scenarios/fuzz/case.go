@@ -16,6 +16,10 @@ type Case struct {
 	// Before the first step all of them are there, without labels.
 	Pods  []string
 	Steps []Step
+	// Uplink gives programs to the node's uplink, and Options are then what
+	// its operator chose.
+	Uplink  bool
+	Options model.Options
 }
 
 // Step is one of: a frame, a change of objects, time that passes, or a run of
@@ -42,6 +46,14 @@ type Change struct {
 
 // Ref names an object. Kind is in lower case.
 type Ref struct{ Kind, Namespace, Name string }
+
+// hooks are those that frames of the case may meet.
+func (c *Case) hooks() []model.Hook {
+	if c.Uplink {
+		return []model.Hook{model.FromContainer, model.ToContainer, model.FromDevice, model.ToDevice}
+	}
+	return []model.Hook{model.FromContainer, model.ToContainer}
+}
 
 // to makes the change to objects, in place. It fails when there is nothing to
 // remove.

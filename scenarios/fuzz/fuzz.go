@@ -23,6 +23,9 @@ type Options struct {
 	Sequences uint64
 	// Captured are frames to splice into others, from the Ethernet header on.
 	Captured [][]byte
+	// Uplinks gives the node an uplink with programs, and services that are
+	// reached from outside.
+	Uplinks bool
 	// MaxKinds is after how many kinds of findings the search ends; 0: 10.
 	MaxKinds int
 	// Doubt plants an error, in tests.
@@ -140,13 +143,13 @@ func (s *search) work(ctx, outer context.Context) {
 
 func (s *search) one(ctx, outer context.Context, n uint64) error {
 	local := Tally{Sequences: 1}
-	q := newSequence(s.Seed, n, s.Captured, &local)
+	q := newSequence(s.Seed, n, s.Captured, s.Uplinks, &local)
 	if s.digest != nil {
 		q.digest = fnv.New64a()
 	}
 	var found *Finding
 	var failed error
-	err := s.pool.Use(ctx, topology(q.made.Pods), func(w *prog.World) { found, failed = q.run(ctx, w, s.Doubt) })
+	err := s.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.Doubt) })
 	s.mu.Lock()
 	s.total.add(&local)
 	fresh := found != nil && !s.kinds[found.Kind]

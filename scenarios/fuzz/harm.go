@@ -34,7 +34,7 @@ func harmForwarded(s lab.Step, to model.Device) string {
 	if !bytes.Equal(s.In, s.Out) {
 		want = bytes.Clone(s.In)
 	}
-	if s.Hook == model.FromContainer && s.Decision.Out == model.OutLocal {
+	if s.Hook != model.ToContainer && s.Decision.Out == model.OutLocal {
 		copy(want, to.PodMAC)
 		copy(want[6:], to.MAC)
 	}

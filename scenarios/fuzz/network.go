@@ -50,6 +50,7 @@ type network struct {
 	rng  *rand.Rand
 	objs *model.Objects
 	pods []string // by slot, whether they are there or not
+	wide bool     // the node's uplink has programs
 }
 
 // newNetwork names the pods that the node may have.
@@ -67,10 +68,14 @@ func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] 
 func (n *network) chance(percent int) bool { return n.rng.IntN(100) < percent }
 
 // base is the network that a scenario has before its first step.
-func base(pods []string) *model.Objects {
+func base(pods []string, uplink bool) *model.Objects {
 	n := &network{objs: model.NewObjects()}
 	add := func(o metav1.Object) { _ = n.objs.Upsert(o) } // all kinds here are kept
-	add(node(nodeName, node4, node6))
+	own := node(nodeName, node4, node6)
+	if uplink {
+		own.Spec.PodCIDR, own.Spec.PodCIDRs = podBlocks[0], podBlocks
+	}
+	add(own)
 	add(namespace("default", nil))
 	for i, name := range pods {
 		space, short := split(name)
@@ -94,7 +99,12 @@ func (n *network) begin() (put, take *Change) {
 	}
 	remote := n.chance(40)
 	if remote {
-		c.Upsert = append(c.Upsert, node(otherNode, other4, other6))
+		far := node(otherNode, other4, other6)
+		if n.wide && n.chance(50) {
+			far.Spec.PodCIDRs = []string{"10.2.0.0/24", "fd00:2::/64"}
+			far.Spec.PodCIDR = far.Spec.PodCIDRs[0]
+		}
+		c.Upsert = append(c.Upsert, far)
 	}
 	for _, ns := range namespaces {
 		c.Upsert = append(c.Upsert, namespace(ns, n.labels("team", teams)))
@@ -113,6 +123,9 @@ func (n *network) begin() (put, take *Change) {
 			c.Upsert = append(c.Upsert, n.remotePod())
 		}
 	}
+	if n.wide && n.chance(50) {
+		c.Upsert = append(c.Upsert, n.hostPod())
+	}
 	for range n.rng.IntN(5) {
 		c.Upsert = append(c.Upsert, n.service()...)
 	}
@@ -124,6 +137,9 @@ func (n *network) begin() (put, take *Change) {
 
 // change makes one change by chance. It may be one that does not compile.
 func (n *network) change() *Change {
+	if n.wide && n.chance(8) {
+		return &Change{Upsert: []metav1.Object{n.hostPod()}}
+	}
 	switch n.rng.IntN(12) {
 	case 0, 1:
 		return &Change{Upsert: []metav1.Object{n.policy()}}
@@ -165,7 +181,7 @@ func split(key string) (space, name string) {
 	return "", key
 }
 
-func node(name string, addrs ...netip.Addr) metav1.Object {
+func node(name string, addrs ...netip.Addr) *corev1.Node {
 	o := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
 	for _, a := range addrs {
 		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
@@ -245,7 +261,13 @@ func (n *network) dress(p *corev1.Pod) metav1.Object {
 		if n.chance(60) {
 			p.Spec.Containers[0].Ports = append(p.Spec.Containers[0].Ports, corev1.ContainerPort{
 				Name: named.name, Protocol: named.protocol, ContainerPort: int32(pick(n.rng, ports))})
+			if n.wide {
+				n.hostPort(&p.Spec.Containers[0].Ports[len(p.Spec.Containers[0].Ports)-1])
+			}
 		}
+	}
+	if n.wide {
+		n.weigh(p)
 	}
 	return p
 }
@@ -315,6 +337,9 @@ func (n *network) service() []metav1.Object {
 			s.Spec.Ports = append(s.Spec.Ports, p)
 		}
 	}
+	if n.wide {
+		n.expose(s, i)
+	}
 	if !n.chance(25) {
 		s.Spec.Selector = n.selector()
 		return []metav1.Object{s}
@@ -350,6 +375,9 @@ func (n *network) slice(s *corev1.Service, family corev1.IPFamily) metav1.Object
 	}
 	for _, p := range s.Spec.Ports {
 		port := int32(pick(n.rng, ports))
+		if p.Protocol == corev1.ProtocolSCTP {
+			port = p.Port // as its checksum wants
+		}
 		e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &port})
 	}
 	for _, a := range n.addresses() {
@@ -366,6 +394,9 @@ func (n *network) slice(s *corev1.Service, family corev1.IPFamily) metav1.Object
 		case 2:
 			one.Conditions = discoveryv1.EndpointConditions{Ready: &yes}
 		}
+		if at := n.nodeOf(a); n.wide && at != "" && n.chance(80) {
+			one.NodeName = &at
+		}
 		e.Endpoints = append(e.Endpoints, one)
 	}
 	return e
@@ -378,6 +409,9 @@ func (n *network) addresses() []netip.Addr {
 		out = append(out, podAddresses(n.objs.Pods[name])...)
 	}
 	out = append(out, outsiders...)
+	if n.wide {
+		out = append(out, node4, node6)
+	}
 	return append(out, other4, other6)
 }
 

@@ -38,30 +38,34 @@ type player struct {
 	world   *prog.World
 	local   model.Local
 	referee *scenarios.Referee
-	from    *datapath.Runner
-	to      *datapath.Runner
+	runners map[model.Hook]*datapath.Runner
 	objs    *model.Objects
 	offset  time.Duration // of the datapath's clock
 }
 
 // topology is the world that a case needs.
-func topology(pods []string) lab.Topology {
-	t := lab.Topology{Nodes: []lab.Host{{Name: nodeName, Silent: true}}, Gateways: gateways}
-	for _, name := range pods {
+func (c *Case) topology() lab.Topology {
+	t := lab.Topology{Nodes: []lab.Host{{Name: nodeName, Silent: true}}, Gateways: gateways, Uplinks: c.Uplink}
+	for _, name := range c.Pods {
 		t.Pods = append(t.Pods, lab.Host{Name: name, Silent: true})
 	}
 	return t
 }
 
 // newPlayer makes the network that scenarios begin with.
-func newPlayer(ctx context.Context, pods []string, w *prog.World, doubt Doubt) (*player, error) {
+func newPlayer(ctx context.Context, c *Case, w *prog.World, doubt Doubt) (*player, error) {
 	p := &player{
-		world: w, objs: base(pods),
+		world: w, objs: base(c.Pods, c.Uplink), runners: map[model.Hook]*datapath.Runner{},
 		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
-		from:  w.Datapath("").Runner(model.FromContainer),
-		to:    w.Datapath("").Runner(model.ToContainer),
 	}
-	p.referee = scenarios.NewReferee(topology(pods), p.local.Devices)
+	for _, hook := range c.hooks() {
+		p.runners[hook] = w.Datapath("").Runner(hook)
+	}
+	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices)
+	if c.Uplink {
+		p.local.Uplinks, p.local.Options = w.Uplinks(""), c.Options
+		p.referee.Oracle().SetNetwork(p.objs, p.local)
+	}
 	p.referee.Doubt = doubt
 	return p, p.change(ctx, &Change{})
 }
@@ -98,12 +102,8 @@ type ran struct {
 
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
-	runner := p.from
-	if f.At.Hook == model.ToContainer {
-		runner = p.to
-	}
 	now := time.Now().Add(p.offset)
-	got, err := runner.Run(f.Data, p.local.Devices[f.At.Endpoint].Ifindex)
+	got, err := p.runners[f.At.Hook].Run(f.Data, p.ifindex(f.At))
 	if err != nil {
 		return ran{}, err
 	}
@@ -121,6 +121,14 @@ func (p *player) frame(f *Frame) (ran, error) {
 			Problems: []string{problem, "sent: " + frame.Line(f.Data), "left: " + frame.Line(got.Data)}, Frame: f.Data}
 	}
 	return r, nil
+}
+
+// ifindex is that of the device that has a hook.
+func (p *player) ifindex(at model.Where) int {
+	if at.Hook == model.FromDevice || at.Hook == model.ToDevice {
+		return p.local.Uplinks[0].Ifindex
+	}
+	return p.local.Devices[at.Endpoint].Ifindex
 }
 
 // behind finds the pod that a device leads to.
@@ -191,9 +199,9 @@ func (p *player) step(ctx context.Context, s *Step) (*Finding, error) {
 func replay(ctx context.Context, pool *prog.Pool, c *Case, doubt Doubt) (*Finding, error) {
 	var found *Finding
 	var played error
-	err := pool.Use(ctx, topology(c.Pods), func(w *prog.World) {
+	err := pool.Use(ctx, c.topology(), func(w *prog.World) {
 		var p *player
-		if p, played = newPlayer(ctx, c.Pods, w, doubt); played != nil {
+		if p, played = newPlayer(ctx, c, w, doubt); played != nil {
 			return
 		}
 		for i := range c.Steps {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"hash"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -38,21 +39,28 @@ type sequence struct {
 }
 
 // newSequence makes the n-th sequence of a seed.
-func newSequence(seed, n uint64, captured [][]byte, t *Tally) *sequence {
+func newSequence(seed, n uint64, captured [][]byte, uplinks bool, t *Tally) *sequence {
 	rng := rand.New(rand.NewPCG(seed, n))
 	s := &sequence{talk: &talk{network: newNetwork(rng)}, tally: t}
 	s.mutator = mutator{rng: rng, captured: captured}
 	s.made.Pods = s.network.pods
+	if uplinks {
+		s.wide, s.made.Uplink = true, true
+		s.made.Options = s.options()
+	}
 	return s
 }
 
 // run makes the sequence and plays it, up to the first finding.
 func (s *sequence) run(ctx context.Context, w *prog.World, doubt Doubt) (*Finding, error) {
 	var err error
-	if s.player, err = newPlayer(ctx, s.made.Pods, w, doubt); err != nil {
+	if s.player, err = newPlayer(ctx, &s.made, w, doubt); err != nil {
 		return nil, err
 	}
-	s.devices = s.player.local.Devices
+	s.devices = maps.Clone(s.player.local.Devices)
+	for _, u := range s.player.local.Uplinks {
+		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}
+	}
 	s.keep(s.player.objs)
 	s.survey()
 	put, take := s.begin()
@@ -126,6 +134,11 @@ func (s *sequence) survey() {
 			s.around = append(s.around, netip.MustParseAddr(ip))
 		}
 	}
+	if s.wide {
+		for _, p := range s.places() {
+			s.around = append(s.around, p.addr)
+		}
+	}
 	slices.SortFunc(s.around, netip.Addr.Compare)
 }
 
@@ -171,6 +184,13 @@ func (s *sequence) turn() (*Finding, int) {
 	if r.finding != nil || r.decision.Action != model.Forward {
 		return r.finding, n
 	}
+	if on := s.onwards(f, &r); on != nil {
+		found, sent := s.sendFrame(on)
+		if n++; !sent || found.finding != nil || found.decision.Action != model.Forward {
+			return found.finding, n
+		}
+		f, r = on, found
+	}
 	to := s.arrived(f, &r)
 	if t, ok := frame.Decode(r.out).Tuple(); ok && by == opener {
 		c.answers = &origin{to, t.Reversed()}
@@ -186,6 +206,9 @@ func (s *sequence) turn() (*Finding, int) {
 
 // arrived is where what answers a frame that was let through begins.
 func (s *sequence) arrived(f *Frame, r *ran) model.Where {
+	if s.wide {
+		return s.arrivedBeyond(f, r)
+	}
 	to := f.At
 	switch {
 	case f.At.Hook == model.ToContainer:
@@ -210,9 +233,12 @@ func (s *sequence) sendMaybeMutated(f *Frame, percent int) (*Finding, int) {
 func (s *sequence) changed(f *Frame) *Frame {
 	out := &Frame{f.At, s.mutate(f.Data, s.around)}
 	if s.chance(5) {
-		out.At = model.Where{Hook: pick(s.rng, []model.Hook{model.FromContainer, model.ToContainer}), Endpoint: pick(s.rng, s.pods)}
+		out.At = model.Where{Hook: pick(s.rng, s.made.hooks()), Endpoint: pick(s.rng, s.pods)}
+		if out.At.Hook == model.FromDevice || out.At.Hook == model.ToDevice {
+			out.At.Endpoint = nodeName
+		}
 	}
-	if out.At.Hook == model.ToContainer && len(out.Data) >= 6 {
+	if (out.At.Hook == model.ToContainer || out.At.Hook == model.ToDevice) && len(out.Data) >= 6 {
 		copy(out.Data, s.devices[out.At.Endpoint].PodMAC)
 	}
 	return out
@@ -228,7 +254,7 @@ func (s *sequence) send(f *Frame) (*Finding, int) {
 
 // sendFrame sends a frame, if the kernel takes it.
 func (s *sequence) sendFrame(f *Frame) (ran, bool) {
-	if !deliverable(f.Data, s.known) {
+	if !deliverable(f.Data, s.known) || s.wide && !passes(f, s.pods) {
 		s.tally.Undeliverable++
 		return ran{}, false
 	}

@@ -5,6 +5,7 @@ package fuzz
 import (
 	"bytes"
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/model"
 )
 
 // shrinker makes a case smaller, as long as it ends in a finding of the same
@@ -46,6 +48,7 @@ func (s *shrinker) shrink(ctx context.Context, c *Case) (*Case, *Finding, error)
 		size := s.best.size()
 		s.steps(ctx)
 		s.pods(ctx)
+		s.options(ctx)
 		s.objects(ctx)
 		s.details(ctx)
 		s.frames(ctx)
@@ -98,7 +101,11 @@ func (c *Case) size() int {
 }
 
 // with is a copy whose steps are others.
-func (c *Case) with(steps []Step) *Case { return &Case{Pods: c.Pods, Steps: steps} }
+func (c *Case) with(steps []Step) *Case {
+	copied := *c
+	copied.Steps = steps
+	return &copied
+}
 
 // steps drops runs of steps: halves, then smaller ones, down to single steps.
 func (s *shrinker) steps(ctx context.Context) {
@@ -121,8 +128,26 @@ func (s *shrinker) pods(ctx context.Context) {
 				return
 			}
 		}
-		if !s.try(ctx, &Case{Pods: s.best.Pods[:n], Steps: s.best.Steps}) {
+		fewer := *s.best
+		if fewer.Pods = s.best.Pods[:n]; !s.try(ctx, &fewer) {
 			return
+		}
+	}
+}
+
+// options leaves what an operator chose to what is chosen without him.
+func (s *shrinker) options(ctx context.Context) {
+	for _, plain := range []func(*model.Options){
+		func(o *model.Options) { o.Masquerade, o.MasqueradeExcluded, o.FirstPort, o.LastPort = false, nil, 0, 0 },
+		func(o *model.Options) { o.MasqueradeExcluded = nil },
+		func(o *model.Options) { o.FirstPort, o.LastPort = 0, 0 },
+		func(o *model.Options) { o.Algorithm, o.MaglevSize = "", 0 },
+		func(o *model.Options) { o.NodePortAddresses = nil },
+	} {
+		copied := *s.best
+		plain(&copied.Options)
+		if !reflect.DeepEqual(copied.Options, s.best.Options) {
+			s.try(ctx, &copied)
 		}
 	}
 }
@@ -208,6 +233,7 @@ func without(o metav1.Object, n int) (metav1.Object, bool) {
 		}
 	case *corev1.Service:
 		cut(&c, &o.Spec.Ports)
+		cutOutside(&c, o)
 	case *discoveryv1.EndpointSlice:
 		cut(&c, &o.Endpoints)
 		cut(&c, &o.Ports)
@@ -222,6 +248,25 @@ func without(o metav1.Object, n int) (metav1.Object, bool) {
 		p.Status.PodIP = p.Status.PodIPs[0].IP
 	}
 	return copied, true
+}
+
+// cutOutside cuts how outsiders reach a service, and how backends are chosen.
+func cutOutside(c *cuts, s *corev1.Service) {
+	cut(c, &s.Spec.ExternalIPs)
+	cut(c, &s.Spec.LoadBalancerSourceRanges)
+	cut(c, &s.Status.LoadBalancer.Ingress)
+	if s.Spec.SessionAffinity != "" {
+		*c = append(*c, func() { s.Spec.SessionAffinity, s.Spec.SessionAffinityConfig = "", nil })
+	}
+	if s.Spec.ExternalTrafficPolicy != "" {
+		*c = append(*c, func() { s.Spec.ExternalTrafficPolicy = "" })
+	}
+	if s.Spec.InternalTrafficPolicy != nil {
+		*c = append(*c, func() { s.Spec.InternalTrafficPolicy = nil })
+	}
+	if s.Annotations != nil {
+		*c = append(*c, func() { s.Annotations = nil })
+	}
 }
 
 func cutPolicy(c *cuts, p *networkingv1.NetworkPolicy) {

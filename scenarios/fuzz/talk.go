@@ -89,6 +89,9 @@ func (t *talk) localEnds() []end {
 
 // converse opens another conversation.
 func (t *talk) converse() *conversation {
+	if t.wide && t.chance(55) {
+		return t.beyond()
+	}
 	locals := t.localEnds()
 	if len(locals) == 0 {
 		return nil
@@ -101,6 +104,10 @@ func (t *talk) converse() *conversation {
 		c.at.Hook = model.ToContainer
 		c.tuple.Src, c.tuple.Dst = t.elsewhere(from.addr), from.addr
 	case 2, 3, 4, 5:
+		if t.wide && t.chance(50) {
+			t.toPlace(c)
+			break
+		}
 		t.toService(c)
 	case 6:
 		c.tuple.Dst = t.elsewhere(from.addr)
@@ -153,13 +160,17 @@ func (t *talk) like(a netip.Addr, from []netip.Addr) netip.Addr {
 
 // elsewhere picks an address that no pod of this node has.
 func (t *talk) elsewhere(like netip.Addr) netip.Addr {
+	return t.like(like, append(t.elsewhereOf(), gateways[0]))
+}
+
+func (t *talk) elsewhereOf() []netip.Addr {
 	all := append(slices.Clone(outsiders), node4, node6, other4, other6)
 	for _, name := range slices.Sorted(maps.Keys(t.objs.Pods)) {
 		if p := t.objs.Pods[name]; p.Spec.NodeName != nodeName {
 			all = append(all, podAddresses(p)...)
 		}
 	}
-	return t.like(like, append(all, gateways[0]))
+	return all
 }
 
 // toService aims a conversation at a service, if there is one of its family.
@@ -176,8 +187,8 @@ func (t *talk) toService(c *conversation) {
 		}
 		p := pick(t.rng, s.Spec.Ports)
 		c.tuple.Dst, c.tuple.Dport, c.tuple.Protocol = a, uint16(p.Port), model.ProtocolTCP
-		if p.Protocol == "UDP" {
-			c.tuple.Protocol = model.ProtocolUDP
+		if number, known := protocolNumbers[p.Protocol]; known {
+			c.tuple.Protocol = number
 		}
 	}
 }
@@ -228,8 +239,13 @@ func (t *talk) answer(c *conversation) origin {
 		return *c.answers
 	}
 	o := origin{model.Where{Hook: model.ToContainer, Endpoint: c.at.Endpoint}, c.tuple.Reversed()}
-	if c.at.Hook == model.ToContainer {
+	switch {
+	case c.at.Hook == model.ToContainer:
 		o.at.Hook = model.FromContainer
+	case c.at.Hook == model.FromDevice:
+		o.at.Hook = model.ToDevice
+	case t.wide:
+		o.at = model.Where{Hook: model.FromDevice, Endpoint: nodeName}
 	}
 	for _, e := range t.localEnds() {
 		if e.addr == c.tuple.Dst {
@@ -285,7 +301,7 @@ func echo(tuple model.Tuple, by side) frame.Layer {
 
 func (t *talk) ethernet(at model.Where) frame.Layer {
 	d := t.devices[at.Endpoint]
-	if at.Hook == model.ToContainer {
+	if at.Hook == model.ToContainer || at.Hook == model.ToDevice {
 		return layer("eth", "src", frame.MAC(d.MAC), "dst", frame.MAC(d.PodMAC))
 	}
 	return layer("eth", "src", frame.MAC(d.PodMAC), "dst", frame.MAC(d.MAC))

@@ -19,7 +19,7 @@ import (
 // Scenario writes the case as a scenario file, in which the model's opinion of
 // the last frame is what the scenario wants.
 func (r *Report) Scenario() ([]byte, error) {
-	w := writer{objs: base(r.Case.Pods)}
+	w := writer{objs: base(r.Case.Pods, r.Case.Uplink)}
 	w.linef("# %s: %s.", r.Where, r.Kind)
 	for _, p := range r.Problems {
 		w.linef("# %s", p)
@@ -32,6 +32,10 @@ func (r *Report) Scenario() ([]byte, error) {
 		w.linef("pod %s", name)
 		hosts = append(hosts, hostName(name))
 	}
+	if r.Case.Uplink {
+		w.uplink(&r.Case.Options)
+		hosts = append(hosts, outsideHost)
+	}
 	w.linef("silent %s", strings.Join(hosts, " "))
 	w.linef("")
 	for i := range r.Case.Steps {
@@ -41,6 +45,34 @@ func (r *Report) Scenario() ([]byte, error) {
 	}
 	w.verdict(&r.Expected)
 	return append(w.script.Bytes(), w.files.Bytes()...), nil
+}
+
+// outsideHost is who sends what comes from outside.
+const outsideHost = "internet"
+
+// uplink writes the headers of a network whose uplink has programs.
+func (w *writer) uplink(o *model.Options) {
+	w.linef("outside %s", outsideHost)
+	w.linef("uplink")
+	if o.Masquerade {
+		line := "masquerade"
+		for i, cidr := range o.MasqueradeExcluded {
+			if i == 0 {
+				line += " except"
+			}
+			line += " " + cidr.String()
+		}
+		if o.FirstPort != 0 {
+			line += fmt.Sprintf(" ports %d-%d", o.FirstPort, o.LastPort)
+		}
+		w.linef("%s", line)
+	}
+	if o.Algorithm == model.AlgorithmMaglev {
+		w.linef("maglev %d", o.MaglevSize)
+	}
+	for _, cidr := range o.NodePortAddresses {
+		w.linef("nodeports on %s", cidr)
+	}
 }
 
 // hostName is what scenarios call a pod.
@@ -123,8 +155,11 @@ func objectText(o v1.Object) ([]byte, error) {
 // send writes a frame: in layers where these give the same bytes.
 func (w *writer) send(f *Frame) {
 	host := nodeName
-	if f.At.Hook == model.FromContainer {
+	switch f.At.Hook {
+	case model.FromContainer:
 		host = hostName(f.At.Endpoint)
+	case model.FromDevice:
+		host = outsideHost
 	}
 	layers, ok := describe(f.Data)
 	if !ok {
