@@ -244,7 +244,7 @@ func (in intent) servedWherever(at place, e model.Expectation) bool {
 // the oracle, and gives the next hook on the way, if there is one. When none
 // did, it says what was expected.
 func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time) (next place, got model.Translation, onwards bool, expected string) {
-	for _, t := range e.Translations {
+	for _, t := range straightFirst(e.Translations, in.server) {
 		got = t
 		next, onwards = in.next(at, t)
 		switch {
@@ -259,6 +259,20 @@ func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time)
 		}
 	}
 	return at, got, false, "another server than " + in.server.String() + ", or another address seen by it than " + in.peer.String()
+}
+
+// straightFirst puts what leads to the server itself before what another hook
+// may still lead there.
+func straightFirst(ways []model.Translation, server netip.Addr) []model.Translation {
+	var straight, rest []model.Translation
+	for _, t := range ways {
+		if t.Tuple.Dst == server {
+			straight = append(straight, t)
+		} else {
+			rest = append(rest, t)
+		}
+	}
+	return append(straight, rest...)
 }
 
 // sent compares by which counters rose what became of a frame. Other packets
