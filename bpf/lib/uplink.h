@@ -215,7 +215,10 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 	peer = address_of(pkt, &s->open.dst);
 	pkt->dst_identity = identity_of(peer);
 	s->open.flags |= FLOW_SOURCE;
-	if (peer && peer->ifindex) {
+	/* The kernel takes nothing back that it has sent. */
+	if (service && peer && (peer->flags & ADDRESS_HOST))
+		return REFUSE(pkt, REASON_NO_ROUTE);
+	if (service && peer && peer->ifindex) {
 		target = endpoint_ready(pkt, peer->ifindex);
 		if (!target)
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
@@ -229,7 +232,13 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 		if (reason)
 			return reason;
 	}
-	return settle(pkt, s, OUT_HOST, ctl->seed);
+	reason = settle(pkt, s, OUT_HOST, ctl->seed);
+	if (!reason || service)
+		return reason;
+	/* What is nobody's to translate leaves without a note of its port, too. */
+	flow_begin(pkt, &s->open);
+	s->open.out = OUT_DEVICE;
+	return REASON_NONE;
 }
 
 /* Whether masquerading could take the port of what the node sends. */
