@@ -163,7 +163,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.translated = observed
 		f.replies = f.answersAt()
 		f.replyEpoch = o.epoch
-		o.linger(f)
+		o.linger(f, now)
 		o.flows.insert(f, now)
 		o.learnAffinity(&e, f, doubtful)
 	}

@@ -142,11 +142,14 @@ func hasPorts(t Tuple) bool {
 
 // linger remembers that the answers of a flow that begins again may still be
 // told from others' by the entry of the old one, until the collector takes it.
-func (o *Oracle) linger(fresh *flow) {
+// By then it may have been written anew, or an answer have kept it.
+func (o *Oracle) linger(fresh *flow, now time.Time) {
+	_, held := o.dying[fresh.replies]
 	for _, e := range o.flows[fresh.opening] {
-		if e.flow.answered && e.flow.replies == fresh.replies {
-			o.dying[fresh.replies] = e.flow.over
-		}
+		held = held || e.flow.answered && e.flow.replies == fresh.replies
+	}
+	if held {
+		o.dying[fresh.replies] = now.Add(idleTCPEstablished)
 	}
 }
 
