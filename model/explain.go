@@ -34,7 +34,20 @@ func (d Decision) Story() []string {
 // Only policy is asked: neither services nor routes, and every pod's policy,
 // whichever node it is on.
 func Explain(objs *Objects, from, to string, port uint16, protocol Protocol) (Decision, error) {
-	k := know(objs, "", Local{})
+	return NewExplainer(objs).Explain(from, to, port, protocol)
+}
+
+// Explainer answers many questions about the same objects. It is for one
+// goroutine at a time.
+type Explainer struct{ k *knowledge }
+
+// NewExplainer gives an Explainer, which keeps objs: nobody may change it
+// afterwards.
+func NewExplainer(objs *Objects) *Explainer { return &Explainer{know(objs, "", Local{})} }
+
+// Explain is the function of that name.
+func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (Decision, error) {
+	k := e.k
 	source, err := k.named(from)
 	if err != nil {
 		return Decision{}, fmt.Errorf("explain flow from %s: %w", from, err)

@@ -196,11 +196,10 @@ func (k *knowledge) isEndpoint(text ciliumText, selector *metav1.LabelSelector, 
 	for _, e := range selector.MatchExpressions {
 		look(e.Key)
 	}
-	if !(mayReserve && reserved) && !space {
-		if q.peer.pod == nil {
-			return false
-		}
-		if text.space != "" && !spaceLabels && spaceOf(q.peer.pod.Namespace) != text.space {
+	// Who is no pod has no namespace's labels either, which is what NotIn and
+	// DoesNotExist ask for.
+	if complete := mayReserve && reserved || space || spaceLabels && text.space != ""; !complete {
+		if q.peer.pod == nil || text.space != "" && spaceOf(q.peer.pod.Namespace) != text.space {
 			return false
 		}
 	}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policygen
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
+)
+
+// number gives what an environment variable says.
+func number(t *testing.T, name string, otherwise uint64) uint64 {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err, name)
+	return n
+}
+
+// The compiler and the oracle share no logic, so where they agree on every
+// pair, port and protocol of random policies in all languages, both are right
+// or wrong in the same way.
+func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
+	seed := number(t, "TEST_SEED", uint64(rand.Uint32()))
+	var seen tally
+	refused := 0
+	rounds := number(t, "TEST_ROUNDS", 200)
+	for round := range rounds {
+		options := Options{Nodes: 1 + int(round%3), MaxPods: 7, MaxPolicies: 6, OneFamily: round%4 > 1}
+		objs := Cluster(rand.New(rand.NewPCG(seed, round)), options)
+		problem, err := compare(objs, &seen)
+		if err != nil {
+			require.ErrorContains(t, err, "not told apart yet", "TEST_SEED=%d round %d", seed, round)
+			refused++
+			continue
+		}
+		if problem != "" {
+			objs = Shrink(objs, func(o *model.Objects) bool {
+				problem, err := compare(o, &tally{})
+				return err == nil && problem != ""
+			})
+			problem, _ = compare(objs, &tally{})
+			require.Fail(t, "compiler and oracle disagree", "TEST_SEED=%d round %d: %s\n%s", seed, round, problem, Text(objs))
+		}
+	}
+	t.Logf("%d clusters, %d refused, %+v", rounds, refused, seen)
+	require.Less(t, refused, int(rounds)/3+1, "a comparison of what is mostly refused says little")
+	require.Greater(t, seen.allowed, int(rounds)*100)
+	require.Greater(t, seen.denied, int(rounds)*100)
+	require.Greater(t, seen.byRule, int(rounds)*10, "denials by a rule")
+}
+
+type tally struct{ allowed, denied, byRule int }
+
+// compare gives the first question on which the two disagree.
+func compare(objs *model.Objects, seen *tally) (string, error) {
+	local := model.Local{Devices: map[string]model.Device{}}
+	for name := range objs.Pods {
+		local.Devices[name] = model.Device{Name: "veth"}
+	}
+	explainer := model.NewExplainer(objs)
+	for node := range objs.Nodes {
+		state, _, err := model.Compile(objs, node, local)
+		if err != nil {
+			return "", err
+		}
+		for _, endpoint := range state.Endpoints {
+			if problem := compareEndpoint(state, explainer, endpoint, seen); problem != "" {
+				return problem, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint model.Endpoint, seen *tally) string {
+	peers := slices.Clone(Outside)
+	for _, a := range state.Addresses {
+		if a.Prefix.IsSingleIP() {
+			peers = append(peers, a.Prefix.Addr().String())
+		}
+	}
+	for _, peer := range peers {
+		for _, direction := range []model.Direction{model.Ingress, model.Egress} {
+			from, to := peer, endpoint.Name
+			if direction == model.Egress {
+				from, to = to, from
+			}
+			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP, model.ProtocolSCTP, model.ProtocolICMP} {
+				for _, port := range Ports {
+					decision, err := explainer.Explain(from, to, port, protocol)
+					if err != nil {
+						return err.Error()
+					}
+					for _, ruling := range decision.Rulings {
+						if ruling.Subject != endpoint.Name || ruling.Direction != direction {
+							continue
+						}
+						if problem := disagreement(ruling, lookUp(state, endpoint, direction, netip.MustParseAddr(peer), protocol, port), seen); problem != "" {
+							return fmt.Sprintf("%s port %d: %s", protocol, port, problem)
+						}
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {
+	passes := rule != nil && !rule.Deny
+	var by model.Origin
+	if rule != nil {
+		by = rule.Origin
+	}
+	switch {
+	case passes != ruling.Allowed:
+		return fmt.Sprintf("oracle: %s; compiler: %v", ruling, rule)
+	case (by.Policy == "") != (ruling.Origin.Policy == ""):
+		return fmt.Sprintf("oracle decides by %s, the compiler by %s", ruling.Origin, by)
+	case by.Policy != "" && !slices.Contains(ruling.Selecting, by.Policy):
+		return fmt.Sprintf("the compiler decides by %s, and %v select the pod", by, ruling.Selecting)
+	case strings.HasPrefix(by.Policy, "ClusterNetworkPolicy") && by != ruling.Origin:
+		return fmt.Sprintf("of rules in order, the oracle decides by %s, the compiler by %s", ruling.Origin, by)
+	}
+	switch {
+	case passes:
+		seen.allowed++
+	default:
+		seen.denied++
+	}
+	if !passes && by.Policy != "" {
+		seen.byRule++
+	}
+	return ""
+}
+
+// lookUp does what the datapath does with the tables.
+func lookUp(state *model.State, endpoint model.Endpoint, direction model.Direction, peer netip.Addr, protocol model.Protocol, port uint16) *model.Rule {
+	identity, longest := model.IdentityWorld, -1
+	for _, a := range state.Addresses {
+		if a.Prefix.Contains(peer) && a.Prefix.Bits() > longest {
+			identity, longest = a.Identity, a.Prefix.Bits()
+		}
+	}
+	set := slices.IndexFunc(state.RuleSets, func(s model.RuleSet) bool { return s.Key == endpoint.RuleSet })
+	var best *model.Rule
+	for i := range state.RuleSets[set].Rules {
+		r := &state.RuleSets[set].Rules[i]
+		samePort := r.PortBits == 0 || (r.Port^port)>>(16-r.PortBits) == 0
+		if r.Direction != direction || r.Peer != model.IdentityUnknown && r.Peer != identity ||
+			r.Protocol != model.ProtocolAny && r.Protocol != protocol || !samePort {
+			continue
+		}
+		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Deny && !best.Deny {
+			best = r
+		}
+	}
+	return best
+}
