@@ -285,3 +285,10 @@ func TestAWrongChecksumOfAQuotedHeaderIsSeen(t *testing.T) {
 	data[q.L3+8]--
 	require.Equal(t, Wrong, Decode(data).Checksums().Quoted)
 }
+
+func TestNothingIsCarriedByAPacketWhoseHeaderGoesBeyondItsEnd(t *testing.T) {
+	data, err := Build(eth(t), set(t, "ipv4", "src", "10.0.0.1", "dst", "10.0.0.2", "proto", "4", "length", "10"), payloadOf(t))
+	require.NoError(t, err)
+	_, carries := Decode(data).Carried()
+	require.False(t, carries)
+}

@@ -36,7 +36,7 @@ func (p *Packet) Carried() (*Packet, bool) {
 	default:
 		return nil, false
 	}
-	if c.L3 > p.End {
+	if p.L4 < 0 || c.L3 > p.End {
 		return nil, false
 	}
 	c.decodeIP(c.L3)
