@@ -154,11 +154,6 @@ func (j *judgement) openToDevice() {
 		j.passBy("it is the node's own, and translated for nobody")
 		return
 	}
-	if local := j.world.wayTo(t.Dst); local.out == OutLocal {
-		// The kernel leads to a pod by its own device: by this one it is as
-		// good as gone, or led in.
-		j.leaveByPort(t, local, nil, nil)
-	}
 	// It is noted, so that nobody is lent its port.
 	j.tell("it leaves from a port that flows may be lent")
 	to := way{out: OutDevice}
