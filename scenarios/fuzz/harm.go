@@ -30,6 +30,9 @@ func harmForwarded(s lab.Step, to model.Device) string {
 	if len(s.In) != len(s.Out) {
 		return fmt.Sprintf("a frame of %d octets left with %d", len(s.In), len(s.Out))
 	}
+	if problem := harmUntranslated(s); problem != "" {
+		return problem
+	}
 	want := s.In
 	if !bytes.Equal(s.In, s.Out) {
 		want = bytes.Clone(s.In)
@@ -47,6 +50,24 @@ func harmForwarded(s lab.Step, to model.Device) string {
 	}
 	if i := different(want, s.Out); i >= 0 {
 		return fmt.Sprintf("octet %d of the frame was %#02x, which a program may not change here, and left as %#02x", i, s.In[i], s.Out[i])
+	}
+	return ""
+}
+
+// harmUntranslated checks that what leaves an uplink's hook for the node's
+// stack, or goes on by itself, under the tuple that it had, is the same to the
+// last octet.
+func harmUntranslated(s lab.Step) string {
+	atDevice := s.Hook == model.FromDevice && s.Decision.Out == model.OutHost || s.Hook == model.ToDevice && s.Decision.Out == model.OutDevice
+	if !atDevice || bytes.Equal(s.In, s.Out) {
+		return ""
+	}
+	before, after := frame.Decode(s.In), frame.Decode(s.Out)
+	was, read := before.Tuple()
+	is, _ := after.Tuple()
+	_, quotes := before.Quoted()
+	if read && !quotes && was == is && before.Fragment == after.Fragment && !before.Fragment {
+		return "the frame was changed, though not translated"
 	}
 	return ""
 }
@@ -114,8 +135,18 @@ func exempt(p *frame.Packet, got, want []byte) {
 		}
 	case model.ProtocolSCTP:
 		part(p.L4, p.L4+4)
+	case model.ProtocolICMP:
+		exemptEcho(p, 8, 0, part)
 	case model.ProtocolICMPv6: // covers the addresses
 		part(p.L4+2, p.L4+4)
+		exemptEcho(p, 128, 129, part)
+	}
+}
+
+// exemptEcho exempts an echo's identifier, which is translated like a port.
+func exemptEcho(p *frame.Packet, request, reply byte, part func(from, to int)) {
+	if b := p.Transport(); len(b) >= 8 && (b[0] == request || b[0] == reply) && b[1] == 0 {
+		part(p.L4+2, p.L4+6)
 	}
 }
 
