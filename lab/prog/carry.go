@@ -122,6 +122,9 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.world.net.uplink.Ifindex)
 			return nil
 		}
+		if d.Out == model.OutTunnel {
+			t.verifyTunnel(t.walk.Steps[len(t.walk.Steps)-1].In)
+		}
 		return t.leave(n)
 	}
 	t.faultf("the frame was neither dropped nor given a way out (%q, %q)", d.Action, d.Out)
@@ -162,7 +165,7 @@ func (t *trip) deliver(to *host) {
 // were right are right, wrong ones are not repaired, and the frame is
 // addressed to the one who gets it.
 func (t *trip) verify(to *host) {
-	before, after := frame.Decode(t.walk.Sent).Checksums(), frame.Decode(t.data).Checksums()
+	before, after := t.sent().Checksums(), frame.Decode(t.data).Checksums()
 	if t.answered() {
 		before = frame.Checksums{IP: frame.Right, Transport: frame.Right}
 		if after.IP == frame.Absent {
@@ -192,11 +195,22 @@ func (t *trip) verify(to *host) {
 	}
 }
 
+// sent is the packet that was sent; the one inside, if it was sent in a tunnel
+// and taken out.
+func (t *trip) sent() *frame.Packet {
+	p := frame.Decode(t.walk.Sent)
+	inner, wrapped := p.Carried()
+	if _, still := frame.Decode(t.data).Carried(); wrapped && !still {
+		return inner
+	}
+	return p
+}
+
 // verifyFragment checks what stands for a fragment's transport checksum: the
 // first fragment's makes up for what was translated, and a later one has
 // nothing behind its IP header that is anybody's to change.
 func (t *trip) verifyFragment(to *host) {
-	before, after := frame.Decode(t.walk.Sent), frame.Decode(t.data)
+	before, after := t.sent(), frame.Decode(t.data)
 	if before.Later() && !bytes.Equal(before.Behind(), after.Behind()) {
 		t.faultf("the later fragment that %s sent is another one for %s", t.walk.From, to.name)
 	}
