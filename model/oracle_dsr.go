@@ -43,10 +43,13 @@ func (k *knowledge) answersItself(p Protocol) bool {
 }
 
 // wayIn is where packets from outside go that are for a server.
-func (k *knowledge) wayIn(addr netip.Addr, p Protocol) way {
-	to := k.wayTo(addr)
-	// Only pods are known to be behind a node that takes packets out again.
-	if to.out == OutDevice && k.answersItself(p) && k.pods[addr] != nil {
+func (k *knowledge) wayIn(client, server netip.Addr, p Protocol) way {
+	to := k.wayTo(server)
+	// Only pods are known to be behind a node that takes packets out again. And
+	// where a client of the cluster is, its packets cannot come from outside.
+	_, isNode := k.nodeOf[client]
+	inside := isNode || k.pods[client] != nil
+	if to.out == OutDevice && k.answersItself(p) && k.pods[server] != nil && !inside {
 		to.out = OutTunnel
 	}
 	return to

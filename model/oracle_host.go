@@ -118,7 +118,7 @@ func (k *knowledge) wayTo(addr netip.Addr) way {
 func (j *judgement) leadIn(s *served, server server) {
 	t := j.headers.tuple
 	t.Dst, t.Dport = server.addr, server.port
-	to := j.world.wayIn(t.Dst, t.Protocol)
+	to := j.world.wayIn(t.Src, t.Dst, t.Protocol)
 	var reasons []Reason
 	switch to.out {
 	case OutLocal:
@@ -237,7 +237,7 @@ func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	}
 	to := j.world.wayTo(f.translated.Dst)
 	if f.opening.where.Hook == FromDevice {
-		to = j.world.wayIn(f.translated.Dst, f.translated.Protocol)
+		to = j.world.wayIn(f.opening.tuple.Src, f.translated.Dst, f.translated.Protocol)
 	}
 	if f.service == "" && to.out == OutHost {
 		return f.way, nil // the node's own, and only noted

@@ -7,6 +7,10 @@
 #define IDENTITY_HOST	1
 #define IDENTITY_WORLD	2
 #define IDENTITY_REMOTE_NODE 3
+#define IDENTITY_UNMANAGED 4
+#define IDENTITY_HEALTH	5
+#define IDENTITY_LABELS	256		/* the first of pods' labels */
+#define IDENTITY_BLOCKS	(1U << 24)	/* the first of blocks that policies name */
 
 static __always_inline struct address *address_half(struct packet *pkt, struct address_pair *pair)
 {
@@ -37,6 +41,13 @@ static __noinline struct address *address_of(struct packet *pkt, const struct ad
 static __always_inline __u32 identity_of(const struct address *address)
 {
 	return address ? address->identity : IDENTITY_WORLD;
+}
+
+/* Whether an identity is a pod's. */
+static __always_inline int of_pod(__u32 identity)
+{
+	return identity == IDENTITY_UNMANAGED || identity == IDENTITY_HEALTH ||
+	       (identity >= IDENTITY_LABELS && identity < IDENTITY_BLOCKS);
 }
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "judge.h"
 #include "refuse.h"
+#include "related.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_TUNNEL_H
@@ -50,17 +51,22 @@ static __always_inline __u32 outer_len(const struct packet *pkt, __u8 tunnel)
 }
 
 /* What of a packet fits into the tunnel, or 0 where this one does. The kernel
- * cuts super-packets to what is left.
+ * cuts super-packets of TCP to what is left; the datagrams of one of UDP are as
+ * long as they are.
  */
 static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct node *self = node_half(pkt);
-	__u32 limit;
+	__u32 len = pkt->len, limit;
 
-	if (!self || skb->gso_size)
+	if (!self)
 		return 0;
 	limit = self->mtu - outer_len(pkt, self->tunnel);
-	return pkt->len > limit ? limit : 0;
+	if (skb->gso_size && pkt->key.proto == IPPROTO_TCP)
+		return 0;
+	if (skb->gso_size)
+		len = pkt->l4_off - ETH_LEN + sizeof(struct udphdr) + skb->gso_size;
+	return len > limit ? limit : 0;
 }
 
 /* Makes the packet the word to its sender that mtu is what fits (RFC 1191, RFC
@@ -68,7 +74,8 @@ static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *
  */
 static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 {
-	if (!pkt->plain)
+	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. */
+	if (!pkt->plain || is_icmp_error(pkt))
 		return REFUSE(pkt, REASON_TOO_BIG);
 	if (pkt->key.family == FAMILY_IPV4)
 		return refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu);

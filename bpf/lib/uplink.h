@@ -48,7 +48,8 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 	struct packet *pkt = &s->pkt;
 	struct geneve geneve;
 	__s32 len = pkt->l4_off - ETH_LEN;
-	__u8 tos = 0;
+	__be16 start;
+	__u16 ecn;
 
 	if (pkt->key.proto == IPPROTO_UDP) {
 		if (bpf_skb_load_bytes(skb, pkt->l4_off + sizeof(struct udphdr), &geneve, sizeof(geneve)))
@@ -57,16 +58,17 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 			return -1;
 		len += sizeof(struct udphdr) + sizeof(geneve);
 	}
-	if (pkt->key.family == FAMILY_IPV4 &&
-	    bpf_skb_load_bytes(skb, ETH_LEN + offsetof(struct iphdr, tos), &tos, 1))
+	/* Version and traffic class, in IPv4 the header's length between them. */
+	if (bpf_skb_load_bytes(skb, ETH_LEN, &start, sizeof(start)))
 		return -1;
+	ecn = pkt->key.family == FAMILY_IPV4 ? bpf_ntohs(start) : bpf_ntohs(start) >> 4;
 	if (len < 20 || len > 56)
 		return -1;
 	s->pod = pkt->key.dst;
 	if (bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
 	/* RFC 6040: congestion met outside is told inside. */
-	if ((tos & 3) == 3)
+	if ((ecn & 3) == 3)
 		bpf_skb_ecn_set_ce(skb);
 	return 0;
 }
@@ -90,10 +92,13 @@ static __always_inline int judge_client(struct packet *pkt, const struct address
  */
 static __noinline struct service *frontend_outside(struct packet *pkt)
 {
-	struct service *service = service_of(pkt, SCOPE_OUTSIDE);
+	struct service *service;
 	struct address *address;
 	struct addr dst;
 
+	if (addr_none(&pkt->key.dst) || (addr_mapped(&pkt->key.dst) && !pkt->key.dst.w[3]))
+		return NULL;
+	service = service_of(pkt, SCOPE_OUTSIDE);
 	if (service || !pkt->unwrapped)
 		return service;
 	address = address_of(pkt, &pkt->key.dst);
@@ -106,6 +111,16 @@ static __noinline struct service *frontend_outside(struct packet *pkt)
 	service = service_of(pkt, SCOPE_OUTSIDE);
 	pkt->key.dst = dst;
 	return service;
+}
+
+/* Whether a backend elsewhere can answer the client itself. A node that is the
+ * backend takes nothing out of a tunnel; and for a client of the cluster the
+ * backend's node may be its own, where it comes from inside.
+ */
+static __always_inline int answers_itself(const struct packet *pkt)
+{
+	return of_pod(pkt->dst_identity) && !of_pod(pkt->src_identity) &&
+	       pkt->src_identity != IDENTITY_REMOTE_NODE;
 }
 
 /* Makes s->open lead to its backend. */
@@ -131,7 +146,7 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 		s->open.other_hook = HOOK_TO_DEVICE;
 		return REASON_NONE;
 	}
-	if (flags & SERVICE_DSR) {
+	if ((flags & SERVICE_DSR) && answers_itself(pkt)) {
 		s->open.out = OUT_TUNNEL;
 		return route(skb, pkt, &s->open);
 	}
