@@ -239,7 +239,7 @@ func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	if f.opening.where.Hook == FromDevice {
 		to = j.world.wayIn(f.opening.tuple.Src, f.translated.Dst, f.translated.Protocol)
 	}
-	if f.service == "" && to.out == OutHost {
+	if f.service == "" {
 		return f.way, nil // the node's own, and only noted
 	}
 	if f.opening.where.Hook == ToDevice || to.out != OutLocal {
