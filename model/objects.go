@@ -58,6 +58,23 @@ func (o *Objects) Len() int {
 		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies)
 }
 
+// Titles names all objects as errors do, Kind namespace/name, sorted.
+func (o *Objects) Titles() []string {
+	titles := slices.Concat(titlesOf(o.Pods), titlesOf(o.Namespaces), titlesOf(o.Nodes), titlesOf(o.Services),
+		titlesOf(o.EndpointSlices), titlesOf(o.NetworkPolicies), titlesOf(o.ClusterNetworkPolicies),
+		titlesOf(o.CiliumNetworkPolicies), titlesOf(o.CiliumClusterwideNetworkPolicies))
+	slices.Sort(titles)
+	return titles
+}
+
+func titlesOf[T metav1.Object](objs map[string]T) []string {
+	var titles []string
+	for _, obj := range objs {
+		titles = append(titles, titleOf(obj))
+	}
+	return titles
+}
+
 // Clone gives Objects that can be changed without changing o. The objects
 // themselves are shared: nobody changes those.
 func (o *Objects) Clone() *Objects {

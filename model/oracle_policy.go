@@ -80,21 +80,26 @@ func (r Ruling) String() string {
 	if r.Passed.Policy != "" {
 		text += fmt.Sprintf(", passed on by %s,", r.Passed)
 	}
-	selects := "selects the pod, and no rule matches"
+	return text + " is " + r.Reason()
+}
+
+// Reason says how the ruling came about: allowed or denied, and by whom.
+func (r Ruling) Reason() string {
+	selecting := strings.Join(r.Selecting, " and ") + " selects the pod, and no rule matches"
 	if len(r.Selecting) > 1 {
-		selects = "select the pod, and no rule matches"
+		selecting = strings.Join(r.Selecting, " and ") + " select the pod, and no rule matches"
 	}
 	switch {
 	case r.Allowed && r.Origin.Policy != "":
-		return fmt.Sprintf("%s is allowed by %s", text, r.Origin)
+		return fmt.Sprintf("allowed by %s", r.Origin)
 	case r.Allowed && len(r.Selecting) == 0:
-		return text + " is allowed: no policy selects the pod"
+		return "allowed: no policy selects the pod"
 	case r.Allowed:
-		return fmt.Sprintf("%s is allowed: %s %s", text, strings.Join(r.Selecting, " and "), selects+", and none isolates it")
+		return "allowed: " + selecting + ", and none isolates it"
 	case r.Origin.Policy != "":
-		return fmt.Sprintf("%s is denied by %s", text, r.Origin)
+		return fmt.Sprintf("denied by %s", r.Origin)
 	}
-	return fmt.Sprintf("%s is denied: %s %s", text, strings.Join(r.Selecting, " and "), selects)
+	return "denied: " + selecting
 }
 
 // rule judges one direction of a flow: port is the destination's, 0 where the

@@ -10,6 +10,7 @@ func commands() []*cobra.Command {
 		flowCommand(),
 		fuzzCommand(),
 		natCommand(),
+		policyCommand(),
 		replayCommand(),
 		recordCommand(),
 		scenarioCommand(),

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+)
+
+func policyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Say what network policies allow, and what a change of them would",
+		Long: `Say what network policies allow, and what a change of them would.
+
+Policies are NetworkPolicy (networking.k8s.io/v1), ClusterNetworkPolicy
+(policy.networking.k8s.io/v1alpha2), CiliumNetworkPolicy and
+CiliumClusterwideNetworkPolicy (cilium.io/v2, addresses and ports). They are
+read from manifests, with the Pods (their addresses in status.podIPs),
+Namespaces and, where policies speak of them, Nodes, Services and
+EndpointSlices. OBJECTS is a file of YAML or JSON, a folder of such, or - for
+the standard input.`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(policyCheckCommand(), policyTableCommand(), policyDiffCommand())
+	return cmd
+}
+
+// noAnswer makes an error end the process as one of the command line does:
+// exit status 1 is an answer of some policy commands.
+func noAnswer(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError(err)
+}
+
+// readObjects reads files, and all manifests in folders.
+func readObjects(in io.Reader, paths ...string) (*model.Objects, error) {
+	all, from := model.NewObjects(), map[string]string{}
+	var errs []error
+	for _, path := range paths {
+		files, err := manifestsIn(path)
+		errs = append(errs, err)
+		for _, file := range files {
+			objs, err := readManifest(in, file)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			errs = append(errs, merge(all, objs, file, from))
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+func manifestsIn(path string) ([]string, error) {
+	if path == "-" {
+		return []string{path}, nil
+	}
+	var files []string
+	err := filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && (file == path || slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(file))) {
+			files = append(files, file)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read objects: %w", err)
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("read objects: folder %s has no file that ends in .yaml, .yml or .json", path)
+	}
+	return files, nil
+}
+
+func readManifest(in io.Reader, path string) (*model.Objects, error) {
+	if path == "-" {
+		return model.Parse("standard input", in)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read objects: %w", err)
+	}
+	defer file.Close()
+	return model.Parse(path, file)
+}
+
+// merge adds a file's objects, none of which may have been in another one.
+func merge(all, objs *model.Objects, file string, from map[string]string) error {
+	var errs []error
+	for _, title := range objs.Titles() {
+		if other, twice := from[title]; twice {
+			errs = append(errs, fmt.Errorf("%s: %s is in %s too: remove one or give it another metadata.name", file, title, other))
+		}
+		from[title] = file
+	}
+	all.Merge(objs)
+	return errors.Join(errs...)
+}
+
+// onOneNode gives the cluster with all pods on one node, which is where tables
+// compare pods, and the state of that node.
+func onOneNode(objs *model.Objects) (*model.Objects, *model.State, []model.Warning, error) {
+	together := objs.Clone()
+	clear(together.Nodes)
+	const name = "node"
+	together.Nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	local := model.Local{Devices: map[string]model.Device{}}
+	for key, pod := range objs.Pods {
+		pod = pod.DeepCopy()
+		pod.Spec.NodeName = name
+		together.Pods[key] = pod
+		local.Devices[key] = model.Device{Name: "veth"}
+	}
+	state, warnings, err := model.Compile(together, name, local)
+	return together, state, warnings, err
+}
+
+func tellWarnings(out io.Writer, warnings []model.Warning) {
+	for _, w := range warnings {
+		fmt.Fprintln(out, "weir: warning:", w)
+	}
+}
+
+// policyPort is a port and its protocol, as 80/tcp. ICMP has none.
+type policyPort struct {
+	port     uint16
+	protocol model.Protocol
+}
+
+func (p policyPort) String() string {
+	if p.protocol == model.ProtocolICMP {
+		return p.protocol.String()
+	}
+	return fmt.Sprintf("%d/%s", p.port, p.protocol)
+}
+
+func parsePolicyPort(text string) (policyPort, error) {
+	if strings.EqualFold(text, "icmp") {
+		return policyPort{protocol: model.ProtocolICMP}, nil
+	}
+	digits, name, found := strings.Cut(text, "/")
+	if !found {
+		name = "tcp"
+	}
+	protocols := map[string]model.Protocol{"tcp": model.ProtocolTCP, "udp": model.ProtocolUDP, "sctp": model.ProtocolSCTP}
+	protocol, known := protocols[strings.ToLower(name)]
+	number, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || number == 0 || !known {
+		return policyPort{}, usageError(fmt.Errorf("port %q: give a number and a protocol, as 80/tcp, 53/udp, 9/sctp, or icmp", text))
+	}
+	return policyPort{uint16(number), protocol}, nil
+}
+
+// findParty brings a name that a person gives to the form in which the model
+// knows it: an address, namespace/pod or the name of a node.
+func findParty(objs *model.Objects, text string) (string, error) {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return text, nil
+	}
+	names := []string{text, "default/" + text}
+	if dot := strings.LastIndexByte(text, '.'); dot > 0 && !strings.Contains(text, "/") {
+		names = append(names, text[dot+1:]+"/"+text[:dot])
+	}
+	for _, name := range names {
+		if objs.Pods[name] != nil {
+			return name, nil
+		}
+	}
+	if objs.Nodes[text] != nil {
+		return text, nil
+	}
+	have := slices.Sorted(maps.Keys(objs.Pods))
+	const most = 10
+	if len(have) > most {
+		have = append(have[:most], "…")
+	}
+	return "", fmt.Errorf("there is no pod %q among the objects: name one as POD.NAMESPACE or NAMESPACE/POD, or give an address; there are %s", text, strings.Join(have, ", "))
+}
+
+// policyPod is a pod that policies are about.
+type policyPod struct {
+	name      string
+	addresses []netip.Addr
+}
+
+// policyPods are all that have an address of their own, by name.
+func policyPods(objs *model.Objects, warn io.Writer) []policyPod {
+	var pods []policyPod
+	for _, name := range slices.Sorted(maps.Keys(objs.Pods)) {
+		pod := objs.Pods[name]
+		p := policyPod{name: name}
+		for _, ip := range pod.Status.PodIPs {
+			if addr, err := netip.ParseAddr(ip.IP); err == nil {
+				p.addresses = append(p.addresses, addr)
+			}
+		}
+		if addr, err := netip.ParseAddr(pod.Status.PodIP); err == nil && len(p.addresses) == 0 {
+			p.addresses = []netip.Addr{addr}
+		}
+		switch {
+		case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		case pod.Spec.HostNetwork:
+			fmt.Fprintf(warn, "weir: Pod %s is left out: it is on the host's network, and no policy selects it\n", name)
+		case len(p.addresses) == 0:
+			fmt.Fprintf(warn, "weir: Pod %s is left out: it has no address: give it status.podIPs\n", name)
+		default:
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+// meeting gives addresses of two pods by which they could talk.
+func meeting(from, to *policyPod) (src, dst netip.Addr, ok bool) {
+	for _, src := range from.addresses {
+		for _, dst := range to.addresses {
+			if src.Is4() == dst.Is4() {
+				return src, dst, true
+			}
+		}
+	}
+	return src, dst, false
+}
