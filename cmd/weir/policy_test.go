@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/policygen"
+)
+
+const deathstar = "testdata/policy/rule1.yaml"
+
+// weirPolicy runs `weir policy` and gives its output and exit code.
+func weirPolicy(args ...string) (stdout, stderr string, code int) {
+	var out, errs bytes.Buffer
+	root := rootCommand()
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	root.SetArgs(append([]string{"policy"}, args...))
+	err := root.Execute()
+	if err != nil {
+		errs.WriteString(err.Error())
+	}
+	return out.String(), errs.String(), exitCode(err)
+}
+
+func TestPolicyCheckNamesTheRuleThatDecides(t *testing.T) {
+	for name, tt := range map[string]struct {
+		from, to, port string
+		code           int
+		says           string
+	}{
+		"a ship of the empire":      {"tiefighter.default", "deathstar.default", "80/tcp", exitOK, "ingress of Pod default/deathstar from Pod default/tiefighter is allowed by CiliumNetworkPolicy/default/rule1 rule 0"},
+		"a ship of the alliance":    {"default/xwing", "default/deathstar", "80/tcp", exitFailed, "denied: CiliumNetworkPolicy/default/rule1 selects the pod, and no rule matches"},
+		"another port":              {"tiefighter.default", "deathstar", "81/tcp", exitFailed, "no rule matches"},
+		"another protocol":          {"10.0.0.2", "10.0.0.1", "80/udp", exitFailed, "no rule matches"},
+		"a ping":                    {"tiefighter", "deathstar", "icmp", exitFailed, "no rule matches"},
+		"somebody outside":          {"192.0.2.1", "deathstar", "80", exitFailed, "from 192.0.2.1 outside the cluster is denied"},
+		"the other way":             {"deathstar", "xwing", "80", exitOK, "egress of Pod default/deathstar to Pod default/xwing is allowed: no policy selects the pod"},
+		"a pod to itself":           {"deathstar", "deathstar", "80", exitOK, "no policy is asked"},
+		"a pod that is not there":   {"falcon", "deathstar", "80", exitUsage, `there is no pod "falcon"`},
+		"a port that is none":       {"xwing", "deathstar", "0/tcp", exitUsage, "give a number and a protocol"},
+		"nobody":                    {"", "deathstar", "80", exitUsage, "who wants to reach what?"},
+		"a namespace that is wrong": {"xwing.space", "deathstar", "80", exitUsage, "there are default/deathstar, default/tiefighter, default/xwing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, stderr, code := weirPolicy("check", "--from", tt.from, "--to", tt.to, "--port", tt.port, deathstar)
+			require.Equal(t, tt.code, code, out+stderr)
+			require.Contains(t, out+stderr, tt.says)
+		})
+	}
+}
+
+func TestPolicyCheckPrintsJSON(t *testing.T) {
+	out, _, code := weirPolicy("check", "--from", "tiefighter", "--to", "deathstar", "--port", "80", "-o", "json", deathstar)
+	require.Equal(t, exitOK, code)
+	var answer struct {
+		Allowed bool
+		Rulings []struct {
+			Direction, Policy string
+			Rule              *int
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &answer))
+	require.True(t, answer.Allowed)
+	require.Equal(t, "CiliumNetworkPolicy/default/rule1", answer.Rulings[1].Policy)
+	require.Equal(t, 0, *answer.Rulings[1].Rule)
+	require.Nil(t, answer.Rulings[0].Rule, "no policy selects the ship")
+}
+
+func TestPolicyReadsFoldersAndNamesWhatIsThereTwice(t *testing.T) {
+	text, err := os.ReadFile(deathstar)
+	require.NoError(t, err)
+	folder := t.TempDir()
+	pods, policy, _ := strings.Cut(string(text), "---\napiVersion: cilium.io/v2")
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "pods.yaml"), []byte(pods), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "rule1.yml"), []byte("apiVersion: cilium.io/v2"+policy), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "README"), []byte("not a manifest"), 0o600))
+	out, stderr, code := weirPolicy("check", "--from", "xwing", "--to", "deathstar", "--port", "80", folder)
+	require.Equal(t, exitFailed, code, stderr)
+	require.Contains(t, out, "rule1 selects the pod")
+	_, stderr, code = weirPolicy("check", "--from", "xwing", "--to", "deathstar", "--port", "80", folder, deathstar)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, stderr, "CiliumNetworkPolicy default/rule1 is in "+folder)
+	_, stderr, code = weirPolicy("table", t.TempDir())
+	require.Equal(t, exitFailed, code)
+	require.Contains(t, stderr, "has no file that ends in .yaml")
+}
+
+func TestPolicyTableIsTheSameFromBothEngines(t *testing.T) {
+	needRoot(t)
+	args := []string{"table", deathstar, "--ports", "80/tcp,81/tcp,53/udp,9/sctp,icmp", "-o", "json", "--engine"}
+	fromModel, stderr, code := weirPolicy(append(args, "model")...)
+	require.Equal(t, exitOK, code, stderr)
+	fromBPF, stderr, code := weirPolicy(append(args, "bpf")...)
+	require.Equal(t, exitOK, code, stderr)
+	require.Equal(t, fromModel, strings.Replace(fromBPF, `"engine":"bpf"`, `"engine":"model"`, 1))
+	var table flowTable
+	require.NoError(t, json.Unmarshal([]byte(fromBPF), &table))
+	require.Contains(t, table.Allowed, flowPut{"default/tiefighter", "default/deathstar", 80, "tcp"})
+	require.Contains(t, table.Denied, flowPut{"default/xwing", "default/deathstar", 80, "tcp"})
+	require.Contains(t, table.Denied, flowPut{"default/tiefighter", "default/deathstar", 81, "tcp"})
+	require.Len(t, append(table.Allowed, table.Denied...), 3*2*5)
+}
+
+func TestPolicyTablePrintsAColumnForEachPort(t *testing.T) {
+	out, stderr, code := weirPolicy("table", deathstar, "--ports", "53/udp,80/tcp")
+	require.Equal(t, exitOK, code, stderr)
+	require.Regexp(t, `(?m)^FROM +TO +53/udp +80/tcp$`, out)
+	require.Regexp(t, `(?m)^default/tiefighter +default/deathstar +denied +allowed$`, out)
+}
+
+func TestPolicyDiffTellsPairsAndFlows(t *testing.T) {
+	text, err := os.ReadFile(deathstar)
+	require.NoError(t, err)
+	after := testFile(t, "after.yaml", strings.Replace(string(text), "matchLabels: {org: empire}", "matchLabels: {org: alliance}", 1))
+	flows := testFile(t, "flows.json", `
+{"protocol": "tcp", "tuple": {"src": "10.0.0.2:40000", "dst": "10.0.0.1:80"}, "translated": {"src": "10.0.0.2:40000", "dst": "10.0.0.1:80"}}
+{"protocol": "tcp", "tuple": {"src": "10.0.0.2:40001", "dst": "10.0.0.3:80"}}
+{"protocol": "udp", "tuple": {"src": "10.0.0.2:40000", "dst": "10.0.0.1:80"}}
+`)
+	out, stderr, code := weirPolicy("diff", deathstar, after, "--flows", flows)
+	require.Equal(t, exitOK, code, stderr)
+	require.Equal(t, `default/tiefighter to default/deathstar 80/tcp: was allowed, is denied: ingress denied: CiliumNetworkPolicy/default/rule1 selects the pod, and no rule matches
+default/xwing to default/deathstar 80/tcp: was denied, is allowed: ingress allowed by CiliumNetworkPolicy/default/rule1 rule 0
+cut: tcp 10.0.0.2:40000 to 10.0.0.1:80: ingress denied: CiliumNetworkPolicy/default/rule1 selects the pod, and no rule matches
+2 changes
+1 of 3 recorded flows would be cut
+`, out)
+	_, _, code = weirPolicy("diff", "--exit-code", deathstar, after)
+	require.Equal(t, exitFailed, code)
+	out, _, code = weirPolicy("diff", "--exit-code", deathstar, deathstar)
+	require.Equal(t, exitOK, code)
+	require.Equal(t, "0 changes\n", out)
+}
+
+func TestPolicyDiffSeesPortsRangesAndWhoIsOutside(t *testing.T) {
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n---\n"
+	policy := func(rules string) string {
+		return testFile(t, "objects.yaml", pod+"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\nspec: {podSelector: {}, ingress: ["+rules+"]}\n")
+	}
+	out, stderr, code := weirPolicy("diff", policy("{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 80, endPort: 90}]}"),
+		policy("{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}}], ports: [{port: 85, endPort: 95}]}"))
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, out, "outside 192.0.2.0/24 to default/web 80-84/tcp: was allowed, is denied")
+	require.Contains(t, out, "outside 192.0.2.0/24 to default/web 91-95/tcp: was denied, is allowed")
+	require.Contains(t, out, "outside 192.0.2.128/25 to default/web 80-90/tcp: was allowed, is denied")
+	require.Contains(t, out, "3 changes")
+}
+
+func TestPolicyDiffReadsACapture(t *testing.T) {
+	pods := "apiVersion: v1\nkind: Pod\nmetadata: {name: client}\nstatus: {podIPs: [{ip: 10.1.0.1}]}\n"
+	closed := pods + "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\nspec: {podSelector: {}, policyTypes: [Egress]}\n"
+	out, stderr, code := weirPolicy("diff", testFile(t, "a.yaml", pods), testFile(t, "b.yaml", closed), "--flows", testCapture(t))
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, out, "cut: tcp 10.1.0.1:1000 to 10.96.0.1:80: egress denied")
+	require.Contains(t, out, "1 of 1 recorded flows would be cut")
+}
+
+// The tables that policies become, and the programs that read them, answer as
+// the model does. WEIR_POLICY_SETS says how many sets of policies are compared.
+func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
+	needRoot(t)
+	sets := 200
+	if testing.Short() {
+		sets = 40
+	}
+	if text := os.Getenv("WEIR_POLICY_SETS"); text != "" {
+		var err error
+		sets, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	seed := uint64(rand.Uint32())
+	if text := os.Getenv("TEST_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	ports, err := parsePolicyPorts([]string{"1/tcp", "79/tcp", "80/tcp", "443/tcp", "1023/tcp", "8080/tcp", "65535/tcp", "53/udp", "80/udp", "8081/udp", "80/sctp", "443/sctp", "icmp"})
+	require.NoError(t, err)
+	begin, allowed, denied := time.Now(), 0, 0
+	err = withPolicyPrograms(t.Context(), func(p *policyPrograms) error {
+		for set := range sets {
+			options := policygen.Options{Nodes: 1, MaxPods: 6, MaxPolicies: 6, OneFamily: set%2 == 0}
+			objs := policygen.Cluster(rand.New(rand.NewPCG(seed, uint64(set))), options)
+			one, two, err := bothTables(t.Context(), p, objs, ports)
+			if err != nil {
+				return err
+			}
+			if one != two {
+				objs = policygen.Shrink(objs, func(o *model.Objects) bool {
+					one, two, err := bothTables(t.Context(), p, o, ports)
+					return err == nil && one != two
+				})
+				one, two, _ = bothTables(t.Context(), p, objs, ports)
+				t.Errorf("TEST_SEED=%d set %d: the engines disagree\nmodel %s\nbpf   %s\n%s", seed, set, one, two, policygen.Text(objs))
+				return nil
+			}
+			table := flowTable{}
+			if err := json.Unmarshal([]byte(one), &table); err != nil {
+				return err
+			}
+			allowed, denied = allowed+len(table.Allowed), denied+len(table.Denied)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	t.Logf("seed %d: %d sets, %d flows allowed and %d denied, in %s", seed, sets, allowed, denied, time.Since(begin).Round(time.Millisecond))
+	require.Greater(t, allowed, sets, "a comparison in which hardly anything passes says little")
+	require.Greater(t, denied, sets, "a comparison in which hardly anything is denied says little")
+}
+
+func bothTables(ctx context.Context, p *policyPrograms, objs *model.Objects, ports []policyPort) (fromModel, fromBPF string, err error) {
+	pods := policyPods(objs, &bytes.Buffer{})
+	one, err := askModel(ctx, objs, pods, ports)
+	if err != nil {
+		return "", "", err
+	}
+	two, err := p.ask(ctx, objs, pods, ports)
+	if err != nil {
+		return "", "", err
+	}
+	two.Engine = one.Engine
+	a, err := json.Marshal(one)
+	if err != nil {
+		return "", "", err
+	}
+	b, err := json.Marshal(two)
+	return string(a), string(b), err
+}
