@@ -58,6 +58,9 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 
 	if (!offset || pkt->fragment == FRAGMENT_LATER)
 		return 0;
+	/* ICMP of the other family is nobody's protocol. */
+	if (pkt->key.proto == (pkt->key.family == FAMILY_IPV4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return 0;
 	offset += pkt->l4_off;
 	if (pkt->key.proto == IPPROTO_UDP)
 		flags = BPF_F_MARK_MANGLED_0;

@@ -124,20 +124,20 @@ func exempt(p *frame.Packet, got, want []byte) {
 		exemptQuote(p, q, part)
 		return
 	}
-	switch model.Protocol(p.Proto) {
-	case model.ProtocolTCP:
+	switch proto := model.Protocol(p.Proto); {
+	case proto == model.ProtocolTCP:
 		part(p.L4, p.L4+4)
 		part(p.L4+16, p.L4+18)
-	case model.ProtocolUDP:
+	case proto == model.ProtocolUDP:
 		part(p.L4, p.L4+4)
 		if b := p.Transport(); len(b) >= 8 && binary.BigEndian.Uint16(b[6:]) != 0 { // none stays none
 			part(p.L4+6, p.L4+8)
 		}
-	case model.ProtocolSCTP:
+	case proto == model.ProtocolSCTP:
 		part(p.L4, p.L4+4)
-	case model.ProtocolICMP:
+	case proto == model.ProtocolICMP && p.Version == 4:
 		exemptEcho(p, 8, 0, part)
-	case model.ProtocolICMPv6: // covers the addresses
+	case proto == model.ProtocolICMPv6 && p.Version == 6: // covers the addresses
 		part(p.L4+2, p.L4+4)
 		exemptEcho(p, 128, 129, part)
 	}
