@@ -194,6 +194,9 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		o.flows.suspect(matching, f, observed, o.epoch, now)
 	default:
 		f.restart() // it may have
+		if f.answered {
+			o.dying[f.replies] = now.Add(idleTCPEstablished) // see linger
+		}
 	}
 	if e.frame.quote != nil {
 		return // an error does not keep a flow
