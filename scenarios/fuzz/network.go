@@ -37,6 +37,9 @@ var (
 	outsiders = []netip.Addr{
 		netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("192.0.2.1"),
 		netip.MustParseAddr("2001:db8::10"), netip.MustParseAddr("2001:db8:1::77"), netip.MustParseAddr("2606:4700::1"),
+		// At the ends of blocks and their exceptions.
+		netip.MustParseAddr("203.0.113.63"), netip.MustParseAddr("203.0.113.64"),
+		netip.MustParseAddr("2001:db8:0:1::"), netip.MustParseAddr("2001:db8:0:ffff:ffff:ffff:ffff:ffff"),
 	}
 )
 
@@ -51,6 +54,7 @@ type network struct {
 	objs *model.Objects
 	pods []string // by slot, whether they are there or not
 	wide bool     // the node's uplink has programs
+	ends []uint16 // of ranges of ports that policies have had
 }
 
 // newNetwork names the pods that the node may have.
@@ -498,6 +502,16 @@ func (n *network) peers() []networkingv1.NetworkPolicyPeer {
 	return out
 }
 
+// port is mostly one that objects speak of, else one at the end of a range.
+func (n *network) port() uint16 {
+	if len(n.ends) == 0 || !n.chance(15) {
+		return pick(n.rng, ports)
+	}
+	// Ranges of policies that are gone say little.
+	recent := n.ends[max(0, len(n.ends)-8):]
+	return uint16(int(pick(n.rng, recent)) + n.rng.IntN(3) - 1)
+}
+
 func (n *network) policyPorts() []networkingv1.NetworkPolicyPort {
 	var out []networkingv1.NetworkPolicyPort
 	for range n.rng.IntN(3) {
@@ -512,6 +526,7 @@ func (n *network) policyPorts() []networkingv1.NetworkPolicyPort {
 		case 2:
 			end := port.IntVal + int32(n.rng.IntN(3000))
 			p.Port, p.EndPort = &port, &end
+			n.ends = append(n.ends, uint16(port.IntVal), uint16(end))
 		default:
 			p.Port = &port
 		}

@@ -98,7 +98,7 @@ func (t *talk) converse() *conversation {
 	}
 	from := pick(t.rng, locals)
 	c := &conversation{at: model.Where{Hook: model.FromContainer, Endpoint: from.pod}}
-	c.tuple = model.Tuple{Src: from.addr, Sport: uint16(40000 + t.rng.IntN(8)), Dport: pick(t.rng, ports), Protocol: t.protocol(from.addr)}
+	c.tuple = model.Tuple{Src: from.addr, Sport: uint16(40000 + t.rng.IntN(8)), Dport: t.port(), Protocol: t.protocol(from.addr)}
 	switch t.rng.IntN(10) {
 	case 0, 1: // comes from the node or from beyond it
 		c.at.Hook = model.ToContainer
