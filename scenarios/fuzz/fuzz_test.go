@@ -45,12 +45,72 @@ func TestProgramAndModelAgreeOnAFewSequences(t *testing.T) {
 	}
 }
 
+func TestProgramAndModelAgreeOnAFewSequencesAtUplinks(t *testing.T) {
+	requireRoot(t)
+	var mu sync.Mutex
+	met := map[string]int{}
+	watch := func(data []byte, e model.Expectation) model.Expectation {
+		mu.Lock()
+		defer mu.Unlock()
+		countWays(met, data, e)
+		return e
+	}
+	tally, disagreements, err := Run(t.Context(), Options{Seed: 1, Sequences: 40, Uplinks: true, Doubt: watch, Found: func(r Report) {
+		text, err := r.Scenario()
+		require.NoError(t, err)
+		t.Logf("disagreement:\n%s", text)
+	}})
+	require.NoError(t, err)
+	require.Zero(t, disagreements)
+	for hook, reasons := range map[model.Hook][]model.Reason{
+		model.FromDevice: {model.ReasonNone, model.ReasonPolicyIngress, model.ReasonNoBackend, model.ReasonNoLocalBackend, model.ReasonSourceRange,
+			model.ReasonMartianSource, model.ReasonSpoofedSource, model.ReasonNoSourcePort, model.ReasonTTLExceeded},
+		model.ToDevice:      {model.ReasonNone, model.ReasonNoBackend, model.ReasonNoRoute},
+		model.FromContainer: {model.ReasonNoSourcePort, model.ReasonNoLocalBackend},
+	} {
+		for _, reason := range reasons {
+			require.NotZero(t, tally.met[Outcome{Hook: hook, Reason: reason}], "no frame met %q at %s", reason, hook)
+		}
+	}
+	for _, way := range []string{"answer to a pod", "error to a pod", "lent to a pod", "lent to an outsider"} {
+		require.NotZero(t, met[way], "%s: %v", way, met)
+	}
+}
+
+// countWays counts what becomes of frames where the node lends its address:
+// frames of pods and outsiders that leave with it, and what answers these.
+func countWays(met map[string]int, data []byte, e model.Expectation) {
+	p := frame.Decode(data)
+	if e.Action != model.Forward || p.Version == 0 || len(e.Translations) != 1 {
+		return
+	}
+	t := e.Translations[0]
+	lent := t.Out == model.OutDevice && (t.Tuple.Src == node4 || t.Tuple.Src == node6) && t.Tuple.Src != p.Src
+	back := t.Out == model.OutLocal && (p.Dst == node4 || p.Dst == node6) && t.Tuple.Src == p.Src
+	_, quotes := p.Quoted()
+	switch {
+	case lent && podBlock4.Contains(p.Src) || lent && podBlock6.Contains(p.Src):
+		met["lent to a pod"]++
+	case lent:
+		met["lent to an outsider"]++
+	case back && quotes:
+		met["error to a pod"]++
+	case back && e.Tuple.Dport >= lentFirst:
+		met["answer to a pod"]++
+	}
+}
+
+var (
+	podBlock4 = netip.MustParsePrefix(podBlocks[0])
+	podBlock6 = netip.MustParsePrefix(podBlocks[1])
+)
+
 func TestASeedGivesTheSameFramesAgain(t *testing.T) {
 	requireRoot(t)
-	play := func(parallel int) map[uint64]uint64 {
+	play := func(parallel int, uplinks bool) map[uint64]uint64 {
 		var mu sync.Mutex
 		sums := map[uint64]uint64{}
-		_, _, err := Run(t.Context(), Options{Seed: 11, Sequences: 8, Parallel: parallel, digest: func(n, sum uint64) {
+		_, _, err := Run(t.Context(), Options{Seed: 11, Sequences: 8, Parallel: parallel, Uplinks: uplinks, digest: func(n, sum uint64) {
 			mu.Lock()
 			defer mu.Unlock()
 			sums[n] = sum
@@ -58,35 +118,56 @@ func TestASeedGivesTheSameFramesAgain(t *testing.T) {
 		require.NoError(t, err)
 		return sums
 	}
-	first := play(1)
-	require.Len(t, first, 8)
-	require.Equal(t, first, play(2), "whoever plays them")
+	for _, uplinks := range []bool{false, true} {
+		first := play(1, uplinks)
+		require.Len(t, first, 8)
+		require.Equal(t, first, play(2, uplinks), "whoever plays them")
+	}
 }
 
-// openDoors is a model that believes that ingress policy stops nobody.
-func openDoors(_ []byte, e model.Expectation) model.Expectation {
-	if e.Action == model.Drop && len(e.Reasons) == 1 && e.Reasons[0] == model.ReasonPolicyIngress {
-		e.Action, e.Reasons = model.Forward, nil
-		e.Translations = []model.Translation{{Out: model.OutLocal}}
+// open is a model that believes that one reason stops nobody.
+func open(closed model.Reason, out model.Out) Doubt {
+	return func(_ []byte, e model.Expectation) model.Expectation {
+		if e.Action == model.Drop && len(e.Reasons) == 1 && e.Reasons[0] == closed {
+			e.Action, e.Reasons = model.Forward, nil
+			e.Translations = []model.Translation{{Out: out}}
+		}
+		return e
 	}
-	return e
 }
 
 func TestAnErrorOfTheModelIsFoundAndShrunkToAScenarioThatFails(t *testing.T) {
 	requireRoot(t)
-	var found []Report
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	_, disagreements, err := Run(ctx, Options{Seed: 5, Doubt: openDoors, MaxKinds: 1, Found: func(r Report) { found = append(found, r) }})
-	require.NoError(t, err)
-	require.NotZero(t, disagreements)
-	require.NotEmpty(t, found)
-	text, err := found[0].Scenario()
-	require.NoError(t, err)
-	require.LessOrEqual(t, len(found[0].Case.Steps), 4, "a policy and a frame are enough:\n%s", text)
+	for name, test := range map[string]struct {
+		doubt   Doubt
+		uplinks bool
+	}{
+		"policies at pods":          {open(model.ReasonPolicyIngress, model.OutLocal), false},
+		"source ranges at uplinks":  {open(model.ReasonSourceRange, model.OutHost), true},
+		"the node's own at uplinks": {open(model.ReasonNoRoute, model.OutDevice), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var found []Report
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_, disagreements, err := Run(ctx, Options{Seed: 5, Doubt: test.doubt, Uplinks: test.uplinks, MaxKinds: 1,
+				Found: func(r Report) { found = append(found, r) }})
+			require.NoError(t, err)
+			require.NotZero(t, disagreements)
+			require.NotEmpty(t, found)
+			text, err := found[0].Scenario()
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(found[0].Case.Steps), 4, "some objects and a frame are enough:\n%s", text)
+			requireFails(t, text)
+		})
+	}
+}
 
+// requireFails runs a scenario, in which the programs do not do what a model
+// with an error wanted.
+func requireFails(t *testing.T, text []byte) {
 	path := filepath.Join(t.TempDir(), "found.txtar")
-	_, err = syntax.Parse(path, text)
+	_, err := syntax.Parse(path, text)
 	require.NoError(t, err, "%s", text)
 	s, err := scenarios.Parse(path, text)
 	require.NoError(t, err)
