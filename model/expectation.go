@@ -184,7 +184,11 @@ func (t Translation) String() string {
 		text += " from any port"
 	}
 	if t.ports != nil {
-		text += fmt.Sprintf(" that is free, its own or one of %d-%d", t.ports.first, t.ports.last)
+		own := ""
+		if t.ports.keepsOwn() {
+			own = "its own or "
+		}
+		text += fmt.Sprintf(" that is free, %sone of %d-%d", own, t.ports.first, t.ports.last)
 	}
 	return text
 }

@@ -236,15 +236,15 @@ spec:
 func TestABackendOfAnotherNodeIsReachedWithTheNodesSource(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, Options{}, shop("far", ""))
-		first := ip(f.outside, f.node, ProtocolTCP, tcp(5000, 30080, flagSYN))
-		led := tuple(ProtocolTCP, f.node, 5000, f.far, 8080)
+		first := ip(f.outside, f.node, ProtocolTCP, tcp(45000, 30080, flagSYN))
+		led := tuple(ProtocolTCP, f.node, 45000, f.far, 8080)
 		b.requireOnly(b.in(first), led, Translation{Out: OutDevice, Hops: 1})
 		b.requireOnly(b.in(first), led, Translation{Out: OutDevice, Hops: 1})
 
-		second := b.in(ip(f.guest, f.node, ProtocolTCP, tcp(5000, 30080, flagSYN)))
-		require.True(t, second.Translations[0].AnySport, "the first flow holds port 5000")
+		second := b.in(ip(f.guest, f.node, ProtocolTCP, tcp(45000, 30080, flagSYN)))
+		require.True(t, second.Translations[0].AnySport, "the first flow holds port 45000")
 		other := tuple(ProtocolTCP, f.node, 40000, f.far, 8080)
-		for _, wrong := range []uint16{5000, 5001, 30000, 32767} {
+		for _, wrong := range []uint16{45000, 5001, 30000, 32767} {
 			bad := other
 			bad.Sport = wrong
 			require.Error(t, second.Check(Outcome{Action: Forward, Tuple: bad}), wrong)
@@ -254,13 +254,13 @@ func TestABackendOfAnotherNodeIsReachedWithTheNodesSource(t *testing.T) {
 		require.Error(t, third.Check(Outcome{Action: Forward, Tuple: other}), "40000 is taken by now")
 
 		// Answers come by the device, and leave by it.
-		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.outside, 5000), Translation{Out: OutDevice, Hops: 1})
-		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 5000), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 45000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.outside, 45000), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 45000), Translation{Out: OutDevice, Hops: 1})
 
 		// It stays as it was, whatever changes but the backend.
 		b.apply(denyIngress("far"))
-		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 5000), Translation{Out: OutDevice, Hops: 1})
-		b.requireOnly(b.in(ip(f.guest, f.node, ProtocolTCP, tcp(5000, 30080, flagACK))), other, Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 40000, flagACK))), tuple(ProtocolTCP, f.node, 30080, f.guest, 45000), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.guest, f.node, ProtocolTCP, tcp(45000, 30080, flagACK))), other, Translation{Out: OutDevice, Hops: 1})
 	})
 }
 
@@ -295,27 +295,27 @@ func TestABackendOnTheHostsNetworkIsReachedThroughTheStack(t *testing.T) {
 func TestTheNodesOwnFlowsToServices(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, Options{}, shop("web", ""), denyIngress("web"))
-		toPod := tuple(ProtocolTCP, f.node, 5000, f.web0, 8080)
-		e := b.out(with(ip(f.node, f.cluster, ProtocolTCP, tcp(5000, 80, flagSYN)), hopsAt(f), 1))
+		toPod := tuple(ProtocolTCP, f.node, 45000, f.web0, 8080)
+		e := b.out(with(ip(f.node, f.cluster, ProtocolTCP, tcp(45000, 80, flagSYN)), hopsAt(f), 1))
 		require.Len(t, e.Translations, 2)
 		b.pass(e, toPod, OutLocal)
 		require.Equal(t, Translation{Tuple: toPod, Out: OutLocal, Endpoint: web0}, bare(e.Translations[0]), "no policy is asked, and no hop is taken")
 		b.apply()
-		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.cluster, 80, f.node, 5000), Translation{Out: OutHost})
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 45000, flagSYN|flagACK))), tuple(ProtocolTCP, f.cluster, 80, f.node, 45000), Translation{Out: OutHost})
 
 		// The same port to the same pod by another address needs another port.
-		e = b.out(ip(f.node, f.lb, ProtocolTCP, tcp(5000, 80, flagSYN)))
+		e = b.out(ip(f.node, f.lb, ProtocolTCP, tcp(45000, 80, flagSYN)))
 		require.Error(t, e.Check(Outcome{Action: Forward, Tuple: toPod}))
 		moved := toPod
 		moved.Sport = 40001
 		b.pass(e, moved, OutLocal)
-		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 40001, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 5000), Translation{Out: OutHost})
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 40001, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 45000), Translation{Out: OutHost})
 
 		// Source ranges are not for the node itself.
 		b = nodeBench(t, Options{}, shop("far", "  loadBalancerSourceRanges: [192.0.2.99/32]"))
-		far := tuple(ProtocolTCP, f.node, 5000, f.far, 8080)
-		b.requireOnly(b.out(ip(f.node, f.lb, ProtocolTCP, tcp(5000, 80, flagSYN))), far, Translation{Out: OutDevice})
-		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 5000), Translation{Out: OutHost})
+		far := tuple(ProtocolTCP, f.node, 45000, f.far, 8080)
+		b.requireOnly(b.out(ip(f.node, f.lb, ProtocolTCP, tcp(45000, 80, flagSYN))), far, Translation{Out: OutDevice})
+		b.requireOnly(b.in(ip(f.far, f.node, ProtocolTCP, tcp(8080, 45000, flagSYN|flagACK))), tuple(ProtocolTCP, f.lb, 80, f.node, 45000), Translation{Out: OutHost})
 
 		nobody := nodeBench(t, Options{}, shop("nobody", ""))
 		requireReply(t, nobody.out(ip(f.node, f.cluster, ProtocolTCP, tcp(1, 80, flagSYN))), ReasonNoBackend)
@@ -358,28 +358,28 @@ func TestAPortThatTheNodeUsesIsLentToNobody(t *testing.T) {
 func TestErrorsAboutTranslatedFlowsComeByTheDevice(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, Options{Masquerade: true}, shop("far", ""))
-		first := ip(f.outside, f.node, ProtocolUDP, udp(5000, 30080, 0))
-		led := tuple(ProtocolUDP, f.node, 5000, f.far, 8080)
+		first := ip(f.outside, f.node, ProtocolUDP, udp(45000, 30080, 0))
+		led := tuple(ProtocolUDP, f.node, 45000, f.far, 8080)
 		b.pass(b.in(first), led, OutDevice)
-		sent := quoting(ip(f.node, f.far, ProtocolUDP, udp(5000, 8080, 0)))
-		asked := tuple(ProtocolUDP, f.outside, 5000, f.node, 30080)
+		sent := quoting(ip(f.node, f.far, ProtocolUDP, udp(45000, 8080, 0)))
+		asked := tuple(ProtocolUDP, f.outside, 45000, f.node, 30080)
 		b.passError(b.in(unreachable(f.far, f.node, sent)), between(f.node, f.outside), asked, OutDevice)
 		b.passError(b.in(unreachable(f.guest, f.node, sent)), between(f.guest, f.outside), asked, OutDevice) // a router's
 		b.requirePassBy(b.in(unreachable(f.far, f.lb, sent)), OutHost)
 		requireDrop(t, b.in(with(unreachable(f.far, f.node, sent), hopsAt(f), 1)), ReasonTTLExceeded)
 
 		// The client's, about an answer.
-		b.pass(b.in(ip(f.far, f.node, ProtocolUDP, udp(8080, 5000, 0))), asked.Reversed(), OutDevice)
-		answer := quoting(ip(f.node, f.outside, ProtocolUDP, udp(30080, 5000, 0)))
+		b.pass(b.in(ip(f.far, f.node, ProtocolUDP, udp(8080, 45000, 0))), asked.Reversed(), OutDevice)
+		answer := quoting(ip(f.node, f.outside, ProtocolUDP, udp(30080, 45000, 0)))
 		b.passError(b.in(unreachable(f.outside, f.node, answer)), between(f.node, f.far), led.Reversed(), OutDevice)
 		b.apply(shop("far", "  sessionAffinity: ClientIP"))
 		b.requirePassBy(b.in(unreachable(f.outside, f.node, answer)), OutHost) // of an old epoch, and opens nothing
 
 		// About a pod's masqueraded flow, to the pod.
-		out := tuple(ProtocolUDP, f.node, 6000, f.outside, 53)
-		b.pass(b.from(client, ip(f.client, f.outside, ProtocolUDP, udp(6000, 53, 0))), out, OutDevice)
-		e := b.in(unreachable(f.guest, f.node, quoting(ip(f.node, f.outside, ProtocolUDP, udp(6000, 53, 0)))))
-		b.passError(e, between(f.guest, f.client), tuple(ProtocolUDP, f.client, 6000, f.outside, 53), OutLocal)
+		out := tuple(ProtocolUDP, f.node, 46000, f.outside, 53)
+		b.pass(b.from(client, ip(f.client, f.outside, ProtocolUDP, udp(46000, 53, 0))), out, OutDevice)
+		e := b.in(unreachable(f.guest, f.node, quoting(ip(f.node, f.outside, ProtocolUDP, udp(46000, 53, 0)))))
+		b.passError(e, between(f.guest, f.client), tuple(ProtocolUDP, f.client, 46000, f.outside, 53), OutLocal)
 		require.Equal(t, []any{client, 1}, []any{e.Translations[0].Endpoint, e.Translations[0].Hops})
 	})
 }
@@ -387,18 +387,18 @@ func TestErrorsAboutTranslatedFlowsComeByTheDevice(t *testing.T) {
 func TestAnErrorOfABackendSpeaksOfTheNodePort(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, Options{}, shop("web", ""))
-		b.pass(b.in(ip(f.outside, f.node, ProtocolUDP, udp(5000, 30080, 0))), tuple(ProtocolUDP, f.outside, 5000, f.web0, 8080), OutLocal)
-		e := b.from(web0, unreachable(f.web0, f.outside, quoting(ip(f.outside, f.web0, ProtocolUDP, udp(5000, 8080, 0)))))
-		b.passError(e, between(f.node, f.outside), tuple(ProtocolUDP, f.outside, 5000, f.node, 30080), OutDevice)
+		b.pass(b.in(ip(f.outside, f.node, ProtocolUDP, udp(45000, 30080, 0))), tuple(ProtocolUDP, f.outside, 45000, f.web0, 8080), OutLocal)
+		e := b.from(web0, unreachable(f.web0, f.outside, quoting(ip(f.outside, f.web0, ProtocolUDP, udp(45000, 8080, 0)))))
+		b.passError(e, between(f.node, f.outside), tuple(ProtocolUDP, f.outside, 45000, f.node, 30080), OutDevice)
 	})
 }
 
 func TestFragmentsToANodePort(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, Options{}, shop("far", ""))
-		first := udp(5000, 30080, 16)
+		first := udp(45000, 30080, 16)
 		first[5] = 64
-		led := tuple(ProtocolUDP, f.node, 5000, f.far, 8080)
+		led := tuple(ProtocolUDP, f.node, 45000, f.far, 8080)
 		later := part(f.outside, f.node, ProtocolUDP, 9, 24, false, make([]byte, 16))
 		b.requirePassBy(b.in(later), OutHost)
 		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 0, true, first)), led, OutDevice)
@@ -415,10 +415,10 @@ func TestFragmentsToANodePort(t *testing.T) {
 
 func TestResetsAtANodePortOpenNothing(t *testing.T) {
 	b := nodeBench(t, Options{}, shop("far", ""))
-	reset := ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(5000, 30080, flagRST))
-	b.pass(b.in(reset), tuple(ProtocolTCP, "172.18.0.2", 5000, "10.0.1.1", 8080), OutDevice)
-	b.requirePassBy(b.in(ip("10.0.1.1", "172.18.0.2", ProtocolTCP, tcp(8080, 5000, flagACK))), OutHost)
-	middle := b.in(ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(5000, 30080, flagACK)))
+	reset := ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(45000, 30080, flagRST))
+	b.pass(b.in(reset), tuple(ProtocolTCP, "172.18.0.2", 45000, "10.0.1.1", 8080), OutDevice)
+	b.requirePassBy(b.in(ip("10.0.1.1", "172.18.0.2", ProtocolTCP, tcp(8080, 45000, flagACK))), OutHost)
+	middle := b.in(ip("192.0.2.1", "172.18.0.2", ProtocolTCP, tcp(45000, 30080, flagACK)))
 	require.NotNil(t, middle.Translations[0].flow, "what comes in the middle is judged like a beginning")
 }
 

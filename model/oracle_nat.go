@@ -72,11 +72,18 @@ type portChoice struct {
 	now         time.Time
 	first, last uint16
 	kept        uint16 // what the flow had before
+	fenced      bool   // it is lent its source: a port outside of the range may be the node's own
+}
+
+// keepsOwn is whether a flow may have the port that it came with.
+func (c *portChoice) keepsOwn() bool {
+	own := c.answers.tuple.Dport
+	return !c.fenced || own >= c.first && own <= c.last
 }
 
 func (c *portChoice) allows(port uint16) bool {
 	key := c.answers
-	own := port == key.tuple.Dport
+	own := port == key.tuple.Dport && c.keepsOwn()
 	key.tuple.Dport = port
 	_, surely := c.taken(key)
 	return !surely && (own || port != 0 && port == c.kept || port >= c.first && port <= c.last)
@@ -123,6 +130,7 @@ func (j *judgement) portsFor(f flow) *portChoice {
 	f.node = j.oracle.node
 	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, answers: f.answersAt(), opening: f.opening, now: j.now}
 	c.first, c.last = j.world.lentPorts()
+	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != ToDevice && !f.hairpin && hasPorts(f.translated)
 	return c
 }
 
@@ -162,7 +170,7 @@ func (j *judgement) leaveByPort(t Tuple, to way, s *served, reasons []Reason) {
 	maybe, surely := c.taken(c.answers)
 	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
 	switch {
-	case !maybe && !j.again:
+	case !maybe && !j.again && c.keepsOwn():
 	case !hasPorts(t):
 		if surely {
 			j.tell("another flow has its answers under the same addresses and port")

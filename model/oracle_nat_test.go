@@ -48,31 +48,31 @@ func TestWhatLeavesTheClusterHasTheNodesSource(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
-				e := b.from(client, ip(f.client, tt.dst, ProtocolTCP, tcp(5000, 443, flagSYN)))
-				require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: tuple(ProtocolTCP, tt.source, 5000, tt.dst, 443), Out: tt.out}))
+				e := b.from(client, ip(f.client, tt.dst, ProtocolTCP, tcp(45000, 443, flagSYN)))
+				require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: tuple(ProtocolTCP, tt.source, 45000, tt.dst, 443), Out: tt.out}))
 				require.Len(t, e.Translations, 1)
 				require.False(t, e.Translations[0].AnySport)
 			})
 		}
 		off := nodeBench(t, Options{})
-		require.Equal(t, f.client, off.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))).Translations[0].Tuple.Src.String())
+		require.Equal(t, f.client, off.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(45000, 443, flagSYN))).Translations[0].Tuple.Src.String())
 		alone := newBench(t)
 		local := testLocal()
 		local.Options.Masquerade = true
 		alone.oracle.SetNetwork(alone.objs, local)
-		require.Equal(t, f.client, alone.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))).Translations[0].Tuple.Src.String(), "without an uplink no answer would be seen")
+		require.Equal(t, f.client, alone.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(45000, 443, flagSYN))).Translations[0].Tuple.Src.String(), "without an uplink no answer would be seen")
 	})
 }
 
 func TestAnswersToMasqueradedFlowsComeByTheDevice(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading(), denyIngress("client"))
-		b.requireOnly(b.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))), tuple(ProtocolTCP, f.node, 5000, f.outside, 443), Translation{Out: OutDevice, Hops: 1})
-		answer := ip(f.outside, f.node, ProtocolTCP, tcp(443, 5000, flagSYN|flagACK))
-		back := tuple(ProtocolTCP, f.outside, 443, f.client, 5000)
+		b.requireOnly(b.from(client, ip(f.client, f.outside, ProtocolTCP, tcp(45000, 443, flagSYN))), tuple(ProtocolTCP, f.node, 45000, f.outside, 443), Translation{Out: OutDevice, Hops: 1})
+		answer := ip(f.outside, f.node, ProtocolTCP, tcp(443, 45000, flagSYN|flagACK))
+		back := tuple(ProtocolTCP, f.outside, 443, f.client, 45000)
 		b.requireOnly(b.in(answer), back, Translation{Out: OutLocal, Endpoint: client, Hops: 1})
 		requireDrop(t, b.in(with(answer, hopsAt(f), 1)), ReasonTTLExceeded)
-		requireDrop(t, b.to(client, ip(f.outside, f.client, ProtocolTCP, tcp(443, 5000, flagSYN|flagACK))), ReasonPolicyIngress)
+		requireDrop(t, b.to(client, ip(f.outside, f.client, ProtocolTCP, tcp(443, 45000, flagSYN|flagACK))), ReasonPolicyIngress)
 
 		// Judged anew: by the egress policy of the pod, as long as it has the address.
 		b.apply()
@@ -88,12 +88,12 @@ func TestAnswersToMasqueradedFlowsComeByTheDevice(t *testing.T) {
 
 		// Pings are told apart by their identifiers.
 		b = nodeBench(t, masquerading())
-		b.requireOnly(b.from(client, ip(f.client, f.outside, f.echo, icmp(f.ping, 0, 7))), tuple(f.echo, f.node, 7, f.outside, 0), Translation{Out: OutDevice, Hops: 1})
-		second := b.from(web0, ip(f.web0, f.outside, f.echo, icmp(f.ping, 0, 7)))
-		require.Error(t, second.Check(Outcome{Action: Forward, Tuple: tuple(f.echo, f.node, 7, f.outside, 0)}))
+		b.requireOnly(b.from(client, ip(f.client, f.outside, f.echo, icmp(f.ping, 0, 40007))), tuple(f.echo, f.node, 40007, f.outside, 0), Translation{Out: OutDevice, Hops: 1})
+		second := b.from(web0, ip(f.web0, f.outside, f.echo, icmp(f.ping, 0, 40007)))
+		require.Error(t, second.Check(Outcome{Action: Forward, Tuple: tuple(f.echo, f.node, 40007, f.outside, 0)}))
 		b.pass(second, tuple(f.echo, f.node, 33333, f.outside, 0), OutDevice)
-		b.requireOnly(b.in(ip(f.outside, f.node, f.echo, icmp(f.pong, 0, 33333))), tuple(f.echo, f.outside, 0, f.web0, 7), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
-		b.requireOnly(b.in(ip(f.outside, f.node, f.echo, icmp(f.pong, 0, 7))), tuple(f.echo, f.outside, 0, f.client, 7), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
+		b.requireOnly(b.in(ip(f.outside, f.node, f.echo, icmp(f.pong, 0, 33333))), tuple(f.echo, f.outside, 0, f.web0, 40007), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
+		b.requireOnly(b.in(ip(f.outside, f.node, f.echo, icmp(f.pong, 0, 40007))), tuple(f.echo, f.outside, 0, f.client, 40007), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
 	})
 }
 
@@ -106,23 +106,25 @@ func TestAPortIsLentToOneFlowForEachPeer(t *testing.T) {
 			return b.from(name, ip(src, f.outside, ProtocolUDP, udp(sport, dport, 0)))
 		}
 		lent := func(sport, dport uint16) Tuple { return tuple(ProtocolUDP, f.node, sport, f.outside, dport) }
-		b.pass(open(client, f.client, 6000, 53), lent(6000, 53), OutDevice)
-		require.False(t, open(web0, f.web0, 6000, 54).Translations[0].AnySport, "another port of the peer is another flow")
+		b.pass(open(client, f.client, 50002, 53), lent(50002, 53), OutDevice)
+		require.False(t, open(web0, f.web0, 50002, 54).Translations[0].AnySport, "another port of the peer is another flow")
 
-		e := open(web0, f.web0, 6000, 53)
-		for sport, right := range map[uint16]bool{6000: false, 49999: false, 50000: true, 50003: true, 50004: false} {
+		e := open(web0, f.web0, 50002, 53)
+		for sport, right := range map[uint16]bool{50002: false, 49999: false, 50000: true, 50003: true, 50004: false} {
 			err := e.Check(Outcome{Action: Forward, Tuple: lent(sport, 53)})
 			require.Equal(t, right, err == nil, "port %d", sport)
 		}
 		require.Error(t, e.Check(Outcome{Action: Drop, Reason: ReasonNoSourcePort}), "there is room")
 		b.pass(e, lent(50001, 53), OutDevice)
-		b.requireOnly(open(web0, f.web0, 6000, 53), lent(50001, 53), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(open(web0, f.web0, 50002, 53), lent(50001, 53), Translation{Out: OutDevice, Hops: 1})
 		b.apply()
-		b.requireOnly(open(web0, f.web0, 6000, 53), lent(50001, 53), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(open(web0, f.web0, 50002, 53), lent(50001, 53), Translation{Out: OutDevice, Hops: 1})
 
-		for i, sport := range []uint16{50000, 50002, 50003} {
-			b.pass(open(web1, f.web1, 7000+uint16(i), 53), lent(7000+uint16(i), 53), OutDevice)
-			b.pass(open(client, f.client, 7000+uint16(i), 53), lent(sport, 53), OutDevice)
+		for i, sport := range []uint16{50000, 50003} {
+			own := 7000 + uint16(i)
+			e := open(web1, f.web1, own, 53)
+			require.Error(t, e.Check(Outcome{Action: Forward, Tuple: lent(own, 53)}), "there the node may be spoken to")
+			b.pass(e, lent(sport, 53), OutDevice)
 		}
 		full := open(web1, f.web1, 6000, 53)
 		require.NoError(t, full.Check(Outcome{Action: Drop, Reason: ReasonNoSourcePort}))
@@ -130,7 +132,7 @@ func TestAPortIsLentToOneFlowForEachPeer(t *testing.T) {
 			require.Error(t, full.Check(Outcome{Action: Forward, Tuple: lent(sport, 53)}))
 		}
 		b.now = b.now.Add(40 * time.Second)
-		require.False(t, open(web1, f.web1, 6000, 53).Translations[0].AnySport, "unanswered flows give their ports back")
+		require.False(t, open(web1, f.web1, 50002, 53).Translations[0].AnySport, "unanswered flows give their ports back")
 	})
 }
 
@@ -138,7 +140,7 @@ func TestProtocolsWhosePortCannotChangeNeedTheirOwn(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		for name, frame := range map[string]func(src string) []byte{
 			"SCTP": func(src string) []byte {
-				return ip(src, f.outside, ProtocolSCTP, append(tcp(5000, 443, 0)[:4], make([]byte, 8)...))
+				return ip(src, f.outside, ProtocolSCTP, append(tcp(45000, 443, 0)[:4], make([]byte, 8)...))
 			},
 			"a protocol without any": func(src string) []byte { return ip(src, f.outside, 47, make([]byte, 8)) },
 		} {
@@ -157,8 +159,8 @@ func TestProtocolsWhosePortCannotChangeNeedTheirOwn(t *testing.T) {
 func TestAServiceOutsideTheClusterIsMasqueradedToo(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading(), strings.ReplaceAll(sliced("abroad", f), "ADDRESS", f.outside))
-		b.requireOnly(b.from(client, ip(f.client, f.cluster, ProtocolTCP, tcp(5000, 80, flagSYN))), tuple(ProtocolTCP, f.node, 5000, f.outside, 8080), Translation{Out: OutDevice, Hops: 1})
-		b.requireOnly(b.in(ip(f.outside, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.cluster, 80, f.client, 5000), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
+		b.requireOnly(b.from(client, ip(f.client, f.cluster, ProtocolTCP, tcp(45000, 80, flagSYN))), tuple(ProtocolTCP, f.node, 45000, f.outside, 8080), Translation{Out: OutDevice, Hops: 1})
+		b.requireOnly(b.in(ip(f.outside, f.node, ProtocolTCP, tcp(8080, 45000, flagSYN|flagACK))), tuple(ProtocolTCP, f.cluster, 80, f.client, 45000), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
 	})
 }
 
@@ -182,8 +184,8 @@ endpoints: [{addresses: ["ADDRESS"]}]
 func TestAFlowThatIsJudgedAnewHasTheSourceThatItsPeerAsksFor(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading())
-		frame := ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))
-		lent, own := tuple(ProtocolTCP, f.node, 5000, f.outside, 443), tuple(ProtocolTCP, f.client, 5000, f.outside, 443)
+		frame := ip(f.client, f.outside, ProtocolTCP, tcp(45000, 443, flagSYN))
+		lent, own := tuple(ProtocolTCP, f.node, 45000, f.outside, 443), tuple(ProtocolTCP, f.client, 45000, f.outside, 443)
 		b.requireOnly(b.from(client, frame), lent, Translation{Out: OutDevice, Hops: 1})
 		native := strings.ReplaceAll(`
 apiVersion: v1
@@ -194,11 +196,11 @@ status: {podIPs: [{ip: "ADDRESS"}]}
 `, "ADDRESS", f.outside)
 		b.apply(native)
 		b.requireOnly(b.from(client, frame), own, Translation{Out: OutDevice, Hops: 1})
-		b.requireOnly(b.to(client, ip(f.outside, f.client, ProtocolTCP, tcp(443, 5000, flagSYN|flagACK))), own.Reversed(), Translation{Out: OutLocal, Endpoint: client})
+		b.requireOnly(b.to(client, ip(f.outside, f.client, ProtocolTCP, tcp(443, 45000, flagSYN|flagACK))), own.Reversed(), Translation{Out: OutLocal, Endpoint: client})
 		b.delete("pod", "friend")
 		e := b.from(client, frame)
 		b.pass(e, lent, OutDevice)
-		b.pass(b.in(ip(f.outside, f.node, ProtocolTCP, tcp(443, 5000, flagACK))), own.Reversed(), OutLocal)
+		b.pass(b.in(ip(f.outside, f.node, ProtocolTCP, tcp(443, 45000, flagACK))), own.Reversed(), OutLocal)
 	})
 }
 
@@ -206,22 +208,22 @@ func TestAPodReachesItselfThroughItsNodesPort(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading(), shop("web", ""), denyIngress("web"))
 		b.delete("pod", "web-1")
-		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(5000, 30080, flagSYN))), tuple(ProtocolTCP, f.node, 5000, f.web0, 8080), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
-		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 5000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.web0, 5000), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(45000, 30080, flagSYN))), tuple(ProtocolTCP, f.node, 45000, f.web0, 8080), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, ProtocolTCP, tcp(8080, 45000, flagSYN|flagACK))), tuple(ProtocolTCP, f.node, 30080, f.web0, 45000), Translation{Out: OutLocal, Endpoint: web0, Hops: 1})
 	})
 }
 
 func TestFragmentsOfAMasqueradedPacketKeepItsAddresses(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading())
-		first := udp(5000, 53, 16)
+		first := udp(45000, 53, 16)
 		first[5] = 64
-		lent := tuple(ProtocolUDP, f.node, 5000, f.outside, 53)
+		lent := tuple(ProtocolUDP, f.node, 45000, f.outside, 53)
 		b.pass(b.from(client, part(f.client, f.outside, ProtocolUDP, 9, 0, true, first)), lent, OutDevice)
 		b.pass(b.from(client, part(f.client, f.outside, ProtocolUDP, 9, 24, false, make([]byte, 16))), portless(lent), OutDevice)
-		answer := udp(53, 5000, 16)
+		answer := udp(53, 45000, 16)
 		answer[5] = 64
-		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 0, true, answer)), tuple(ProtocolUDP, f.outside, 53, f.client, 5000), OutLocal)
+		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 0, true, answer)), tuple(ProtocolUDP, f.outside, 53, f.client, 45000), OutLocal)
 		b.pass(b.in(part(f.outside, f.node, ProtocolUDP, 9, 24, false, make([]byte, 16))), portless(tuple(ProtocolUDP, f.outside, 0, f.client, 0)), OutLocal)
 	})
 }
@@ -229,8 +231,8 @@ func TestFragmentsOfAMasqueradedPacketKeepItsAddresses(t *testing.T) {
 func TestPolicySeesNoMasquerading(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		b := nodeBench(t, masquerading())
-		frame := ip(f.client, f.outside, ProtocolTCP, tcp(5000, 443, flagSYN))
-		lent, own := tuple(ProtocolTCP, f.node, 5000, f.outside, 443), tuple(ProtocolTCP, f.client, 5000, f.outside, 443)
+		frame := ip(f.client, f.outside, ProtocolTCP, tcp(45000, 443, flagSYN))
+		lent, own := tuple(ProtocolTCP, f.node, 45000, f.outside, 443), tuple(ProtocolTCP, f.client, 45000, f.outside, 443)
 		b.pass(b.from(client, frame), lent, OutDevice)
 		// A pod of this node has the peer's address by now, and lets in the client.
 		b.apply(strings.ReplaceAll(`
@@ -247,7 +249,7 @@ spec:
   podSelector: {matchLabels: {app: late}}
   ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]
 `, "ADDRESS", f.outside))
-		answer := ip(f.outside, f.node, ProtocolTCP, tcp(443, 5000, flagACK))
+		answer := ip(f.outside, f.node, ProtocolTCP, tcp(443, 45000, flagACK))
 		b.requireOnly(b.in(answer), own.Reversed(), Translation{Out: OutLocal, Endpoint: client, Hops: 1})
 		b.requireOnly(b.from(client, frame), own, Translation{Out: OutLocal, Endpoint: web1, Hops: 1})
 	})

@@ -86,25 +86,61 @@ static __always_inline int port_taken(const struct flow_key *reply, __u64 now)
 	return bpf_map_lookup_elem(&flows, reply) || flow_unanswered(reply, now);
 }
 
-/* Looks for a source port that no reply comes to: the packet's own, else one
- * of those that a hash leads to.
- */
-static __always_inline int find_port(struct packet *pkt, struct scratch *s, __u32 seed)
+/* The source ports that a flow may have. */
+struct port_range {
+	__u32 first;
+	__u32 count;
+	__u32 hash;		/* leads to those that are tried */
+};
+
+static __always_inline void port_range(struct packet *pkt, struct scratch *s, __u32 seed,
+				       struct port_range *range)
 {
-	__u32 first = 1024, count = 64512, h = hash_tuple(&pkt->key, seed), i;
 	struct node *self = node_half(pkt);
 
+	range->first = 1024;
+	range->count = 64512;
+	range->hash = hash_tuple(&pkt->key, seed);
 	if (self && !(s->open.flags & FLOW_HAIRPIN) && self->last_port >= self->first_port) {
-		first = self->first_port;
-		count = self->last_port - first + 1;
+		range->first = self->first_port;
+		range->count = self->last_port - range->first + 1;
 	}
-	for (i = 0; i < MAX_PORT_PROBES; i++) {
+}
+
+static __always_inline void try_port(struct scratch *s, const struct port_range *range, __u32 n)
+{
+	s->open.sport = bpf_htons(range->first + (range->hash + n * 7919) % range->count);
+	s->reply_key.dport = s->open.sport;
+}
+
+/* Whether a flow that is lent the node's address may not keep its port: outside
+ * of the range it may be one where the node itself, or a frontend, is spoken to,
+ * and the flow's peer would be taken for who answers it.
+ */
+static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
+					const struct port_range *range)
+{
+	__u32 port = bpf_ntohs(s->open.sport);
+
+	if (pkt->key.hook == HOOK_TO_DEVICE || (s->open.flags & FLOW_HAIRPIN) || !changes_port(pkt))
+		return 0;
+	return port < range->first || port - range->first >= range->count;
+}
+
+/* Looks for a source port that no reply comes to: the one that it has, else one
+ * of those that a hash leads to.
+ */
+static __always_inline int find_port(struct packet *pkt, struct scratch *s,
+				     const struct port_range *range)
+{
+	__u32 i;
+
+	for (i = 1; i <= MAX_PORT_PROBES; i++) {
 		if (!port_taken(&s->reply_key, pkt->now))
 			return 0;
 		if (!changes_port(pkt))
 			return -1;
-		s->open.sport = bpf_htons(first + (h + i * 7919) % count);
-		s->reply_key.dport = s->open.sport;
+		try_port(s, range, i);
 	}
 	return -1;
 }
@@ -119,16 +155,20 @@ static __always_inline int makes_nothing(const struct packet *pkt, const struct 
 }
 
 /* Takes a source port for s->open, whose reply half is made: what was taken by
- * an earlier judgement, else the packet's own, else another. A reset of nothing
+ * an earlier judgement, else the packet's own where it may, else another. A reset of nothing
  * known only borrows it: nobody would give it back for a minute.
  */
 static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
+	struct port_range range;
 	struct flow *held;
 
+	port_range(pkt, s, seed, &range);
 	if (pkt->old && addr_equal(&s->old.src, &s->open.src)) {
 		s->open.sport = s->old.sport;
 		s->reply_key.dport = s->open.sport;
+	} else if (port_foreign(pkt, s, &range)) {
+		try_port(s, &range, 0);
 	}
 	s->reply.flags |= FLOW_SOURCE;
 	flow_diffs(&s->reply, &s->reply_key);
@@ -143,7 +183,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
 	}
-	if (find_port(pkt, s, seed))
+	if (find_port(pkt, s, &range))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	flow_diffs(&s->reply, &s->reply_key);
 	if (makes_nothing(pkt, s))
