@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// galaxyYAML is one node with three ships, and a droid of another namespace.
+const galaxyYAML = `
+apiVersion: v1
+kind: Namespace
+metadata: {name: droids, labels: {side: none}}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-a, labels: {zone: a}}
+status: {addresses: [{type: InternalIP, address: 172.18.0.2}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-b, labels: {zone: b}}
+status: {addresses: [{type: InternalIP, address: 172.18.0.3}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: deathstar, labels: {org: empire, class: deathstar}}
+spec: {nodeName: node-a, containers: [{name: c, ports: [{name: http, containerPort: 80}, {name: dns, containerPort: 53, protocol: UDP}]}]}
+status: {podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: tiefighter, labels: {org: empire, class: tiefighter}}
+spec: {nodeName: node-a, serviceAccountName: pilot}
+status: {podIPs: [{ip: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: xwing, labels: {org: alliance}}
+spec: {nodeName: node-a}
+status: {podIPs: [{ip: 10.0.0.3}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: r2d2, namespace: droids, labels: {org: alliance}}
+spec: {nodeName: node-b}
+status: {podIPs: [{ip: 10.0.1.4}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: star, labels: {kind: star}}
+spec: {clusterIP: 10.96.0.1, selector: {class: deathstar}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far}
+spec: {clusterIP: 10.96.0.2, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: far-1, labels: {kubernetes.io/service-name: far}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.7]}]
+ports: [{port: 80}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kubernetes, labels: {kubernetes.io/service-name: kubernetes}}
+addressType: IPv4
+endpoints: [{addresses: [192.0.2.9]}]
+ports: [{port: 443}]
+---
+`
+
+const (
+	star   = "default/deathstar"
+	tie    = "default/tiefighter"
+	xwing  = "default/xwing"
+	droid  = "droids/r2d2"
+	farOff = "192.0.2.1"
+)
+
+func cilium(spec string) string {
+	return "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: " + spec + "\n"
+}
+
+func clusterwide(spec string) string {
+	return "apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p}\nspec: " + spec + "\n"
+}
+
+func tiered(name, spec string) string {
+	return "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: " + name + "}\nspec: " + spec + "\n"
+}
+
+func networkPolicy(spec string) string {
+	return "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np}\nspec: " + spec + "\n"
+}
+
+// ask puts a question to the oracle and to the compiled table, and gives the
+// answer on which they agree: allowed or denied, and by whom.
+func ask(t *testing.T, objs *Objects, from, to string, port uint16, protocol Protocol) string {
+	t.Helper()
+	local := Local{Devices: map[string]Device{}}
+	for name := range objs.Pods {
+		local.Devices[name] = Device{Name: "veth"}
+	}
+	d, err := Explain(objs, from, to, port, protocol)
+	require.NoError(t, err)
+	address := func(name string) netip.Addr {
+		if pod := objs.Pods[name]; pod != nil {
+			return addressesIn(pod)[0]
+		}
+		return netip.MustParseAddr(name)
+	}
+	for _, r := range d.Rulings {
+		state, _, err := Compile(objs, objs.Pods[r.Subject].Spec.NodeName, local)
+		require.NoError(t, err)
+		peer := to
+		if r.Direction == Ingress {
+			peer = from
+		}
+		for _, endpoint := range state.Endpoints {
+			if endpoint.Name == r.Subject {
+				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port)
+				require.Equal(t, r.Allowed, rule != nil && !rule.Deny, "oracle: %s, compiler: %v", r, rule)
+				if rule != nil {
+					require.Equal(t, r.Origin, rule.Origin)
+				}
+			}
+		}
+		if !r.Allowed || r.Origin.Policy != "" {
+			text := strings.TrimPrefix(r.Reason(), "allowed by ")
+			return strings.TrimPrefix(text, "denied: ")
+		}
+	}
+	return "free"
+}
+
+type policyQuestion struct {
+	from, to string
+	port     uint16
+	protocol Protocol
+	answer   string
+}
+
+func askAll(t *testing.T, objects string, questions []policyQuestion) {
+	t.Helper()
+	objs := mustParse(t, galaxyYAML+objects)
+	for _, q := range questions {
+		require.Equal(t, q.answer, ask(t, objs, q.from, q.to, q.port, q.protocol), "%s to %s %d/%s", q.from, q.to, q.port, q.protocol)
+	}
+}
+
+const (
+	byP    = "CiliumNetworkPolicy/default/p rule 0"
+	noneOf = "CiliumNetworkPolicy/default/p selects the pod, and no rule matches"
+	byDeny = "denied by CiliumNetworkPolicy/default/p ingressDeny rule 0"
+	free   = "free"
+)
+
+func TestCiliumPolicies(t *testing.T) {
+	for name, tt := range map[string]struct {
+		objects   string
+		questions []policyQuestion
+	}{
+		"pods by labels, of the policy's own namespace": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byP}, {xwing, star, 0, ProtocolICMP, byP}, {droid, star, 80, ProtocolTCP, noneOf}, {tie, star, 80, ProtocolTCP, noneOf}, {star, xwing, 1, ProtocolTCP, free}}},
+		"pods of another namespace, by its name": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {"k8s:io.kubernetes.pod.namespace": droids}}]}]}`),
+			[]policyQuestion{{droid, star, 80, ProtocolTCP, byP}, {xwing, star, 80, ProtocolTCP, noneOf}}},
+		"pods of another namespace, by its labels": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {io.cilium.k8s.namespace.labels.side: none}}]}]}`),
+			[]policyQuestion{{droid, star, 80, ProtocolTCP, byP}, {xwing, star, 80, ProtocolTCP, noneOf}}},
+		"pods by their account": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {"k8s:io.cilium.k8s.policy.serviceaccount": pilot}}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {xwing, star, 80, ProtocolTCP, noneOf}}},
+		"keys of any source": {cilium(`{endpointSelector: {matchLabels: {"any:class": deathstar}}, ingress: [{fromEndpoints: [{matchExpressions: [{key: "k8s:org", operator: NotIn, values: [alliance]}]}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {xwing, star, 80, ProtocolTCP, noneOf}, {farOff, star, 80, ProtocolTCP, noneOf}}},
+		"who is no pod, by reserved labels": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {"reserved:world": ""}}]}]}`),
+			[]policyQuestion{{farOff, star, 80, ProtocolTCP, byP}, {"172.18.0.3", star, 80, ProtocolTCP, noneOf}, {tie, star, 80, ProtocolTCP, noneOf}}},
+		"an empty rule isolates": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, noneOf}, {star, tie, 80, ProtocolTCP, free}}},
+		"an empty list of peers is nobody": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [], toPorts: [{ports: [{port: "80"}]}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, noneOf}}},
+		"ports of anybody, in any protocol": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{toPorts: [{ports: [{port: "80", endPort: 90}]}]}]}`),
+			[]policyQuestion{{farOff, star, 85, ProtocolUDP, byP}, {tie, star, 90, ProtocolSCTP, byP}, {tie, star, 91, ProtocolTCP, noneOf}, {tie, star, 0, ProtocolICMP, noneOf}}},
+		"port 0 of a protocol is any of its ports": {cilium(`{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: "0", protocol: TCP}]}]}]}`),
+			[]policyQuestion{{tie, star, 1, ProtocolTCP, byP}, {tie, star, 1, ProtocolUDP, noneOf}}},
+		"ports by name": {cilium(`{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: HTTP, protocol: TCP}, {port: dns}]}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {tie, star, 53, ProtocolUDP, byP}, {tie, star, 53, ProtocolTCP, noneOf}, {star, tie, 80, ProtocolTCP, noneOf}}},
+		"denials go before permissions": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}], toPorts: [{ports: [{port: "80", protocol: TCP}]}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byDeny}, {xwing, star, 81, ProtocolTCP, byP}, {farOff, star, 80, ProtocolTCP, byP}}},
+		"a policy that does not isolate": {cilium(`{endpointSelector: {}, enableDefaultDeny: {ingress: false}, ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byDeny}, {tie, star, 80, ProtocolTCP, free}}},
+		"a policy that isolates without a rule": {cilium(`{endpointSelector: {}, enableDefaultDeny: {egress: true}}`),
+			[]policyQuestion{{star, tie, 80, ProtocolTCP, noneOf}}},
+		"addresses, but for some, and no pods": {cilium(`{endpointSelector: {}, ingress: [{fromCIDRSet: [{cidr: 0.0.0.0/0, except: [192.0.2.128/25]}]}]}`),
+			[]policyQuestion{{farOff, star, 80, ProtocolTCP, byP}, {"192.0.2.200", star, 80, ProtocolTCP, noneOf}, {tie, star, 80, ProtocolTCP, noneOf}}},
+		"an address alone": {cilium(`{endpointSelector: {}, egress: [{toCIDR: [192.0.2.1, 198.51.100.9/24]}]}`),
+			[]policyQuestion{{star, farOff, 80, ProtocolTCP, byP}, {star, "198.51.100.1", 80, ProtocolTCP, byP}, {star, "192.0.2.2", 80, ProtocolTCP, noneOf}}},
+		"entities": {cilium(`{endpointSelector: {}, egress: [{toEntities: [remote-node, kube-apiserver]}]}`),
+			[]policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, byP}, {star, "172.18.0.2", 80, ProtocolTCP, noneOf}, {star, "192.0.2.9", 443, ProtocolTCP, byP}, {star, farOff, 80, ProtocolTCP, noneOf}}},
+		"the cluster": {cilium(`{endpointSelector: {}, egress: [{toEntities: [cluster]}]}`),
+			[]policyQuestion{{star, droid, 80, ProtocolTCP, byP}, {star, "172.18.0.2", 80, ProtocolTCP, byP}, {star, farOff, 80, ProtocolTCP, noneOf}}},
+		"a family of the world": {cilium(`{endpointSelector: {}, egress: [{toEntities: [world-ipv6]}]}`),
+			[]policyQuestion{{star, "2001:db8::1", 80, ProtocolTCP, byP}, {star, farOff, 80, ProtocolTCP, noneOf}}},
+		"services, by name": {cilium(`{endpointSelector: {}, egress: [{toServices: [{k8sService: {serviceName: far, namespace: default}}]}]}`),
+			[]policyQuestion{{star, "192.0.2.7", 80, ProtocolTCP, byP}, {star, farOff, 80, ProtocolTCP, noneOf}}},
+		"services, by labels": {cilium(`{endpointSelector: {}, egress: [{toServices: [{k8sServiceSelector: {selector: {matchLabels: {kind: star}}}}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {star, tie, 80, ProtocolTCP, noneOf}}},
+		"what is required of peers holds for other rules": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEndpoints: [{}]}, {fromRequires: [{matchLabels: {org: empire}}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {xwing, star, 80, ProtocolTCP, noneOf}}},
+		"several specs": {"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspecs: [{endpointSelector: {}, ingress: [{}]}, {endpointSelector: {}, ingress: [{fromEntities: [all]}]}]\n",
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "CiliumNetworkPolicy/default/p specs[1].ingress rule 0"}}},
+		"clusterwide, all pods of all namespaces": {clusterwide(`{endpointSelector: {matchLabels: {org: alliance}}, ingress: [{fromEndpoints: [{}]}]}`),
+			[]policyQuestion{{tie, droid, 80, ProtocolTCP, "CiliumClusterwideNetworkPolicy/p rule 0"}, {farOff, droid, 80, ProtocolTCP, "CiliumClusterwideNetworkPolicy/p selects the pod, and no rule matches"}, {farOff, star, 1, ProtocolTCP, free}}},
+		"permissions of both languages add up": {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`) + networkPolicy(`{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {org: empire}}}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byP}, {tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {droid, star, 80, ProtocolTCP, "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}}},
+		"a denial holds against a NetworkPolicy": {cilium(`{endpointSelector: {}, ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`) + networkPolicy(`{podSelector: {}, ingress: [{}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byDeny}, {tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
+	} {
+		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
+	}
+}
+
+func TestTiersOfClusterPolicies(t *testing.T) {
+	admin := func(rules string) string {
+		return tiered("a", `{tier: Admin, priority: 10, subject: {namespaces: {}}, `+rules+`}`)
+	}
+	baseline := tiered("b", `{tier: Baseline, priority: 0, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`)
+	const (
+		byA   = "ClusterNetworkPolicy/a rule 0"
+		denyA = "denied by ClusterNetworkPolicy/a rule 0"
+		denyB = "denied by ClusterNetworkPolicy/b rule 0"
+	)
+	for name, tt := range map[string]struct {
+		objects   string
+		questions []policyQuestion
+	}{
+		"Accept of the first tier goes before a NetworkPolicy": {admin(`ingress: [{action: Accept, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: alliance}}}}]}]`) + networkPolicy(`{podSelector: {}}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byA}, {droid, star, 80, ProtocolTCP, byA}, {tie, star, 80, ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"}}},
+		"Deny of the first tier goes before a NetworkPolicy": {admin(`ingress: [{action: Deny, from: [{namespaces: {matchLabels: {side: none}}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]`) + networkPolicy(`{podSelector: {}, ingress: [{}]}`),
+			[]policyQuestion{{droid, star, 80, ProtocolTCP, denyA}, {droid, star, 81, ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
+		"Pass leaves it to a NetworkPolicy, and skips the rest of the tier": {admin(`ingress: [{action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: empire}}}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}]}, {action: Deny, from: [{namespaces: {}}]}]`) + networkPolicy(`{podSelector: {}, ingress: [{ports: [{port: 85}]}]}`),
+			[]policyQuestion{{tie, star, 85, ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {tie, star, 86, ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"},
+				{tie, star, 91, ProtocolTCP, "denied by ClusterNetworkPolicy/a rule 1"}, {xwing, star, 85, ProtocolTCP, "denied by ClusterNetworkPolicy/a rule 1"}, {farOff, star, 85, ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
+		"Pass leaves it to the last tier where no NetworkPolicy is": {admin(`ingress: [{action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: empire}}}}]}, {action: Accept, from: [{namespaces: {}}]}]`) + baseline,
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, denyB}, {xwing, star, 80, ProtocolTCP, "ClusterNetworkPolicy/a rule 1"}, {farOff, star, 80, ProtocolTCP, free}}},
+		"the last tier is not asked of isolated pods": {baseline + networkPolicy(`{podSelector: {matchLabels: {class: deathstar}}, ingress: [{}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {star, tie, 80, ProtocolTCP, denyB}}},
+		"the least priority is asked first": {tiered("z", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}]}`) + admin(`ingress: [{action: Deny, from: [{namespaces: {}}]}]`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "ClusterNetworkPolicy/z rule 0"}}},
+		"networks hold pods, nodes and others": {admin(`egress: [{action: Deny, to: [{networks: [10.0.0.0/24, 192.0.2.0/24]}]}, {action: Deny, to: [{networks: [172.18.0.0/16]}]}]`),
+			[]policyQuestion{{star, tie, 80, ProtocolTCP, denyA}, {star, droid, 80, ProtocolTCP, free}, {star, farOff, 80, ProtocolTCP, denyA}, {star, "198.51.100.1", 80, ProtocolTCP, free}, {star, "172.18.0.3", 80, ProtocolTCP, "denied by ClusterNetworkPolicy/a rule 1"}}},
+		"nodes by their labels": {admin(`egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]`),
+			[]policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, denyA}, {star, "172.18.0.2", 80, ProtocolTCP, free}}},
+		"ports by name": {admin(`ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{destinationNamedPort: dns}]}]`),
+			[]policyQuestion{{tie, star, 53, ProtocolUDP, denyA}, {tie, star, 53, ProtocolTCP, free}}},
+		"Cilium's policies are of the tier of NetworkPolicies": {admin(`ingress: [{action: Pass, from: [{namespaces: {}}]}]`) + "---\n" + cilium(`{endpointSelector: {}, ingress: [{fromEntities: [all]}]}`) + baseline,
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}}},
+	} {
+		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
+	}
+}
+
+func TestPoliciesThatTheDatapathCannotKeepAreRefused(t *testing.T) {
+	two := "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-c, labels: {zone: c}}\nstatus: {addresses: [{type: InternalIP, address: 172.19.0.4}]}\n"
+	for name, tt := range map[string]struct{ objects, says string }{
+		"some of the other nodes":  {two + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}`), "ClusterNetworkPolicy a: spec.egress[0].to[0].nodes: matches node node-b and not node node-c"},
+		"networks with some nodes": {two + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [172.18.0.0/16]}]}]}`), "spec.egress[0].to: networks 172.18.0.0/16 hold some addresses of the other nodes and not all of"},
+		"networks with half a pod": {"---\napiVersion: v1\nkind: Pod\nmetadata: {name: two}\nspec: {nodeName: node-a}\nstatus: {podIPs: [{ip: 10.0.0.9}, {ip: \"fd00::9\"}]}\n" + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [10.0.0.0/8]}]}]}`), "hold some addresses of Pod default/two and not all of"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", Local{})
+			require.ErrorContains(t, err, tt.says)
+		})
+	}
+}
+
+func TestPoliciesThatAreHardlyMeantAreWarnedOf(t *testing.T) {
+	for name, tt := range map[string]struct{ objects, says string }{
+		"a subject that nobody is":        {cilium(`{endpointSelector: {matchLabels: {class: falcon}}, ingress: [{}]}`), "CiliumNetworkPolicy default/p: spec.endpointSelector: matches no pod"},
+		"peers that nobody is":            {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {class: falcon}}]}]}`), "spec.ingress[0]: matches nobody"},
+		"an entity that nobody is":        {cilium(`{endpointSelector: {}, ingress: [{fromEntities: [health]}]}`), "spec.ingress[0].fromEntities[0]: nobody is health here"},
+		"another namespace's pods":        {cilium(`{endpointSelector: {matchLabels: {"k8s:io.kubernetes.pod.namespace": droids}}, ingress: [{}]}`), "names namespace droids, and the policy is for pods of its own, default"},
+		"a block with host bits":          {cilium(`{endpointSelector: {}, egress: [{toCIDR: [192.0.2.1/24]}]}`), "spec.egress[0].toCIDR[0]: 192.0.2.1/24 has bits set beyond its length, which do not count: write 192.0.2.0/24"},
+		"a block that holds a pod":        {cilium(`{endpointSelector: {}, egress: [{toCIDR: [10.0.0.0/8]}]}`), "10.0.0.0/8 holds 10.0.0.1 of Pod default/deathstar"},
+		"a name that no port has":         {cilium(`{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: https}]}]}]}`), `spec.ingress[0].toPorts[0].ports[0].port: no container port of the pods concerned is called "https"`},
+		"a service that is not there":     {cilium(`{endpointSelector: {}, egress: [{toServices: [{k8sService: {serviceName: near}}]}]}`), "spec.egress[0].toServices[0]: matches no service"},
+		"a permission behind a denial":    {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {org: empire}}]}], ingressDeny: [{fromEndpoints: [{}]}]}`), "spec.ingress[0]: never decides: spec.ingressDeny[0] of CiliumNetworkPolicy default/p matches all of it"},
+		"a rule behind an earlier one":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}`), "spec.ingress[1]: never decides: spec.ingress[0] of ClusterNetworkPolicy a"},
+		"two policies of one priority":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`) + tiered("b", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`), "ClusterNetworkPolicy b: spec.priority: 1 is that of ClusterNetworkPolicy a too"},
+		"a direction that is not enabled": {networkPolicy(`{podSelector: {}, policyTypes: [Ingress], egress: [{}]}`), "spec.egress[0]: has no effect: spec.policyTypes does not name the direction"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, warnings, err := Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", Local{})
+			require.NoError(t, err)
+			var texts []string
+			for _, w := range warnings {
+				texts = append(texts, w.String())
+			}
+			require.Contains(t, strings.Join(texts, "\n"), tt.says)
+		})
+	}
+}
+
+func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
+	peer := func(fields string) string { return cilium(`{endpointSelector: {}, ingress: [{` + fields + `}]}`) }
+	to := func(fields string) string { return cilium(`{endpointSelector: {}, egress: [{` + fields + `}]}`) }
+	port := func(fields string) string { return peer(`toPorts: [{ports: [{` + fields + `}]}]`) }
+	cnp := func(spec string) string { return tiered("a", "{tier: Admin, priority: 1, "+spec+"}") }
+	rule := func(fields string) string { return cnp(`subject: {namespaces: {}}, egress: [{` + fields + `}]`) }
+	for name, tt := range map[string]struct{ objects, says string }{
+		"L7 rules":                      {peer(`toPorts: [{ports: [{port: "80"}], rules: {http: [{path: /}]}}]`), "spec.ingress[0].toPorts[0].rules: is not supported yet"},
+		"names of hosts":                {to(`toFQDNs: [{matchName: example.org}]`), "spec.egress[0].toFQDNs: is not supported yet"},
+		"ICMP types":                    {peer(`icmps: [{fields: [{type: 8}]}]`), "spec.ingress[0].icmps: is not supported yet"},
+		"authentication":                {peer(`authentication: {mode: required}`), "spec.ingress[0].authentication: is not supported yet"},
+		"TLS":                           {to(`toPorts: [{ports: [{port: "443"}], terminatingTLS: {}}]`), "spec.egress[0].toPorts[0].terminatingTLS: is not supported yet"},
+		"a listener":                    {to(`toPorts: [{ports: [{port: "443"}], listener: {name: x}}]`), "toPorts[0].listener: is not supported yet"},
+		"server names":                  {to(`toPorts: [{ports: [{port: "443"}], serverNames: [x]}]`), "toPorts[0].serverNames: is not supported yet"},
+		"groups":                        {to(`toGroups: [{aws: {}}]`), "spec.egress[0].toGroups: is not supported yet"},
+		"nodes":                         {peer(`fromNodes: [{}]`), "spec.ingress[0].fromNodes: is not supported yet"},
+		"groups of blocks":              {peer(`fromCIDRSet: [{cidrGroupRef: x}]`), "fromCIDRSet[0].cidrGroupRef: is not supported yet"},
+		"a policy of nodes":             {clusterwide(`{nodeSelector: {}}`), "spec.nodeSelector: is not supported yet"},
+		"a node selector in a space":    {cilium(`{nodeSelector: {}}`), "spec.nodeSelector: is for a CiliumClusterwideNetworkPolicy"},
+		"both selectors":                {clusterwide(`{nodeSelector: {}, endpointSelector: {}}`), "cannot stand beside endpointSelector"},
+		"no selector":                   {cilium(`{ingress: [{}]}`), "spec.endpointSelector: is missing"},
+		"no spec":                       {"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\n", "spec: is missing"},
+		"a field that there is not":     {peer(`fromEndpoint: [{}]`), "is not a field of this kind"},
+		"a port that is a number":       {peer(`toPorts: [{ports: [{port: 80}]}]`), "has a number where the API wants string"},
+		"two kinds of peers":            {peer(`fromEndpoints: [{}], fromEntities: [all]`), "spec.ingress[0]: has fromEndpoints and fromEntities in one entry"},
+		"an entity that there is not":   {peer(`fromEntities: [empire]`), `spec.ingress[0].fromEntities[0]: "empire" is not one of all, world`},
+		"a source that there is not":    {peer(`fromEndpoints: [{matchLabels: {"aws:x": v}}]`), `labels come from k8s:, reserved: or any:, not from "aws"`},
+		"nobody reserved":               {peer(`fromEndpoints: [{matchLabels: {"reserved:empire": ""}}]`), "nobody is reserved:empire"},
+		"a wrong key":                   {peer(`fromEndpoints: [{matchLabels: {"k8s:-x": v}}]`), "spec.ingress[0].fromEndpoints[0].matchLabels"},
+		"a wrong operator":              {peer(`fromEndpoints: [{matchExpressions: [{key: x, operator: Like}]}]`), "is not one of In, NotIn, Exists, DoesNotExist"},
+		"a block that is none":          {peer(`fromCIDR: [somewhere]`), `spec.ingress[0].fromCIDR[0]: "somewhere" is not an address block`},
+		"an exception outside":          {peer(`fromCIDRSet: [{cidr: 10.0.0.0/8, except: [11.0.0.0/9]}]`), "fromCIDRSet[0].except[0]: 11.0.0.0/9 is not within 10.0.0.0/8"},
+		"a service without a name":      {to(`toServices: [{k8sService: {}}]`), "toServices[0].k8sService.serviceName: is missing"},
+		"a service in no way":           {to(`toServices: [{}]`), "toServices[0]: needs one of k8sService and k8sServiceSelector"},
+		"a port that is too great":      {port(`port: "65536"`), "ports[0].port: 65536 is not in 0–65535"},
+		"a port with zeros before":      {port(`port: "080"`), `"080": write 80`},
+		"a port that is no name":        {port(`port: "_"`), "is neither a number nor the name of a port"},
+		"a turned range":                {port(`port: "90", endPort: 80`), "endPort: 80 is less than port 90: swap them"},
+		"a range of names":              {port(`port: http, endPort: 80`), "cannot end a range that begins at a name"},
+		"a protocol that there is not":  {port(`port: "80", protocol: QUIC`), `protocol: "QUIC" is not one of TCP, UDP, SCTP, ANY`},
+		"ICMP as a protocol":            {port(`port: "8", protocol: ICMP`), "protocol: ICMP is not supported yet"},
+		"no ports":                      {peer(`toPorts: [{}]`), "toPorts[0].ports: is empty"},
+		"a tier that there is not":      {tiered("a", `{tier: Emperor, priority: 1, subject: {namespaces: {}}}`), `spec.tier: "Emperor" is not one of Admin, Baseline`},
+		"a priority that is too great":  {tiered("a", `{tier: Admin, priority: 1001, subject: {namespaces: {}}}`), "spec.priority: 1001 is not in 0–1000"},
+		"no subject":                    {cnp(`subject: {}`), "spec.subject: is empty"},
+		"two subjects":                  {cnp(`subject: {namespaces: {}, pods: {podSelector: {}}}`), "spec.subject: has more than one field"},
+		"an action that there is not":   {rule(`action: Allow, to: [{namespaces: {}}]`), `spec.egress[0].action: "Allow" is not one of Accept, Deny, Pass`},
+		"no peers":                      {rule(`action: Deny, to: []`), "spec.egress[0].to: is empty"},
+		"an empty peer":                 {rule(`action: Deny, to: [{}]`), "spec.egress[0].to[0]: is empty"},
+		"domain names":                  {rule(`action: Accept, to: [{domainNames: [example.org]}]`), "spec.egress[0].to[0].domainNames: is not supported yet"},
+		"networks that are none":        {rule(`action: Deny, to: [{networks: [10.0.0.1]}]`), `to[0].networks[0]: "10.0.0.1" is not an address block`},
+		"networks twice":                {rule(`action: Deny, to: [{networks: [10.0.0.0/8, 10.0.0.0/8]}]`), "to[0].networks[1]: 10.0.0.0/8 is there twice"},
+		"no protocols":                  {rule(`action: Deny, to: [{namespaces: {}}], protocols: []`), "spec.egress[0].protocols: is empty"},
+		"a protocol without port":       {rule(`action: Deny, to: [{namespaces: {}}], protocols: [{tcp: {}}]`), "protocols[0].tcp.destinationPort: is missing"},
+		"two protocols in one":          {rule(`action: Deny, to: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 1}}, destinationNamedPort: x}]`), "protocols[0]: has 2 fields"},
+		"a turned range of a tier":      {rule(`action: Deny, to: [{namespaces: {}}], protocols: [{udp: {destinationPort: {range: {start: 9, end: 8}}}}]`), "range: 9 is not less than 8: swap them"},
+		"a named port of networks":      {rule(`action: Deny, to: [{networks: [10.0.0.0/8]}], protocols: [{destinationNamedPort: x}]`), "to[0]: has no names for ports"},
+		"a cluster policy in a space":   {"apiVersion: cilium.io/v2\nkind: CiliumClusterwideNetworkPolicy\nmetadata: {name: p, namespace: x}\nspec: {endpointSelector: {}}\n", "belongs to no namespace"},
+		"an older version of the tiers": {"apiVersion: policy.networking.k8s.io/v1alpha1\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\n", "use policy.networking.k8s.io/v1alpha2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("policies.yaml", strings.NewReader(tt.objects))
+			require.ErrorContains(t, err, tt.says)
+		})
+	}
+	t.Run("a namespace that does not exist", func(t *testing.T) {
+		objs := mustParse(t, galaxyYAML+strings.Replace(cilium(`{endpointSelector: {}}`), "name: p", "name: p, namespace: sith", 1))
+		_, _, err := Compile(objs, "node-a", Local{})
+		require.ErrorContains(t, err, "CiliumNetworkPolicy sith/p: metadata.namespace: there is no namespace sith: add the Namespace")
+	})
+}
+
+// fuzzPolicies compares compiler and oracle on what parses. Run it with
+// -fuzzminimizetime 1x: to minimize each input that is new costs Go up to a
+// minute, in which nothing else is tried.
+func fuzzPolicies(f *testing.F, seeds ...string) {
+	for _, seed := range seeds {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		objs, err := Parse("fuzz.yaml", strings.NewReader(galaxyYAML+text))
+		if err != nil {
+			var place *ParseError
+			require.ErrorAs(t, err, &place)
+			return
+		}
+		state, _, err := Compile(objs, "node-a", Local{Devices: map[string]Device{star: {Name: "a"}, tie: {Name: "b"}, xwing: {Name: "c"}}})
+		require.True(t, (state == nil) == (err != nil))
+		if state == nil {
+			return
+		}
+		world := know(objs, "node-a", Local{})
+		for _, endpoint := range state.Endpoints {
+			for _, peer := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.1.4", "172.18.0.2", "172.18.0.3", farOff, "192.0.2.9", "2001:db8::1"} {
+				addr := netip.MustParseAddr(peer)
+				for _, port := range []uint16{1, 53, 80, 443} {
+					for _, direction := range []Direction{Ingress, Egress} {
+						if pod := objs.Pods[endpoint.Name]; pod != nil && addressesIn(pod)[0] != addr {
+							ruling := world.rule(direction, pod, world.party(addr), ProtocolTCP, port)
+							rule := lookUp(state, endpoint, direction, addr, ProtocolTCP, port)
+							require.Equal(t, ruling.Allowed, rule != nil && !rule.Deny, "%s; compiler: %v", ruling, rule)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func FuzzCiliumPolicy(f *testing.F) {
+	fuzzPolicies(f, cilium(`{endpointSelector: {matchLabels: {"k8s:org": empire}}, ingress: [{fromEndpoints: [{matchLabels: {"reserved:host": ""}}], fromRequires: [{}], toPorts: [{ports: [{port: "80", endPort: 90, protocol: ANY}, {port: http}]}]}], ingressDeny: [{fromEntities: [kube-apiserver]}]}`),
+		clusterwide(`{endpointSelector: {}, enableDefaultDeny: {egress: false}, egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.9/32]}]}, {toServices: [{k8sService: {serviceName: far}}]}, {toCIDR: ["::/0"]}]}`))
+}
+
+func FuzzClusterNetworkPolicy(f *testing.F) {
+	fuzzPolicies(f, tiered("a", `{tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: empire}}}}, ingress: [{name: x, action: Pass, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}]}, {action: Deny, from: [{namespaces: {}}]}], egress: [{action: Accept, to: [{networks: [192.0.2.0/24]}, {nodes: {}}]}]}`)+
+		tiered("b", `{tier: Baseline, priority: 0, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [0.0.0.0/0]}]}]}`)+networkPolicy(`{podSelector: {}, ingress: [{}]}`))
+}
+
+func FuzzNetworkPolicy(f *testing.F) {
+	fuzzPolicies(f, networkPolicy(`{podSelector: {matchExpressions: [{key: org, operator: In, values: [empire]}]}, policyTypes: [Egress, Ingress], ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.9/32]}}, {namespaceSelector: {}, podSelector: {}}], ports: [{port: 80, endPort: 90}, {port: http}, {protocol: SCTP}]}], egress: [{}]}`))
+}
