@@ -250,7 +250,11 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 	reason = settle(pkt, s, OUT_HOST, ctl->seed);
 	if (!reason || service)
 		return reason;
-	/* What is nobody's to translate leaves without a note of its port, too. */
+	/* What is nobody's to translate leaves without a note of its port, too.
+	 * What it was before, under another port, is over.
+	 */
+	bpf_map_delete_elem(&flows, &pkt->key);
+	bpf_map_delete_elem(&unanswered, &pkt->key);
 	flow_begin(pkt, &s->open);
 	s->open.out = OUT_DEVICE;
 	return REASON_NONE;
