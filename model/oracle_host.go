@@ -160,10 +160,12 @@ func (j *judgement) openToDevice() {
 	f := j.newFlow(t, to, nil)
 	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
 	c.kept = j.kept
-	if maybe, _ := c.taken(c.answers); (maybe || j.again) && f != nil {
+	if maybe, _ := c.taken(c.answers); j.again || maybe && f != nil {
 		// There is no room for it; or, the contract being silent of what
 		// would come to its answers then, it is given another port.
-		f.suspected = true
+		if f != nil {
+			f.suspected = true
+		}
 		j.branches = append(j.branches, branch{translation: Translation{
 			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: OutDevice, flow: j.newFlow(t, to, nil), opens: to,
 		}})
