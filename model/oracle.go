@@ -31,6 +31,8 @@ type Oracle struct {
 	// dying are keys of flows that the collector took, or will, and when: the
 	// datapath gives their source ports to nobody until it comes again.
 	dying map[flowKey]time.Time
+	// vague are flows whose source port nobody has seen yet.
+	vague []*flow
 	// affinities are the backends that clients' flows stay with, as far as is
 	// known: all that are possible.
 	affinities map[affinityKey][]preference
@@ -159,6 +161,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f = &fresh
 		if chosen.Portless {
 			observed = chosen.Tuple
+			o.blur(f, chosen.AnySport)
 		}
 		f.translated = observed
 		f.replies = f.answersAt()
@@ -174,7 +177,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	case chosen.Portless:
 		f.translated = chosen.Tuple
 	default:
-		f.translated = observed
+		f.translated, f.vague = observed, false
 	}
 	if key, same := f.leads(chosen.opens); !same && chosen.known && !chosen.reply && e.frame.resets() {
 		// A reset opens nothing, so that it need not open another way either.

@@ -13,7 +13,7 @@ import (
 func (j *judgement) decide(open func()) {
 	h := j.headers
 	surelyKnown := false
-	for _, e := range j.oracle.flows[flowKey{j.at, h.tuple}] {
+	for _, e := range j.oracle.entriesAt(flowKey{j.at, h.tuple}) {
 		found, sure := e.flow.presence(j.now)
 		begins := h.tcp&(flagSYN|flagACK) == flagSYN
 		if !found || begins && e.flow.closing() {
@@ -50,7 +50,7 @@ func (j *judgement) meetAll() {
 	if !j.headers.hasTuple {
 		return
 	}
-	j.met = append(j.met, j.oracle.flows[flowKey{j.at, j.headers.tuple}]...)
+	j.met = append(j.met, j.oracle.entriesAt(flowKey{j.at, j.headers.tuple})...)
 }
 
 // known judges a packet of a known flow.
@@ -96,7 +96,7 @@ func (j *judgement) known(e entry, open func()) {
 	}
 	// Another flow may have come to have its answers under the same key: a
 	// source port that is looked for again is then another.
-	t.AnySport = t.AnySport || stale && (f.hairpin || f.masqueraded()) && !j.oracle.flows.firstAt(f.replies, f)
+	t.AnySport = t.AnySport || f.vague || stale && (f.hairpin || f.masqueraded()) && !j.oracle.flows.firstAt(f.replies, f)
 	j.leave(t, reasons)
 	if stale && f.service == "" && (j.at.Hook == FromContainer || j.at.Hook == ToDevice) && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the

@@ -38,6 +38,7 @@ type flow struct {
 	surely, gone, over time.Time
 
 	suspected bool      // it may be there or another in its place
+	vague     bool      // nobody has seen its source port: a later fragment opened it
 	restarted bool      // not answered since its way changed
 	former    []flowKey // by which answers were found before its way changed
 }
@@ -441,6 +442,7 @@ func (o *Oracle) Collect(now time.Time) {
 	}
 	for _, f := range over {
 		o.flows.remove(f)
+		f.vague = false
 		for _, key := range append(f.former, f.opening, f.replies) {
 			o.dying[key] = now
 		}

@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -100,4 +101,32 @@ func (o *Oracle) forgetFragments(now time.Time) {
 			delete(o.fragments, key)
 		}
 	}
+}
+
+// blur leaves open which source port a flow was given that a later fragment
+// opens: its bytes do not tell.
+func (o *Oracle) blur(f *flow, anySport bool) {
+	o.vague = slices.DeleteFunc(slices.Clone(o.vague), func(f *flow) bool { return !f.vague })
+	if f.vague = anySport; anySport {
+		o.vague = append(o.vague, f)
+	}
+}
+
+// mayAnswerAt is whether a flow whose source port nobody has seen may have its
+// answers under a key.
+func (f *flow) mayAnswerAt(key flowKey) bool {
+	like := f.replies
+	like.tuple.Dport = key.tuple.Dport
+	return f.vague && like == key
+}
+
+// entriesAt gives the entries of flows that a key may find.
+func (o *Oracle) entriesAt(key flowKey) []entry {
+	entries := o.flows[key]
+	for _, f := range o.vague {
+		if f.mayAnswerAt(key) && f.replies != key {
+			entries = append(slices.Clip(entries), entry{flow: f, reply: true, former: true})
+		}
+	}
+	return entries
 }

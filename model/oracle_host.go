@@ -206,7 +206,7 @@ func (j *judgement) relatedAtDevice() {
 	h := j.headers
 	quoted := h.quote.tuple
 	surelyKnown := false
-	for _, e := range j.oracle.flows[flowKey{j.at, quoted.Reversed()}] {
+	for _, e := range j.oracle.entriesAt(flowKey{j.at, quoted.Reversed()}) {
 		found, sure := e.flow.presence(j.now)
 		if !found || h.dst != quoted.Src {
 			continue

@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -67,6 +68,7 @@ const portProbes = 15
 type portChoice struct {
 	flows       memory
 	dying       map[flowKey]time.Time
+	vague       []*flow
 	answers     flowKey // with the own port
 	opening     flowKey
 	now         time.Time
@@ -92,6 +94,7 @@ func (c *portChoice) allows(port uint16) bool {
 // taken is whether answers under a key are another flow's: maybe, and surely.
 func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
 	_, maybe = c.dying[key]
+	maybe = maybe || slices.ContainsFunc(c.vague, func(f *flow) bool { return f.mayAnswerAt(key) })
 	for _, e := range c.flows[key] {
 		found, sure := e.flow.presence(c.now)
 		maybe = maybe || found
@@ -122,13 +125,18 @@ func (c *portChoice) crowded() bool {
 	for key := range c.dying {
 		count(key)
 	}
+	for _, f := range c.vague {
+		if f.mayAnswerAt(c.answers) {
+			room--
+		}
+	}
 	return len(busy) >= room
 }
 
 // portsFor gives the ports that a flow may be given.
 func (j *judgement) portsFor(f flow) *portChoice {
 	f.node = j.oracle.node
-	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, answers: f.answersAt(), opening: f.opening, now: j.now}
+	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, vague: j.oracle.vague, answers: f.answersAt(), opening: f.opening, now: j.now}
 	c.first, c.last = j.world.lentPorts()
 	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != ToDevice && !f.hairpin && hasPorts(f.translated)
 	return c

@@ -12,7 +12,7 @@ func (j *judgement) related() {
 		return
 	}
 	surelyKnown := false
-	for _, e := range j.oracle.flows[flowKey{j.at, quoted.Reversed()}] {
+	for _, e := range j.oracle.entriesAt(flowKey{j.at, quoted.Reversed()}) {
 		found, sure := e.flow.presence(j.now)
 		if !found {
 			continue
