@@ -63,6 +63,43 @@ static __always_inline void flow_other(struct flow_key *other, const struct flow
 	other->ifindex = flow->other_ifindex;
 }
 
+/* Whether an entry is the other half of the one at a key: a flow that began
+ * anew may have taken another backend since.
+ */
+static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
+				       const struct flow *half)
+{
+	struct flow_key back;
+
+	flow_other(&back, other, half);
+	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
+	       back.sport == key->sport && back.dport == key->dport;
+}
+
+/* An entry, though it was not answered yet. One whose time is over lives on
+ * while the other direction is seen: a request may be answered for long and
+ * never repeated, or repeated for long before it is answered, if ever. A flow
+ * that began anew in an answered one's place waits there.
+ */
+static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
+{
+	struct flow *flow = flow_answered(key);
+	struct flow_key other;
+	struct flow *half;
+
+	if (!flow)
+		flow = bpf_map_lookup_elem(&unanswered, key);
+	if (!flow || !flow_expired(flow, key->proto, now))
+		return flow;
+	flow_other(&other, key, flow);
+	half = flow_answered(&other);
+	if (!half)
+		half = bpf_map_lookup_elem(&unanswered, &other);
+	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, &other, half))
+		return NULL;
+	return flow;
+}
+
 /* Writes an entry where the key has one, else among the unanswered. */
 static __always_inline long flow_store(const struct flow_key *key, const struct flow *flow)
 {
@@ -82,7 +119,7 @@ static __always_inline long flow_reserve(const struct flow_key *key, const struc
 	if (bpf_map_lookup_elem(&flows, key))
 		return -1;
 	old = bpf_map_lookup_elem(&unanswered, key);
-	if (old && flow_expired(old, key->proto, now))
+	if (old && !flow_waiting(key, now))
 		return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
 	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
 }
@@ -103,9 +140,7 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 			return flow;
 	} else if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
 		flow_other(&other, &pkt->key, flow);
-		reply = flow_answered(&other);
-		if (!reply)
-			reply = flow_unanswered(&other, pkt->now);
+		reply = flow_waiting(&other, pkt->now);
 		if (!reply)
 			return NULL;
 		/* Either table may hold either kind. */
@@ -123,19 +158,6 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	if (moved)
 		bpf_map_delete_elem(&unanswered, &pkt->key);
 	return moved ? moved : flow;
-}
-
-/* Whether an entry is the other half of the one at a key: a flow that began
- * anew may have taken another backend since.
- */
-static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
-				       const struct flow *half)
-{
-	struct flow_key back;
-
-	flow_other(&back, other, half);
-	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
-	       back.sport == key->sport && back.dport == key->dport;
 }
 
 /* A SYN where a FIN or RST was seen begins another connection. The other half
@@ -170,30 +192,6 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 {
 	if (pkt->now - flow->last_seen >= TOUCH_EVERY)
 		flow->last_seen = pkt->now;
-}
-
-/* An entry that was not answered yet, for a packet of its own direction. One
- * whose time is over lives on while the other direction is seen: a request may
- * be answered for long and never repeated, or repeated for long before it is
- * answered. A flow that began anew in an answered one's place waits there.
- */
-static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
-{
-	struct flow *flow = flow_answered(key);
-	struct flow_key other;
-	struct flow *half;
-
-	if (!flow)
-		flow = bpf_map_lookup_elem(&unanswered, key);
-	if (!flow || !flow_expired(flow, key->proto, now))
-		return flow;
-	flow_other(&other, key, flow);
-	half = flow_answered(&other);
-	if (!half)
-		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, &other, half))
-		return NULL;
-	return flow;
 }
 
 /* find gives the flow of a packet, or NULL: then it is to be judged as new. */

@@ -83,7 +83,7 @@ static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 
 static __always_inline int port_taken(const struct flow_key *reply, __u64 now)
 {
-	return bpf_map_lookup_elem(&flows, reply) || flow_unanswered(reply, now);
+	return bpf_map_lookup_elem(&flows, reply) || flow_waiting(reply, now);
 }
 
 /* The source ports that a flow may have. */
@@ -174,7 +174,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	flow_diffs(&s->reply, &s->reply_key);
 	held = flow_answered(&s->reply_key);
 	if (!held)
-		held = flow_unanswered(&s->reply_key, pkt->now);
+		held = flow_waiting(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
 		/* Ours already. */
 		if (!makes_nothing(pkt, s) &&
