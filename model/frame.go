@@ -23,6 +23,7 @@ type headers struct {
 	hops     uint8 // TTL or hop limit
 	length   int   // of the packet, as it says itself
 	extended bool  // options, extension headers or a fragment: not quoted in answers
+	cut      bool  // extended by being a fragment alone
 
 	fragment *fragment // nil for a whole packet
 	transport
@@ -159,6 +160,7 @@ func (h *headers) readIPv4(b []byte) {
 	}
 	const more, offset = 0x2000, 0x1fff
 	if field := binary.BigEndian.Uint16(b[6:]); field&(more|offset) != 0 {
+		h.cut = !h.extended
 		h.extended = true
 		h.fragment = &fragment{
 			id:       uint32(binary.BigEndian.Uint16(b[4:])),
@@ -202,6 +204,7 @@ func (h *headers) walkExtensions(next uint8, b []byte) {
 		switch next {
 		case hopByHop, routing, destination, fragmentation:
 		default:
+			h.cut = h.fragment != nil && count == 2
 			h.readTransport(Protocol(next), b)
 			return
 		}

@@ -206,9 +206,10 @@ func (j *judgement) leaveWrapped(t Translation, reasons []Reason) {
 	}
 	switch {
 	case !j.tooLong():
-	case h.extended || h.quote != nil:
-		// An answer would quote more than there is room for; and no error is
-		// told about an error (RFC 1122 3.2.2, RFC 4443 2.4).
+	case h.extended && !(h.cut && !h.later()) || h.quote != nil:
+		// An answer would quote more than there is room for; of parts the first
+		// is enough; and no error is told about an error (RFC 1122 3.2.2, RFC
+		// 4443 2.4).
 		j.tell("it is too long for the tunnel, and nobody can be told")
 		reasons = append(reasons, ReasonTooBig)
 	default:

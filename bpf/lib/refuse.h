@@ -25,7 +25,10 @@ static __always_inline void eth_swap(struct ethhdr *eth)
 	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
 }
 
-/* Cuts the packet to its quote and makes room for the headers before it. */
+/* Cuts the packet to its quote and makes room for the headers before it. The
+ * quote is as much behind the IP header as its caller says; the kernel cuts off
+ * no checksum that it has still to make.
+ */
 static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32 headers)
 {
 	if (bpf_skb_change_tail(skb, ETH_LEN + quote, 0))
@@ -36,9 +39,9 @@ static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32
 }
 
 static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
-				       __u8 code, __u16 mtu)
+				       __u8 code, __u16 mtu, const __u32 behind)
 {
-	const __u32 quote = sizeof(struct iphdr) + sizeof(struct udphdr);
+	const __u32 quote = sizeof(struct iphdr) + behind;
 	struct {
 		struct iphdr ip;
 		struct icmphdr icmp;
@@ -84,9 +87,9 @@ struct pseudo6 {
 };
 
 static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
-				       __u8 type, __u8 code, __u32 mtu)
+				       __u8 type, __u8 code, __u32 mtu, const __u32 behind)
 {
-	const __u32 quote = sizeof(struct ipv6hdr) + sizeof(struct udphdr);
+	const __u32 quote = sizeof(struct ipv6hdr) + behind;
 	struct icmp6hdr icmp = { .icmp6_type = type, .icmp6_code = code };
 	struct ipv6hdr ip6 = {
 		.version = 6,
@@ -235,8 +238,9 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 		return refuse_tcp(skb, pkt);
 	if (pkt->key.proto == IPPROTO_UDP)
 		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0) :
-			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0);
+			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0, sizeof(struct udphdr)) :
+			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0,
+				    sizeof(struct udphdr));
 	return REFUSE(pkt, REASON_NO_BACKEND);
 }
 

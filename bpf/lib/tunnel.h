@@ -69,17 +69,81 @@ static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *
 	return len > limit ? limit : 0;
 }
 
+/* Makes the packet's checksum, where the kernel has still to make it, one that
+ * the kernel makes of the quote again: the sum over len bytes with f in its field
+ * is then the opposite of f, and f half of the opposite of the sum without it.
+ * The error's own checksum covers f, and is right whether f is made or not.
+ */
+static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct tcphdr l4 = {};
+	__u32 check, half;
+	__u16 before, f;
+	__s64 sum;
+
+	if (pkt->key.proto == IPPROTO_TCP) {
+		check = pkt->l4_off + offsetof(struct tcphdr, check);
+		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(l4)))
+			return -1;
+		before = l4.check;
+		l4.check = 0;
+	} else if (pkt->key.proto == IPPROTO_UDP) {
+		struct udphdr *udp = (void *)&l4;
+
+		check = pkt->l4_off + offsetof(struct udphdr, check);
+		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(*udp)))
+			return -1;
+		before = udp->check;
+		udp->check = 0;
+	} else {
+		return 0;
+	}
+	if (!csum_partial(skb, check))
+		return bpf_skb_store_bytes(skb, check, &before, sizeof(before), 0);
+	sum = bpf_csum_diff(NULL, 0, (void *)&l4, sizeof(l4), 0);
+	half = csum_fold((__u32)sum);
+	f = (half >> 1) | (half << 15);
+	return bpf_skb_store_bytes(skb, check, &f, sizeof(f), 0);
+}
+
+#define FRAGMENT_LEN	8	/* of IPv6's header of a fragment */
+
+/* Whether a packet is the first part of another, and has no options. */
+static __always_inline int first_part(const struct packet *pkt)
+{
+	__u32 len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) :
+						     sizeof(struct ipv6hdr) + FRAGMENT_LEN;
+
+	return pkt->fragment == FRAGMENT_FIRST && pkt->l4_off == ETH_LEN + len;
+}
+
 /* Makes the packet the word to its sender that mtu is what fits (RFC 1191, RFC
  * 8201). A reason other than NONE: it could not be made.
  */
 static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 {
+	int is_tcp = pkt->key.proto == IPPROTO_TCP;
+
 	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. */
-	if (!pkt->plain || is_icmp_error(pkt))
+	if (is_icmp_error(pkt))
 		return REFUSE(pkt, REASON_TOO_BIG);
+	/* What comes in parts is told of by the first. It has no checksum of its
+	 * own, and the kernel none to make.
+	 */
+	if (first_part(pkt))
+		return pkt->key.family == FAMILY_IPV4 ?
+			refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr)) :
+			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu,
+				    FRAGMENT_LEN + sizeof(struct udphdr));
+	if (!pkt->plain)
+		return REFUSE(pkt, REASON_TOO_BIG);
+	if (settle_csum(skb, pkt))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (pkt->key.family == FAMILY_IPV4)
-		return refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu);
-	return refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu);
+		return is_tcp ? refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct tcphdr)) :
+				refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr));
+	return is_tcp ? refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu, sizeof(struct tcphdr)) :
+			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu, sizeof(struct udphdr));
 }
 
 static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
