@@ -275,6 +275,17 @@ func straightFirst(ways []model.Translation, server netip.Addr) []model.Translat
 	return append(straight, rest...)
 }
 
+// onTheWire gives the tuple of the packet that left for one that is to come to
+// a pod as t: another, where a tunnel leads there.
+func onTheWire(t model.Tuple, all []model.Translation) model.Tuple {
+	for _, possible := range all {
+		if possible.Out == model.OutTunnel && possible.Tuple.Dst == t.Dst {
+			return possible.Tuple
+		}
+	}
+	return t
+}
+
 // sent compares by which counters rose what became of a frame. Other packets
 // are counted too: one counter that fits is enough. leftAs knows what became
 // of a tuple, where the model leaves a choice.
@@ -299,11 +310,12 @@ func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint6
 				if len(possible.Translations) == 1 && !first.AnySport {
 					oracle.Observe(e, first.Tuple, now)
 				} else if left, ok := leftAs(e.Tuple); ok {
-					oracle.Observe(e, left, now)
+					oracle.Observe(e, onTheWire(left, possible.Translations), now)
 				}
 				return nil
 			}
 			if slices.Contains(possible.Reasons, reason) {
+				oracle.Meet(e, now)
 				return nil
 			}
 		}
