@@ -32,8 +32,9 @@ func finishChecksum(frame []byte) {
 	binary.BigEndian.PutUint16(segment[at:], sum)
 }
 
-// transport finds the TCP segment or UDP datagram of a frame, and the sum of
-// its pseudo-header (RFC 9293, RFC 768, RFC 8200 section 8.1).
+// transport finds the TCP segment or UDP datagram of a frame, the innermost
+// where there are tunnels, and the sum of its pseudo-header (RFC 9293, RFC 768,
+// RFC 8200 section 8.1).
 func transport(frame []byte) (segment []byte, pseudo uint32, protocol byte, ok bool) {
 	at := 12
 	for len(frame) >= at+4 && isVLAN(binary.BigEndian.Uint16(frame[at:])) {
@@ -44,11 +45,16 @@ func transport(frame []byte) (segment []byte, pseudo uint32, protocol byte, ok b
 	}
 	ethertype, packet := binary.BigEndian.Uint16(frame[at:]), frame[at+2:]
 	var addresses []byte
-	switch ethertype {
-	case unix.ETH_P_IP:
-		segment, addresses, protocol = ipv4Payload(packet)
-	case unix.ETH_P_IPV6:
-		segment, addresses, protocol = ipv6Payload(packet)
+	for tunnelled := true; tunnelled; {
+		switch ethertype {
+		case unix.ETH_P_IP:
+			segment, addresses, protocol = ipv4Payload(packet)
+		case unix.ETH_P_IPV6:
+			segment, addresses, protocol = ipv6Payload(packet)
+		default:
+			return nil, 0, 0, false
+		}
+		ethertype, packet, tunnelled = inside(protocol, segment)
 	}
 	if protocol != unix.IPPROTO_TCP && protocol != unix.IPPROTO_UDP {
 		return nil, 0, 0, false
@@ -56,6 +62,24 @@ func transport(frame []byte) (segment []byte, pseudo uint32, protocol byte, ok b
 	pseudo = add(0, addresses) + uint32(protocol)
 	pseudo += uint32(len(segment)>>16) + uint32(len(segment)&0xffff)
 	return segment, pseudo, protocol, true
+}
+
+// inside finds the packet that is in another one: by IPIP, or by Geneve without
+// options whose datagram has no checksum of its own.
+func inside(protocol byte, payload []byte) (ethertype uint16, packet []byte, ok bool) {
+	const genevePort, headers = 6081, 8 + 8
+	switch protocol {
+	case unix.IPPROTO_IPIP:
+		return unix.ETH_P_IP, payload, true
+	case unix.IPPROTO_IPV6:
+		return unix.ETH_P_IPV6, payload, true
+	case unix.IPPROTO_UDP:
+		if len(payload) >= headers && binary.BigEndian.Uint16(payload[2:]) == genevePort &&
+			binary.BigEndian.Uint16(payload[6:]) == 0 && payload[8] == 0 {
+			return binary.BigEndian.Uint16(payload[10:]), payload[headers:], true
+		}
+	}
+	return 0, nil, false
 }
 
 func isVLAN(ethertype uint16) bool {
