@@ -415,7 +415,7 @@ func TestOutcomesStandBesideThePackets(t *testing.T) {
 	require.Equal(t, packet, p.Data)
 	require.Equal(t, begin, p.Time)
 	require.Len(t, p.Comments, 1)
-	require.Regexp(t, `^forward  out device  flow new  at bpf/container.bpf.c:\d+$`, p.Comments[0])
+	require.Regexp(t, `^forward  out device  flow new  at bpf/lib/carry.h:\d+$`, p.Comments[0])
 	require.Equal(t, "eth0", r.Interface(p.Interface).Name)
 	require.NoError(t, r.Next(&p))
 	require.Equal(t, packet[:40], p.Data)
