@@ -197,6 +197,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		o.flows.suspect(matching, f, observed, o.epoch, now)
 	default:
 		f.restart() // it may have
+		o.flows.contest(f, f.opening, now)
 		if f.answered {
 			o.dying[f.replies] = now.Add(idleTCPEstablished) // see linger
 		}

@@ -147,3 +147,24 @@ func TestAFlowThatIsJudgedAfterItsTimeMayBeginAgain(t *testing.T) {
 	require.Len(t, e.Translations, 2, "it has 6 hours, or the 60 seconds of one that nobody answered")
 	require.NotEqual(t, e.Translations[0].known, e.Translations[1].known)
 }
+
+func TestAFlowThatMayHaveBegunAgainMayHaveTakenAnothersKey(t *testing.T) {
+	b := newBench(t)
+	b.delete("pod", "web-1")
+	first := syn("10.0.0.2", "10.96.0.10", 1, 80)
+	through := tuple(ProtocolTCP, "172.18.0.2", 1, "10.0.0.2", 8080)
+	b.pass(b.from(web0, first), through, OutLocal)
+	// Somebody outside has the service's address, too, and is reset.
+	back := tuple(ProtocolTCP, "10.96.0.10", 80, "10.0.0.2", 1)
+	answer := ip("10.96.0.10", "10.0.0.2", ProtocolTCP, tcp(80, 1, flagSYN|flagACK))
+	b.pass(b.to(web0, answer), back, OutLocal)
+	b.pass(b.from(web0, ip("10.0.0.2", "10.96.0.10", ProtocolTCP, tcp(1, 80, flagRST))), back.Reversed(), OutDevice)
+	b.pass(b.from(web0, first), through, OutLocal) // the first flow, or a new one that took the reset one's key
+	b.apply(denyEgress("client"))                  // anything
+	b.pass(b.to(web0, answer), back, OutLocal)
+	b.apply(denyIngress("web"))
+
+	e := b.from(web0, first)
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: through}))
+	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyIngress}), "the answer of a flow that nobody remembers to be reset")
+}

@@ -85,14 +85,14 @@ func (m memory) insert(f *flow, now time.Time) {
 		}
 	}
 	m[f.opening] = []entry{{flow: f}}
-	m.contest(f, now)
+	m.contest(f, f.replies, now)
 	m[f.replies] = append([]entry{{flow: f, reply: true}}, m[f.replies]...)
 }
 
-// contest leaves in doubt the flows that have a key under which the answers of
+// contest leaves in doubt the flows that have a key under which packets of
 // another are found from now on.
-func (m memory) contest(f *flow, now time.Time) {
-	for _, e := range m[f.replies] {
+func (m memory) contest(f *flow, key flowKey, now time.Time) {
+	for _, e := range m[key] {
 		if found, _ := e.flow.presence(now); found && e.flow != f {
 			e.flow.suspected, e.flow.surely, e.flow.gone = true, time.Time{}, time.Time{}
 			e.flow.over = e.flow.over.Add(idleTCPEstablished)
@@ -111,7 +111,7 @@ func (m memory) reroute(f *flow, now time.Time) {
 	m[f.replies] = append(m[f.replies], entry{flow: f, reply: true, former: true})
 	f.former = append(f.former, f.replies)
 	f.replies = key
-	m.contest(f, now)
+	m.contest(f, f.replies, now)
 	m.forget(entry{flow: f, reply: true, former: true}, key)
 	m[key] = append([]entry{{flow: f, reply: true}}, m[key]...)
 	f.restart()
@@ -151,7 +151,7 @@ func (m memory) claim(f *flow, now time.Time) {
 	if m.firstAt(f.replies, f) {
 		return
 	}
-	m.contest(f, now)
+	m.contest(f, f.replies, now)
 	if slices.ContainsFunc(m[f.replies], func(e entry) bool { return e.flow == f }) {
 		f.suspected, f.surely = true, time.Time{}
 		return
