@@ -190,7 +190,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 		f.judged(chosen.reply, o.epoch)
 	}
 	switch {
-	case overdue:
+	case overdue && !doubtful:
 		f.restart() // what is judged anew after its time may be made anew
 	case !doubtful || !chosen.known:
 	case chosen.reply:

@@ -149,7 +149,12 @@ func TestAFlowThatIsJudgedAfterItsTimeMayBeginAgain(t *testing.T) {
 }
 
 func TestAFlowThatMayHaveBegunAgainMayHaveTakenAnothersKey(t *testing.T) {
-	b := newBench(t)
+	for name, changed := range map[string]bool{"under the same objects": false, "under others": true} {
+		t.Run(name, func(t *testing.T) { takeAnothersKey(newBench(t), changed) })
+	}
+}
+
+func takeAnothersKey(b *bench, changed bool) {
 	b.delete("pod", "web-1")
 	first := syn("10.0.0.2", "10.96.0.10", 1, 80)
 	through := tuple(ProtocolTCP, "172.18.0.2", 1, "10.0.0.2", 8080)
@@ -159,12 +164,15 @@ func TestAFlowThatMayHaveBegunAgainMayHaveTakenAnothersKey(t *testing.T) {
 	answer := ip("10.96.0.10", "10.0.0.2", ProtocolTCP, tcp(80, 1, flagSYN|flagACK))
 	b.pass(b.to(web0, answer), back, OutLocal)
 	b.pass(b.from(web0, ip("10.0.0.2", "10.96.0.10", ProtocolTCP, tcp(1, 80, flagRST))), back.Reversed(), OutDevice)
+	if changed {
+		b.apply(denyEgress("client")) // of somebody else
+	}
 	b.pass(b.from(web0, first), through, OutLocal) // the first flow, or a new one that took the reset one's key
-	b.apply(denyEgress("client"))                  // anything
+	b.delete("service", "nobody")                  // anything
 	b.pass(b.to(web0, answer), back, OutLocal)
 	b.apply(denyIngress("web"))
 
 	e := b.from(web0, first)
-	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: through}))
-	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyIngress}), "the answer of a flow that nobody remembers to be reset")
+	require.NoError(b, e.Check(Outcome{Action: Forward, Tuple: through}))
+	require.NoError(b, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyIngress}), "the answer of a flow that nobody remembers to be reset")
 }
