@@ -44,10 +44,19 @@ func FuzzEvaluate(f *testing.F) {
 			f.Add(frame, seedFrames()[(i+1)%len(seedFrames())], uint8(place))
 		}
 	}
+	returns := []Options{{Masquerade: true}, directly["IPIP"], directly["Geneve"]}
+	for i, o := range returns[1:] {
+		for _, family := range families {
+			led := inTunnel(o, family.other, family.web0, syn(family.outside, family.other, 5000, 30080))
+			f.Add(led, syn(family.outside, family.node, 5000, 30080), uint8(2+len(places)*(i+1)))
+		}
+	}
 	objs := mustParse(f, clusterYAML+"\n---\n"+denyEgress("web")+"\n---\n"+shop("far", "  sessionAffinity: ClientIP\n  loadBalancerSourceRanges: [192.0.2.0/24]"))
 	local := testLocal()
-	local.Uplinks, local.Options = []Uplink{{Name: "eth0", Ifindex: 2}}, Options{Masquerade: true}
+	local.Uplinks = []Uplink{{Name: "eth0", Ifindex: 2}}
 	f.Fuzz(func(t *testing.T, first, second []byte, place uint8) {
+		local := local
+		local.Options = returns[int(place)/len(places)%len(returns)]
 		b := &bench{T: t, oracle: NewOracle("node-a", local), objs: objs, now: time.Unix(1_000_000, 0)}
 		b.apply()
 		where := places[int(place)%len(places)]
@@ -77,9 +86,10 @@ func requireSound(t *testing.T, e Expectation) {
 			require.NotEmpty(t, possible.Translations)
 			require.Empty(t, possible.Reasons)
 			for _, translation := range possible.Translations {
-				require.Contains(t, []Out{OutLocal, OutHost, OutDevice}, translation.Out)
+				require.Contains(t, []Out{OutLocal, OutHost, OutDevice, OutTunnel}, translation.Out)
 				require.Equal(t, translation.Out == OutLocal, translation.Endpoint != "")
-				require.True(t, translation.Unchanged || e.Tuple.Protocol == translation.Tuple.Protocol)
+				same := e.Tuple.Protocol == translation.Tuple.Protocol || e.Tuple.Protocol == translation.Inner.Protocol
+				require.True(t, translation.Unchanged || same)
 				require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: somePort(translation), Out: translation.Out}))
 			}
 		case Drop, Reply:
