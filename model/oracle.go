@@ -142,6 +142,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	for _, t := range matching {
 		if t.known && t.flow != chosen.flow {
 			t.flow.meet(&e.frame, t.reply, now)
+			t.flow.perhapsJudged(t.reply, o.epoch)
 		}
 	}
 	if chosen.Out == OutTunnel {
@@ -151,6 +152,7 @@ func (o *Oracle) Observe(e Expectation, observed Tuple, now time.Time) {
 	f := chosen.flow
 	if nothing { // known or not: it may have been a reset of no flow
 		f.meet(&e.frame, chosen.reply, now)
+		f.perhapsJudged(chosen.reply, o.epoch)
 		if !chosen.reply {
 			o.flows.claim(f, now)
 		}

@@ -176,3 +176,41 @@ func takeAnothersKey(b *bench, changed bool) {
 	require.NoError(b, e.Check(Outcome{Action: Forward, Tuple: through}))
 	require.NoError(b, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyIngress}), "the answer of a flow that nobody remembers to be reset")
 }
+
+func TestAResetMayHaveHadItsFlowJudged(t *testing.T) {
+	b := newBench(t)
+	opening := tuple(ProtocolTCP, "192.0.2.1", 80, "10.0.0.1", 1)
+	from := func(flags tcpFlags) []byte { return ip("192.0.2.1", "10.0.0.1", ProtocolTCP, tcp(80, 1, flags)) }
+	answer := ip("10.0.0.1", "192.0.2.1", ProtocolTCP, tcp(1, 80, flagACK))
+	b.pass(b.to(client, from(flagFIN|flagACK)), opening, OutLocal)
+	b.pass(b.from(client, answer), opening.Reversed(), OutDevice)
+	b.delete("service", "nobody") // anything
+	b.now = b.now.Add(130 * time.Second)
+	b.pass(b.to(client, from(flagRST)), opening, OutLocal) // of the flow, or of none
+
+	e := b.to(client, unreachable("192.0.2.1", "10.0.0.1", quoting(answer)))
+	require.NoError(t, e.Check(Outcome{Action: Forward, Quoted: opening.Reversed(), Out: OutLocal}))
+	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonICMPNoFlow}))
+}
+
+func TestAnAnswerMayOpenAFlowWhereAnotherHasLostItsAnswers(t *testing.T) {
+	b := newBench(t)
+	out := tuple(ProtocolTCP, "10.0.0.1", 80, "192.0.2.1", 1)
+	send := func(flags tcpFlags) {
+		b.Helper()
+		b.pass(b.from(client, ip("10.0.0.1", "192.0.2.1", ProtocolTCP, tcp(80, 1, flags))), out, OutDevice)
+	}
+	come := func(flags tcpFlags) []byte { return ip("192.0.2.1", "10.0.0.1", ProtocolTCP, tcp(1, 80, flags)) }
+	send(flagFIN | flagACK)
+	b.pass(b.to(client, come(flagSYN)), out.Reversed(), OutLocal)
+	send(flagSYN | flagACK)
+	b.pass(b.to(client, come(flagRST)), out.Reversed(), OutLocal)
+	b.pass(b.to(client, come(flagSYN)), out.Reversed(), OutLocal)
+	b.now = b.now.Add(200 * time.Second)
+	send(flagSYN | flagACK) // the answer of one, or another
+	b.apply(denyEgress("client"))
+
+	e := b.to(client, come(flagACK))
+	require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: out.Reversed()}))
+	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonPolicyEgress}), "it answers what the pod may not open any more")
+}

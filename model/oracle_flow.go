@@ -21,6 +21,7 @@ type flow struct {
 
 	// The objects under which each direction was judged last.
 	openEpoch, replyEpoch int
+	perhapsEpoch          int // under which the opener's may have been judged
 
 	answered            bool
 	answerUnsure        bool // an answer that was dropped may have been noted
@@ -126,7 +127,12 @@ func (m memory) suspect(matching []Translation, f *flow, observed Tuple, epoch i
 		return found && !e.reply && !e.flow.closing() && e.flow.translated == observed
 	}
 	for _, t := range matching {
-		if t.known || slices.ContainsFunc(m[t.flow.opening], there) {
+		if t.known {
+			continue
+		}
+		if i := slices.IndexFunc(m[t.flow.opening], there); i >= 0 {
+			like := m[t.flow.opening][i].flow // may have lost its answers to others
+			m.perhaps(like, like.answersAt())
 			continue
 		}
 		g := *t.flow
@@ -161,10 +167,11 @@ func (m memory) claim(f *flow, now time.Time) {
 
 // perhaps has the answers of a flow found under one more key, or not.
 func (m memory) perhaps(f *flow, key flowKey) {
-	if e := (entry{flow: f, reply: true, former: true}); !slices.Contains(m[key], e) {
-		m[key] = append(m[key], e)
-		f.former = append(f.former, key)
+	if slices.ContainsFunc(m[key], func(e entry) bool { return e.flow == f && e.reply }) {
+		return
 	}
+	m[key] = append(m[key], entry{flow: f, reply: true, former: true})
+	f.former = append(f.former, key)
 }
 
 // leads is whether a flow's answers come by the same entry, once it goes a way.
@@ -387,6 +394,12 @@ func (f *flow) judged(reply bool, epoch int) {
 	}
 }
 
+func (f *flow) perhapsJudged(reply bool, epoch int) {
+	if !reply {
+		f.perhapsEpoch = epoch
+	}
+}
+
 // isStale is whether a direction was judged under other objects than now.
 func (f *flow) isStale(reply bool, epoch int) bool {
 	if reply {
@@ -444,7 +457,9 @@ func (o *Oracle) Collect(now time.Time) {
 		o.flows.remove(f)
 		f.vague = false
 		for _, key := range append(f.former, f.opening, f.replies) {
-			o.dying[key] = now
+			if o.dying[key].Before(now) { // else another lingers there
+				o.dying[key] = now
+			}
 		}
 	}
 	o.forgetFragments(now)

@@ -159,13 +159,19 @@ func hasPorts(t Tuple) bool {
 // linger remembers that the answers of a flow that begins again may still be
 // told from others' by the entry of the old one, until the collector takes it.
 // By then it may have been written anew, or an answer have kept it.
+// So may one that the new flow finds under either of its keys.
 func (o *Oracle) linger(fresh *flow, now time.Time) {
-	_, held := o.dying[fresh.replies]
-	for _, e := range o.flows[fresh.opening] {
-		held = held || e.flow.answered && e.flow.replies == fresh.replies
-	}
-	if held {
-		o.dying[fresh.replies] = now.Add(idleTCPEstablished)
+	for _, key := range []flowKey{fresh.opening, fresh.replies} {
+		_, held := o.dying[key]
+		for _, e := range o.flows[key] {
+			held = held || e.flow.answered
+		}
+		for _, e := range o.flows[fresh.opening] {
+			held = held || e.flow.answered && e.flow.replies == key
+		}
+		if held {
+			o.dying[key] = now.Add(idleTCPEstablished)
+		}
 	}
 }
 

@@ -45,6 +45,12 @@ func (j *judgement) relatedTo(e entry) {
 	case stale:
 		j.tell("it is an error about an answer in the flow %s, which has to be judged anew first", f.opening.tuple)
 		reasons = []Reason{ReasonICMPNoFlow}
+		if f.perhapsEpoch == j.oracle.epoch {
+			j.tell("which it has been, perhaps")
+			j.branches = append(j.branches, branch{reasons: reasons})
+			opens, reasons = j.judgeAnew(f)
+			back = opens
+		}
 	default:
 		j.tell("it is an error about an answer in the flow %s", f.opening.tuple)
 	}
