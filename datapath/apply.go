@@ -50,6 +50,11 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
+	if d.opts.Attach && len(want.uplinks) > 0 {
+		if err := d.programs.need(); err != nil {
+			return Change{}, err
+		}
+	}
 	change, err := d.stage(want)
 	if err != nil {
 		return Change{}, err

@@ -14,8 +14,6 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/weirnet/weir/bpf"
 )
 
 // attachments are the programs on the endpoints' devices and on the uplinks: by
@@ -24,7 +22,7 @@ import (
 // that is no uplink any more loses them: there they let pass what they do not
 // know, and are not to translate.
 type attachments struct {
-	programs map[role]map[ebpf.AttachType]*ebpf.Program
+	programs *programs
 	pins     pinned
 	step     func(string)
 	linkDir  string // where links are pinned, or ""
@@ -55,9 +53,9 @@ const (
 	filterHandle   = 0x57
 )
 
-func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinned) (*attachments, error) {
+func openAttachments(opts *Options, loaded *programs, pins pinned) (*attachments, error) {
 	a := &attachments{
-		programs: byRole(programs),
+		programs: loaded,
 		pins:     pins,
 		step:     opts.Step,
 		keep:     opts.PinPath != "",
@@ -84,26 +82,11 @@ func openAttachments(opts *Options, programs map[string]*ebpf.Program, pins pinn
 	return a, a.takeOverFilters()
 }
 
-func byRole(programs map[string]*ebpf.Program) map[role]map[ebpf.AttachType]*ebpf.Program {
-	return map[role]map[ebpf.AttachType]*ebpf.Program{
-		rolePod: {
-			ebpf.AttachTCXIngress: programs[bpf.ContainerProgFromContainer],
-			ebpf.AttachTCXEgress:  programs[bpf.ContainerProgToContainer],
-		},
-		roleUplink: {
-			ebpf.AttachTCXIngress: programs[bpf.HostProgFromDevice],
-			ebpf.AttachTCXEgress:  programs[bpf.HostProgToDevice],
-		},
-	}
-}
-
-func (a *attachments) program(at attachPoint) *ebpf.Program { return a.programs[at.role][at.attach] }
-
 // replace puts other programs in the place of those that are attached.
-func (a *attachments) replace(programs map[string]*ebpf.Program) error {
-	a.programs = byRole(programs)
+func (a *attachments) replace(others *programs) error {
+	a.programs = others
 	for at, l := range a.links {
-		if err := l.Update(a.program(at)); err != nil && !errors.Is(err, unix.ENOLINK) {
+		if err := a.update(at, l); err != nil {
 			return fmt.Errorf("replace the program of ifindex %d: %w", at.ifindex, err)
 		}
 	}
@@ -111,6 +94,19 @@ func (a *attachments) replace(programs map[string]*ebpf.Program) error {
 		if err := a.replaceFilters(ifindex, role); err != nil {
 			return fmt.Errorf("replace the filters of ifindex %d: %w", ifindex, err)
 		}
+	}
+	return nil
+}
+
+// update puts the program of a hook into a link. One whose device is gone stays
+// as it is.
+func (a *attachments) update(at attachPoint, l link.Link) error {
+	prog, err := a.programs.at(at)
+	if err != nil {
+		return err
+	}
+	if err := l.Update(prog); err != nil && !errors.Is(err, unix.ENOLINK) {
+		return err
 	}
 	return nil
 }
@@ -137,7 +133,7 @@ func (a *attachments) takeOver() error {
 	}
 	for _, entry := range entries {
 		at, ok := pointOfLink(entry.Name())
-		if !ok || a.program(at) == nil {
+		if !ok || attachedTo[at.role][at.attach] == "" {
 			return fmt.Errorf("take over %s: %w: remove it", filepath.Join(a.linkDir, entry.Name()), ErrForeignPin)
 		}
 		l, err := link.LoadPinnedLink(filepath.Join(a.linkDir, entry.Name()), nil)
@@ -149,7 +145,7 @@ func (a *attachments) takeOver() error {
 			return err
 		}
 		a.step("replace the program of link " + entry.Name())
-		if err := l.Update(a.program(at)); err != nil && !errors.Is(err, unix.ENOLINK) {
+		if err := a.update(at, l); err != nil {
 			return fmt.Errorf("replace the program of link %s: %w", entry.Name(), err)
 		}
 	}
@@ -191,10 +187,14 @@ func (a *attachments) attachDevice(ifindex uint32, role role) error {
 	if !a.tcx {
 		return a.attachFilters(ifindex, role)
 	}
-	for attach, prog := range a.programs[role] {
+	for attach := range attachedTo[role] {
 		at := attachPoint{role, ifindex, attach}
 		if a.links[at] != nil {
 			continue
+		}
+		prog, err := a.programs.at(at)
+		if err != nil {
+			return err
 		}
 		a.step("attach " + at.link())
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: prog, Attach: attach})

@@ -114,7 +114,7 @@ func BenchmarkNodePortSNAT(b *testing.B) {
 			frames = append(frames, nb.talk(b, r, r, nb.uplink.Ifindex, client, nb.pick("192.0.2.1", "2001:db8::1"), uint16(1024+i/256), 30081))
 		}
 		shuffle(frames)
-		measureTurns(b, nb.d.programs[bpf.HostProgFromDevice], nb.uplink.Ifindex, frames)
+		measureTurns(b, program(b, nb.d, bpf.HostProgFromDevice), nb.uplink.Ifindex, frames)
 	})
 }
 
@@ -137,7 +137,7 @@ func BenchmarkMasquerade(b *testing.B) {
 			frames = append(frames, nb.talk(b, there, back, nb.n.client.Ifindex, nb.pick("10.0.0.1", "fd00::1"), peer, uint16(32768+i/256), 443))
 		}
 		shuffle(frames)
-		measureTurns(b, nb.d.programs[bpf.ContainerProgFromContainer], nb.n.client.Ifindex, frames)
+		measureTurns(b, program(b, nb.d, bpf.ContainerProgFromContainer), nb.n.client.Ifindex, frames)
 	})
 }
 
@@ -149,6 +149,10 @@ func BenchmarkDSR(b *testing.B) {
 		forFamilies(b, []int{1, 1 << 16}, func(b *testing.B, six bool, flows int) {
 			nb := newNATBench(b, six, func(s *model.State) {
 				s.Node.Tunnel = tunnel
+				// Only pods answer clients themselves.
+				for _, pods := range []string{"203.0.113.0/24", "2001:db8:9::/64"} {
+					s.Addresses = append(s.Addresses, model.Address{Prefix: netip.MustParsePrefix(pods), Identity: model.FirstLabelIdentity + 9, Native: true})
+				}
 				for i := range s.Services {
 					s.Services[i].DSR = s.Services[i].Scope == model.ScopeOutside
 				}
@@ -171,7 +175,7 @@ func BenchmarkDSR(b *testing.B) {
 				}
 			}
 			shuffle(frames)
-			measureTurns(b, nb.d.programs[bpf.HostProgFromDevice], nb.uplink.Ifindex, frames)
+			measureTurns(b, program(b, nb.d, bpf.HostProgFromDevice), nb.uplink.Ifindex, frames)
 		}, string(tunnel))
 	}
 }
@@ -199,7 +203,7 @@ func BenchmarkNewFlowWhenPortsRunOut(b *testing.B) {
 			frames = append(frames, tcpFrame(b, nb.pick("10.0.0.2", "fd00::2"), peer, uint16(first+port), 443, syn))
 		}
 		w := newBench(b, frames)
-		prog := nb.d.programs[bpf.ContainerProgFromContainer]
+		prog := program(b, nb.d, bpf.ContainerProgFromContainer)
 		var base, full []time.Duration
 		opened := 0
 		const rounds = 41

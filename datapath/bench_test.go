@@ -38,7 +38,7 @@ func BenchmarkKnownFlow(b *testing.B) {
 			run(b, d, n.web, tcpFrame(b, a.web, a.client, back, 40000, synAck), model.Forward)
 			frame := tcpFrame(b, a.client, a.dst, 40000, dport, ack)
 			require.Equal(b, FlowKnown, run(b, d, n.client, frame, model.Forward).Decision.Flow)
-			measure(b, d.programs[bpf.ContainerProgFromContainer], n.client.Ifindex, frame)
+			measure(b, program(b, d, bpf.ContainerProgFromContainer), n.client.Ifindex, frame)
 		})
 	}
 }
@@ -77,6 +77,14 @@ func (w *bench) run(b *testing.B, prog *ebpf.Program, ifindex, repeat int) time.
 	_, err := w.objs.Again.Run(&ebpf.RunOptions{Data: w.first, Context: &in, Repeat: uint32(repeat)})
 	require.NoError(b, err)
 	return time.Since(start) / time.Duration(repeat)
+}
+
+// program gives one of a datapath.
+func program(b *testing.B, d *Datapath, name string) *ebpf.Program {
+	b.Helper()
+	prog, err := d.programs.get(name)
+	require.NoError(b, err)
+	return prog
 }
 
 // measure reports ns a packet of prog, and over BASE. Frames take turns.
@@ -118,7 +126,8 @@ func median(d []time.Duration) time.Duration {
 func TestProgramsFitTheVerifier(t *testing.T) {
 	newNode(t)
 	d := openDatapath(t, small())
-	for name, prog := range d.programs {
+	require.NoError(t, d.programs.need())
+	for name, prog := range d.programs.loaded {
 		info, err := prog.Info()
 		require.NoError(t, err)
 		verified, ok := info.VerifiedInstructions()

@@ -34,7 +34,7 @@ func (a *attachments) filter(at attachPoint) *netlink.BpfFilter {
 			LinkIndex: int(at.ifindex), Parent: filterParents[at.attach],
 			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
 		},
-		Fd: a.program(at).FD(), Name: filterNames[at.role], DirectAction: true,
+		Name: filterNames[at.role], DirectAction: true,
 	}
 }
 
@@ -54,8 +54,15 @@ func (a *attachments) attachFilters(ifindex uint32, role role) error {
 }
 
 func (a *attachments) replaceFilters(ifindex uint32, role role) error {
-	for attach := range a.programs[role] {
-		if err := netlink.FilterReplace(a.filter(attachPoint{role, ifindex, attach})); err != nil {
+	for attach := range attachedTo[role] {
+		at := attachPoint{role, ifindex, attach}
+		prog, err := a.programs.at(at)
+		if err != nil {
+			return err
+		}
+		filter := a.filter(at)
+		filter.Fd = prog.FD()
+		if err := netlink.FilterReplace(filter); err != nil {
 			return fmt.Errorf("add filter (CONFIG_NET_CLS_BPF): %w", err)
 		}
 	}
@@ -109,7 +116,7 @@ func (a *attachments) removeFilter(ifindex uint32) error {
 	role := a.filters[ifindex]
 	delete(a.filters, ifindex)
 	var errs []error
-	for attach := range a.programs[role] {
+	for attach := range attachedTo[role] {
 		err := netlink.FilterDel(a.filter(attachPoint{role, ifindex, attach}))
 		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 			errs = append(errs, fmt.Errorf("delete filter of ifindex %d: %w", ifindex, err))

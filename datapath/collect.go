@@ -98,6 +98,10 @@ const markBatch = 64
 // mark has a program mark entries dead, in place, if nothing has touched them.
 func (d *Datapath) mark(expired []*entry) (int, error) {
 	marked := 0
+	marker, err := d.programs.get(bpf.ContainerProgMarkExpired)
+	if err != nil {
+		return 0, err
+	}
 	for len(expired) > 0 {
 		n := min(len(expired), markBatch)
 		var frame bytes.Buffer
@@ -109,7 +113,7 @@ func (d *Datapath) mark(expired []*entry) (int, error) {
 				return marked, fmt.Errorf("encode expired flows: %w", err)
 			}
 		}
-		ret, err := d.programs[bpf.ContainerProgMarkExpired].Run(&ebpf.RunOptions{Data: frame.Bytes()})
+		ret, err := marker.Run(&ebpf.RunOptions{Data: frame.Bytes()})
 		if err != nil {
 			return marked, fmt.Errorf("mark expired flows: %w", err)
 		}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -118,25 +117,6 @@ func (o *objects) configure(opts *Options) error {
 		}
 	}
 	return nil
-}
-
-// load makes all programs, over one set of tables. The maps are those, and
-// what the container programs have for themselves.
-func (o *objects) load(opts ebpf.CollectionOptions) (map[string]*ebpf.Map, map[string]*ebpf.Program, error) {
-	container, err := ebpf.NewCollectionWithOptions(o.container, opts)
-	if err != nil {
-		return nil, nil, fmt.Errorf("load the programs of pods' devices: %w", err)
-	}
-	host, err := ebpf.NewCollectionWithOptions(o.host, ebpf.CollectionOptions{
-		Programs: opts.Programs, MapReplacements: shared(container.Maps),
-	})
-	if err != nil {
-		container.Close()
-		return nil, nil, fmt.Errorf("load the programs of the node's devices: %w", err)
-	}
-	programs := maps.Clone(container.Programs)
-	maps.Copy(programs, host.Programs)
-	return container.Maps, programs, closeAll(host.Maps) // clones, or the programs' own: programs hold them
 }
 
 func (o *objects) program(name string) *ebpf.ProgramSpec {

@@ -27,7 +27,7 @@ type Datapath struct {
 	lock  *ownerLock // of the pins; nil without
 
 	maps     map[string]*ebpf.Map
-	programs map[string]*ebpf.Program
+	programs *programs
 	events   *ringbuf.Reader
 
 	mu        sync.Mutex
@@ -113,12 +113,19 @@ func (d *Datapath) load() error {
 			obj.container.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
-	d.maps, d.programs, err = obj.load(ebpf.CollectionOptions{
+	d.programs, d.maps, err = obj.loadPrograms(ebpf.CollectionOptions{
 		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
 		MapReplacements: d.moves.replacements(),
 	})
 	if err != nil {
 		return err
+	}
+	if d.opts.PinPath != "" && d.opts.Attach {
+		// Uplinks may have programs of an earlier process: nothing is taken
+		// over before those that replace them are loaded.
+		if err := d.programs.need(); err != nil {
+			return err
+		}
 	}
 	if err := d.pinTables(); err != nil {
 		return err
@@ -238,21 +245,17 @@ func (d *Datapath) Close() error {
 func (d *Datapath) Replace() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	programs, err := d.loadAgain()
+	again, err := d.loadAgain()
 	if err != nil {
 		return err
 	}
 	old := d.programs
-	d.programs = programs
-	errs := []error{d.attached.replace(programs)}
-	for _, p := range old {
-		errs = append(errs, p.Close())
-	}
-	return errors.Join(errs...)
+	d.programs = again
+	return errors.Join(d.attached.replace(again), old.close())
 }
 
 // loadAgain loads the programs over the tables that are there.
-func (d *Datapath) loadAgain() (map[string]*ebpf.Program, error) {
+func (d *Datapath) loadAgain() (*programs, error) {
 	obj, err := readObjects(&d.opts)
 	if err != nil {
 		return nil, err
@@ -260,11 +263,19 @@ func (d *Datapath) loadAgain() (map[string]*ebpf.Program, error) {
 	if err := obj.configure(&d.opts); err != nil {
 		return nil, err
 	}
-	maps, programs, err := obj.load(ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
+	again, maps, err := obj.loadPrograms(ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
 	if err != nil {
 		return nil, err
 	}
-	return programs, closeAll(maps) // clones, or the programs' own: programs hold them
+	again.tables = d.maps
+	if d.programs.hasHost() {
+		err = again.need()
+	}
+	err = errors.Join(err, closeAll(maps)) // clones, or the programs' own: programs hold them
+	if err != nil {
+		return nil, errors.Join(err, again.close())
+	}
+	return again, nil
 }
 
 // Remove detaches and unpins everything, and closes.
@@ -295,8 +306,8 @@ func (d *Datapath) release() error {
 	if d.events != nil {
 		errs = append(errs, d.events.Close())
 	}
-	for _, p := range d.programs {
-		errs = append(errs, p.Close())
+	if d.programs != nil {
+		errs = append(errs, d.programs.close())
 	}
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())

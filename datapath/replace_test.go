@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -84,13 +83,10 @@ func TestProgramsAreReplacedAThousandTimesUnderLoadWithoutALoss(t *testing.T) {
 			require.NoError(t, err)
 			const times = 1000
 			for i := range times {
-				programs := []map[string]*ebpf.Program{second, first}[i%2]
-				require.NoError(t, d.attached.replace(programs))
+				require.NoError(t, d.attached.replace([]*programs{second, first}[i%2]))
 			}
 			sent, received := load.stop(t)
-			for _, p := range second {
-				require.NoError(t, p.Close())
-			}
+			require.NoError(t, second.close())
 			fmt.Printf("%s: programs replaced %d times under load: %d of %d frames lost\n", name, times, sent-received, sent)
 			require.Equal(t, sent, received)
 			require.Greater(t, sent, uint64(times))

@@ -60,7 +60,10 @@ const noteMagic = 0x57
 // The calling thread's network namespace has the device. ErrNotDeliverable
 // when the kernel refuses to carry such a frame.
 func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
-	prog := d.programs[hookPrograms[hook]]
+	prog, err := d.programs.get(hookPrograms[hook])
+	if err != nil {
+		return Ran{}, fmt.Errorf("run %s: %w", hook, err)
+	}
 	if prog == nil {
 		return Ran{}, fmt.Errorf("run %s: the datapath has no such hook", hook)
 	}
@@ -71,7 +74,7 @@ func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 		Context: &in, ContextOut: &out, Repeat: uint32(frame.Repeat),
 	}
 	start := time.Now()
-	_, err := prog.Run(&opts)
+	_, err = prog.Run(&opts)
 	// Kernels before 5.12 may end a run by a signal before it began; the
 	// library takes that for a run, and the context is empty.
 	for err == nil && out.Ifindex == 0 {

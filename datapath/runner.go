@@ -25,7 +25,7 @@ const MaxRunBytes = 3712
 type Runner struct {
 	d       *Datapath
 	hook    model.Hook
-	attr    testRun
+	attr    testRun // its program is 0 before the first frame
 	in, out skbContext
 	data    [MaxRunBytes + growth]byte
 	known   map[notes]Decision
@@ -51,9 +51,7 @@ const maxKnown = 1 << 16
 
 // Runner makes a Runner for a hook.
 func (d *Datapath) Runner(hook model.Hook) *Runner {
-	r := &Runner{d: d, hook: hook, known: map[notes]Decision{}}
-	r.attr.ProgFD = uint32(d.programs[hookPrograms[hook]].FD())
-	return r
+	return &Runner{d: d, hook: hook, known: map[notes]Decision{}}
 }
 
 // Run passes a frame through the program, once. ErrNotDeliverable when the
@@ -62,6 +60,13 @@ func (d *Datapath) Runner(hook model.Hook) *Runner {
 func (r *Runner) Run(frame []byte, ifindex int) (Ran, error) {
 	if len(frame) == 0 || len(frame) > MaxRunBytes {
 		return Ran{}, r.refused(frame)
+	}
+	if r.attr.ProgFD == 0 {
+		prog, err := r.d.programs.get(hookPrograms[r.hook])
+		if err != nil {
+			return Ran{}, fmt.Errorf("run %s: %w", r.hook, err)
+		}
+		r.attr.ProgFD = uint32(prog.FD())
 	}
 	// Not ingress_ifindex: 5.10 refuses it, and no program asks for it.
 	r.in.Ifindex = uint32(ifindex)

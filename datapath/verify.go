@@ -40,14 +40,16 @@ func Verify(opts Options) (costs []ProgramCost, err error) {
 	if err := obj.configure(&opts); err != nil {
 		return nil, err
 	}
-	maps, programs, err := obj.load(ebpf.CollectionOptions{
-		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
-	})
+	stats := ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}
+	all, maps, err := obj.loadPrograms(ebpf.CollectionOptions{Programs: stats})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, closeAll(maps), closeAll(programs)) }()
-	for name, program := range programs {
+	defer func() { err = errors.Join(err, closeAll(maps), all.close()) }()
+	if err := all.loadHost(stats); err != nil {
+		return nil, err
+	}
+	for name, program := range all.loaded {
 		cost, err := readVerifierStats(program.VerifierLog)
 		if err != nil {
 			return nil, fmt.Errorf("read the cost of program %s: %w", name, err)
