@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package api has the types of what a node's agent answers on its unix socket,
+// and a client for them: for the CNI plugin and for the command line.
+//
+// It is about one node, and no API of the cluster. Its one invariant: fields
+// are added and never change their meaning, since the plugin that asks may be
+// of another version than the agent.
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Where the agent and the plugin meet, on the node.
+const (
+	DefaultSocket   = "/run/weir/agent.sock"
+	DefaultStateDir = "/var/lib/weir"
+)
+
+// Paths of the API. Those that end in a slash are followed by
+// {containerID}/{ifname}.
+const (
+	PathStatus     = "/v1/status"        // GET: Status
+	PathEndpoints  = "/v1/endpoints"     // GET: []Endpoint; POST EndpointRequest: Endpoint
+	PathEndpoint   = "/v1/endpoints/"    // GET: Endpoint; DELETE
+	PathReady      = "/v1/ready/"        // POST Wired: Endpoint, once it is in force
+	PathGC         = "/v1/gc"            // POST GCRequest
+	PathIdentities = "/v1/identities"    // GET: []Identity
+	PathPolicies   = "/v1/policies"      // GET: []Policy
+	PathServices   = "/v1/services"      // GET: []Service
+	PathMonitor    = "/v1/monitor"       // GET: Event, one a line, until the client goes
+	PathHealthy    = "/v1/plugin/status" // GET: 200 when the agent can wire pods
+)
+
+// Status is how a node's agent is.
+type Status struct {
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Kernel  string    `json:"kernel"` // release, as uname has it
+	Started time.Time `json:"started"`
+
+	// Ready agents have the cluster's state in force. NotReady says why one is
+	// not: one sentence with the remedy.
+	Ready    bool   `json:"ready"`
+	NotReady string `json:"notReady,omitempty"`
+
+	Attachment string         `json:"attachment"` // tcx, clsact or none
+	PodCIDRs   []netip.Prefix `json:"podCIDRs"`
+	Uplinks    []string       `json:"uplinks"` // names of devices
+	MTU        int            `json:"mtu"`     // of pods, in bytes of an IP packet
+
+	Endpoints  EndpointCount `json:"endpoints"`
+	Services   int           `json:"services"`   // frontends
+	Identities int           `json:"identities"` // of pods, in use
+	Policies   int           `json:"policies"`   // objects of all kinds
+	Objects    int           `json:"objects"`    // of the cluster, of all kinds
+
+	Apply   Apply     `json:"apply"`
+	Refused []Refused `json:"refused"` // objects that are left out
+	Errors  []Problem `json:"errors"`  // what fails now
+}
+
+// EndpointCount counts the node's pods by how far they are.
+type EndpointCount struct {
+	Known int `json:"known"` // addresses given
+	Ready int `json:"ready"` // in the datapath
+}
+
+// Apply is how the datapath was last changed.
+type Apply struct {
+	Last    time.Time `json:"last"`    // that succeeded; zero: none yet
+	Seconds float64   `json:"seconds"` // that it took, compilation and all
+	Epoch   uint32    `json:"epoch"`
+	Count   uint64    `json:"count"`  // since the start
+	Failed  uint64    `json:"failed"` // since the start
+}
+
+// Refused is an object that the datapath works without, because it cannot be
+// kept: its last good version is not in force either.
+type Refused struct {
+	Object  string    `json:"object"` // Kind namespace/name
+	Field   string    `json:"field,omitempty"`
+	Problem string    `json:"problem"` // with the remedy
+	Since   time.Time `json:"since"`
+}
+
+// Problem is something that fails now, and is tried again.
+type Problem struct {
+	What  string    `json:"what"`  // apply, routes, watch, …
+	Error string    `json:"error"` // one sentence
+	Since time.Time `json:"since"`
+}
+
+// EndpointRequest asks for a pod's addresses. Asking again for a ContainerID
+// and IfName that has some gives the same.
+type EndpointRequest struct {
+	ContainerID  string `json:"containerID"`
+	IfName       string `json:"ifname"`
+	Netns        string `json:"netns"` // path
+	PodNamespace string `json:"podNamespace"`
+	PodName      string `json:"podName"`
+	PodUID       string `json:"podUID,omitempty"`
+}
+
+// Endpoint is an interface of a pod of this node.
+type Endpoint struct {
+	EndpointRequest
+	Addresses  []netip.Addr `json:"addresses"` // one a family
+	Gateways   []netip.Addr `json:"gateways"`  // of the same families
+	MTU        int          `json:"mtu"`
+	HostDevice string       `json:"hostDevice"` // name of the host's side
+	HostMAC    string       `json:"hostMAC"`
+	PodMAC     string       `json:"podMAC"`
+	Ifindex    int          `json:"ifindex,omitempty"` // of the host's side; 0: not wired yet
+	Created    time.Time    `json:"created"`
+
+	// What follows is known of an endpoint in the datapath alone.
+	Ready    bool   `json:"ready"`
+	Identity uint32 `json:"identity,omitempty"`
+	Policy   string `json:"policy,omitempty"` // its rule set
+}
+
+// Wired says that an endpoint's devices are made. The host's side is down: the
+// agent brings it up when it has programs.
+type Wired struct {
+	Ifindex int `json:"ifindex"` // of the host's side
+}
+
+// Attachment names an interface of a container.
+type Attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifname"`
+}
+
+// GCRequest lists the attachments that are to stay; all others go.
+type GCRequest struct {
+	Valid []Attachment `json:"valid"`
+}
+
+// Identity is a set of labels that policies tell from others, by its number.
+type Identity struct {
+	Number    uint32   `json:"number"`
+	Namespace string   `json:"namespace,omitempty"`
+	Labels    string   `json:"labels"`
+	Pods      []string `json:"pods"` // namespace/name, of all nodes
+}
+
+// Policy is an object that decides about pods.
+type Policy struct {
+	Object string `json:"object"` // Kind namespace/name
+	Rules  int    `json:"rules"`  // of it in the tables of this node
+}
+
+// Service is a frontend.
+type Service struct {
+	Name     string   `json:"name"` // namespace/name:port
+	Kind     string   `json:"kind"`
+	Scope    string   `json:"scope"` // inside or outside
+	Protocol string   `json:"protocol"`
+	Address  string   `json:"address"`  // with its port
+	Backends []string `json:"backends"` // with their ports
+}
+
+// Event is a decision about a packet.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Hook     string    `json:"hook"`
+	Endpoint string    `json:"endpoint,omitempty"`
+	Verdict  string    `json:"verdict"`
+	Reason   string    `json:"reason,omitempty"`
+	Protocol string    `json:"protocol"`
+	Source   string    `json:"source"`      // with its port
+	Target   string    `json:"destination"` // with its port
+	From     uint32    `json:"sourceIdentity,omitempty"`
+	To       uint32    `json:"destinationIdentity,omitempty"`
+	Policy   string    `json:"policy,omitempty"` // the rule that decided
+	Flow     string    `json:"flow,omitempty"`   // new, known or rejudged
+	Length   int       `json:"length"`
+	Place    string    `json:"place,omitempty"` // file:line of the datapath's source
+}
+
+// Error is the body of an answer that is none.
+type Error struct {
+	Message string `json:"error"` // one sentence with the remedy
+	// Again is whether the same may succeed later.
+	Again bool `json:"again,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
