@@ -13,6 +13,16 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type BenchBareKey struct {
+	_     structs.HostLayout
+	Words [11]uint32
+}
+
+type BenchBareValue struct {
+	_     structs.HostLayout
+	Words [24]uint32
+}
+
 type BenchSavedFrame struct {
 	_     structs.HostLayout
 	Len   uint32
@@ -23,9 +33,11 @@ type BenchSavedFrame struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	BenchMapBare     = "bare"
 	BenchMapSaved    = "saved"
 	BenchMapTarget   = "target"
 	BenchProgAgain   = "again"
+	BenchProgLookup  = "lookup"
 	BenchProgNothing = "nothing"
 	BenchVarFrames   = "frames"
 	BenchVarTurn     = "turn"
@@ -74,6 +86,7 @@ type BenchSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchProgramSpecs struct {
 	Again   *ebpf.ProgramSpec `ebpf:"again"`
+	Lookup  *ebpf.ProgramSpec `ebpf:"lookup"`
 	Nothing *ebpf.ProgramSpec `ebpf:"nothing"`
 }
 
@@ -81,6 +94,7 @@ type BenchProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type BenchMapSpecs struct {
+	Bare   *ebpf.MapSpec `ebpf:"bare"`
 	Saved  *ebpf.MapSpec `ebpf:"saved"`
 	Target *ebpf.MapSpec `ebpf:"target"`
 }
@@ -113,12 +127,14 @@ func (o *BenchObjects) Close() error {
 //
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchMaps struct {
+	Bare   *ebpf.Map `ebpf:"bare"`
 	Saved  *ebpf.Map `ebpf:"saved"`
 	Target *ebpf.Map `ebpf:"target"`
 }
 
 func (m *BenchMaps) Close() error {
 	return _BenchClose(
+		m.Bare,
 		m.Saved,
 		m.Target,
 	)
@@ -137,12 +153,14 @@ type BenchVariables struct {
 // It can be passed to LoadBenchObjects or ebpf.CollectionSpec.LoadAndAssign.
 type BenchPrograms struct {
 	Again   *ebpf.Program `ebpf:"again"`
+	Lookup  *ebpf.Program `ebpf:"lookup"`
 	Nothing *ebpf.Program `ebpf:"nothing"`
 }
 
 func (p *BenchPrograms) Close() error {
 	return _BenchClose(
 		p.Again,
+		p.Lookup,
 		p.Nothing,
 	)
 }

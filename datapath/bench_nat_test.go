@@ -118,12 +118,33 @@ func BenchmarkNodePortSNAT(b *testing.B) {
 	})
 }
 
-// measureTurns measures frames that take turns, and the first one alone.
+// measureTurns measures frames that take turns, and the first one alone; and
+// what a single bare lookup among as many entries costs where they take turns,
+// which is the least that a table of flows can cost.
 func measureTurns(b *testing.B, prog *ebpf.Program, ifindex int, frames [][]byte) {
 	b.Helper()
 	base, full := compare(b, prog, ifindex, frames[0])
 	b.ReportMetric(float64((full - base).Nanoseconds()), "ns/packet-of-one-over-BASE")
 	measure(b, prog, ifindex, frames...)
+	b.ReportMetric(float64(bareLookup(b, frames).Nanoseconds()), "ns/bare-lookup")
+}
+
+// bareLookup is the time of one lookup in a table with two entries of a flow's
+// size for each frame, which are asked for in an order that memory does not have.
+func bareLookup(b *testing.B, frames [][]byte) time.Duration {
+	b.Helper()
+	w := newBench(b, frames)
+	keys := make([]bpf.BenchBareKey, 2*len(frames))
+	for i, turn := range rand.New(rand.NewPCG(5, 6)).Perm(len(keys)) {
+		keys[i].Words[0] = uint32(turn)
+	}
+	require.NoError(b, update(w.objs.Bare, keys, make([]bpf.BenchBareValue, len(keys))))
+	var without, with []time.Duration
+	for range 31 {
+		without = append(without, w.run(b, w.objs.Nothing, 1, max(20000, len(frames))))
+		with = append(with, w.run(b, w.objs.Lookup, 1, max(20000, len(frames))))
+	}
+	return median(with) - median(without)
 }
 
 // BenchmarkMasquerade measures packets of known flows from a pod to the world.
