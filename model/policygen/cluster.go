@@ -23,41 +23,31 @@ type Options struct {
 	OneFamily bool
 }
 
-// Ports that policies name are on both sides of most of these.
+// Ports that policies of a Cluster name are on both sides of most of these.
 var Ports = []uint16{0, 1, 53, 79, 80, 81, 127, 128, 443, 1023, 1024, 8080, 8081, 65535}
 
 // Outside are addresses of who is neither pod nor node, and of the API's
 // server.
 var Outside = []string{"192.0.2.1", "198.51.100.7", "198.51.100.200", "203.0.113.9", "10.0.200.1", "2001:db8::1", "2001:db9::1"}
 
-var spaces = []string{"default", "shop", "bank"}
-
 type maker struct {
 	*rand.Rand
+	w    *Words
 	o    Options
 	objs *model.Objects
 }
 
 // Cluster makes a cluster.
 func Cluster(r *rand.Rand, o Options) *model.Objects {
-	m := &maker{r, o, model.NewObjects()}
+	m := &maker{r, words(o), o, model.NewObjects()}
 	m.nodes()
-	for _, name := range spaces[1:] {
+	for _, name := range m.w.Namespaces[1:] {
 		m.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: m.labels()}})
 	}
 	m.pods()
 	m.services()
 	for i := range m.IntN(o.MaxPolicies + 1) {
-		switch name := fmt.Sprintf("policy-%d", i); m.IntN(4) {
-		case 0:
-			m.put(m.networkPolicy(name))
-		case 1:
-			m.put(m.clusterPolicy(name))
-		case 2:
-			m.put(m.ciliumPolicy(name))
-		default:
-			m.put(m.clusterwidePolicy(name))
-		}
+		m.put(Policy(r, m.w, pick(m, Kinds...), fmt.Sprintf("policy-%d", i)))
 	}
 	return m.objs
 }
@@ -87,7 +77,7 @@ func (m *maker) pods() {
 	space, labels := "default", m.labels()
 	for i := range 2 + m.IntN(m.o.MaxPods-1) {
 		if m.IntN(2) == 0 { // else a pod like the one before
-			space, labels = pick(m, spaces...), m.labels()
+			space, labels = pick(m, m.w.Namespaces...), m.labels()
 		}
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: space, Name: fmt.Sprintf("pod-%d", i), Labels: labels},
@@ -112,7 +102,7 @@ func (m *maker) pods() {
 
 // services are one with a selector, one for addresses outside, and the API's.
 func (m *maker) services() {
-	m.put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, spaces...), Name: "web", Labels: m.labels()},
+	m.put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, m.w.Namespaces...), Name: "web", Labels: m.labels()},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1", Selector: map[string]string{"app": pick(m, "a", "b")}, Ports: []corev1.ServicePort{{Port: 80}}}})
 	m.put(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "far", Labels: m.labels()},
 		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.2", Ports: []corev1.ServicePort{{Port: 80}}}})
@@ -142,23 +132,4 @@ func (m *maker) labels() map[string]string {
 		}
 	}
 	return labels
-}
-
-// selector asks for labels by their keys with something put before.
-func (m *maker) selector(keys ...string) metav1.LabelSelector {
-	var s metav1.LabelSelector
-	if m.IntN(3) == 0 {
-		s.MatchLabels = map[string]string{pick(m, keys...): pick(m, "", "a", "b", "shop")}
-	}
-	for range m.IntN(2) {
-		e := metav1.LabelSelectorRequirement{
-			Key:      pick(m, keys...),
-			Operator: pick(m, metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist),
-		}
-		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
-			e.Values = pick(m, []string{"a"}, []string{"b", ""}, []string{"shop", "a"}, []string{"default", "robot"})
-		}
-		s.MatchExpressions = append(s.MatchExpressions, e)
-	}
-	return s
 }

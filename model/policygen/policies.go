@@ -3,7 +3,9 @@
 package policygen
 
 import (
+	"math/rand/v2"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -14,7 +16,24 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
-var plainKeys = []string{"app", "tier", "kubernetes.io/metadata.name"}
+// Kinds of policies.
+var Kinds = []string{"NetworkPolicy", "ClusterNetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"}
+
+// Policy makes a policy of a kind, in any of the namespaces where the kind has
+// one. It passes model.Validate; a compiler may refuse networks and nodes that
+// it does not tell apart.
+func Policy(r *rand.Rand, w *Words, kind, name string) metav1.Object {
+	m := &maker{Rand: r, w: w}
+	switch kind {
+	case "NetworkPolicy":
+		return m.networkPolicy(name)
+	case "ClusterNetworkPolicy":
+		return m.clusterPolicy(name)
+	case "CiliumNetworkPolicy":
+		return m.ciliumPolicy(name)
+	}
+	return m.clusterwidePolicy(name)
+}
 
 func some[T any](m *maker, most int, one func() T) []T {
 	var list []T
@@ -26,8 +45,9 @@ func some[T any](m *maker, most int, one func() T) []T {
 
 func (m *maker) networkPolicy(name string) *networkingv1.NetworkPolicy {
 	policy := &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, spaces...), Name: name},
-		Spec:       networkingv1.NetworkPolicySpec{PodSelector: m.selector(plainKeys...)},
+		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, m.w.Namespaces...), Name: name},
+		Spec:       networkingv1.NetworkPolicySpec{PodSelector: m.selector(m.w.plain())},
 	}
 	policy.Spec.Ingress = some(m, 2, func() networkingv1.NetworkPolicyIngressRule {
 		return networkingv1.NetworkPolicyIngressRule{Ports: some(m, 2, m.port), From: some(m, 2, m.peer)}
@@ -40,7 +60,7 @@ func (m *maker) networkPolicy(name string) *networkingv1.NetworkPolicy {
 }
 
 func (m *maker) peer() networkingv1.NetworkPolicyPeer {
-	pods, namespaces := m.selector(plainKeys...), m.selector(plainKeys...)
+	pods, namespaces := m.selector(m.w.plain()), m.selector(m.w.plain())
 	switch m.IntN(4) {
 	case 0:
 		return networkingv1.NetworkPolicyPeer{PodSelector: &pods}
@@ -53,12 +73,7 @@ func (m *maker) peer() networkingv1.NetworkPolicyPeer {
 	return networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: set.CIDR, Except: set.Except}}
 }
 
-func (m *maker) block() model.CiliumCIDRRule {
-	return pick(m,
-		model.CiliumCIDRRule{CIDR: "0.0.0.0/0"}, model.CiliumCIDRRule{CIDR: "::/0"}, model.CiliumCIDRRule{CIDR: "0.0.0.0/0", Except: []string{"198.51.100.0/24"}},
-		model.CiliumCIDRRule{CIDR: "198.51.100.0/24", Except: []string{"198.51.100.128/25"}}, model.CiliumCIDRRule{CIDR: "198.51.100.200/32"},
-		model.CiliumCIDRRule{CIDR: "10.0.0.0/16"}, model.CiliumCIDRRule{CIDR: "10.0.0.10/32"}, model.CiliumCIDRRule{CIDR: "2001:db8::/32"}, model.CiliumCIDRRule{CIDR: "172.18.0.0/16"})
-}
+func (m *maker) block() model.CiliumCIDRRule { return pick(m, m.w.Blocks...) }
 
 func (m *maker) port() networkingv1.NetworkPolicyPort {
 	var port networkingv1.NetworkPolicyPort
@@ -67,10 +82,10 @@ func (m *maker) port() networkingv1.NetworkPolicyPort {
 	}
 	switch m.IntN(4) {
 	case 0:
-		name := intstr.FromString(pick(m, "http", "dns"))
+		name := intstr.FromString(pick(m, m.w.Names...))
 		port.Port = &name
 	case 1:
-		number := intstr.FromInt32(pick[int32](m, 80, 443, 65535))
+		number := intstr.FromInt32(pick(m, m.w.Ports...))
 		port.Port = &number
 	case 2:
 		first, last := m.numbers()
@@ -81,11 +96,14 @@ func (m *maker) port() networkingv1.NetworkPolicyPort {
 }
 
 func (m *maker) numbers() (first, last int32) {
-	return pick[int32](m, 1, 79, 80, 1000), pick[int32](m, 1000+1, 1023, 8081, 65535)
+	return pick(m, m.w.Firsts...), pick(m, m.w.Lasts...)
 }
 
 func (m *maker) clusterPolicy(name string) *policyv1alpha2.ClusterNetworkPolicy {
-	policy := &policyv1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	policy := &policyv1alpha2.ClusterNetworkPolicy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "policy.networking.k8s.io/v1alpha2", Kind: "ClusterNetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+	}
 	spec := &policy.Spec
 	spec.Tier = pick(m, policyv1alpha2.AdminTier, policyv1alpha2.BaselineTier)
 	spec.Priority = pick[int32](m, 0, 1, 1, 1000)
@@ -117,26 +135,20 @@ func (m *maker) clusterPolicy(name string) *policyv1alpha2.ClusterNetworkPolicy 
 }
 
 func (m *maker) chosen() (*metav1.LabelSelector, *policyv1alpha2.NamespacedPod) {
-	namespaces, pods := m.selector(plainKeys...), m.selector(plainKeys...)
+	namespaces, pods := m.selector(m.w.plain()), m.selector(m.w.plain())
 	if m.IntN(2) == 0 {
 		return &namespaces, nil
 	}
 	return nil, &policyv1alpha2.NamespacedPod{NamespaceSelector: namespaces, PodSelector: pods}
 }
 
-// clusterPeer has networks of both families, with all of the nodes or none:
-// others are refused where pods have two addresses.
 func (m *maker) clusterPeer(named bool) policyv1alpha2.ClusterNetworkPolicyEgressPeer {
 	var peer policyv1alpha2.ClusterNetworkPolicyEgressPeer
 	switch kind := m.IntN(4); {
-	case kind == 0 && !named && m.o.OneFamily:
-		peer.Networks = pick(m, []policyv1alpha2.CIDR{"10.0.0.0/24"}, []policyv1alpha2.CIDR{"10.0.0.0/16", "198.51.100.0/25"},
-			[]policyv1alpha2.CIDR{"0.0.0.0/0", "::/0"}, []policyv1alpha2.CIDR{"10.0.0.10/32"}, []policyv1alpha2.CIDR{"172.18.0.0/16", "fd00:18::/64"})
 	case kind == 0 && !named:
-		peer.Networks = pick(m, []policyv1alpha2.CIDR{"10.0.0.0/16", "fd00::/64"}, []policyv1alpha2.CIDR{"198.51.100.0/25", "2001:db8::/32"},
-			[]policyv1alpha2.CIDR{"0.0.0.0/0", "::/0"}, []policyv1alpha2.CIDR{"198.0.0.0/8"}, []policyv1alpha2.CIDR{"172.18.0.0/16", "fd00:18::/64"})
+		peer.Networks = pick(m, m.w.Networks...)
 	case kind == 1 && !named:
-		nodes := pick(m, metav1.LabelSelector{}, metav1.LabelSelector{}, metav1.LabelSelector{MatchLabels: map[string]string{"zone": "a"}})
+		nodes := pick(m, m.w.Nodes...)
 		peer.Nodes = &nodes
 	default:
 		peer.Namespaces, peer.Pods = m.chosen()
@@ -145,7 +157,7 @@ func (m *maker) clusterPeer(named bool) policyv1alpha2.ClusterNetworkPolicyEgres
 }
 
 func (m *maker) protocol() policyv1alpha2.ClusterNetworkPolicyProtocol {
-	port := &policyv1alpha2.Port{Number: pick[int32](m, 80, 443, 65535)}
+	port := &policyv1alpha2.Port{Number: pick(m, m.w.Ports...)}
 	if m.IntN(2) == 0 {
 		first, last := m.numbers()
 		port = &policyv1alpha2.Port{Range: &policyv1alpha2.PortRange{Start: first, End: last}}
@@ -158,23 +170,23 @@ func (m *maker) protocol() policyv1alpha2.ClusterNetworkPolicyProtocol {
 	case 2:
 		return policyv1alpha2.ClusterNetworkPolicyProtocol{SCTP: &policyv1alpha2.ClusterNetworkPolicyProtocolSCTP{DestinationPort: port}}
 	}
-	return policyv1alpha2.ClusterNetworkPolicyProtocol{DestinationNamedPort: pick(m, "http", "dns")}
-}
-
-// ciliumKeys are keys of labels as Cilium's selectors may write them.
-var ciliumKeys = []string{
-	"app", "k8s:app", "any:tier", "tier", "k8s:io.kubernetes.pod.namespace", "io.kubernetes.pod.namespace",
-	"io.cilium.k8s.namespace.labels.app", "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name", "io.cilium.k8s.policy.serviceaccount",
+	return policyv1alpha2.ClusterNetworkPolicyProtocol{DestinationNamedPort: pick(m, m.w.Names...)}
 }
 
 func (m *maker) ciliumPolicy(name string) *model.CiliumNetworkPolicy {
-	policy := &model.CiliumNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, spaces...), Name: name}}
+	policy := &model.CiliumNetworkPolicy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "cilium.io/v2", Kind: "CiliumNetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, m.w.Namespaces...), Name: name},
+	}
 	policy.Spec, policy.Specs = m.specs()
 	return policy
 }
 
 func (m *maker) clusterwidePolicy(name string) *model.CiliumClusterwideNetworkPolicy {
-	policy := &model.CiliumClusterwideNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	policy := &model.CiliumClusterwideNetworkPolicy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "cilium.io/v2", Kind: "CiliumClusterwideNetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+	}
 	policy.Spec, policy.Specs = m.specs()
 	return policy
 }
@@ -187,7 +199,7 @@ func (m *maker) specs() (*model.CiliumRule, []*model.CiliumRule) {
 }
 
 func (m *maker) spec() *model.CiliumRule {
-	subject := m.selector(ciliumKeys...)
+	subject := m.selector(m.w.cilium())
 	rule := &model.CiliumRule{EndpointSelector: &subject}
 	rule.Ingress = some(m, 2, m.ingress)
 	rule.Egress = some(m, 2, m.egress)
@@ -205,7 +217,7 @@ func (m *maker) endpoint() metav1.LabelSelector {
 	if m.IntN(8) == 0 {
 		return metav1.LabelSelector{MatchLabels: map[string]string{"reserved:" + pick(m, "host", "world", "remote-node", "world-ipv6"): ""}}
 	}
-	return m.selector(ciliumKeys...)
+	return m.selector(m.w.cilium())
 }
 
 func (m *maker) entity() string {
@@ -216,7 +228,7 @@ func (m *maker) ingress() model.CiliumIngressRule {
 	rule := model.CiliumIngressRule{ToPorts: m.toPorts()}
 	switch m.IntN(6) {
 	case 0:
-		rule.FromCIDR = some(m, 2, func() string { return pick(m, "198.51.100.7", "192.0.2.0/24", "0.0.0.0/0", "10.0.0.0/8") })
+		rule.FromCIDR = some(m, 2, func() string { return pick(m, m.w.CIDRs...) })
 	case 1:
 		rule.FromCIDRSet = some(m, 2, m.block)
 	case 2:
@@ -235,7 +247,7 @@ func (m *maker) egress() model.CiliumEgressRule {
 	rule := model.CiliumEgressRule{ToPorts: m.toPorts()}
 	switch m.IntN(7) {
 	case 0:
-		rule.ToCIDR = some(m, 2, func() string { return pick(m, "198.51.100.7", "192.0.2.0/24", "::/0", "10.0.0.0/8") })
+		rule.ToCIDR = some(m, 2, func() string { return pick(m, m.w.CIDRs...) })
 	case 1:
 		rule.ToCIDRSet = some(m, 2, m.block)
 	case 2:
@@ -258,13 +270,13 @@ func (m *maker) toService() model.CiliumService {
 		svc.ByName = &struct {
 			ServiceName string `json:"serviceName,omitempty"`
 			Namespace   string `json:"namespace,omitempty"`
-		}{pick(m, "web", "far"), pick(m, "", "shop", "default")}
+		}{pick(m, m.w.Services...), pick(m, append([]string{""}, m.w.Namespaces...)...)}
 		return svc
 	}
 	svc.BySelector = &struct {
 		Selector  metav1.LabelSelector `json:"selector"`
 		Namespace string               `json:"namespace,omitempty"`
-	}{m.selector("app", "tier"), pick(m, "", "", "shop")}
+	}{m.selector(m.w.Labels), pick(m, append([]string{"", ""}, m.w.Namespaces...)...)}
 	return svc
 }
 
@@ -282,12 +294,12 @@ func (m *maker) ciliumPort() model.CiliumPort {
 	port := model.CiliumPort{Protocol: pick(m, "", "ANY", "TCP", "UDP", "SCTP", "tcp")}
 	switch m.IntN(4) {
 	case 0:
-		port.Port = pick(m, "http", "dns", "HTTP")
+		port.Port = pick(m, append([]string{strings.ToUpper(m.w.Names[0])}, m.w.Names...)...)
 	case 1:
 		first, last := m.numbers()
 		port.Port, port.EndPort = strconv.Itoa(int(first)), last
 	default:
-		port.Port = pick(m, "0", "80", "443", "65535")
+		port.Port = strconv.Itoa(int(pick(m, append([]int32{0}, m.w.Ports...)...)))
 	}
 	return port
 }
