@@ -15,6 +15,7 @@ func commands() []*cobra.Command {
 		recordCommand(),
 		scenarioCommand(),
 		serviceCommand(),
+		versionCommand(),
 		vmCommand(),
 	}
 }

@@ -20,8 +20,6 @@ func flowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "flow",
 		Short: "Show the flows that a running datapath knows",
-		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(flowListCommand())
 	return cmd
@@ -174,7 +172,7 @@ where no policy is asked, as for the node's own.`,
 		Example: `  weir flow list --from default/client --service default/web
   weir flow list --to 198.51.100.0/24 --proto tcp
   weir flow list -o json | jq -r 'select(.state == "syn-sent") | .tuple.dst'`,
-		Args: noArguments,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			chosen, err := filter.parse()
 			if err != nil {

@@ -54,12 +54,12 @@ func rootCommand() *cobra.Command {
 		Short:         "An eBPF network datapath for containers, and the lab that proves it",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
 	})
 	root.AddCommand(commands()...)
+	strict(root)
 	return root
 }
 

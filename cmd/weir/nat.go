@@ -19,8 +19,6 @@ func natCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nat",
 		Short: "Show the sources that a running datapath translates",
-		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(natListCommand())
 	return cmd
@@ -69,7 +67,7 @@ of the ports that there are are taken towards the destination of that line. Wher
 none is left a new flow is dropped, no-source-port.`,
 		Example: `  weir nat list
   weir nat list -o json | jq -s 'first | .takenPorts / .ports'`,
-		Args: noArguments,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.view(func(v *datapath.View) error {
 				rows, err := natRows(v)

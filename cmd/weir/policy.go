@@ -35,8 +35,6 @@ read from manifests, with the Pods (their addresses in status.podIPs),
 Namespaces and, where policies speak of them, Nodes, Services and
 EndpointSlices. OBJECTS is a file of YAML or JSON, a folder of such, or - for
 the standard input.`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(policyCheckCommand(), policyTableCommand(), policyDiffCommand())
 	return cmd

@@ -48,20 +48,10 @@ func (f *tablesFlags) view(read func(*datapath.View) error) error {
 	return errors.Join(read(v), v.Close())
 }
 
-// noArguments refuses what a command would not look at.
-func noArguments(cmd *cobra.Command, args []string) error {
-	if err := cobra.NoArgs(cmd, args); err != nil {
-		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
-	}
-	return nil
-}
-
 func serviceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "service",
 		Short: "Show the services that a running datapath leads to their backends",
-		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(serviceListCommand(), serviceShowCommand())
 	return cmd
@@ -159,7 +149,7 @@ A frontend is an address, port and protocol, and there is one for each scope:
 what pods of the node and the node itself meet is inside, what comes in by the
 node's devices outside.`,
 		Example: "  weir service list\n  weir service list -o json | jq 'select(.backends == [])'",
-		Args:    noArguments,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return flags.view(func(v *datapath.View) error {
 				rows, err := serviceRows(v, "")
