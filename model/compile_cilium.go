@@ -54,6 +54,7 @@ type ciliumEntry struct {
 	entities            []string
 	services            []CiliumService
 	ports               []CiliumPortRule
+	icmps               []CiliumICMPRule
 	restricted          bool // a list of peers is there, be it empty
 }
 
@@ -63,7 +64,7 @@ func (s *ciliumSpec) entries() []ciliumEntry {
 		for i, r := range rules {
 			entries = append(entries, ciliumEntry{
 				direction: Ingress, denies: denies, index: i, list: list, from: "from",
-				endpoints: r.FromEndpoints, requires: r.FromRequires, cidrs: r.FromCIDR, cidrSets: r.FromCIDRSet, entities: r.FromEntities, ports: r.ToPorts,
+				endpoints: r.FromEndpoints, requires: r.FromRequires, cidrs: r.FromCIDR, cidrSets: r.FromCIDRSet, entities: r.FromEntities, ports: r.ToPorts, icmps: r.ICMPs,
 				restricted: r.FromEndpoints != nil || r.FromCIDR != nil || r.FromCIDRSet != nil || r.FromEntities != nil,
 			})
 		}
@@ -72,7 +73,7 @@ func (s *ciliumSpec) entries() []ciliumEntry {
 		for i, r := range rules {
 			entries = append(entries, ciliumEntry{
 				direction: Egress, denies: denies, index: i, list: list, from: "to",
-				endpoints: r.ToEndpoints, requires: r.ToRequires, cidrs: r.ToCIDR, cidrSets: r.ToCIDRSet, entities: r.ToEntities, services: r.ToServices, ports: r.ToPorts,
+				endpoints: r.ToEndpoints, requires: r.ToRequires, cidrs: r.ToCIDR, cidrSets: r.ToCIDRSet, entities: r.ToEntities, services: r.ToServices, ports: r.ToPorts, icmps: r.ICMPs,
 				restricted: r.ToEndpoints != nil || r.ToCIDR != nil || r.ToCIDRSet != nil || r.ToEntities != nil || r.ToServices != nil,
 			})
 		}
@@ -143,7 +144,7 @@ func (c *compiler) ciliumEntry(p *compiledPolicy, spec *ciliumSpec, entry *ciliu
 	for _, selector := range entry.requires {
 		p.requires = append(p.requires, requirement{entry.direction, entry.denies, c.peerSelector(spec, &selector, false)})
 	}
-	if !entry.restricted && len(entry.ports) == 0 {
+	if !entry.restricted && len(entry.ports)+len(entry.icmps) == 0 {
 		return // an empty entry isolates, and matches nothing
 	}
 	rule.anyPeer = !entry.restricted || slices.Contains(entry.entities, "all")
@@ -158,8 +159,43 @@ func (c *compiler) ciliumEntry(p *compiledPolicy, spec *ciliumSpec, entry *ciliu
 			rule.ports = append(rule.ports, portRangesOfCilium(fmt.Sprintf("%s.toPorts[%d].ports[%d].port", field, i, j), port)...)
 		}
 	}
+	rule.ports = append(rule.ports, c.icmpRanges(spec, field, entry.icmps)...)
+	if len(entry.icmps) > 0 && len(rule.ports) == 0 {
+		return // of none of its types is anything asked
+	}
 	c.warnOfCiliumNames(p, rule)
 	p.rules = append(p.rules, rule)
+}
+
+// Types of ICMP messages that open flows (RFC 792, RFC 4443).
+const (
+	icmpEcho   = 8
+	icmpv6Echo = 128
+)
+
+// icmpRanges gives the types of ICMP messages that open flows, which the table
+// has in the place of ports: echo requests alone. Answers and errors go the way
+// of a flow, and what is neither is never let through.
+func (c *compiler) icmpRanges(spec *ciliumSpec, field string, lists []CiliumICMPRule) []portRange {
+	var ranges []portRange
+	for i, list := range lists {
+		for j, f := range list.Fields {
+			at := fmt.Sprintf("%s.icmps[%d].fields[%d].type", field, i, j)
+			kind, known := icmpType(f.Family, f.Type)
+			protocol, opens := ProtocolICMP, uint8(icmpEcho)
+			if f.Family == familyIPv6 {
+				protocol, opens = ProtocolICMPv6, icmpv6Echo
+			}
+			switch {
+			case !known: // Validate has complained
+			case kind != opens:
+				c.warn(spec.object, at, "%s of %s opens no flow: answers and errors pass with the flow that they are of, everything else is never forwarded, and the type has no effect: remove it", f.Type, familyOr(f.Family))
+			default:
+				ranges = append(ranges, portRange{protocol: protocol, first: uint16(kind), last: uint16(kind), field: at})
+			}
+		}
+	}
+	return ranges
 }
 
 func (s *ciliumSpec) listOf(entry *ciliumEntry) string {

@@ -28,8 +28,10 @@ func (d Decision) Story() []string {
 
 // Explain says whether policy lets from open a flow to a port of to, and by
 // which policies and rules. Both are namespace/name of a pod, the name of a
-// node, or an address; port is 0 for protocols that have none. It fails with
-// ErrNotFound for a name that is not among the objects.
+// node, or an address; port is 0 for protocols that have none. ProtocolICMP and
+// ProtocolICMPv6 are an echo request, of the other family where the two ends have
+// no address of this one. It fails with ErrNotFound for a name that is not among
+// the objects.
 //
 // Only policy is asked: neither services nor routes, and every pod's policy,
 // whichever node it is on.
@@ -56,6 +58,7 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (De
 	if err != nil {
 		return Decision{}, fmt.Errorf("explain flow to %s: %w", to, err)
 	}
+	protocol = k.echoBetween(&source, &target, protocol)
 	d := Decision{Allowed: true}
 	add := func(r Ruling) {
 		d.Rulings = append(d.Rulings, r)
@@ -72,6 +75,43 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (De
 		add(k.rule(Ingress, target.pod, source, protocol, port))
 	}
 	return d, nil
+}
+
+// echoBetween gives the protocol of an echo request between two parties, and has
+// them speak by addresses of that family.
+func (k *knowledge) echoBetween(source, target *party, protocol Protocol) Protocol {
+	if !isICMP(protocol) {
+		return protocol
+	}
+	other := ProtocolICMP + ProtocolICMPv6 - protocol
+	for _, protocol := range []Protocol{protocol, other} {
+		from, found := k.addressIn(source, protocol == ProtocolICMP)
+		to, foundToo := k.addressIn(target, protocol == ProtocolICMP)
+		if found && foundToo {
+			source.addr, target.addr = from, to
+			return protocol
+		}
+	}
+	return protocol
+}
+
+// addressIn is a party's address of one family; the one that it was named by, if
+// it was.
+func (k *knowledge) addressIn(p *party, v4 bool) (netip.Addr, bool) {
+	if p.addr.IsValid() && p.addr.Is4() == v4 {
+		return p.addr, true
+	}
+	for _, addr := range k.addresses[p.pod] {
+		if addr.Is4() == v4 {
+			return addr, true
+		}
+	}
+	for addr, name := range k.nodeOf {
+		if p.pod == nil && p.node && name == p.name && addr.Is4() == v4 {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // onNodeOf is whether a party is the pod's own node, which no policy shuts out.

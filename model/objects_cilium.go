@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // CiliumNetworkPolicy is a policy of Cilium's for pods of its own namespace
@@ -68,10 +69,10 @@ type CiliumIngressRule struct {
 	FromCIDRSet   []CiliumCIDRRule       `json:"fromCIDRSet,omitempty"`
 	FromEntities  []string               `json:"fromEntities,omitempty"`
 	ToPorts       []CiliumPortRule       `json:"toPorts,omitempty"`
+	ICMPs         []CiliumICMPRule       `json:"icmps,omitempty"`
 
 	FromNodes      json.RawMessage `json:"fromNodes,omitempty"`
 	FromGroups     json.RawMessage `json:"fromGroups,omitempty"`
-	ICMPs          json.RawMessage `json:"icmps,omitempty"`
 	Authentication json.RawMessage `json:"authentication,omitempty"`
 }
 
@@ -84,11 +85,11 @@ type CiliumEgressRule struct {
 	ToEntities  []string               `json:"toEntities,omitempty"`
 	ToServices  []CiliumService        `json:"toServices,omitempty"`
 	ToPorts     []CiliumPortRule       `json:"toPorts,omitempty"`
+	ICMPs       []CiliumICMPRule       `json:"icmps,omitempty"`
 
 	ToNodes        json.RawMessage `json:"toNodes,omitempty"`
 	ToGroups       json.RawMessage `json:"toGroups,omitempty"`
 	ToFQDNs        json.RawMessage `json:"toFQDNs,omitempty"`
-	ICMPs          json.RawMessage `json:"icmps,omitempty"`
 	Authentication json.RawMessage `json:"authentication,omitempty"`
 }
 
@@ -130,4 +131,16 @@ type CiliumPort struct {
 	Port     string `json:"port"`              // "0": any
 	EndPort  int32  `json:"endPort,omitempty"` // 0: none
 	Protocol string `json:"protocol,omitempty"`
+}
+
+// CiliumICMPRule is a list of kinds of ICMP messages, one of which the packet
+// has to be.
+type CiliumICMPRule struct {
+	Fields []CiliumICMP `json:"fields,omitempty"`
+}
+
+// CiliumICMP is a kind of ICMP messages.
+type CiliumICMP struct {
+	Family string              `json:"family,omitempty"` // IPv4, which none means, or IPv6
+	Type   *intstr.IntOrString `json:"type"`             // by number, or by Cilium's name for it
 }

@@ -119,7 +119,7 @@ func (t ciliumText) lists(direction Direction) []ciliumList {
 		var to []CiliumEgressRule
 		for _, r := range from {
 			to = append(to, CiliumEgressRule{ToEndpoints: r.FromEndpoints, ToRequires: r.FromRequires, ToCIDR: r.FromCIDR,
-				ToCIDRSet: r.FromCIDRSet, ToEntities: r.FromEntities, ToPorts: r.ToPorts})
+				ToCIDRSet: r.FromCIDRSet, ToEntities: r.FromEntities, ToPorts: r.ToPorts, ICMPs: r.ICMPs})
 		}
 		return to
 	}
@@ -140,10 +140,40 @@ func (k *knowledge) isCiliumSubject(text ciliumText, pod *corev1.Pod) bool {
 // peers matches all, and one whose lists of peers are empty, nobody.
 func (k *knowledge) entryMatches(text ciliumText, e CiliumEgressRule, q *question) bool {
 	anybody := e.ToEndpoints == nil && e.ToCIDR == nil && e.ToCIDRSet == nil && e.ToEntities == nil && e.ToServices == nil
-	if anybody && len(e.ToPorts) == 0 {
+	if anybody && len(e.ToPorts) == 0 && len(e.ICMPs) == 0 {
 		return false
 	}
-	return (anybody || k.isCiliumPeer(text, e, q)) && isCiliumPort(e.ToPorts, q)
+	return (anybody || k.isCiliumPeer(text, e, q)) && isCiliumPort(e.ToPorts, q) && isCiliumICMP(e.ICMPs, q)
+}
+
+// isCiliumICMP asks for the type of an ICMP message. Of those that open flows
+// there is one in each family, a request to be answered.
+func isCiliumICMP(wanted []CiliumICMPRule, q *question) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, list := range wanted {
+		for _, w := range list.Fields {
+			if w.Type == nil {
+				continue
+			}
+			switch kind := w.Type.String(); {
+			case w.Family == "IPv6":
+				if q.isPing(ProtocolICMPv6) && (kind == "128" || kind == "EchoRequest") {
+					return true
+				}
+			case q.isPing(ProtocolICMP) && (kind == "8" || kind == "Echo" || kind == "EchoRequest"):
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isPing is whether a flow is one of echoes: the protocol's number says so in
+// its own family alone.
+func (q *question) isPing(protocol Protocol) bool {
+	return q.protocol == protocol && q.peer.addr.Is4() == (protocol == ProtocolICMP)
 }
 
 func (k *knowledge) isCiliumPeer(text ciliumText, e CiliumEgressRule, q *question) bool {

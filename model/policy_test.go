@@ -125,7 +125,7 @@ func ask(t *testing.T, objs *Objects, from, to string, port uint16, protocol Pro
 		}
 		for _, endpoint := range state.Endpoints {
 			if endpoint.Name == r.Subject {
-				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port)
+				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port+typeOf(protocol))
 				require.Equal(t, r.Allowed, rule != nil && !rule.Deny, "oracle: %s, compiler: %v", r, rule)
 				if rule != nil {
 					require.Equal(t, r.Origin, rule.Origin)
@@ -138,6 +138,11 @@ func ask(t *testing.T, objs *Objects, from, to string, port uint16, protocol Pro
 		}
 	}
 	return "free"
+}
+
+// typeOf is what the table has in the place of the port.
+func typeOf(protocol Protocol) uint16 {
+	return map[Protocol]uint16{ProtocolICMP: 8, ProtocolICMPv6: 128}[protocol]
 }
 
 type policyQuestion struct {
@@ -189,6 +194,12 @@ func TestCiliumPolicies(t *testing.T) {
 			[]policyQuestion{{tie, star, 1, ProtocolTCP, byP}, {tie, star, 1, ProtocolUDP, noneOf}}},
 		"ports by name": {cilium(`{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: HTTP, protocol: TCP}, {port: dns}]}]}]}`),
 			[]policyQuestion{{tie, star, 80, ProtocolTCP, byP}, {tie, star, 53, ProtocolUDP, byP}, {tie, star, 53, ProtocolTCP, noneOf}, {star, tie, 80, ProtocolTCP, noneOf}}},
+		"pings, by their number": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEndpoints: [{matchLabels: {org: alliance}}], icmps: [{fields: [{type: 8}]}]}]}`),
+			[]policyQuestion{{xwing, star, 0, ProtocolICMP, byP}, {xwing, star, 8, ProtocolTCP, noneOf}, {tie, star, 0, ProtocolICMP, noneOf}}},
+		"pings of anybody, by their name": {cilium(`{endpointSelector: {}, egress: [{icmps: [{fields: [{type: EchoRequest, family: IPv6}, {type: TimeExceeded}]}]}]}`),
+			[]policyQuestion{{star, "2001:db8::1", 0, ProtocolICMPv6, byP}, {star, farOff, 0, ProtocolICMP, noneOf}, {star, tie, 128, ProtocolTCP, noneOf}}},
+		"types that open nothing isolate all the same": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{icmps: [{fields: [{type: 0}, {type: 129, family: IPv6}]}]}]}`),
+			[]policyQuestion{{tie, star, 0, ProtocolICMP, noneOf}, {tie, star, 80, ProtocolTCP, noneOf}}},
 		"denials go before permissions": {cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}], toPorts: [{ports: [{port: "80", protocol: TCP}]}]}]}`),
 			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byDeny}, {xwing, star, 81, ProtocolTCP, byP}, {farOff, star, 80, ProtocolTCP, byP}}},
 		"a policy that does not isolate": {cilium(`{endpointSelector: {}, enableDefaultDeny: {ingress: false}, ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`),
@@ -291,6 +302,7 @@ func TestPoliciesThatAreHardlyMeantAreWarnedOf(t *testing.T) {
 		"a permission behind a denial":    {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {org: empire}}]}], ingressDeny: [{fromEndpoints: [{}]}]}`), "spec.ingress[0]: never decides: spec.ingressDeny[0] of CiliumNetworkPolicy default/p matches all of it"},
 		"a rule behind an earlier one":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}`), "spec.ingress[1]: never decides: spec.ingress[0] of ClusterNetworkPolicy a"},
 		"two policies of one priority":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`) + tiered("b", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`), "ClusterNetworkPolicy b: spec.priority: 1 is that of ClusterNetworkPolicy a too"},
+		"ICMP types that open nothing":    {cilium(`{endpointSelector: {}, ingress: [{icmps: [{fields: [{type: TimeExceeded}, {type: 13}, {type: 8}]}]}]}`), "spec.ingress[0].icmps[0].fields[1].type: 13 of IPv4 opens no flow"},
 		"a direction that is not enabled": {networkPolicy(`{podSelector: {}, policyTypes: [Ingress], egress: [{}]}`), "spec.egress[0]: has no effect: spec.policyTypes does not name the direction"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -314,7 +326,13 @@ func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
 	for name, tt := range map[string]struct{ objects, says string }{
 		"L7 rules":                      {peer(`toPorts: [{ports: [{port: "80"}], rules: {http: [{path: /}]}}]`), "spec.ingress[0].toPorts[0].rules: is not supported yet"},
 		"names of hosts":                {to(`toFQDNs: [{matchName: example.org}]`), "spec.egress[0].toFQDNs: is not supported yet"},
-		"ICMP types":                    {peer(`icmps: [{fields: [{type: 8}]}]`), "spec.ingress[0].icmps: is not supported yet"},
+		"ICMP types beside ports":       {peer(`icmps: [{fields: [{type: 8}]}], toPorts: [{ports: [{port: "80"}]}]`), "spec.ingress[0].icmps: cannot stand beside toPorts"},
+		"no ICMP types":                 {peer(`icmps: [{fields: []}]`), "spec.ingress[0].icmps[0].fields: is empty"},
+		"an ICMP type too large":        {peer(`icmps: [{fields: [{type: 256}]}]`), "spec.ingress[0].icmps[0].fields[0].type: 256 is not in 0–255"},
+		"an ICMP type of no name":       {to(`icmps: [{fields: [{type: Ping}]}]`), `spec.egress[0].icmps[0].fields[0].type: "Ping" is no type of ICMP messages for IPv4`},
+		"a name of the other family":    {to(`icmps: [{fields: [{type: Photuris, family: IPv6}]}]`), `"Photuris" is no type of ICMP messages for IPv6`},
+		"a family of ICMP that is none": {to(`icmps: [{fields: [{type: 8, family: ipv4}]}]`), `icmps[0].fields[0].family: "ipv4" is not one of IPv4, IPv6`},
+		"an ICMP type that is missing":  {to(`icmps: [{fields: [{family: IPv4}]}]`), "icmps[0].fields[0].type: is missing"},
 		"authentication":                {peer(`authentication: {mode: required}`), "spec.ingress[0].authentication: is not supported yet"},
 		"TLS":                           {to(`toPorts: [{ports: [{port: "443"}], terminatingTLS: {}}]`), "spec.egress[0].toPorts[0].terminatingTLS: is not supported yet"},
 		"a listener":                    {to(`toPorts: [{ports: [{port: "443"}], listener: {name: x}}]`), "toPorts[0].listener: is not supported yet"},

@@ -243,8 +243,8 @@ type Rule struct {
 	Direction Direction
 	Peer      Identity // IdentityUnknown: any
 	Protocol  Protocol // ProtocolAny: any, and PortBits is 0
-	Port      uint16
-	PortBits  uint8 // how many leading bits of Port count: 16 exact, 0 any port
+	Port      uint16   // of ICMP: the type of what opens a flow
+	PortBits  uint8    // how many leading bits of Port count: 16 exact, 0 any port
 	Deny      bool
 	// Precedence orders rules that overlap. The compiler gives rules of one
 	// set that overlap and disagree different precedences.

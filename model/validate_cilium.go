@@ -79,7 +79,6 @@ func (v *validator) ciliumRule(field string, clusterwide bool, rule *CiliumRule)
 func (v *validator) ciliumIngress(field string, r *CiliumIngressRule) {
 	v.unsupported(field+".fromNodes", r.FromNodes)
 	v.unsupported(field+".fromGroups", r.FromGroups)
-	v.unsupported(field+".icmps", r.ICMPs)
 	v.unsupported(field+".authentication", r.Authentication)
 	v.oneKind(field, map[string]int{
 		"fromEndpoints": len(r.FromEndpoints), "fromCIDR": len(r.FromCIDR), "fromCIDRSet": len(r.FromCIDRSet), "fromEntities": len(r.FromEntities),
@@ -89,13 +88,13 @@ func (v *validator) ciliumIngress(field string, r *CiliumIngressRule) {
 	v.ciliumBlocks(field+".from", r.FromCIDR, r.FromCIDRSet)
 	v.entities(field+".fromEntities", r.FromEntities)
 	v.ciliumPorts(field, r.ToPorts)
+	v.ciliumICMPs(field, r.ICMPs, len(r.ToPorts) > 0)
 }
 
 func (v *validator) ciliumEgress(field string, r *CiliumEgressRule) {
 	v.unsupported(field+".toNodes", r.ToNodes)
 	v.unsupported(field+".toGroups", r.ToGroups)
 	v.unsupported(field+".toFQDNs", r.ToFQDNs)
-	v.unsupported(field+".icmps", r.ICMPs)
 	v.unsupported(field+".authentication", r.Authentication)
 	v.oneKind(field, map[string]int{
 		"toEndpoints": len(r.ToEndpoints), "toCIDR": len(r.ToCIDR), "toCIDRSet": len(r.ToCIDRSet), "toEntities": len(r.ToEntities), "toServices": len(r.ToServices),
@@ -108,6 +107,7 @@ func (v *validator) ciliumEgress(field string, r *CiliumEgressRule) {
 		v.ciliumService(fmt.Sprintf("%s.toServices[%d]", field, i), &r.ToServices[i])
 	}
 	v.ciliumPorts(field, r.ToPorts)
+	v.ciliumICMPs(field, r.ICMPs, len(r.ToPorts) > 0)
 }
 
 // oneKind: the API takes peers of one kind in an entry.

@@ -7,6 +7,18 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_POLICY_H
 
+/* What rules have in the place of a port: of ICMP the type of what opens flows,
+ * which is an echo request, in the protocol's own family alone.
+ */
+static __always_inline __be16 rule_port(const struct packet *pkt, __be16 port)
+{
+	if (pkt->key.proto == IPPROTO_ICMP && pkt->key.family == FAMILY_IPV4)
+		return bpf_htons(ICMP_ECHO);
+	if (pkt->key.proto == IPPROTO_ICMPV6 && pkt->key.family == FAMILY_IPV6)
+		return bpf_htons(ICMPV6_ECHO_REQUEST);
+	return port;
+}
+
 /* Asks a rule set about a peer. Two lookups: rules for that identity, and
  * rules for any; the higher precedence decides, deny where they are equal.
  */
@@ -19,7 +31,7 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 		.peer = peer,
 		.direction = direction,
 		.proto = pkt->key.proto,
-		.port = port,
+		.port = rule_port(pkt, port),
 	};
 	int reason = direction == DIRECTION_EGRESS ? REASON_POLICY_EGRESS : REASON_POLICY_INGRESS;
 	enum table table = direction == DIRECTION_EGRESS ? TABLE_RULES_EGRESS : TABLE_RULES_INGRESS;

@@ -304,7 +304,7 @@ struct rule_key {
 	__u32 peer;		/* identity; 0: any */
 	__u8 direction;		/* enum direction */
 	__u8 proto;
-	__be16 port;
+	__be16 port;		/* of ICMP: the type */
 };
 
 enum direction {
