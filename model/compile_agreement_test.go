@@ -39,11 +39,12 @@ func TestFrontendsAgreeWithTheOracle(t *testing.T) {
 		world := know(written, "node-a", local)
 		compareFrontends(t, world, state, context, met)
 		compareNative(t, world, state, context, met)
+		require.Equal(t, world.tunnel(), state.Node.Tunnel, context)
 	}
 	for _, kind := range []ServiceKind{KindClusterIP, KindNodePort, KindLoadBalancer, KindExternalIP, KindHostPort} {
 		require.Greater(t, met[string(kind)], 50, "few frontends of kind %s were compared", kind)
 	}
-	for _, what := range []string{"outside", "local", "sources", "affinity", "chosen among several", "masqueraded", "native"} {
+	for _, what := range []string{"outside", "local", "sources", "affinity", "chosen among several", "masqueraded", "native", "answered directly"} {
 		require.Greater(t, met[what], 50, "hardly anything was %s", what)
 	}
 }
@@ -63,6 +64,10 @@ func compareFrontends(t *testing.T, world *knowledge, state *State, context stri
 		require.Equal(t, want.kind, svc.Kind, where)
 		require.Equal(t, want.local, svc.Local, where)
 		require.Equal(t, want.affinity, svc.Affinity, where)
+		require.Equal(t, svc.Scope == ScopeOutside && svc.Kind != KindHostPort && world.answersItself(svc.Protocol), svc.DSR, where)
+		if svc.DSR {
+			met["answered directly"]++
+		}
 		for _, client := range []string{"192.0.2.1", "198.51.100.7", "2001:db8::1", "fd00::9"} {
 			addr := netip.MustParseAddr(client)
 			may := svc.Sources == nil || slices.ContainsFunc(svc.Sources, func(p netip.Prefix) bool { return p.Contains(addr) })
@@ -143,6 +148,10 @@ func randomLocal(r *rand.Rand) Local {
 	local.Options.NodePortAddresses = pick(r, [][]netip.Prefix{nil, nil, prefixes("172.18.0.0/16"), prefixes("fd18::/64", "10.0.0.0/8"), prefixes("192.0.2.0/24")})
 	local.Options.MasqueradeExcluded = pick(r, [][]netip.Prefix{nil, nil, prefixes("198.51.100.0/24"), prefixes("198.51.100.192/26", "2001:db8::/32"), prefixes("::/0"), prefixes("0.0.0.0/0")})
 	local.Options.FirstPort = pick(r, []uint16{0, 40000})
+	local.Options.Return = pick(r, []Return{"", "", ReturnSNAT, ReturnDSR, ReturnDSR, ReturnHybrid})
+	if local.Options.Return == ReturnDSR || local.Options.Return == ReturnHybrid {
+		local.Options.Tunnel = pick(r, []Tunnel{"", TunnelIPIP, TunnelGeneve})
+	}
 	return local
 }
 
