@@ -35,8 +35,11 @@ type Options struct {
 	// Progress is called about once a second.
 	Progress func(Tally, time.Duration)
 
-	digest func(n, sum uint64) // of each sequence's frames; for tests
+	misread misread             // plants another error, in tests
+	digest  func(n, sum uint64) // of each sequence's frames; for tests
 }
+
+func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }
 
 // Report is a finding with the smallest case that shows it.
 type Report struct {
@@ -149,7 +152,7 @@ func (s *search) one(ctx, outer context.Context, n uint64) error {
 	}
 	var found *Finding
 	var failed error
-	err := s.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.Doubt) })
+	err := s.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.planted()) })
 	s.mu.Lock()
 	s.total.add(&local)
 	fresh := found != nil && !s.kinds[found.Kind]
@@ -171,7 +174,7 @@ func (s *search) one(ctx, outer context.Context, n uint64) error {
 }
 
 func (s *search) tell(ctx context.Context, r Report) error {
-	sh := shrinker{pool: s.pool, doubt: s.Doubt, kind: r.Kind}
+	sh := shrinker{pool: s.pool, plant: s.planted(), kind: r.Kind}
 	small, finding, err := sh.shrink(ctx, &r.Case)
 	if err != nil {
 		return err

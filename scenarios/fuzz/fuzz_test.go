@@ -55,7 +55,7 @@ func TestProgramAndModelAgreeOnAFewSequencesAtUplinks(t *testing.T) {
 		countWays(met, data, e)
 		return e
 	}
-	tally, disagreements, err := Run(t.Context(), Options{Seed: 1, Sequences: 40, Uplinks: true, Doubt: watch, Found: func(r Report) {
+	tally, disagreements, err := Run(t.Context(), Options{Seed: 1, Sequences: 80, Uplinks: true, Doubt: watch, Found: func(r Report) {
 		text, err := r.Scenario()
 		require.NoError(t, err)
 		t.Logf("disagreement:\n%s", text)
@@ -165,7 +165,10 @@ func TestAnErrorOfTheModelIsFoundAndShrunkToAScenarioThatFails(t *testing.T) {
 
 // requireFails runs a scenario, in which the programs do not do what a model
 // with an error wanted.
-func requireFails(t *testing.T, text []byte) {
+func requireFails(t *testing.T, text []byte) { requireFailsAs(t, text, model.Forward) }
+
+// requireFailsAs is requireFails for a model that wanted something else.
+func requireFailsAs(t *testing.T, text []byte, wanted model.Action) {
 	path := filepath.Join(t.TempDir(), "found.txtar")
 	_, err := syntax.Parse(path, text)
 	require.NoError(t, err, "%s", text)
@@ -175,7 +178,7 @@ func requireFails(t *testing.T, text []byte) {
 	require.NoError(t, err)
 	require.Len(t, results, 1)
 	require.Equal(t, scenarios.Fail, results[0].Outcome, "%s\n%s", results[0].Reason, text)
-	require.Contains(t, results[0].Reason, "verdict forward")
+	require.Contains(t, results[0].Reason, "verdict "+string(wanted))
 }
 
 func TestAFrameIsDescribedByLayersThatBuildIt(t *testing.T) {

@@ -133,8 +133,8 @@ func (n *network) begin() (put, take *Change) {
 	for range n.rng.IntN(5) {
 		c.Upsert = append(c.Upsert, n.service()...)
 	}
-	for range n.rng.IntN(5) {
-		c.Upsert = append(c.Upsert, n.policy())
+	for range n.rng.IntN(6) {
+		c.Upsert = append(c.Upsert, n.anyPolicy())
 	}
 	return c, take
 }
@@ -144,9 +144,11 @@ func (n *network) change() *Change {
 	if n.wide && n.chance(8) {
 		return &Change{Upsert: []metav1.Object{n.hostPod()}}
 	}
-	switch n.rng.IntN(12) {
-	case 0, 1:
-		return &Change{Upsert: []metav1.Object{n.policy()}}
+	switch n.rng.IntN(14) {
+	case 0, 1, 12:
+		return &Change{Upsert: []metav1.Object{n.anyPolicy()}}
+	case 13:
+		return n.retire()
 	case 2:
 		return n.remove("networkpolicy", slices.Sorted(maps.Keys(n.objs.NetworkPolicies)))
 	case 3, 4:

@@ -21,6 +21,12 @@ import (
 // Doubt changes what the model expects of a frame. Tests plant errors by it.
 type Doubt func(frame []byte, e model.Expectation) model.Expectation
 
+// planted are errors that tests plant.
+type planted struct {
+	doubt   Doubt
+	misread misread
+}
+
 // Finding is a frame on which program and model do not agree, or that was
 // harmed.
 type Finding struct {
@@ -40,7 +46,20 @@ type player struct {
 	referee *scenarios.Referee
 	runners map[model.Hook]*datapath.Runner
 	objs    *model.Objects
+	misread misread
 	offset  time.Duration // of the datapath's clock
+}
+
+// misread changes the objects that the model is told. Tests plant errors in
+// its reading of policies by it.
+type misread func(*model.Objects) *model.Objects
+
+// tell makes the model know objects.
+func (p *player) tell(objs *model.Objects) {
+	if p.misread != nil {
+		objs = p.misread(objs)
+	}
+	p.referee.Oracle().SetObjects(objs)
 }
 
 // topology is the world that a case needs.
@@ -53,9 +72,9 @@ func (c *Case) topology() lab.Topology {
 }
 
 // newPlayer makes the network that scenarios begin with.
-func newPlayer(ctx context.Context, c *Case, w *prog.World, doubt Doubt) (*player, error) {
+func newPlayer(ctx context.Context, c *Case, w *prog.World, plant planted) (*player, error) {
 	p := &player{
-		world: w, objs: base(c.Pods, c.Uplink), runners: map[model.Hook]*datapath.Runner{},
+		world: w, misread: plant.misread, objs: base(c.Pods, c.Uplink), runners: map[model.Hook]*datapath.Runner{},
 		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
 	}
 	for _, hook := range c.hooks() {
@@ -66,7 +85,7 @@ func newPlayer(ctx context.Context, c *Case, w *prog.World, doubt Doubt) (*playe
 		p.local.Uplinks, p.local.Options = w.Uplinks(""), c.Options
 		p.referee.Oracle().SetNetwork(p.objs, p.local)
 	}
-	p.referee.Doubt = doubt
+	p.referee.Doubt = plant.doubt
 	return p, p.change(ctx, &Change{})
 }
 
@@ -88,7 +107,7 @@ func (p *player) change(ctx context.Context, c *Change) error {
 	if _, err := p.world.Apply(ctx, "", state); err != nil {
 		return fmt.Errorf("change objects: %w", err)
 	}
-	p.referee.Oracle().SetObjects(objs)
+	p.tell(objs)
 	p.objs = objs
 	return nil
 }
@@ -196,12 +215,12 @@ func (p *player) step(ctx context.Context, s *Step) (*Finding, error) {
 }
 
 // replay plays a case in a world of its own, up to the first finding.
-func replay(ctx context.Context, pool *prog.Pool, c *Case, doubt Doubt) (*Finding, error) {
+func replay(ctx context.Context, pool *prog.Pool, c *Case, plant planted) (*Finding, error) {
 	var found *Finding
 	var played error
 	err := pool.Use(ctx, c.topology(), func(w *prog.World) {
 		var p *player
-		if p, played = newPlayer(ctx, c, w, doubt); played != nil {
+		if p, played = newPlayer(ctx, c, w, plant); played != nil {
 			return
 		}
 		for i := range c.Steps {

@@ -52,9 +52,9 @@ func newSequence(seed, n uint64, captured [][]byte, uplinks bool, t *Tally) *seq
 }
 
 // run makes the sequence and plays it, up to the first finding.
-func (s *sequence) run(ctx context.Context, w *prog.World, doubt Doubt) (*Finding, error) {
+func (s *sequence) run(ctx context.Context, w *prog.World, plant planted) (*Finding, error) {
 	var err error
-	if s.player, err = newPlayer(ctx, &s.made, w, doubt); err != nil {
+	if s.player, err = newPlayer(ctx, &s.made, w, plant); err != nil {
 		return nil, err
 	}
 	s.devices = maps.Clone(s.player.local.Devices)

@@ -24,7 +24,7 @@ import (
 // kind.
 type shrinker struct {
 	pool  *prog.Pool
-	doubt Doubt
+	plant planted
 	kind  string
 
 	deadline time.Time
@@ -68,7 +68,7 @@ func (s *shrinker) try(ctx context.Context, c *Case) bool {
 	if s.over(ctx) {
 		return false
 	}
-	found, err := replay(ctx, s.pool, c, s.doubt)
+	found, err := replay(ctx, s.pool, c, s.plant)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.err = err
@@ -217,6 +217,9 @@ func cut[T any](c *cuts, list *[]T) {
 // without gives a copy of an object without its n-th part; false when it has
 // no such part.
 func without(o metav1.Object, n int) (metav1.Object, bool) {
+	if isOtherPolicy(o) {
+		return withoutText(o, n)
+	}
 	var c cuts
 	copied := copyObject(o)
 	labels := copied.GetLabels()

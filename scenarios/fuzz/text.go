@@ -138,18 +138,60 @@ func objectText(o v1.Object) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write object %s: %w", o.GetName(), err)
 	}
-	var lines []string
-	for line := range strings.Lines(string(text)) {
-		switch strings.TrimSpace(line) {
-		case "spec: {}", "creationTimestamp: null", "status: {}", "resources: {}", "loadBalancer: {}", "targetPort: 0", "conditions: {}":
-		default:
-			lines = append(lines, line)
+	var tree map[string]any
+	if err := yaml.Unmarshal(text, &tree); err != nil {
+		return nil, fmt.Errorf("write object %s: %w", o.GetName(), err)
+	}
+	// Of a policy's spec all is kept: an empty selector matches everything.
+	said := []any{tree["metadata"], tree["status"]}
+	if v := tree["apiVersion"]; v == "v1" || v == "discovery.k8s.io/v1" {
+		said = []any{tree}
+	}
+	for _, part := range said {
+		prune(part)
+	}
+	if status, ok := tree["status"].(map[string]any); ok && len(status) == 0 {
+		delete(tree, "status")
+	}
+	if text, err = yaml.Marshal(tree); err != nil {
+		return nil, fmt.Errorf("write object %s: %w", o.GetName(), err)
+	}
+	return text, nil
+}
+
+// prune takes out of a value what is empty.
+func prune(value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, inner := range v {
+			prune(inner)
+			if isEmpty(inner) {
+				delete(v, key)
+			}
+		}
+	case []any:
+		for _, inner := range v {
+			prune(inner)
 		}
 	}
-	if n := len(lines); n > 0 && lines[n-1] == "status:\n" {
-		lines = lines[:n-1]
+}
+
+func isEmpty(value any) bool {
+	switch v := value.(type) {
+	case nil:
+		return true
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return len(v) == 0
+	case string:
+		return v == ""
+	case float64:
+		return v == 0
+	case int64:
+		return v == 0
 	}
-	return []byte(strings.Join(lines, "")), nil
+	return false
 }
 
 // send writes a frame: in layers where these give the same bytes.
