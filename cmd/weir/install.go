@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/weirnet/weir/agent/install"
+	"github.com/weirnet/weir/model"
+)
+
+// clusterFlags name the live cluster that is meant.
+type clusterFlags struct {
+	kubeconfig, context string
+}
+
+func (f *clusterFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.kubeconfig, "kubeconfig", "", "`file` that says how to reach the cluster (default: KUBECONFIG, or ~/.kube/config)")
+	cmd.Flags().StringVar(&f.context, "context", "", "`name` of the cluster in the kubeconfig (default: the current one)")
+}
+
+// connect says what goes on by lines on stderr.
+func (f *clusterFlags) connect(cmd *cobra.Command) (*install.Cluster, error) {
+	return install.Connect(f.kubeconfig, f.context, func(line string) { fmt.Fprintln(cmd.ErrOrStderr(), line) })
+}
+
+// configFlags are the agent's configuration, as a cluster's operator gives it.
+// Only flags that are given change what is in force.
+type configFlags struct {
+	set    *pflag.FlagSet
+	config install.Config
+
+	excluded, nodePorts          []string
+	answers, tunnel, algorithm   string
+	excludedBlocks, nodePortNets []netip.Prefix
+}
+
+func (f *configFlags) register(cmd *cobra.Command) {
+	f.set = cmd.Flags()
+	f.set.BoolVar(&f.config.Masquerade, "masquerade", true, "give what leaves the cluster the node's address")
+	f.set.StringSliceVar(&f.excluded, "masquerade-excluded", nil, "address `blocks` that are sent to without masquerading")
+	f.set.StringSliceVar(&f.nodePorts, "node-port-addresses", nil, "address `blocks` of the nodes' addresses that answer on node ports (default: all of them)")
+	f.set.StringVar(&f.answers, "return", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
+	f.set.StringVar(&f.tunnel, "tunnel", "", "what carries packets to other nodes where --return needs it: ipip or geneve")
+	f.set.StringVar(&f.algorithm, "algorithm", "", "how backends are chosen: random or maglev (default: random)")
+	f.set.IntVar(&f.config.MaglevSize, "maglev-size", 0, "size of a Maglev table, a `prime` (default: 16381)")
+	f.set.StringSliceVar(&f.config.Devices, "devices", nil, "`names` of the nodes' uplinks (default: those that hold the node's addresses or a default route)")
+	f.set.IntVar(&f.config.MTU, "mtu", 0, "`bytes` of an IP packet of a pod (default: as the uplinks')")
+}
+
+// parse reads what pflag has no type for.
+func (f *configFlags) parse() error {
+	var err error
+	if f.excludedBlocks, err = addressBlocks("masquerade-excluded", f.excluded); err != nil {
+		return err
+	}
+	f.nodePortNets, err = addressBlocks("node-port-addresses", f.nodePorts)
+	return err
+}
+
+func addressBlocks(flag string, words []string) ([]netip.Prefix, error) {
+	var blocks []netip.Prefix
+	for _, word := range words {
+		block, err := netip.ParsePrefix(word)
+		if err != nil {
+			return nil, usageError(fmt.Errorf("--%s: %q is not an address block like 10.0.0.0/8 or fd00::/16", flag, word))
+		}
+		blocks = append(blocks, block)
+	}
+	return blocks, nil
+}
+
+// change puts what was given over what is in force.
+func (f *configFlags) change(c *install.Config) {
+	for flag, put := range map[string]func(){
+		"masquerade":          func() { c.Masquerade = f.config.Masquerade },
+		"masquerade-excluded": func() { c.MasqueradeExcluded = f.excludedBlocks },
+		"node-port-addresses": func() { c.NodePortAddresses = f.nodePortNets },
+		"return":              func() { c.Return = model.Return(f.answers) },
+		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) },
+		"algorithm":           func() { c.Algorithm = model.Algorithm(f.algorithm) },
+		"maglev-size":         func() { c.MaglevSize = f.config.MaglevSize },
+		"devices":             func() { c.Devices = f.config.Devices },
+		"mtu":                 func() { c.MTU = f.config.MTU },
+	} {
+		if f.set.Changed(flag) {
+			put()
+		}
+	}
+}
+
+type installFlags struct {
+	clusterFlags
+	configFlags
+	options install.Options
+	dryRun  bool
+	format  string
+}
+
+func installCommand() *cobra.Command {
+	var flags installFlags
+	cmd := &cobra.Command{
+		Use:   "install",
+		Short: "Bring Weir into a Kubernetes cluster, or change how it is there",
+		Long: `Bring Weir into a Kubernetes cluster, or change how it is there.
+
+The cluster has neither a CNI plugin nor kube-proxy, and its nodes have podCIDRs.
+Permissions and the cluster are checked before anything is applied. In a cluster
+that has Weir, what is not given stays as it is, and agents are replaced one by
+one while connections go on.
+
+The image has to be on the nodes, or where they can pull it: 'weir image'.`,
+		Example: `  weir image -o weir.tar && kind load image-archive weir.tar && weir install --wait
+  weir image --push registry.example/weir:1 && weir install --image registry.example/weir:1 --wait
+  weir install --algorithm maglev --return dsr --wait
+  weir install --dry-run -o yaml --api-server 192.0.2.1:6443 > weir.yaml`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return flags.run(cmd) },
+	}
+	flags.clusterFlags.register(cmd)
+	flags.configFlags.register(cmd)
+	f, o := cmd.Flags(), &flags.options
+	f.StringVar(&o.Image, "image", "", "`reference` of the agent's image (default: the one in force, or "+install.DefaultImage+")")
+	f.StringVar(&o.APIServer, "api-server", "", "`HOST:PORT` where nodes reach the API server (default: as the cluster says)")
+	f.BoolVar(&o.Wait, "wait", false, "wait until every node is ready")
+	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "wait no longer than this")
+	f.BoolVar(&o.Force, "force", false, "apply in spite of what the check of the cluster found")
+	f.BoolVar(&flags.dryRun, "dry-run", false, "print what would be applied, and apply nothing")
+	f.StringVarP(&flags.format, "output", "o", "yaml", "`format` of --dry-run: yaml")
+	return cmd
+}
+
+func (f *installFlags) run(cmd *cobra.Command) error {
+	if f.format != "yaml" {
+		return usageError(fmt.Errorf("--output %s: there is only yaml", f.format))
+	}
+	if err := f.configFlags.parse(); err != nil {
+		return err
+	}
+	if address := f.options.APIServer; address != "" {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return usageError(fmt.Errorf("--api-server %s: it is HOST:PORT, an IPv6 address in brackets", address))
+		}
+	}
+	f.options.Change = f.configFlags.change
+	if f.dryRun && f.options.APIServer != "" && !f.reachable() {
+		return f.printOffline(cmd)
+	}
+	cluster, err := f.connect(cmd)
+	if err != nil {
+		return err
+	}
+	manifest, err := cluster.Plan(cmd.Context(), f.options)
+	if err != nil {
+		return configError(err)
+	}
+	if f.dryRun {
+		return manifest.WriteYAML(cmd.OutOrStdout())
+	}
+	return cluster.Install(cmd.Context(), manifest, f.options)
+}
+
+// reachable is whether somebody has said which cluster is meant: without, a
+// dry run needs none.
+func (f *installFlags) reachable() bool {
+	return f.kubeconfig != "" || f.context != "" || os.Getenv("KUBECONFIG") != ""
+}
+
+func (f *installFlags) printOffline(cmd *cobra.Command) error {
+	manifest, err := install.NewManifest(f.options)
+	if err != nil {
+		return configError(err)
+	}
+	return manifest.WriteYAML(cmd.OutOrStdout())
+}
+
+// configError is of usage when a choice of the operator's is wrong.
+func configError(err error) error {
+	if _, ok := errors.AsType[*model.FieldError](err); ok {
+		return usageError(err)
+	}
+	return err
+}
+
+func uninstallCommand() *cobra.Command {
+	var flags clusterFlags
+	var options install.UninstallOptions
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take Weir out of a Kubernetes cluster, and leave its nodes clean",
+		Long: `Take Weir out of a Kubernetes cluster, and leave its nodes clean.
+
+Agents end, then each node loses Weir's programs, tables, devices, routes and
+files, then its objects go. Pods of before have no network from then on. Kinds
+of policies that still have policies stay, unless --policies is given. It may be
+interrupted and run again.`,
+		Example: "  weir uninstall\n  weir uninstall --policies --timeout 2m",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cluster, err := flags.connect(cmd)
+			if err != nil {
+				return err
+			}
+			return cluster.Uninstall(cmd.Context(), options)
+		},
+	}
+	flags.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&options.Image, "image", "", "`reference` of the image that cleans nodes (default: the one that was installed)")
+	f.BoolVar(&options.Policies, "policies", false, "remove CiliumNetworkPolicies, CiliumClusterwideNetworkPolicies and ClusterNetworkPolicies too")
+	f.DurationVar(&options.Timeout, "timeout", 2*time.Minute, "wait no longer than this for agents to end, and for nodes to be clean")
+	return cmd
+}
