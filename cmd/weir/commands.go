@@ -9,12 +9,17 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		flowCommand(),
 		fuzzCommand(),
+		imageCommand(),
+		installCommand(),
+		labCommand(),
 		natCommand(),
 		policyCommand(),
 		replayCommand(),
 		recordCommand(),
 		scenarioCommand(),
 		serviceCommand(),
+		statusCommand(),
+		uninstallCommand(),
 		versionCommand(),
 		vmCommand(),
 	}
