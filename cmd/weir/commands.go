@@ -7,6 +7,7 @@ import "github.com/spf13/cobra"
 // commands lists the groups of the command line, one file each.
 func commands() []*cobra.Command {
 	return []*cobra.Command{
+		agentCommand(),
 		flowCommand(),
 		fuzzCommand(),
 		imageCommand(),

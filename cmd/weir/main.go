@@ -41,6 +41,9 @@ func (e *exitError) Unwrap() error { return e.err }
 func usageError(err error) error { return &exitError{exitUsage, err} }
 
 func main() {
+	if isPlugin() {
+		runPlugin() // ends the process
+	}
 	// The first signal ends the work and lets it clean up, a second one kills.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent keeps a node's datapath equal to its cluster: it watches the
+// cluster's objects, compiles them, and applies what comes out; and it serves
+// the CNI plugin, which connects the node's pods.
+//
+// It decides nothing about packets, and the datapath goes on without it. Its
+// one invariant: a pod is said to be connected only when the datapath has it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/endpoints"
+	"github.com/weirnet/weir/agent/healthcheck"
+	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/model"
+)
+
+// Source is where the cluster's objects come from.
+type Source interface {
+	// Objects gives the objects, and those that cannot be read.
+	Objects() (*model.Objects, []watch.Refused)
+	// Errors are the kinds that cannot be watched now.
+	Errors() (errs map[string]error, since map[string]time.Time)
+	// Run watches until ctx ends.
+	Run(ctx context.Context)
+	// WaitForSync waits until everything was read once.
+	WaitForSync(ctx context.Context) error
+}
+
+// Options are of one agent.
+type Options struct {
+	Node    string // the node's name in the cluster
+	Version string // for people
+	Paths   Paths
+	Config  Config
+	// Source makes the source, which calls changed when something has. It must
+	// not block.
+	Source func(changed func()) (Source, error)
+	// Events tells the cluster that an object is refused. Nil: nobody is told.
+	Events func(objs *model.Objects, refused api.Refused)
+	// Metrics is where Prometheus asks, host:port. Empty: nowhere.
+	Metrics string
+	Log     *slog.Logger
+	// Datapath are changed for tests. PinPath and Attach are set.
+	Datapath datapath.Options
+}
+
+// Gateways are the next hops of pods' default routes. Nobody has them; fe80::1
+// is what some hypervisors and container engines call themselves.
+func Gateways() []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::57:1")}
+}
+
+// Agent runs on a node.
+type Agent struct {
+	opts       Options
+	log        *slog.Logger
+	source     Source
+	store      *endpoints.Store
+	datapath   *datapath.Datapath
+	health     healthcheck.Server
+	identities *model.Allocator
+	started    time.Time
+	monitor    monitor
+
+	changed chan struct{} // the cluster has: soon
+	urgent  chan struct{} // a pod waits: now
+
+	// reconciling is held while the datapath is changed.
+	reconciling sync.Mutex
+	state       *model.State // in force
+
+	mu       sync.Mutex
+	turned   chan struct{} // closed when what follows has changed
+	inForce  map[api.Attachment]inForce
+	status   api.Status
+	problems map[string]api.Problem
+	objects  *model.Objects // of the last compile
+}
+
+// inForce is an endpoint in the datapath.
+type inForce struct {
+	ifindex  int
+	identity model.Identity
+	ruleSet  string
+}
+
+// Run runs an agent until ctx ends. The datapath goes on after it.
+func Run(ctx context.Context, opts Options) error {
+	a := &Agent{
+		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
+		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), turned: make(chan struct{}),
+		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: model.NewObjects(),
+	}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	return errors.Join(a.run(ctx), a.health.Close(), a.datapath.Close())
+}
+
+// open takes over what an earlier agent has left: the datapath goes on.
+func (a *Agent) open(ctx context.Context) (err error) {
+	if a.opts.Node == "" {
+		return errors.New("run the agent: the node has no name: set NODE_NAME to the pod's spec.nodeName, or use --node")
+	}
+	a.status = api.Status{Node: a.opts.Node, Version: a.opts.Version, Kernel: kernelRelease(), Started: a.started}
+	if a.store, err = endpoints.Open(a.opts.Paths.StateDir); a.store == nil {
+		return err
+	} else if err != nil {
+		a.log.Warn("some records of endpoints are lost", "error", err)
+	}
+	a.source, err = a.opts.Source(a.kick)
+	if err != nil {
+		return err
+	}
+	if err := a.prepareHost(); err != nil {
+		return err
+	}
+	return a.openDatapath(ctx)
+}
+
+// openDatapath waits for an agent before this one to end.
+func (a *Agent) openDatapath(ctx context.Context) (err error) {
+	options := a.opts.Datapath
+	options.PinPath, options.Attach = a.opts.Paths.Pins, true
+	deadline := time.After(lockPatience)
+	for {
+		a.datapath, err = datapath.Open(options)
+		if !errors.Is(err, datapath.ErrLocked) {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline:
+			return fmt.Errorf("open the datapath: %w: end that process", err)
+		case <-time.After(lockInterval):
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open the datapath: %w", err)
+	}
+	a.status.Attachment = a.datapath.Attachment()
+	return nil
+}
+
+const (
+	lockPatience = 60 * time.Second
+	lockInterval = 200 * time.Millisecond
+)
+
+func (a *Agent) run(ctx context.Context) error {
+	// Whatever ends first ends the others.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	start := func(part func(context.Context) error) {
+		parts.Go(func() {
+			if err := part(ctx); err != nil && ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	}
+	start(func(ctx context.Context) error { a.source.Run(ctx); return nil })
+	start(a.serve)
+	start(a.serveMetrics)
+	start(a.collect)
+	start(a.watchEvents)
+	if err := a.source.WaitForSync(ctx); err != nil {
+		if errors.Is(context.Cause(ctx), context.Canceled) {
+			return nil
+		}
+		return err
+	}
+	a.log.Info("the cluster's objects are read")
+	a.acceptDeletions()
+	a.loop(ctx)
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// kick has the datapath changed soon.
+func (a *Agent) kick() { nudge(a.changed) }
+
+// hurry has it changed at once.
+func (a *Agent) hurry() { nudge(a.urgent) }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// What changes at once is applied at once, but what goes on changing is not
+// waited for longer than that.
+const (
+	quiet        = 20 * time.Millisecond
+	longestQuiet = 500 * time.Millisecond
+	// Somebody may have removed a route or a device.
+	mendInterval  = 30 * time.Second
+	retryInterval = 2 * time.Second
+)
+
+func (a *Agent) loop(ctx context.Context) {
+	a.hurry()
+	next := mendInterval
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.urgent:
+		case <-a.changed:
+			a.settle(ctx)
+		case <-time.After(next):
+		}
+		next = mendInterval
+		if err := a.reconcile(); err != nil {
+			a.log.Error("the datapath is not what the cluster wants", "error", err)
+			next = retryInterval
+		}
+	}
+}
+
+// settle waits until nothing changes any more.
+func (a *Agent) settle(ctx context.Context) {
+	end := time.After(longestQuiet)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end:
+			return
+		case <-a.urgent:
+			return
+		case <-a.changed:
+		case <-time.After(quiet):
+			return
+		}
+	}
+}
+
+const collectInterval = 5 * time.Second
+
+// collect deletes flows that are over.
+func (a *Agent) collect(ctx context.Context) error {
+	ticker := time.NewTicker(collectInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			_, err := a.datapath.Collect()
+			a.report("collect flows", err)
+		}
+	}
+}
+
+// report keeps what fails, until it does not any more.
+func (a *Agent) report(what string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.reportLocked(what, err)
+}
+
+func (a *Agent) reportLocked(what string, err error) {
+	old, failed := a.problems[what]
+	switch {
+	case err == nil:
+		delete(a.problems, what)
+	case failed && old.Error == err.Error():
+	default:
+		a.log.Error(what, "error", err)
+		since := old.Since
+		if !failed {
+			since = time.Now()
+		}
+		a.problems[what] = api.Problem{What: what, Error: err.Error(), Since: since}
+	}
+}

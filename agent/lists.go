@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/model"
+)
+
+// applied gives what is in force and what it was made from.
+func (a *Agent) applied() (*model.State, *model.Objects) {
+	a.reconciling.Lock()
+	defer a.reconciling.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state, a.objects
+}
+
+func (a *Agent) listServices() []api.Service {
+	list := []api.Service{}
+	state, _ := a.applied()
+	if state == nil {
+		return list
+	}
+	for i := range state.Services {
+		s := &state.Services[i]
+		row := api.Service{
+			Name: s.Name, Kind: string(s.Kind), Scope: s.Scope.String(), Protocol: s.Protocol.String(),
+			Address: netip.AddrPortFrom(s.Address, s.Port).String(), Backends: []string{},
+		}
+		for _, b := range s.Backends {
+			row.Backends = append(row.Backends, netip.AddrPortFrom(b.Address, b.Port).String())
+		}
+		list = append(list, row)
+	}
+	return list
+}
+
+// listPolicies counts the rules that each policy has here.
+func (a *Agent) listPolicies() []api.Policy {
+	list := []api.Policy{}
+	state, objs := a.applied()
+	counts := map[string]int{}
+	if state != nil {
+		for _, set := range state.RuleSets {
+			for _, rule := range set.Rules {
+				counts[rule.Origin.Policy]++
+			}
+		}
+	}
+	add := func(kind string, names []string) {
+		for _, name := range names {
+			list = append(list, api.Policy{Object: kind + " " + name, Rules: counts[kind+"/"+name]})
+		}
+	}
+	add("NetworkPolicy", slices.Sorted(maps.Keys(objs.NetworkPolicies)))
+	add("ClusterNetworkPolicy", slices.Sorted(maps.Keys(objs.ClusterNetworkPolicies)))
+	add("CiliumNetworkPolicy", slices.Sorted(maps.Keys(objs.CiliumNetworkPolicies)))
+	add("CiliumClusterwideNetworkPolicy", slices.Sorted(maps.Keys(objs.CiliumClusterwideNetworkPolicies)))
+	return list
+}
+
+func (a *Agent) listIdentities() []api.Identity {
+	state, objs := a.applied()
+	if state == nil {
+		return []api.Identity{}
+	}
+	at := map[netip.Addr]model.Identity{}
+	for _, addr := range state.Addresses {
+		if addr.Prefix.IsSingleIP() {
+			at[addr.Prefix.Addr()] = addr.Identity
+		}
+	}
+	rows := map[model.Identity]*api.Identity{}
+	for name, pod := range objs.Pods {
+		number, found := identityOf(pod, at)
+		if !found {
+			continue
+		}
+		if rows[number] == nil {
+			rows[number] = &api.Identity{Number: uint32(number), Namespace: pod.Namespace, Labels: labels.Set(pod.Labels).String()}
+		}
+		rows[number].Pods = append(rows[number].Pods, name)
+	}
+	list := []api.Identity{}
+	for _, row := range rows {
+		slices.Sort(row.Pods)
+		list = append(list, *row)
+	}
+	slices.SortFunc(list, func(a, b api.Identity) int { return cmp.Compare(a.Number, b.Number) })
+	return list
+}
+
+func identityOf(pod *corev1.Pod, at map[netip.Addr]model.Identity) (model.Identity, bool) {
+	if pod.Spec.HostNetwork {
+		return 0, false
+	}
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if number, found := at[addr]; err == nil && found && number >= model.FirstLabelIdentity {
+			return number, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/pprof"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// serveMetrics answers Prometheus, probes and profilers.
+func (a *Agent) serveMetrics(ctx context.Context) error {
+	if a.opts.Metrics == "" {
+		return nil
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", a.opts.Metrics)
+	if err != nil {
+		return fmt.Errorf("listen for metrics: %w: use another port by --metrics", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(a, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if s := a.Status(); !s.Ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = io.WriteString(w, s.NotReady+"\n")
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, BaseContext: func(net.Listener) context.Context { return ctx }}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+// metric describes one metric.
+func metric(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("weir_"+name, help, labels, nil)
+}
+
+// Describe sends nothing: the reasons are the datapath's to name.
+func (a *Agent) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the datapath's counters and the agent's state.
+func (a *Agent) Collect(out chan<- prometheus.Metric) {
+	s := a.Status()
+	gauge := func(name, help string, value float64) {
+		out <- prometheus.MustNewConstMetric(metric(name, help), prometheus.GaugeValue, value)
+	}
+	counter := func(name, help string, value float64, labels, values []string) {
+		out <- prometheus.MustNewConstMetric(metric(name, help, labels...), prometheus.CounterValue, value, values...)
+	}
+	ready := 0.0
+	if s.Ready {
+		ready = 1
+	}
+	gauge("ready", "Whether pods can be connected.", ready)
+	gauge("endpoints_known", "Pods of the node that have addresses.", float64(s.Endpoints.Known))
+	gauge("endpoints_ready", "Pods of the node that the datapath has.", float64(s.Endpoints.Ready))
+	gauge("services", "Frontends in the datapath.", float64(s.Services))
+	gauge("identities", "Identities of pods in use.", float64(s.Identities))
+	gauge("policies", "Policies of all kinds in force.", float64(s.Policies))
+	gauge("objects", "Objects of the cluster in force.", float64(s.Objects))
+	gauge("objects_refused", "Objects of the cluster that are left out.", float64(len(s.Refused)))
+	gauge("problems", "What fails now.", float64(len(s.Errors)))
+	gauge("addresses_used", "Addresses of the node's podCIDRs that are given.", float64(a.store.Pool.Used()))
+	gauge("apply_last_seconds", "How long the last change of the datapath took.", s.Apply.Seconds)
+	gauge("apply_last_timestamp_seconds", "When the datapath was last changed.", float64(s.Apply.Last.UnixMilli())/1000)
+	counter("applies_total", "Changes of the datapath.", float64(s.Apply.Count), nil, nil)
+	counter("apply_failures_total", "Changes of the datapath that failed.", float64(s.Apply.Failed), nil, nil)
+	counters, err := a.datapath.Counters()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(metric("packets_total", "Packets by hook and reason; no reason: forwarded."), err)
+		return
+	}
+	for _, c := range counters {
+		names, values := []string{"hook", "reason"}, []string{string(c.Hook), string(c.Reason)}
+		counter("packets_total", "Packets by hook and reason; no reason: forwarded.", float64(c.Packets), names, values)
+		counter("bytes_total", "Bytes of packets by hook and reason; no reason: forwarded.", float64(c.Bytes), names, values)
+	}
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/datapath"
+)
+
+// monitor hands the datapath's events to whoever watches.
+type monitor struct {
+	mu       sync.Mutex
+	watchers map[chan []api.Event]bool
+}
+
+// A watcher that is too slow misses events: the datapath does not wait.
+const monitorRoom = 64
+
+func (m *monitor) join() (events chan []api.Event, leave func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.watchers == nil {
+		m.watchers = map[chan []api.Event]bool{}
+	}
+	events = make(chan []api.Event, monitorRoom)
+	m.watchers[events] = true
+	return events, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.watchers, events)
+	}
+}
+
+func (m *monitor) watched() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.watchers) > 0
+}
+
+func (m *monitor) tell(events []api.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for watcher := range m.watchers {
+		select {
+		case watcher <- events:
+		default:
+		}
+	}
+}
+
+const (
+	eventInterval = 50 * time.Millisecond
+	idleInterval  = 500 * time.Millisecond
+)
+
+// watchEvents empties the ring, so that who begins to watch sees nothing old.
+func (a *Agent) watchEvents(ctx context.Context) error {
+	interval := idleInterval
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval):
+		}
+		watched := a.monitor.watched()
+		raw, err := a.datapath.Events()
+		a.report("read the datapath's events", err)
+		interval = idleInterval
+		if !watched {
+			continue
+		}
+		interval = eventInterval
+		if len(raw) == 0 {
+			continue
+		}
+		now := monotonic()
+		events := make([]api.Event, 0, len(raw))
+		for i := range raw {
+			events = append(events, toEvent(&raw[i], now))
+		}
+		a.monitor.tell(events)
+	}
+}
+
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+func toEvent(e *datapath.Event, now time.Duration) api.Event {
+	event := api.Event{
+		Time: time.Now().Add(e.Time - now), Hook: string(e.Hook), Endpoint: e.Endpoint,
+		Verdict: string(e.Decision.Action), Reason: string(e.Decision.Reason), Protocol: e.Tuple.Protocol.String(),
+		Source: netip.AddrPortFrom(e.Tuple.Src, e.Tuple.Sport).String(),
+		Target: netip.AddrPortFrom(e.Tuple.Dst, e.Tuple.Dport).String(),
+		From:   uint32(e.SrcIdentity), To: uint32(e.DstIdentity),
+		Flow: string(e.Decision.Flow), Length: e.Length,
+	}
+	if e.Decision.Origin.Policy != "" {
+		event.Policy = e.Decision.Origin.String()
+	}
+	if e.Decision.File != "" {
+		event.Place = fmt.Sprintf("%s:%d", e.Decision.File, e.Decision.Line)
+	}
+	return event
+}
+
+func (a *Agent) serveMonitor(w http.ResponseWriter, r *http.Request) {
+	events, leave := a.monitor.join()
+	defer leave()
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := http.NewResponseController(w)
+	lines := json.NewEncoder(w)
+	if err := out.Flush(); err != nil {
+		return
+	}
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case batch := <-events:
+			for i := range batch {
+				if lines.Encode(&batch[i]) != nil {
+					return
+				}
+			}
+			if out.Flush() != nil {
+				return
+			}
+		}
+	}
+}

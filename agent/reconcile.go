@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/routes"
+	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/model"
+)
+
+// reconcile makes the datapath, the node's routes and devices what the cluster
+// and the endpoints want now.
+func (a *Agent) reconcile() error {
+	a.reconciling.Lock()
+	defer a.reconciling.Unlock()
+	began := time.Now()
+	local, err := a.look()
+	if err != nil {
+		a.report("look at the node's devices", err)
+		return err
+	}
+	a.report("look at the node's devices", nil)
+	objs, unread := a.source.Objects()
+	self := objs.Nodes[a.opts.Node]
+	a.usePrefixes(self)
+	ours := overlay(objs, a.opts.Node, a.store.List())
+	local.setUplinks(&a.opts.Config, self)
+	state, refused, err := a.compile(objs, local, ours)
+	refused = append(unreadable(unread), refused...)
+	if err == nil {
+		err = a.apply(state)
+	}
+	a.report("apply", err)
+	if err == nil {
+		a.wireHost(state, local, ours, objs)
+		a.report("answer health checks", a.health.Sync(model.HealthChecks(objs, a.opts.Node)))
+	}
+	a.publish(objs, local, ours, refused, began, err)
+	return err
+}
+
+// compile leaves out objects that cannot be kept, until the others can.
+func (a *Agent) compile(objs *model.Objects, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
+	inputs := model.Local{
+		Devices: local.devices(ours), Gateways: Gateways(), Uplinks: local.uplinks,
+		Options: a.opts.Config.options(), Identities: a.identities,
+	}
+	var refused []api.Refused
+	for {
+		state, _, err := model.Compile(objs, a.opts.Node, inputs)
+		if err == nil {
+			return state, refused, nil
+		}
+		bad := refusals(err)
+		if len(bad) == 0 {
+			return nil, refused, err
+		}
+		before := objs.Len()
+		for _, r := range bad {
+			leaveOut(objs, r)
+		}
+		if objs.Len() == before {
+			return nil, refused, err // it is not about an object
+		}
+		refused = append(refused, bad...)
+	}
+}
+
+// refusals are the objects that errors of the compiler name, each once.
+func refusals(err error) []api.Refused {
+	var found []api.Refused
+	named := map[string]bool{}
+	for _, err := range flatten(err) {
+		field, ok := errors.AsType[*model.FieldError](err)
+		if !ok || named[field.Object] {
+			continue
+		}
+		named[field.Object] = true
+		found = append(found, api.Refused{Object: field.Object, Field: field.Field, Problem: field.Problem})
+	}
+	return found
+}
+
+func flatten(err error) []error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, err := range joined.Unwrap() {
+		all = append(all, flatten(err)...)
+	}
+	return all
+}
+
+func unreadable(unread []watch.Refused) []api.Refused {
+	var refused []api.Refused
+	for _, r := range unread {
+		refused = append(refused, api.Refused{Object: r.Object, Field: r.Field, Problem: r.Problem})
+	}
+	return refused
+}
+
+// split gives the parts of Kind namespace/name, or Kind name.
+func split(title string) (kind, namespace, name string) {
+	kind, rest, _ := strings.Cut(title, " ")
+	if namespace, name, found := strings.Cut(rest, "/"); found {
+		return kind, namespace, name
+	}
+	return kind, "", rest
+}
+
+func leaveOut(objs *model.Objects, r api.Refused) {
+	kind, namespace, name := split(r.Object)
+	// What is not there has been left out already.
+	_ = objs.Delete(kind, namespace, name)
+}
+
+// apply changes the datapath if there is anything to change: every change has
+// all flows judged again.
+func (a *Agent) apply(state *model.State) error {
+	if a.state != nil && reflect.DeepEqual(a.state, state) {
+		return nil
+	}
+	began := time.Now()
+	change, err := a.datapath.Apply(state)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && change == (datapath.Change{}) {
+		a.status.Apply.Failed++
+		return err
+	}
+	a.state = state
+	a.status.Apply.Count++
+	a.status.Apply.Last, a.status.Apply.Seconds, a.status.Apply.Epoch = time.Now(), time.Since(began).Seconds(), change.Epoch
+	a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", a.status.Apply.Seconds)
+	return err
+}
+
+// wireHost connects endpoints that the datapath has, and routes to them and to
+// other nodes.
+func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]api.Endpoint, objs *model.Objects) {
+	var errs []error
+	var wanted []routes.Route
+	source := func(to netip.Addr) netip.Addr {
+		for _, addr := range state.Node.Addresses {
+			if addr.Is4() == to.Is4() && local.owns(addr) {
+				return addr
+			}
+		}
+		return netip.Addr{}
+	}
+	connected := map[api.Attachment]inForce{}
+	for i := range state.Endpoints {
+		in := &state.Endpoints[i]
+		e := ours[in.Name]
+		if err := a.bringUp(local, &e); err != nil {
+			errs = append(errs, fmt.Errorf("Pod %s: %w", in.Name, err)) //nolint:staticcheck // a kind's name
+			continue
+		}
+		connected[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}] = inForce{e.Ifindex, in.Identity, in.RuleSet}
+		for _, addr := range e.Addresses {
+			wanted = append(wanted, routes.Route{To: netip.PrefixFrom(addr, addr.BitLen()), Device: e.Ifindex, Source: source(addr)})
+		}
+	}
+	a.report("bring up devices", errors.Join(errs...))
+	for _, prefix := range a.store.Pool.Prefixes() {
+		wanted = append(wanted, routes.Route{To: prefix})
+	}
+	wanted = append(wanted, routesToNodes(objs, a.opts.Node)...)
+	a.report("route", routes.Sync(wanted))
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.inForce = connected
+}
+
+// routesToNodes lead to the pods of other nodes.
+func routesToNodes(objs *model.Objects, self string) []routes.Route {
+	var wanted []routes.Route
+	for name, node := range objs.Nodes {
+		if name == self {
+			continue
+		}
+		for _, prefix := range podCIDRs(node) {
+			for _, addr := range internalAddresses(node) {
+				if addr.Is4() == prefix.Addr().Is4() {
+					wanted = append(wanted, routes.Route{To: prefix, Via: addr})
+					break
+				}
+			}
+		}
+	}
+	return wanted
+}
+
+// publish tells who waits what is in force now.
+func (a *Agent) publish(objs *model.Objects, local *localNode, ours map[string]api.Endpoint, refused []api.Refused, began time.Time, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since := map[string]time.Time{}
+	for _, r := range a.status.Refused {
+		since[r.Object+r.Problem] = r.Since
+	}
+	for i := range refused {
+		r := &refused[i]
+		known, old := since[r.Object+r.Problem]
+		r.Since = known
+		if !old {
+			r.Since = began
+			a.log.Warn("an object is refused", "object", r.Object, "field", r.Field, "problem", r.Problem)
+			if a.opts.Events != nil {
+				a.opts.Events(objs, *r)
+			}
+		}
+	}
+	slices.SortFunc(refused, func(x, y api.Refused) int { return cmp.Compare(x.Object, y.Object) })
+	a.objects = objs
+	s := &a.status
+	s.Refused = refused
+	s.PodCIDRs = a.store.Pool.Prefixes()
+	s.MTU = local.mtu
+	s.Uplinks = nil
+	for _, u := range local.uplinks {
+		s.Uplinks = append(s.Uplinks, u.Name)
+	}
+	s.Objects = objs.Len()
+	s.Policies = len(objs.NetworkPolicies) + len(objs.ClusterNetworkPolicies) + len(objs.CiliumNetworkPolicies) + len(objs.CiliumClusterwideNetworkPolicies)
+	s.Endpoints.Ready = len(a.inForce)
+	if a.state != nil {
+		s.Services = len(a.state.Services)
+		s.Identities = countIdentities(a.state)
+	}
+	s.NotReady = a.notReady(objs, err)
+	wasReady := s.Ready
+	s.Ready = s.NotReady == ""
+	if s.Ready && !wasReady {
+		a.log.Info("ready", "podCIDRs", s.PodCIDRs, "uplinks", s.Uplinks, "mtu", s.MTU)
+	}
+	close(a.turned)
+	a.turned = make(chan struct{})
+	if s.Ready {
+		a.reportLocked("write the network's configuration", a.writeConflist())
+	}
+}
+
+func countIdentities(state *model.State) int {
+	seen := map[model.Identity]bool{}
+	for _, addr := range state.Addresses {
+		if addr.Identity >= model.FirstLabelIdentity && addr.Identity < model.FirstBlockIdentity {
+			seen[addr.Identity] = true
+		}
+	}
+	return len(seen)
+}
+
+// notReady says why pods cannot be connected, or nothing.
+func (a *Agent) notReady(objs *model.Objects, err error) string {
+	switch {
+	case a.state == nil && err != nil:
+		return fmt.Sprintf("the cluster's state is not in force: %v", err)
+	case objs.Nodes[a.opts.Node] == nil:
+		return fmt.Sprintf("Node %s: there is none of that name: use the name that 'kubectl get nodes' shows", a.opts.Node)
+	case len(a.store.Pool.Prefixes()) == 0:
+		return fmt.Sprintf("Node %s: spec.podCIDRs: is empty: start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr", a.opts.Node)
+	case a.state == nil:
+		return "the cluster's state is not in force yet"
+	}
+	return ""
+}

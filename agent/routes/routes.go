@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package routes keeps the routes that a node needs for its pods, and for those
+// of other nodes, in the kernel's main table.
+//
+// They are known by a protocol number of their own, so that what somebody else
+// has made is never touched. Its one invariant: after Sync, the routes of that
+// protocol are those that were asked for.
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Protocol is what the routes are known by: 'ip route show proto 87'. Numbers
+// from 5 to 255 are for whoever wants one (rtnetlink(7)).
+const Protocol netlink.RouteProtocol = 87
+
+// Route is where a prefix is led.
+type Route struct {
+	To netip.Prefix
+	// Device is the ifindex of a device on which the prefix's hosts are.
+	Device int
+	// Via is another node on a network of this one, where Device is 0. With
+	// neither of them nothing is reached: who asks is told so.
+	Via netip.Addr
+	// Source is the address that the node itself speaks from; may be the zero
+	// Addr.
+	Source netip.Addr
+}
+
+// key is what the kernel tells routes of one table and metric apart by.
+func (r *Route) key() netip.Prefix { return r.To.Masked() }
+
+// ErrRouted is a node that is reached through a router, which has to know the
+// way to its pods itself.
+var ErrRouted = errors.New("is reached through a router")
+
+// Sync makes the routes of our protocol those that are wanted. A route that
+// cannot be made does not keep others from being: all errors are joined.
+func Sync(wanted []Route) error {
+	var errs []error
+	want := map[netip.Prefix]*netlink.Route{}
+	for i := range wanted {
+		route, err := toKernel(&wanted[i])
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		want[wanted[i].key()] = route
+	}
+	have, err := list()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for i := range have {
+		to := prefixOf(&have[i])
+		switch wanted := want[to]; {
+		case wanted == nil:
+			errs = append(errs, remove(&have[i]))
+		case same(wanted, &have[i]):
+			delete(want, to)
+		case to.Addr().Is6():
+			// IPv6 has several routes to one prefix, and replaces none of
+			// another device.
+			errs = append(errs, remove(&have[i]))
+		}
+	}
+	for to, route := range want {
+		if err := netlink.RouteReplace(route); err != nil {
+			errs = append(errs, fmt.Errorf("route %s: %w", to, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func toKernel(r *Route) (*netlink.Route, error) {
+	dst := net.IPNet{IP: r.To.Masked().Addr().AsSlice(), Mask: net.CIDRMask(r.To.Bits(), r.To.Addr().BitLen())}
+	route := &netlink.Route{Dst: &dst, Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+	if r.Source.IsValid() {
+		route.Src = r.Source.AsSlice()
+	}
+	switch {
+	case r.Device != 0:
+		route.LinkIndex = r.Device
+		if r.To.Addr().Is4() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+	case r.Via.IsValid():
+		return route, viaNode(route, r)
+	default:
+		route.Type = unix.RTN_UNREACHABLE
+	}
+	return route, nil
+}
+
+// viaNode asks the kernel for the device by which a node is a neighbour.
+func viaNode(route *netlink.Route, r *Route) error {
+	found, err := netlink.RouteGet(r.Via.AsSlice())
+	if err != nil {
+		return fmt.Errorf("route %s: look for the way to node %s: %w", r.To, r.Via, err)
+	}
+	for _, f := range found {
+		if len(f.Gw) > 0 && !f.Gw.Equal(r.Via.AsSlice()) {
+			return fmt.Errorf("route %s: node %s %w, %s: let that one route the nodes' podCIDRs", r.To, r.Via, ErrRouted, f.Gw)
+		}
+		route.LinkIndex, route.Gw = f.LinkIndex, r.Via.AsSlice()
+		return nil
+	}
+	return fmt.Errorf("route %s: there is no way to node %s", r.To, r.Via)
+}
+
+func list() ([]netlink.Route, error) {
+	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	return routes, nil
+}
+
+func prefixOf(route *netlink.Route) netip.Prefix {
+	if route.Dst == nil {
+		return netip.Prefix{}
+	}
+	addr, _ := netip.AddrFromSlice(route.Dst.IP)
+	if v4 := route.Dst.IP.To4(); v4 != nil {
+		addr, _ = netip.AddrFromSlice(v4)
+	}
+	bits, _ := route.Dst.Mask.Size()
+	return netip.PrefixFrom(addr, bits)
+}
+
+func same(a, b *netlink.Route) bool {
+	if kindOf(a) != kindOf(b) {
+		return false
+	}
+	if kindOf(a) == unix.RTN_UNREACHABLE {
+		return true // IPv6's is said to lead to lo
+	}
+	return a.LinkIndex == b.LinkIndex && a.Gw.Equal(b.Gw) && a.Src.Equal(b.Src)
+}
+
+func kindOf(route *netlink.Route) int {
+	if route.Type == 0 {
+		return unix.RTN_UNICAST
+	}
+	return route.Type
+}
+
+func remove(route *netlink.Route) error {
+	err := netlink.RouteDel(route)
+	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("remove route %s: %w", prefixOf(route), err)
+	}
+	return nil
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/endpoints"
+	"github.com/weirnet/weir/agent/ipam"
+)
+
+// serve answers on the socket.
+func (a *Agent) serve(ctx context.Context) error {
+	listener, err := listenUnix(ctx, a.opts.Paths.socket())
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: a.handler(), BaseContext: func(net.Listener) context.Context { return ctx }}
+	context.AfterFunc(ctx, func() { _ = server.Close() }) // requests see that ctx has ended
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve the socket: %w", err)
+	}
+	return nil
+}
+
+// listenUnix takes the place of a socket that nobody listens to any more.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make directory of the socket: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove an old socket: %w", err)
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on the socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("keep the socket to root: %w", err), listener.Close())
+	}
+	return listener, nil
+}
+
+func (a *Agent) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+api.PathStatus, answer(func(*http.Request) (any, error) { return a.Status(), nil }))
+	mux.HandleFunc("GET "+api.PathHealthy, answer(a.pluginStatus))
+	mux.HandleFunc("GET "+api.PathEndpoints, answer(func(*http.Request) (any, error) { return a.endpoints(), nil }))
+	mux.HandleFunc("POST "+api.PathEndpoints, answer(a.addEndpoint))
+	mux.HandleFunc("GET "+api.PathEndpoint+"{id}/{ifname}", answer(a.getEndpoint))
+	mux.HandleFunc("DELETE "+api.PathEndpoint+"{id}/{ifname}", answer(a.deleteEndpoint))
+	mux.HandleFunc("POST "+api.PathReady+"{id}/{ifname}", answer(a.connectEndpoint))
+	mux.HandleFunc("POST "+api.PathGC, answer(a.collectGarbage))
+	mux.HandleFunc("GET "+api.PathIdentities, answer(func(*http.Request) (any, error) { return a.listIdentities(), nil }))
+	mux.HandleFunc("GET "+api.PathPolicies, answer(func(*http.Request) (any, error) { return a.listPolicies(), nil }))
+	mux.HandleFunc("GET "+api.PathServices, answer(func(*http.Request) (any, error) { return a.listServices(), nil }))
+	mux.HandleFunc("GET "+api.PathMonitor, a.serveMonitor)
+	return mux
+}
+
+// answer makes a handler of a function that gives an answer or an error.
+func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := f(r)
+		w.Header().Set("Content-Type", "application/json")
+		if err != nil {
+			code := codeOf(err)
+			w.WriteHeader(code)
+			body = api.Error{Message: err.Error(), Again: code >= http.StatusInternalServerError}
+		}
+		// Who asked and is gone is no concern of ours.
+		_ = json.NewEncoder(w).Encode(body)
+	}
+}
+
+func codeOf(err error) int {
+	switch {
+	case errors.Is(err, endpoints.ErrInvalid):
+		return http.StatusBadRequest
+	case errors.Is(err, endpoints.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, ipam.ErrNoPrefix):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// Status says how the agent is.
+func (a *Agent) Status() api.Status {
+	watching, since := a.source.Errors()
+	known := len(a.store.List())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.status
+	if s.NotReady == "" && !s.Ready {
+		s.NotReady = "the cluster's objects are not read yet: if it stays so, look whether the API server is reached"
+	}
+	s.Endpoints.Known = known
+	s.Refused = append([]api.Refused{}, s.Refused...)
+	s.Errors = slices.Collect(maps.Values(a.problems))
+	for kind, err := range watching {
+		s.Errors = append(s.Errors, api.Problem{What: "watch " + kind, Error: err.Error(), Since: since[kind]})
+	}
+	slices.SortFunc(s.Errors, func(x, y api.Problem) int { return strings.Compare(x.What, y.What) })
+	if s.Errors == nil {
+		s.Errors = []api.Problem{}
+	}
+	return s
+}
+
+var errNotReady = errors.New("the agent is not ready")
+
+func (a *Agent) pluginStatus(*http.Request) (any, error) {
+	if s := a.Status(); !s.Ready {
+		return nil, fmt.Errorf("%w: %s", errNotReady, s.NotReady)
+	}
+	return struct{}{}, nil
+}
+
+// endpoints gives them with what the datapath has of them.
+func (a *Agent) endpoints() []api.Endpoint {
+	list := a.store.List()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range list {
+		a.complete(&list[i])
+	}
+	return list
+}
+
+// complete is called with mu held.
+func (a *Agent) complete(e *api.Endpoint) {
+	in, found := a.inForce[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}]
+	if found && in.ifindex == e.Ifindex {
+		e.Ready, e.Identity, e.Policy = true, uint32(in.identity), in.ruleSet
+	}
+}
+
+func read(r *http.Request, into any) error {
+	const most = 16 << 20
+	if err := json.NewDecoder(http.MaxBytesReader(nil, r.Body, most)).Decode(into); err != nil {
+		return fmt.Errorf("%w: the body is not what %s takes: %w", endpoints.ErrInvalid, r.URL.Path, err)
+	}
+	return nil
+}
+
+func at(r *http.Request) (api.Attachment, error) {
+	at := api.Attachment{ContainerID: r.PathValue("id"), IfName: r.PathValue("ifname")}
+	return at, endpoints.Check(at)
+}
+
+func (a *Agent) addEndpoint(r *http.Request) (any, error) {
+	var req api.EndpointRequest
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	s := a.Status()
+	if s.MTU == 0 {
+		return nil, fmt.Errorf("give Pod %s/%s an address: %w: %s", req.PodNamespace, req.PodName, errNotReady, s.NotReady)
+	}
+	return a.store.Add(req, Gateways(), s.MTU)
+}
+
+func (a *Agent) getEndpoint(r *http.Request) (any, error) {
+	at, err := at(r)
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.store.Get(at)
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.complete(&e)
+	return e, nil
+}
+
+// connectPatience is how long a pod's object may be on its way from the API.
+const connectPatience = 30 * time.Second
+
+// connectEndpoint answers when the datapath has an endpoint.
+func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
+	at, err := at(r)
+	if err != nil {
+		return nil, err
+	}
+	var wired api.Wired
+	if err := read(r, &wired); err != nil {
+		return nil, err
+	}
+	e, err := a.store.Wire(at, wired.Ifindex)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), connectPatience)
+	defer cancel()
+	a.mu.Lock()
+	turned := a.turned
+	a.mu.Unlock()
+	a.hurry()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, a.whyNot(&e)
+		case <-turned:
+		}
+		a.mu.Lock()
+		turned = a.turned
+		a.complete(&e)
+		a.mu.Unlock()
+		if e.Ready {
+			return e, nil
+		}
+	}
+}
+
+// whyNot says what keeps an endpoint out of the datapath.
+func (a *Agent) whyNot(e *api.Endpoint) error {
+	name := e.PodNamespace + "/" + e.PodName
+	s := a.Status()
+	for _, refused := range s.Refused {
+		if refused.Object == "Pod "+name || refused.Object == "Namespace "+e.PodNamespace {
+			return fmt.Errorf("connect Pod %s: %s: %s: %s", name, refused.Object, refused.Field, refused.Problem)
+		}
+	}
+	for _, problem := range s.Errors {
+		return fmt.Errorf("connect Pod %s: %s: %s", name, problem.What, problem.Error)
+	}
+	if !s.Ready {
+		return fmt.Errorf("connect Pod %s: %w: %s", name, errNotReady, s.NotReady)
+	}
+	return fmt.Errorf("connect Pod %s: the API has no such pod on Node %s within %s: it may be deleted already", name, a.opts.Node, connectPatience)
+}
+
+func (a *Agent) deleteEndpoint(r *http.Request) (any, error) {
+	at, err := at(r)
+	if err != nil {
+		return nil, err
+	}
+	return struct{}{}, a.forget(at)
+}
+
+// forget takes an endpoint away: the device first, so that whoever has its
+// addresses next is not mistaken for it.
+func (a *Agent) forget(at api.Attachment) error {
+	if err := removeDevice(endpoints.Device(at)); err != nil {
+		return err
+	}
+	if err := a.store.Delete(at); err != nil {
+		return err
+	}
+	a.kick()
+	return nil
+}
+
+func (a *Agent) collectGarbage(r *http.Request) (any, error) {
+	var req api.GCRequest
+	if err := read(r, &req); err != nil {
+		return nil, err
+	}
+	valid := map[api.Attachment]bool{}
+	for _, at := range req.Valid {
+		valid[at] = true
+	}
+	var errs []error
+	for _, e := range a.store.List() {
+		if at := (api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}); !valid[at] {
+			a.log.Info("the runtime does not know of an endpoint: it goes", "pod", e.PodNamespace+"/"+e.PodName, "container", e.ContainerID)
+			errs = append(errs, a.forget(at))
+		}
+	}
+	return struct{}{}, errors.Join(errors.Join(errs...), a.removeOrphans())
+}
+
+// removeOrphans deletes pods' devices that nothing is recorded of.
+func (a *Agent) removeOrphans() error {
+	local, err := a.look()
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, e := range a.store.List() {
+		known[e.HostDevice] = true
+	}
+	var errs []error
+	for name := range local.links {
+		if isPodDevice(name) && !known[name] {
+			errs = append(errs, removeDevice(name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// acceptDeletions does what the plugin was asked for while no agent was there,
+// and forgets endpoints whose devices went with their pods or with a reboot.
+func (a *Agent) acceptDeletions() {
+	dir := filepath.Join(a.opts.Paths.StateDir, "deletions")
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.report("read deletions", err)
+	}
+	for _, file := range files {
+		path := filepath.Join(dir, file.Name())
+		var at api.Attachment
+		data, err := os.ReadFile(path)
+		if err == nil && filepath.Ext(path) != ".new" {
+			err = json.Unmarshal(data, &at)
+		}
+		if err == nil && endpoints.Check(at) == nil {
+			err = a.forget(at)
+		}
+		if err := errors.Join(err, os.Remove(path)); err != nil {
+			a.log.Warn("a deletion is lost", "file", path, "error", err)
+		}
+	}
+	a.forgetGone()
+	a.report("remove devices of nobody", a.removeOrphans())
+}
+
+func (a *Agent) forgetGone() {
+	local, err := a.look()
+	if err != nil {
+		a.report("look at the node's devices", err)
+		return
+	}
+	for _, e := range a.store.List() {
+		if e.Ifindex != 0 && local.links[e.HostDevice] == nil {
+			a.log.Info("an endpoint's device is gone: so is the endpoint", "pod", e.PodNamespace+"/"+e.PodName)
+			a.report("forget an endpoint", a.forget(api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}))
+		}
+	}
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watch
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/weirnet/weir/model"
+)
+
+// customKinds watches the kinds of policies that a cluster may have, as soon
+// as it has them, and until it does not any more.
+type customKinds struct {
+	watcher     *Watcher
+	client      dynamic.Interface
+	definitions cache.SharedIndexInformer
+
+	mu       sync.Mutex
+	running  map[string]*customKind // by name of the definition
+	parsed   map[types.UID]parsed
+	complete bool // all definitions that there were at the start are running
+}
+
+type customKind struct {
+	informer cache.SharedIndexInformer
+	stop     context.CancelFunc
+}
+
+// parsed is an object of a version that was read before.
+type parsed struct {
+	version string
+	objects *model.Objects
+	problem string
+}
+
+// customResources are the kinds, by name of their definition.
+func customResources() map[string]schema.GroupVersionResource {
+	return map[string]schema.GroupVersionResource{
+		"ciliumnetworkpolicies.cilium.io":                 {Group: "cilium.io", Version: "v2", Resource: "ciliumnetworkpolicies"},
+		"ciliumclusterwidenetworkpolicies.cilium.io":      {Group: "cilium.io", Version: "v2", Resource: "ciliumclusterwidenetworkpolicies"},
+		"clusternetworkpolicies.policy.networking.k8s.io": {Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies"},
+	}
+}
+
+var definitionResource = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
+func newCustomKinds(w *Watcher, client dynamic.Interface) *customKinds {
+	return &customKinds{
+		watcher: w, client: client,
+		definitions: dynamicinformer.NewFilteredDynamicInformer(client, definitionResource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer(),
+		running:     map[string]*customKind{},
+		parsed:      map[types.UID]parsed{},
+	}
+}
+
+func (c *customKinds) run(ctx context.Context) {
+	var kinds sync.WaitGroup
+	news := make(chan struct{}, 1)
+	tell := func() {
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
+	_, err := c.definitions.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { tell() },
+		UpdateFunc: func(any, any) { tell() },
+		DeleteFunc: func(any) { tell() },
+	})
+	err = errors.Join(err, c.definitions.SetTransform(onlyVersions), c.definitions.SetWatchErrorHandlerWithContext(
+		func(_ context.Context, _ *cache.Reflector, err error) { c.watcher.bad("customresourcedefinitions", err) }))
+	if err != nil {
+		c.watcher.bad("customresourcedefinitions", err)
+	}
+	kinds.Go(func() { c.definitions.RunWithContext(ctx) })
+	kinds.Go(func() {
+		if cache.WaitForCacheSync(ctx.Done(), c.definitions.HasSynced) {
+			tell()
+		}
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			kinds.Wait()
+			return
+		case <-news:
+			c.adjust(ctx, &kinds)
+		}
+	}
+}
+
+// adjust begins with kinds that the cluster has, and ends with those that it
+// has not.
+func (c *customKinds) adjust(ctx context.Context, kinds *sync.WaitGroup) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, resource := range customResources() {
+		served, running := c.serves(name, resource.Version), c.running[name]
+		switch {
+		case served && running == nil:
+			kind, err := c.start(ctx, resource, kinds)
+			if err != nil {
+				c.watcher.bad(resource.Resource, err)
+				continue
+			}
+			c.running[name] = kind
+		case !served && running != nil:
+			running.stop()
+			delete(c.running, name)
+			c.watcher.good(resource.Resource)
+			c.watcher.changed()
+		}
+	}
+	c.complete = c.complete || c.definitions.HasSynced()
+}
+
+func (c *customKinds) start(ctx context.Context, resource schema.GroupVersionResource, kinds *sync.WaitGroup) (*customKind, error) {
+	kind := &customKind{informer: dynamicinformer.NewFilteredDynamicInformer(c.client, resource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer()}
+	if err := errors.Join(kind.informer.SetTransform(withoutBallast), c.watcher.follow(resource.Resource, kind.informer)); err != nil {
+		return nil, err
+	}
+	ctx, kind.stop = context.WithCancel(ctx)
+	kinds.Go(func() { kind.informer.RunWithContext(ctx) })
+	return kind, nil
+}
+
+// serves says whether the API has a kind in a version.
+func (c *customKinds) serves(name, version string) bool {
+	obj, found, err := c.definitions.GetStore().GetByKey(name)
+	definition, ok := obj.(*unstructured.Unstructured)
+	if err != nil || !found || !ok {
+		return false
+	}
+	established := false
+	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
+	for _, condition := range conditions {
+		c, _ := condition.(map[string]any)
+		established = established || c["type"] == "Established" && c["status"] == "True"
+	}
+	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+	for _, v := range versions {
+		if v, _ := v.(map[string]any); v["name"] == version && v["served"] == true {
+			return established
+		}
+	}
+	return false
+}
+
+// onlyVersions takes the schemas off a definition: they are its bulk.
+func onlyVersions(obj any) (any, error) {
+	definition, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return obj, nil
+	}
+	definition.SetManagedFields(nil)
+	definition.SetAnnotations(nil)
+	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+	for _, v := range versions {
+		if v, ok := v.(map[string]any); ok {
+			delete(v, "schema")
+		}
+	}
+	return definition, unstructured.SetNestedSlice(definition.Object, versions, "spec", "versions")
+}
+
+func (c *customKinds) hasSynced() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, kind := range c.running {
+		if !kind.informer.HasSynced() {
+			return false
+		}
+	}
+	return c.complete
+}
+
+// addTo puts the objects of all kinds into objs, and gives those that are not
+// understood.
+func (c *customKinds) addTo(objs *model.Objects) []Refused {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var refused []Refused
+	seen := map[types.UID]parsed{}
+	for _, kind := range c.running {
+		for _, obj := range kind.informer.GetStore().List() {
+			object, ok := obj.(*unstructured.Unstructured)
+			if !ok {
+				continue
+			}
+			read, known := c.parsed[object.GetUID()]
+			if !known || read.version != object.GetResourceVersion() {
+				read = parse(object)
+			}
+			seen[object.GetUID()] = read
+			if read.problem != "" {
+				refused = append(refused, Refused{Object: titleOf(object), Problem: read.problem, Ref: object})
+				continue
+			}
+			objs.Merge(read.objects)
+		}
+	}
+	c.parsed = seen
+	return refused
+}
+
+// parse reads an object strictly: a field that is not known may be one that
+// forbids.
+func parse(object *unstructured.Unstructured) parsed {
+	p := parsed{version: object.GetResourceVersion()}
+	data, err := json.Marshal(object)
+	if err != nil {
+		p.problem = err.Error()
+		return p
+	}
+	p.objects, err = model.Parse(titleOf(object), bytes.NewReader(data))
+	if problem, ok := errors.AsType[*model.ParseError](err); ok {
+		p.problem = problem.Problem
+	} else if err != nil {
+		p.problem = err.Error()
+	}
+	return p
+}
+
+// titleOf names an object as the model does.
+func titleOf(object *unstructured.Unstructured) string {
+	title := object.GetKind() + " "
+	if object.GetNamespace() != "" {
+		title += object.GetNamespace() + "/"
+	}
+	return title + object.GetName()
+}

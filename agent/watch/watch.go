@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package watch keeps a copy of the objects of a cluster that a datapath is
+// made from, by watching its API.
+//
+// It decides nothing about them. Its one invariant: what Objects gives is what
+// the API said last, of every kind that it has, once HasSynced.
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/weirnet/weir/model"
+)
+
+// Refused is an object that could not be read.
+type Refused struct {
+	Object  string // Kind namespace/name
+	Field   string
+	Problem string
+	// Ref is the object itself.
+	Ref metav1.Object
+}
+
+// Watcher is a copy of a cluster's objects. Its methods may be called by
+// several goroutines.
+type Watcher struct {
+	changed func()
+	core    informers.SharedInformerFactory
+	syncs   []cache.InformerSynced
+	custom  *customKinds
+
+	mu     sync.Mutex
+	errors map[string]watchError
+}
+
+type watchError struct {
+	err         error
+	since, last time.Time
+}
+
+// resync is never: the agent compares everything with everything each time.
+const resync = 0
+
+// New makes a Watcher that has not begun. changed is called, by any goroutine,
+// after something has; it must not block.
+func New(client kubernetes.Interface, custom dynamic.Interface, changed func()) (*Watcher, error) {
+	w := &Watcher{changed: changed, errors: map[string]watchError{}}
+	w.core = informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(withoutBallast))
+	for kind, informer := range map[string]cache.SharedIndexInformer{
+		"pods":            w.core.Core().V1().Pods().Informer(),
+		"namespaces":      w.core.Core().V1().Namespaces().Informer(),
+		"nodes":           w.core.Core().V1().Nodes().Informer(),
+		"services":        w.core.Core().V1().Services().Informer(),
+		"endpointslices":  w.core.Discovery().V1().EndpointSlices().Informer(),
+		"networkpolicies": w.core.Networking().V1().NetworkPolicies().Informer(),
+	} {
+		if err := w.follow(kind, informer); err != nil {
+			return nil, err
+		}
+		w.syncs = append(w.syncs, informer.HasSynced)
+	}
+	w.custom = newCustomKinds(w, custom)
+	return w, nil
+}
+
+// follow has the watcher told of a kind's changes and failures.
+func (w *Watcher) follow(kind string, informer cache.SharedIndexInformer) error {
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { w.good(kind); w.changed() },
+		UpdateFunc: func(old, current any) { w.good(kind); w.updated(old, current) },
+		DeleteFunc: func(any) { w.good(kind); w.changed() },
+	})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", kind, err)
+	}
+	err = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
+		w.bad(kind, err)
+	})
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", kind, err)
+	}
+	return nil
+}
+
+// updated passes on changes that can matter: a node tells that it lives every
+// few seconds, and nothing else.
+func (w *Watcher) updated(old, current any) {
+	before, okBefore := old.(*corev1.Node)
+	now, okNow := current.(*corev1.Node)
+	if okBefore && okNow && sameNode(before, now) {
+		return
+	}
+	w.changed()
+}
+
+func sameNode(a, b *corev1.Node) bool {
+	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+		a.Spec.PodCIDR == b.Spec.PodCIDR && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
+		slices.Equal(a.Status.Addresses, b.Status.Addresses)
+}
+
+func (w *Watcher) bad(kind string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	since := time.Now()
+	if old, found := w.errors[kind]; found {
+		since = old.since
+	}
+	w.errors[kind] = watchError{err, since, time.Now()}
+}
+
+func (w *Watcher) good(kind string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.errors, kind)
+}
+
+// Errors are the kinds that cannot be watched now, and since when.
+func (w *Watcher) Errors() (errs map[string]error, since map[string]time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	errs, since = map[string]error{}, map[string]time.Time{}
+	for kind, e := range w.errors {
+		// An API server that restarts, or ends a watch after its time, is
+		// asked again within seconds.
+		if e.last.Sub(e.since) > errorPatience && time.Since(e.last) < 2*errorPatience {
+			errs[kind], since[kind] = fmt.Errorf("watch %s: %w", kind, e.err), e.since
+		}
+	}
+	return errs, since
+}
+
+const errorPatience = 30 * time.Second
+
+// withoutBallast takes off what is large and says nothing to a datapath.
+func withoutBallast(obj any) (any, error) {
+	if object, err := meta.Accessor(obj); err == nil {
+		object.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+// Run watches until ctx ends.
+func (w *Watcher) Run(ctx context.Context) {
+	w.core.Start(ctx.Done())
+	w.custom.run(ctx)
+	w.core.Shutdown()
+}
+
+// WaitForSync waits until everything that the API has was read once.
+func (w *Watcher) WaitForSync(ctx context.Context) error {
+	if !cache.WaitForCacheSync(ctx.Done(), append(w.syncs, w.custom.hasSynced)...) {
+		return errors.Join(fmt.Errorf("read the cluster's objects: %w", context.Cause(ctx)), w.firstError())
+	}
+	return nil
+}
+
+func (w *Watcher) firstError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, kind := range slices.Sorted(maps.Keys(w.errors)) {
+		return fmt.Errorf("watch %s: %w", kind, w.errors[kind].err)
+	}
+	return nil
+}
+
+// Objects gives what the API has, and what of it cannot be read. The objects
+// are shared: nobody changes them.
+func (w *Watcher) Objects() (*model.Objects, []Refused) {
+	objs := model.NewObjects()
+	everything := labels.Everything()
+	pods, _ := w.core.Core().V1().Pods().Lister().List(everything)
+	put(objs.Pods, pods)
+	namespaces, _ := w.core.Core().V1().Namespaces().Lister().List(everything)
+	put(objs.Namespaces, namespaces)
+	nodes, _ := w.core.Core().V1().Nodes().Lister().List(everything)
+	put(objs.Nodes, nodes)
+	services, _ := w.core.Core().V1().Services().Lister().List(everything)
+	put(objs.Services, services)
+	slices, _ := w.core.Discovery().V1().EndpointSlices().Lister().List(everything)
+	put(objs.EndpointSlices, slices)
+	policies, _ := w.core.Networking().V1().NetworkPolicies().Lister().List(everything)
+	put(objs.NetworkPolicies, policies)
+	return objs, w.custom.addTo(objs)
+}
+
+func put[T metav1.Object](into map[string]T, list []T) {
+	for _, obj := range list {
+		name := obj.GetName()
+		if obj.GetNamespace() != "" {
+			name = obj.GetNamespace() + "/" + name
+		}
+		into[name] = obj
+	}
+}
+
