@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -51,11 +52,19 @@ func Serve(ctx context.Context, port int, name string) error {
 	}
 }
 
+// Words of requests. The server closes after wordOnce, so that it is the one
+// whose port waits for stragglers (RFC 9293, TIME-WAIT): clients that ask for
+// long would run out of ports.
+const (
+	wordOnce = "once"
+	wordStay = "stay"
+)
+
 func answerLines(conn net.Conn, name string) {
 	defer conn.Close()
 	lines := bufio.NewScanner(conn)
 	for lines.Scan() {
-		if _, err := fmt.Fprintf(conn, "%s %s\n", name, lines.Text()); err != nil {
+		if _, err := fmt.Fprintf(conn, "%s %s\n", name, lines.Text()); err != nil || lines.Text() == wordOnce {
 			return
 		}
 	}
@@ -182,7 +191,14 @@ func (r *run) ask() (by string, err error) {
 		return "", err
 	}
 	defer conn.Close()
-	return exchange(conn, bufio.NewReader(conn), "request", r.Timeout)
+	from := bufio.NewReader(conn)
+	if by, err = exchange(conn, from, wordOnce, r.Timeout); err != nil {
+		return "", err
+	}
+	if _, err := from.ReadByte(); !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("end of the connection: %w", err)
+	}
+	return by, nil
 }
 
 func exchange(conn net.Conn, from *bufio.Reader, word string, timeout time.Duration) (by string, err error) {
@@ -229,7 +245,7 @@ func (r *run) keep(ctx context.Context) (exchanges int, longest time.Duration, e
 	server := ""
 	for {
 		start := time.Now()
-		by, err := exchange(conn, from, "stay", r.Timeout)
+		by, err := exchange(conn, from, wordStay, r.Timeout)
 		if err != nil {
 			return exchanges, longest, err
 		}
