@@ -8,10 +8,10 @@ TIME     ?= 60s
 REPORT   ?= reports
 
 .DEFAULT_GOAL := help
-.PHONY: help deps generate build test scenario bench fuzz lint kernels clean
+.PHONY: help deps generate build test scenario bench cluster-test fuzz lint kernels clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## Install the Debian packages that tests use (as root; else names them).
 	@.ci/packages
@@ -28,6 +28,9 @@ test: build ## Run every test that is not a scenario.
 
 scenario: build ## Run the scenarios; KERNELS=all or 5.10,6.1 in those kernels, RUN=regexp some.
 	bin/weir scenario run --report $(REPORT) $(if $(KERNELS),--kernel '$(KERNELS)') $(if $(RUN),--run '$(RUN)')
+
+cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/cluster.md says how.
+	WEIR_CLUSTER_TEST=1 $(GO) test -count 1 -timeout 40m -v -run '^TestCluster$$' ./lab/cluster
 
 bench: build ## Measure; ratios are of one run, with BASE beside them.
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./...
