@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package install
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/agent/api"
+)
+
+// agentPod is of a node, of the template of that number.
+func agentPod(node, template string, change func(*corev1.PodStatus)) corev1.Pod {
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "weir-" + node, Labels: map[string]string{labelTemplate: template}}, Spec: corev1.PodSpec{NodeName: node}}
+	p.Status.Phase = corev1.PodPending
+	change(&p.Status)
+	return p
+}
+
+func podIsReady(s *corev1.PodStatus) {
+	s.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+}
+
+func waits(name, reason, message string) func(*corev1.PodStatus) {
+	return func(s *corev1.PodStatus) {
+		s.ContainerStatuses = []corev1.ContainerStatus{{
+			Name: name, Image: "weir:dev", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}},
+		}}
+	}
+}
+
+func TestPhaseOfANode(t *testing.T) {
+	set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Generation: 2, Annotations: map[string]string{appsv1.DeprecatedTemplateGeneration: "2"}}}
+	set.Status.ObservedGeneration = 2
+	up, down := node("a", true), node("a", false)
+	tests := map[string]struct {
+		node  corev1.Node
+		pods  []corev1.Pod
+		want  string
+		ready bool
+	}{
+		"ready":                         {up, []corev1.Pod{agentPod("a", "2", podIsReady)}, "ready", true},
+		"no pod":                        {up, []corev1.Pod{agentPod("b", "2", podIsReady)}, "no agent yet", false},
+		"kubelet does not know yet":     {down, []corev1.Pod{agentPod("a", "2", podIsReady)}, "the agent is ready, the node not yet", false},
+		"an agent of before":            {up, []corev1.Pod{agentPod("a", "1", podIsReady)}, "has the agent of before, and waits for its turn", false},
+		"no image":                      {down, []corev1.Pod{agentPod("a", "2", waits("agent", "ErrImageNeverPull", "not present"))}, "agent waits: ErrImageNeverPull: not present: load the image weir:dev on the nodes (weir image -o weir.tar), or name one in a registry by --image", false},
+		"crashes":                       {down, []corev1.Pod{agentPod("a", "2", waits("agent", "CrashLoopBackOff", "back-off 10s"))}, "agent waits: CrashLoopBackOff: back-off 10s", false},
+		"waits for its init containers": {down, []corev1.Pod{agentPod("a", "2", waits("agent", "PodInitializing", ""))}, "the agent's pod is pending", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			states := statesOf([]corev1.Node{test.node}, test.pods, set)
+			require.Len(t, states, 1)
+			require.Equal(t, test.want, states[0].phase)
+			require.Equal(t, test.ready, states[0].ready)
+		})
+	}
+}
+
+func TestOtherSystemsNodesNeedNoAgent(t *testing.T) {
+	windows := node("w", true)
+	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+	require.Empty(t, statesOf([]corev1.Node{windows}, nil, &appsv1.DaemonSet{}))
+}
+
+func TestProblemsOfAnAgent(t *testing.T) {
+	s := &LocalStatus{Status: api.Status{
+		NotReady: "the datapath is not applied yet: wait",
+		Refused:  []api.Refused{{Object: "NetworkPolicy default/web", Field: "spec.ingress[0]", Problem: "is too much: split it"}},
+	}, Conflists: []string{"/etc/cni/net.d/00-other.conf"}}
+	require.Equal(t, []string{
+		"the datapath is not applied yet: wait",
+		"left out: NetworkPolicy default/web: spec.ingress[0]: is too much: split it",
+		"kubelet takes /etc/cni/net.d/00-other.conf before Weir's configuration: remove it from the node",
+	}, agentProblems(s))
+	require.Empty(t, agentProblems(&LocalStatus{Status: api.Status{Ready: true}}))
+}
+
+func TestConfigurationThatIsTakenBeforeWeirsIsFound(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"00-other.conf", "01-notes.txt", "04-more.conflist", conflist, "10-later.conflist"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o644))
+	}
+	before, err := conflistsBefore(dir)
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(dir, "00-other.conf"), filepath.Join(dir, "04-more.conflist")}, before)
+	before, err = conflistsBefore(filepath.Join(dir, "nothing"))
+	require.NoError(t, err)
+	require.Empty(t, before)
+}
+
+func TestTheAgentIsAskedOnItsSocket(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	_, err := AskLocal(t.Context(), socket, t.TempDir())
+	require.Error(t, err)
+
+	listener, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != api.PathStatus {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write([]byte(`{"node":"a","ready":true,"services":3}`))
+	})}
+	go server.Serve(listener)
+	defer server.Close()
+	status, err := AskLocal(t.Context(), socket, t.TempDir())
+	require.NoError(t, err)
+	require.Equal(t, 3, status.Services)
+	require.True(t, status.NodeStatus().Healthy)
+}
+
+func TestACommandThatFindsNoNodeIsNotHealthy(t *testing.T) {
+	require.False(t, Healthy(nil))
+	require.True(t, Healthy([]NodeStatus{{Healthy: true}}))
+	require.False(t, Healthy([]NodeStatus{{Healthy: true}, {}}))
+}
