@@ -51,9 +51,15 @@ type Options struct {
 	// Metrics is where Prometheus asks, host:port. Empty: nowhere.
 	Metrics string
 	Log     *slog.Logger
+	// Patience is how long a pod's object may be on its way from the API when
+	// the pod is connected; 0: DefaultPatience.
+	Patience time.Duration
 	// Datapath are changed for tests. PinPath and Attach are set.
 	Datapath datapath.Options
 }
+
+// DefaultPatience leaves the runtime time to ask again.
+const DefaultPatience = 30 * time.Second
 
 // Gateways are the next hops of pods' default routes. Nobody has them; fe80::1
 // is what some hypervisors and container engines call themselves.
@@ -101,6 +107,9 @@ func Run(ctx context.Context, opts Options) error {
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
 		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), turned: make(chan struct{}),
 		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: model.NewObjects(),
+	}
+	if a.opts.Patience == 0 {
+		a.opts.Patience = DefaultPatience
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -204,7 +205,7 @@ func (n *node) start() {
 		default:
 		}
 		var s api.Status
-		return n.client.Get(n.t.Context(), api.PathStatus, &s) == nil && s.Apply.Count > 0
+		return n.client.Get(n.t.Context(), api.PathStatus, &s) == nil && s.MTU > 0
 	}, 20*time.Second, 10*time.Millisecond)
 }
 
@@ -402,4 +403,277 @@ func TestPodsAreConnectedAndTakenAway(t *testing.T) {
 	require.Empty(t, n.endpoints())
 	require.Empty(t, podDevices(t))
 	require.Eventually(t, func() bool { return len(n.routes()) == 4 }, 5*time.Second, 10*time.Millisecond, "routes to the pods")
+}
+
+func TestAskingAgainGivesTheSame(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	n.start()
+	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
+	first := a.add()
+	require.Equal(t, first, a.add())
+	b.add()
+	require.NoError(t, b.reach(a, first[0]))
+	require.Len(t, n.endpoints(), 2)
+	require.Len(t, podDevices(t), 2)
+}
+
+func TestAPodThatIsMadeAnewUnderItsNameIsTheNewOne(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	n.start()
+	b := n.sandbox("b", "bbbb")
+	b.add()
+	old := n.sandbox("a", "a-old")
+	gone := old.add()
+	renewed := n.sandbox("a", "a-new")
+	addrs := renewed.add()
+	require.NotEqual(t, gone, addrs)
+	require.NoError(t, b.reach(renewed, addrs[1]))
+	_, err := old.call("DEL", nil)
+	require.NoError(t, err)
+	require.NoError(t, b.reach(renewed, addrs[0]))
+}
+
+func TestPoliciesHoldFromTheFirstPacketOn(t *testing.T) {
+	const policy = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-b, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: a}}
+  ingress: [{from: [{podSelector: {matchLabels: {app: b}}}]}]
+`
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b") + podObject("c") + policy)
+	n.start()
+	a, b, c := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb"), n.sandbox("c", "cccc")
+	addrs := a.add()
+	b.add()
+	c.add()
+	for _, at := range addrs {
+		require.NoError(t, b.reach(a, at), at)
+		require.ErrorContains(t, c.reach(a, at), "timeout", at)
+	}
+	var policies []api.Policy
+	require.NoError(t, n.client.Get(t.Context(), api.PathPolicies, &policies))
+	require.Len(t, policies, 1)
+	require.Equal(t, "NetworkPolicy default/only-b", policies[0].Object)
+	require.Positive(t, policies[0].Rules)
+}
+
+func TestTheDatapathGoesOnWithoutTheAgent(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b") + podObject("c"))
+	n.start()
+	a, b, c := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb"), n.sandbox("c", "cccc")
+	addrs := a.add()
+	b.add()
+	c.add()
+	n.stop()
+	require.NoError(t, b.reach(a, addrs[0]))
+
+	// What cannot be done without it says so, or waits.
+	_, err := a.call("STATUS", nil)
+	require.ErrorContains(t, err, "code 50")
+	_, err = n.sandbox("d", "dddd").call("ADD", nil)
+	require.ErrorContains(t, err, "code 11")
+	_, err = a.call("GC", nil)
+	require.ErrorContains(t, err, "code 11")
+	_, err = c.call("DEL", nil)
+	require.NoError(t, err)
+	require.Len(t, podDevices(t), 2)
+
+	n.start()
+	require.Len(t, n.endpoints(), 2, "the deletion was waiting")
+	require.NoError(t, b.reach(a, addrs[1]))
+	require.Equal(t, addrs, a.add())
+}
+
+func TestAnEndpointWhoseDeviceIsGoneIsForgottenAtTheStart(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	n.start()
+	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
+	a.add()
+	b.add()
+	n.stop()
+	link, err := netlink.LinkByName(podDevices(t)[0])
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(link))
+	n.start()
+	require.Len(t, n.endpoints(), 1)
+}
+
+func TestADeletionNeedsNoNamespace(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a"))
+	n.start()
+	a := n.sandbox("a", "aaaa")
+	a.add()
+	a.destroy()
+	require.NoError(t, os.Remove(a.path))
+	_, err := a.call("DEL", nil)
+	require.NoError(t, err)
+	require.Empty(t, podDevices(t))
+	_, err = a.call("CHECK", map[string]any{"prevResult": map[string]any{"cniVersion": "1.1.0"}})
+	require.ErrorContains(t, err, "there is no such endpoint")
+}
+
+func TestGarbageIsWhatTheRuntimeDoesNotName(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	n.start()
+	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
+	a.add()
+	b.add()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "weir0123456789a"
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "orphan", PeerTxQLen: -1}))
+	_, err := a.call("GC", map[string]any{"cni.dev/valid-attachments": []map[string]any{{"containerID": "aaaa", "ifname": "eth0"}}})
+	require.NoError(t, err)
+	list := n.endpoints()
+	require.Len(t, list, 1)
+	require.Equal(t, "a", list[0].PodName)
+	require.Equal(t, []string{list[0].HostDevice}, podDevices(t))
+	_, err = a.call("STATUS", nil)
+	require.NoError(t, err)
+}
+
+func TestAPodThatTheAPIDoesNotHaveIsNotConnected(t *testing.T) {
+	n := newNode(t)
+	n.options.Patience = 200 * time.Millisecond
+	n.source.set(nodes)
+	n.start()
+	_, err := n.sandbox("a", "aaaa").call("ADD", nil)
+	require.ErrorContains(t, err, "code 11")
+	require.ErrorContains(t, err, "the API has no such pod on Node node-1")
+	require.Empty(t, n.endpoints(), "what was made is undone")
+	require.Empty(t, podDevices(t))
+}
+
+func TestAPodIsConnectedWhenItsObjectComesLater(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes)
+	n.start()
+	added := make(chan error, 1)
+	a := n.sandbox("a", "aaaa")
+	go func() {
+		_, err := a.call("ADD", nil)
+		added <- err
+	}()
+	require.Eventually(t, func() bool { return len(podDevices(t)) == 1 }, 5*time.Second, time.Millisecond)
+	require.Empty(t, added)
+	link, err := netlink.LinkByName(podDevices(t)[0])
+	require.NoError(t, err)
+	require.Zero(t, link.Attrs().Flags&net.FlagUp, "nothing passes before the datapath has the pod")
+	n.source.set(nodes + podObject("a"))
+	require.NoError(t, <-added)
+}
+
+func TestOneRefusedObjectDoesNotStopTheOthers(t *testing.T) {
+	const bad = `
+apiVersion: v1
+kind: Service
+metadata: {name: first, namespace: default}
+spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: second, namespace: default}
+spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
+---
+`
+	n := newNode(t)
+	told := make(chan api.Refused, 10)
+	n.options.Events = func(_ *model.Objects, r api.Refused) { told <- r }
+	n.source.set(nodes + podObject("a") + bad)
+	n.start()
+	n.sandbox("a", "aaaa").add()
+	s := n.status()
+	require.True(t, s.Ready)
+	require.Len(t, s.Refused, 1)
+	require.Equal(t, "Service default/second", s.Refused[0].Object)
+	require.Contains(t, s.Refused[0].Problem, "default/first")
+	require.Equal(t, 1, s.Services, "the first is in force")
+	require.Len(t, told, 1, "once, however often it is compiled")
+	n.source.set(nodes + podObject("a"))
+	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 5*time.Second, 10*time.Millisecond)
+}
+
+func TestANodeWithoutBlocksOfAddressesIsNotReady(t *testing.T) {
+	n := newNode(t)
+	n.source.set(strings.ReplaceAll(strings.ReplaceAll(nodes, `podCIDR: 10.0.1.0/24, podCIDRs: [10.0.1.0/24, "fd00:1::/64"]`, ""), "spec: {}", "spec: {unschedulable: false}") + podObject("a"))
+	n.start()
+	s := n.status()
+	require.False(t, s.Ready)
+	require.Contains(t, s.NotReady, "--allocate-node-cidrs")
+	_, err := n.sandbox("a", "aaaa").call("ADD", nil)
+	require.ErrorContains(t, err, "code 11")
+	require.ErrorContains(t, err, "no podCIDR")
+	require.NoFileExists(t, filepath.Join(n.paths.NetDir, agent.ConflistName))
+	n.source.set(nodes + podObject("a"))
+	require.Eventually(t, func() bool { return n.status().Ready }, 5*time.Second, 10*time.Millisecond)
+	require.FileExists(t, filepath.Join(n.paths.NetDir, agent.ConflistName))
+}
+
+func TestBadRequestsSayWhatIsWrong(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes)
+	n.start()
+	for _, tt := range []struct {
+		name, want string
+		req        api.EndpointRequest
+	}{
+		{"an ID that is a path", "containerID", api.EndpointRequest{ContainerID: "../x", IfName: "eth0", PodNamespace: "default", PodName: "a"}},
+		{"an interface that is a path", "ifname", api.EndpointRequest{ContainerID: "x", IfName: "a/b", PodNamespace: "default", PodName: "a"}},
+		{"an interface with a long name", "ifname", api.EndpointRequest{ContainerID: "x", IfName: "abcdefghijklmnop", PodNamespace: "default", PodName: "a"}},
+		{"no pod", "podName", api.EndpointRequest{ContainerID: "x", IfName: "eth0"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := n.client.Post(t.Context(), api.PathEndpoints, tt.req, nil)
+			require.ErrorContains(t, err, tt.want)
+			refusal, ok := errorsAs(err)
+			require.True(t, ok)
+			require.False(t, refusal.Again)
+		})
+	}
+	_, err := (&sandbox{n: n, id: "aaaa", path: "/proc/self/ns/net"}).call("DEL", map[string]any{"socket": 7})
+	require.ErrorContains(t, err, "code 6")
+}
+
+func errorsAs(err error) (*api.Error, bool) { return errors.AsType[*api.Error](err) }
+
+func TestManyPodsComeAndGoAndLeaveNothing(t *testing.T) {
+	const pods = 30
+	n := newNode(t)
+	text := nodes
+	for i := range pods {
+		text += podObject(fmt.Sprint("pod-", i))
+	}
+	n.source.set(text)
+	n.start()
+	var all sync.WaitGroup
+	failed := make(chan error, pods)
+	boxes := make([]*sandbox, pods)
+	for i := range boxes {
+		boxes[i] = n.sandbox(fmt.Sprint("pod-", i), fmt.Sprint("id-", i))
+	}
+	for _, command := range []string{"ADD", "DEL"} {
+		for _, box := range boxes {
+			all.Go(func() {
+				if _, err := box.call(command, nil); err != nil {
+					failed <- err
+				}
+			})
+		}
+		all.Wait()
+		require.Empty(t, failed)
+	}
+	require.Empty(t, podDevices(t))
+	require.Empty(t, n.endpoints())
+	require.Eventually(t, func() bool {
+		s := n.status()
+		return s.Endpoints == api.EndpointCount{} && len(n.routes()) == 4 && len(s.Errors) == 0
+	}, 5*time.Second, 10*time.Millisecond)
 }

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/endpoints"
@@ -189,9 +188,6 @@ func (a *Agent) getEndpoint(r *http.Request) (any, error) {
 	return e, nil
 }
 
-// connectPatience is how long a pod's object may be on its way from the API.
-const connectPatience = 30 * time.Second
-
 // connectEndpoint answers when the datapath has an endpoint.
 func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 	at, err := at(r)
@@ -206,7 +202,7 @@ func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), connectPatience)
+	ctx, cancel := context.WithTimeout(r.Context(), a.opts.Patience)
 	defer cancel()
 	a.mu.Lock()
 	turned := a.turned
@@ -243,7 +239,7 @@ func (a *Agent) whyNot(e *api.Endpoint) error {
 	if !s.Ready {
 		return fmt.Errorf("connect Pod %s: %w: %s", name, errNotReady, s.NotReady)
 	}
-	return fmt.Errorf("connect Pod %s: the API has no such pod on Node %s within %s: it may be deleted already", name, a.opts.Node, connectPatience)
+	return fmt.Errorf("connect Pod %s: the API has no such pod on Node %s within %s: it may be deleted already", name, a.opts.Node, a.opts.Patience)
 }
 
 func (a *Agent) deleteEndpoint(r *http.Request) (any, error) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,6 +43,7 @@ type customKind struct {
 type parsed struct {
 	version string
 	objects *model.Objects
+	field   string
 	problem string
 }
 
@@ -80,7 +82,9 @@ func (c *customKinds) run(ctx context.Context) {
 		DeleteFunc: func(any) { tell() },
 	})
 	err = errors.Join(err, c.definitions.SetTransform(onlyVersions), c.definitions.SetWatchErrorHandlerWithContext(
-		func(_ context.Context, _ *cache.Reflector, err error) { c.watcher.bad("customresourcedefinitions", err) }))
+		func(_ context.Context, _ *cache.Reflector, err error) {
+			c.watcher.bad("customresourcedefinitions", err)
+		}))
 	if err != nil {
 		c.watcher.bad("customresourcedefinitions", err)
 	}
@@ -205,7 +209,7 @@ func (c *customKinds) addTo(objs *model.Objects) []Refused {
 			}
 			seen[object.GetUID()] = read
 			if read.problem != "" {
-				refused = append(refused, Refused{Object: titleOf(object), Problem: read.problem, Ref: object})
+				refused = append(refused, Refused{Object: titleOf(object), Field: read.field, Problem: read.problem})
 				continue
 			}
 			objs.Merge(read.objects)
@@ -226,11 +230,20 @@ func parse(object *unstructured.Unstructured) parsed {
 	}
 	p.objects, err = model.Parse(titleOf(object), bytes.NewReader(data))
 	if problem, ok := errors.AsType[*model.ParseError](err); ok {
-		p.problem = problem.Problem
+		p.field, p.problem = splitField(problem.Problem)
 	} else if err != nil {
 		p.problem = err.Error()
 	}
 	return p
+}
+
+// splitField takes the path of a field off a problem that begins with one.
+func splitField(problem string) (field, rest string) {
+	field, rest, found := strings.Cut(problem, ": ")
+	if !found || strings.ContainsAny(field, " ") {
+		return "", problem
+	}
+	return field, rest
 }
 
 // titleOf names an object as the model does.

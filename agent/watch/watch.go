@@ -33,8 +33,6 @@ type Refused struct {
 	Object  string // Kind namespace/name
 	Field   string
 	Problem string
-	// Ref is the object itself.
-	Ref metav1.Object
 }
 
 // Watcher is a copy of a cluster's objects. Its methods may be called by
@@ -209,4 +207,3 @@ func put[T metav1.Object](into map[string]T, list []T) {
 		into[name] = obj
 	}
 }
-

@@ -8,11 +8,14 @@ import "github.com/spf13/cobra"
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		agentCommand(),
+		endpointCommand(),
 		flowCommand(),
 		fuzzCommand(),
 		imageCommand(),
+		identityCommand(),
 		installCommand(),
 		labCommand(),
+		monitorCommand(),
 		natCommand(),
 		policyCommand(),
 		replayCommand(),

@@ -36,7 +36,7 @@ Namespaces and, where policies speak of them, Nodes, Services and
 EndpointSlices. OBJECTS is a file of YAML or JSON, a folder of such, or - for
 the standard input.`,
 	}
-	cmd.AddCommand(policyCheckCommand(), policyTableCommand(), policyDiffCommand())
+	cmd.AddCommand(policyListCommand(), policyCheckCommand(), policyTableCommand(), policyDiffCommand())
 	return cmd
 }
 
