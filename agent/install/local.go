@@ -4,12 +4,9 @@ package install
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,28 +28,10 @@ const conflist = "05-weir.conflist"
 // AskLocal asks the agent of this node on its socket, and looks at the node's
 // CNI configuration.
 func AskLocal(ctx context.Context, socket, netConf string) (*LocalStatus, error) {
-	client := http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
-		},
-		DisableKeepAlives: true,
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://agent"+api.PathStatus, nil)
-	if err != nil {
-		return nil, fmt.Errorf("ask agent: %w", err)
-	}
-	answer, err := client.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("ask agent: %w: is one running on this node?", err)
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask agent: it answers %s", answer.Status)
-	}
 	status := new(LocalStatus)
-	if err := json.NewDecoder(answer.Body).Decode(&status.Status); err != nil {
-		return nil, fmt.Errorf("read agent's answer: %w", err)
+	err := api.NewClient(socket).Get(ctx, api.PathStatus, &status.Status)
+	if err != nil {
+		return nil, err
 	}
 	status.Conflists, err = conflistsBefore(netConf)
 	return status, err

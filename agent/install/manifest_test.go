@@ -5,14 +5,18 @@ package install
 import (
 	"bytes"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 
+	"github.com/weirnet/weir/agent"
 	"github.com/weirnet/weir/model"
 )
 
@@ -93,6 +97,29 @@ func TestWrongChoicesNameTheirField(t *testing.T) {
 		_, err := NewManifest(Options{APIServer: "192.0.2.1:6443", Change: change})
 		require.ErrorContains(t, err, field)
 	}
+}
+
+func TestAgentsReadWhatIsInstalled(t *testing.T) {
+	m, err := NewManifest(Options{APIServer: "192.0.2.1:6443", Change: func(c *Config) {
+		*c = Config{
+			MasqueradeExcluded: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")},
+			NodePortAddresses:  []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			Return:             model.ReturnHybrid, Tunnel: model.TunnelGeneve, Algorithm: model.AlgorithmMaglev, MaglevSize: 1021,
+			Devices: []string{"eth0", "eth1"}, MTU: 1400,
+		}
+	}})
+	require.NoError(t, err)
+	config, err := m.configMap()
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), keyConfig)
+	require.NoError(t, os.WriteFile(path, []byte(config.Data[keyConfig]), 0o644))
+	read, err := agent.ReadConfig(path)
+	require.NoError(t, err)
+	require.Equal(t, agent.Config{
+		Masquerade: ptr.To(false), MasqueradeExcluded: m.Config.MasqueradeExcluded, NodePortAddresses: m.Config.NodePortAddresses,
+		Return: m.Config.Return, Tunnel: m.Config.Tunnel, Algorithm: m.Config.Algorithm, MaglevSize: m.Config.MaglevSize,
+		Devices: m.Config.Devices, MTU: m.Config.MTU,
+	}, read)
 }
 
 func TestConfigurationIsReadStrictly(t *testing.T) {
