@@ -3,6 +3,7 @@
 package install
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -39,15 +40,19 @@ const smallestMTU = 1280
 
 // Validate says what is wrong: all of it joined, each naming its field.
 func (c *Config) Validate() error {
-	if c.MTU != 0 && (c.MTU < smallestMTU || c.MTU > 65535) {
-		return fmt.Errorf("mtu: %d is not between %d and 65535: leave it out to take the uplinks'", c.MTU, smallestMTU)
-	}
 	options := model.Options{
 		NodePortAddresses: c.NodePortAddresses,
 		Masquerade:        c.Masquerade, MasqueradeExcluded: c.MasqueradeExcluded,
 		Algorithm: c.Algorithm, MaglevSize: c.MaglevSize, Return: c.Return, Tunnel: c.Tunnel,
 	}
-	return options.Validate()
+	return errors.Join(options.Validate(), c.validateMTU())
+}
+
+func (c *Config) validateMTU() error {
+	if c.MTU == 0 || c.MTU >= smallestMTU && c.MTU <= 65535 {
+		return nil
+	}
+	return &model.FieldError{Object: "Options", Field: "mtu", Problem: fmt.Sprintf("%d is not between %d and 65535: leave it out to take the uplinks'", c.MTU, smallestMTU)}
 }
 
 // parseConfig reads config.yaml. A field that is not known is an error.
