@@ -34,6 +34,11 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	return judge_to(pkt, s);
 }
 
+static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
+{
+	return rejudge_pod(pkt, flow);
+}
+
 /* No pod's flow leads into a tunnel. */
 static __always_inline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
@@ -173,6 +178,7 @@ struct mirror {
 	enum flow_seen flow_seen;
 	enum address_flags address_flags;
 	enum direction direction;
+	enum rule_action rule_action;
 	enum family family;
 	enum backend_state backend_state;
 	enum scope scope;

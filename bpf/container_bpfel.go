@@ -33,6 +33,7 @@ type ContainerAddressFlags uint32
 const (
 	ContainerAddressFlagsADDRESS_HOST   ContainerAddressFlags = 1
 	ContainerAddressFlagsADDRESS_NATIVE ContainerAddressFlags = 2
+	ContainerAddressFlagsADDRESS_NODE   ContainerAddressFlags = 4
 )
 
 type ContainerAddressPair struct {
@@ -326,6 +327,8 @@ const (
 	ContainerReasonREASON_ICMP_NO_FLOW        ContainerReason = 41
 	ContainerReasonREASON_ICMP_MTU            ContainerReason = 42
 	ContainerReasonREASON_BAD_TUNNEL          ContainerReason = 45
+	ContainerReasonREASON_AUDIT_EGRESS        ContainerReason = 48
+	ContainerReasonREASON_AUDIT_INGRESS       ContainerReason = 49
 	ContainerReasonREASON_NO_ENDPOINT         ContainerReason = 50
 	ContainerReasonREASON_POLICY_EGRESS       ContainerReason = 51
 	ContainerReasonREASON_POLICY_INGRESS      ContainerReason = 52
@@ -346,8 +349,16 @@ type ContainerRule struct {
 	_          structs.HostLayout
 	Precedence uint32
 	Origin     uint32
-	Deny       uint32
+	Action     uint32
 }
+
+type ContainerRuleAction uint32
+
+const (
+	ContainerRuleActionRULE_ALLOW ContainerRuleAction = 0
+	ContainerRuleActionRULE_DENY  ContainerRuleAction = 1
+	ContainerRuleActionRULE_AUDIT ContainerRuleAction = 2
+)
 
 type ContainerRuleKey struct {
 	_         structs.HostLayout
@@ -394,10 +405,14 @@ type ContainerScratch struct {
 		Fragment    uint8
 		AsItIs      uint8
 		Unwrapped   uint8
-		Pad         uint8
+		Audit       uint8
+		Told        uint8
+		FromNode    uint8
+		Pad         [2]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
+		_           [4]byte
 	}
 	Old      ContainerFlow
 	Open     ContainerFlow
@@ -526,6 +541,7 @@ const (
 	ContainerVerdictVERDICT_FORWARD ContainerVerdict = 1
 	ContainerVerdictVERDICT_DROP    ContainerVerdict = 2
 	ContainerVerdictVERDICT_REPLY   ContainerVerdict = 3
+	ContainerVerdictVERDICT_AUDIT   ContainerVerdict = 4
 )
 
 // Names of all BPF objects in the ELF.

@@ -45,6 +45,11 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	return judge_to_device(skb, pkt, s, service);
 }
 
+static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
+{
+	return rejudge_device(pkt, flow);
+}
+
 /* Carries a packet into a tunnel, or tells its sender what would fit. */
 static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
@@ -64,6 +69,8 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 		return drop(skb, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
+	if (pkt->audit)
+		audited(skb, pkt);
 	return deliver(skb, pkt);
 }
 

@@ -179,7 +179,7 @@ type HostRule struct {
 	_          structs.HostLayout
 	Precedence uint32
 	Origin     uint32
-	Deny       uint32
+	Action     uint32
 }
 
 type HostRuleKey struct {
@@ -220,10 +220,14 @@ type HostScratch struct {
 		Fragment    uint8
 		AsItIs      uint8
 		Unwrapped   uint8
-		Pad         uint8
+		Audit       uint8
+		Told        uint8
+		FromNode    uint8
+		Pad         [2]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
+		_           [4]byte
 	}
 	Old      HostFlow
 	Open     HostFlow

@@ -249,7 +249,7 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 	want.addresses = map[tableAddr]addressHalf{}
 	want.prefixes = map[prefixKey]addressHalf{}
 	for _, a := range state.Addresses {
-		half := addressHalf{Identity: uint32(a.Identity), Flags: nativeFlag(a.Native)}
+		half := addressHalf{Identity: uint32(a.Identity), Flags: addressFlags(a)}
 		if a.Prefix.IsSingleIP() {
 			want.addresses[encodeAddr(a.Prefix.Addr())] = half
 		} else {
@@ -271,21 +271,28 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
 			if a.IsValid() {
 				key := encodeAddr(a)
-				want.addresses[key] = addressHalf{
-					Identity: uint32(max(ep.Identity, model.IdentityHost)),
-					Ifindex:  uint32(ep.Device.Ifindex),
-					Flags:    want.addresses[key].Flags,
+				half := want.addresses[key]
+				half.Ifindex = uint32(ep.Device.Ifindex)
+				// What peers are told of it is the table's; an endpoint that
+				// the table does not know has no policy of anybody's for it.
+				if half.Identity == 0 {
+					half.Identity = uint32(cmp.Or(ep.Identity, model.IdentityUnmanaged))
 				}
+				want.addresses[key] = half
 			}
 		}
 	}
 }
 
-func nativeFlag(native bool) uint8 {
-	if native {
-		return uint8(bpf.ContainerAddressFlagsADDRESS_NATIVE)
+func addressFlags(a model.Address) uint8 {
+	var flags bpf.ContainerAddressFlags
+	if a.Native {
+		flags |= bpf.ContainerAddressFlagsADDRESS_NATIVE
 	}
-	return 0
+	if a.Node {
+		flags |= bpf.ContainerAddressFlagsADDRESS_NODE
+	}
+	return uint8(flags)
 }
 
 // stagePrefixes writes one half of the prefixes. The table finds the longest

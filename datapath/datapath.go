@@ -23,9 +23,9 @@ type Delta struct{ Added, Changed, Removed int }
 type Decision struct {
 	Action  model.Action
 	Out     model.Out
-	Ifindex int // of the way out, where it has one
-	Reason  model.Reason
-	File    string // where in the C source it was decided
+	Ifindex int          // of the way out, where it has one
+	Reason  model.Reason // with Forward: why a policy would have dropped it, which is only told
+	File    string       // where in the C source it was decided
 	Line    int
 	Flow    FlowLookup
 	Origin  model.Origin // the rule that decided, on the slow path

@@ -71,6 +71,7 @@ var actions = map[uint8]model.Action{
 	uint8(bpf.ContainerVerdictVERDICT_FORWARD): model.Forward,
 	uint8(bpf.ContainerVerdictVERDICT_DROP):    model.Drop,
 	uint8(bpf.ContainerVerdictVERDICT_REPLY):   model.Reply,
+	uint8(bpf.ContainerVerdictVERDICT_AUDIT):   model.Audit,
 }
 
 var outs = map[uint8]model.Out{

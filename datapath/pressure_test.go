@@ -186,7 +186,7 @@ func TestOverlappingRulesOfOnePeerAreFlattened(t *testing.T) {
 	e := encodeSet(1, &model.RuleSet{Key: "k", Rules: rules}, l.number)
 	got := map[string]string{}
 	for i, key := range e.keys {
-		got[fmt.Sprintf("%d/%d", key.Peer, decodePort(key.Port))] = fmt.Sprintf("deny=%d by %s", e.values[i].Deny, l.origin(e.values[i].Origin).Policy)
+		got[fmt.Sprintf("%d/%d", key.Peer, decodePort(key.Port))] = fmt.Sprintf("deny=%d by %s", e.values[i].Action, l.origin(e.values[i].Origin).Policy)
 	}
 	require.Equal(t, map[string]string{
 		"7/0": "deny=1 by deny", "7/80": "deny=1 by deny", "7/443": "deny=0 by allow", "8/80": "deny=0 by allow",

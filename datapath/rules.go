@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -139,8 +140,11 @@ func encodeSet(set uint32, rs *model.RuleSet, number func(model.Origin) uint32) 
 			}
 		}
 		value := ruleValue{Precedence: decides.Precedence, Origin: number(decides.Origin)}
-		if decides.Deny {
-			value.Deny = 1
+		switch {
+		case decides.Deny:
+			value.Action = uint32(bpf.ContainerRuleActionRULE_DENY)
+		case decides.Audit:
+			value.Action = uint32(bpf.ContainerRuleActionRULE_AUDIT)
 		}
 		e.keys, e.values = append(e.keys, key), append(e.values, value)
 	}

@@ -45,6 +45,8 @@ func (d *Datapath) Tables() []Table {
 	}
 }
 
+var ruleActions = map[uint32]string{0: "allow", 1: "deny", 2: "audit"}
+
 var backendStates = map[uint32]string{1: "serving", 2: "terminating"}
 
 func text(a tableAddr) string {
@@ -104,10 +106,7 @@ func (d *Datapath) ruleText(set uint32, k *ruleKey) string {
 	if err := d.rules.m.Lookup(k, &v); err != nil {
 		return fmt.Sprintf("set %d: %v", set, err)
 	}
-	verdict := "allow"
-	if v.Deny != 0 {
-		verdict = "deny"
-	}
+	verdict := ruleActions[v.Action]
 	return fmt.Sprintf("set %d %s peer %d %s port %d/%d: %s by %s", set, model.Direction(k.Direction), k.Peer,
 		model.Protocol(k.Proto), decodePort(k.Port), max(int(k.Bits)-ruleBitsAnyPort, 0), verdict, d.labels.origin(v.Origin))
 }

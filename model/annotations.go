@@ -17,7 +17,20 @@ const (
 	// AnnotationWeight of a Pod is its share of a service's new flows, from 1
 	// (as without it) to MaxWeight.
 	AnnotationWeight = "weir.net/weight"
+	// AnnotationAudit of a Pod, of a Namespace for its pods, or of a policy of
+	// any kind, is "true" where denials are only told: by the policies of the
+	// pod, or by the policy. What a pod says goes before its namespace.
+	AnnotationAudit = "weir.net/policy-audit"
 )
+
+// auditOf gives what an annotation asks for; found is whether there is one.
+func auditOf(annotations map[string]string) (audit, found bool, err error) {
+	text, found := annotations[AnnotationAudit]
+	if found && text != "true" && text != "false" {
+		return false, true, fmt.Errorf("%q is not one of true, false", text)
+	}
+	return text == "true", found, nil
+}
 
 // algorithmOf gives what a service's annotation asks for; "" without one.
 func algorithmOf(svc *corev1.Service) (Algorithm, error) {

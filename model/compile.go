@@ -244,6 +244,7 @@ func (c *compiler) addresses() []Address {
 	}
 	for _, addr := range c.remote {
 		add(addr, IdentityRemoteNode)
+		table[len(table)-1].Node = true
 	}
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
@@ -260,12 +261,25 @@ func (c *compiler) addresses() []Address {
 	return slices.Compact(table)
 }
 
+// audits is whether denials of a pod's policies are only told.
+func (c *compiler) audits(pod *corev1.Pod) bool {
+	audit, found, _ := auditOf(pod.Annotations)
+	if ns := c.objs.Namespaces[namespaceOr(pod.Namespace)]; !found && ns != nil {
+		audit, _, _ = auditOf(ns.Annotations)
+	}
+	return audit
+}
+
 // endpoints are the pods of this node whose device is known, and the rule sets
 // that they have.
 func (c *compiler) endpoints(policies []*compiledPolicy) ([]Endpoint, []RuleSet) {
 	var endpoints []Endpoint
 	sets := map[string]RuleSet{}
-	byIdentity := map[*identity]string{}
+	type subject struct {
+		*identity
+		audit bool
+	}
+	bySubject := map[subject]string{}
 	for _, pod := range c.pods {
 		if !pod.local {
 			continue
@@ -275,11 +289,12 @@ func (c *compiler) endpoints(policies []*compiledPolicy) ([]Endpoint, []RuleSet)
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue
 		}
-		key, made := byIdentity[pod.identity]
+		who := subject{pod.identity, c.audits(pod.object)}
+		key, made := bySubject[who]
 		if !made {
-			set := c.ruleSet(pod.identity, policies)
+			set := c.ruleSet(pod.identity, policies, who.audit)
 			key = set.Key
-			sets[key], byIdentity[pod.identity] = set, key
+			sets[key], bySubject[who] = set, key
 		}
 		endpoint := Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}
 		for _, addr := range pod.addresses {

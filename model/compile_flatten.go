@@ -64,37 +64,42 @@ func (r region) within(other region) region {
 // level is rules that do not contradict each other, the strongest first.
 type level []Rule
 
+// Audit is resolved like Pass: where a denial is only told, all that follows is
+// written a second time for what it matches, with what it lets through as what is
+// told of. Denials that are not in audit stay denials there.
 type flattening struct {
 	subject   *identity
 	direction Direction
 	tiers     [tierDefault][]tierRule // in order
 	isolated  bool
+	told      *Origin // isolates too, and is in audit: of those, the one that sorts first
 	levels    []level
 }
 
 type tierRule struct {
 	*compiledRule
 	matches region
+	audit   bool // a denial is only told
 }
 
 // flatten writes what all policies say of one direction as entries of the
 // table.
-func (c *compiler) flatten(subject *identity, direction Direction, policies []*compiledPolicy) []Rule {
+func (c *compiler) flatten(subject *identity, direction Direction, policies []*compiledPolicy, audit bool) []Rule {
 	f := &flattening{subject: subject, direction: direction}
 	required := c.requiredOf(subject, direction, policies)
 	for _, policy := range policies {
 		if !policy.subjects[subject] {
 			continue
 		}
-		f.isolated = f.isolated || policy.isolates[direction]
+		f.isolate(policy, audit || policy.audit)
 		for i := range policy.rules {
 			rule := &policy.rules[i]
 			if rule.direction == direction {
-				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required)})
+				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required), rule.action == deny && (audit || policy.audit)})
 			}
 		}
 	}
-	f.tier(tierAdmin, nil)
+	f.tier(tierAdmin, nil, nil)
 	var rules []Rule
 	for i, level := range f.levels {
 		for _, rule := range level {
@@ -103,6 +108,18 @@ func (c *compiler) flatten(subject *identity, direction Direction, policies []*c
 		}
 	}
 	return rules
+}
+
+// isolate notes that what a policy does not allow is denied, or told.
+func (f *flattening) isolate(policy *compiledPolicy, audit bool) {
+	name := nameOfPolicy(policy.object)
+	switch {
+	case !policy.isolates[f.direction]:
+	case !audit:
+		f.isolated = true
+	case f.told == nil || name < f.told.Policy:
+		f.told = &Origin{Policy: name, Rule: RuleNone}
+	}
 }
 
 // matches is what one rule matches at a subject.
@@ -151,47 +168,75 @@ func (r region) peers(rule *compiledRule, required func(*compiledRule, Identity)
 }
 
 // tier writes the levels of a tier and of all that follow, for some traffic.
-func (f *flattening) tier(t tier, traffic region) {
+// told is the denial in audit that this traffic has met, if it has.
+func (f *flattening) tier(t tier, traffic region, told *Origin) {
 	switch t {
 	case tierOwn:
-		f.own(traffic)
+		f.own(traffic, told)
 	case tierDefault:
-		f.write(level{}.with(f, region{IdentityUnknown: {everything}}.within(traffic), false, Origin{}))
+		f.write(level{}.allow(f, region{IdentityUnknown: {everything}}.within(traffic), Origin{}, told))
 	default:
-		for _, rule := range f.tiers[t] {
-			matches := rule.matches.within(traffic)
-			switch {
-			case len(matches) == 0:
-			case rule.action == pass && t == tierAdmin:
-				f.tier(t+1, matches)
-			default: // what the last tier passes on is allowed
-				f.write(level{}.with(f, matches, rule.action == deny, rule.origin))
-			}
-		}
-		f.tier(t+1, traffic)
+		f.ordered(t, f.tiers[t], traffic, told)
 	}
+}
+
+// ordered writes what is left of a tier's rules, and all that follows.
+func (f *flattening) ordered(t tier, rules []tierRule, traffic region, told *Origin) {
+	for i, rule := range rules {
+		matches := rule.matches.within(traffic)
+		switch {
+		case len(matches) == 0:
+		case rule.audit && told == nil:
+			f.ordered(t, rules[i+1:], matches, &rule.origin)
+		case rule.audit: // it has been told of another
+		case rule.action == pass && t == tierAdmin:
+			f.tier(t+1, matches, told)
+		case rule.action == deny:
+			f.write(level{}.deny(f, matches, rule.origin))
+		default: // what the last tier passes on is allowed
+			f.write(level{}.allow(f, matches, rule.origin, told))
+		}
+	}
+	f.tier(t+1, traffic, told)
 }
 
 // own writes the tier of policies that have no order: denials go before
 // permissions.
-func (f *flattening) own(traffic region) {
-	var denials, permissions level
+func (f *flattening) own(traffic region, told *Origin) {
+	var denials level
 	for _, rule := range f.tiers[tierOwn] {
-		matches := rule.matches.within(traffic)
-		if rule.action == deny {
-			denials = denials.with(f, matches, true, rule.origin)
-		} else {
-			permissions = permissions.with(f, matches, false, rule.origin)
+		if rule.action == deny && !rule.audit {
+			denials = denials.deny(f, rule.matches.within(traffic), rule.origin)
 		}
 	}
 	f.write(denials)
+	for _, rule := range f.tiers[tierOwn] {
+		if matches := rule.matches.within(traffic); rule.audit && told == nil && len(matches) > 0 {
+			f.permissions(matches, &rule.origin)
+		}
+	}
+	f.permissions(traffic, told)
+}
+
+// permissions writes what no denial of its own tier has met, and all that
+// follows.
+func (f *flattening) permissions(traffic region, told *Origin) {
+	var permissions level
+	for _, rule := range f.tiers[tierOwn] {
+		if rule.action != deny {
+			permissions = permissions.allow(f, rule.matches.within(traffic), rule.origin, told)
+		}
+	}
 	f.write(permissions)
 	switch {
-	case !f.isolated:
-		f.tier(tierBaseline, traffic)
-	case traffic != nil:
+	case f.isolated && traffic != nil:
 		// Of all traffic it need not be said: what nothing matches is denied.
-		f.write(level{}.with(f, traffic, true, Origin{}))
+		f.write(level{}.deny(f, traffic, Origin{}))
+	case f.isolated:
+	case f.told != nil && told == nil:
+		f.tier(tierBaseline, traffic, f.told)
+	default:
+		f.tier(tierBaseline, traffic, told)
 	}
 }
 
@@ -201,10 +246,24 @@ func (f *flattening) write(l level) {
 	}
 }
 
-func (l level) with(f *flattening, matches region, denies bool, origin Origin) level {
+func (l level) deny(f *flattening, matches region, origin Origin) level {
+	return l.with(f, matches, Rule{Deny: true, Origin: origin})
+}
+
+// allow lets through what matches, and tells of it if it has met a denial in
+// audit.
+func (l level) allow(f *flattening, matches region, origin Origin, told *Origin) level {
+	if told != nil {
+		return l.with(f, matches, Rule{Audit: true, Origin: *told})
+	}
+	return l.with(f, matches, Rule{Origin: origin})
+}
+
+func (l level) with(f *flattening, matches region, rule Rule) level {
 	for peer, ports := range matches {
 		for _, port := range ports {
-			l = append(l, Rule{Direction: f.direction, Peer: peer, Protocol: port.protocol, Port: port.port, PortBits: port.bits, Deny: denies, Origin: origin})
+			rule.Direction, rule.Peer, rule.Protocol, rule.Port, rule.PortBits = f.direction, peer, port.protocol, port.port, port.bits
+			l = append(l, rule)
 		}
 	}
 	return l
@@ -239,7 +298,7 @@ func deniesFirst(a, b Rule) int {
 func keyOf(rules []Rule) string {
 	hash := sha256.New()
 	for _, r := range rules {
-		fmt.Fprintf(hash, "%d %d %d %d/%d %t %d %q %q %d\n", r.Direction, r.Peer, r.Protocol, r.Port, r.PortBits, r.Deny, r.Precedence, r.Origin.Policy, r.Origin.List, r.Origin.Rule)
+		fmt.Fprintf(hash, "%d %d %d %d/%d %t %t %d %q %q %d\n", r.Direction, r.Peer, r.Protocol, r.Port, r.PortBits, r.Deny, r.Audit, r.Precedence, r.Origin.Policy, r.Origin.List, r.Origin.Rule)
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }

@@ -34,6 +34,7 @@ type compiledPolicy struct {
 	object   metav1.Object
 	tier     tier
 	priority int32 // within a tier whose rules have an order; the least first
+	audit    bool  // its denials are only told
 	subjects map[*identity]bool
 	isolates map[Direction]bool // what no rule allows is denied
 	rules    []compiledRule
@@ -64,6 +65,9 @@ func (c *compiler) policies() []*compiledPolicy {
 		policies = append(policies, c.networkPolicy(object))
 	}
 	policies = append(policies, c.ciliumPolicies()...)
+	for _, p := range policies {
+		p.audit, _, _ = auditOf(p.object.GetAnnotations())
+	}
 	c.warnOfShadows(policies)
 	return policies
 }
@@ -76,11 +80,12 @@ func nameOfPolicy(object metav1.Object) string {
 	return kindOf(object) + "/" + nameOf(object)
 }
 
-// ruleSet flattens all policies that select an identity into one table.
-func (c *compiler) ruleSet(subject *identity, policies []*compiledPolicy) RuleSet {
+// ruleSet flattens all policies that select an identity into one table. With
+// audit, what any of them denies is only told.
+func (c *compiler) ruleSet(subject *identity, policies []*compiledPolicy, audit bool) RuleSet {
 	var rules []Rule
 	for _, direction := range []Direction{Ingress, Egress} {
-		rules = append(rules, c.flatten(subject, direction, policies)...)
+		rules = append(rules, c.flatten(subject, direction, policies, audit)...)
 	}
 	rules = sortRules(rules)
 	return RuleSet{Key: keyOf(rules), Rules: rules}

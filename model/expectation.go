@@ -62,6 +62,9 @@ type Translation struct {
 	Out      Out
 	Endpoint string // the pod that gets it, for OutLocal
 	Hops     int    // by how much TTL or hop limit goes down
+	// Audit is the reason for which a policy would have dropped the frame, and
+	// only tells of it; else empty.
+	Audit Reason
 
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
@@ -75,10 +78,11 @@ type Translation struct {
 // stays zero and is not checked.
 type Outcome struct {
 	Action   Action
-	Reason   Reason
-	Tuple    Tuple // as it left
-	Quoted   Tuple // of the packet that an ICMP error quotes, as it left
-	Inner    Tuple // of the packet in the tunnel, for OutTunnel
+	Reason   Reason // with Forward: Translation.Audit
+	Told     bool   // a Forward without Reason has met no denial that is only told
+	Tuple    Tuple  // as it left
+	Quoted   Tuple  // of the packet that an ICMP error quotes, as it left
+	Inner    Tuple  // of the packet in the tunnel, for OutTunnel
 	Out      Out
 	Endpoint string // the pod that got it, for OutLocal
 }
@@ -135,6 +139,9 @@ func (t Translation) allows(o Outcome) bool {
 	if o.Out != OutNone && o.Out != t.Out {
 		return false
 	}
+	if (o.Told || o.Reason != ReasonNone) && o.Reason != t.Audit {
+		return false
+	}
 	if o.Endpoint != "" && o.Endpoint != t.Endpoint {
 		return false
 	}
@@ -179,7 +186,7 @@ func (e Expectation) String() string {
 }
 
 func (t Translation) String() string {
-	text := Outcome{Action: Forward, Tuple: t.Tuple, Quoted: t.Quoted, Inner: t.Inner, Out: t.Out, Endpoint: t.Endpoint}.String()
+	text := Outcome{Action: Forward, Reason: t.Audit, Tuple: t.Tuple, Quoted: t.Quoted, Inner: t.Inner, Out: t.Out, Endpoint: t.Endpoint}.String()
 	if t.AnySport {
 		text += " from any port"
 	}

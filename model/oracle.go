@@ -231,6 +231,7 @@ type judgement struct {
 	again    bool    // a known flow looks for another backend, and has a source port
 	kept     uint16  // that port
 	chances  []chance
+	audit    Reason // why the policies that were asked last would have dropped it, and only tell
 	story    []string
 }
 

@@ -77,6 +77,7 @@ func (j *judgement) choose(s *served, lead func(server)) {
 			key := affinityKey{j.place(), client}
 			j.chances = append(j.chances, chance{key, preference{to.addr, to.port, j.now, j.now, j.oracle.epoch}})
 		}
+		j.audit = ReasonNone
 		lead(to)
 	}
 	switch {

@@ -24,24 +24,26 @@ type ciliumText struct {
 	space  string // empty: of the whole cluster
 	prefix string // of the names of its lists, where there are several specs
 	rule   *CiliumRule
+
+	annotations map[string]string
 }
 
 func (k *knowledge) learnCilium() {
-	learn := func(policy, space string, spec *CiliumRule, specs []*CiliumRule) {
+	learn := func(policy, space string, annotations map[string]string, spec *CiliumRule, specs []*CiliumRule) {
 		if spec != nil {
-			k.cilium = append(k.cilium, ciliumText{policy, space, "", spec})
+			k.cilium = append(k.cilium, ciliumText{policy, space, "", spec, annotations})
 		}
 		for i, spec := range specs {
 			if spec != nil {
-				k.cilium = append(k.cilium, ciliumText{policy, space, "specs[" + strconv.Itoa(i) + "].", spec})
+				k.cilium = append(k.cilium, ciliumText{policy, space, "specs[" + strconv.Itoa(i) + "].", spec, annotations})
 			}
 		}
 	}
 	for _, p := range k.objs.CiliumNetworkPolicies {
-		learn("CiliumNetworkPolicy/"+spaceOf(p.Namespace)+"/"+p.Name, spaceOf(p.Namespace), p.Spec, p.Specs)
+		learn("CiliumNetworkPolicy/"+spaceOf(p.Namespace)+"/"+p.Name, spaceOf(p.Namespace), p.Annotations, p.Spec, p.Specs)
 	}
 	for _, p := range k.objs.CiliumClusterwideNetworkPolicies {
-		learn("CiliumClusterwideNetworkPolicy/"+p.Name, "", p.Spec, p.Specs)
+		learn("CiliumClusterwideNetworkPolicy/"+p.Name, "", p.Annotations, p.Spec, p.Specs)
 	}
 	sort.SliceStable(k.cilium, func(i, j int) bool { return k.cilium[i].policy < k.cilium[j].policy })
 	k.servers = map[netip.Addr]bool{}
@@ -66,20 +68,17 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 	}
 	for _, text := range mine {
 		lists := text.lists(q.direction)
-		said := text.rule.EnableDefaultDeny.Ingress
-		if q.direction == Egress {
-			said = text.rule.EnableDefaultDeny.Egress
-		}
-		entries := len(lists[0].entries) + len(lists[1].entries)
-		if said != nil && *said || said == nil && entries > 0 {
-			answer.isolated = true
-		}
-		if entries > 0 || said != nil && *said {
+		isolates := text.isolates(q.direction)
+		answer.isolated = answer.isolated || isolates && !k.spares(q, text.annotations)
+		if entries := len(lists[0].entries) + len(lists[1].entries); entries > 0 || isolates {
 			if n := len(ruling.Selecting); n == 0 || ruling.Selecting[n-1] != text.policy {
 				ruling.Selecting = append(ruling.Selecting, text.policy)
 			}
 		}
 		for _, list := range lists {
+			if list.denies && k.spares(q, text.annotations) {
+				continue
+			}
 			for i, entry := range list.entries {
 				if !k.entryMatches(text, entry, q) || !k.meetsRequirements(mine, list.denies, entry, q) {
 					continue
@@ -94,6 +93,20 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 		}
 	}
 	return answer
+}
+
+// isolates is what a spec says of the rest, or by default that it isolates
+// where it has an entry.
+func (t ciliumText) isolates(direction Direction) bool {
+	said := t.rule.EnableDefaultDeny.Ingress
+	if direction == Egress {
+		said = t.rule.EnableDefaultDeny.Egress
+	}
+	if said != nil {
+		return *said
+	}
+	lists := t.lists(direction)
+	return len(lists[0].entries)+len(lists[1].entries) > 0
 }
 
 // ciliumList is one of a rule's four lists, each entry brought to the form of

@@ -77,8 +77,14 @@ func (k *knowledge) isChosen(pod *corev1.Pod, spaces *metav1.LabelSelector, pods
 }
 
 func (k *knowledge) firstOfCluster(policy *policyv1alpha2.ClusterNetworkPolicy, q *question) (int, policyv1alpha2.ClusterNetworkPolicyRuleAction) {
+	spared := func(action policyv1alpha2.ClusterNetworkPolicyRuleAction) bool {
+		return action == "Deny" && k.spares(q, policy.Annotations)
+	}
 	if q.direction == Ingress {
 		for i, rule := range policy.Spec.Ingress {
+			if spared(rule.Action) {
+				continue
+			}
 			for _, peer := range rule.From {
 				if k.isChosen(q.peer.pod, peer.Namespaces, peer.Pods) && speaks(rule.Protocols, q) {
 					return i, rule.Action
@@ -88,6 +94,9 @@ func (k *knowledge) firstOfCluster(policy *policyv1alpha2.ClusterNetworkPolicy, 
 		return 0, ""
 	}
 	for i, rule := range policy.Spec.Egress {
+		if spared(rule.Action) {
+			continue
+		}
 		for _, peer := range rule.To {
 			if k.isClusterPeer(&peer, q.peer) && speaks(rule.Protocols, q) {
 				return i, rule.Action

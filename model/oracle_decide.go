@@ -77,6 +77,7 @@ func (j *judgement) known(e entry, open func()) {
 	}
 	opens := f.way
 	var reasons []Reason
+	j.audit = ReasonNone
 	if stale {
 		opens, reasons = j.judgeAnew(f)
 	}
@@ -139,6 +140,10 @@ func (j *judgement) judgeAnew(f *flow) (way, []Reason) {
 		return way, reasons
 	}
 	// Where an answer came in by a device, only the opener's own policy is asked.
+	if j.audit == ReasonAuditIngress {
+		j.audit = ReasonNone
+		j.heed(j.world.rule(Egress, opener, j.world.party(t.Dst), t.Protocol, t.Dport), ReasonAuditEgress)
+	}
 	return f.way, slices.DeleteFunc(reasons, func(r Reason) bool { return r == ReasonPolicyIngress })
 }
 
@@ -177,6 +182,7 @@ func (j *judgement) openFromContainer() {
 	}
 	s := j.frontend()
 	if s == nil {
+		j.audit = ReasonNone
 		j.open(t, nil)
 		return
 	}
@@ -268,12 +274,14 @@ func (j *judgement) permit(from *corev1.Pod, t Tuple) (way, []Reason) {
 	var reasons []Reason
 	egress := j.world.rule(Egress, from, j.world.party(t.Dst), t.Protocol, t.Dport)
 	j.tell("%s", egress)
+	j.heed(egress, ReasonAuditEgress)
 	if !egress.Allowed {
 		reasons = append(reasons, ReasonPolicyEgress)
 	}
 	if target := j.world.endpointAt(t.Dst); target != nil {
 		ingress := j.world.rule(Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 		j.tell("%s", ingress)
+		j.heed(ingress, ReasonAuditIngress)
 		if !ingress.Allowed {
 			reasons = append(reasons, ReasonPolicyIngress)
 		}
@@ -285,11 +293,19 @@ func (j *judgement) permit(from *corev1.Pod, t Tuple) (way, []Reason) {
 	return way{out: OutDevice}, reasons
 }
 
+// heed notes a denial that is only told; of two the one that was asked for last.
+func (j *judgement) heed(r Ruling, audit Reason) {
+	if r.Audited {
+		j.audit = audit
+	}
+}
+
 // openToContainer judges the first packet of a flow that comes to the pod from
 // the node or from beyond it.
 func (j *judgement) openToContainer() {
 	t := j.headers.tuple
 	self := way{OutLocal, j.at.Endpoint}
+	j.audit = ReasonNone
 	reasons := j.ingress(j.pod, t)
 	if j.strayLinkLocal() {
 		reasons = append(reasons, ReasonMartianSource)
@@ -306,6 +322,7 @@ func (j *judgement) ingress(target *corev1.Pod, t Tuple) []Reason {
 	}
 	ruling := j.world.rule(Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 	j.tell("%s", ruling)
+	j.heed(ruling, ReasonAuditIngress)
 	if ruling.Allowed {
 		return nil
 	}
@@ -326,7 +343,7 @@ func (j *judgement) noRoute(t Tuple) []Reason {
 // leave adds a branch: a drop for reasons, else the translation. What this
 // node routes needs a hop left, and loses it.
 func (j *judgement) leave(t Translation, reasons []Reason) {
-	t.Portless = j.headers.later()
+	t.Portless, t.Audit = j.headers.later(), j.audit
 	routed := (j.at.Hook == FromContainer || j.at.Hook == FromDevice) && (t.Out == OutLocal || t.Out == OutDevice || t.Out == OutTunnel)
 	if routed {
 		t.Hops = 1

@@ -5,6 +5,7 @@ package model
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -40,6 +41,7 @@ func (k *knowledge) party(addr netip.Addr) party {
 type question struct {
 	direction Direction
 	subject   *corev1.Pod
+	lenient   bool // denials that are only told are left out
 	peer      party
 	protocol  Protocol
 	port      uint16 // the destination's, 0 where the protocol has none
@@ -69,6 +71,8 @@ type Ruling struct {
 	Selecting []string
 	// Passed is the rule that left the decision to a later tier, if one did.
 	Passed Origin
+	// Audited is a denial that is only told, by Origin: the flow is allowed.
+	Audited bool
 }
 
 func (r Ruling) String() string {
@@ -90,6 +94,10 @@ func (r Ruling) Reason() string {
 		selecting = strings.Join(r.Selecting, " and ") + " select the pod, and no rule matches"
 	}
 	switch {
+	case r.Audited && r.Origin.Rule != RuleNone:
+		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
+	case r.Audited:
+		return "allowed, since a denial is only told: " + selecting
 	case r.Allowed && r.Origin.Policy != "":
 		return fmt.Sprintf("allowed by %s", r.Origin)
 	case r.Allowed && len(r.Selecting) == 0:
@@ -106,12 +114,81 @@ func (r Ruling) Reason() string {
 // protocol has none. Tiers are asked one after the other; the first that has an
 // answer gives it.
 func (k *knowledge) rule(direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) Ruling {
-	q := &question{direction, subject, peer, protocol, port}
-	ruling := Ruling{Direction: direction, Subject: podName(subject), Peer: peer.String()}
+	q := &question{direction: direction, subject: subject, peer: peer, protocol: protocol, port: port}
+	ruling := k.judge(q)
+	if ruling.Allowed || !k.audits {
+		return ruling
+	}
+	q.lenient = true
+	if again := k.judge(q); !again.Allowed {
+		return again
+	}
+	ruling.Allowed, ruling.Audited = true, true
+	if ruling.Origin.Policy == "" {
+		ruling.Origin = Origin{Policy: slices.Min(k.isolating(q)), Rule: RuleNone}
+	}
+	return ruling
+}
+
+func (k *knowledge) judge(q *question) Ruling {
+	ruling := Ruling{Direction: q.direction, Subject: podName(q.subject), Peer: q.peer.String()}
 	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
 		ruling.Allowed = true
 	}
 	return ruling
+}
+
+// spares is whether what a policy with such annotations denies is let pass: an
+// annotation of the pod's, of its namespace's or of the policy's says so.
+func (k *knowledge) spares(q *question, annotations map[string]string) bool {
+	if !q.lenient {
+		return false
+	}
+	const key = "weir.net/policy-audit"
+	said, found := q.subject.Annotations[key]
+	if ns := k.objs.Namespaces[spaceOf(q.subject.Namespace)]; !found && ns != nil {
+		said = ns.Annotations[key]
+	}
+	return said == "true" || annotations[key] == "true"
+}
+
+// learnAudits notes whether anything is only told, which is asked for often.
+func (k *knowledge) learnAudits() {
+	look := func(annotations map[string]string) {
+		_, found := annotations["weir.net/policy-audit"]
+		k.audits = k.audits || found
+	}
+	for _, o := range k.objs.Pods {
+		look(o.Annotations)
+	}
+	for _, o := range k.objs.Namespaces {
+		look(o.Annotations)
+	}
+	for _, o := range k.objs.NetworkPolicies {
+		look(o.Annotations)
+	}
+	for _, o := range k.cluster {
+		look(o.Annotations)
+	}
+	for _, text := range k.cilium {
+		look(text.annotations)
+	}
+}
+
+// isolating are the policies that leave a pod denied what none allows.
+func (k *knowledge) isolating(q *question) []string {
+	var names []string
+	for _, policy := range k.policies[spaceOf(q.subject.Namespace)] {
+		if concerns(policy, q.direction) && matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
+			names = append(names, "NetworkPolicy/"+spaceOf(policy.Namespace)+"/"+policy.Name)
+		}
+	}
+	for _, text := range k.cilium {
+		if k.isCiliumSubject(text, q.subject) && text.isolates(q.direction) {
+			names = append(names, text.policy)
+		}
+	}
+	return names
 }
 
 // askOwn asks the policies whose rules have no order: any denial holds, then
@@ -123,7 +200,7 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
 			continue
 		}
-		isolated = true
+		isolated = isolated || !k.spares(q, policy.Annotations)
 		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
 		ruling.Selecting = append(ruling.Selecting, name)
 		if index, found := k.firstMatch(policy, q); found && allowed == nil {

@@ -34,6 +34,7 @@ func (j *judgement) relatedTo(e entry) {
 	opens, translated := f.way, f.translated
 	back := opens
 	var reasons []Reason
+	j.audit = ReasonNone
 	stale := f.isStale(e.reply, j.oracle.epoch)
 	switch {
 	case e.reply:

@@ -26,6 +26,7 @@ type knowledge struct {
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
 	cilium    []ciliumText
+	audits    bool                // some denials are only told
 	servers   map[netip.Addr]bool // addresses behind default/kubernetes
 
 	addresses map[*corev1.Pod][]netip.Addr
@@ -93,6 +94,7 @@ func know(objs *Objects, node string, local Local) *knowledge {
 		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	}
 	k.learnPolicies()
+	k.learnAudits()
 	return k
 }
 

@@ -128,6 +128,7 @@ func ask(t *testing.T, objs *Objects, from, to string, port uint16, protocol Pro
 				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port+typeOf(protocol))
 				require.Equal(t, r.Allowed, rule != nil && !rule.Deny, "oracle: %s, compiler: %v", r, rule)
 				if rule != nil {
+					require.Equal(t, r.Audited, rule.Audit, "oracle: %s, compiler: %v", r, rule)
 					require.Equal(t, r.Origin, rule.Origin)
 				}
 			}
@@ -235,6 +236,41 @@ func TestCiliumPolicies(t *testing.T) {
 	}
 }
 
+// inAudit has the denials of a policy, or of a pod's policies, only told.
+func inAudit(object string) string {
+	return strings.Replace(object, "metadata: {", `metadata: {annotations: {weir.net/policy-audit: "true"}, `, 1)
+}
+
+func TestDenialsInAuditAreOnlyTold(t *testing.T) {
+	ship := inAudit("---\napiVersion: v1\nkind: Pod\nmetadata: {name: probe, labels: {class: deathstar}}\nspec: {nodeName: node-a}\nstatus: {podIPs: [{ip: 10.0.0.9}]}\n")
+	const probe = "default/probe"
+	allowAlliance := cilium(`{endpointSelector: {matchLabels: {class: deathstar}}, ingress: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`)
+	denyEmpire := networkPolicy(`{podSelector: {matchLabels: {class: deathstar}}, ingress: [{from: [{podSelector: {matchLabels: {org: alliance}}}], ports: [{port: 443}]}]}`)
+	const told = "allowed, since a denial is only told: "
+	for name, tt := range map[string]struct {
+		objects   string
+		questions []policyQuestion
+	}{
+		"what no rule of a policy allows": {inAudit(allowAlliance),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, told + noneOf}, {xwing, star, 80, ProtocolTCP, byP}, {star, tie, 80, ProtocolTCP, free}}},
+		"a rule that denies": {inAudit(cilium(`{endpointSelector: {}, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`)),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, told + "by CiliumNetworkPolicy/default/p ingressDeny rule 0"}, {tie, star, 80, ProtocolTCP, byP}}},
+		"not what another policy denies": {inAudit(allowAlliance) + denyEmpire,
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}, {xwing, star, 80, ProtocolTCP, byP}}},
+		"not a denial of another tier": {inAudit(tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`)) + denyEmpire,
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"},
+				{xwing, star, 443, ProtocolTCP, told + "by ClusterNetworkPolicy/a rule 0"}, {star, tie, 80, ProtocolTCP, told + "by ClusterNetworkPolicy/a rule 0"}}},
+		"not what the baseline denies of a pod that nothing else isolates": {inAudit(denyEmpire) + tiered("b", `{tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "denied by ClusterNetworkPolicy/b rule 0"}, {tie, star, 81, ProtocolTCP, told + "NetworkPolicy/default/np selects the pod, and no rule matches"}}},
+		"all policies of a pod": {ship + "---\n" + allowAlliance + denyEmpire,
+			[]policyQuestion{{tie, probe, 80, ProtocolTCP, told + "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}, {xwing, probe, 80, ProtocolTCP, byP}, {tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}}},
+		"all policies of a namespace's pods": {inAudit("---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n") + "---\n" + clusterwide(`{endpointSelector: {}, ingressDeny: [{fromEntities: [world]}]}`),
+			[]policyQuestion{{farOff, star, 80, ProtocolTCP, told + "by CiliumClusterwideNetworkPolicy/p ingressDeny rule 0"}, {farOff, droid, 80, ProtocolTCP, "denied by CiliumClusterwideNetworkPolicy/p ingressDeny rule 0"}}},
+	} {
+		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
+	}
+}
+
 func TestTiersOfClusterPolicies(t *testing.T) {
 	admin := func(rules string) string {
 		return tiered("a", `{tier: Admin, priority: 10, subject: {namespaces: {}}, `+rules+`}`)
@@ -333,6 +369,7 @@ func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
 		"a name of the other family":    {to(`icmps: [{fields: [{type: Photuris, family: IPv6}]}]`), `"Photuris" is no type of ICMP messages for IPv6`},
 		"a family of ICMP that is none": {to(`icmps: [{fields: [{type: 8, family: ipv4}]}]`), `icmps[0].fields[0].family: "ipv4" is not one of IPv4, IPv6`},
 		"an ICMP type that is missing":  {to(`icmps: [{fields: [{family: IPv4}]}]`), "icmps[0].fields[0].type: is missing"},
+		"a word for audit":              {strings.Replace(inAudit(networkPolicy(`{podSelector: {}}`)), `"true"`, `"yes"`, 1), `metadata.annotations[weir.net/policy-audit]: "yes" is not one of true, false`},
 		"authentication":                {peer(`authentication: {mode: required}`), "spec.ingress[0].authentication: is not supported yet"},
 		"TLS":                           {to(`toPorts: [{ports: [{port: "443"}], terminatingTLS: {}}]`), "spec.egress[0].toPorts[0].terminatingTLS: is not supported yet"},
 		"a listener":                    {to(`toPorts: [{ports: [{port: "443"}], listener: {name: x}}]`), "toPorts[0].listener: is not supported yet"},

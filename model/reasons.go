@@ -29,6 +29,8 @@ const (
 	ReasonICMPNoFlow         Reason = "icmp-no-flow"
 	ReasonBadTunnel          Reason = "bad-tunnel"
 	ReasonICMPMTU            Reason = "icmp-mtu"
+	ReasonAuditEgress        Reason = "audit-egress"
+	ReasonAuditIngress       Reason = "audit-ingress"
 	ReasonNoEndpoint         Reason = "no-endpoint"
 	ReasonPolicyEgress       Reason = "policy-egress"
 	ReasonPolicyIngress      Reason = "policy-ingress"

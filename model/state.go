@@ -94,6 +94,8 @@ type Address struct {
 	// Native addresses are reached with the pod's own source: other pods and
 	// nodes, and what the operator excludes from masquerading.
 	Native bool
+	// Node addresses are another node's, whatever their identity says.
+	Node bool
 }
 
 // Identity is the number of a set of security-relevant labels. Numbers below
@@ -246,6 +248,9 @@ type Rule struct {
 	Port      uint16   // of ICMP: the type of what opens a flow
 	PortBits  uint8    // how many leading bits of Port count: 16 exact, 0 any port
 	Deny      bool
+	// Audit lets through what a policy denies that is in audit, and tells of
+	// it. Deny is then false.
+	Audit bool
 	// Precedence orders rules that overlap. The compiler gives rules of one
 	// set that overlap and disagree different precedences.
 	Precedence uint32
@@ -255,15 +260,21 @@ type Rule struct {
 // Origin says where a rule comes from, for people.
 type Origin struct {
 	Policy string // kind/namespace/name; empty: no policy decides
-	Rule   int    // index in the policy's list of that direction, from 0
+	Rule   int    // index in the policy's list of that direction, from 0; or RuleNone
 	// List is the list's path where it is not spec.ingress or spec.egress:
 	// ingressDeny, specs[1].egress.
 	List string `json:",omitempty"`
 }
 
+// RuleNone stands in an Origin for what no rule of a policy allows.
+const RuleNone = -1
+
 func (o Origin) String() string {
 	if o.Policy == "" {
 		return "no policy"
+	}
+	if o.Rule == RuleNone {
+		return o.Policy + ", no rule of which matches"
 	}
 	if o.List != "" {
 		return fmt.Sprintf("%s %s rule %d", o.Policy, o.List, o.Rule)

@@ -32,6 +32,13 @@ func (e *FieldError) Error() string {
 func Validate(obj metav1.Object) []*FieldError {
 	v := &validator{object: titleOf(obj)}
 	v.metadata(obj)
+	switch obj.(type) {
+	case *corev1.Node, *corev1.Service, *discoveryv1.EndpointSlice:
+	default:
+		if _, _, err := auditOf(obj.GetAnnotations()); err != nil {
+			v.fail("metadata.annotations["+AnnotationAudit+"]", "%v", err)
+		}
+	}
 	switch obj := obj.(type) {
 	case *corev1.Pod:
 		v.pod(obj)

@@ -29,6 +29,9 @@ const (
 	// Reply is the datapath's own answer to the sender, in place of the
 	// frame: ARP, neighbour advertisement, ICMP port unreachable.
 	Reply Action = "reply"
+	// Audit is, in events, the forwarding of a frame that a policy denies and
+	// is only to tell of.
+	Audit Action = "audit"
 )
 
 // Out is the way out of a frame that is forwarded.

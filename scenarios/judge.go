@@ -102,6 +102,7 @@ func (b *bench) outcome(s lab.Step) model.Outcome {
 	if o.Action != model.Forward {
 		return o
 	}
+	o.Told = true
 	o.Out = s.Decision.Out
 	if o.Out == model.OutLocal {
 		o.Endpoint = b.endpoints[s.Decision.Ifindex]

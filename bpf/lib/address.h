@@ -6,7 +6,6 @@
 
 #define IDENTITY_HOST	1
 #define IDENTITY_WORLD	2
-#define IDENTITY_REMOTE_NODE 3
 #define IDENTITY_UNMANAGED 4
 #define IDENTITY_HEALTH	5
 #define IDENTITY_LABELS	256		/* the first of pods' labels */

@@ -40,6 +40,8 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 		pkt->as_it_is = 1;
 		pkt->out_ifindex = skb->ifindex;
 	}
+	if (pkt->audit)
+		audited(skb, pkt);
 	return deliver(skb, pkt);
 }
 
@@ -60,7 +62,8 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
 	pkt->out = s->open.out;
 	pkt->out_ifindex = s->open.ifindex;
 	pkt->where = HERE;
-	tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	if (!pkt->audit)
+		tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
 	return carry(skb, pkt, &s->open);
 }
 

@@ -16,6 +16,7 @@ enum verdict {
 	VERDICT_FORWARD = 1,
 	VERDICT_DROP = 2,
 	VERDICT_REPLY = 3,
+	VERDICT_AUDIT = 4,	/* in events: forwarded, though a policy denies it */
 };
 
 enum out {
@@ -219,10 +220,21 @@ static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int
 	return bpf_redirect(skb->ifindex, pkt->key.hook == HOOK_TO_DEVICE ? BPF_F_INGRESS : 0);
 }
 
+/* Counts and tells that a packet goes on which a policy denies. */
+static __noinline int audited(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (pkt->audit & (1 << DIRECTION_EGRESS))
+		count(skb, pkt, REASON_AUDIT_EGRESS);
+	if (pkt->audit & (1 << DIRECTION_INGRESS))
+		count(skb, pkt, REASON_AUDIT_INGRESS);
+	tell(skb, pkt, EVENT_VERDICT, VERDICT_AUDIT, pkt->told);
+	return 0;
+}
+
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 {
-	note(skb, pkt, VERDICT_FORWARD, REASON_NONE);
+	note(skb, pkt, VERDICT_FORWARD, pkt->told);
 	count(skb, pkt, REASON_NONE);
 	if (pkt->key.hook == HOOK_TO_CONTAINER || pkt->as_it_is)
 		return TC_ACT_OK;

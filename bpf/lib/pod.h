@@ -177,4 +177,71 @@ static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 	return remember(pkt, s);
 }
 
+/* Policy of the opening direction, for a packet that replies. */
+static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
+				     const struct endpoint *ep)
+{
+	struct address *address;
+	struct endpoint *opener;
+	int reason;
+
+	if (pkt->key.hook == HOOK_TO_CONTAINER) {
+		address = address_of(pkt, &pkt->key.src);
+		/* A pod of this node has that address by now. */
+		if (address && address->ifindex)
+			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+		return policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
+			      pkt->key.sport);
+	}
+	if (flow->other_hook == HOOK_TO_DEVICE)
+		return REASON_NONE;
+	if (flow->other_hook == HOOK_FROM_DEVICE)
+		return policy(pkt, ep->set, DIRECTION_INGRESS,
+			      identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
+	if (flow->other_hook == HOOK_TO_CONTAINER) {
+		address = address_of(pkt, &pkt->key.dst);
+		if (address && (address->flags & ADDRESS_HOST)) {
+			flow->out = OUT_HOST;
+			return REASON_NONE;
+		}
+		flow->out = OUT_DEVICE;
+		return policy(pkt, ep->set, DIRECTION_INGRESS, identity_of(address),
+			      pkt->key.sport);
+	}
+	opener = endpoint_ready(pkt, flow->other_ifindex);
+	if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
+		return REFUSE(pkt, REASON_NO_ENDPOINT);
+	into_pod(flow, flow->other_ifindex, opener);
+	if (flow->flags & FLOW_HAIRPIN)
+		return REASON_NONE;
+	reason = policy(pkt, opener->set, DIRECTION_EGRESS,
+			identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+	if (reason)
+		return reason;
+	return policy(pkt, ep->set, DIRECTION_INGRESS, opener->identity, pkt->key.sport);
+}
+
+/* A reply at a pod's device to a flow that was judged before the tables changed. */
+static __noinline int rejudge_pod(struct packet *pkt, struct flow *flow)
+{
+	const struct addr *own;
+	struct endpoint *ep;
+	int reason;
+
+	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	if (!ep)
+		return REFUSE(pkt, REASON_NO_ENDPOINT);
+	/* The device may be another pod's by now. */
+	own = endpoint_addr(ep, pkt->key.family);
+	if (pkt->key.hook == HOOK_FROM_CONTAINER && !addr_equal(own, &pkt->key.src))
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	if (pkt->key.hook == HOOK_TO_CONTAINER && !addr_equal(own, &flow->dst))
+		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
+	reason = rejudge_policy(pkt, flow, ep);
+	if (reason)
+		return reason;
+	flow->epoch = pkt->epoch;
+	return REASON_NONE;
+}
+
 #endif

@@ -43,16 +43,22 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 	if (!rule)
 		rule = any;
 	else if (any && (any->precedence > rule->precedence ||
-			 (any->precedence == rule->precedence && any->deny)))
+			 (any->precedence == rule->precedence && any->action == RULE_DENY)))
 		rule = any;
 	note_read(pkt, table, !!rule);
 	if (!rule) {
 		pkt->origin = 0;
 		return REFUSE(pkt, reason);
 	}
-	pkt->origin = rule->origin;
-	if (rule->deny)
+	/* What is told of an audited packet is the denial. */
+	if (!pkt->audit || rule->action != RULE_ALLOW)
+		pkt->origin = rule->origin;
+	if (rule->action == RULE_ALLOW)
+		return REASON_NONE;
+	if (rule->action != RULE_AUDIT)
 		return REFUSE(pkt, reason);
+	pkt->audit |= 1 << direction;
+	pkt->told = direction == DIRECTION_EGRESS ? REASON_AUDIT_EGRESS : REASON_AUDIT_INGRESS;
 	return REASON_NONE;
 }
 

@@ -43,6 +43,10 @@ enum reason {
 	/* Tunnels. */
 	REASON_BAD_TUNNEL = 45,		/* a node's tunnel brought what is for nobody here */
 
+	/* Let through, and told: what a policy's denial would have dropped. */
+	REASON_AUDIT_EGRESS = 48,
+	REASON_AUDIT_INGRESS = 49,
+
 	/* Decisions. */
 	REASON_NO_ENDPOINT = 50,	/* no endpoint, or one without policy state */
 	REASON_POLICY_EGRESS = 51,

@@ -112,6 +112,7 @@ struct {
 enum address_flags {
 	ADDRESS_HOST = 1 << 0,	/* the node's own */
 	ADDRESS_NATIVE = 1 << 1, /* of the cluster: reached without masquerading */
+	ADDRESS_NODE = 1 << 2,	/* another node's */
 };
 
 /* What is known of an address. */
@@ -314,10 +315,16 @@ enum direction {
 
 #define RULE_BITS_EXACT	96
 
+enum rule_action {
+	RULE_ALLOW = 0,
+	RULE_DENY = 1,
+	RULE_AUDIT = 2,		/* would be a denial: let through, and told */
+};
+
 struct rule {
 	__u32 precedence;	/* the higher decides */
 	__u32 origin;		/* for people: the loader knows what it stands for */
-	__u32 deny;
+	__u32 action;		/* enum rule_action */
 };
 
 struct {

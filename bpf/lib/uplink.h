@@ -36,7 +36,7 @@ static __noinline int is_wrapped(struct packet *pkt)
 	if (!self || self->tunnel != tunnel)
 		return 0;
 	address = address_of(pkt, &pkt->key.src);
-	if (!address || address->identity != IDENTITY_REMOTE_NODE)
+	if (!address || !(address->flags & ADDRESS_NODE))
 		return 0;
 	address = address_of(pkt, &pkt->key.dst);
 	return address && address->ifindex;
@@ -102,7 +102,7 @@ static __noinline struct service *frontend_outside(struct packet *pkt)
 	if (service || !pkt->unwrapped)
 		return service;
 	address = address_of(pkt, &pkt->key.dst);
-	if (!address || address->identity != IDENTITY_REMOTE_NODE)
+	if (!address || !(address->flags & ADDRESS_NODE))
 		return NULL;
 	dst = pkt->key.dst;
 	__builtin_memset(&pkt->key.dst, 0, sizeof(pkt->key.dst));
@@ -119,8 +119,7 @@ static __noinline struct service *frontend_outside(struct packet *pkt)
  */
 static __always_inline int answers_itself(const struct packet *pkt)
 {
-	return of_pod(pkt->dst_identity) && !of_pod(pkt->src_identity) &&
-	       pkt->src_identity != IDENTITY_REMOTE_NODE;
+	return of_pod(pkt->dst_identity) && !of_pod(pkt->src_identity) && !pkt->from_node;
 }
 
 /* Makes s->open lead to its backend. */
@@ -193,6 +192,7 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	if (reason)
 		return reason;
 	pkt->src_identity = identity_of(client);
+	pkt->from_node = client && (client->flags & ADDRESS_NODE);
 	flow_begin(pkt, &s->open);
 	reason = choose(pkt, s, service, ctl->seed);
 	if (reason)
@@ -272,6 +272,30 @@ static __always_inline int is_tracked(struct packet *pkt)
 	if (!has_ports(pkt->key.proto) && pkt->key.proto != IPPROTO_SCTP && !is_echo(pkt))
 		return 0;
 	return port >= self->first_port && port <= self->last_port;
+}
+
+/* A reply at the node's devices to a flow that was judged before the tables
+ * changed. What a pod has opened is asked of its policy; what came for a frontend
+ * whose backend is elsewhere, or was opened by the node itself, is nobody's to
+ * refuse here.
+ */
+static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
+{
+	struct endpoint *opener;
+	int reason;
+
+	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->other_hook == HOOK_FROM_CONTAINER) {
+		opener = endpoint_ready(pkt, flow->other_ifindex);
+		if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
+			return REFUSE(pkt, REASON_NO_ENDPOINT);
+		into_pod(flow, flow->other_ifindex, opener);
+		reason = policy(pkt, opener->set, DIRECTION_EGRESS,
+				identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+		if (reason)
+			return reason;
+	}
+	flow->epoch = pkt->epoch;
+	return REASON_NONE;
 }
 
 #endif

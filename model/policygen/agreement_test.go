@@ -4,6 +4,7 @@ package policygen
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
 )
@@ -39,6 +41,9 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	for round := range rounds {
 		options := Options{Nodes: 1 + int(round%3), MaxPods: 7, MaxPolicies: 6, OneFamily: round%4 > 1}
 		objs := Cluster(rand.New(rand.NewPCG(seed, round)), options)
+		if round%2 == 0 {
+			audit(rand.New(rand.NewPCG(seed+1, round)), objs)
+		}
 		problem, err := compare(objs, &seen)
 		if err != nil {
 			require.ErrorContains(t, err, "not told apart yet", "TEST_SEED=%d round %d", seed, round)
@@ -59,9 +64,33 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	require.Greater(t, seen.allowed, int(rounds)*100)
 	require.Greater(t, seen.denied, int(rounds)*100)
 	require.Greater(t, seen.byRule, int(rounds)*10, "denials by a rule")
+	require.Greater(t, seen.audited, int(rounds)*10, "denials that are only told")
 }
 
-type tally struct{ allowed, denied, byRule int }
+type tally struct{ allowed, denied, byRule, audited int }
+
+// audit has some denials only told.
+func audit(r *rand.Rand, objs *model.Objects) {
+	mark := func(object metav1.Object) {
+		if r.IntN(4) == 0 {
+			object.SetAnnotations(map[string]string{model.AnnotationAudit: []string{"true", "true", "false"}[r.IntN(3)]})
+		}
+	}
+	markAll(mark, objs.NetworkPolicies)
+	markAll(mark, objs.ClusterNetworkPolicies)
+	markAll(mark, objs.CiliumNetworkPolicies)
+	markAll(mark, objs.CiliumClusterwideNetworkPolicies)
+	if r.IntN(2) == 0 {
+		markAll(mark, objs.Pods)
+		markAll(mark, objs.Namespaces)
+	}
+}
+
+func markAll[T metav1.Object](mark func(metav1.Object), objs map[string]T) {
+	for _, name := range slices.Sorted(maps.Keys(objs)) {
+		mark(objs[name])
+	}
+}
 
 // compare gives the first question on which the two disagree.
 func compare(objs *model.Objects, seen *tally) (string, error) {
@@ -125,6 +154,10 @@ func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {
 		by = rule.Origin
 	}
 	switch {
+	case passes && rule.Audit != ruling.Audited:
+		return fmt.Sprintf("what is only told: oracle: %s; compiler: %v", ruling, rule)
+	case passes && rule.Audit && by != ruling.Origin && (by.Rule == model.RuleNone) != (ruling.Origin.Rule == model.RuleNone):
+		return fmt.Sprintf("the oracle tells of %s, the compiler of %s", ruling.Origin, by)
 	case passes != ruling.Allowed:
 		return fmt.Sprintf("oracle: %s; compiler: %v", ruling, rule)
 	case (by.Policy == "") != (ruling.Origin.Policy == ""):
@@ -135,6 +168,8 @@ func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {
 		return fmt.Sprintf("of rules in order, the oracle decides by %s, the compiler by %s", ruling.Origin, by)
 	}
 	switch {
+	case ruling.Audited:
+		seen.audited++
 	case passes:
 		seen.allowed++
 	default:
