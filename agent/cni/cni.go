@@ -53,7 +53,8 @@ const (
 // codeUnavailable is the specification's, of STATUS: the plugin cannot ADD.
 const codeUnavailable = 50
 
-// Main does what CNI_COMMAND says and ends the process.
+// Main does what CNI_COMMAND says. An error is told on stdout, and ends the
+// process.
 func Main(build string) {
 	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status},
 		version.PluginSupports("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"), "weir "+build+": the CNI plugin of Weir")

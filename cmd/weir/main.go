@@ -42,7 +42,8 @@ func usageError(err error) error { return &exitError{exitUsage, err} }
 
 func main() {
 	if isPlugin() {
-		runPlugin() // ends the process
+		runPlugin()
+		return
 	}
 	// The first signal ends the work and lets it clean up, a second one kills.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
