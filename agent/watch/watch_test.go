@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watch_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/weirnet/weir/agent/watch"
+)
+
+var (
+	definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	cilium      = schema.GroupVersionResource{Group: "cilium.io", Version: "v2", Resource: "ciliumnetworkpolicies"}
+)
+
+func definition() *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+		"metadata": map[string]any{"name": "ciliumnetworkpolicies.cilium.io"},
+		"spec":     map[string]any{"versions": []any{map[string]any{"name": "v2", "served": true, "schema": map[string]any{}}}},
+		"status":   map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}},
+	}}
+}
+
+func policy(name string, spec map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+		"metadata": map[string]any{"name": name, "namespace": "default", "uid": "uid-" + name, "resourceVersion": "1"},
+		"spec":     spec,
+	}}
+}
+
+func start(t *testing.T, custom ...runtime.Object) (*watch.Watcher, *fake.Clientset, *dynamicfake.FakeDynamicClient, chan struct{}) {
+	t.Helper()
+	typed := fake.NewClientset(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "somebody"}}}})
+	dynamic := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{
+		definitions: "CustomResourceDefinitionList", cilium: "CiliumNetworkPolicyList",
+	}, custom...)
+	changed := make(chan struct{}, 1000)
+	w, err := watch.New(typed, dynamic, func() { changed <- struct{}{} })
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	waiting, done := context.WithTimeout(ctx, 10*time.Second)
+	defer done()
+	require.NoError(t, w.WaitForSync(waiting))
+	return w, typed, dynamic, changed
+}
+
+func TestObjectsFollowTheAPI(t *testing.T) {
+	w, typed, _, changed := start(t)
+	objs, refused := w.Objects()
+	require.Empty(t, refused)
+	require.Contains(t, objs.Namespaces, "default")
+	require.Empty(t, objs.Namespaces["default"].ManagedFields)
+
+	_, err := typed.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Pods["default/a"] != nil }, 5*time.Second, 5*time.Millisecond)
+	require.NotEmpty(t, changed)
+	require.NoError(t, typed.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods) == 0 }, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
+	w, typed, _, changed := start(t)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+	_, err := typed.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Nodes["n"] != nil }, 5*time.Second, 5*time.Millisecond)
+	for len(changed) > 0 {
+		<-changed
+	}
+	beat := node.DeepCopy()
+	beat.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
+	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Nodes["n"].Status.Conditions) == 1 }, 5*time.Second, 5*time.Millisecond)
+	require.Empty(t, changed)
+	beat.Spec.PodCIDRs = []string{"10.0.0.0/24"}
+	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(changed) > 0 }, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
+	good := policy("good", map[string]any{"endpointSelector": map[string]any{}, "ingress": []any{map[string]any{}}})
+	bad := policy("bad", map[string]any{"endpointSelector": map[string]any{}, "egress": []any{map[string]any{"toFQDNs": []any{map[string]any{"matchName": "example.org"}}}}})
+	w, _, dynamic, _ := start(t, good, bad)
+	objs, refused := w.Objects()
+	require.Empty(t, objs.CiliumNetworkPolicies, "the cluster does not have the kind")
+	require.Empty(t, refused)
+
+	_, err := dynamic.Resource(definitions).Create(t.Context(), definition(), metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, 5*time.Second, 5*time.Millisecond)
+	_, refused = w.Objects()
+	require.Len(t, refused, 1)
+	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object)
+	require.Equal(t, "spec.egress[0].toFQDNs", refused[0].Field)
+	require.Contains(t, refused[0].Problem, "is not supported yet")
+
+	require.NoError(t, dynamic.Resource(definitions).Delete(t.Context(), "ciliumnetworkpolicies.cilium.io", metav1.DeleteOptions{}))
+	require.Eventually(t, func() bool { objs, refused := w.Objects(); return len(objs.CiliumNetworkPolicies)+len(refused) == 0 }, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestPoliciesThatAreThereAtTheStartAreReadBeforeAnythingIsApplied(t *testing.T) {
+	good := policy("good", map[string]any{"endpointSelector": map[string]any{}, "ingress": []any{map[string]any{}}})
+	w, _, _, _ := start(t, definition(), good)
+	objs, _ := w.Objects()
+	require.Len(t, objs.CiliumNetworkPolicies, 1)
+}
