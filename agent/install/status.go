@@ -23,7 +23,7 @@ import (
 )
 
 // ErrNotInstalled is of a cluster without the DaemonSet.
-var ErrNotInstalled = errors.New("Weir is not in this cluster: 'weir install' brings it there")
+var ErrNotInstalled = errors.New("there is no Weir in this cluster: 'weir install' brings it there")
 
 // NodeStatus is how Weir is on one node.
 type NodeStatus struct {
