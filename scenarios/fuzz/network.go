@@ -133,6 +133,9 @@ func (n *network) begin() (put, take *Change) {
 	for range n.rng.IntN(5) {
 		c.Upsert = append(c.Upsert, n.service()...)
 	}
+	if n.chance(30) {
+		c.Upsert = append(c.Upsert, n.apiServer()...)
+	}
 	for range n.rng.IntN(6) {
 		c.Upsert = append(c.Upsert, n.anyPolicy())
 	}

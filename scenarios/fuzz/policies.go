@@ -9,6 +9,8 @@ import (
 	"reflect"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
@@ -52,6 +54,29 @@ func (n *network) anyPolicy() metav1.Object {
 	}
 	n.ends = append(n.ends, uint16(pick(n.rng, words.Firsts)), uint16(pick(n.rng, words.Lasts)))
 	return asWritten(policygen.Policy(n.rng, words, kind, fmt.Sprintf("p%d", n.rng.IntN(3))))
+}
+
+// apiServer is the service of the cluster's API, served by somebody outside.
+func (n *network) apiServer() []metav1.Object {
+	s := &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"},
+	}
+	s.Spec.ClusterIPs, s.Spec.ClusterIP = []string{"10.96.0.1", "fd00:96::1"}, "10.96.0.1"
+	s.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	s.Spec.Ports = []corev1.ServicePort{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443}}
+	made := []metav1.Object{s}
+	for _, family := range s.Spec.IPFamilies {
+		e := n.slice(s, family).(*discoveryv1.EndpointSlice)
+		e.Endpoints = nil
+		for _, a := range outsiders {
+			if familyOf(a) == family && n.chance(30) {
+				e.Endpoints = append(e.Endpoints, discoveryv1.Endpoint{Addresses: []string{a.String()}})
+			}
+		}
+		made = append(made, e)
+	}
+	return made
 }
 
 // asWritten gives an object as it is read again from a file: lists that are
