@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Serve answers on a port of all addresses until ctx ends: over TCP each line
@@ -94,8 +96,9 @@ type Load struct {
 	Timeout     time.Duration
 }
 
-// slow is a request that has sent a packet again: TCP waits a second before it
-// repeats the first one (RFC 6298, section 2).
+// slow is a request that took as long as a first packet that is sent again
+// (RFC 6298, section 2), on a machine that was busy or for a packet that was
+// lost: Report.Repeated tells.
 const slow = 900 * time.Millisecond
 
 // Report counts what became of a Load.
@@ -104,7 +107,7 @@ type Report struct {
 	Seconds  float64        `json:"seconds"`
 	Requests int            `json:"requests"`
 	Answered int            `json:"answered"`
-	Slow     int            `json:"slow"` // answered, but something was sent again
+	Slow     int            `json:"slow"` // answered, but late
 	Failed   int            `json:"failed"`
 	Errors   map[string]int `json:"errors"`
 	By       map[string]int `json:"by"` // who answered
@@ -114,11 +117,15 @@ type Report struct {
 	Exchanges   int            `json:"exchanges"`
 	LongestWait float64        `json:"longestWaitSeconds"` // for an answer, on a connection that stays
 	Breaks      map[string]int `json:"breaks"`
+
+	// Repeated are segments that this side sent again, on all connections: what
+	// was lost on the way, or answered late.
+	Repeated int `json:"repeated"`
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("%d requests in %.1f s: %d answered (%d after a repetition), %d failed %v; %d connections, %d exchanges: %d broken %v, longest wait %.0f ms",
-		r.Requests, r.Seconds, r.Answered, r.Slow, r.Failed, r.Errors, r.Connections, r.Exchanges, r.Broken, r.Breaks, r.LongestWait*1000)
+	return fmt.Sprintf("%d requests in %.1f s: %d answered (%d late), %d failed %v; %d connections, %d exchanges: %d broken %v, longest wait %.0f ms; %d segments sent again",
+		r.Requests, r.Seconds, r.Answered, r.Slow, r.Failed, r.Errors, r.Connections, r.Exchanges, r.Broken, r.Breaks, r.LongestWait*1000, r.Repeated)
 }
 
 // OK is whether nothing was lost, and something was asked.
@@ -190,7 +197,7 @@ func (r *run) ask() (by string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close()
+	defer r.end(conn)
 	from := bufio.NewReader(conn)
 	if by, err = exchange(conn, from, wordOnce, r.Timeout); err != nil {
 		return "", err
@@ -199,6 +206,31 @@ func (r *run) ask() (by string, err error) {
 		return "", fmt.Errorf("end of the connection: %w", err)
 	}
 	return by, nil
+}
+
+// end counts what was repeated, and closes.
+func (r *run) end(conn net.Conn) {
+	n := repeated(conn)
+	conn.Close()
+	r.mu.Lock()
+	r.report.Repeated += n
+	r.mu.Unlock()
+}
+
+// repeated are the segments of a connection that were sent again (tcp_info of
+// linux/tcp.h).
+func repeated(conn net.Conn) int {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	_ = raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = int(info.Total_retrans)
+		}
+	})
+	return n
 }
 
 func exchange(conn net.Conn, from *bufio.Reader, word string, timeout time.Duration) (by string, err error) {
@@ -238,7 +270,7 @@ func (r *run) keep(ctx context.Context) (exchanges int, longest time.Duration, e
 	if err != nil {
 		return 0, 0, err
 	}
-	defer conn.Close()
+	defer r.end(conn)
 	from := bufio.NewReader(conn)
 	tick := time.NewTicker(r.Every)
 	defer tick.Stop()
