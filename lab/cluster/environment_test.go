@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -172,20 +173,20 @@ func (e *environment) eventually(t *testing.T, timeout time.Duration, what strin
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	last := ""
+	last, said := "", time.Time{}
 	for {
 		ok, state := done(ctx)
 		if ok {
 			e.say("  %s", what)
 			return
 		}
-		if ctx.Err() == nil && state != last {
+		if ctx.Err() == nil && state != last && time.Since(said) > 2*time.Second {
 			e.say("  waiting until %s: %s", what, state)
-			last = state
+			last, said = state, time.Now()
 		}
 		select {
 		case <-ctx.Done():
-			require.Failf(t, "timed out", "%s: not within %s: %s", what, timeout, last)
+			require.Failf(t, "timed out", "%s: not within %s: %s", what, timeout, cmp.Or(state, last))
 		case <-tick.C:
 		}
 	}
