@@ -197,6 +197,8 @@ func (a *Agent) run(ctx context.Context) error {
 	}
 	a.log.Info("the cluster's objects are read")
 	a.acceptDeletions()
+	a.forgetGone()
+	a.report("remove devices of nobody", a.removeOrphans())
 	a.loop(ctx)
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -240,6 +242,7 @@ func (a *Agent) loop(ctx context.Context) {
 		case <-time.After(next):
 		}
 		next = mendInterval
+		a.acceptDeletions()
 		if err := a.reconcile(); err != nil {
 			a.log.Error("the datapath is not what the cluster wants", "error", err)
 			next = retryInterval

@@ -490,6 +490,27 @@ func TestTheDatapathGoesOnWithoutTheAgent(t *testing.T) {
 	require.Equal(t, addrs, a.add())
 }
 
+func TestADeletionThatWasLeftToABusyAgentIsDone(t *testing.T) {
+	n := newNode(t)
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	n.start()
+	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
+	a.add()
+	leave := map[string]any{"socket": "/none/agent.sock"}
+	_, err := a.call("DEL", leave)
+	require.NoError(t, err)
+	b.add() // it has the agent look
+	require.Eventually(t, func() bool { return len(n.endpoints()) == 1 }, 5*time.Second, 10*time.Millisecond)
+	left, err := os.ReadDir(filepath.Join(n.paths.StateDir, "deletions"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+	_, err = b.call("DEL", leave)
+	require.NoError(t, err)
+	require.NotEmpty(t, b.add(), "asked for again: nothing is deleted")
+	n.source.set(nodes + podObject("a") + podObject("b"))
+	require.Never(t, func() bool { return len(n.endpoints()) != 1 }, 200*time.Millisecond, 20*time.Millisecond)
+}
+
 func TestAnEndpointWhoseDeviceIsGoneIsForgottenAtTheStart(t *testing.T) {
 	n := newNode(t)
 	n.source.set(nodes + podObject("a") + podObject("b"))

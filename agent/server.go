@@ -170,6 +170,13 @@ func (a *Agent) addEndpoint(r *http.Request) (any, error) {
 	if s.MTU == 0 {
 		return nil, fmt.Errorf("give Pod %s/%s an address: %w: %s", req.PodNamespace, req.PodName, errNotReady, s.NotReady)
 	}
+	if err := endpoints.Check(api.Attachment{ContainerID: req.ContainerID, IfName: req.IfName}); err != nil {
+		return nil, err
+	}
+	// What is asked for again is not to be deleted any more.
+	if err := os.Remove(filepath.Join(a.deletions(), req.ContainerID+"-"+req.IfName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("give Pod %s/%s an address: forget its deletion: %w", req.PodNamespace, req.PodName, err)
+	}
 	return a.store.Add(req, Gateways(), s.MTU)
 }
 
@@ -302,9 +309,9 @@ func (a *Agent) removeOrphans() error {
 }
 
 // acceptDeletions does what the plugin was asked for while no agent was there,
-// and forgets endpoints whose devices went with their pods or with a reboot.
+// or none that answered in time.
 func (a *Agent) acceptDeletions() {
-	dir := filepath.Join(a.opts.Paths.StateDir, "deletions")
+	dir := a.deletions()
 	files, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		a.report("read deletions", err)
@@ -313,7 +320,10 @@ func (a *Agent) acceptDeletions() {
 		path := filepath.Join(dir, file.Name())
 		var at api.Attachment
 		data, err := os.ReadFile(path)
-		if err == nil && filepath.Ext(path) != ".new" {
+		if filepath.Ext(path) == ".new" {
+			continue // it is being written
+		}
+		if err == nil {
 			err = json.Unmarshal(data, &at)
 		}
 		if err == nil && endpoints.Check(at) == nil {
@@ -323,10 +333,12 @@ func (a *Agent) acceptDeletions() {
 			a.log.Warn("a deletion is lost", "file", path, "error", err)
 		}
 	}
-	a.forgetGone()
-	a.report("remove devices of nobody", a.removeOrphans())
 }
 
+func (a *Agent) deletions() string { return filepath.Join(a.opts.Paths.StateDir, "deletions") }
+
+// forgetGone forgets endpoints whose devices went with their pods or with a
+// reboot.
 func (a *Agent) forgetGone() {
 	local, err := a.look()
 	if err != nil {

@@ -189,7 +189,7 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shortPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return removeEndpoint(ctx, api.NewClient(conf.Socket), conf, attachment(args))
 }
@@ -210,7 +210,7 @@ func removeEndpoint(ctx context.Context, agent *api.Client, conf *Config, at api
 	return nil
 }
 
-// leaveDeletion tells an agent that starts later.
+// leaveDeletion tells an agent that starts later, or has been too busy.
 func leaveDeletion(stateDir string, at api.Attachment) error {
 	data, err := json.Marshal(at)
 	if err != nil {
