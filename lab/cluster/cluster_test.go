@@ -462,6 +462,10 @@ func difference(want, got string) string {
 			all = append(all, "+"+line)
 		}
 	}
+	const most = 12
+	if len(all) > most {
+		all = append(all[:most], fmt.Sprintf("and %d more", len(all)-most))
+	}
 	return strings.Join(all, ", ")
 }
 
