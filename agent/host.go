@@ -32,7 +32,20 @@ type localNode struct {
 	mtu       int
 }
 
-func (a *Agent) look() (*localNode, error) {
+// lookAttempts is how often the kernel's lists are asked for that change while
+// they are read.
+const lookAttempts = 20
+
+func (a *Agent) look() (l *localNode, err error) {
+	for range lookAttempts {
+		if l, err = lookOnce(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return l, err
+}
+
+func lookOnce() (*localNode, error) {
 	l := &localNode{links: map[string]netlink.Link{}, addresses: map[netip.Addr]int{}, defaults: map[int]bool{}}
 	links, err := netlink.LinkList()
 	if err != nil {

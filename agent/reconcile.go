@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/agent/watch"
@@ -19,11 +21,26 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
+// goneAttempts is how often it is begun anew because a device went meanwhile.
+const goneAttempts = 10
+
 // reconcile makes the datapath, the node's routes and devices what the cluster
 // and the endpoints want now.
-func (a *Agent) reconcile() error {
+func (a *Agent) reconcile() (err error) {
 	a.reconciling.Lock()
 	defer a.reconciling.Unlock()
+	for attempt := range goneAttempts {
+		err = a.reconcileOnce(attempt == goneAttempts-1)
+		if !errors.Is(err, unix.ENODEV) {
+			break
+		}
+	}
+	return err
+}
+
+// reconcileOnce gives up where a device has gone since it looked, without
+// telling of it, unless this is the last time.
+func (a *Agent) reconcileOnce(last bool) error {
 	began := time.Now()
 	local, err := a.look()
 	if err != nil {
@@ -40,6 +57,9 @@ func (a *Agent) reconcile() error {
 	refused = append(unreadable(unread), refused...)
 	if err == nil {
 		err = a.apply(state)
+	}
+	if errors.Is(err, unix.ENODEV) && !last {
+		return err
 	}
 	a.report("apply", err)
 	if err == nil {
@@ -166,7 +186,7 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		in := &state.Endpoints[i]
 		e := ours[in.Name]
 		if err := a.bringUp(local, &e); err != nil {
-			errs = append(errs, fmt.Errorf("Pod %s: %w", in.Name, err)) //nolint:staticcheck // a kind's name
+			errs = append(errs, fmt.Errorf("connect Pod %s: %w", in.Name, err))
 			continue
 		}
 		connected[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}] = inForce{e.Ifindex, in.Identity, in.RuleSet}

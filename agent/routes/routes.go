@@ -73,7 +73,11 @@ func Sync(wanted []Route) error {
 		}
 	}
 	for to, route := range want {
-		if err := netlink.RouteReplace(route); err != nil {
+		err := netlink.RouteReplace(route)
+		if errors.Is(err, unix.ENODEV) {
+			continue // its device has just gone: the route is not wanted any more
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("route %s: %w", to, err))
 		}
 	}
@@ -106,19 +110,28 @@ func viaNode(route *netlink.Route, r *Route) error {
 	if err != nil {
 		return fmt.Errorf("route %s: look for the way to node %s: %w", r.To, r.Via, err)
 	}
-	for _, f := range found {
-		if len(f.Gw) > 0 && !f.Gw.Equal(r.Via.AsSlice()) {
-			return fmt.Errorf("route %s: node %s %w, %s: let that one route the nodes' podCIDRs", r.To, r.Via, ErrRouted, f.Gw)
-		}
-		route.LinkIndex, route.Gw = f.LinkIndex, r.Via.AsSlice()
-		return nil
+	if len(found) == 0 {
+		return fmt.Errorf("route %s: there is no way to node %s", r.To, r.Via)
 	}
-	return fmt.Errorf("route %s: there is no way to node %s", r.To, r.Via)
+	way := found[0]
+	if len(way.Gw) > 0 && !way.Gw.Equal(r.Via.AsSlice()) {
+		return fmt.Errorf("route %s: node %s %w, %s: let that one route the nodes' podCIDRs", r.To, r.Via, ErrRouted, way.Gw)
+	}
+	route.LinkIndex, route.Gw = way.LinkIndex, r.Via.AsSlice()
+	return nil
 }
 
-func list() ([]netlink.Route, error) {
+// listAttempts is how often a list is asked for that changes while it is read.
+const listAttempts = 20
+
+func list() (routes []netlink.Route, err error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	for range listAttempts {
+		routes, err = netlink.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
