@@ -47,7 +47,7 @@ type Options struct {
 	// not block.
 	Source func(changed func()) (Source, error)
 	// Events tells the cluster that an object is refused. Nil: nobody is told.
-	Events func(objs *model.Objects, refused api.Refused)
+	Events func(api.Refused)
 	// Metrics is where Prometheus asks, host:port. Empty: nowhere.
 	Metrics string
 	Log     *slog.Logger

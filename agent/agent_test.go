@@ -601,13 +601,13 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: second, namespace: default}
+metadata: {name: second, namespace: default, uid: uid-of-second}
 spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 ---
 `
 	n := newNode(t)
 	told := make(chan api.Refused, 10)
-	n.options.Events = func(_ *model.Objects, r api.Refused) { told <- r }
+	n.options.Events = func(r api.Refused) { told <- r }
 	n.source.set(nodes + podObject("a") + bad)
 	n.start()
 	n.sandbox("a", "aaaa").add()
@@ -618,6 +618,7 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 	require.Contains(t, s.Refused[0].Problem, "default/first")
 	require.Equal(t, 1, s.Services, "the first is in force")
 	require.Len(t, told, 1, "once, however often it is compiled")
+	require.Equal(t, "uid-of-second", (<-told).UID)
 	n.source.set(nodes + podObject("a"))
 	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 5*time.Second, 10*time.Millisecond)
 }

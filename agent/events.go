@@ -4,6 +4,7 @@ package agent
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/watch"
@@ -11,16 +12,49 @@ import (
 )
 
 // Tell gives Options.Events that make Events of the cluster's.
-func Tell(recorder *watch.Recorder) func(*model.Objects, api.Refused) {
-	return func(objs *model.Objects, refused api.Refused) {
+func Tell(recorder *watch.Recorder) func(api.Refused) {
+	return func(refused api.Refused) {
 		kind, namespace, name := split(refused.Object)
-		obj := &metav1.ObjectMeta{Namespace: namespace, Name: name}
+		obj := &metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(refused.UID)}
 		message := refused.Problem
 		if refused.Field != "" {
 			message = refused.Field + ": " + message
 		}
 		recorder.Warn(kind, apiVersions()[kind], obj, "RefusedByWeir", message)
 	}
+}
+
+// find gives an object by its kind and its name, with its namespace where it
+// has one; nil if it is not there.
+func find(objs *model.Objects, kind, name string) metav1.Object {
+	switch kind {
+	case "Pod":
+		return objectIn(objs.Pods, name)
+	case "Namespace":
+		return objectIn(objs.Namespaces, name)
+	case "Node":
+		return objectIn(objs.Nodes, name)
+	case "Service":
+		return objectIn(objs.Services, name)
+	case "EndpointSlice":
+		return objectIn(objs.EndpointSlices, name)
+	case "NetworkPolicy":
+		return objectIn(objs.NetworkPolicies, name)
+	case "ClusterNetworkPolicy":
+		return objectIn(objs.ClusterNetworkPolicies, name)
+	case "CiliumNetworkPolicy":
+		return objectIn(objs.CiliumNetworkPolicies, name)
+	case "CiliumClusterwideNetworkPolicy":
+		return objectIn(objs.CiliumClusterwideNetworkPolicies, name)
+	}
+	return nil
+}
+
+func objectIn[T metav1.Object](objs map[string]T, name string) metav1.Object {
+	if obj, found := objs[name]; found {
+		return obj
+	}
+	return nil
 }
 
 func apiVersions() map[string]string {

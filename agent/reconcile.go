@@ -87,8 +87,8 @@ func (a *Agent) compile(objs *model.Objects, local *localNode, ours map[string]a
 			return nil, refused, err
 		}
 		before := objs.Len()
-		for _, r := range bad {
-			leaveOut(objs, r)
+		for i := range bad {
+			leaveOut(objs, &bad[i])
 		}
 		if objs.Len() == before {
 			return nil, refused, err // it is not about an object
@@ -127,7 +127,7 @@ func flatten(err error) []error {
 func unreadable(unread []watch.Refused) []api.Refused {
 	var refused []api.Refused
 	for _, r := range unread {
-		refused = append(refused, api.Refused{Object: r.Object, Field: r.Field, Problem: r.Problem})
+		refused = append(refused, api.Refused{Object: r.Object, UID: string(r.UID), Field: r.Field, Problem: r.Problem})
 	}
 	return refused
 }
@@ -141,8 +141,12 @@ func split(title string) (kind, namespace, name string) {
 	return kind, "", rest
 }
 
-func leaveOut(objs *model.Objects, r api.Refused) {
+// leaveOut takes an object out, and keeps its UID, by which it is told of.
+func leaveOut(objs *model.Objects, r *api.Refused) {
 	kind, namespace, name := split(r.Object)
+	if obj := find(objs, kind, strings.TrimPrefix(r.Object, kind+" ")); obj != nil {
+		r.UID = string(obj.GetUID())
+	}
 	// What is not there has been left out already.
 	_ = objs.Delete(kind, namespace, name)
 }
@@ -241,7 +245,7 @@ func (a *Agent) publish(objs *model.Objects, local *localNode, ours map[string]a
 			r.Since = began
 			a.log.Warn("an object is refused", "object", r.Object, "field", r.Field, "problem", r.Problem)
 			if a.opts.Events != nil {
-				a.opts.Events(objs, *r)
+				a.opts.Events(*r)
 			}
 		}
 	}

@@ -81,6 +81,7 @@ type Apply struct {
 // kept: its last good version is not in force either.
 type Refused struct {
 	Object  string    `json:"object"` // Kind namespace/name
+	UID     string    `json:"uid,omitempty"`
 	Field   string    `json:"field,omitempty"`
 	Problem string    `json:"problem"` // with the remedy
 	Since   time.Time `json:"since"`

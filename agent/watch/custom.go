@@ -209,7 +209,7 @@ func (c *customKinds) addTo(objs *model.Objects) []Refused {
 			}
 			seen[object.GetUID()] = read
 			if read.problem != "" {
-				refused = append(refused, Refused{Object: titleOf(object), Field: read.field, Problem: read.problem})
+				refused = append(refused, Refused{Object: titleOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem})
 				continue
 			}
 			objs.Merge(read.objects)
