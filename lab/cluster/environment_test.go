@@ -202,14 +202,27 @@ func (e *environment) podsReady(t *testing.T, namespace, selector string, n int,
 			return false, err.Error()
 		}
 		ready = nil
+		why := ""
 		for i := range list.Items {
 			if p := &list.Items[i]; p.DeletionTimestamp == nil && isPodReady(p) {
 				ready = append(ready, *p)
+			} else {
+				why = cmp.Or(why, waitsFor(p))
 			}
 		}
-		return len(ready) >= n, fmt.Sprintf("%d are", len(ready))
+		return len(ready) >= n, fmt.Sprintf("%d are%s", len(ready), why)
 	})
 	return ready
+}
+
+// waitsFor says what keeps a pod from running; "" where that is not known.
+func waitsFor(pod *corev1.Pod) string {
+	for _, s := range pod.Status.ContainerStatuses {
+		if w := s.State.Waiting; w != nil && w.Message != "" {
+			return fmt.Sprintf("; %s: %s: %s", pod.Name, w.Reason, w.Message)
+		}
+	}
+	return ""
 }
 
 func isPodReady(pod *corev1.Pod) bool {
