@@ -271,6 +271,7 @@ type ContainerNode struct {
 	FirstPort   uint16
 	LastPort    uint16
 	Mtu         uint32
+	Set         uint32
 	Tunnel      uint8
 	Present     uint8
 	Pad         [2]uint8

@@ -39,7 +39,7 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 
 	if (pkt->key.hook == HOOK_FROM_DEVICE) {
 		service = frontend_outside(pkt);
-		return service ? judge_from_device(skb, pkt, s, service) : REASON_NONE;
+		return service ? judge_from_device(skb, pkt, s, service) : judge_for_node(pkt, s);
 	}
 	service = service_of(pkt, SCOPE_INSIDE);
 	return judge_to_device(skb, pkt, s, service);
@@ -79,6 +79,8 @@ static __noinline int is_ours(struct packet *pkt)
 {
 	struct address *own;
 
+	if (guarded(pkt) && !pkt->unwrapped)
+		return 1;
 	if (pkt->key.hook == HOOK_FROM_DEVICE)
 		return !!frontend_outside(pkt);
 	own = address_of(pkt, &pkt->key.src);
@@ -102,6 +104,28 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 		return pass(skb, pkt);
 	pkt->where = HERE;
 	return carry(skb, pkt, &s->open);
+}
+
+/* What no flow can be found for. Of the node's own, while policies select it,
+ * nothing that cannot be judged may pass: the kernel would put together from
+ * fragments what none of them was. UDP without a checksum over IPv6 is of tunnels
+ * (RFC 6935), and asked packet by packet.
+ */
+static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int reason)
+{
+	struct packet *pkt = &s->pkt;
+
+	/* Without a family nothing is read of it, and the kernel refuses it. */
+	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
+		return pass(skb, pkt);
+	if (reason == REASON_BAD_UDP_CHECKSUM) {
+		reason = pkt->key.hook == HOOK_FROM_DEVICE ? judge_visitor(pkt) :
+			 node_policy(pkt, DIRECTION_EGRESS,
+				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
+		if (!reason)
+			return pass(skb, pkt);
+	}
+	return drop(skb, pkt, reason);
 }
 
 static __always_inline void begin(struct packet *pkt, __u8 hook, const struct settings *ctl)
@@ -141,12 +165,14 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		pkt->unwrapped = 1;
 		reason = parse(skb, pkt);
 	}
-	if (reason || is_nd(pkt))
+	if (!reason && is_nd(pkt))
 		return pass(skb, pkt);
-	if (is_icmp_error(pkt))
+	if (!reason && is_icmp_error(pkt))
 		return carry_error(skb, s);
-	if (judge_icmp(pkt))
-		return pass(skb, pkt);
+	if (!reason)
+		reason = judge_icmp(pkt);
+	if (reason)
+		return pass_odd(skb, s, reason);
 	flow = find(pkt);
 	/* The node that chose the backend may have chosen another since. */
 	if (flow && pkt->unwrapped && !(flow->flags & FLOW_REPLY) &&

@@ -163,6 +163,7 @@ type HostNodePair struct {
 		FirstPort   uint16
 		LastPort    uint16
 		Mtu         uint32
+		Set         uint32
 		Tunnel      uint8
 		Present     uint8
 		Pad         [2]uint8

@@ -94,7 +94,7 @@ func (d *Datapath) plan(state *model.State) (*desired, error) {
 	if err := d.planEndpoints(state, sets, want); err != nil {
 		return nil, err
 	}
-	if err := planNode(state, want); err != nil {
+	if err := planNode(state, sets, want); err != nil {
 		return nil, err
 	}
 	d.planAddresses(state, want)
@@ -200,8 +200,15 @@ func encodeTunnel(t model.Tunnel) bpf.ContainerTunnel {
 }
 
 // planNode says what the node is, and which devices of its are uplinks.
-func planNode(state *model.State, want *desired) error {
+func planNode(state *model.State, sets map[string]uint32, want *desired) error {
 	want.nodes, want.uplinks = map[uint32]nodeHalf{}, map[uint32]string{}
+	set, ok := sets[state.Node.RuleSet]
+	if !ok && state.Node.RuleSet != "" {
+		return fmt.Errorf("apply state: node %s wants rule set %q, which the state does not have", state.Node.Name, state.Node.RuleSet)
+	}
+	if state.Node.RuleSet != "" {
+		want.nodes[0] = nodeHalf{FirstPort: 1, Mtu: leastMTU(state.Node.Uplinks), Set: set, Present: 1}
+	}
 	if m := state.Node.Masquerade; m != nil {
 		if m.FirstPort == 0 || m.LastPort < m.FirstPort {
 			return fmt.Errorf("apply state: node %s masquerades with the ports %d to %d: they are no range", state.Node.Name, m.FirstPort, m.LastPort)
@@ -209,7 +216,8 @@ func planNode(state *model.State, want *desired) error {
 		want.nodes[0] = nodeHalf{
 			Masquerade4: encodeAddr(m.IPv4), Masquerade6: encodeAddr(m.IPv6),
 			FirstPort: m.FirstPort, LastPort: m.LastPort,
-			Mtu: leastMTU(state.Node.Uplinks), Tunnel: uint8(encodeTunnel(state.Node.Tunnel)), Present: 1,
+			Mtu: leastMTU(state.Node.Uplinks), Tunnel: uint8(encodeTunnel(state.Node.Tunnel)),
+			Set: want.nodes[0].Set, Present: 1,
 		}
 	}
 	for _, u := range state.Node.Uplinks {
@@ -426,6 +434,9 @@ func (d *Datapath) sweep() error {
 	}
 	usedRules := map[uint32]bool{}
 	for _, pair := range d.endpoints.have {
+		usedRules[pair[half].Set] = true
+	}
+	for _, pair := range d.nodes.have {
 		usedRules[pair[half].Set] = true
 	}
 	if err := d.rules.sweep(usedRules); err != nil {

@@ -46,7 +46,7 @@ func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.P
 // supported yet are errors, all of them joined, most as *FieldError; the State
 // is then nil. What matches nothing is a Warning.
 func Compile(objs *Objects, node string, local Local) (*State, []Warning, error) {
-	c := &compiler{objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}}
+	c := &compiler{host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
 	}
@@ -69,7 +69,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 		Services:  c.services(),
 		Addresses: c.addresses(),
 	}
-	state.Endpoints, state.RuleSets = c.endpoints(c.policies())
+	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
 	if len(c.errs) > 0 {
 		return nil, c.warnings, errors.Join(c.errs...)
 	}
@@ -91,6 +91,7 @@ type compiler struct {
 	pods       []*compiledPod             // by name
 	podAt      map[netip.Addr]*corev1.Pod // the same by address
 	identities []*identity                // by number
+	host       *identity                  // the node itself, as a subject of policies
 	owners     map[netip.Addr]string
 
 	nodePortAddresses []netip.Addr
@@ -271,10 +272,13 @@ func (c *compiler) audits(pod *corev1.Pod) bool {
 }
 
 // endpoints are the pods of this node whose device is known, and the rule sets
-// that they have.
-func (c *compiler) endpoints(policies []*compiledPolicy) ([]Endpoint, []RuleSet) {
-	var endpoints []Endpoint
+// that they and the node have.
+func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, all []RuleSet, ofNode string) {
 	sets := map[string]RuleSet{}
+	if slices.ContainsFunc(policies, func(p *compiledPolicy) bool { return p.subjects[c.host] }) {
+		set := c.ruleSet(c.host, policies, false)
+		ofNode, sets[set.Key] = set.Key, set
+	}
 	type subject struct {
 		*identity
 		audit bool
@@ -306,5 +310,5 @@ func (c *compiler) endpoints(policies []*compiledPolicy) ([]Endpoint, []RuleSet)
 		}
 		endpoints = append(endpoints, endpoint)
 	}
-	return endpoints, inOrder(sets)
+	return endpoints, inOrder(sets), ofNode
 }

@@ -98,6 +98,13 @@ func (c *compiler) ciliumPolicies() []*compiledPolicy {
 
 func (c *compiler) ciliumPolicy(spec ciliumSpec) *compiledPolicy {
 	p := &compiledPolicy{object: spec.object, tier: tierOwn, subjects: map[*identity]bool{}, isolates: spec.isolates()}
+	if spec.NodeSelector != nil {
+		c.selectNodes(p, &spec)
+		for _, entry := range spec.entries() {
+			c.ciliumEntry(p, &spec, &entry)
+		}
+		return p
+	}
 	field := spec.path + ".endpointSelector"
 	subject := selectorOfCilium(spec.EndpointSelector)
 	if named, other := subject.dropNamespace(spec.namespace); other {
@@ -115,6 +122,30 @@ func (c *compiler) ciliumPolicy(spec ciliumSpec) *compiledPolicy {
 		c.ciliumEntry(p, &spec, &entry)
 	}
 	return p
+}
+
+// selectNodes makes the node a subject, if a policy selects it.
+func (c *compiler) selectNodes(p *compiledPolicy, spec *ciliumSpec) {
+	selector, field, found := selectorOfCilium(spec.NodeSelector), spec.path+".nodeSelector", false
+	for name, node := range c.objs.Nodes {
+		set := reservedLabels("host")
+		for key, value := range node.Labels {
+			set[sourcedKey{sourceKubernetes, key}] = value
+		}
+		if !selector.matches(set) {
+			continue
+		}
+		found = true
+		if name == c.node {
+			p.subjects[c.host] = true
+		}
+	}
+	switch {
+	case !found:
+		c.warn(spec.object, field, "matches no node: the policy has no effect until one has these labels")
+	case p.subjects[c.host] && len(c.local.Uplinks) == 0:
+		c.warn(spec.object, field, "matches node %s, whose devices have no programs: only what its pods send to it is judged", c.node)
+	}
 }
 
 // isolates is the default: in the directions in which there are rules, be they

@@ -13,7 +13,7 @@ import (
 type Decision struct {
 	Allowed bool
 	// Rulings are those of the opener's egress and of the target's ingress,
-	// as far as these are pods.
+	// as far as these are pods, or nodes that policies select.
 	Rulings []Ruling
 }
 
@@ -68,11 +68,17 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (De
 		// A pod never blocks itself.
 		return d, nil
 	}
-	if source.pod != nil {
+	switch {
+	case source.pod != nil:
 		add(k.rule(Egress, source.pod, target, protocol, port))
+	case k.guards(source.name) && !(target.pod != nil && k.onNodeOf(source, target.pod)) && target.name != source.name:
+		add(k.ruleNode(Egress, source.name, target, protocol, port))
 	}
-	if target.pod != nil && !k.onNodeOf(source, target.pod) {
+	switch {
+	case target.pod != nil && !k.onNodeOf(source, target.pod):
 		add(k.rule(Ingress, target.pod, source, protocol, port))
+	case target.pod == nil && k.guards(target.name) && target.name != source.name:
+		add(k.ruleNode(Ingress, target.name, source, protocol, port))
 	}
 	return d, nil
 }

@@ -19,7 +19,7 @@ type CiliumNetworkPolicy struct {
 	metav1.ObjectMeta `json:"metadata"`
 
 	Spec   *CiliumRule     `json:"spec,omitempty"`
-	Specs  []*CiliumRule   `json:"specs,omitempty"`
+	Specs  []*CiliumRule   `json:"specs,omitzero"`
 	Status json.RawMessage `json:"status,omitempty"` // not read
 }
 
@@ -30,7 +30,7 @@ type CiliumClusterwideNetworkPolicy struct {
 	metav1.ObjectMeta `json:"metadata"`
 
 	Spec   *CiliumRule     `json:"spec,omitempty"`
-	Specs  []*CiliumRule   `json:"specs,omitempty"`
+	Specs  []*CiliumRule   `json:"specs,omitzero"`
 	Status json.RawMessage `json:"status,omitempty"` // not read
 }
 
@@ -41,10 +41,10 @@ type CiliumRule struct {
 	EndpointSelector *metav1.LabelSelector `json:"endpointSelector,omitempty"`
 	NodeSelector     *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 
-	Ingress     []CiliumIngressRule `json:"ingress,omitempty"`
-	IngressDeny []CiliumIngressRule `json:"ingressDeny,omitempty"`
-	Egress      []CiliumEgressRule  `json:"egress,omitempty"`
-	EgressDeny  []CiliumEgressRule  `json:"egressDeny,omitempty"`
+	Ingress     []CiliumIngressRule `json:"ingress,omitzero"`
+	IngressDeny []CiliumIngressRule `json:"ingressDeny,omitzero"`
+	Egress      []CiliumEgressRule  `json:"egress,omitzero"`
+	EgressDeny  []CiliumEgressRule  `json:"egressDeny,omitzero"`
 
 	EnableDefaultDeny CiliumDefaultDeny `json:"enableDefaultDeny,omitzero"`
 
@@ -63,13 +63,13 @@ type CiliumDefaultDeny struct {
 // CiliumIngressRule is an entry of ingress or ingressDeny. A list that is not
 // there does not restrict; one that is empty matches nobody.
 type CiliumIngressRule struct {
-	FromEndpoints []metav1.LabelSelector `json:"fromEndpoints,omitempty"`
-	FromRequires  []metav1.LabelSelector `json:"fromRequires,omitempty"`
-	FromCIDR      []string               `json:"fromCIDR,omitempty"`
-	FromCIDRSet   []CiliumCIDRRule       `json:"fromCIDRSet,omitempty"`
-	FromEntities  []string               `json:"fromEntities,omitempty"`
-	ToPorts       []CiliumPortRule       `json:"toPorts,omitempty"`
-	ICMPs         []CiliumICMPRule       `json:"icmps,omitempty"`
+	FromEndpoints []metav1.LabelSelector `json:"fromEndpoints,omitzero"`
+	FromRequires  []metav1.LabelSelector `json:"fromRequires,omitzero"`
+	FromCIDR      []string               `json:"fromCIDR,omitzero"`
+	FromCIDRSet   []CiliumCIDRRule       `json:"fromCIDRSet,omitzero"`
+	FromEntities  []string               `json:"fromEntities,omitzero"`
+	ToPorts       []CiliumPortRule       `json:"toPorts,omitzero"`
+	ICMPs         []CiliumICMPRule       `json:"icmps,omitzero"`
 
 	FromNodes      json.RawMessage `json:"fromNodes,omitempty"`
 	FromGroups     json.RawMessage `json:"fromGroups,omitempty"`
@@ -78,14 +78,14 @@ type CiliumIngressRule struct {
 
 // CiliumEgressRule is an entry of egress or egressDeny.
 type CiliumEgressRule struct {
-	ToEndpoints []metav1.LabelSelector `json:"toEndpoints,omitempty"`
-	ToRequires  []metav1.LabelSelector `json:"toRequires,omitempty"`
-	ToCIDR      []string               `json:"toCIDR,omitempty"`
-	ToCIDRSet   []CiliumCIDRRule       `json:"toCIDRSet,omitempty"`
-	ToEntities  []string               `json:"toEntities,omitempty"`
-	ToServices  []CiliumService        `json:"toServices,omitempty"`
-	ToPorts     []CiliumPortRule       `json:"toPorts,omitempty"`
-	ICMPs       []CiliumICMPRule       `json:"icmps,omitempty"`
+	ToEndpoints []metav1.LabelSelector `json:"toEndpoints,omitzero"`
+	ToRequires  []metav1.LabelSelector `json:"toRequires,omitzero"`
+	ToCIDR      []string               `json:"toCIDR,omitzero"`
+	ToCIDRSet   []CiliumCIDRRule       `json:"toCIDRSet,omitzero"`
+	ToEntities  []string               `json:"toEntities,omitzero"`
+	ToServices  []CiliumService        `json:"toServices,omitzero"`
+	ToPorts     []CiliumPortRule       `json:"toPorts,omitzero"`
+	ICMPs       []CiliumICMPRule       `json:"icmps,omitzero"`
 
 	ToNodes        json.RawMessage `json:"toNodes,omitempty"`
 	ToGroups       json.RawMessage `json:"toGroups,omitempty"`
@@ -96,7 +96,7 @@ type CiliumEgressRule struct {
 // CiliumCIDRRule is an address block without some blocks in it.
 type CiliumCIDRRule struct {
 	CIDR   string   `json:"cidr,omitempty"`
-	Except []string `json:"except,omitempty"`
+	Except []string `json:"except,omitzero"`
 
 	CIDRGroupRef      json.RawMessage `json:"cidrGroupRef,omitempty"`
 	CIDRGroupSelector json.RawMessage `json:"cidrGroupSelector,omitempty"`
@@ -117,7 +117,7 @@ type CiliumService struct {
 
 // CiliumPortRule is a list of ports, one of which has to be the destination's.
 type CiliumPortRule struct {
-	Ports []CiliumPort `json:"ports,omitempty"`
+	Ports []CiliumPort `json:"ports,omitzero"`
 
 	Rules          json.RawMessage `json:"rules,omitempty"`
 	TerminatingTLS json.RawMessage `json:"terminatingTLS,omitempty"`
@@ -136,7 +136,7 @@ type CiliumPort struct {
 // CiliumICMPRule is a list of kinds of ICMP messages, one of which the packet
 // has to be.
 type CiliumICMPRule struct {
-	Fields []CiliumICMP `json:"fields,omitempty"`
+	Fields []CiliumICMP `json:"fields,omitzero"`
 }
 
 // CiliumICMP is a kind of ICMP messages.

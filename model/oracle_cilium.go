@@ -62,7 +62,7 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 	var answer ciliumAnswer
 	var mine []ciliumText
 	for _, text := range k.cilium {
-		if k.isCiliumSubject(text, q.subject) {
+		if k.isCiliumSubject(text, q) {
 			mine = append(mine, text)
 		}
 	}
@@ -141,12 +141,49 @@ func (t ciliumText) lists(direction Direction) []ciliumList {
 
 // isCiliumSubject: a policy of a namespace is for the pods in it, whatever its
 // selector asks of theirs.
-func (k *knowledge) isCiliumSubject(text ciliumText, pod *corev1.Pod) bool {
-	selector := text.rule.EndpointSelector
+func (k *knowledge) isCiliumSubject(text ciliumText, q *question) bool {
+	selector, pod := text.rule.EndpointSelector, q.subject
+	if pod == nil {
+		return k.isCiliumNode(text, q.node)
+	}
 	if selector == nil || text.space != "" && text.space != spaceOf(pod.Namespace) {
 		return false
 	}
-	return k.meets(selector, party{pod: pod}, pod, text.space != "")
+	return k.meets(selector, party{pod: pod}, q.node, text.space != "")
+}
+
+// isCiliumNode asks a policy's selector of nodes, whose labels are those of
+// the Node.
+func (k *knowledge) isCiliumNode(text ciliumText, name string) bool {
+	selector, node := text.rule.NodeSelector, k.objs.Nodes[name]
+	if selector == nil || text.space != "" || node == nil {
+		return false
+	}
+	own := &metav1.LabelSelector{MatchLabels: map[string]string{}}
+	bare := func(key string) (string, bool) {
+		plain := strings.TrimPrefix(strings.TrimPrefix(key, "k8s:"), "any:")
+		return plain, key == "reserved:host" || plain == "host"
+	}
+	for key, want := range selector.MatchLabels {
+		if key, host := bare(key); !host {
+			own.MatchLabels[key] = want
+		}
+	}
+	for _, e := range selector.MatchExpressions {
+		e.Key, _ = bare(e.Key)
+		own.MatchExpressions = append(own.MatchExpressions, e)
+	}
+	return matchesByHand(own, node.Labels)
+}
+
+// guards is whether policies select a node.
+func (k *knowledge) guards(node string) bool {
+	for _, text := range k.cilium {
+		if k.isCiliumNode(text, node) {
+			return true
+		}
+	}
+	return false
 }
 
 // entryMatches: an entry without peers and ports matches nothing; one without
@@ -246,12 +283,12 @@ func (k *knowledge) isEndpoint(text ciliumText, selector *metav1.LabelSelector, 
 			return false
 		}
 	}
-	return k.meets(selector, q.peer, q.subject, false)
+	return k.meets(selector, q.peer, q.node, false)
 }
 
 // meets goes through a selector's requirements, one label of the party at a
-// time. The pod beside which a party is seen says which node is the host.
-func (k *knowledge) meets(selector *metav1.LabelSelector, p party, beside *corev1.Pod, anySpace bool) bool {
+// time. The node beside which a party is seen is the host.
+func (k *knowledge) meets(selector *metav1.LabelSelector, p party, beside string, anySpace bool) bool {
 	for key, want := range selector.MatchLabels {
 		if anySpace && key == "k8s:io.kubernetes.pod.namespace" {
 			continue
@@ -280,7 +317,7 @@ func (k *knowledge) meets(selector *metav1.LabelSelector, p party, beside *corev
 func key(e metav1.LabelSelectorRequirement) string { return e.Key + " " + string(e.Operator) }
 
 // ciliumLabel looks up one label of a party, as Cilium would name it.
-func (k *knowledge) ciliumLabel(p party, beside *corev1.Pod, key string) (string, bool) {
+func (k *knowledge) ciliumLabel(p party, beside, key string) (string, bool) {
 	source, bare, found := strings.Cut(key, ":")
 	if !found {
 		source, bare = "any", key
@@ -312,8 +349,8 @@ func (k *knowledge) ciliumLabel(p party, beside *corev1.Pod, key string) (string
 }
 
 // isReserved is whether a party that is no pod is what a reserved label says.
-func (k *knowledge) isReserved(name string, p party, beside *corev1.Pod) bool {
-	host := p.node && (p.name == "" || p.name == beside.Spec.NodeName || beside.Spec.NodeName == "")
+func (k *knowledge) isReserved(name string, p party, beside string) bool {
+	host := p.node && (p.name == "" || p.name == beside || beside == "")
 	switch name {
 	case "host":
 		return host
@@ -355,7 +392,7 @@ func (k *knowledge) isEntity(entity string, q *question) bool {
 	case "cluster":
 		return q.peer.pod != nil || q.peer.node || k.isServer(q.peer)
 	}
-	return q.peer.pod == nil && k.isReserved(entity, q.peer, q.subject)
+	return q.peer.pod == nil && k.isReserved(entity, q.peer, q.node)
 }
 
 // meetsRequirements: what entries of fromRequires and toRequires ask, in all

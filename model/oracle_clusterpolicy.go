@@ -31,7 +31,7 @@ func (k *knowledge) learnPolicies() {
 // whether that decides.
 func (k *knowledge) askTier(tier policyv1alpha2.Tier, q *question, ruling *Ruling) bool {
 	for _, policy := range k.cluster {
-		if policy.Spec.Tier != tier || !k.isSubject(policy, q.subject) {
+		if q.subject == nil || policy.Spec.Tier != tier || !k.isSubject(policy, q.subject) {
 			continue
 		}
 		name := "ClusterNetworkPolicy/" + policy.Name

@@ -31,7 +31,7 @@ func (j *judgement) decide(open func()) {
 	if surelyKnown {
 		return
 	}
-	if h.echoReply && !j.isDevice() {
+	if h.echoReply && (!j.isDevice() || j.isGuarded()) {
 		j.tell("it answers no ping that is known")
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonICMPNoFlow}})
 		if j.answersGateway() {
@@ -288,9 +288,28 @@ func (j *judgement) permit(from *corev1.Pod, t Tuple) (way, []Reason) {
 		return way{OutLocal, podName(target)}, reasons
 	}
 	if j.world.isHost(t.Dst) {
-		return way{out: OutHost}, reasons
+		return way{out: OutHost}, append(reasons, j.nodeRules(Ingress, t)...)
 	}
 	return way{out: OutDevice}, reasons
+}
+
+// nodeRules asks the policies of the node, if any select it, about a flow of its
+// own.
+func (j *judgement) nodeRules(direction Direction, t Tuple) []Reason {
+	if !j.world.guards(j.oracle.node) {
+		return nil
+	}
+	peer, refused, audit := t.Src, ReasonPolicyIngress, ReasonAuditIngress
+	if direction == Egress {
+		peer, refused, audit = t.Dst, ReasonPolicyEgress, ReasonAuditEgress
+	}
+	ruling := j.world.ruleNode(direction, j.oracle.node, j.world.party(peer), t.Protocol, t.Dport)
+	j.tell("%s", ruling)
+	j.heed(ruling, audit)
+	if ruling.Allowed {
+		return nil
+	}
+	return []Reason{refused}
 }
 
 // heed notes a denial that is only told; of two the one that was asked for last.

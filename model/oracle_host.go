@@ -2,7 +2,10 @@
 
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // atDevice judges what passes one of the node's own devices. What the kernel
 // would know better is the kernel's.
@@ -10,6 +13,7 @@ func (j *judgement) atDevice() {
 	h := j.headers
 	switch {
 	case len(j.wrong) > 0 && j.isLed():
+	case len(j.wrong) > 0 && j.guardsOdd():
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
 		j.tell("the kernel is the judge of that")
@@ -25,6 +29,66 @@ func (j *judgement) atDevice() {
 	default:
 		j.decide(j.openToDevice)
 	}
+}
+
+// isGuarded is whether the packet is the node's own, which policies select:
+// from or to its addresses, or link-local ones, which are nobody else's.
+func (j *judgement) isGuarded() bool {
+	if !j.isDevice() || !j.headers.isIP || isForMany(j.headers.dst) || !j.world.guards(j.oracle.node) {
+		return false
+	}
+	own := j.headers.src
+	if j.at.Hook == FromDevice {
+		own = j.headers.dst
+	}
+	return j.world.isHost(own) || own.IsLinkLocalUnicast()
+}
+
+// guardsOdd judges what is wrong with a packet of a node that policies select:
+// what cannot be judged is dropped. A tunnel's UDP over IPv6 may lack a checksum,
+// and is asked about by itself; ICMP that tells of something is the kernel's.
+func (j *judgement) guardsOdd() bool {
+	h := j.headers
+	if !j.isGuarded() || slices.Equal(j.wrong, []Reason{ReasonICMPNoFlow}) {
+		return false
+	}
+	if !slices.Equal(j.wrong, []Reason{ReasonBadUDPChecksum}) {
+		j.tell("it is for nobody to judge, and policies select the node")
+		return true
+	}
+	var reasons []Reason
+	if j.at.Hook == FromDevice {
+		reasons = append(j.visitor(), j.nodeRules(Ingress, h.tuple)...)
+	} else {
+		reasons = j.nodeRules(Egress, h.tuple)
+	}
+	j.wrong = j.wrong[:0]
+	j.branches = append(j.branches, branch{reasons: reasons, translation: j.unchanged()})
+	return true
+}
+
+// visitor is why nobody can have come to the node so.
+func (j *judgement) visitor() []Reason {
+	var reasons []Reason
+	src := j.headers.src
+	if isMartianDestination(src) && !src.IsLinkLocalUnicast() || j.world.isHost(src) {
+		j.tell("nobody comes to the node from %s", src)
+		reasons = append(reasons, ReasonMartianSource)
+	}
+	if local := j.world.endpointAt(src); local != nil {
+		j.tell("%s is Pod %s of this node, which is not outside", src, podName(local))
+		reasons = append(reasons, ReasonSpoofedSource)
+	}
+	return reasons
+}
+
+// openToNode judges the first packet of a flow to a node that policies select.
+func (j *judgement) openToNode() {
+	t := j.headers.tuple
+	to := way{out: OutHost}
+	j.audit = ReasonNone
+	reasons := append(j.visitor(), j.nodeRules(Ingress, t)...)
+	j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
 }
 
 // isDevice is whether the packet is seen at one of the node's own devices.
@@ -70,6 +134,10 @@ func (j *judgement) unchanged() Translation {
 // node. Only what is for a service is anybody's but the kernel's.
 func (j *judgement) openFromDevice() {
 	s := j.frontend()
+	if s == nil && j.isGuarded() {
+		j.openToNode()
+		return
+	}
 	if s == nil {
 		j.passBy("no service is reached by that from outside")
 		return
@@ -123,6 +191,8 @@ func (j *judgement) leadIn(s *served, server server) {
 	switch to.out {
 	case OutLocal:
 		reasons = j.ingress(j.world.endpointAt(t.Dst), t)
+	case OutHost:
+		reasons = j.nodeRules(Ingress, t)
 	case OutDevice:
 		source, known := j.world.lent(t.Dst)
 		if !known {
@@ -142,12 +212,20 @@ func (j *judgement) leadIn(s *served, server server) {
 // somewhere else.
 func (j *judgement) openToDevice() {
 	t := j.headers.tuple
-	if !j.world.isHost(t.Src) {
+	guarded := j.isGuarded()
+	if !j.world.isHost(t.Src) && !guarded {
 		j.passBy("the node only forwards it")
 		return
 	}
 	if s := j.frontend(); s != nil {
 		j.choose(s, func(to server) { j.leadOut(s, to) })
+		return
+	}
+	to := way{out: OutDevice}
+	j.audit = ReasonNone
+	reasons := j.nodeRules(Egress, t)
+	if !j.lends(t) && guarded {
+		j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
 		return
 	}
 	if !j.lends(t) {
@@ -156,7 +234,6 @@ func (j *judgement) openToDevice() {
 	}
 	// It is noted, so that nobody is lent its port.
 	j.tell("it leaves from a port that flows may be lent")
-	to := way{out: OutDevice}
 	f := j.newFlow(t, to, nil)
 	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
 	c.kept = j.kept
@@ -166,12 +243,12 @@ func (j *judgement) openToDevice() {
 		if f != nil {
 			f.suspected = true
 		}
-		j.branches = append(j.branches, branch{translation: Translation{
-			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: OutDevice, flow: j.newFlow(t, to, nil), opens: to,
+		j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: OutDevice, flow: j.newFlow(t, to, nil), opens: to, Audit: j.audit,
 		}})
 	}
-	j.branches = append(j.branches, branch{translation: Translation{
-		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: OutDevice, flow: f, opens: to,
+	j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: OutDevice, flow: f, opens: to, Audit: j.audit,
 	}})
 }
 
@@ -189,6 +266,9 @@ func (j *judgement) leadOut(s *served, server server) {
 	t.Dst, t.Dport = server.addr, server.port
 	to := j.world.wayTo(t.Dst)
 	var reasons []Reason
+	if to.out == OutDevice {
+		reasons = j.nodeRules(Egress, t)
+	}
 	if to.out == OutHost {
 		j.tell("the kernel would not take back what it has sent to itself")
 		to, reasons = way{out: OutDevice}, []Reason{ReasonNoRoute}
@@ -235,20 +315,29 @@ func (j *judgement) relatedAtDevice() {
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []Reason) {
 	if j.isAnswerAtDevice(f) {
+		if f.opening.where.Hook == ToDevice {
+			return f.way, j.nodeRules(Egress, f.translated)
+		}
 		return f.way, nil // led to whoever it was
 	}
 	to := j.world.wayTo(f.translated.Dst)
 	if f.opening.where.Hook == FromDevice {
 		to = j.world.wayIn(f.opening.tuple.Src, f.translated.Dst, f.translated.Protocol)
 	}
-	if f.service == "" {
-		return f.way, nil // the node's own, and only noted
-	}
-	if f.opening.where.Hook == ToDevice || to.out != OutLocal {
-		return to, nil
-	}
 	t := f.opening.tuple
 	t.Dst, t.Dport = f.translated.Dst, f.translated.Dport
+	switch {
+	case f.service == "" && f.opening.where.Hook == ToDevice:
+		return f.way, j.nodeRules(Egress, t) // the node's own
+	case f.service == "":
+		return f.way, j.nodeRules(Ingress, t)
+	case f.opening.where.Hook == ToDevice && to.out == OutDevice:
+		return to, j.nodeRules(Egress, t)
+	case f.opening.where.Hook == FromDevice && to.out == OutHost:
+		return to, j.nodeRules(Ingress, t)
+	case f.opening.where.Hook == ToDevice || to.out != OutLocal:
+		return to, nil
+	}
 	return to, j.ingress(j.world.endpointAt(t.Dst), t)
 }
 

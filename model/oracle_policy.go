@@ -40,8 +40,9 @@ func (k *knowledge) party(addr netip.Addr) party {
 // question is what the policies of one pod are asked.
 type question struct {
 	direction Direction
-	subject   *corev1.Pod
-	lenient   bool // denials that are only told are left out
+	subject   *corev1.Pod // nil: the node
+	node      string      // beside which peers are seen: the subject, or a pod's
+	lenient   bool        // denials that are only told are left out
 	peer      party
 	protocol  Protocol
 	port      uint16 // the destination's, 0 where the protocol has none
@@ -59,7 +60,8 @@ func (q *question) target() *corev1.Pod {
 // Ruling is what the policies of one pod say of a flow, in one direction.
 type Ruling struct {
 	Direction Direction
-	Subject   string // whose policies they are, namespace/name
+	Subject   string // whose policies they are: namespace/name, or a node
+	OfNode    bool   // it is a node
 	Peer      string
 	Allowed   bool
 	// Origin is the rule that decides; the zero Origin when the flow is
@@ -80,7 +82,11 @@ func (r Ruling) String() string {
 	if r.Direction == Egress {
 		preposition = "to"
 	}
-	text := fmt.Sprintf("%s of Pod %s %s %s", r.Direction, r.Subject, preposition, r.Peer)
+	kind := "Pod"
+	if r.OfNode {
+		kind = "Node"
+	}
+	text := fmt.Sprintf("%s of %s %s %s %s", r.Direction, kind, r.Subject, preposition, r.Peer)
 	if r.Passed.Policy != "" {
 		text += fmt.Sprintf(", passed on by %s,", r.Passed)
 	}
@@ -89,10 +95,14 @@ func (r Ruling) String() string {
 
 // Reason says how the ruling came about: allowed or denied, and by whom.
 func (r Ruling) Reason() string {
-	selecting := strings.Join(r.Selecting, " and ") + " selects the pod, and no rule matches"
+	verb, kind := " selects the ", "pod"
 	if len(r.Selecting) > 1 {
-		selecting = strings.Join(r.Selecting, " and ") + " select the pod, and no rule matches"
+		verb = " select the "
 	}
+	if r.OfNode {
+		kind = "node"
+	}
+	selecting := strings.Join(r.Selecting, " and ") + verb + kind + ", and no rule matches"
 	switch {
 	case r.Audited && r.Origin.Rule != RuleNone:
 		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
@@ -101,7 +111,7 @@ func (r Ruling) Reason() string {
 	case r.Allowed && r.Origin.Policy != "":
 		return fmt.Sprintf("allowed by %s", r.Origin)
 	case r.Allowed && len(r.Selecting) == 0:
-		return "allowed: no policy selects the pod"
+		return "allowed: no policy selects the " + kind
 	case r.Allowed:
 		return "allowed: " + selecting + ", and none isolates it"
 	case r.Origin.Policy != "":
@@ -114,7 +124,15 @@ func (r Ruling) Reason() string {
 // protocol has none. Tiers are asked one after the other; the first that has an
 // answer gives it.
 func (k *knowledge) rule(direction Direction, subject *corev1.Pod, peer party, protocol Protocol, port uint16) Ruling {
-	q := &question{direction: direction, subject: subject, peer: peer, protocol: protocol, port: port}
+	return k.answer(&question{direction: direction, subject: subject, node: subject.Spec.NodeName, peer: peer, protocol: protocol, port: port})
+}
+
+// ruleNode is rule for the node's own traffic.
+func (k *knowledge) ruleNode(direction Direction, node string, peer party, protocol Protocol, port uint16) Ruling {
+	return k.answer(&question{direction: direction, node: node, peer: peer, protocol: protocol, port: port})
+}
+
+func (k *knowledge) answer(q *question) Ruling {
 	ruling := k.judge(q)
 	if ruling.Allowed || !k.audits {
 		return ruling
@@ -131,7 +149,10 @@ func (k *knowledge) rule(direction Direction, subject *corev1.Pod, peer party, p
 }
 
 func (k *knowledge) judge(q *question) Ruling {
-	ruling := Ruling{Direction: q.direction, Subject: podName(q.subject), Peer: q.peer.String()}
+	ruling := Ruling{Direction: q.direction, Subject: q.node, OfNode: true, Peer: q.peer.String()}
+	if q.subject != nil {
+		ruling.Subject, ruling.OfNode = podName(q.subject), false
+	}
 	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
 		ruling.Allowed = true
 	}
@@ -145,6 +166,9 @@ func (k *knowledge) spares(q *question, annotations map[string]string) bool {
 		return false
 	}
 	const key = "weir.net/policy-audit"
+	if q.subject == nil {
+		return annotations[key] == "true"
+	}
 	said, found := q.subject.Annotations[key]
 	if ns := k.objs.Namespaces[spaceOf(q.subject.Namespace)]; !found && ns != nil {
 		said = ns.Annotations[key]
@@ -178,13 +202,13 @@ func (k *knowledge) learnAudits() {
 // isolating are the policies that leave a pod denied what none allows.
 func (k *knowledge) isolating(q *question) []string {
 	var names []string
-	for _, policy := range k.policies[spaceOf(q.subject.Namespace)] {
+	for _, policy := range k.around(q) {
 		if concerns(policy, q.direction) && matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
 			names = append(names, "NetworkPolicy/"+spaceOf(policy.Namespace)+"/"+policy.Name)
 		}
 	}
 	for _, text := range k.cilium {
-		if k.isCiliumSubject(text, q.subject) && text.isolates(q.direction) {
+		if k.isCiliumSubject(text, q) && text.isolates(q.direction) {
 			names = append(names, text.policy)
 		}
 	}
@@ -196,7 +220,7 @@ func (k *knowledge) isolating(q *question) []string {
 func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 	isolated := false
 	var denied, allowed *Origin
-	for _, policy := range k.policies[spaceOf(q.subject.Namespace)] {
+	for _, policy := range k.around(q) {
 		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
 			continue
 		}
@@ -220,6 +244,14 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 		return isolated || cilium.isolated
 	}
 	return true
+}
+
+// around are the policies of a pod's namespace; a node is in none.
+func (k *knowledge) around(q *question) []*networkingv1.NetworkPolicy {
+	if q.subject == nil {
+		return nil
+	}
+	return k.policies[spaceOf(q.subject.Namespace)]
 }
 
 // concerns is whether a policy restricts a direction. Without policyTypes it

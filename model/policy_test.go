@@ -114,11 +114,21 @@ func ask(t *testing.T, objs *Objects, from, to string, port uint16, protocol Pro
 		if pod := objs.Pods[name]; pod != nil {
 			return addressesIn(pod)[0]
 		}
+		if node := objs.Nodes[name]; node != nil {
+			name = node.Status.Addresses[0].Address
+		}
 		return netip.MustParseAddr(name)
 	}
 	for _, r := range d.Rulings {
-		state, _, err := Compile(objs, objs.Pods[r.Subject].Spec.NodeName, local)
+		node := r.Subject
+		if !r.OfNode {
+			node = objs.Pods[r.Subject].Spec.NodeName
+		}
+		state, _, err := Compile(objs, node, local)
 		require.NoError(t, err)
+		if r.OfNode {
+			state.Endpoints = []Endpoint{{Name: node, RuleSet: state.Node.RuleSet}}
+		}
 		peer := to
 		if r.Direction == Ingress {
 			peer = from
@@ -231,6 +241,28 @@ func TestCiliumPolicies(t *testing.T) {
 			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byP}, {tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {droid, star, 80, ProtocolTCP, "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}}},
 		"a denial holds against a NetworkPolicy": {cilium(`{endpointSelector: {}, ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`) + networkPolicy(`{podSelector: {}, ingress: [{}]}`),
 			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byDeny}, {tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
+	} {
+		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
+	}
+}
+
+func TestPoliciesOfNodes(t *testing.T) {
+	const nodes = "CiliumClusterwideNetworkPolicy/p"
+	for name, tt := range map[string]struct {
+		objects   string
+		questions []policyQuestion
+	}{
+		"what comes to a node": {clusterwide(`{nodeSelector: {matchLabels: {zone: a}}, ingress: [{fromEntities: [world], toPorts: [{ports: [{port: "22", protocol: TCP}]}]}, {fromEndpoints: [{matchLabels: {org: empire}}]}]}`),
+			[]policyQuestion{{farOff, "node-a", 22, ProtocolTCP, nodes + " rule 0"}, {farOff, "node-a", 23, ProtocolTCP, nodes + " selects the node, and no rule matches"},
+				{tie, "node-a", 23, ProtocolTCP, nodes + " rule 1"}, {xwing, "node-a", 22, ProtocolTCP, nodes + " selects the node, and no rule matches"},
+				{"node-b", "node-a", 22, ProtocolTCP, nodes + " selects the node, and no rule matches"}, {farOff, "node-b", 23, ProtocolTCP, free}, {"node-a", farOff, 80, ProtocolTCP, free}, {"node-a", star, 80, ProtocolTCP, free}}},
+		"what a node opens": {clusterwide(`{nodeSelector: {matchLabels: {"k8s:zone": a}}, egress: [{toEntities: [remote-node]}]}`),
+			[]policyQuestion{{"node-a", "node-b", 22, ProtocolTCP, nodes + " rule 0"}, {"node-a", farOff, 22, ProtocolTCP, nodes + " selects the node, and no rule matches"},
+				{"node-a", star, 80, ProtocolTCP, free}, {"node-a", droid, 80, ProtocolTCP, nodes + " selects the node, and no rule matches"}, {farOff, "node-a", 22, ProtocolTCP, free}}},
+		"not its pods, and a policy of pods is not its": {clusterwide(`{nodeSelector: {}, ingress: [{}]}`) + networkPolicy(`{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`),
+			[]policyQuestion{{tie, star, 80, ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {farOff, star, 80, ProtocolTCP, "NetworkPolicy/default/np selects the pod, and no rule matches"}, {tie, "node-a", 80, ProtocolTCP, nodes + " selects the node, and no rule matches"}}},
+		"denials, told only": {inAudit(clusterwide(`{nodeSelector: {}, ingressDeny: [{fromEntities: [world], icmps: [{fields: [{type: 8}]}]}]}`)),
+			[]policyQuestion{{farOff, "node-a", 0, ProtocolICMP, "allowed, since a denial is only told: by " + nodes + " ingressDeny rule 0"}}},
 	} {
 		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
 	}
@@ -377,7 +409,6 @@ func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
 		"groups":                        {to(`toGroups: [{aws: {}}]`), "spec.egress[0].toGroups: is not supported yet"},
 		"nodes":                         {peer(`fromNodes: [{}]`), "spec.ingress[0].fromNodes: is not supported yet"},
 		"groups of blocks":              {peer(`fromCIDRSet: [{cidrGroupRef: x}]`), "fromCIDRSet[0].cidrGroupRef: is not supported yet"},
-		"a policy of nodes":             {clusterwide(`{nodeSelector: {}}`), "spec.nodeSelector: is not supported yet"},
 		"a node selector in a space":    {cilium(`{nodeSelector: {}}`), "spec.nodeSelector: is for a CiliumClusterwideNetworkPolicy"},
 		"both selectors":                {clusterwide(`{nodeSelector: {}, endpointSelector: {}}`), "cannot stand beside endpointSelector"},
 		"no selector":                   {cilium(`{ingress: [{}]}`), "spec.endpointSelector: is missing"},

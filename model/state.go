@@ -38,6 +38,9 @@ type Node struct {
 	Masquerade *Masquerade
 	// Tunnel leads to backends that answer clients themselves.
 	Tunnel Tunnel
+	// RuleSet is the key of the rules for the node's own traffic; empty: no
+	// policy selects the node, and all of it passes.
+	RuleSet string
 }
 
 // Tunnel is how a packet is led to another node.

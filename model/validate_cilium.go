@@ -57,7 +57,6 @@ func (v *validator) ciliumRule(field string, clusterwide bool, rule *CiliumRule)
 		v.fail(field+".nodeSelector", "is for a CiliumClusterwideNetworkPolicy: a policy of a namespace selects pods, by endpointSelector")
 	case rule.NodeSelector != nil:
 		v.ciliumSelector(field+".nodeSelector", rule.NodeSelector)
-		v.fail(field+".nodeSelector", "is not supported yet: the datapath has policies of pods, and none of nodes")
 	default:
 		v.ciliumSelector(field+".endpointSelector", rule.EndpointSelector)
 	}

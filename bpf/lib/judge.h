@@ -139,6 +139,14 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	return REASON_NONE;
 }
 
+/* What the node's own policy says of who comes to it; nothing, if it has none. */
+static __noinline int node_policy(struct packet *pkt, __u32 direction, __u32 peer, __be16 port)
+{
+	__u32 set = node_set(pkt);
+
+	return set ? policy(pkt, set, direction, peer, port) : REASON_NONE;
+}
+
 static __always_inline int ttl_spent(struct packet *pkt, const struct flow *flow)
 {
 	return routed(pkt, flow) && pkt->ttl <= 1;

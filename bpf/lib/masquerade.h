@@ -55,6 +55,14 @@ static __always_inline struct node *node_half(struct packet *pkt)
 	return half->present ? half : NULL;
 }
 
+/* The rule set of the node's own traffic; 0 where no policy selects the node. */
+static __always_inline __u32 node_set(struct packet *pkt)
+{
+	struct node *self = node_half(pkt);
+
+	return self ? self->set : 0;
+}
+
 /* The address that stands for what is behind the node; NULL where there is none. */
 static __always_inline const struct addr *node_source(struct packet *pkt)
 {

@@ -69,7 +69,7 @@ static __noinline int judge_way(struct __sk_buff *skb, struct packet *pkt,
 		return policy(pkt, target->set, DIRECTION_INGRESS, ep->identity, s->open.dport);
 	if (address && (address->flags & ADDRESS_HOST)) {
 		s->open.out = OUT_HOST;
-		return REASON_NONE;
+		return node_policy(pkt, DIRECTION_INGRESS, ep->identity, s->open.dport);
 	}
 	s->open.out = OUT_DEVICE;
 	if (!address || !(address->flags & ADDRESS_NATIVE))
@@ -190,8 +190,11 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 		/* A pod of this node has that address by now. */
 		if (address && address->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-		return policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
-			      pkt->key.sport);
+		reason = policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
+				pkt->key.sport);
+		if (reason || !address || !(address->flags & ADDRESS_HOST))
+			return reason;
+		return node_policy(pkt, DIRECTION_INGRESS, ep->identity, pkt->key.sport);
 	}
 	if (flow->other_hook == HOOK_TO_DEVICE)
 		return REASON_NONE;

@@ -143,7 +143,7 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 	if (backend && (backend->flags & ADDRESS_HOST)) {
 		s->open.out = OUT_HOST;
 		s->open.other_hook = HOOK_TO_DEVICE;
-		return REASON_NONE;
+		return node_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, s->open.dport);
 	}
 	if ((flags & SERVICE_DSR) && answers_itself(pkt)) {
 		s->open.out = OUT_TUNNEL;
@@ -205,59 +205,70 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	return settle(pkt, s, OUT_DEVICE, ctl->seed);
 }
 
-/* What the node sends to a service, or, without one, from a port of those that
- * masquerading takes: it is remembered, so that the port is taken.
+/* Whether an address is the node's: its own, or a link-local one, which leads to
+ * no other from here.
  */
-static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
-				      struct scratch *s, const struct service *service)
+static __noinline int of_node(struct packet *pkt, const struct addr *addr)
 {
-	struct endpoint *target = NULL;
-	struct settings *ctl;
-	struct address *peer;
-	__u32 zero = 0;
+	struct address *address;
+
+	if (linklocal(addr, pkt->key.family))
+		return 1;
+	address = address_of(pkt, addr);
+	return address && (address->flags & ADDRESS_HOST);
+}
+
+/* Multicast, and the broadcast address. */
+static __always_inline int for_many(const struct packet *pkt)
+{
+	const struct addr *dst = &pkt->key.dst;
+
+	if (pkt->key.family == FAMILY_IPV4)
+		return (bpf_ntohl(dst->w[3]) >> 28) == 14 || dst->w[3] == 0xffffffff;
+	return (dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+/* Whether a packet is the node's own, and policies select the node. */
+static __noinline int guarded(struct packet *pkt)
+{
+	if (!node_set(pkt) || for_many(pkt))
+		return 0;
+	return of_node(pkt, pkt->key.hook == HOOK_FROM_DEVICE ? &pkt->key.dst : &pkt->key.src);
+}
+
+/* Who may come to the node itself. */
+static __noinline int judge_visitor(struct packet *pkt)
+{
+	struct address *client = address_of(pkt, &pkt->key.src);
+
+	if (client && client->ifindex)
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	if (martian(&pkt->key.src, pkt->key.family) || (client && (client->flags & ADDRESS_HOST)))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	pkt->src_identity = identity_of(client);
+	pkt->dst_identity = IDENTITY_HOST;
+	return node_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, pkt->key.dport);
+}
+
+/* A packet that opens a flow to the node itself. */
+static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
+{
 	int reason;
 
-	ctl = bpf_map_lookup_elem(&control, &zero);
-	if (!ctl)
-		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	pkt->src_identity = IDENTITY_HOST;
-	flow_begin(pkt, &s->open);
-	if (service) {
-		reason = choose(pkt, s, service, ctl->seed);
-		if (reason)
-			return reason;
-	}
-	peer = address_of(pkt, &s->open.dst);
-	pkt->dst_identity = identity_of(peer);
-	s->open.flags |= FLOW_SOURCE;
-	/* The kernel takes nothing back that it has sent. */
-	if (service && peer && (peer->flags & ADDRESS_HOST))
-		return REFUSE(pkt, REASON_NO_ROUTE);
-	if (service && peer && peer->ifindex) {
-		target = endpoint_ready(pkt, peer->ifindex);
-		if (!target)
-			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		into_pod(&s->open, peer->ifindex, target);
-		s->open.other_hook = HOOK_FROM_CONTAINER;
-		s->open.other_ifindex = peer->ifindex;
-	} else {
-		s->open.out = OUT_DEVICE;
-		s->open.other_hook = HOOK_FROM_DEVICE;
-		reason = service ? route(skb, pkt, &s->open) : REASON_NONE;
-		if (reason)
-			return reason;
-	}
-	reason = settle(pkt, s, OUT_HOST, ctl->seed);
-	if (!reason || service)
+	reason = judge_echo(pkt);
+	if (!reason)
+		reason = judge_visitor(pkt);
+	if (reason)
 		return reason;
-	/* What is nobody's to translate leaves without a note of its port, too.
-	 * What it was before, under another port, is over.
-	 */
-	bpf_map_delete_elem(&flows, &pkt->key);
-	bpf_map_delete_elem(&unanswered, &pkt->key);
 	flow_begin(pkt, &s->open);
-	s->open.out = OUT_DEVICE;
-	return REASON_NONE;
+	s->open.out = OUT_HOST;
+	s->open.other_hook = HOOK_TO_DEVICE;
+	s->open.origin = pkt->origin;
+	reply_half(pkt, s);
+	s->reply.out = OUT_DEVICE;
+	if (makes_nothing(pkt, s))
+		return REASON_NONE;
+	return remember(pkt, s);
 }
 
 /* Whether masquerading could take the port of what the node sends. */
@@ -274,15 +285,78 @@ static __always_inline int is_tracked(struct packet *pkt)
 	return port >= self->first_port && port <= self->last_port;
 }
 
+/* What the node sends to a service, or, without one, from a port of those that
+ * masquerading takes: it is remembered, so that the port is taken. So is all that
+ * it sends while policies select it.
+ */
+static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
+				      struct scratch *s, const struct service *service)
+{
+	struct endpoint *target = NULL;
+	struct settings *ctl;
+	struct address *peer;
+	__u32 zero = 0;
+	int reason;
+
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	if (!ctl)
+		return REFUSE(pkt, REASON_NO_ENDPOINT);
+	reason = judge_echo(pkt);
+	if (reason)
+		return reason;
+	pkt->src_identity = IDENTITY_HOST;
+	flow_begin(pkt, &s->open);
+	if (service) {
+		reason = choose(pkt, s, service, ctl->seed);
+		if (reason)
+			return reason;
+	}
+	peer = address_of(pkt, &s->open.dst);
+	pkt->dst_identity = identity_of(peer);
+	if (service || is_tracked(pkt))
+		s->open.flags |= FLOW_SOURCE;
+	/* The kernel takes nothing back that it has sent. */
+	if (service && peer && (peer->flags & ADDRESS_HOST))
+		return REFUSE(pkt, REASON_NO_ROUTE);
+	if (service && peer && peer->ifindex) {
+		target = endpoint_ready(pkt, peer->ifindex);
+		if (!target)
+			return REFUSE(pkt, REASON_NO_ENDPOINT);
+		into_pod(&s->open, peer->ifindex, target);
+		s->open.other_hook = HOOK_FROM_CONTAINER;
+		s->open.other_ifindex = peer->ifindex;
+	} else {
+		s->open.out = OUT_DEVICE;
+		s->open.other_hook = HOOK_FROM_DEVICE;
+		reason = node_policy(pkt, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
+		if (reason)
+			return reason;
+		reason = service ? route(skb, pkt, &s->open) : REASON_NONE;
+		if (reason)
+			return reason;
+	}
+	reason = settle(pkt, s, OUT_HOST, ctl->seed);
+	if (!reason || service || !(s->open.flags & FLOW_SOURCE))
+		return reason;
+	/* What is nobody's to translate leaves without a note of its port, too.
+	 * What it was before, under another port, is over.
+	 */
+	bpf_map_delete_elem(&flows, &pkt->key);
+	bpf_map_delete_elem(&unanswered, &pkt->key);
+	flow_begin(pkt, &s->open);
+	s->open.out = OUT_DEVICE;
+	return REASON_NONE;
+}
+
 /* A reply at the node's devices to a flow that was judged before the tables
- * changed. What a pod has opened is asked of its policy; what came for a frontend
- * whose backend is elsewhere, or was opened by the node itself, is nobody's to
- * refuse here.
+ * changed. What a pod has opened is asked of its policy, and what the node has
+ * opened or was opened to it of the node's; what came for a frontend whose backend
+ * is elsewhere is nobody's to refuse here.
  */
 static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 {
 	struct endpoint *opener;
-	int reason;
+	int reason = REASON_NONE;
 
 	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->other_hook == HOOK_FROM_CONTAINER) {
 		opener = endpoint_ready(pkt, flow->other_ifindex);
@@ -291,9 +365,15 @@ static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 		into_pod(flow, flow->other_ifindex, opener);
 		reason = policy(pkt, opener->set, DIRECTION_EGRESS,
 				identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
-		if (reason)
-			return reason;
+	} else if (pkt->key.hook == HOOK_FROM_DEVICE && flow->other_hook == HOOK_TO_DEVICE) {
+		reason = node_policy(pkt, DIRECTION_EGRESS,
+				     identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+	} else if (pkt->key.hook == HOOK_TO_DEVICE) {
+		reason = node_policy(pkt, DIRECTION_INGRESS,
+				     identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
 	}
+	if (reason)
+		return reason;
 	flow->epoch = pkt->epoch;
 	return REASON_NONE;
 }

@@ -182,8 +182,8 @@ func findParty(objs *model.Objects, text string) (string, error) {
 			return name, nil
 		}
 	}
-	if objs.Nodes[text] != nil {
-		return text, nil
+	if node := strings.TrimPrefix(text, "node/"); objs.Nodes[node] != nil {
+		return node, nil
 	}
 	have := slices.Sorted(maps.Keys(objs.Pods))
 	const most = 10

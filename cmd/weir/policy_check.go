@@ -30,11 +30,12 @@ The exit status is 0 when the flow is allowed, 1 when it is denied, and 2 when
 there is no answer, because the objects or the command line are wrong.`,
 		Example: `  weir policy check --from tiefighter.default --to deathstar.default --port 80/tcp rule1.yaml
   weir policy check --from shop/cart --to 192.0.2.7 --port 443 manifests/
+  weir policy check --from 192.0.2.7 --to node/worker-1 --port 22 manifests/
   kubectl get pods,ns,netpol -A -o yaml | weir policy check --from a.x --to b.y --port 53/udp -`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.from, "from", "", "who opens the flow: POD.NAMESPACE, NAMESPACE/POD, an address, or a node")
+	f.StringVar(&o.from, "from", "", "who opens the flow: POD.NAMESPACE, NAMESPACE/POD, an address, or node/NAME")
 	f.StringVar(&o.to, "to", "", "whom it goes to, named alike")
 	f.StringVar(&o.port, "port", "", "the target's port: 80/tcp, 53/udp, 9/sctp or icmp")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")

@@ -41,6 +41,9 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	for round := range rounds {
 		options := Options{Nodes: 1 + int(round%3), MaxPods: 7, MaxPolicies: 6, OneFamily: round%4 > 1}
 		objs := Cluster(rand.New(rand.NewPCG(seed, round)), options)
+		if round%3 == 0 {
+			ofNodes(rand.New(rand.NewPCG(seed+2, round)), objs)
+		}
 		if round%2 == 0 {
 			audit(rand.New(rand.NewPCG(seed+1, round)), objs)
 		}
@@ -65,9 +68,27 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	require.Greater(t, seen.denied, int(rounds)*100)
 	require.Greater(t, seen.byRule, int(rounds)*10, "denials by a rule")
 	require.Greater(t, seen.audited, int(rounds)*10, "denials that are only told")
+	require.Greater(t, seen.ofNodes, int(rounds)*100)
 }
 
-type tally struct{ allowed, denied, byRule, audited int }
+type tally struct{ allowed, denied, byRule, audited, ofNodes int }
+
+// ofNodes has some clusterwide policies of Cilium's select nodes.
+func ofNodes(r *rand.Rand, objs *model.Objects) {
+	for _, name := range slices.Sorted(maps.Keys(objs.CiliumClusterwideNetworkPolicies)) {
+		policy := objs.CiliumClusterwideNetworkPolicies[name]
+		specs := policy.Specs
+		if policy.Spec != nil {
+			specs = []*model.CiliumRule{policy.Spec}
+		}
+		for _, spec := range specs {
+			spec.EndpointSelector, spec.NodeSelector = nil, &metav1.LabelSelector{}
+			if r.IntN(2) == 0 {
+				spec.NodeSelector.MatchLabels = map[string]string{"zone": []string{"a", "b"}[r.IntN(2)]}
+			}
+		}
+	}
+}
 
 // audit has some denials only told.
 func audit(r *rand.Rand, objs *model.Objects) {
@@ -103,6 +124,12 @@ func compare(objs *model.Objects, seen *tally) (string, error) {
 		state, _, err := model.Compile(objs, node, local)
 		if err != nil {
 			return "", err
+		}
+		if state.Node.RuleSet != "" {
+			self := model.Endpoint{Name: node, RuleSet: state.Node.RuleSet}
+			if problem := compareEndpoint(state, explainer, self, seen); problem != "" {
+				return "of node " + node + ": " + problem, nil
+			}
 		}
 		for _, endpoint := range state.Endpoints {
 			if problem := compareEndpoint(state, explainer, endpoint, seen); problem != "" {
@@ -166,6 +193,9 @@ func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {
 		return fmt.Sprintf("the compiler decides by %s, and %v select the pod", by, ruling.Selecting)
 	case strings.HasPrefix(by.Policy, "ClusterNetworkPolicy") && by != ruling.Origin:
 		return fmt.Sprintf("of rules in order, the oracle decides by %s, the compiler by %s", ruling.Origin, by)
+	}
+	if ruling.OfNode {
+		seen.ofNodes++
 	}
 	switch {
 	case ruling.Audited:
