@@ -102,7 +102,8 @@ func parseDelete(l *line) (Verb, error) {
 
 // objectKinds are the kinds that may be named, and whether they have a namespace.
 var objectKinds = map[string]bool{
-	"pod": true, "service": true, "endpointslice": true, "networkpolicy": true, "namespace": false, "node": false,
+	"pod": true, "service": true, "endpointslice": true, "networkpolicy": true, "ciliumnetworkpolicy": true,
+	"namespace": false, "node": false, "clusternetworkpolicy": false, "ciliumclusterwidenetworkpolicy": false,
 }
 
 func object(l *line, name string) (Object, error) {
