@@ -28,10 +28,11 @@ func (c *Cluster) WaitReady(ctx context.Context, timeout time.Duration) error {
 	last := map[string]string{}
 	var states []nodeState
 	err := poll(ctx, timeout, func(ctx context.Context) (bool, error) {
-		var err error
-		if states, err = c.nodeStates(ctx); err != nil {
-			return false, err
+		now, err := c.nodeStates(ctx)
+		if err != nil {
+			return false, err // what was seen last is still worth telling
 		}
+		states = now
 		ready := len(states) > 0
 		for _, s := range states {
 			ready = ready && s.ready

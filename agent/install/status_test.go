@@ -3,16 +3,21 @@
 package install
 
 import (
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
 
 	"github.com/weirnet/weir/agent/api"
 )
@@ -63,6 +68,30 @@ func TestPhaseOfANode(t *testing.T) {
 			require.Equal(t, test.ready, states[0].ready)
 		})
 	}
+}
+
+func TestWhoWaitsInVainIsToldWhatWasSeen(t *testing.T) {
+	set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: Name}}
+	n := node("a", false)
+	pod := agentPod("a", "", waits("agent", "ErrImagePull", "no such image"))
+	pod.Namespace = Namespace
+	for k, v := range labelsOf(componentAgent) {
+		pod.Labels[k] = v
+	}
+	kube := fake.NewClientset(set, &n, &pod)
+	// A server that is away when time is up.
+	asked := 0
+	kube.PrependReactor("get", "daemonsets", func(ktesting.Action) (bool, runtime.Object, error) {
+		asked++
+		if asked > 1 {
+			return true, nil, errors.New("the server is away")
+		}
+		return false, nil, nil
+	})
+	c := &Cluster{kube: kube, tell: func(string) {}}
+	err := c.WaitReady(t.Context(), time.Second)
+	require.ErrorContains(t, err, "1 of 1 nodes are not ready after 1s")
+	require.ErrorContains(t, err, "node a: agent waits: ErrImagePull: no such image")
 }
 
 func TestOtherSystemsNodesNeedNoAgent(t *testing.T) {
