@@ -244,6 +244,7 @@ const (
 	ContainerHookHOOK_TO_CONTAINER   ContainerHook = 1
 	ContainerHookHOOK_FROM_DEVICE    ContainerHook = 2
 	ContainerHookHOOK_TO_DEVICE      ContainerHook = 3
+	ContainerHookHOOK_SOCKET         ContainerHook = 4
 	ContainerHookHOOK_MAX            ContainerHook = 8
 )
 
@@ -293,6 +294,23 @@ const (
 	ContainerOutOUT_PROXY  ContainerOut = 5
 	ContainerOutOUT_SELF   ContainerOut = 6
 )
+
+type ContainerPeer struct {
+	_       structs.HostLayout
+	Addr    ContainerAddr
+	Port    uint16
+	Pad     [2]uint8
+	Service uint32
+}
+
+type ContainerPeerKey struct {
+	_      structs.HostLayout
+	Socket uint64
+	Addr   ContainerAddr
+	Port   uint16
+	Way    uint8
+	Pad    [5]uint8
+}
 
 type ContainerPrefixKey struct {
 	_    structs.HostLayout
@@ -501,6 +519,8 @@ const (
 	ContainerSourceFileFILE_UPLINK_H        ContainerSourceFile = 15
 	ContainerSourceFileFILE_POD_H           ContainerSourceFile = 16
 	ContainerSourceFileFILE_TUNNEL_H        ContainerSourceFile = 17
+	ContainerSourceFileFILE_SOCKET_BPF_C    ContainerSourceFile = 18
+	ContainerSourceFileFILE_CHOOSE_H        ContainerSourceFile = 19
 )
 
 type ContainerSourceKey struct {
@@ -561,6 +581,7 @@ const (
 	ContainerMapMaglev         = "maglev"
 	ContainerMapMeters         = "meters"
 	ContainerMapNodes          = "nodes"
+	ContainerMapPeers          = "peers"
 	ContainerMapPrefixes       = "prefixes"
 	ContainerMapRules          = "rules"
 	ContainerMapScratch        = "scratch"
@@ -639,6 +660,7 @@ type ContainerMapSpecs struct {
 	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
 	Meters     *ebpf.MapSpec `ebpf:"meters"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
@@ -689,6 +711,7 @@ type ContainerMaps struct {
 	Maglev     *ebpf.Map `ebpf:"maglev"`
 	Meters     *ebpf.Map `ebpf:"meters"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Peers      *ebpf.Map `ebpf:"peers"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
@@ -712,6 +735,7 @@ func (m *ContainerMaps) Close() error {
 		m.Maglev,
 		m.Meters,
 		m.Nodes,
+		m.Peers,
 		m.Prefixes,
 		m.Rules,
 		m.Scratch,

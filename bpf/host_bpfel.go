@@ -170,6 +170,23 @@ type HostNodePair struct {
 	}
 }
 
+type HostPeer struct {
+	_       structs.HostLayout
+	Addr    HostAddr
+	Port    uint16
+	Pad     [2]uint8
+	Service uint32
+}
+
+type HostPeerKey struct {
+	_      structs.HostLayout
+	Socket uint64
+	Addr   HostAddr
+	Port   uint16
+	Way    uint8
+	Pad    [5]uint8
+}
+
 type HostPrefixKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -308,6 +325,7 @@ const (
 	HostMapMaglev      = "maglev"
 	HostMapMeters      = "meters"
 	HostMapNodes       = "nodes"
+	HostMapPeers       = "peers"
 	HostMapPrefixes    = "prefixes"
 	HostMapRules       = "rules"
 	HostMapScratch     = "scratch"
@@ -383,6 +401,7 @@ type HostMapSpecs struct {
 	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
 	Meters     *ebpf.MapSpec `ebpf:"meters"`
 	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
+	Peers      *ebpf.MapSpec `ebpf:"peers"`
 	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
 	Rules      *ebpf.MapSpec `ebpf:"rules"`
 	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
@@ -432,6 +451,7 @@ type HostMaps struct {
 	Maglev     *ebpf.Map `ebpf:"maglev"`
 	Meters     *ebpf.Map `ebpf:"meters"`
 	Nodes      *ebpf.Map `ebpf:"nodes"`
+	Peers      *ebpf.Map `ebpf:"peers"`
 	Prefixes   *ebpf.Map `ebpf:"prefixes"`
 	Rules      *ebpf.Map `ebpf:"rules"`
 	Scratch    *ebpf.Map `ebpf:"scratch"`
@@ -455,6 +475,7 @@ func (m *HostMaps) Close() error {
 		m.Maglev,
 		m.Meters,
 		m.Nodes,
+		m.Peers,
 		m.Prefixes,
 		m.Rules,
 		m.Scratch,

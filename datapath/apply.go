@@ -46,7 +46,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	if err := d.sweep(); err != nil {
 		return Change{}, err
 	}
-	want, err := d.plan(state)
+	want, err := d.plan(d.withLoopback(state))
 	if err != nil {
 		return Change{}, err
 	}

@@ -17,7 +17,8 @@ import (
 )
 
 // attachments are the programs on the endpoints' devices and on the uplinks: by
-// tcx links, or by clsact filters on kernels before 6.6. A device that is no
+// tcx links, or by clsact filters on kernels before 6.6; and those on a cgroup's
+// sockets. A device that is no
 // endpoint's any more keeps its programs, which drop, until it is gone. One
 // that is no uplink any more loses them: there they let pass what they do not
 // know, and are not to translate.
@@ -28,23 +29,25 @@ type attachments struct {
 	linkDir  string // where links are pinned, or ""
 	tcx      bool
 	keep     bool // clsact filters outlive close
+	cgroup   cgroup
 	links    map[attachPoint]link.Link
 	filters  map[uint32]role // of devices with clsact filters, by ifindex
 }
 
-// role is what a device is to the datapath. Links and filters of a role carry
-// its name.
+// role is what a device or a cgroup is to the datapath. Links and filters of a
+// role carry its name.
 type role string
 
 const (
 	rolePod    role = ""
 	roleUplink role = "uplink"
+	roleSocket role = "socket"
 )
 
 type attachPoint struct {
-	role    role
-	ifindex uint32
-	attach  ebpf.AttachType
+	role   role
+	target uint64 // ifindex of the device, or number of the cgroup
+	attach ebpf.AttachType
 }
 
 // What clsact filters of ours are known by, beside their name.
@@ -65,6 +68,12 @@ func openAttachments(opts *Options, loaded *programs, pins pinned) (*attachments
 	if !opts.Attach {
 		return a, nil
 	}
+	if opts.Cgroup != "" {
+		var err error
+		if a.cgroup, err = cgroupAt(opts.Cgroup); err != nil {
+			return nil, err
+		}
+	}
 	tcx, err := haveTCX()
 	if err != nil {
 		return nil, err
@@ -76,8 +85,8 @@ func openAttachments(opts *Options, loaded *programs, pins pinned) (*attachments
 			return nil, fmt.Errorf("make directory for links: %w", err)
 		}
 	}
-	if a.tcx {
-		return a, a.takeOver()
+	if err := a.takeOver(); err != nil || a.tcx {
+		return a, err
 	}
 	return a, a.takeOverFilters()
 }
@@ -87,7 +96,7 @@ func (a *attachments) replace(others *programs) error {
 	a.programs = others
 	for at, l := range a.links {
 		if err := a.update(at, l); err != nil {
-			return fmt.Errorf("replace the program of ifindex %d: %w", at.ifindex, err)
+			return fmt.Errorf("replace the program of %s: %w", at, err)
 		}
 	}
 	for ifindex, role := range a.filters {
@@ -99,8 +108,11 @@ func (a *attachments) replace(others *programs) error {
 }
 
 // update puts the program of a hook into a link. One whose device is gone stays
-// as it is.
+// as it is, and so does one of a cgroup that is to be left.
 func (a *attachments) update(at attachPoint, l link.Link) error {
+	if at.role == roleSocket && at.target != a.cgroup.id {
+		return nil
+	}
 	prog, err := a.programs.at(at)
 	if err != nil {
 		return err
@@ -136,6 +148,9 @@ func (a *attachments) takeOver() error {
 		if !ok || attachedTo[at.role][at.attach] == "" {
 			return fmt.Errorf("take over %s: %w: remove it", filepath.Join(a.linkDir, entry.Name()), ErrForeignPin)
 		}
+		if at.role != roleSocket && !a.tcx {
+			continue
+		}
 		l, err := link.LoadPinnedLink(filepath.Join(a.linkDir, entry.Name()), nil)
 		if err != nil {
 			return fmt.Errorf("open pinned link %s: %w", entry.Name(), err)
@@ -152,12 +167,12 @@ func (a *attachments) takeOver() error {
 	return a.sweep()
 }
 
-// A pinned link is named by its attach type and its device, with the role in
-// front of those of uplinks.
+// A pinned link is named by its attach type and its device or cgroup, with the
+// role in front of those that are no pods'.
 const linkName = "%d-%d"
 
 func (at attachPoint) link() string {
-	name := fmt.Sprintf(linkName, at.attach, at.ifindex)
+	name := fmt.Sprintf(linkName, at.attach, at.target)
 	if at.role != rolePod {
 		name = string(at.role) + "-" + name
 	}
@@ -165,11 +180,21 @@ func (at attachPoint) link() string {
 }
 
 func pointOfLink(name string) (at attachPoint, ok bool) {
-	if rest, found := strings.CutPrefix(name, string(roleUplink)+"-"); found {
-		at.role, name = roleUplink, rest
+	for _, role := range []role{roleUplink, roleSocket} {
+		if rest, found := strings.CutPrefix(name, string(role)+"-"); found {
+			at.role, name = role, rest
+		}
 	}
-	_, err := fmt.Sscanf(name, linkName, &at.attach, &at.ifindex)
+	_, err := fmt.Sscanf(name, linkName, &at.attach, &at.target)
 	return at, err == nil
+}
+
+// String names the device or the cgroup, for people.
+func (at attachPoint) String() string {
+	if at.role == roleSocket {
+		return fmt.Sprintf("cgroup with number %d", at.target)
+	}
+	return fmt.Sprintf("ifindex %d", at.target)
 }
 
 func (a *attachments) attach(devices, uplinks map[uint32]string) error {
@@ -180,7 +205,7 @@ func (a *attachments) attach(devices, uplinks map[uint32]string) error {
 			}
 		}
 	}
-	return nil
+	return a.attachSockets()
 }
 
 func (a *attachments) attachDevice(ifindex uint32, role role) error {
@@ -188,30 +213,41 @@ func (a *attachments) attachDevice(ifindex uint32, role role) error {
 		return a.attachFilters(ifindex, role)
 	}
 	for attach := range attachedTo[role] {
-		at := attachPoint{role, ifindex, attach}
-		if a.links[at] != nil {
-			continue
-		}
-		prog, err := a.programs.at(at)
+		err := a.link(attachPoint{role, uint64(ifindex), attach}, func(prog *ebpf.Program) (link.Link, error) {
+			return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: prog, Attach: attach})
+		})
 		if err != nil {
 			return err
 		}
-		a.step("attach " + at.link())
-		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: prog, Attach: attach})
-		if err != nil {
-			return err
-		}
-		if a.linkDir != "" {
-			a.step("pin link " + at.link())
-			if err := l.Pin(a.pin(at)); err != nil {
-				return errors.Join(err, l.Close())
-			}
-			if err := a.pins.note(a.pin(at)); err != nil {
-				return errors.Join(err, l.Close())
-			}
-		}
-		a.links[at] = l
 	}
+	return nil
+}
+
+// link attaches the program of a point, and pins its link, where that is not yet
+// done.
+func (a *attachments) link(at attachPoint, attach func(*ebpf.Program) (link.Link, error)) error {
+	if a.links[at] != nil {
+		return nil
+	}
+	prog, err := a.programs.at(at)
+	if err != nil {
+		return err
+	}
+	a.step("attach " + at.link())
+	l, err := attach(prog)
+	if err != nil {
+		return err
+	}
+	if a.linkDir != "" {
+		a.step("pin link " + at.link())
+		if err := l.Pin(a.pin(at)); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		if err := a.pins.note(a.pin(at)); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
+	a.links[at] = l
 	return nil
 }
 
@@ -219,16 +255,17 @@ func (a *attachments) pin(at attachPoint) string {
 	return filepath.Join(a.linkDir, at.link())
 }
 
-// release detaches from devices that are no uplinks any more, and pods'
-// programs from those that have become uplinks.
+// release detaches from devices that are no uplinks any more, pods' programs
+// from those that have become uplinks, and sockets' from other cgroups than the
+// one that is asked for.
 func (a *attachments) release(uplinks map[uint32]string) error {
 	for at, l := range a.links {
-		if _, uplink := uplinks[at.ifindex]; uplink == (at.role == roleUplink) {
+		if a.wanted(at, uplinks) {
 			continue
 		}
 		a.step("detach " + at.link())
 		if err := errors.Join(l.Detach(), a.drop(at)); err != nil {
-			return fmt.Errorf("detach from ifindex %d: %w: all else of the state is in force", at.ifindex, err)
+			return fmt.Errorf("detach from %s: %w: all else of the state is in force", at, err)
 		}
 	}
 	for ifindex, role := range a.filters {
@@ -242,14 +279,25 @@ func (a *attachments) release(uplinks map[uint32]string) error {
 	return nil
 }
 
-// sweep forgets the links and filters whose devices are gone.
+func (a *attachments) wanted(at attachPoint, uplinks map[uint32]string) bool {
+	if at.role == roleSocket {
+		return at.target == a.cgroup.id
+	}
+	_, uplink := uplinks[uint32(at.target)]
+	return uplink == (at.role == roleUplink)
+}
+
+// sweep forgets the links and filters whose devices or cgroups are gone.
 func (a *attachments) sweep() error {
 	for at, l := range a.links {
 		info, err := l.Info()
 		if err != nil {
-			return fmt.Errorf("look at link of ifindex %d: %w", at.ifindex, err)
+			return fmt.Errorf("look at link of %s: %w", at, err)
 		}
 		if tcx := info.TCX(); tcx != nil && tcx.Ifindex != 0 {
+			continue
+		}
+		if cgroup := info.Cgroup(); cgroup != nil && cgroup.CgroupId != 0 {
 			continue
 		}
 		if err := a.drop(at); err != nil {

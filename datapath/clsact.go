@@ -31,7 +31,7 @@ var filterNames = map[role]string{rolePod: "weir", roleUplink: "weir-uplink"}
 func (a *attachments) filter(at attachPoint) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: int(at.ifindex), Parent: filterParents[at.attach],
+			LinkIndex: int(at.target), Parent: filterParents[at.attach],
 			Handle: filterHandle, Priority: filterPriority, Protocol: unix.ETH_P_ALL,
 		},
 		Name: filterNames[at.role], DirectAction: true,
@@ -55,7 +55,7 @@ func (a *attachments) attachFilters(ifindex uint32, role role) error {
 
 func (a *attachments) replaceFilters(ifindex uint32, role role) error {
 	for attach := range attachedTo[role] {
-		at := attachPoint{role, ifindex, attach}
+		at := attachPoint{role, uint64(ifindex), attach}
 		prog, err := a.programs.at(at)
 		if err != nil {
 			return err
@@ -117,7 +117,7 @@ func (a *attachments) removeFilter(ifindex uint32) error {
 	delete(a.filters, ifindex)
 	var errs []error
 	for attach := range attachedTo[role] {
-		err := netlink.FilterDel(a.filter(attachPoint{role, ifindex, attach}))
+		err := netlink.FilterDel(a.filter(attachPoint{role, uint64(ifindex), attach}))
 		if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
 			errs = append(errs, fmt.Errorf("delete filter of ifindex %d: %w", ifindex, err))
 		}

@@ -25,6 +25,7 @@ type (
 	sourceKey    = bpf.ContainerSourceKey
 	affinityKey  = bpf.ContainerAffinityKey
 	affinity     = bpf.ContainerAffinity
+	peerKey      = bpf.ContainerPeerKey
 	backendKey   = bpf.ContainerBackendKey
 	backendHalf  = bpf.ContainerBackend
 	ruleKey      = bpf.ContainerRuleKey

@@ -15,6 +15,7 @@ const (
 	FeatureTCX         = "tcx"          // links instead of clsact filters
 	FeatureCoarseClock = "coarse-clock" // bpf_ktime_get_coarse_ns
 	FeatureCsumIPv6    = "csum-ipv6"    // BPF_F_IPV6 of bpf_l4_csum_replace
+	FeatureSetRetval   = "set-retval"   // bpf_set_retval at the hooks of sockets
 )
 
 // Uses says whether a feature is in use: as the loaded programs have it in

@@ -92,7 +92,7 @@ func (l *labels) service(id uint32) string {
 
 // at names the endpoint at a hook: the node, at its own devices.
 func (l *labels) at(hook model.Hook, ifindex uint32) string {
-	if hook == model.FromDevice || hook == model.ToDevice {
+	if hook == model.FromDevice || hook == model.ToDevice || hook == Socket {
 		return l.Node
 	}
 	return l.endpoint(ifindex)

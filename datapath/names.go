@@ -87,6 +87,7 @@ var hooks = map[uint8]model.Hook{
 	uint8(bpf.ContainerHookHOOK_TO_CONTAINER):   model.ToContainer,
 	uint8(bpf.ContainerHookHOOK_FROM_DEVICE):    model.FromDevice,
 	uint8(bpf.ContainerHookHOOK_TO_DEVICE):      model.ToDevice,
+	uint8(bpf.ContainerHookHOOK_SOCKET):         Socket,
 }
 
 // hookPrograms are the programs of the hooks.

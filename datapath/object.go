@@ -17,9 +17,9 @@ import (
 // ErrObject is an object file that is not a datapath that this loader can fill.
 var ErrObject = errors.New("not an object file of the datapath, or of another layout")
 
-// objects are the programs of all hooks, by where they are attached. Those of
-// pods' devices and those of the node's share their tables.
-type objects struct{ container, host *ebpf.CollectionSpec }
+// objects are the programs of all hooks, by where they are attached: to pods'
+// devices, the node's, and the node's sockets. They share their tables.
+type objects struct{ container, host, socket *ebpf.CollectionSpec }
 
 // sharedMaps are the tables that all programs have together. They outlive the
 // process where they are pinned; the others hold nothing that is missed.
@@ -30,6 +30,7 @@ var sharedMaps = []string{
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
 	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapCounters,
 	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,
+	bpf.ContainerMapPeers,
 }
 
 // readObjects reads the programs that are to be loaded: the embedded ones, or
@@ -43,7 +44,11 @@ func readObjects(opts *Options) (*objects, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &objects{container, host}, nil
+	socket, err := readObject(opts.SocketObject, bpf.LoadSocket)
+	if err != nil {
+		return nil, err
+	}
+	return &objects{container, host, socket}, nil
 }
 
 func readObject(object []byte, load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
@@ -98,15 +103,14 @@ func (o *objects) configure(opts *Options) error {
 	constants := map[string]bool{
 		bpf.ContainerVarCoarseClock: found.coarseClock && !slices.Contains(opts.Without, FeatureCoarseClock),
 		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
+		bpf.SocketVarSetRetval:      found.setRetval && !slices.Contains(opts.Without, FeatureSetRetval),
 	}
-	for _, spec := range []*ebpf.CollectionSpec{o.container, o.host} {
-		if opts.Flows != 0 {
-			spec.Maps[bpf.ContainerMapFlows].MaxEntries = opts.Flows
-		}
-		if opts.Unanswered != 0 {
-			spec.Maps[bpf.ContainerMapUnanswered].MaxEntries = opts.Unanswered
-		}
+	for _, spec := range o.all() {
+		resize(spec, opts)
 		for name, on := range constants {
+			if spec.Variables[name] == nil {
+				continue
+			}
 			value := uint32(0)
 			if on {
 				value = 1
@@ -119,11 +123,33 @@ func (o *objects) configure(opts *Options) error {
 	return nil
 }
 
-func (o *objects) program(name string) *ebpf.ProgramSpec {
-	if spec := o.container.Programs[name]; spec != nil {
-		return spec
+// resize gives tables the room that the options ask for.
+func resize(spec *ebpf.CollectionSpec, opts *Options) {
+	for name, room := range map[string]uint32{
+		bpf.ContainerMapFlows:      opts.Flows,
+		bpf.ContainerMapUnanswered: opts.Unanswered,
+		bpf.ContainerMapServices:   opts.Services,
+	} {
+		if room != 0 {
+			spec.Maps[name].MaxEntries = room
+		}
 	}
-	return o.host.Programs[name]
+	if opts.Cgroup == "" { // nobody writes it, and it is allocated whole
+		spec.Maps[bpf.ContainerMapPeers].MaxEntries = 1
+	}
+}
+
+func (o *objects) all() []*ebpf.CollectionSpec {
+	return []*ebpf.CollectionSpec{o.container, o.host, o.socket}
+}
+
+func (o *objects) program(name string) *ebpf.ProgramSpec {
+	for _, spec := range o.all() {
+		if prog := spec.Programs[name]; prog != nil {
+			return prog
+		}
+	}
+	return nil
 }
 
 // shared are those of the maps that programs have together.

@@ -113,7 +113,7 @@ func (d *Datapath) load() error {
 			obj.container.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
-	d.programs, d.maps, err = obj.loadPrograms(ebpf.CollectionOptions{
+	d.programs, d.maps, err = obj.loadPrograms(d.opts.Cgroup, ebpf.CollectionOptions{
 		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
 		MapReplacements: d.moves.replacements(),
 	})
@@ -121,10 +121,15 @@ func (d *Datapath) load() error {
 		return err
 	}
 	if d.opts.PinPath != "" && d.opts.Attach {
-		// Uplinks may have programs of an earlier process: nothing is taken
-		// over before those that replace them are loaded.
+		// Uplinks and sockets may have programs of an earlier process: nothing is
+		// taken over before those that replace them are loaded.
 		if err := d.programs.need(); err != nil {
 			return err
+		}
+		if d.opts.Cgroup != "" {
+			if _, err := d.programs.get(bpf.SocketProgConnect4); err != nil {
+				return err
+			}
 		}
 	}
 	if err := d.pinTables(); err != nil {
@@ -263,13 +268,16 @@ func (d *Datapath) loadAgain() (*programs, error) {
 	if err := obj.configure(&d.opts); err != nil {
 		return nil, err
 	}
-	again, maps, err := obj.loadPrograms(ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
+	again, maps, err := obj.loadPrograms(d.opts.Cgroup, ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
 	if err != nil {
 		return nil, err
 	}
 	again.tables = d.maps
 	if d.programs.hasHost() {
 		err = again.need()
+	}
+	if err == nil && d.programs.hasSockets() {
+		_, err = again.get(bpf.SocketProgConnect4)
 	}
 	err = errors.Join(err, closeAll(maps)) // clones, or the programs' own: programs hold them
 	if err != nil {

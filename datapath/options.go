@@ -12,6 +12,15 @@ type Options struct {
 	// Attach makes Apply attach the programs to endpoints' devices. Without
 	// it they only run by Run.
 	Attach bool
+	// Cgroup is the path of a cgroup2 directory. With Attach, the sockets of its
+	// processes, and of those below it, reach services from the node's network
+	// namespace: mostly the root of the hierarchy. Empty: none.
+	Cgroup string
+	// LoopbackNodePorts lets these sockets reach node ports at 127.0.0.1 and ::1
+	// too.
+	LoopbackNodePorts bool
+	// Services is the room for frontends; 0: the default of bpf/lib/limits.h.
+	Services uint32
 	// Flows is the room for answered flows, in entries (two a flow);
 	// Unanswered for those not yet answered. 0: the default of bpf/lib/limits.h.
 	Flows, Unanswered uint32
@@ -32,10 +41,10 @@ type Options struct {
 	// use, to cover what it does on kernels without them.
 	Without []string
 	// Object is an ELF file of container programs, HostObject one of host
-	// programs, to load in place of the embedded ones, as another revision of
+	// programs, SocketObject one of sockets' programs, to load in place of the embedded ones, as another revision of
 	// bpf/ builds them. Their tables must have the layout of this one. Nil: the
 	// embedded ones.
-	Object, HostObject []byte
+	Object, HostObject, SocketObject []byte
 }
 
 const (

@@ -44,6 +44,7 @@ func checkPrivilege() error {
 type probed struct {
 	coarseClock bool // bpf_ktime_get_coarse_ns, from 5.11
 	csumIPv6    bool // BPF_F_IPV6 of bpf_l4_csum_replace, from 6.16
+	setRetval   bool // bpf_set_retval at the hooks of sockets, from 6.1
 }
 
 func probe() (probed, error) {
@@ -66,8 +67,12 @@ func probe() (probed, error) {
 	if coarse != nil && !errors.Is(coarse, ebpf.ErrNotSupported) {
 		return probed{}, fmt.Errorf("probe bpf_ktime_get_coarse_ns: %w", coarse)
 	}
+	retval := features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval)
+	if retval != nil && !errors.Is(retval, ebpf.ErrNotSupported) {
+		return probed{}, fmt.Errorf("probe bpf_set_retval: %w", retval)
+	}
 	ipv6, err := haveCsumIPv6()
-	return probed{coarseClock: coarse == nil, csumIPv6: ipv6}, err
+	return probed{coarseClock: coarse == nil, csumIPv6: ipv6, setRetval: retval == nil}, err
 }
 
 // haveCsumIPv6 runs bpf_l4_csum_replace with BPF_F_IPV6 (kernel 6.16,

@@ -16,9 +16,10 @@ import (
 // programs are the loaded programs of all hooks, over one set of tables. Those
 // of the node's devices are loaded when they are first asked for: the verifier
 // takes several times as long for them as for those of pods' devices, and many
-// a datapath has no uplink.
+// a datapath has no uplink. So are those of sockets.
 type programs struct {
 	objects *objects
+	cgroup  string // of sockets
 	tables  map[string]*ebpf.Map
 
 	mu     sync.Mutex
@@ -27,25 +28,27 @@ type programs struct {
 
 // loadPrograms loads the programs of pods' devices. The maps are the tables, and
 // what these programs have for themselves.
-func (o *objects) loadPrograms(opts ebpf.CollectionOptions) (*programs, map[string]*ebpf.Map, error) {
+func (o *objects) loadPrograms(cgroup string, opts ebpf.CollectionOptions) (*programs, map[string]*ebpf.Map, error) {
 	container, err := ebpf.NewCollectionWithOptions(o.container, opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the programs of pods' devices: %w", err)
 	}
-	return &programs{objects: o, tables: container.Maps, loaded: container.Programs}, container.Maps, nil
+	return &programs{objects: o, cgroup: cgroup, tables: container.Maps, loaded: container.Programs}, container.Maps, nil
 }
 
 // get gives a program, nil when there is none of this name.
 func (p *programs) get(name string) (*ebpf.Program, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if prog := p.loaded[name]; prog != nil || p.objects.host.Programs[name] == nil {
-		return prog, nil
+	var err error
+	switch {
+	case p.loaded[name] != nil:
+	case p.objects.host.Programs[name] != nil:
+		err = p.loadHost(ebpf.ProgramOptions{})
+	case p.objects.socket.Programs[name] != nil:
+		err = p.loadSockets(ebpf.ProgramOptions{})
 	}
-	if err := p.loadHost(ebpf.ProgramOptions{}); err != nil {
-		return nil, err
-	}
-	return p.loaded[name], nil
+	return p.loaded[name], err
 }
 
 // need loads the programs of the node's devices where they are not yet.
@@ -62,14 +65,22 @@ func (p *programs) hasHost() bool {
 }
 
 func (p *programs) loadHost(opts ebpf.ProgramOptions) error {
-	host, err := ebpf.NewCollectionWithOptions(p.objects.host, ebpf.CollectionOptions{
+	if err := p.add(p.objects.host, opts); err != nil {
+		return fmt.Errorf("load the programs of the node's devices: %w", err)
+	}
+	return nil
+}
+
+// add loads programs over the tables that are there.
+func (p *programs) add(spec *ebpf.CollectionSpec, opts ebpf.ProgramOptions) error {
+	more, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs: opts, MapReplacements: shared(p.tables),
 	})
 	if err != nil {
-		return fmt.Errorf("load the programs of the node's devices: %w", err)
+		return err
 	}
-	maps.Copy(p.loaded, host.Programs)
-	return closeAll(host.Maps) // clones, or the programs' own: programs hold them
+	maps.Copy(p.loaded, more.Programs)
+	return closeAll(more.Maps) // clones, or the programs' own: programs hold them
 }
 
 func (p *programs) close() error {
@@ -78,7 +89,8 @@ func (p *programs) close() error {
 	return closeAll(p.loaded)
 }
 
-// attachedTo are the programs of a device, by its role and where they are attached.
+// attachedTo are the programs of a device or of a cgroup, by its role and where
+// they are attached.
 var attachedTo = map[role]map[ebpf.AttachType]string{
 	rolePod: {
 		ebpf.AttachTCXIngress: bpf.ContainerProgFromContainer,
@@ -87,6 +99,16 @@ var attachedTo = map[role]map[ebpf.AttachType]string{
 	roleUplink: {
 		ebpf.AttachTCXIngress: bpf.HostProgFromDevice,
 		ebpf.AttachTCXEgress:  bpf.HostProgToDevice,
+	},
+	roleSocket: {
+		ebpf.AttachCGroupInet4Connect:     bpf.SocketProgConnect4,
+		ebpf.AttachCGroupInet6Connect:     bpf.SocketProgConnect6,
+		ebpf.AttachCGroupUDP4Sendmsg:      bpf.SocketProgSendmsg4,
+		ebpf.AttachCGroupUDP6Sendmsg:      bpf.SocketProgSendmsg6,
+		ebpf.AttachCGroupUDP4Recvmsg:      bpf.SocketProgRecvmsg4,
+		ebpf.AttachCGroupUDP6Recvmsg:      bpf.SocketProgRecvmsg6,
+		ebpf.AttachCgroupInet4GetPeername: bpf.SocketProgGetpeername4,
+		ebpf.AttachCgroupInet6GetPeername: bpf.SocketProgGetpeername6,
 	},
 }
 

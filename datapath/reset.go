@@ -28,6 +28,9 @@ func (d *Datapath) Reset() error {
 	if err := d.attached.detach(); err != nil {
 		return err
 	}
+	if err := d.programs.forgetSockets(); err != nil {
+		return err
+	}
 	d.settings.ClockOffset = 0
 	d.settings.Epoch = 1
 	d.flipped = time.Time{}
@@ -40,6 +43,7 @@ func (d *Datapath) Reset() error {
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
 		d.sources.clear(),
 		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),
+		empty[peerKey](d.maps[bpf.ContainerMapPeers]),
 		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
 		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
 		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),
@@ -88,10 +92,10 @@ func (a *attachments) detach() error {
 		// Close alone would leave a link to whoever has a copy of its
 		// descriptor, such as a process that is just being started.
 		if err := l.Detach(); err != nil {
-			return fmt.Errorf("detach from ifindex %d: %w", at.ifindex, err)
+			return fmt.Errorf("detach from %s: %w", at, err)
 		}
 		if err := a.drop(at); err != nil {
-			return fmt.Errorf("detach from ifindex %d: %w", at.ifindex, err)
+			return fmt.Errorf("detach from %s: %w", at, err)
 		}
 	}
 	if len(a.filters) == 0 {

@@ -41,13 +41,16 @@ func Verify(opts Options) (costs []ProgramCost, err error) {
 		return nil, err
 	}
 	stats := ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}
-	all, maps, err := obj.loadPrograms(ebpf.CollectionOptions{Programs: stats})
+	all, maps, err := obj.loadPrograms(opts.Cgroup, ebpf.CollectionOptions{Programs: stats})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, closeAll(maps), all.close()) }()
 	if err := all.loadHost(stats); err != nil {
 		return nil, err
+	}
+	if err := all.add(obj.socket, stats); err != nil { // of whichever namespace
+		return nil, fmt.Errorf("load the programs of sockets: %w", err)
 	}
 	for name, program := range all.loaded {
 		cost, err := readVerifierStats(program.VerifierLog)

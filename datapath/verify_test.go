@@ -36,9 +36,11 @@ func TestVerifyTellsTheCostOfEveryProgram(t *testing.T) {
 	require.NoError(t, err)
 	uplinks, err := bpf.LoadHost()
 	require.NoError(t, err)
+	sockets, err := bpf.LoadSocket()
+	require.NoError(t, err)
 	costs, err := Verify(Options{})
 	require.NoError(t, err)
-	require.Len(t, costs, len(pods.Programs)+len(uplinks.Programs))
+	require.Len(t, costs, len(pods.Programs)+len(uplinks.Programs)+len(sockets.Programs))
 	for _, c := range costs {
 		require.Positive(t, c.Verified, c.Program)
 		require.Positive(t, c.Instructions, c.Program)

@@ -63,7 +63,7 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
 	pkt->out_ifindex = s->open.ifindex;
 	pkt->where = HERE;
 	if (!pkt->audit)
-		tell(skb, pkt, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
 	return carry(skb, pkt, &s->open);
 }
 
@@ -99,7 +99,7 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 		pkt->where = HERE;
 	}
 	if (ctl->trace)
-		tell(skb, pkt, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
 	return carry(skb, pkt, flow);
 }
 

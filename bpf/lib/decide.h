@@ -142,8 +142,7 @@ static __always_inline int metered(struct settings *ctl, __u64 now)
 	return 1;
 }
 
-static __noinline void tell(struct __sk_buff *skb, struct packet *pkt,
-			    __u8 kind, __u8 verdict, __u8 reason)
+static __noinline void tell(struct packet *pkt, __u32 len, __u8 kind, __u8 verdict, __u8 reason)
 {
 	struct settings *ctl;
 	struct event *event;
@@ -165,7 +164,7 @@ static __noinline void tell(struct __sk_buff *skb, struct packet *pkt,
 	event->where = pkt->where;
 	event->tables = pkt->tables;
 	event->time = pkt->now;
-	event->len = skb->len;
+	event->len = len;
 	event->out_ifindex = pkt->out_ifindex;
 	event->src_identity = pkt->src_identity;
 	event->dst_identity = pkt->dst_identity;
@@ -174,7 +173,7 @@ static __noinline void tell(struct __sk_buff *skb, struct packet *pkt,
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline void count(struct __sk_buff *skb, struct packet *pkt, __u32 reason)
+static __always_inline void count(struct packet *pkt, __u32 len, __u32 reason)
 {
 	__u32 index = reason * HOOK_MAX + pkt->key.hook;
 	struct counter *counter;
@@ -182,7 +181,7 @@ static __always_inline void count(struct __sk_buff *skb, struct packet *pkt, __u
 	counter = bpf_map_lookup_elem(&counters, &index);
 	if (counter) {
 		counter->packets++;
-		counter->bytes += skb->len;
+		counter->bytes += len;
 	}
 }
 
@@ -201,8 +200,8 @@ static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int r
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
 	note(skb, pkt, VERDICT_DROP, reason);
-	count(skb, pkt, reason);
-	tell(skb, pkt, EVENT_DROP, VERDICT_DROP, reason);
+	count(pkt, skb->len, reason);
+	tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);
 	return TC_ACT_SHOT;
 }
 
@@ -215,27 +214,16 @@ static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int
 	pkt->out_ifindex = skb->ifindex;
 	skb->mark = mark_with(skb->mark, MARK_ANSWER);
 	note(skb, pkt, VERDICT_REPLY, reason);
-	count(skb, pkt, reason);
-	tell(skb, pkt, EVENT_DROP, VERDICT_REPLY, reason);
+	count(pkt, skb->len, reason);
+	tell(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
 	return bpf_redirect(skb->ifindex, pkt->key.hook == HOOK_TO_DEVICE ? BPF_F_INGRESS : 0);
-}
-
-/* Counts and tells that a packet goes on which a policy denies. */
-static __noinline int audited(struct __sk_buff *skb, struct packet *pkt)
-{
-	if (pkt->audit & (1 << DIRECTION_EGRESS))
-		count(skb, pkt, REASON_AUDIT_EGRESS);
-	if (pkt->audit & (1 << DIRECTION_INGRESS))
-		count(skb, pkt, REASON_AUDIT_INGRESS);
-	tell(skb, pkt, EVENT_VERDICT, VERDICT_AUDIT, pkt->told);
-	return 0;
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 {
 	note(skb, pkt, VERDICT_FORWARD, pkt->told);
-	count(skb, pkt, REASON_NONE);
+	count(pkt, skb->len, REASON_NONE);
 	if (pkt->key.hook == HOOK_TO_CONTAINER || pkt->as_it_is)
 		return TC_ACT_OK;
 	/* bpf_redirect_peer is for ingress alone. */

@@ -8,7 +8,7 @@
 #include "policy.h"
 #include "rewrite.h"
 #include "route.h"
-#include "service.h"
+#include "choose.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_JUDGE_H
@@ -135,7 +135,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	if (flow_store(&pkt->key, &s->open))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (s->sticky)
-		stay(pkt, s);
+		stay(pkt, s->sticky, &s->open.dst, s->open.dport);
 	return REASON_NONE;
 }
 

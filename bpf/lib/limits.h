@@ -14,6 +14,7 @@
 #define MAX_MAGLEV		2097152	/* entries of all tables */
 #define MAX_SOURCES		65536
 #define MAX_AFFINITIES		65536
+#define MAX_PEERS		65536	/* of the node's own sockets; two a datagram socket's */
 #define MAX_RULES		262144
 #define MAX_FLOWS		131072	/* entries: two a flow */
 #define MAX_UNANSWERED		65536

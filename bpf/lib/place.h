@@ -25,6 +25,8 @@ enum source_file {
 	FILE_UPLINK_H = 15,
 	FILE_POD_H = 16,
 	FILE_TUNNEL_H = 17,
+	FILE_SOCKET_BPF_C = 18,
+	FILE_CHOOSE_H = 19,
 };
 
 /* A macro, since a function would know its own line only. */

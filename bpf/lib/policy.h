@@ -62,4 +62,15 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 	return REASON_NONE;
 }
 
+/* Counts and tells that a packet goes on which a policy denies. */
+static __noinline int audited(struct __sk_buff *skb, struct packet *pkt)
+{
+	if (pkt->audit & (1 << DIRECTION_EGRESS))
+		count(pkt, skb->len, REASON_AUDIT_EGRESS);
+	if (pkt->audit & (1 << DIRECTION_INGRESS))
+		count(pkt, skb->len, REASON_AUDIT_INGRESS);
+	tell(pkt, skb->len, EVENT_VERDICT, VERDICT_AUDIT, pkt->told);
+	return 0;
+}
+
 #endif

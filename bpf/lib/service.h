@@ -73,30 +73,9 @@ static __noinline __u32 state_of(struct packet *pkt, __u32 service,
 	return state;
 }
 
-/* Whether a flow that was known stays with its backend. One that takes no new
- * flows keeps its connections; datagrams move, since no end of theirs is seen.
- */
-static __always_inline int backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
-{
-	__u32 state = state_of(pkt, service, &flow->dst, flow->dport);
-
-	return state == BACKEND_SERVING ||
-	       (state == BACKEND_TERMINATING && pkt->key.proto == IPPROTO_TCP);
-}
-
-static __always_inline int source_allowed(const struct packet *pkt, const struct service *service)
-{
-	struct source_key key = {
-		.bits = 32 + 128,
-		.list = service->sources,
-		.addr = pkt->key.src,
-	};
-
-	return !(service->flags & SERVICE_SOURCES) || bpf_map_lookup_elem(&sources, &key);
-}
-
 /* The backend that the client's flows stay with, while it serves. */
-static __noinline int stick(struct packet *pkt, struct scratch *s, const struct service *service)
+static __noinline int stick(struct packet *pkt, const struct service *service,
+			    struct addr *addr, __be16 *port)
 {
 	struct affinity_key key = { .service = service->id, .client = pkt->key.src };
 	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
@@ -107,19 +86,20 @@ static __noinline int stick(struct packet *pkt, struct scratch *s, const struct 
 	note_read(pkt, TABLE_AFFINITIES, found);
 	if (!found)
 		return 0;
-	s->open.dst = affinity->addr;
-	s->open.dport = affinity->port;
+	*addr = affinity->addr;
+	*port = affinity->port;
 	return 1;
 }
 
 /* Remembers the backend of a flow that begins. */
-static __always_inline void stay(struct packet *pkt, struct scratch *s)
+static __always_inline void stay(const struct packet *pkt, __u32 service,
+				 const struct addr *addr, __be16 port)
 {
-	struct affinity_key key = { .service = s->sticky, .client = pkt->key.src };
+	struct affinity_key key = { .service = service, .client = pkt->key.src };
 	struct affinity affinity = {
 		.used = pkt->now,
-		.addr = s->open.dst,
-		.port = s->open.dport,
+		.addr = *addr,
+		.port = port,
 	};
 
 	bpf_map_update_elem(&affinities, &key, &affinity, BPF_ANY);
@@ -139,51 +119,18 @@ static __always_inline __u32 slot_index(struct packet *pkt, const struct service
 	return entry ? *entry : 0;
 }
 
-/* The backend that another node has chosen. */
-static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 service)
-{
-	struct backend_key key = { .service = service, .addr = s->pod };
-	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
-	struct backend *half;
-
-	if (!pair)
-		return REFUSE(pkt, REASON_NO_BACKEND);
-	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
-	if (half->state == BACKEND_ABSENT)
-		return REFUSE(pkt, REASON_NO_BACKEND);
-	s->open.dst = s->pod;
-	s->open.dport = half->port;
-	return REASON_NONE;
-}
-
-/* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
- * a flow that was known before, is kept while it may.
- */
-static __noinline int choose(struct packet *pkt, struct scratch *s,
-			     const struct service *service, __u32 seed)
+/* Chooses who serves a flow that begins. */
+static __always_inline int pick(struct packet *pkt, const struct service *service, __u32 seed,
+				struct addr *addr, __be16 *port)
 {
 	struct slot_key key = {};
 	struct slot *slot;
 
-	s->open.service = service->id;
-	if (pkt->key.hook != HOOK_TO_DEVICE && !source_allowed(pkt, service))
-		return REFUSE(pkt, REASON_SOURCE_RANGE);
-	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old) &&
-	    !(pkt->unwrapped && !addr_equal(&s->old.dst, &s->pod))) {
-		s->open.dst = s->old.dst;
-		s->open.dport = s->old.dport;
-		return REASON_NONE;
-	}
-	if (pkt->unwrapped)
-		return choose_pod(pkt, s, service->id);
 	if (!service->count)
 		return REFUSE(pkt, service->flags & SERVICE_LOCAL ? REASON_NO_LOCAL_BACKEND :
 								    REASON_NO_BACKEND);
-	if (service->affinity) {
-		s->sticky = service->id;
-		if (stick(pkt, s, service))
-			return REASON_NONE;
-	}
+	if (service->affinity && stick(pkt, service, addr, port))
+		return REASON_NONE;
 	key.set = service->set;
 	key.index = slot_index(pkt, service, seed);
 	slot = bpf_map_lookup_elem(&slots, &key);
@@ -191,8 +138,8 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 	/* A set that is going away under us: the next packet meets the new one. */
 	if (!slot)
 		return REFUSE(pkt, REASON_NO_BACKEND);
-	s->open.dst = slot->addr;
-	s->open.dport = slot->port;
+	*addr = slot->addr;
+	*port = slot->port;
 	return REASON_NONE;
 }
 

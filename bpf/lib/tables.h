@@ -26,6 +26,7 @@ enum hook {
 	HOOK_TO_CONTAINER = 1,
 	HOOK_FROM_DEVICE = 2,
 	HOOK_TO_DEVICE = 3,
+	HOOK_SOCKET = 4,	/* of the node's own sockets: no packet yet */
 	HOOK_MAX = 8,		/* room for those to come: it is in the index of counters */
 };
 
@@ -295,6 +296,36 @@ struct {
 	__type(key, struct backend_key);
 	__type(value, struct backend_pair);
 } backends SEC(".maps");
+
+/* Who the node's own sockets speak to: the kernel knows the backend, and the
+ * process the frontend. The number of a socket is never another's.
+ */
+struct peer_key {
+	__u64 socket;		/* its cookie */
+	struct addr addr;
+	__be16 port;
+	__u8 way;		/* enum peer_way */
+	__u8 pad[5];
+};
+
+enum peer_way {
+	PEER_SHOWN = 0,		/* a backend: the frontend that the process knows it by */
+	PEER_LED = 1,		/* a frontend: the backend that datagrams are led to */
+};
+
+struct peer {
+	struct addr addr;
+	__be16 port;
+	__u8 pad[2];
+	__u32 service;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_PEERS);
+	__type(key, struct peer_key);
+	__type(value, struct peer);
+} peers SEC(".maps");
 
 /* Rules of policy. A shorter prefix leaves out port bits, then the whole
  * port, then the protocol. Where rules of one peer overlap, the loader has

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_CHOOSE_H
+#define WEIR_CHOOSE_H
+
+#include "service.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_CHOOSE_H
+
+/* Whether a flow that was known stays with its backend. One that takes no new
+ * flows keeps its connections; datagrams move, since no end of theirs is seen.
+ */
+static __always_inline int backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
+{
+	__u32 state = state_of(pkt, service, &flow->dst, flow->dport);
+
+	return state == BACKEND_SERVING ||
+	       (state == BACKEND_TERMINATING && pkt->key.proto == IPPROTO_TCP);
+}
+
+static __always_inline int source_allowed(const struct packet *pkt, const struct service *service)
+{
+	struct source_key key = {
+		.bits = 32 + 128,
+		.list = service->sources,
+		.addr = pkt->key.src,
+	};
+
+	return !(service->flags & SERVICE_SOURCES) || bpf_map_lookup_elem(&sources, &key);
+}
+
+/* The backend that another node has chosen. */
+static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 service)
+{
+	struct backend_key key = { .service = service, .addr = s->pod };
+	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
+	struct backend *half;
+
+	if (!pair)
+		return REFUSE(pkt, REASON_NO_BACKEND);
+	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	if (half->state == BACKEND_ABSENT)
+		return REFUSE(pkt, REASON_NO_BACKEND);
+	s->open.dst = s->pod;
+	s->open.dport = half->port;
+	return REASON_NONE;
+}
+
+/* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
+ * a flow that was known before, is kept while it may.
+ */
+static __noinline int choose(struct packet *pkt, struct scratch *s,
+			     const struct service *service, __u32 seed)
+{
+	s->open.service = service->id;
+	if (pkt->key.hook != HOOK_TO_DEVICE && !source_allowed(pkt, service))
+		return REFUSE(pkt, REASON_SOURCE_RANGE);
+	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old) &&
+	    !(pkt->unwrapped && !addr_equal(&s->old.dst, &s->pod))) {
+		s->open.dst = s->old.dst;
+		s->open.dport = s->old.dport;
+		return REASON_NONE;
+	}
+	if (pkt->unwrapped)
+		return choose_pod(pkt, s, service->id);
+	if (service->affinity)
+		s->sticky = service->id;
+	return pick(pkt, service, seed, &s->open.dst, &s->open.dport);
+}
+
+#endif

@@ -1,0 +1,308 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+
+/* The hooks of the node's own sockets, in a cgroup.
+ *
+ *	process --connect, sendmsg----> frontend becomes backend
+ *		<--recvmsg, getpeername-- backend becomes frontend
+ *
+ * What a process of the node sends to a frontend is led to its backend before
+ * there is a packet: so it reaches the node itself too, and costs nothing
+ * afterwards. Sockets of other network namespaces are pods', and are left
+ * alone: their packets are judged where they leave the pod.
+ */
+
+#include "lib/clock.h"
+#include "lib/service.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_SOCKET_BPF_C
+
+/* The node's network namespace, by its cookie. */
+volatile const __u64 node_netns;
+
+/* Whether the kernel has bpf_set_retval for these hooks (6.1, dea6a4e17013). The
+ * others know but one error, EPERM.
+ */
+volatile const __u32 set_retval;
+
+#define PROCEED	1
+#define REFUSED	0
+
+/* Of asm-generic/errno.h, which all but a few architectures have. */
+#define ECONNREFUSED	111
+#define EHOSTUNREACH	113
+
+static __always_inline void addr_of(const struct bpf_sock_addr *ctx, __u8 family,
+				    struct addr *addr)
+{
+	if (family == FAMILY_IPV4) {
+		addr_from4(addr, ctx->user_ip4);
+		return;
+	}
+	addr->w[0] = ctx->user_ip6[0];
+	addr->w[1] = ctx->user_ip6[1];
+	addr->w[2] = ctx->user_ip6[2];
+	addr->w[3] = ctx->user_ip6[3];
+}
+
+static __always_inline void put_peer(struct bpf_sock_addr *ctx, __u8 family,
+				     const struct addr *addr, __be16 port)
+{
+	ctx->user_port = port;
+	if (family == FAMILY_IPV4) {
+		ctx->user_ip4 = addr->w[3];
+		return;
+	}
+	ctx->user_ip6[0] = addr->w[0];
+	ctx->user_ip6[1] = addr->w[1];
+	ctx->user_ip6[2] = addr->w[2];
+	ctx->user_ip6[3] = addr->w[3];
+}
+
+static __always_inline int of_node(struct bpf_sock_addr *ctx)
+{
+	return bpf_get_netns_cookie(ctx) == node_netns;
+}
+
+/* Describes what is to be sent as if it were a packet. A socket has no source
+ * yet: one address stands for all of the node's own, which are one client, and
+ * the socket's number for its port.
+ */
+static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u64 socket,
+				     struct packet *pkt)
+{
+	addr_of(ctx, family, &pkt->key.dst);
+	if (addr_mapped(&pkt->key.dst))
+		addr_from4(&pkt->key.src, bpf_htonl(0x7f000001));
+	else
+		pkt->key.src.w[3] = bpf_htonl(1);
+	pkt->key.sport = socket ^ (socket >> 16);
+	pkt->key.dport = ctx->user_port;
+	pkt->key.family = family;
+	pkt->key.hook = HOOK_SOCKET;
+}
+
+/* The protocol of services that a socket speaks; 0: none. */
+static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx)
+{
+	switch (ctx->protocol) {
+	case IPPROTO_TCP:
+	case IPPROTO_MPTCP:
+		return IPPROTO_TCP;
+	case IPPROTO_UDP:
+		return IPPROTO_UDP;
+	}
+	return 0;
+}
+
+/* The backend that a socket's datagrams to a frontend went to, while it serves. */
+static __always_inline int stays(struct packet *pkt, const struct peer_key *frontend,
+				 __u32 service, struct peer *to)
+{
+	struct peer *led = bpf_map_lookup_elem(&peers, frontend);
+
+	if (!led || led->service != service ||
+	    state_of(pkt, service, &led->addr, led->port) != BACKEND_SERVING)
+		return 0;
+	*to = *led;
+	return 1;
+}
+
+/* Notes a peer where it is not noted yet: reading costs less than writing. */
+static __always_inline void note_peer(const struct peer_key *key, const struct peer *peer)
+{
+	struct peer *noted = bpf_map_lookup_elem(&peers, key);
+
+	if (noted && noted->service == peer->service && noted->port == peer->port &&
+	    addr_equal(&noted->addr, &peer->addr))
+		return;
+	bpf_map_update_elem(&peers, key, peer, BPF_ANY);
+}
+
+/* Chooses the backend of what is for a service. Datagrams of a socket that is
+ * not connected stay with theirs: frontend is their key, or NULL.
+ */
+static __noinline int lead(struct packet *pkt, const struct service *service,
+			   const struct peer_key *frontend, struct peer *to,
+			   const struct settings *ctl)
+{
+	int reason;
+
+	to->service = service->id;
+	if (frontend && stays(pkt, frontend, service->id, to))
+		return REASON_NONE;
+	if (service->affinity)
+		pkt->now = now(ctl);
+	reason = pick(pkt, service, ctl->seed, &to->addr, &to->port);
+	if (reason)
+		return reason;
+	if (service->affinity)
+		stay(pkt, service->id, &to->addr, to->port);
+	if (frontend)
+		bpf_map_update_elem(&peers, frontend, to, BPF_ANY);
+	return REASON_NONE;
+}
+
+/* Remembers as what the process knows its peer. */
+static __always_inline void show_as(const struct packet *pkt, __u64 socket, const struct peer *to)
+{
+	struct peer_key backend = {
+		.socket = socket,
+		.addr = to->addr,
+		.port = to->port,
+		.way = PEER_SHOWN,
+	};
+	struct peer frontend = {
+		.addr = pkt->key.dst,
+		.port = pkt->key.dport,
+		.service = to->service,
+	};
+
+	note_peer(&backend, &frontend);
+}
+
+/* Forgets it for one that the socket now speaks to as it is. */
+static __always_inline void show_plainly(const struct packet *pkt, __u64 socket)
+{
+	struct peer_key key = {
+		.socket = socket,
+		.addr = pkt->key.dst,
+		.port = pkt->key.dport,
+		.way = PEER_SHOWN,
+	};
+
+	if (bpf_map_lookup_elem(&peers, &key))
+		bpf_map_delete_elem(&peers, &key);
+}
+
+static __noinline int refuse(struct packet *pkt, const struct settings *ctl, int reason)
+{
+	pkt->now = now(ctl);
+	pkt->key.sport = 0;
+	pkt->src_identity = 1;
+	count(pkt, 0, reason);
+	tell(pkt, 0, EVENT_DROP, VERDICT_DROP, reason);
+	if (set_retval)
+		bpf_set_retval(reason == REASON_NO_LOCAL_BACKEND ? -EHOSTUNREACH : -ECONNREFUSED);
+	return REFUSED;
+}
+
+/* Leads a socket that connects or sends. These programs may be interrupted for
+ * long, unlike those of packets: what they read under an old epoch may be gone
+ * meanwhile, and who is refused for that tries again.
+ */
+static __always_inline int go(struct bpf_sock_addr *ctx, __u8 family, int connects)
+{
+	struct peer_key frontend = { .way = PEER_LED };
+	struct packet pkt = {};
+	struct peer to = {};
+	struct service *service;
+	struct settings *ctl;
+	int tries, reason;
+	__u32 zero = 0;
+
+	pkt.key.proto = proto_of(ctx);
+	if (!pkt.key.proto || !of_node(ctx))
+		return PROCEED;
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	/* Arrays have all their elements: this is for the verifier. */
+	if (!ctl)
+		return PROCEED;
+	frontend.socket = bpf_get_socket_cookie(ctx);
+	describe(ctx, family, frontend.socket, &pkt);
+	frontend.addr = pkt.key.dst;
+	frontend.port = pkt.key.dport;
+	for (tries = 0; tries < 3; tries++) {
+		pkt.epoch = *(volatile __u32 *)&ctl->epoch;
+		service = service_of(&pkt, SCOPE_INSIDE);
+		reason = REASON_NONE;
+		to.service = 0;
+		if (!service)
+			break;
+		reason = lead(&pkt, service, connects ? NULL : &frontend, &to, ctl);
+		if (!reason || *(volatile __u32 *)&ctl->epoch == pkt.epoch)
+			break;
+	}
+	if (reason)
+		return refuse(&pkt, ctl, reason);
+	if (!to.service) {
+		/* What an IPv6 socket sends to the IPv4 peer that it is connected
+		 * to comes here too, with that peer: net/ipv6/udp.c names it.
+		 */
+		if (connects || ctx->sk->state != BPF_TCP_ESTABLISHED)
+			show_plainly(&pkt, frontend.socket);
+		return PROCEED;
+	}
+	show_as(&pkt, frontend.socket, &to);
+	put_peer(ctx, family, &to.addr, to.port);
+	return PROCEED;
+}
+
+/* Shows the frontend in the place of the backend. */
+static __always_inline int show(struct bpf_sock_addr *ctx, __u8 family)
+{
+	struct peer_key key = { .way = PEER_SHOWN };
+	struct peer *peer;
+
+	if (!of_node(ctx))
+		return PROCEED;
+	key.socket = bpf_get_socket_cookie(ctx);
+	addr_of(ctx, family, &key.addr);
+	key.port = ctx->user_port;
+	peer = bpf_map_lookup_elem(&peers, &key);
+	if (peer)
+		put_peer(ctx, family, &peer->addr, peer->port);
+	return PROCEED;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return go(ctx, FAMILY_IPV4, 1);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return go(ctx, FAMILY_IPV6, 1);
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return go(ctx, FAMILY_IPV4, 0);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return go(ctx, FAMILY_IPV6, 0);
+}
+
+SEC("cgroup/recvmsg4")
+int recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return show(ctx, FAMILY_IPV4);
+}
+
+SEC("cgroup/recvmsg6")
+int recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return show(ctx, FAMILY_IPV6);
+}
+
+SEC("cgroup/getpeername4")
+int getpeername4(struct bpf_sock_addr *ctx)
+{
+	return show(ctx, FAMILY_IPV4);
+}
+
+SEC("cgroup/getpeername6")
+int getpeername6(struct bpf_sock_addr *ctx)
+{
+	return show(ctx, FAMILY_IPV6);
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,952 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/model"
+)
+
+// cgroupVariable tells a test that it runs in a cgroup of its own, and where
+// that is.
+const cgroupVariable = "WEIR_TEST_CGROUP"
+
+// inCgroup runs the calling test or benchmark again, in a process of its own
+// that is in a cgroup of its own, and gives that cgroup there. To the caller it
+// gives nothing: it is done.
+func inCgroup(t testing.TB, filter ...string) string {
+	t.Helper()
+	if path := os.Getenv(cgroupVariable); path != "" {
+		return path
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes a cgroup and loads BPF programs")
+	}
+	runtime.LockOSThread() // and never unlock: its mounts die with the thread
+	require.NoError(t, unix.Unshare(unix.CLONE_NEWNS))
+	require.NoError(t, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("cgroup2", dir, "cgroup2", 0, ""))
+	defer func() { require.NoError(t, unix.Unmount(dir, unix.MNT_DETACH)) }()
+	path := filepath.Join(dir, fmt.Sprintf("weir-test-%d", os.Getpid()))
+	require.NoError(t, os.Mkdir(path, 0o755))
+	defer func() { require.NoError(t, removeCgroup(path)) }()
+	group, err := os.Open(path)
+	require.NoError(t, err)
+	defer group.Close()
+
+	if len(filter) == 0 {
+		filter = []string{"-test.v", "-test.run", "^" + t.Name() + "$"}
+	}
+	again := exec.Command("/proc/self/exe", append([]string{"-test.timeout", "5m"}, filter...)...)
+	again.Env = append(os.Environ(), cgroupVariable+"="+path)
+	again.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	said, err := again.CombinedOutput()
+	require.NoErrorf(t, err, "%s", said)
+	require.NotContains(t, string(said), "no tests to run")
+	if _, ok := t.(*testing.B); ok {
+		for line := range bytes.Lines(said) {
+			if bytes.HasPrefix(line, []byte("Benchmark")) {
+				os.Stdout.Write(line)
+			}
+		}
+	} else if bytes.Contains(said, []byte("--- SKIP: "+t.Name()+" ")) {
+		t.Skipf("%s", said)
+	}
+	return ""
+}
+
+// removeCgroup waits for the end of processes that have been waited for: they
+// leave their cgroup a little later.
+func removeCgroup(path string) (err error) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if err = os.Remove(path); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return err
+}
+
+// withSockets is a namespace for sockets: all that is a backend, and all of the
+// node's addresses, are on its loopback device.
+func withSockets(t testing.TB) *node {
+	t.Helper()
+	n := newNode(t)
+	loopback(t, "192.0.2.1/32", "2001:db8::1/128", "10.1.0.1/32", "10.1.0.2/32", "10.1.0.3/32", "fd01::1/128", "fd01::2/128", "fd01::3/128")
+	n.state.Services = nil
+	return n
+}
+
+// loopback brings the loopback device up, with addresses.
+func loopback(t testing.TB, addresses ...string) {
+	t.Helper()
+	lo, err := netlink.LinkByName("lo")
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetUp(lo))
+	for _, a := range addresses {
+		address, err := netlink.ParseAddr(a)
+		require.NoError(t, err)
+		address.Flags = unix.IFA_F_NODAD
+		require.NoError(t, netlink.AddrAdd(lo, address))
+	}
+}
+
+func socketOptions(cgroup string) Options {
+	opts := small()
+	opts.Attach, opts.Cgroup, opts.Seed = true, cgroup, 7
+	return opts
+}
+
+func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+func serve(protocol model.Protocol, kind model.ServiceKind, frontend string, backends ...string) model.Service {
+	s := model.Service{
+		Name: "default/" + frontend, Kind: kind, Address: at(frontend).Addr(), Port: at(frontend).Port(), Protocol: protocol,
+	}
+	for _, b := range backends {
+		s.Backends = append(s.Backends, model.Backend{Address: at(b).Addr(), Port: at(b).Port()})
+	}
+	return s
+}
+
+// socket is a file descriptor of the kernel's, without Go's poller before it:
+// it is made on the calling thread, in its namespace.
+type socket struct {
+	t      testing.TB
+	fd     int
+	family int
+}
+
+const patience = 5 // seconds that a socket waits
+
+func newSocket(t testing.TB, family, kind int) *socket {
+	t.Helper()
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	s := &socket{t, fd, family}
+	t.Cleanup(s.close)
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: patience}))
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: patience}))
+	return s
+}
+
+// kernelAddr is an address as a socket of a family names it: IPv6 sockets name
+// IPv4 as mapped addresses.
+func kernelAddr(family int, a netip.AddrPort) unix.Sockaddr {
+	if family == unix.AF_INET {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+func goAddr(t testing.TB, sa unix.Sockaddr) netip.AddrPort {
+	t.Helper()
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	}
+	require.Failf(t, "no address", "%#v", sa)
+	return netip.AddrPort{}
+}
+
+func (s *socket) connect(to string) error {
+	return unix.Connect(s.fd, kernelAddr(s.family, at(to)))
+}
+
+func (s *socket) sendTo(to, what string) error {
+	return unix.Sendto(s.fd, []byte(what), 0, kernelAddr(s.family, at(to)))
+}
+
+func (s *socket) send(what string) {
+	s.t.Helper()
+	require.NoError(s.t, unix.Send(s.fd, []byte(what), 0))
+}
+
+// receive gives what came, and from whom as the kernel tells it.
+func (s *socket) receive() (what string, from unix.Sockaddr) {
+	s.t.Helper()
+	buf := make([]byte, 64)
+	n, from, err := unix.Recvfrom(s.fd, buf, 0)
+	require.NoError(s.t, err)
+	return string(buf[:n]), from
+}
+
+func (s *socket) peer() netip.AddrPort {
+	s.t.Helper()
+	peer, err := unix.Getpeername(s.fd)
+	require.NoError(s.t, err)
+	return goAddr(s.t, peer)
+}
+
+func (s *socket) name() netip.AddrPort {
+	s.t.Helper()
+	name, err := unix.Getsockname(s.fd)
+	require.NoError(s.t, err)
+	return goAddr(s.t, name)
+}
+
+func familyOf(a string) int {
+	if at(a).Addr().Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// listen makes a server's socket.
+func listen(t testing.TB, kind int, where string) *socket {
+	t.Helper()
+	s := newSocket(t, familyOf(where), kind)
+	require.NoError(t, unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	require.NoError(t, unix.Bind(s.fd, kernelAddr(s.family, at(where))))
+	if kind == unix.SOCK_STREAM {
+		require.NoError(t, unix.Listen(s.fd, 1024))
+	}
+	return s
+}
+
+func (s *socket) accept() *socket {
+	s.t.Helper()
+	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
+	require.NoError(s.t, err)
+	accepted := &socket{s.t, fd, s.family}
+	s.t.Cleanup(accepted.close)
+	return accepted
+}
+
+func (s *socket) close() {
+	if s.fd >= 0 {
+		require.NoError(s.t, unix.Close(s.fd))
+		s.fd = -1
+	}
+}
+
+// disconnect is a connect to AF_UNSPEC.
+func (s *socket) disconnect() {
+	s.t.Helper()
+	var unspec unix.RawSockaddrInet4
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(s.fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	require.Zero(s.t, errno)
+}
+
+// echo answers one datagram.
+func (s *socket) echo() (what string) {
+	s.t.Helper()
+	what, from := s.receive()
+	require.NoError(s.t, unix.Sendto(s.fd, []byte(what), 0, from))
+	return what
+}
+
+// readable says whether something has come.
+func (s *socket) readable() bool {
+	s.t.Helper()
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	require.NoError(s.t, err)
+	return n == 1
+}
+
+// reaches lets a process reach a backend by its frontend, in every way that
+// there is: and all that it sees of its peer is the frontend.
+func reaches(t testing.TB, family int, frontend, backend string) {
+	t.Helper()
+	server := listen(t, unix.SOCK_STREAM, backend)
+	client := newSocket(t, family, unix.SOCK_STREAM)
+	require.NoError(t, client.connect(frontend))
+	accepted := server.accept()
+	require.Equal(t, at(frontend), client.peer(), "TCP")
+	require.Equal(t, client.name(), accepted.peer(), "the server sees the client")
+	require.Equal(t, at(backend), accepted.name())
+	client.send("there")
+	got, _ := accepted.receive()
+	require.Equal(t, "there", got)
+	accepted.send("back")
+	got, _ = client.receive()
+	require.Equal(t, "back", got)
+
+	datagrams := listen(t, unix.SOCK_DGRAM, backend)
+	client = newSocket(t, family, unix.SOCK_DGRAM)
+	require.NoError(t, client.connect(frontend))
+	require.Equal(t, at(frontend), client.peer(), "connected UDP")
+	client.send("connected")
+	require.Equal(t, "connected", datagrams.echo())
+	got, from := client.receive()
+	require.Equal(t, "connected", got)
+	require.Equal(t, at(frontend), goAddr(t, from))
+
+	client = newSocket(t, family, unix.SOCK_DGRAM)
+	for _, what := range []string{"first", "second"} {
+		require.NoError(t, client.sendTo(frontend, what))
+		require.Equal(t, what, datagrams.echo())
+		got, from = client.receive()
+		require.Equal(t, what, got)
+		require.Equal(t, at(frontend), goAddr(t, from), "UDP that is not connected")
+	}
+	server.close()
+	datagrams.close()
+}
+
+func TestTheNodesSocketsReachServices(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	for name, tt := range map[string]struct {
+		kind              model.ServiceKind
+		family            int
+		frontend, backend string
+	}{
+		"a cluster IP":                          {model.KindClusterIP, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:8080"},
+		"a cluster IP over IPv6":                {model.KindClusterIP, unix.AF_INET6, "[fd96::1]:80", "[fd01::1]:8080"},
+		"a cluster IP from an IPv6 socket":      {model.KindClusterIP, unix.AF_INET6, "10.96.0.1:80", "10.1.0.1:8080"},
+		"a node port":                           {model.KindNodePort, unix.AF_INET, "192.0.2.1:30080", "10.1.0.1:8080"},
+		"a node port over IPv6":                 {model.KindNodePort, unix.AF_INET6, "[2001:db8::1]:30080", "[fd01::1]:8080"},
+		"a node port from an IPv6 socket":       {model.KindNodePort, unix.AF_INET6, "192.0.2.1:30080", "10.1.0.1:8080"},
+		"a load balancer's address":             {model.KindLoadBalancer, unix.AF_INET, "203.0.113.1:80", "10.1.0.1:8080"},
+		"an external address over IPv6":         {model.KindExternalIP, unix.AF_INET6, "[2001:db8:3::1]:80", "[fd01::1]:80"},
+		"a cluster IP of the node itself":       {model.KindClusterIP, unix.AF_INET, "10.96.0.1:443", "192.0.2.1:6443"},
+		"one of the node itself over IPv6":      {model.KindClusterIP, unix.AF_INET6, "[fd96::1]:443", "[2001:db8::1]:6443"},
+		"a node port of the node itself":        {model.KindNodePort, unix.AF_INET, "192.0.2.1:30443", "192.0.2.1:6443"},
+		"a frontend that is its backend's, too": {model.KindClusterIP, unix.AF_INET, "10.1.0.1:80", "10.1.0.1:80"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := withSockets(t)
+			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
+				n.state.Services = append(n.state.Services, serve(protocol, tt.kind, tt.frontend, tt.backend))
+			}
+			d := openDatapath(t, socketOptions(group))
+			_, err := d.Apply(n.state)
+			require.NoError(t, err)
+			reaches(t, tt.family, tt.frontend, tt.backend)
+		})
+	}
+}
+
+// refusal is what the kernel says in place of an error: those before 6.1 know
+// but one.
+func refusal(t testing.TB, want unix.Errno) unix.Errno {
+	t.Helper()
+	found, err := probe()
+	require.NoError(t, err)
+	if !found.setRetval {
+		return unix.EPERM
+	}
+	return want
+}
+
+func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
+		for _, frontend := range []string{"10.96.0.1:80", "[fd96::1]:80"} {
+			n.state.Services = append(n.state.Services, serve(protocol, model.KindClusterIP, frontend))
+		}
+		for _, frontend := range []string{"10.96.0.2:80", "[fd96::2]:80"} {
+			local := serve(protocol, model.KindClusterIP, frontend)
+			local.Local = true
+			n.state.Services = append(n.state.Services, local)
+		}
+	}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	for frontend, want := range map[string]unix.Errno{
+		"10.96.0.1:80": unix.ECONNREFUSED, "[fd96::1]:80": unix.ECONNREFUSED,
+		"10.96.0.2:80": unix.EHOSTUNREACH, "[fd96::2]:80": unix.EHOSTUNREACH,
+	} {
+		want = refusal(t, want)
+		for _, family := range []int{familyOf(frontend), unix.AF_INET6} {
+			require.Equal(t, want, newSocket(t, family, unix.SOCK_STREAM).connect(frontend), frontend)
+			require.Equal(t, want, newSocket(t, family, unix.SOCK_DGRAM).connect(frontend), frontend)
+			require.Equal(t, want, newSocket(t, family, unix.SOCK_DGRAM).sendTo(frontend, "lost"), frontend)
+		}
+	}
+	counters, err := d.Counters()
+	require.NoError(t, err)
+	require.ElementsMatch(t, []Counter{
+		{Reason: "no-backend", Hook: Socket, Packets: 12}, {Reason: "no-local-backend", Hook: Socket, Packets: 12},
+	}, counters)
+	events, err := d.Events()
+	require.NoError(t, err)
+	require.Len(t, events, 24)
+	for _, e := range events {
+		require.Equal(t, Socket, e.Hook)
+		require.Equal(t, "node", e.Endpoint)
+		require.Equal(t, model.Drop, e.Decision.Action)
+		require.Equal(t, uint16(80), e.Tuple.Dport)
+		require.Equal(t, model.IdentityHost, e.SrcIdentity)
+		require.Equal(t, "bpf/lib/service.h", e.Decision.File)
+	}
+}
+
+func TestWhatIsNoFrontendIsLeftAlone(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.1.0.1:80", "10.1.0.2:80")}
+	outside := serve(model.ProtocolUDP, model.KindLoadBalancer, "10.1.0.1:80", "10.1.0.2:80")
+	outside.Scope = model.ScopeOutside
+	n.state.Services = append(n.state.Services, outside)
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	reaches(t, unix.AF_INET, "10.1.0.1:81", "10.1.0.1:81")    // another port
+	reaches(t, unix.AF_INET, "10.1.0.3:80", "10.1.0.3:80")    // another address
+	reaches(t, unix.AF_INET6, "[fd01::1]:80", "[fd01::1]:80") // another family
+	server := listen(t, unix.SOCK_DGRAM, "10.1.0.1:80")       // another protocol
+	client := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
+	require.NoError(t, client.sendTo("10.1.0.1:80", "as it is"))
+	require.Equal(t, "as it is", server.echo())
+	_, from := client.receive()
+	require.Equal(t, at("10.1.0.1:80"), goAddr(t, from))
+}
+
+func TestNodePortsAnswerOnLoopbackOnlyWhereAsked(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	for name, asked := range map[string]bool{"asked": true, "not asked": false} {
+		t.Run(name, func(t *testing.T) {
+			n := withSockets(t)
+			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
+				n.state.Services = append(n.state.Services,
+					serve(protocol, model.KindNodePort, "192.0.2.1:30080", "10.1.0.1:8080"),
+					serve(protocol, model.KindNodePort, "192.0.2.2:30080", "10.1.0.1:8080"),
+					serve(protocol, model.KindNodePort, "[2001:db8::1]:30080", "[fd01::1]:8080"),
+					serve(protocol, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:8080"))
+			}
+			opts := socketOptions(group)
+			opts.LoopbackNodePorts = asked
+			d := openDatapath(t, opts)
+			_, err := d.Apply(n.state)
+			require.NoError(t, err)
+			if asked {
+				reaches(t, unix.AF_INET, "127.0.0.1:30080", "10.1.0.1:8080")
+				reaches(t, unix.AF_INET6, "[::1]:30080", "[fd01::1]:8080")
+			} else {
+				listen(t, unix.SOCK_STREAM, "10.1.0.1:8080")
+				require.Equal(t, unix.ECONNREFUSED, newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("127.0.0.1:30080"))
+				require.Equal(t, unix.ECONNREFUSED, newSocket(t, unix.AF_INET6, unix.SOCK_STREAM).connect("[::1]:30080"))
+			}
+			require.Equal(t, unix.ECONNREFUSED, newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("127.0.0.1:80"))
+		})
+	}
+}
+
+// answering gives those of servers that have got something, and answers them.
+func answering(t testing.TB, servers []*socket) []int {
+	t.Helper()
+	var who []int
+	for i, s := range servers {
+		for s.readable() {
+			s.echo()
+			who = append(who, i)
+		}
+	}
+	return who
+}
+
+var threeBackends = []string{"10.1.0.1:53", "10.1.0.2:53", "10.1.0.3:53"}
+
+func listenAtAll(t testing.TB, kind int, where []string) []*socket {
+	t.Helper()
+	var servers []*socket
+	for _, w := range where {
+		servers = append(servers, listen(t, kind, w))
+	}
+	return servers
+}
+
+func TestDatagramsStayWithABackendAndMoveWhenItIsGone(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	d := openDatapath(t, socketOptions(group))
+	const frontend = "10.96.0.10:53"
+	lead := func(backends ...string) {
+		t.Helper()
+		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, backends...)}
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+	}
+	servers := listenAtAll(t, unix.SOCK_DGRAM, threeBackends)
+	lead(threeBackends...)
+	clients := make([]*socket, 60)
+	with := make([]int, len(clients))
+	load := make([]int, len(servers))
+	ask := func(i int) int {
+		t.Helper()
+		require.NoError(t, clients[i].sendTo(frontend, "query"))
+		who := answering(t, servers)
+		require.Len(t, who, 1)
+		_, from := clients[i].receive()
+		require.Equal(t, frontend, goAddr(t, from).String())
+		return who[0]
+	}
+	for i := range clients {
+		clients[i] = newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
+		with[i] = ask(i)
+		load[with[i]]++
+	}
+	require.GreaterOrEqual(t, slices.Min(load), 8, "sockets are spread: %v", load)
+	for i := range clients {
+		require.Equal(t, with[i], ask(i), "a socket stays with its backend")
+	}
+	lead(threeBackends[0], threeBackends[2], "10.1.0.1:54")
+	for i := range clients {
+		if with[i] == 1 {
+			continue // 10.1.0.2 is gone, and may be replaced by one that does not answer
+		}
+		require.Equal(t, with[i], ask(i), "it stays while others come and go")
+	}
+	lead(threeBackends[0])
+	for i := range clients {
+		require.Equal(t, 0, ask(i), "it moves when its backend is gone")
+	}
+	n.state.Services[0].Backends[0].Terminating = true
+	n.state.Services[0].Backends = append(n.state.Services[0].Backends, model.Backend{Address: addr("10.1.0.2"), Port: 53})
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	for i := range clients {
+		require.Equal(t, 1, ask(i), "it moves when its backend takes no new flows")
+	}
+	lead()
+	require.Equal(t, refusal(t, unix.ECONNREFUSED), clients[0].sendTo(frontend, "query"))
+}
+
+func TestAConnectionStaysWhileItsServiceChanges(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	d := openDatapath(t, socketOptions(group))
+	servers := listenAtAll(t, unix.SOCK_STREAM, []string{"10.1.0.1:80", "10.1.0.2:80"})
+	client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
+	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, client.connect("10.96.0.1:80"))
+	accepted := servers[0].accept()
+	for _, services := range [][]model.Service{
+		{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.2:80")}, {},
+	} {
+		n.state.Services = services
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+		client.send("still there")
+		got, _ := accepted.receive()
+		require.Equal(t, "still there", got)
+		require.Equal(t, at("10.96.0.1:80"), client.peer())
+	}
+}
+
+func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = []model.Service{
+		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53"),
+		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.2:53", "10.1.0.1:53"),
+	}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	server := listen(t, unix.SOCK_DGRAM, "10.1.0.1:53")
+	client := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
+	for _, to := range []string{"10.96.0.1:53", "10.1.0.1:53", "10.96.0.2:53", "10.96.0.1:53"} {
+		require.NoError(t, client.sendTo(to, to))
+		require.Equal(t, to, server.echo())
+		_, from := client.receive()
+		require.Equal(t, at(to), goAddr(t, from))
+		require.NoError(t, client.connect(to))
+		require.Equal(t, at(to), client.peer())
+		client.disconnect()
+	}
+}
+
+func TestSocketsChooseBackendsAsPacketsDo(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	weighted := serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", threeBackends...)
+	weighted.Backends[0].Weight, weighted.Backends[1].Weight = 8, 1
+	weighted.Backends[2].Terminating = true
+	table := weighted
+	table.Address, table.MaglevSize = addr("10.96.0.2"), 251
+	sticky := serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.3:53", threeBackends...)
+	sticky.Affinity = time.Minute
+	ranged := serve(model.ProtocolUDP, model.KindLoadBalancer, "203.0.113.1:53", threeBackends...)
+	ranged.Sources = []netip.Prefix{prefix("198.51.100.0/24")}
+	n.state.Services = []model.Service{weighted, table, sticky, ranged}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	servers := listenAtAll(t, unix.SOCK_DGRAM, threeBackends)
+	const sockets = 180
+	ask := func(frontend string) []int {
+		t.Helper()
+		load := make([]int, len(servers))
+		for range sockets {
+			client := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
+			require.NoError(t, client.connect(frontend))
+			client.send("query")
+			who := answering(t, servers)
+			require.Len(t, who, 1)
+			load[who[0]]++
+			client.close()
+		}
+		return load
+	}
+	for _, frontend := range []string{"10.96.0.1:53", "10.96.0.2:53"} {
+		load := ask(frontend)
+		require.InDelta(t, sockets*8/9, load[0], 16, "%s: %v", frontend, load)
+		require.Zero(t, load[2], "nobody new for one that terminates")
+	}
+	require.Contains(t, ask("10.96.0.3:53"), sockets, "all of the node's sockets are one client")
+	require.NotContains(t, ask("203.0.113.1:53"), sockets, "the node is none of those that are kept out")
+
+	before := slices.Index(ask("10.96.0.3:53"), sockets)
+	require.NoError(t, d.Advance(2*time.Minute))
+	after := make([]int, len(servers))
+	for range 20 {
+		after[slices.Index(ask("10.96.0.3:53"), sockets)]++
+		require.NoError(t, d.Advance(2*time.Minute))
+	}
+	require.Less(t, after[before], 20, "after the timeout a client may meet another backend: %v", after)
+}
+
+// TestSocketsOfPodsAreLeftAlone has a server at the very address of the service
+// in a pod's namespace: who is led elsewhere does not meet it.
+func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80")}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	home, err := netns.Get()
+	require.NoError(t, err)
+	defer home.Close()
+	pod, err := netns.New()
+	require.NoError(t, err)
+	defer pod.Close()
+	loopback(t, "10.96.0.1/32")
+	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.96.0.1:80")
+	reaches(t, unix.AF_INET6, "10.96.0.1:80", "10.96.0.1:80")
+	require.NoError(t, netns.Set(home))
+	require.Equal(t, refusal(t, unix.ECONNREFUSED), newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("10.96.0.1:80"))
+}
+
+// TestTheNodeReachesAPodByItsService is the whole way: the packets meet
+// to-container and from-container as the pod's own address.
+func TestTheNodeReachesAPodByItsService(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := newNode(t)
+	withUplink(t, n)
+	web, err := netlink.LinkByName(n.web.Name)
+	require.NoError(t, err)
+	require.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: web.Attrs().Index, Scope: netlink.SCOPE_LINK, Dst: netlink.NewIPNet(addr("10.0.0.2").AsSlice())}))
+	home, err := netns.Get()
+	require.NoError(t, err)
+	defer home.Close()
+	pod := movePod(t, n.web, "10.0.0.2")
+	d := openDatapath(t, socketOptions(group))
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, netns.Set(pod))
+	server := listen(t, unix.SOCK_STREAM, "10.0.0.2:8080")
+	require.NoError(t, netns.Set(home))
+	for _, frontend := range []string{"10.96.0.1:80", "192.0.2.1:30080"} {
+		client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
+		require.NoError(t, client.connect(frontend))
+		accepted := server.accept()
+		require.Equal(t, at(frontend), client.peer())
+		require.Equal(t, client.name(), accepted.peer())
+		client.send("there")
+		got, _ := accepted.receive()
+		require.Equal(t, "there", got)
+	}
+}
+
+// attachedIn counts the programs that a cgroup has, by asking the kernel.
+func attachedIn(t testing.TB, path string) int {
+	t.Helper()
+	group, err := os.Open(path)
+	require.NoError(t, err)
+	defer group.Close()
+	total := 0
+	for attach := range attachedTo[roleSocket] {
+		result, err := link.QueryPrograms(link.QueryOptions{Target: int(group.Fd()), Attach: attach})
+		require.NoError(t, err)
+		total += len(result.Programs)
+	}
+	return total
+}
+
+func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = []model.Service{
+		serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"),
+		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"),
+	}
+	opts := socketOptions(group)
+	opts.PinPath = pinDir(t)
+	hooks := len(attachedTo[roleSocket])
+	d, err := Open(opts)
+	require.NoError(t, err)
+	require.Zero(t, attachedIn(t, group), "nothing is attached before a state is applied")
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.Equal(t, hooks, attachedIn(t, group))
+	server := listen(t, unix.SOCK_STREAM, "10.1.0.1:80")
+	client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
+	require.NoError(t, client.connect("10.96.0.1:80"))
+	server.accept()
+	require.NoError(t, d.Close())
+	server.close()
+	require.Equal(t, at("10.96.0.1:80"), client.peer())
+	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:80") // without a loader
+
+	before := programsAt(t, opts.PinPath)
+	d, err = Open(opts)
+	require.NoError(t, err)
+	require.Equal(t, hooks, attachedIn(t, group))
+	require.NotEqual(t, before, programsAt(t, opts.PinPath), "the new loader's programs are in the old links")
+	require.Equal(t, at("10.96.0.1:80"), client.peer())
+	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:80")
+	require.NoError(t, d.Close())
+
+	other := filepath.Join(group, "other")
+	require.NoError(t, os.Mkdir(other, 0o755))
+	opts.Cgroup = other
+	d, err = Open(opts)
+	require.NoError(t, err)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.Zero(t, attachedIn(t, group), "another cgroup is asked for")
+	require.Equal(t, hooks, attachedIn(t, other))
+	require.NoError(t, os.Remove(other))
+	_, err = d.Apply(n.state)
+	require.ErrorIs(t, err, fs.ErrNotExist, "the cgroup is gone, and said to be")
+	require.NoError(t, os.Mkdir(other, 0o755))
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.Equal(t, hooks, attachedIn(t, other), "another cgroup under its name")
+	require.NoError(t, d.Close())
+	require.NoError(t, os.Remove(other))
+
+	opts.Cgroup = group
+	d, err = Open(opts)
+	require.NoError(t, err)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+	opts.Cgroup = ""
+	d, err = Open(opts)
+	require.NoError(t, err)
+	require.Equal(t, hooks, attachedIn(t, group), "they stay until a state says otherwise")
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.Zero(t, attachedIn(t, group), "none is asked for")
+	require.NoError(t, d.Close())
+
+	opts.Cgroup = group
+	d, err = Open(opts)
+	require.NoError(t, err)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, d.Remove())
+	require.Zero(t, attachedIn(t, group))
+}
+
+// programsAt are those in the pinned links of sockets.
+func programsAt(t testing.TB, pins string) []ebpf.ProgramID {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(pins, "links"))
+	require.NoError(t, err)
+	var ids []ebpf.ProgramID
+	for _, entry := range entries {
+		if point, ok := pointOfLink(entry.Name()); ok && point.role == roleSocket {
+			l, err := link.LoadPinnedLink(filepath.Join(pins, "links", entry.Name()), nil)
+			require.NoError(t, err)
+			info, err := l.Info()
+			require.NoError(t, err)
+			require.NoError(t, l.Close())
+			ids = append(ids, info.Program)
+		}
+	}
+	require.Len(t, ids, len(attachedTo[roleSocket]))
+	return ids
+}
+
+func TestNoSocketMeetsNeitherProgramWhileTheyAreReplaced(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53")}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	server := listen(t, unix.SOCK_DGRAM, "10.1.0.1:53")
+	client := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
+	stop, done := make(chan struct{}), make(chan error)
+	go func() { done <- askUntil(stop, client.fd, server.fd, "10.96.0.1:53") }()
+	for range 20 {
+		require.NoError(t, d.Replace())
+	}
+	close(stop)
+	require.NoError(t, <-done)
+}
+
+// askUntil sends to a frontend and answers, over and over.
+func askUntil(stop <-chan struct{}, client, server int, frontend string) error {
+	buf := make([]byte, 64)
+	for n := 0; ; n++ {
+		select {
+		case <-stop:
+			if n == 0 {
+				return errors.New("nothing was asked")
+			}
+			return nil
+		default:
+		}
+		if err := unix.Sendto(client, []byte("query"), 0, kernelAddr(unix.AF_INET, at(frontend))); err != nil {
+			return fmt.Errorf("ask: %w", err)
+		}
+		_, from, err := unix.Recvfrom(server, buf, 0)
+		if err != nil {
+			return fmt.Errorf("be asked: %w", err)
+		}
+		if err := unix.Sendto(server, []byte("answer"), 0, from); err != nil {
+			return fmt.Errorf("answer: %w", err)
+		}
+		_, from, err = unix.Recvfrom(client, buf, 0)
+		if err != nil {
+			return fmt.Errorf("be answered: %w", err)
+		}
+		if want := kernelAddr(unix.AF_INET, at(frontend)); !reflect.DeepEqual(want, from) {
+			return fmt.Errorf("answered by %v, not by %v", from, want)
+		}
+	}
+}
+
+func TestAResetLeavesNothingOfSocketsAndServesAnotherNamespace(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	for range 2 {
+		n := withSockets(t)
+		n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
+		d := openDatapath(t, socketOptions(group))
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+		reaches(t, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:80")
+		residue, err := d.Residue()
+		require.NoError(t, err)
+		require.Contains(t, fmt.Sprint(residue), "peers")
+		require.NoError(t, d.Reset())
+		residue, err = d.Residue()
+		require.NoError(t, err)
+		require.Empty(t, residue)
+		require.Zero(t, attachedIn(t, group))
+
+		again := withSockets(t)
+		again.state.Services = n.state.Services
+		_, err = d.Apply(again.state)
+		require.NoError(t, err)
+		reaches(t, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:80")
+		require.NoError(t, d.Reset())
+	}
+}
+
+func TestWhatIsNoCgroupIsRefused(t *testing.T) {
+	newNode(t)
+	opts := small()
+	opts.Attach = true
+	for path, want := range map[string]string{
+		t.TempDir(): "not on a cgroup2", filepath.Join(t.TempDir(), "none"): "no such file",
+	} {
+		opts.Cgroup = path
+		_, err := Open(opts)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// manyServices are n frontends with a backend each.
+func manyServices(n int, protocol model.Protocol, backend string) []model.Service {
+	services := make([]model.Service, n)
+	for i := range services {
+		services[i] = serve(protocol, model.KindClusterIP, "10.96.0.1:80", backend)
+		services[i].Address = netip.AddrFrom4([4]byte{10, byte(100 + i>>16), byte(i >> 8), byte(i)})
+	}
+	return services
+}
+
+func TestSocketsReachAnyOf10000Services(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	n.state.Services = manyServices(10000, model.ProtocolTCP, "10.1.0.1:80")
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	server := listen(t, unix.SOCK_STREAM, "10.1.0.1:80")
+	for i := 0; i < len(n.state.Services); i += 101 {
+		frontend := netip.AddrPortFrom(n.state.Services[i].Address, 80)
+		client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
+		require.NoError(t, client.connect(frontend.String()))
+		server.accept()
+		require.Equal(t, frontend, client.peer())
+	}
+}
