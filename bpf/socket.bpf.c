@@ -110,17 +110,6 @@ static __always_inline int stays(struct packet *pkt, const struct peer_key *fron
 	return 1;
 }
 
-/* Notes a peer where it is not noted yet: reading costs less than writing. */
-static __always_inline void note_peer(const struct peer_key *key, const struct peer *peer)
-{
-	struct peer *noted = bpf_map_lookup_elem(&peers, key);
-
-	if (noted && noted->service == peer->service && noted->port == peer->port &&
-	    addr_equal(&noted->addr, &peer->addr))
-		return;
-	bpf_map_update_elem(&peers, key, peer, BPF_ANY);
-}
-
 /* Chooses the backend of what is for a service. Datagrams of a socket that is
  * not connected stay with theirs: frontend is their key, or NULL.
  */
@@ -145,8 +134,11 @@ static __noinline int lead(struct packet *pkt, const struct service *service,
 	return REASON_NONE;
 }
 
-/* Remembers as what the process knows its peer. */
-static __always_inline void show_as(const struct packet *pkt, __u64 socket, const struct peer *to)
+/* Remembers as what the process knows its peer. Who sends again and again has
+ * mostly been there, and reading costs less than writing; who connects has not.
+ */
+static __always_inline void show_as(const struct packet *pkt, __u64 socket, int connects,
+				    const struct peer *to)
 {
 	struct peer_key backend = {
 		.socket = socket,
@@ -159,8 +151,13 @@ static __always_inline void show_as(const struct packet *pkt, __u64 socket, cons
 		.port = pkt->key.dport,
 		.service = to->service,
 	};
+	struct peer *noted;
 
-	note_peer(&backend, &frontend);
+	noted = connects ? NULL : bpf_map_lookup_elem(&peers, &backend);
+	if (noted && noted->service == frontend.service && noted->port == frontend.port &&
+	    addr_equal(&noted->addr, &frontend.addr))
+		return;
+	bpf_map_update_elem(&peers, &backend, &frontend, BPF_ANY);
 }
 
 /* Forgets it for one that the socket now speaks to as it is. */
@@ -235,7 +232,7 @@ static __always_inline int go(struct bpf_sock_addr *ctx, __u8 family, int connec
 			show_plainly(&pkt, frontend.socket);
 		return PROCEED;
 	}
-	show_as(&pkt, frontend.socket, &to);
+	show_as(&pkt, frontend.socket, connects, &to);
 	put_peer(ctx, family, &to.addr, to.port);
 	return PROCEED;
 }

@@ -67,12 +67,35 @@ func probe() (probed, error) {
 	if coarse != nil && !errors.Is(coarse, ebpf.ErrNotSupported) {
 		return probed{}, fmt.Errorf("probe bpf_ktime_get_coarse_ns: %w", coarse)
 	}
-	retval := features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval)
-	if retval != nil && !errors.Is(retval, ebpf.ErrNotSupported) {
-		return probed{}, fmt.Errorf("probe bpf_set_retval: %w", retval)
+	retval, err := haveSetRetval()
+	if err != nil {
+		return probed{}, err
 	}
 	ipv6, err := haveCsumIPv6()
-	return probed{coarseClock: coarse == nil, csumIPv6: ipv6, setRetval: retval == nil}, err
+	return probed{coarseClock: coarse == nil, csumIPv6: ipv6, setRetval: retval}, err
+}
+
+// haveSetRetval loads a program that calls bpf_set_retval at a hook of sockets
+// (kernel 6.1, dea6a4e17013). The library's probe calls it without an argument,
+// and does not know what kernel 7.2 says of that.
+func haveSetRetval() (bool, error) {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.CGroupSockAddr, AttachType: ebpf.AttachCGroupInet4Connect,
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, -int32(unix.ECONNREFUSED)),
+			asm.FnSetRetval.Call(),
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Return(),
+		},
+		License: "Dual BSD/GPL",
+	})
+	switch {
+	case err == nil:
+		return true, prog.Close()
+	case errors.Is(err, unix.EINVAL):
+		return false, nil
+	}
+	return false, fmt.Errorf("probe bpf_set_retval: %w", err)
 }
 
 // haveCsumIPv6 runs bpf_l4_csum_replace with BPF_F_IPV6 (kernel 6.16,

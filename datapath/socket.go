@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -136,8 +137,28 @@ func netnsCookie(path string) (uint64, error) {
 }
 
 // netnsCookieByProgram asks a program, since SO_NETNS_COOKIE is of 5.14
-// (e8b9eab99232): what it runs for is a connect of fd, a UDP socket.
+// (e8b9eab99232). It runs only for processes of the cgroup that it is attached
+// to: where this one is not of it, it may be of one above.
 func netnsCookieByProgram(fd int, path string) (uint64, error) {
+	above, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return 0, err
+	}
+	for {
+		if _, err := cgroupAt(above); err != nil {
+			return 0, fmt.Errorf("%w: kernels before 5.14 tell it only to a process of the cgroup: run Weir in %s or below it, or name one above", ErrKernel, path)
+		}
+		cookie, err := netnsCookieIn(above, fd)
+		if err != nil || cookie != 0 {
+			return cookie, err
+		}
+		above = filepath.Dir(above)
+	}
+}
+
+// netnsCookieIn lets a program of a cgroup tell the namespace of fd, a UDP
+// socket; 0: it has not run.
+func netnsCookieIn(path string, fd int) (uint64, error) {
 	socket, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
 		return 0, err
@@ -166,13 +187,8 @@ func netnsCookieByProgram(fd int, path string) (uint64, error) {
 		return 0, err
 	}
 	zero, cookie := uint32(0), uint64(0)
-	if err := answer.Lookup(&zero, &cookie); err != nil {
-		return 0, err
-	}
-	if cookie == 0 {
-		return 0, fmt.Errorf("%w: kernels before 5.14 tell it only to a process of the cgroup: run Weir in %s or below it", ErrKernel, path)
-	}
-	return cookie, nil
+	err = answer.Lookup(&zero, &cookie)
+	return cookie, err
 }
 
 // tellNetnsCookie writes the namespace of a socket that connects to a map.
