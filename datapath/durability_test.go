@@ -406,8 +406,7 @@ func TestTablesOfAnEarlierLayoutAreTakenOver(t *testing.T) {
 
 func configureSizes(spec *ebpf.CollectionSpec, dir string) {
 	opts := pinnedOptions(dir)
-	spec.Maps["flows"].MaxEntries = opts.Flows
-	spec.Maps["unanswered"].MaxEntries = opts.Unanswered
+	resize(spec, &opts)
 }
 
 // widen gives a flow a field more.
