@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -78,7 +79,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	d.wanted = want.prefixes
 	d.labels.stateNames = want.names
 	change.Epoch = d.settings.Epoch
-	return change, d.attached.release(want.uplinks)
+	return change, errors.Join(d.attached.release(want.uplinks), d.endDatagrams())
 }
 
 // half is the one that packets read now.

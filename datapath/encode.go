@@ -26,6 +26,7 @@ type (
 	affinityKey  = bpf.ContainerAffinityKey
 	affinity     = bpf.ContainerAffinity
 	peerKey      = bpf.ContainerPeerKey
+	peerValue    = bpf.ContainerPeer
 	backendKey   = bpf.ContainerBackendKey
 	backendHalf  = bpf.ContainerBackend
 	ruleKey      = bpf.ContainerRuleKey
