@@ -145,6 +145,11 @@ func (a *Agent) open(ctx context.Context) (err error) {
 func (a *Agent) openDatapath(ctx context.Context) (err error) {
 	options := a.opts.Datapath
 	options.PinPath, options.Attach = a.opts.Paths.Pins, true
+	if root := a.opts.Paths.HostRoot; root != "" {
+		if options.Cgroup = findCgroup(root); options.Cgroup == "" {
+			a.log.Warn("the node has no cgroup2 hierarchy: its own sockets reach services by packets alone, and not those that the node serves itself")
+		}
+	}
 	deadline := time.After(lockPatience)
 	for {
 		a.datapath, err = datapath.Open(options)

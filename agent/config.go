@@ -24,6 +24,9 @@ type Paths struct {
 	NetDir   string // of the runtime's network configurations; empty: none is written
 	Config   string // file; one that is not there is an empty one
 	Procfs   string // empty: /proc
+	// HostRoot is the node's root directory, to find the node's cgroups by;
+	// empty: the node's own sockets are left to packets.
+	HostRoot string
 }
 
 // DefaultPaths are those of a node.
@@ -31,6 +34,7 @@ func DefaultPaths() Paths {
 	return Paths{
 		StateDir: api.DefaultStateDir, RunDir: filepath.Dir(api.DefaultSocket),
 		Pins: "/sys/fs/bpf/weir", NetDir: "/etc/cni/net.d", Config: "/etc/weir/config.yaml",
+		HostRoot: "/proc/1/root",
 	}
 }
 

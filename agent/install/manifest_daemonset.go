@@ -62,6 +62,8 @@ func (m *Manifest) podSpec() corev1.PodSpec {
 	return corev1.PodSpec{
 		ServiceAccountName: Name,
 		HostNetwork:        true,
+		// The node's cgroups are found by its first process.
+		HostPID: true,
 		// The API server may be given by a name that the node's resolver knows.
 		DNSPolicy:                     corev1.DNSDefault,
 		PriorityClassName:             "system-node-critical",

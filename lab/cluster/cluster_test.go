@@ -51,6 +51,7 @@ func TestCluster(t *testing.T) {
 		{"CoreDNS runs", coreDNS},
 		{"services lead to pods of all nodes", services},
 		{"node ports answer from outside", nodePorts},
+		{"the nodes themselves reach services", fromNodes},
 		{"a policy decides who comes in", policy},
 		{"a killed agent costs no request and no connection", kill},
 		{"agents are replaced one by one without a loss", restart},
@@ -162,6 +163,35 @@ func nodePorts(e *environment, t *testing.T) {
 		require.True(t, report.OK(), "%s: %s", target, report)
 		require.Len(t, report.By, len(e.nodes), "servers of all nodes answer %s: %v", target, report.By)
 		e.say("  %s: %d answers of %d servers", target, report.Answered, len(report.By))
+	}
+}
+
+// fromNodes asks from each node's own network: the service of the API server,
+// which the node may serve itself, that of the pods, and node ports of its own
+// addresses.
+func fromNodes(e *environment, t *testing.T) {
+	api, err := e.kube.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	require.NoError(t, err)
+	web, err := e.kube.CoreV1().Services(e.ns).Get(t.Context(), "web", metav1.GetOptions{})
+	require.NoError(t, err)
+	for _, n := range e.nodes {
+		var targets []string
+		for _, ip := range api.Spec.ClusterIPs {
+			targets = append(targets, ip+" 443")
+		}
+		for _, ip := range web.Spec.ClusterIPs {
+			targets = append(targets, ip+" 80")
+		}
+		for _, a := range n.Status.Addresses {
+			if a.Type == corev1.NodeInternalIP && e.has(a.Address) {
+				targets = append(targets, fmt.Sprintf("%s %d", a.Address, web.Spec.Ports[0].NodePort))
+			}
+		}
+		for _, target := range targets {
+			_, err := e.onNode(t.Context(), n.Name, "nc -z -w 5 "+target)
+			require.NoError(t, err, "%s -> %s", n.Name, target)
+			e.say("  %s -> %s: connected", n.Name, target)
+		}
 	}
 }
 
