@@ -249,7 +249,7 @@ func (j *judgement) resource(f *flow, opens way) (Translation, []Reason) {
 	case maybe:
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
 	}
-	if moved && maybe && c.crowded() {
+	if moved && (maybe || !c.keepsOwn()) && c.crowded() {
 		j.branches = append(j.branches, branch{reasons: []Reason{ReasonNoSourcePort}})
 	}
 	return t, nil
