@@ -55,7 +55,7 @@ func TestProgramAndModelAgreeOnAFewSequencesAtUplinks(t *testing.T) {
 		countWays(met, data, e)
 		return e
 	}
-	tally, disagreements, err := Run(t.Context(), Options{Seed: 1, Sequences: 80, Uplinks: true, Doubt: watch, Found: func(r Report) {
+	tally, disagreements, err := Run(t.Context(), Options{Seed: 1, Sequences: 200, Uplinks: true, Doubt: watch, Found: func(r Report) {
 		text, err := r.Scenario()
 		require.NoError(t, err)
 		t.Logf("disagreement:\n%s", text)
