@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,27 +45,28 @@ func BenchmarkScenariosProg(b *testing.B) {
 	pool, err := m.progPool()
 	require.NoError(b, err)
 	defer pool.Close()
-	b.ResetTimer()
-	n := 0
-	for b.Loop() {
+	play := func() {
 		m.results = nil
 		jobs := make(chan run)
-		done := make(chan bool)
+		var workers sync.WaitGroup
 		for range m.parallel {
-			go func() {
+			workers.Go(func() {
 				for one := range jobs {
 					m.add(m.one(context.Background(), one))
 				}
-				done <- true
-			}()
+			})
 		}
 		for _, one := range runs {
 			jobs <- one
 		}
 		close(jobs)
-		for range m.parallel {
-			<-done
-		}
+		workers.Wait()
+	}
+	play() // loads the programs of uplinks, and whatever else waits for the first who needs it
+	b.ResetTimer()
+	n := 0
+	for b.Loop() {
+		play()
 		n += len(runs)
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "scenarios/s")
