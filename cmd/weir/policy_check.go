@@ -16,12 +16,13 @@ import (
 type policyCheck struct {
 	from, to, port string
 	output         string
+	objects        policyObjects
 }
 
 func policyCheckCommand() *cobra.Command {
 	var o policyCheck
 	cmd := &cobra.Command{
-		Use:   "check --from POD --to POD --port PORT OBJECTS...",
+		Use:   "check --from POD --to POD --port PORT [OBJECTS...]",
 		Short: "Say whether policies let a pod reach a port, and which rules decide",
 		Long: `Say whether policies let a pod reach a port, and which rules decide: of the
 sender's egress, and of the target's ingress. Rules are counted from 0.
@@ -31,6 +32,7 @@ there is no answer, because the objects or the command line are wrong.`,
 		Example: `  weir policy check --from tiefighter.default --to deathstar.default --port 80/tcp rule1.yaml
   weir policy check --from shop/cart --to 192.0.2.7 --port 443 manifests/
   weir policy check --from 192.0.2.7 --to node/worker-1 --port 22 manifests/
+  weir policy check --from shop/cart --to shop/db --port 5432/tcp --kubeconfig ~/.kube/config new-policy.yaml
   kubectl get pods,ns,netpol -A -o yaml | weir policy check --from a.x --to b.y --port 53/udp -`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
@@ -39,6 +41,7 @@ there is no answer, because the objects or the command line are wrong.`,
 	f.StringVar(&o.to, "to", "", "whom it goes to, named alike")
 	f.StringVar(&o.port, "port", "", "the target's port: 80/tcp, 53/udp, 9/sctp or icmp")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")
+	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
 	return cmd
 }
 
@@ -54,14 +57,14 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err := oneOf("output", o.output, "text", "json"); err != nil {
 		return err
 	}
-	if o.from == "" || o.to == "" || o.port == "" || len(args) == 0 {
-		return usageError(errors.New("who wants to reach what? Give --from, --to, --port and the objects\nSee 'weir policy check --help'"))
+	if o.from == "" || o.to == "" || o.port == "" || len(args) == 0 && !o.objects.live() {
+		return usageError(errors.New("who wants to reach what? Give --from, --to, --port and the objects, or --kubeconfig\nSee 'weir policy check --help'"))
 	}
 	port, err := parsePolicyPort(o.port)
 	if err != nil {
 		return err
 	}
-	objs, err := readObjects(cmd.InOrStdin(), args...)
+	objs, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}

@@ -21,12 +21,13 @@ type policyDiff struct {
 	flows    string
 	output   string
 	exitCode bool
+	objects  policyObjects
 }
 
 func policyDiffCommand() *cobra.Command {
 	var o policyDiff
 	cmd := &cobra.Command{
-		Use:   "diff OLD NEW",
+		Use:   "diff [OLD] NEW",
 		Short: "Say which pairs of pods a change of policies connects or cuts",
 		Long: `Say which pairs of pods a change of policies connects or cuts.
 
@@ -35,17 +36,22 @@ Every pair of pods is compared, on every port on which any rule could tell a
 difference, and so are pods with who is outside: each address block that a
 policy names, and the rest of the world.
 
+With --kubeconfig, OLD is a live cluster, and NEW the same with the objects that
+are given in place of those of the same name, or beside them.
+
 With --flows, the flows of a capture (pcap or pcapng), or those that
 'weir flow list -o json' has printed, are asked of both, and those are named
 that the change would cut. A flow to a service is asked of each backend.`,
 		Example: `  weir policy diff before/ after/
   weir policy diff before.yaml after.yaml --flows capture.pcap
+  weir policy diff --kubeconfig ~/.kube/config new-policy.yaml
   weir policy diff --exit-code before/ after/ -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.flows, "flows", "", "recorded flows: a capture, or JSON of 'weir flow list'")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
+	o.objects.addFlag(cmd, "the only argument is what is to take the place of objects there")
 	f.BoolVar(&o.exitCode, "exit-code", false, "end with exit status 1 when something changed")
 	return cmd
 }
@@ -54,14 +60,7 @@ func (o *policyDiff) run(cmd *cobra.Command, args []string) error {
 	if err := oneOf("output", o.output, "text", "json"); err != nil {
 		return err
 	}
-	if len(args) != 2 {
-		return usageError(errors.New("which two? Name the objects before and after\nSee 'weir policy diff --help'"))
-	}
-	before, err := o.side(cmd, args[0])
-	if err != nil {
-		return err
-	}
-	after, err := o.side(cmd, args[1])
+	before, after, err := o.sides(cmd, args)
 	if err != nil {
 		return err
 	}
@@ -117,11 +116,46 @@ type policySide struct {
 	explainer *model.Explainer
 }
 
-func (o *policyDiff) side(cmd *cobra.Command, path string) (*policySide, error) {
-	objs, err := readObjects(cmd.InOrStdin(), path)
-	if err != nil {
-		return nil, err
+// sides are two sets of objects, or those of a live cluster and the same with
+// what is given in place of some.
+func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *policySide, err error) {
+	read := func(path string) (*model.Objects, error) { return readObjects(cmd.InOrStdin(), path) }
+	switch {
+	case o.objects.live() && len(args) == 1:
+		live, err := liveObjects(cmd.Context(), o.objects.kubeconfig, cmd.ErrOrStderr())
+		if err != nil {
+			return nil, nil, err
+		}
+		change, err := read(args[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		changed := live.Clone()
+		changed.Merge(change)
+		if before, err = o.side(cmd, o.objects.kubeconfig, live); err != nil {
+			return nil, nil, err
+		}
+		after, err = o.side(cmd, args[0], changed)
+		return before, after, err
+	case o.objects.live():
+		return nil, nil, usageError(errors.New("which change? Name the objects that are to take the place of the cluster's\nSee 'weir policy diff --help'"))
+	case len(args) != 2:
+		return nil, nil, usageError(errors.New("which two? Name the objects before and after\nSee 'weir policy diff --help'"))
 	}
+	var sides [2]*policySide
+	for i, path := range args {
+		objs, err := read(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if sides[i], err = o.side(cmd, path, objs); err != nil {
+			return nil, nil, err
+		}
+	}
+	return sides[0], sides[1], nil
+}
+
+func (o *policyDiff) side(cmd *cobra.Command, path string, objs *model.Objects) (*policySide, error) {
 	_, state, warnings, err := onOneNode(objs)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -21,12 +21,14 @@ type policyTable struct {
 	ports  []string
 	engine string
 	output string
+
+	objects policyObjects
 }
 
 func policyTableCommand() *cobra.Command {
 	var o policyTable
 	cmd := &cobra.Command{
-		Use:   "table OBJECTS... --ports PORTS",
+		Use:   "table [OBJECTS...] --ports PORTS",
 		Short: "Print which pod may reach which, port by port",
 		Long: `Print which pod may reach which, port by port.
 
@@ -37,13 +39,15 @@ needs root. The two share no code.
 
 A pod to itself is left out, as are pods without an address of their own.`,
 		Example: `  weir policy table manifests/ --ports 80/tcp,81/tcp,53/udp
-  weir policy table rule1.yaml --ports 80/tcp --engine bpf -o json | jq .allowed`,
+  weir policy table rule1.yaml --ports 80/tcp --engine bpf -o json | jq .allowed
+  weir policy table --kubeconfig ~/.kube/config --ports 443/tcp`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.ports, "ports", []string{"80/tcp"}, "the targets' ports: 80/tcp, 53/udp, 9/sctp, icmp")
 	f.StringVar(&o.engine, "engine", "model", "who is asked: model or bpf")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")
+	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
 	return cmd
 }
 
@@ -51,14 +55,14 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("engine", o.engine, "model", "bpf")); err != nil {
 		return usageError(err)
 	}
-	if len(args) == 0 {
-		return usageError(errors.New("of which objects? Name files or folders\nSee 'weir policy table --help'"))
+	if len(args) == 0 && !o.objects.live() {
+		return usageError(errors.New("of which objects? Name files or folders, or a cluster by --kubeconfig\nSee 'weir policy table --help'"))
 	}
 	ports, err := parsePolicyPorts(o.ports)
 	if err != nil {
 		return err
 	}
-	objs, err := readObjects(cmd.InOrStdin(), args...)
+	objs, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}

@@ -265,3 +265,19 @@ func bothTables(ctx context.Context, p *policyPrograms, objs *model.Objects, por
 	b, err := json.Marshal(two)
 	return string(a), string(b), err
 }
+
+func TestPolicyCommandsNameAClusterThatIsNotThere(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "kubeconfig")
+	for _, args := range [][]string{
+		{"policy", "check", "--from", "a/b", "--to", "c/d", "--port", "80/tcp", "--kubeconfig", missing},
+		{"policy", "table", "--kubeconfig", missing},
+		{"policy", "diff", "--kubeconfig", missing, "-"},
+	} {
+		_, stderr, code := weirIn(args...)
+		require.NotEqual(t, exitOK, code, args)
+		require.Contains(t, stderr, missing, args)
+	}
+	_, stderr, code := weirIn("policy", "diff", "--kubeconfig", missing)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, stderr, "which change?")
+}

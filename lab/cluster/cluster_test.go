@@ -248,6 +248,10 @@ func policy(e *environment, t *testing.T) {
 			got, state := reaches(ship, address, port)
 			return got == want, state
 		})
+		// What is said of the cluster is what happens there.
+		_, err := e.run(t.Context(), e.weir, "policy", "check", "--kubeconfig", os.Getenv("KUBECONFIG"),
+			"--from", e.ns+"/"+ship, "--to", e.ns+"/deathstar", "--port", port+"/tcp")
+		require.Equal(t, want, err == nil, "%s -> deathstar:%s: %v", ship, port, err)
 		e.say("  %s -> deathstar %s:%s allowed=%t", ship, address, port, want)
 	}
 	for _, ip := range star.Status.PodIPs {

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/model"
+)
+
+// policyObjects are where the objects of a policy command come from.
+type policyObjects struct {
+	kubeconfig string
+}
+
+func (o *policyObjects) addFlag(cmd *cobra.Command, use string) {
+	cmd.Flags().StringVar(&o.kubeconfig, "kubeconfig", "", "take the objects of the cluster that this `file` leads to; "+use)
+}
+
+func (o *policyObjects) live() bool { return o.kubeconfig != "" }
+
+// read gives the objects of the live cluster, if one is named, and what paths
+// hold in their place or beside them.
+func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*model.Objects, error) {
+	objs, err := readObjects(cmd.InOrStdin(), paths...)
+	if err != nil || !o.live() {
+		return objs, err
+	}
+	live, err := liveObjects(cmd.Context(), o.kubeconfig, cmd.ErrOrStderr())
+	if err != nil {
+		return nil, err
+	}
+	live.Merge(objs)
+	return live, nil
+}
+
+// livePatience is how long a cluster may take to list its objects.
+const livePatience = 20 * time.Second
+
+// liveObjects reads what an agent would. Objects that cannot be read are named
+// and left out, as agents leave them out.
+func liveObjects(ctx context.Context, kubeconfig string, warn io.Writer) (*model.Objects, error) {
+	clients, err := watch.Connect(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	watcher, err := watch.New(clients.Typed, clients.Dynamic, func() {})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, livePatience, errors.New("the cluster has not answered within 20 seconds"))
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		watcher.Run(ctx)
+	}()
+	err = watcher.WaitForSync(ctx)
+	objs, refused := watcher.Objects()
+	cancel()
+	<-ended
+	if err != nil {
+		return nil, fmt.Errorf("read the cluster of kubeconfig %s: %w", kubeconfig, err)
+	}
+	for _, r := range refused {
+		fmt.Fprintf(warn, "weir: left out: %s: %s: %s\n", r.Object, r.Field, r.Problem)
+	}
+	return objs, nil
+}
