@@ -47,6 +47,7 @@ starts them. When it ends, the datapath goes on as it was.`,
 	cmd.Flags().StringVar(&flags.paths.Pins, "pin-path", paths.Pins, "the directory in which the datapath is pinned, on a bpffs")
 	cmd.Flags().StringVar(&flags.paths.NetDir, "cni-conf-dir", paths.NetDir, "where the runtime looks for network configurations; empty: none is written")
 	cmd.Flags().StringVar(&flags.paths.Config, "config", paths.Config, "file with the operator's choices")
+	cmd.Flags().StringVar(&flags.paths.HostRoot, "host-root", paths.HostRoot, "the root directory of the node, to find its cgroups by; empty: its own sockets are left to packets")
 	cmd.Flags().StringVar(&flags.metrics, "metrics", "127.0.0.1:9879", "where metrics and probes are answered; empty: nowhere")
 	cmd.Flags().BoolVar(&flags.verbose, "verbose", false, "tell of every change")
 	cmd.AddCommand(agentInstallCNICommand(), agentStatusCommand(), agentCleanupCommand())
