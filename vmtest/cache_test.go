@@ -254,6 +254,45 @@ func TestWhatIsNoKernelIsSaidSo(t *testing.T) {
 	}
 }
 
+func TestWhoWaitsForRoomIsServedBeforeWhoTakesItAgain(t *testing.T) {
+	t.Setenv(CacheEnv, t.TempDir())
+	var releases []func()
+	for range Parallel(DefaultMemory) {
+		release, err := Acquire(t.Context(), DefaultMemory)
+		require.NoError(t, err)
+		releases = append(releases, release)
+	}
+	waits := make(chan func(), 1)
+	go func() {
+		release, err := Acquire(t.Context(), DefaultMemory)
+		if err == nil {
+			waits <- release
+		}
+		close(waits)
+	}()
+	cache, err := CacheDir()
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		free, err := tryLock(filepath.Join(cache, "locks", "slots"))
+		if free != nil {
+			free.Close()
+		}
+		return err == nil && free == nil
+	}, 10*time.Second, time.Millisecond, "somebody waits")
+
+	releases[0]()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err = Acquire(ctx, DefaultMemory)
+	require.ErrorIs(t, err, context.DeadlineExceeded, "there was room for one, who came first")
+	release, served := <-waits
+	require.True(t, served)
+	release()
+	for _, release := range releases[1:] {
+		release()
+	}
+}
+
 func TestRoomForGuestsIsSharedOut(t *testing.T) {
 	t.Setenv(CacheEnv, t.TempDir())
 	var releases []func()

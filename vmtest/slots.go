@@ -17,7 +17,8 @@ import (
 // Acquire waits until this machine has room for one more guest of so much
 // memory (MiB), counting those of other processes that have asked too: as many
 // guests as there are processors, and as fit into three quarters of the memory.
-// The room is given back by release, or when the process ends.
+// The room is given back by release, or when the process ends. Who waits is
+// served before those that come later and those that come again.
 //
 // A caller that holds several must not wait for one more while it does: two
 // such callers would wait for each other.
@@ -30,6 +31,13 @@ func Acquire(ctx context.Context, memory int) (release func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make room for a guest: %w", err)
 	}
+	// One at a time looks for room: else a run that takes it anew as soon as it
+	// gives it back would leave none to anybody.
+	served, err := lockCache(ctx, "slots")
+	if err != nil {
+		return nil, fmt.Errorf("make room for a guest: %w", err)
+	}
+	defer served()
 	slots := slotCount(memory)
 	for {
 		for i := range slots {
