@@ -164,6 +164,12 @@ func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, wan
 		half := base
 		half.Set, half.Identity = set, uint32(ep.Identity)
 		half.Addr4, half.Addr6 = encodeAddr(ep.IPv4), encodeAddr(ep.IPv6)
+		if own := firstOf(ep.Device.Gateways, netip.Addr.Is4); own.IsValid() {
+			half.Gateway4 = encodeAddr(own)
+		}
+		if own := firstOf(ep.Device.Gateways, netip.Addr.Is6); own.IsValid() {
+			half.Gateway6 = encodeAddr(own)
+		}
 		if err := copyMAC(&half.Mac, ep.Device.MAC); err != nil {
 			return fmt.Errorf("apply state: endpoint %s, host side: %w", ep.Name, err)
 		}

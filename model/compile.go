@@ -144,7 +144,7 @@ func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 // has from its birth need not be among the objects. The label with the
 // namespace's name is the API server's, and it is there always.
 func (c *compiler) readNamespaces() {
-	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
+	for _, name := range bornNamespaces() {
 		c.namespaces[name] = labels.Set{corev1.LabelMetadataName: name}
 	}
 	for name, ns := range c.objs.Namespaces {
@@ -153,6 +153,11 @@ func (c *compiler) readNamespaces() {
 		set[corev1.LabelMetadataName] = name
 		c.namespaces[name] = set
 	}
+}
+
+// bornNamespaces are there without being among the objects.
+func bornNamespaces() []string {
+	return []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease}
 }
 
 func (c *compiler) requireNamespace(obj metav1.Object) {
@@ -194,6 +199,7 @@ func (c *compiler) readNodes() {
 			}
 		}
 	}
+	c.readDeviceGateways()
 	self, found := c.objs.Nodes[c.node]
 	if found {
 		c.zone = self.Labels[corev1.LabelTopologyZone]
@@ -204,6 +210,19 @@ func (c *compiler) readNodes() {
 	c.self.Masquerade = c.masquerade()
 	if c.self.Masquerade != nil {
 		c.self.Tunnel = c.local.Options.tunnel()
+	}
+}
+
+// readDeviceGateways adds the gateways of single pods: they are the node, too.
+func (c *compiler) readDeviceGateways() {
+	for _, name := range slices.Sorted(maps.Keys(c.local.Devices)) {
+		for _, gateway := range c.local.Devices[name].Gateways {
+			if slices.Contains(c.self.Gateways, gateway) || slices.Contains(c.self.Addresses, gateway) {
+				continue
+			}
+			c.self.Gateways = append(c.self.Gateways, gateway)
+			c.owners[gateway] = "the gateway of Pod " + name
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ func (j *judgement) arpFromContainer() {
 	fromItself := arp.complete && j.hasAddress(arp.senderAddr)
 	device := j.world.local.Devices[j.at.Endpoint]
 	switch {
-	case fromItself && arp.operation == request && j.world.isGateway(arp.targetAddr):
+	case fromItself && arp.operation == request && j.world.isGatewayOf(j.at.Endpoint, arp.targetAddr):
 		j.tell("ARP asks for the gateway %s, which the datapath plays", arp.targetAddr)
 		j.branches = append(j.branches, branch{answer: ReasonARPAnswered})
 	case fromItself && arp.operation == reply && bytes.Equal(arp.senderMAC, device.PodMAC):
@@ -92,7 +92,7 @@ func (j *judgement) neighbourFromContainer() {
 	fromItself := j.hasAddress(h.src) || isLinkLocal(h.src) && slices.ContainsFunc(j.world.addresses[j.pod], netip.Addr.Is6)
 	sound := h.hops == 255 && nd.code == 0 && nd.hasTarget && fromItself
 	switch {
-	case sound && nd.kind == neighbourSolicitation && j.world.isGateway(nd.target):
+	case sound && nd.kind == neighbourSolicitation && j.world.isGatewayOf(j.at.Endpoint, nd.target):
 		j.tell("a neighbour solicitation asks for the gateway %s, which the datapath plays", nd.target)
 		j.branches = append(j.branches, branch{answer: ReasonNDPAnswered})
 		j.doubtDiscovery()

@@ -163,6 +163,29 @@ func (k *knowledge) isGateway(addr netip.Addr) bool {
 			return true
 		}
 	}
+	for _, device := range k.local.Devices {
+		for _, gateway := range device.Gateways {
+			if gateway == addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isGatewayOf is whether a pod's default route leads to an address.
+func (k *knowledge) isGatewayOf(pod string, addr netip.Addr) bool {
+	gateways := k.local.Gateways
+	for _, own := range k.local.Devices[pod].Gateways {
+		if own.Is4() == addr.Is4() {
+			gateways = k.local.Devices[pod].Gateways
+		}
+	}
+	for _, gateway := range gateways {
+		if gateway == addr {
+			return true
+		}
+	}
 	return false
 }
 

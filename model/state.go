@@ -27,9 +27,10 @@ type Node struct {
 	// is sent to them goes up the node's stack. The first of each family is
 	// the source that a hairpin flow is given.
 	Addresses []netip.Addr
-	// Gateways are the next hops of the pods' default routes, one a family.
-	// No device has them: ARP and neighbour solicitations for them are
-	// answered by the datapath.
+	// Gateways are the next hops of the pods' default routes: the first of
+	// each family is that of all pods whose Device names none. ARP and
+	// neighbour solicitations for them are answered by the datapath; those of
+	// no Device are nobody's addresses.
 	Gateways []netip.Addr
 	// Uplinks are the node's devices towards others; none: only pods' devices
 	// have programs.
@@ -88,6 +89,9 @@ type Device struct {
 	Ifindex int
 	MAC     net.HardwareAddr // of the host's side
 	PodMAC  net.HardwareAddr // of the pod's side
+	// Gateways are the next hops of this pod's default routes, where they are
+	// others than the node's: one a family at most.
+	Gateways []netip.Addr
 }
 
 // Address is what is known of a peer by its address.
