@@ -19,8 +19,17 @@ import (
 // bits for the number, beside 8 for the cluster.
 const (
 	lastLabelIdentity Identity = 1<<16 - 1
+	lastLocalIdentity Identity = 1<<24 - 1
 	lastBlockIdentity Identity = 1<<25 - 1
 )
+
+// FirstLocalIdentity and the 64k from there on are sets of labels that a node
+// has no shared number for: on the wire they would be of cluster 255, which is
+// nobody's.
+const FirstLocalIdentity Identity = 255 << 16
+
+// IsShared is whether a number may mean the same on all nodes of a cluster.
+func (i Identity) IsShared() bool { return i >= FirstLabelIdentity && i <= lastLabelIdentity }
 
 // ErrIdentitiesExhausted is returned when more sets of labels, or address
 // blocks, are in use at once than there are numbers.
@@ -33,7 +42,19 @@ var ErrIdentitiesExhausted = errors.New("identities exhausted")
 type Allocator struct {
 	mu     sync.Mutex
 	labels pool
+	local  pool // labels that have no shared number
 	blocks pool
+	shared map[string]Identity // nil: labels are numbered here alone
+	wanted map[string]WantedIdentity
+}
+
+// WantedIdentity is what pods are known by, or will be.
+type WantedIdentity struct {
+	Labels LabelSet
+	// Number is in force; IdentityUnknown where no such pod has an address yet.
+	Number Identity
+	// Here is whether the node has such a pod.
+	Here bool
 }
 
 // pool is a range of numbers.
@@ -53,14 +74,55 @@ type allocation struct {
 func NewAllocator() *Allocator {
 	return &Allocator{
 		labels: pool{next: FirstLabelIdentity, last: lastLabelIdentity, known: map[string]*allocation{}},
+		local:  pool{next: FirstLocalIdentity, last: lastLocalIdentity, known: map[string]*allocation{}},
 		blocks: pool{next: FirstBlockIdentity, last: lastBlockIdentity, known: map[string]*allocation{}},
 	}
+}
+
+// Share gives the numbers that a cluster's nodes have agreed on, by
+// LabelSet.Key, each once. Labels that are not among them have local numbers
+// from then on. The map is kept: it must not change any more.
+func (a *Allocator) Share(numbers map[string]Identity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.shared = numbers
+	if numbers == nil {
+		a.shared = map[string]Identity{}
+	}
+}
+
+// Wanted gives what the last Compile that came so far found pods to be known
+// by, by LabelSet.Key. It must not be changed.
+func (a *Allocator) Wanted() map[string]WantedIdentity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.wanted
+}
+
+func (a *Allocator) want(wanted map[string]WantedIdentity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wanted = wanted
 }
 
 func (a *Allocator) allocateLabels(keys []string) (map[string]Identity, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.labels.allocate(keys)
+	if a.shared == nil {
+		return a.labels.allocate(keys)
+	}
+	var alone []string
+	numbers := map[string]Identity{}
+	for _, key := range keys {
+		if number, found := a.shared[key]; found {
+			numbers[key] = number
+		} else {
+			alone = append(alone, key)
+		}
+	}
+	local, err := a.local.allocate(alone)
+	maps.Copy(numbers, local)
+	return numbers, err
 }
 
 func (a *Allocator) allocateBlocks(keys []string) (map[string]Identity, error) {
@@ -137,6 +199,7 @@ type namedPort struct {
 
 func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
+	wanted := map[string]WantedIdentity{}
 	keys := make([]string, len(c.pods))
 	named := allNetworks(c.objs)
 	for i, pod := range c.pods {
@@ -145,6 +208,10 @@ func (c *compiler) allocateIdentities() {
 		keys[i] = id.key()
 		if byKey[keys[i]] == nil {
 			byKey[keys[i]] = id
+			wanted[keys[i]] = WantedIdentity{Labels: id.labelSet()}
+		}
+		if pod.local && !wanted[keys[i]].Here {
+			wanted[keys[i]] = WantedIdentity{Labels: wanted[keys[i]].Labels, Here: true}
 		}
 		pod.identity = byKey[keys[i]]
 	}
@@ -156,8 +223,31 @@ func (c *compiler) allocateIdentities() {
 	for key, id := range byKey {
 		id.number = numbers[key]
 		c.identities = append(c.identities, id)
+		wanted[key] = WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
 	}
 	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
+	if len(named) == 0 { // else it is an address that tells them apart
+		c.expect(wanted)
+	}
+	c.local.Identities.want(wanted)
+}
+
+// expect adds pods that have a node, and no address yet: their number can be
+// there before they are.
+func (c *compiler) expect(wanted map[string]WantedIdentity) {
+	for _, pod := range c.objs.Pods {
+		if isFinished(pod) || pod.Spec.HostNetwork || pod.Spec.NodeName == "" || len(podAddresses(pod)) > 0 {
+			continue
+		}
+		id := c.identityOf(pod)
+		key := id.key()
+		w, found := wanted[key]
+		if !found {
+			w.Labels = id.labelSet()
+		}
+		w.Here = w.Here || pod.Spec.NodeName == c.node
+		wanted[key] = w
+	}
 }
 
 func (c *compiler) identityOf(pod *corev1.Pod) *identity {
@@ -174,20 +264,53 @@ func (c *compiler) identityOf(pod *corev1.Pod) *identity {
 	return id
 }
 
-// key writes the identity in one way only: no part of it can hold the
-// separators.
 func (id *identity) key() string {
-	var ports []string
+	set := id.labelSet()
+	return set.Key()
+}
+
+func (id *identity) labelSet() LabelSet {
+	set := LabelSet{
+		Namespace: id.namespace, NamespaceLabels: id.namespaceLabels, PodLabels: id.podLabels,
+		Account: id.account, Networks: slices.Sorted(maps.Keys(id.networks)),
+	}
 	for port, number := range id.ports {
-		ports = append(ports, fmt.Sprintf("%s/%s=%d", port.name, port.protocol, number))
+		set.Ports = append(set.Ports, NamedPort{port.name, port.protocol, number})
+	}
+	return set
+}
+
+// LabelSet is all that policies can tell of a pod but its address. It shares
+// its parts with the objects that it comes from.
+type LabelSet struct {
+	Namespace       string
+	NamespaceLabels map[string]string
+	PodLabels       map[string]string
+	Ports           []NamedPort // in any order
+	Account         string      // the service account
+	Networks        []string    // of policies' rules that hold the pod's addresses, sorted
+}
+
+// NamedPort is a container's.
+type NamedPort struct {
+	Name     string
+	Protocol Protocol
+	Port     uint16
+}
+
+// Key writes the set in one way only: no part of it can hold the separators.
+func (s *LabelSet) Key() string {
+	ports := make([]string, len(s.Ports))
+	for i, port := range s.Ports {
+		ports[i] = fmt.Sprintf("%s/%s=%d", port.Name, port.Protocol, port.Port)
 	}
 	slices.Sort(ports)
-	parts := []string{id.namespace, id.namespaceLabels.String(), id.podLabels.String(), strings.Join(ports, ",")}
-	if id.account != defaultAccount {
-		parts = append(parts, "account="+id.account)
+	parts := []string{s.Namespace, labels.Set(s.NamespaceLabels).String(), labels.Set(s.PodLabels).String(), strings.Join(ports, ",")}
+	if s.Account != defaultAccount {
+		parts = append(parts, "account="+s.Account)
 	}
-	if len(id.networks) > 0 {
-		parts = append(parts, "networks="+strings.Join(slices.Sorted(maps.Keys(id.networks)), ";"))
+	if len(s.Networks) > 0 {
+		parts = append(parts, "networks="+strings.Join(s.Networks, ";"))
 	}
 	return strings.Join(parts, "|")
 }
