@@ -85,6 +85,7 @@ type Agent struct {
 	// reconciling is held while the datapath is changed.
 	reconciling sync.Mutex
 	state       *model.State // in force
+	takeover    takeover
 
 	mu       sync.Mutex
 	turned   chan struct{} // closed when what follows has changed

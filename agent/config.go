@@ -27,6 +27,9 @@ type Paths struct {
 	// HostRoot is the node's root directory, to find the node's cgroups by;
 	// empty: the node's own sockets are left to packets.
 	HostRoot string
+	// Results are of libcni: what other plugins have connected; empty: nobody
+	// knows.
+	Results string
 }
 
 // DefaultPaths are those of a node.
@@ -34,7 +37,7 @@ func DefaultPaths() Paths {
 	return Paths{
 		StateDir: api.DefaultStateDir, RunDir: filepath.Dir(api.DefaultSocket),
 		Pins: "/sys/fs/bpf/weir", NetDir: "/etc/cni/net.d", Config: "/etc/weir/config.yaml",
-		HostRoot: "/proc/1/root",
+		HostRoot: "/proc/1/root", Results: "/proc/1/root/var/lib/cni/results",
 	}
 }
 

@@ -85,6 +85,21 @@ func (l *localNode) owns(addr netip.Addr) bool {
 	return found
 }
 
+func (l *localNode) byIndex(ifindex int) netlink.Link {
+	for _, link := range l.links {
+		if link.Attrs().Index == ifindex {
+			return link
+		}
+	}
+	return nil
+}
+
+func isLoopback(link netlink.Link) bool { return link.Attrs().Flags&net.FlagLoopback != 0 }
+
+func (l *localNode) isUplink(link netlink.Link) bool {
+	return slices.ContainsFunc(l.uplinks, func(u model.Uplink) bool { return u.Ifindex == link.Attrs().Index })
+}
+
 // setUplinks chooses the devices towards others: those that the operator names,
 // else those that have the node's addresses or a default route.
 func (l *localNode) setUplinks(c *Config, self *corev1.Node) {
@@ -99,7 +114,7 @@ func (l *localNode) setUplinks(c *Config, self *corev1.Node) {
 		if c.Devices != nil {
 			chosen = slices.Contains(c.Devices, name)
 		}
-		if !chosen || at.Flags&net.FlagLoopback != 0 || isPodDevice(name) {
+		if !chosen || isLoopback(link) || isPodDevice(name) {
 			continue
 		}
 		l.uplinks = append(l.uplinks, model.Uplink{Name: name, Ifindex: at.Index, MAC: at.HardwareAddr, MTU: at.MTU})
@@ -135,9 +150,20 @@ func (l *localNode) devices(ours map[string]api.Endpoint) map[string]model.Devic
 		if err != nil {
 			continue
 		}
-		devices[name] = model.Device{Name: e.HostDevice, Ifindex: e.Ifindex, MAC: link.Attrs().HardwareAddr, PodMAC: podMAC}
+		device := model.Device{Name: e.HostDevice, Ifindex: e.Ifindex, MAC: link.Attrs().HardwareAddr, PodMAC: podMAC}
+		if e.TakenOver {
+			device.Gateways = e.Gateways
+		}
+		devices[name] = device
 	}
 	return devices
+}
+
+// sysctlsOfPod let an answer to what the node itself sent to a service come
+// back out of a pod, with a source that may be the node's own.
+func sysctlsOfPod(device string) []sysctl {
+	at := "ipv4/conf/" + device
+	return []sysctl{{at + "/accept_local", "1"}, {at + "/rp_filter", "0"}}
 }
 
 // bringUp lets packets through a device that has its programs.
@@ -149,17 +175,13 @@ func (a *Agent) bringUp(l *localNode, e *api.Endpoint) error {
 	if link.Attrs().Flags&net.FlagUp != 0 {
 		return nil
 	}
-	for _, s := range []sysctl{
-		// An answer to what the node itself sent to a service comes back out
-		// of a pod with a source that may be the node's own.
-		{"ipv4/conf/%s/accept_local", "1"},
-		{"ipv4/conf/%s/rp_filter", "0"},
-		{"ipv6/conf/%s/accept_dad", "0"},
-		{"ipv6/conf/%s/accept_ra", "0"},
+	at := "ipv6/conf/" + e.HostDevice
+	for _, s := range append(sysctlsOfPod(e.HostDevice),
+		sysctl{at + "/accept_dad", "0"},
+		sysctl{at + "/accept_ra", "0"},
 		// 1: no link-local address by itself, which would wait to be proved.
-		{"ipv6/conf/%s/addr_gen_mode", "1"},
-	} {
-		s.name = fmt.Sprintf(s.name, e.HostDevice)
+		sysctl{at + "/addr_gen_mode", "1"},
+	) {
 		if err := a.set(s); err != nil {
 			return err
 		}

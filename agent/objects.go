@@ -47,10 +47,11 @@ func overlay(objs *model.Objects, node string, list []api.Endpoint) map[string]a
 // isOf says whether an endpoint is a pod's, and not of one that had its name
 // before. The runtime knows a static pod by the hash of its file.
 func isOf(e *api.Endpoint, pod *corev1.Pod) bool {
-	const hash = "kubernetes.io/config.hash"
 	uid := types.UID(e.PodUID)
-	return uid == "" || uid == pod.UID || string(uid) == pod.Annotations[hash]
+	return uid == "" || uid == pod.UID || string(uid) == pod.Annotations[staticPodHash]
 }
+
+const staticPodHash = "kubernetes.io/config.hash"
 
 func withAddresses(pod *corev1.Pod, addrs []netip.Addr) *corev1.Pod {
 	changed := *pod

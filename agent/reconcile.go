@@ -51,10 +51,13 @@ func (a *Agent) reconcileOnce(last bool) error {
 	objs, unread := a.source.Objects()
 	self := objs.Nodes[a.opts.Node]
 	a.usePrefixes(self)
-	ours := overlay(objs, a.opts.Node, a.store.List())
 	local.setUplinks(&a.opts.Config, self)
+	a.store.Pool.Exclude(a.spare(objs.Pods, local))
+	a.forgetTakenOver(local)
+	strangers := a.takeOver(objs.Pods, local)
+	ours := overlay(objs, a.opts.Node, a.store.List())
 	state, refused, err := a.compile(objs, local, ours)
-	refused = append(unreadable(unread), refused...)
+	refused = slices.Concat(unreadable(unread), strangers, refused)
 	if err == nil {
 		err = a.apply(state)
 	}
@@ -195,12 +198,13 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		}
 		connected[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}] = inForce{e.Ifindex, in.Identity, in.RuleSet}
 		for _, addr := range e.Addresses {
-			wanted = append(wanted, routes.Route{To: netip.PrefixFrom(addr, addr.BitLen()), Device: e.Ifindex, Source: source(addr)})
+			wanted = append(wanted, routes.Route{To: netip.PrefixFrom(addr, addr.BitLen()), Device: e.Ifindex, Source: source(addr), Behind: e.TakenOver})
 		}
 	}
 	a.report("bring up devices", errors.Join(errs...))
 	for _, prefix := range a.store.Pool.Prefixes() {
-		wanted = append(wanted, routes.Route{To: prefix})
+		// Another plugin's bridge may have a route to all of it.
+		wanted = append(wanted, routes.Route{To: prefix, Behind: true})
 	}
 	wanted = append(wanted, routesToNodes(objs, a.opts.Node)...)
 	a.report("route", routes.Sync(wanted))

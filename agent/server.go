@@ -260,7 +260,11 @@ func (a *Agent) deleteEndpoint(r *http.Request) (any, error) {
 // forget takes an endpoint away: the device first, so that whoever has its
 // addresses next is not mistaken for it.
 func (a *Agent) forget(at api.Attachment) error {
-	if err := removeDevice(endpoints.Device(at)); err != nil {
+	device := endpoints.Device(at)
+	if e, err := a.store.Get(at); err == nil {
+		device = e.HostDevice // which another plugin may have made
+	}
+	if err := removeDevice(device); err != nil {
 		return err
 	}
 	if err := a.store.Delete(at); err != nil {
@@ -281,7 +285,9 @@ func (a *Agent) collectGarbage(r *http.Request) (any, error) {
 	}
 	var errs []error
 	for _, e := range a.store.List() {
-		if at := (api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}); !valid[at] {
+		// What was taken over goes with its device: the runtime may count it
+		// to the network of its former plugin.
+		if at := (api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}); !valid[at] && !e.TakenOver {
 			a.log.Info("the runtime does not know of an endpoint: it goes", "pod", e.PodNamespace+"/"+e.PodName, "container", e.ContainerID)
 			errs = append(errs, a.forget(at))
 		}

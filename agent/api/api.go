@@ -116,6 +116,9 @@ type Endpoint struct {
 	PodMAC     string       `json:"podMAC"`
 	Ifindex    int          `json:"ifindex,omitempty"` // of the host's side; 0: not wired yet
 	Created    time.Time    `json:"created"`
+	// TakenOver endpoints were connected by another plugin: their devices,
+	// gateways and MTU are as that one made them.
+	TakenOver bool `json:"takenOver,omitempty"`
 
 	// What follows is known of an endpoint in the datapath alone.
 	Ready    bool   `json:"ready"`

@@ -136,6 +136,26 @@ func (s *Store) Add(req api.EndpointRequest, gateways []netip.Addr, mtu int) (ap
 	return e, nil
 }
 
+// TakeOver records an endpoint that was connected by somebody else, with the
+// addresses and the device that it has. It fails if an address is another's.
+func (s *Store) TakeOver(e api.Endpoint) error {
+	if err := check(&e.EndpointRequest); err != nil {
+		return err
+	}
+	e.TakenOver, e.Created = true, s.now().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	owner := ownerOf(attachmentOf(&e))
+	if err := s.Pool.Hold(owner, e.Addresses); err != nil {
+		return err
+	}
+	if err := s.put(e); err != nil {
+		s.Pool.Release(owner)
+		return err
+	}
+	return nil
+}
+
 // Wire records that an endpoint's devices are made.
 func (s *Store) Wire(at api.Attachment, ifindex int) (api.Endpoint, error) {
 	s.mu.Lock()
@@ -267,6 +287,17 @@ const DevicePrefix = "weir"
 func Device(at api.Attachment) string {
 	sum := digest(at)
 	return DevicePrefix + hex.EncodeToString(sum[:])[:longestIfName-len(DevicePrefix)]
+}
+
+// RecordedDevice names the host's side of an attachment by the record below a
+// state directory, for whoever has no Store: the device of one that was taken
+// over is named by another plugin. Without a record it is Device.
+func RecordedDevice(stateDir string, at api.Attachment) string {
+	s := &Store{dir: filepath.Join(stateDir, "endpoints")}
+	if e, err := readRecord(s.path(at)); err == nil && e.HostDevice != "" {
+		return e.HostDevice
+	}
+	return Device(at)
 }
 
 // macOf is locally administered, and the same whenever it is asked for.

@@ -119,3 +119,26 @@ func FuzzCheck(f *testing.F) {
 		require.Equal(t, name, filepath.Base(name), "a name of one file")
 	})
 }
+
+func TestWhatWasTakenOverIsKeptAsItIs(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	e := api.Endpoint{
+		EndpointRequest: request("a"), Addresses: []netip.Addr{netip.MustParseAddr("10.0.1.1")}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.1.254")},
+		HostDevice: "veth1234", HostMAC: "02:00:00:00:00:01", PodMAC: "02:00:00:00:00:02", Ifindex: 7, MTU: 1400,
+	}
+	require.NoError(t, s.TakeOver(e))
+	again := open(t, dir)
+	e.TakenOver, e.Created = true, again.List()[0].Created
+	require.Equal(t, []api.Endpoint{e}, again.List())
+	require.Equal(t, "veth1234", endpoints.RecordedDevice(dir, attachment("a")))
+	require.Equal(t, endpoints.Device(attachment("b")), endpoints.RecordedDevice(dir, attachment("b")))
+	b, err := again.Add(request("b"), gateways, 1500)
+	require.NoError(t, err)
+	require.NotEqual(t, e.Addresses, b.Addresses)
+	e.ContainerID = "c"
+	require.ErrorContains(t, again.TakeOver(e), "10.0.1.1")
+	require.Len(t, again.List(), 2)
+	e.ContainerID = "../c"
+	require.ErrorIs(t, again.TakeOver(e), endpoints.ErrInvalid)
+}

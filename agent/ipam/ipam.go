@@ -27,6 +27,7 @@ var ErrNoPrefix = errors.New("the node has no podCIDR")
 type Pool struct {
 	mu       sync.Mutex
 	prefixes []netip.Prefix
+	excluded map[netip.Addr]bool
 	owners   map[netip.Addr]string
 	given    map[string][]netip.Addr
 	last     map[bool]netip.Addr // given last, by whether it is IPv4
@@ -51,6 +52,14 @@ func (p *Pool) SetPrefixes(prefixes []netip.Prefix) error {
 	defer p.mu.Unlock()
 	p.prefixes = masked
 	return nil
+}
+
+// Exclude says which addresses are not given, since somebody has them whom the
+// pool gave none: it takes the place of what was said before.
+func (p *Pool) Exclude(addrs map[netip.Addr]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.excluded = addrs
 }
 
 // Prefixes are the blocks from which addresses are given.
@@ -138,12 +147,12 @@ func (p *Pool) free(prefix netip.Prefix) (netip.Addr, bool) {
 		addr = prefix.Addr()
 	}
 	// One more than are in use, and those that are nobody's, is enough.
-	for range len(p.owners) + reservedOf(prefix) + 1 {
+	for range len(p.owners) + len(p.excluded) + reservedOf(prefix) + 1 {
 		addr = addr.Next()
 		if !prefix.Contains(addr) {
 			addr = prefix.Addr()
 		}
-		if _, taken := p.owners[addr]; !taken && !isReserved(prefix, addr) {
+		if _, taken := p.owners[addr]; !taken && !p.excluded[addr] && !isReserved(prefix, addr) {
 			return addr, true
 		}
 	}

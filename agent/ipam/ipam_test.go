@@ -46,6 +46,18 @@ func TestAnOwnerHasOneAddressOfEachFamilyAndKeepsThem(t *testing.T) {
 	require.Equal(t, 4, p.Used())
 }
 
+func TestAnExcludedAddressIsNotGiven(t *testing.T) {
+	p := pool(t, "10.0.1.0/29") // .1 to .6
+	p.Exclude(map[netip.Addr]bool{netip.MustParseAddr("10.0.1.1"): true, netip.MustParseAddr("10.0.1.3"): true, netip.MustParseAddr("192.0.2.1"): true})
+	for i, want := range []string{"10.0.1.2", "10.0.1.4", "10.0.1.5", "10.0.1.6"} {
+		require.Equal(t, addrs(want), take(t, p, fmt.Sprint(i)))
+	}
+	_, err := p.Take("one more")
+	require.ErrorIs(t, err, ipam.ErrExhausted)
+	p.Exclude(nil)
+	require.Equal(t, addrs("10.0.1.1"), take(t, p, "one more"))
+}
+
 func TestAReleasedAddressIsGivenAgainLast(t *testing.T) {
 	p := pool(t, "10.0.1.0/29") // .1 to .6
 	for i := range 3 {

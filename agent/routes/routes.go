@@ -33,9 +33,16 @@ type Route struct {
 	// Source is the address that the node itself speaks from; may be the zero
 	// Addr.
 	Source netip.Addr
+	// Behind others' routes to the same prefix, which stay: it leads only
+	// where none of them is left.
+	Behind bool
 }
 
-// key is what the kernel tells routes of one table and metric apart by.
+// behind is a metric that nobody's route is likely to have a greater one than.
+const behind = 1 << 30
+
+// key is what the kernel tells routes of one table and metric apart by; there
+// is one of ours to a prefix.
 func (r *Route) key() netip.Prefix { return r.To.Masked() }
 
 // ErrRouted is a node that is reached through a router, which has to know the
@@ -66,9 +73,9 @@ func Sync(wanted []Route) error {
 			errs = append(errs, remove(&have[i]))
 		case same(wanted, &have[i]):
 			delete(want, to)
-		case to.Addr().Is6():
+		case to.Addr().Is6(), (wanted.Priority == behind) != (have[i].Priority == behind):
 			// IPv6 has several routes to one prefix, and replaces none of
-			// another device.
+			// another device; neither family replaces one of another metric.
 			errs = append(errs, remove(&have[i]))
 		}
 	}
@@ -87,6 +94,9 @@ func Sync(wanted []Route) error {
 func toKernel(r *Route) (*netlink.Route, error) {
 	dst := net.IPNet{IP: r.To.Masked().Addr().AsSlice(), Mask: net.CIDRMask(r.To.Bits(), r.To.Addr().BitLen())}
 	route := &netlink.Route{Dst: &dst, Protocol: Protocol, Table: unix.RT_TABLE_MAIN}
+	if r.Behind {
+		route.Priority = behind
+	}
 	if r.Source.IsValid() {
 		route.Src = r.Source.AsSlice()
 	}
@@ -151,7 +161,8 @@ func prefixOf(route *netlink.Route) netip.Prefix {
 }
 
 func same(a, b *netlink.Route) bool {
-	if kindOf(a) != kindOf(b) {
+	// IPv6 has 1024 where nothing is said.
+	if kindOf(a) != kindOf(b) || (a.Priority == behind) != (b.Priority == behind) {
 		return false
 	}
 	if kindOf(a) == unix.RTN_UNREACHABLE {

@@ -100,6 +100,29 @@ func TestRoutesBecomeThoseThatAreWanted(t *testing.T) {
 	require.Len(t, list, 1, "what others made stays")
 }
 
+func TestARouteBehindOthersLeadsWhereTheyAreGone(t *testing.T) {
+	device := inNamespace(t)
+	for _, to := range []string{"10.0.1.0/24", "fd00:1::/64"} {
+		prefix := netip.MustParsePrefix(to)
+		foreign := &netlink.Route{LinkIndex: device, Dst: ipNet(t, to)}
+		require.NoError(t, netlink.RouteAdd(foreign))
+		// An earlier version has put it in others' place.
+		require.NoError(t, routes.Sync([]routes.Route{{To: netip.MustParsePrefix("10.7.0.0/16")}}))
+		for range 2 {
+			require.NoError(t, routes.Sync([]routes.Route{{To: prefix, Behind: true}, {To: netip.MustParsePrefix("10.7.0.0/16"), Behind: true}}))
+			require.Equal(t, map[string]string{to: "unreachable", "10.7.0.0/16": "unreachable"}, table(t))
+			found, err := netlink.RouteGet(prefix.Addr().Next().AsSlice())
+			require.NoError(t, err)
+			require.Equal(t, device, found[0].LinkIndex, "others' comes first")
+		}
+		require.NoError(t, netlink.RouteDel(foreign))
+		_, err := netlink.RouteGet(prefix.Addr().Next().AsSlice())
+		require.ErrorIs(t, err, unix.EHOSTUNREACH)
+		require.NoError(t, routes.Sync(nil))
+		require.Empty(t, table(t))
+	}
+}
+
 func TestANodeBehindARouterIsNotRouted(t *testing.T) {
 	device := inNamespace(t)
 	require.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: device, Dst: ipNet(t, "198.51.100.0/24"), Gw: netip.MustParseAddr("192.0.2.254").AsSlice()}))
