@@ -137,14 +137,27 @@ func (e Expectation) allows(o Outcome, doubtful bool) bool {
 	return slices.ContainsFunc(e.Translations, func(t Translation) bool { return t.allows(o, doubtful) })
 }
 
+// Telling is what a datapath tells of a frame that it forwards: a denial that is
+// only told, or none. It is not sure where the denial may have been told before,
+// and where the frame may leave in several ways.
+func (e Expectation) Telling() (reason Reason, sure bool) {
+	if e.Action != Forward || len(e.Alternatives) > 0 || len(e.Translations) != 1 {
+		return ReasonNone, false
+	}
+	t := e.Translations[0]
+	return t.Audit, t.Audit == ReasonNone || !t.mayBeTold(false)
+}
+
+// mayBeTold is whether what was told of the flow need not be told again. Of a
+// flow that is judged anew the half that answers may have been written with the
+// other one, and one that may have begun again with its first packet.
+func (t Translation) mayBeTold(doubtful bool) bool { return t.known && (t.reply || doubtful) }
+
 func (t Translation) allows(o Outcome, doubtful bool) bool {
 	if o.Out != OutNone && o.Out != t.Out {
 		return false
 	}
-	// Of a flow that is judged anew the half that answers may have been written
-	// with the other one, and one that may have begun again with its first
-	// packet: it was told then.
-	if told := o.Reason == ReasonNone && t.known && (t.reply || doubtful); (o.Told || o.Reason != ReasonNone) && o.Reason != t.Audit && !told {
+	if told := o.Reason == ReasonNone && t.mayBeTold(doubtful); (o.Told || o.Reason != ReasonNone) && o.Reason != t.Audit && !told {
 		return false
 	}
 	if o.Endpoint != "" && o.Endpoint != t.Endpoint {

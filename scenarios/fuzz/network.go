@@ -111,7 +111,7 @@ func (n *network) begin() (put, take *Change) {
 		c.Upsert = append(c.Upsert, far)
 	}
 	for _, ns := range namespaces {
-		c.Upsert = append(c.Upsert, namespace(ns, n.labels("team", teams)))
+		c.Upsert = append(c.Upsert, n.tryOut(5, namespace(ns, n.labels("team", teams))))
 	}
 	take = &Change{}
 	for i, name := range n.pods {
@@ -161,7 +161,7 @@ func (n *network) change() *Change {
 	case 6:
 		return n.remove("pod", slices.Sorted(maps.Keys(n.objs.Pods)))
 	case 7:
-		return &Change{Upsert: []metav1.Object{namespace(pick(n.rng, namespaces), n.labels("team", teams))}}
+		return &Change{Upsert: []metav1.Object{n.tryOut(10, namespace(pick(n.rng, namespaces), n.labels("team", teams)))}}
 	case 8:
 		return n.terminate()
 	case 9:
@@ -278,7 +278,7 @@ func (n *network) dress(p *corev1.Pod) metav1.Object {
 	if n.wide {
 		n.weigh(p)
 	}
-	return p
+	return n.tryOut(5, p)
 }
 
 // anyPod gives a copy of a pod that is there, nil when there is none.

@@ -167,13 +167,15 @@ func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement
 	}
 	out := &Finding{Where: f.At, Expected: e, Frame: f.Data}
 	out.Kind = fmt.Sprintf("%s: program %s %s, model %s", f.At.Hook, s.Decision.Action, s.Decision.Reason, e.Action)
-	if e.Action != model.Forward {
-		reasons := make([]string, len(e.Reasons))
-		for i, r := range e.Reasons {
-			reasons[i] = string(r)
-		}
-		out.Kind += " " + strings.Join(reasons, ",")
+	reasons := e.Reasons
+	if told, sure := e.Telling(); sure {
+		reasons = []model.Reason{told}
 	}
+	texts := make([]string, len(reasons))
+	for i, r := range reasons {
+		texts[i] = string(r)
+	}
+	out.Kind = strings.TrimSpace(out.Kind + " " + strings.Join(texts, ","))
 	for _, d := range all {
 		out.Problems = append(out.Problems, d.String())
 	}

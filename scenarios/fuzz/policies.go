@@ -50,10 +50,20 @@ var words = &policygen.Words{
 func (n *network) anyPolicy() metav1.Object {
 	kind := pick(n.rng, policygen.Kinds)
 	if kind == "NetworkPolicy" || n.chance(20) {
-		return n.policy()
+		return n.tryOut(15, n.policy())
 	}
 	n.ends = append(n.ends, uint16(pick(n.rng, words.Firsts)), uint16(pick(n.rng, words.Lasts)))
-	return asWritten(policygen.Policy(n.rng, words, kind, fmt.Sprintf("p%d", n.rng.IntN(3))))
+	return n.tryOut(15, asWritten(policygen.Policy(n.rng, words, kind, fmt.Sprintf("p%d", n.rng.IntN(3)))))
+}
+
+// tryOut has denials of some objects told and not done, or done for sure.
+func (n *network) tryOut(percent int, o metav1.Object) metav1.Object {
+	if n.chance(percent) {
+		all := map[string]string{model.AnnotationAudit: pick(n.rng, []string{"true", "true", "false"})}
+		maps.Copy(all, o.GetAnnotations())
+		o.SetAnnotations(all)
+	}
+	return o
 }
 
 // apiServer is the service of the cluster's API, served by somebody outside.
@@ -146,6 +156,9 @@ func withoutText(o metav1.Object, n int) (metav1.Object, bool) {
 		return nil, false
 	}
 	var c cuts
+	if metadata, ok := tree["metadata"].(map[string]any); ok {
+		cutText(&c, metadata["annotations"], nil)
+	}
 	for _, spec := range []string{"spec", "specs"} {
 		cutText(&c, tree[spec], func(v any) { tree[spec] = v })
 	}

@@ -99,6 +99,17 @@ func withoutExceptions(objs *model.Objects) *model.Objects {
 	return o
 }
 
+// withoutAudit takes what is only told for what is done.
+func withoutAudit(objs *model.Objects) *model.Objects {
+	o := objs.Clone()
+	for key, p := range o.NetworkPolicies {
+		p = p.DeepCopy()
+		p.Annotations = nil
+		o.NetworkPolicies[key] = p
+	}
+	return o
+}
+
 func TestAMisreadPolicyOfAnyLanguageIsFoundAndShrunkToAScenarioWithThePolicyInIt(t *testing.T) {
 	requireRoot(t)
 	for name, test := range map[string]struct {
@@ -109,6 +120,7 @@ func TestAMisreadPolicyOfAnyLanguageIsFoundAndShrunkToAScenarioWithThePolicyInIt
 		"a denial that is not read":        {withoutDenials, "kind: CiliumNetworkPolicy"},
 		"a range of ports without its end": {withoutRanges, "kind: CiliumClusterwideNetworkPolicy"},
 		"a block without its exceptions":   {withoutExceptions, "kind: NetworkPolicy"},
+		"a denial that is only told":       {withoutAudit, "weir.net/policy-audit: \"true\""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var found []Report

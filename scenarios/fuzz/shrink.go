@@ -47,6 +47,7 @@ func (s *shrinker) shrink(ctx context.Context, c *Case) (*Case, *Finding, error)
 	for round := 0; round < 5 && !s.over(ctx); round++ {
 		size := s.best.size()
 		s.steps(ctx)
+		s.together(ctx)
 		s.pods(ctx)
 		s.options(ctx)
 		s.objects(ctx)
@@ -117,6 +118,39 @@ func (s *shrinker) steps(ctx context.Context) {
 			s.try(ctx, s.best.with(slices.Delete(slices.Clone(s.best.Steps), at, at+n)))
 		}
 	}
+}
+
+// together makes changes at once that were made one after the other, so that a
+// flow which was judged anew may be one that was judged so from the first.
+func (s *shrinker) together(ctx context.Context) {
+	for at := len(s.best.Steps) - 1; at > 0 && !s.over(ctx); at-- {
+		if at >= len(s.best.Steps) || !s.best.Steps[at].puts() {
+			continue
+		}
+		for before := at - 1; before >= 0; before-- {
+			if s.best.Steps[before].puts() {
+				s.try(ctx, s.best.merged(before, at))
+				break
+			}
+		}
+	}
+}
+
+// puts is whether a step puts objects somewhere, and takes none away.
+func (s *Step) puts() bool { return s.Change != nil && len(s.Change.Delete) == 0 }
+
+// merged gives a copy in which one change is part of another.
+func (c *Case) merged(into, at int) *Case {
+	later := c.Steps[at].Change.Upsert
+	replaced := func(o metav1.Object) bool {
+		return slices.ContainsFunc(later, func(by metav1.Object) bool {
+			return reflect.TypeOf(o) == reflect.TypeOf(by) && o.GetNamespace() == by.GetNamespace() && o.GetName() == by.GetName()
+		})
+	}
+	kept := slices.DeleteFunc(slices.Clone(c.Steps[into].Change.Upsert), replaced)
+	merged := c.change(into, Change{Upsert: slices.Concat(kept, later)})
+	merged.Steps = slices.Delete(merged.Steps, at, at+1)
+	return merged
 }
 
 // pods drops the last slots.
@@ -227,6 +261,9 @@ func without(o metav1.Object, n int) (metav1.Object, bool) {
 		if key != discoveryv1.LabelServiceName {
 			c = append(c, func() { delete(labels, key) })
 		}
+	}
+	if annotations := copied.GetAnnotations(); annotations[model.AnnotationAudit] != "" {
+		c = append(c, func() { delete(annotations, model.AnnotationAudit) })
 	}
 	switch o := copied.(type) {
 	case *corev1.Pod:

@@ -4,6 +4,7 @@ package fuzz
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -263,6 +264,9 @@ func (w *writer) verdict(e *model.Expectation) {
 		line += " reason=" + string(e.Reasons[0])
 	case e.Action == model.Forward && len(e.Translations) == 1:
 		line += " out=" + string(e.Translations[0].Out)
+		if reason, sure := e.Telling(); sure {
+			line += " reason=" + cmp.Or(string(reason), "none")
+		}
 	}
 	w.linef("%s", line)
 }

@@ -41,7 +41,7 @@ func init() {
 		"send":  {"send HOST LAYER(FIELD=VALUE ...)...", "put a frame on a host's interface", parseSend},
 		"expect": {"expect HOST LAYER(FIELD=VALUE ...)... | expect HOST nothing [LAYER(...)...]",
 			"wait for a frame; a field that is not named is not checked", parseExpect},
-		"verdict": {"verdict forward|drop|reply [reason=R] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
+		"verdict": {"verdict forward|drop|reply [reason=R|none] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
 			"check what the datapath decided about the last frame sent", parseVerdict},
 		"flow": {"flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST] [answered=yes|no] [state=S] [service=NAMESPACE/NAME:PORT] [out=O] [on=NODE] [count=N]",
 			"wait for an entry of the flow table", parseFlow(false)},
@@ -460,7 +460,7 @@ func fields(l *line, allowed map[string][]string) ([]Assignment, error) {
 			if _, err := strconv.ParseUint(a.Value, 10, 16); err != nil {
 				return nil, fmt.Errorf("%s=%s: expected a number\n\tusage: %s", a.Name, a.Value, l.usage)
 			}
-		case a.Name == "reason" && !knownReason(model.Reason(a.Value)):
+		case a.Name == "reason" && a.Value != "none" && !knownReason(model.Reason(a.Value)):
 			return nil, unknownReason(a.Value)
 		}
 		out = append(out, a)
