@@ -102,6 +102,9 @@ type source struct {
 	changed func()
 	mu      sync.Mutex
 	text    string
+	refused []watch.Refused
+	// alter makes objects that model.Parse would refuse.
+	alter func(*model.Objects)
 }
 
 func (s *source) set(text string) {
@@ -120,7 +123,20 @@ func (s *source) Objects() (*model.Objects, []watch.Refused) {
 	if err != nil {
 		panic(err)
 	}
-	return objs, nil
+	if s.alter != nil {
+		s.alter(objs)
+	}
+	return objs, s.refused
+}
+
+// change sets what the cluster has beside its text.
+func (s *source) change(alter func(*model.Objects), refused ...watch.Refused) {
+	s.mu.Lock()
+	s.alter, s.refused = alter, refused
+	s.mu.Unlock()
+	if s.changed != nil {
+		s.changed()
+	}
 }
 
 func (s *source) Errors() (map[string]error, map[string]time.Time) { return nil, nil }

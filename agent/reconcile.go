@@ -56,8 +56,8 @@ func (a *Agent) reconcileOnce(last bool) error {
 	a.forgetTakenOver(local)
 	strangers := a.takeOver(objs.Pods, local)
 	ours := overlay(objs, a.opts.Node, a.store.List())
-	state, refused, err := a.compile(objs, local, ours)
-	refused = slices.Concat(unreadable(unread), strangers, refused)
+	state, refused, err := a.compile(objs, unread, local, ours)
+	refused = append(refused, strangers...)
 	if err == nil {
 		err = a.apply(state)
 	}
@@ -73,30 +73,29 @@ func (a *Agent) reconcileOnce(last bool) error {
 	return err
 }
 
-// compile leaves out objects that cannot be kept, until the others can.
-func (a *Agent) compile(objs *model.Objects, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
+// compile leaves out objects that cannot be kept, until the others can. Pods
+// that a policy selects which is left out are isolated.
+func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
 	inputs := model.Local{
 		Devices: local.devices(ours), Gateways: Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.options(), Identities: a.identities,
 	}
-	var refused []api.Refused
+	out := leftOut{objs: objs}
+	for i := range unread {
+		out.addUnread(&unread[i])
+	}
 	for {
 		state, _, err := model.Compile(objs, a.opts.Node, inputs)
 		if err == nil {
-			return state, refused, nil
+			return state, out.told(), nil
 		}
-		bad := refusals(err)
-		if len(bad) == 0 {
-			return nil, refused, err
+		changed := false
+		for _, bad := range refusals(err) {
+			changed = out.add(bad) || changed
 		}
-		before := objs.Len()
-		for i := range bad {
-			leaveOut(objs, &bad[i])
+		if !changed {
+			return nil, out.told(), err // it is not about an object
 		}
-		if objs.Len() == before {
-			return nil, refused, err // it is not about an object
-		}
-		refused = append(refused, bad...)
 	}
 }
 
@@ -127,14 +126,6 @@ func flatten(err error) []error {
 	return all
 }
 
-func unreadable(unread []watch.Refused) []api.Refused {
-	var refused []api.Refused
-	for _, r := range unread {
-		refused = append(refused, api.Refused{Object: r.Object, UID: string(r.UID), Field: r.Field, Problem: r.Problem})
-	}
-	return refused
-}
-
 // split gives the parts of Kind namespace/name, or Kind name.
 func split(title string) (kind, namespace, name string) {
 	kind, rest, _ := strings.Cut(title, " ")
@@ -142,16 +133,6 @@ func split(title string) (kind, namespace, name string) {
 		return kind, namespace, name
 	}
 	return kind, "", rest
-}
-
-// leaveOut takes an object out, and keeps its UID, by which it is told of.
-func leaveOut(objs *model.Objects, r *api.Refused) {
-	kind, namespace, name := split(r.Object)
-	if obj := find(objs, kind, strings.TrimPrefix(r.Object, kind+" ")); obj != nil {
-		r.UID = string(obj.GetUID())
-	}
-	// What is not there has been left out already.
-	_ = objs.Delete(kind, namespace, name)
 }
 
 // apply changes the datapath if there is anything to change: every change has

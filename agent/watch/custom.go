@@ -45,6 +45,7 @@ type parsed struct {
 	objects *model.Objects
 	field   string
 	problem string
+	raw     []byte // of one with a problem
 }
 
 // customResources are the kinds, by name of their definition.
@@ -209,7 +210,7 @@ func (c *customKinds) addTo(objs *model.Objects) []Refused {
 			}
 			seen[object.GetUID()] = read
 			if read.problem != "" {
-				refused = append(refused, Refused{Object: titleOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem})
+				refused = append(refused, Refused{Object: titleOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem, Raw: read.raw})
 				continue
 			}
 			objs.Merge(read.objects)
@@ -233,6 +234,9 @@ func parse(object *unstructured.Unstructured) parsed {
 		p.field, p.problem = splitField(problem.Problem)
 	} else if err != nil {
 		p.problem = err.Error()
+	}
+	if p.problem != "" {
+		p.raw = data
 	}
 	return p
 }

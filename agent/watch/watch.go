@@ -35,6 +35,7 @@ type Refused struct {
 	UID     types.UID
 	Field   string
 	Problem string
+	Raw     []byte // JSON, as the API has it
 }
 
 // Watcher is a copy of a cluster's objects. Its methods may be called by

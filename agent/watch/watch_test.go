@@ -118,6 +118,7 @@ func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object)
 	require.Equal(t, "spec.egress[0].toFQDNs", refused[0].Field)
 	require.Contains(t, refused[0].Problem, "is not supported yet")
+	require.Contains(t, string(refused[0].Raw), `"toFQDNs":[{"matchName":"example.org"}]`, "whom it selects is still known")
 
 	require.NoError(t, dynamic.Resource(definitions).Delete(t.Context(), "ciliumnetworkpolicies.cilium.io", metav1.DeleteOptions{}))
 	require.Eventually(t, func() bool { objs, refused := w.Objects(); return len(objs.CiliumNetworkPolicies)+len(refused) == 0 }, 5*time.Second, 5*time.Millisecond)
