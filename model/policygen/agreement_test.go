@@ -153,8 +153,8 @@ func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint mo
 			if direction == model.Egress {
 				from, to = to, from
 			}
-			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP, model.ProtocolSCTP, model.ProtocolICMP} {
-				for _, port := range Ports {
+			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP, model.ProtocolSCTP, echo(peer)} {
+				for _, port := range portsOf(protocol, endpoint) {
 					decision, err := explainer.Explain(from, to, port, protocol)
 					if err != nil {
 						return err.Error()
@@ -163,7 +163,8 @@ func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint mo
 						if ruling.Subject != endpoint.Name || ruling.Direction != direction {
 							continue
 						}
-						if problem := disagreement(ruling, lookUp(state, endpoint, direction, netip.MustParseAddr(peer), protocol, port), seen); problem != "" {
+						asked := port + uint16(echoTypes[protocol])
+						if problem := disagreement(ruling, lookUp(state, endpoint, direction, netip.MustParseAddr(peer), protocol, asked), seen); problem != "" {
 							return fmt.Sprintf("%s port %d: %s", protocol, port, problem)
 						}
 					}
@@ -172,6 +173,34 @@ func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint mo
 		}
 	}
 	return ""
+}
+
+// echoTypes are what the table has in the place of the port.
+var echoTypes = map[model.Protocol]uint8{model.ProtocolICMP: 8, model.ProtocolICMPv6: 128}
+
+// echo is the protocol by which an address is pinged.
+func echo(peer string) model.Protocol {
+	if netip.MustParseAddr(peer).Is4() {
+		return model.ProtocolICMP
+	}
+	return model.ProtocolICMPv6
+}
+
+// portsOf are those to ask for. An echo has none, and there is none where the
+// endpoint has no address of its family.
+func portsOf(protocol model.Protocol, endpoint model.Endpoint) []uint16 {
+	own := endpoint.IPv4
+	if protocol == model.ProtocolICMPv6 {
+		own = endpoint.IPv6
+	}
+	isNode := !endpoint.IPv4.IsValid() && !endpoint.IPv6.IsValid()
+	switch {
+	case echoTypes[protocol] == 0:
+		return Ports
+	case isNode || own.IsValid():
+		return []uint16{0}
+	}
+	return nil
 }
 
 func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {

@@ -226,6 +226,9 @@ func (m *maker) entity() string {
 
 func (m *maker) ingress() model.CiliumIngressRule {
 	rule := model.CiliumIngressRule{ToPorts: m.toPorts()}
+	if rule.ToPorts == nil {
+		rule.ICMPs = m.icmps()
+	}
 	switch m.IntN(6) {
 	case 0:
 		rule.FromCIDR = some(m, 2, func() string { return pick(m, m.w.CIDRs...) })
@@ -245,6 +248,9 @@ func (m *maker) ingress() model.CiliumIngressRule {
 
 func (m *maker) egress() model.CiliumEgressRule {
 	rule := model.CiliumEgressRule{ToPorts: m.toPorts()}
+	if rule.ToPorts == nil {
+		rule.ICMPs = m.icmps()
+	}
 	switch m.IntN(7) {
 	case 0:
 		rule.ToCIDR = some(m, 2, func() string { return pick(m, m.w.CIDRs...) })
@@ -288,6 +294,31 @@ func (m *maker) toPorts() []model.CiliumPortRule {
 		}
 		return list
 	})
+}
+
+// icmps stand where no ports do, and mostly do not.
+func (m *maker) icmps() []model.CiliumICMPRule {
+	return some(m, m.IntN(4)/3, func() model.CiliumICMPRule {
+		var list model.CiliumICMPRule
+		for range 1 + m.IntN(2) {
+			list.Fields = append(list.Fields, m.icmp())
+		}
+		return list
+	})
+}
+
+func (m *maker) icmp() model.CiliumICMP {
+	field := model.CiliumICMP{Family: pick(m, "", "IPv4", "IPv6")}
+	echo := 8
+	if field.Family == "IPv6" {
+		echo = 128
+	}
+	kind := intstr.FromInt(pick(m, echo, echo, echo, 0, 1, 3, 8, 128, 255))
+	if m.IntN(2) == 0 {
+		kind = intstr.FromString(pick(m, "EchoRequest", "EchoRequest", "EchoReply", "DestinationUnreachable"))
+	}
+	field.Type = &kind
+	return field
 }
 
 func (m *maker) ciliumPort() model.CiliumPort {
