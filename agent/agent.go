@@ -46,6 +46,10 @@ type Options struct {
 	// Source makes the source, which calls changed when something has. It must
 	// not block.
 	Source func(changed func()) (Source, error)
+	// Identities makes the numbers that nodes share, which call changed when
+	// those in force have, and report with what fails. Neither may block. Nil:
+	// the node numbers alone.
+	Identities func(changed func(), report func(error)) (Identities, error)
 	// Events tells the cluster that an object is refused. Nil: nobody is told.
 	Events func(api.Refused)
 	// Metrics is where Prometheus asks, host:port. Empty: nowhere.
@@ -76,6 +80,7 @@ type Agent struct {
 	datapath   *datapath.Datapath
 	health     healthcheck.Server
 	identities *model.Allocator
+	shared     Identities // nil: the node numbers alone
 	started    time.Time
 	monitor    monitor
 
@@ -136,6 +141,9 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := a.openIdentities(); err != nil {
+		return err
+	}
 	if err := a.prepareHost(); err != nil {
 		return err
 	}
@@ -191,6 +199,7 @@ func (a *Agent) run(ctx context.Context) error {
 		})
 	}
 	start(func(ctx context.Context) error { a.source.Run(ctx); return nil })
+	start(a.runIdentities)
 	start(a.serve)
 	start(a.serveMetrics)
 	start(a.collect)
@@ -201,6 +210,7 @@ func (a *Agent) run(ctx context.Context) error {
 		}
 		return err
 	}
+	a.waitForIdentities(ctx)
 	a.log.Info("the cluster's objects are read")
 	a.acceptDeletions()
 	a.forgetGone()

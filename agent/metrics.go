@@ -77,6 +77,11 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 	gauge("endpoints_ready", "Pods of the node that the datapath has.", float64(s.Endpoints.Ready))
 	gauge("services", "Frontends in the datapath.", float64(s.Services))
 	gauge("identities", "Identities of pods in use.", float64(s.Identities))
+	if a.shared != nil {
+		shared, local := a.shared.Count()
+		gauge("identities_shared", "Identities that the cluster's nodes have agreed on.", float64(shared))
+		gauge("identities_local", "Identities of pods in use that have a number of this node alone.", float64(local))
+	}
 	gauge("policies", "Policies of all kinds in force.", float64(s.Policies))
 	gauge("objects", "Objects of the cluster in force.", float64(s.Objects))
 	gauge("objects_refused", "Objects of the cluster that are left out.", float64(len(s.Refused)))

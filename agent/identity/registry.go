@@ -11,7 +11,6 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 
@@ -246,11 +245,3 @@ func (r *Registry) lose(object *record) bool {
 }
 
 func nameOf(number model.Identity) string { return strconv.FormatUint(uint64(number), 10) }
-
-func (r *Registry) get(ctx context.Context, number model.Identity) (*record, error) {
-	object, err := r.client.Get(ctx, nameOf(number), metav1.GetOptions{})
-	if err != nil {
-		return nil, err
-	}
-	return asRecord(object)
-}

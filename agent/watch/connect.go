@@ -31,6 +31,9 @@ func Connect(kubeconfig string) (*Clients, error) {
 		return nil, err
 	}
 	config.UserAgent = "weir-agent"
+	// Many pods at once may have as many sets of labels, which want an object
+	// each.
+	config.QPS, config.Burst = 50, 100
 	typed, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of the API: %w", err)

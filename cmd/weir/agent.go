@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/agent"
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/cni"
+	"github.com/weirnet/weir/agent/identity"
 	"github.com/weirnet/weir/agent/watch"
 )
 
@@ -24,6 +26,7 @@ type agentFlags struct {
 	node, kubeconfig, metrics string
 	paths                     agent.Paths
 	verbose                   bool
+	unused                    time.Duration
 }
 
 func agentCommand() *cobra.Command {
@@ -49,9 +52,19 @@ starts them. When it ends, the datapath goes on as it was.`,
 	cmd.Flags().StringVar(&flags.paths.Config, "config", paths.Config, "file with the operator's choices")
 	cmd.Flags().StringVar(&flags.paths.HostRoot, "host-root", paths.HostRoot, "the root directory of the node, to find its cgroups by; empty: its own sockets are left to packets")
 	cmd.Flags().StringVar(&flags.metrics, "metrics", "127.0.0.1:9879", "where metrics and probes are answered; empty: nowhere")
+	cmd.Flags().DurationVar(&flags.unused, "identity-unused", unusedIdentities(), "how long labels are without pods before their identity is free, also by WEIR_IDENTITY_UNUSED")
 	cmd.Flags().BoolVar(&flags.verbose, "verbose", false, "tell of every change")
 	cmd.AddCommand(agentInstallCNICommand(), agentStatusCommand(), agentCleanupCommand())
 	return cmd
+}
+
+// unusedIdentities is what the environment says; what it says wrongly is not
+// said.
+func unusedIdentities() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("WEIR_IDENTITY_UNUSED")); err == nil {
+		return d
+	}
+	return identity.DefaultUnused
 }
 
 func (f *agentFlags) run(cmd *cobra.Command) error {
@@ -77,6 +90,9 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
 		Source: func(changed func()) (agent.Source, error) {
 			return watch.New(clients.Typed, clients.Dynamic, changed)
+		},
+		Identities: func(changed func(), report func(error)) (agent.Identities, error) {
+			return identity.New(identity.Options{Node: f.node, Client: clients.Dynamic, Unused: f.unused, Changed: changed, Report: report})
 		},
 		Events: agent.Tell(recorder),
 	})
