@@ -100,14 +100,19 @@ func codeOf(err error) int {
 // Status says how the agent is.
 func (a *Agent) Status() api.Status {
 	watching, since := a.source.Errors()
-	known := len(a.store.List())
+	list := a.store.List()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
 	if s.NotReady == "" && !s.Ready {
 		s.NotReady = "the cluster's objects are not read yet: if it stays so, look whether the API server is reached"
 	}
-	s.Endpoints.Known = known
+	s.Endpoints.Known, s.Endpoints.TakenOver = len(list), 0
+	for i := range list {
+		if list[i].TakenOver {
+			s.Endpoints.TakenOver++
+		}
+	}
 	s.Refused = append([]api.Refused{}, s.Refused...)
 	s.Errors = slices.Collect(maps.Values(a.problems))
 	for kind, err := range watching {

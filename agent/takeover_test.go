@@ -166,7 +166,7 @@ func TestPodsOfAnotherPluginAreTakenOver(t *testing.T) {
 	s := n.status()
 	require.True(t, s.Ready, s.NotReady)
 	require.Empty(t, s.Refused)
-	require.Equal(t, api.EndpointCount{Known: 2, Ready: 2}, s.Endpoints)
+	require.Equal(t, api.EndpointCount{Known: 2, Ready: 2, TakenOver: 2}, s.Endpoints)
 
 	byPod := map[string]api.Endpoint{}
 	for _, e := range n.endpoints() {

@@ -66,6 +66,8 @@ type Status struct {
 type EndpointCount struct {
 	Known int `json:"known"` // addresses given
 	Ready int `json:"ready"` // in the datapath
+	// TakenOver are those that another plugin has connected.
+	TakenOver int `json:"takenOver,omitempty"`
 }
 
 // Apply is how the datapath was last changed.

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,9 @@ type Options struct {
 	Change func(*Config)
 	// Force applies in spite of obstacles.
 	Force bool
+	// TakeOver has agents take over the pods of a CNI plugin whose daemon is
+	// gone: nodes may be ready already.
+	TakeOver bool
 	// Wait waits until every node has a ready agent, for Timeout at most.
 	Wait    bool
 	Timeout time.Duration
@@ -84,7 +88,7 @@ func (c *Cluster) Install(ctx context.Context, m *Manifest, o Options) error {
 	if err := c.checkPermissions(ctx, installPermissions()); err != nil {
 		return err
 	}
-	if err := c.checkObstacles(ctx, o.Force); err != nil {
+	if err := c.checkObstacles(ctx, o); err != nil {
 		return err
 	}
 	objects, err := m.objects()
@@ -100,10 +104,34 @@ func (c *Cluster) Install(ctx context.Context, m *Manifest, o Options) error {
 	if !o.Wait {
 		return nil
 	}
-	return c.WaitReady(ctx, o.Timeout)
+	if err := c.WaitReady(ctx, o.Timeout); err != nil || !o.TakeOver {
+		return err
+	}
+	return c.tellTakenOver(ctx)
 }
 
-func (c *Cluster) checkObstacles(ctx context.Context, force bool) error {
+// tellTakenOver names the pods that keep their former network.
+func (c *Cluster) tellTakenOver(ctx context.Context) error {
+	status, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range status {
+		if status[i].Agent == nil {
+			c.tellf("node %s: 'weir status' says which pods were taken over", status[i].Node)
+			continue
+		}
+		c.tellf("node %s: %d pods taken over", status[i].Node, status[i].Agent.Endpoints.TakenOver)
+		for _, r := range status[i].Agent.Refused {
+			if strings.HasPrefix(r.Object, "Pod ") {
+				c.tellf("node %s: not taken over: %s: %s", status[i].Node, r.Object, r.Problem)
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) checkObstacles(ctx context.Context, o Options) error {
 	nodes, err := c.nodes(ctx)
 	if err != nil {
 		return err
@@ -118,12 +146,12 @@ func (c *Cluster) checkObstacles(ctx context.Context, force bool) error {
 			fresh = false
 		}
 	}
-	found := obstacles(nodes, sets.Items, fresh)
-	if !force {
+	found := obstacles(nodes, sets.Items, fresh && !o.TakeOver)
+	if !o.Force {
 		return obstacleError(found)
 	}
-	for _, o := range found {
-		c.tell("warning: " + o.String())
+	for _, obstacle := range found {
+		c.tell("warning: " + obstacle.String())
 	}
 	return nil
 }

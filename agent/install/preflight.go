@@ -94,8 +94,9 @@ func installPermissions() []authorizationv1.ResourceAttributes {
 }
 
 // obstacles are what keeps the agent from working in the cluster as it is.
-// fresh is whether there is no agent yet.
-func obstacles(nodes []corev1.Node, sets []appsv1.DaemonSet, fresh bool) []Obstacle {
+// empty is whether no node is to have a network: there is no agent yet, and
+// nothing to take over.
+func obstacles(nodes []corev1.Node, sets []appsv1.DaemonSet, empty bool) []Obstacle {
 	var found []Obstacle
 	for i := range sets {
 		found = append(found, setObstacles(&sets[i])...)
@@ -105,7 +106,7 @@ func obstacles(nodes []corev1.Node, sets []appsv1.DaemonSet, fresh bool) []Obsta
 		found = append(found, Obstacle{"the cluster has no node", "add one"})
 	}
 	for i := range nodes {
-		found = append(found, nodeObstacles(&nodes[i], fresh && !foreign)...)
+		found = append(found, nodeObstacles(&nodes[i], empty && !foreign)...)
 	}
 	return found
 }
@@ -119,7 +120,7 @@ func setObstacles(set *appsv1.DaemonSet) []Obstacle {
 	case writesNetConf(&set.Spec.Template.Spec):
 		return []Obstacle{{
 			fmt.Sprintf("DaemonSet %s writes CNI configuration, and pods have one network", name),
-			"remove that CNI plugin, and its file in " + dirNetConf + " of every node",
+			"remove that CNI plugin's daemon; its pods can be taken over (--take-over)",
 		}}
 	case strings.Contains(set.Name, "kube-proxy"):
 		return []Obstacle{{
@@ -174,7 +175,7 @@ func nodeObstacles(node *corev1.Node, empty bool) []Obstacle {
 	if empty && isReady(node) {
 		found = append(found, Obstacle{
 			fmt.Sprintf("node %s is ready, so it has a CNI plugin already", node.Name),
-			"remove that plugin and its file in " + dirNetConf + " of the node",
+			"remove its daemon, then take its pods over (--take-over); or, where there are none, remove its file in " + dirNetConf + " of the node",
 		})
 	}
 	return found

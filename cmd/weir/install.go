@@ -117,9 +117,14 @@ Permissions and the cluster are checked before anything is applied. In a cluster
 that has Weir, what is not given stays as it is, and agents are replaced one by
 one while connections go on.
 
+Where another CNI plugin has connected pods, remove its daemon and kube-proxy
+and give --take-over: the pods run on, and policies hold for them. Pods that
+cannot be taken over are named, and need to be made anew.
+
 The image has to be on the nodes, or where they can pull it: 'weir image'.`,
 		Example: `  weir image -o weir.tar && kind load image-archive weir.tar && weir install --wait
   weir image --push registry.example/weir:1 && weir install --image registry.example/weir:1 --wait
+  weir install --take-over --wait
   weir install --algorithm maglev --return dsr --wait
   weir install --dry-run -o yaml --api-server 192.0.2.1:6443 > weir.yaml`,
 		Args: cobra.NoArgs,
@@ -130,6 +135,7 @@ The image has to be on the nodes, or where they can pull it: 'weir image'.`,
 	f, o := cmd.Flags(), &flags.options
 	f.StringVar(&o.Image, "image", "", "`reference` of the agent's image (default: the one in force, or "+install.DefaultImage+")")
 	f.StringVar(&o.APIServer, "api-server", "", "`HOST:PORT` where nodes reach the API server (default: as the cluster says)")
+	f.BoolVar(&o.TakeOver, "take-over", false, "take over the pods of a CNI plugin whose daemon is gone")
 	f.BoolVar(&o.Wait, "wait", false, "wait until every node is ready")
 	f.DurationVar(&o.Timeout, "timeout", 5*time.Minute, "wait no longer than this")
 	f.BoolVar(&o.Force, "force", false, "apply in spite of what the check of the cluster found")
