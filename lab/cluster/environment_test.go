@@ -38,7 +38,9 @@ const (
 	envTool = "AGNHOST"           // image with a shell, that nodes have or pull
 	envWeir = "WEIR"              // program under test; empty: bin/weir of this tree
 	envImg  = "WEIR_IMAGE"        // of the agent; empty: weir:dev
-	envKeep = "CLUSTER_KEEP"      // 1: Weir stays in the cluster, and so does what a failed test made
+	// envRestart is a command that restarts the node that is its last word.
+	envRestart = "CLUSTER_RESTART"
+	envKeep    = "CLUSTER_KEEP" // 1: Weir stays in the cluster, and so does what a failed test made
 )
 
 // environment is the live cluster under test.
