@@ -80,6 +80,7 @@ func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *loca
 		Devices: local.devices(ours), Gateways: Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.options(), Identities: a.identities,
 	}
+	a.shareIdentities()
 	out := leftOut{objs: objs}
 	for i := range unread {
 		out.addUnread(&unread[i])
@@ -87,6 +88,7 @@ func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *loca
 	for {
 		state, _, err := model.Compile(objs, a.opts.Node, inputs)
 		if err == nil {
+			a.useIdentities()
 			return state, out.told(), nil
 		}
 		changed := false
