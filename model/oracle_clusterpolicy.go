@@ -128,16 +128,20 @@ func (k *knowledge) isNodeWith(selector *metav1.LabelSelector, peer party) bool 
 	return node != nil && matchesByHand(selector, node.Labels)
 }
 
-// addressOf is where a party is; the gateway is the node itself.
+// addressOf is where a party is. The gateway is the node itself, where the node
+// is: by an address of the gateway's family if it has one, else by any.
 func (k *knowledge) addressOf(p party) netip.Addr {
-	if p.node && p.name == "" {
-		for _, own := range k.own {
-			if own.Is4() == p.addr.Is4() {
-				return own
-			}
-		}
+	if !p.node || p.name != "" {
+		return p.addr
 	}
-	return p.addr
+	var other netip.Addr
+	for _, own := range k.own {
+		if own.Is4() == p.addr.Is4() {
+			return own
+		}
+		other = own
+	}
+	return other
 }
 
 func inNetwork(text string, addr netip.Addr) bool {

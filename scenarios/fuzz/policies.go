@@ -36,12 +36,11 @@ var words = &policygen.Words{
 		{CIDR: "2001:db8::10/128"}, {CIDR: "fd00::/8"},
 	},
 	CIDRs: []string{"203.0.113.10", "203.0.113.0/24", "192.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::/64", "2606:4700::1"},
-	// Of pods and other nodes both addresses, or none. With the node goes the
-	// pods' gateway, which need not have an address of the node's families.
+	// Of pods and nodes both addresses, or none.
 	Networks: [][]policyv1alpha2.CIDR{
 		{"0.0.0.0/0", "::/0"}, {"10.0.0.0/8", "fd00:10::/64", "fd00:2::/64"}, {"10.0.0.0/24", "fd00:10::/64"},
 		{"203.0.113.0/26", "2001:db8::/64"}, {"203.0.113.0/24"}, {"2001:db8::/32"},
-		{"198.18.0.0/15", "fd00:198:18::/64", "169.254.1.1/32", "fe80::1/128"},
+		{"198.18.0.0/15", "fd00:198:18::/64"},
 	},
 	Nodes: []metav1.LabelSelector{{}},
 }
