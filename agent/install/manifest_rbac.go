@@ -3,10 +3,14 @@
 package install
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/weirnet/weir/agent/identity"
 )
 
 // Resources of what is applied.
@@ -27,7 +31,8 @@ func serviceAccount() *corev1.ServiceAccount {
 }
 
 // clusterRole lets agents read what the datapath is compiled from, and tell of
-// what they refuse. They change nothing else in the cluster.
+// what they refuse, and agree on identities. They change nothing else in the
+// cluster.
 func clusterRole() *rbacv1.ClusterRole {
 	read := []string{"get", "list", "watch"}
 	return &rbacv1.ClusterRole{
@@ -40,6 +45,7 @@ func clusterRole() *rbacv1.ClusterRole {
 			{APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}, Verbs: read},
 			{APIGroups: []string{"cilium.io"}, Resources: []string{"ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"}, Verbs: read},
 			{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: read},
+			{APIGroups: []string{identity.Group}, Resources: []string{identity.Plural}, Verbs: append(slices.Clone(read), "create", "delete")},
 			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
 		},
 	}

@@ -45,7 +45,7 @@ func TestManifestRunsAnAgentOnEveryNode(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	all := documents(t, m)
-	require.Len(t, all, 8)
+	require.Len(t, all, 9)
 
 	var config corev1.ConfigMap
 	require.NoError(t, yaml.UnmarshalStrict([]byte(all["ConfigMap weir-config"]), &config))

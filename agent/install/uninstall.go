@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/ptr"
+
+	"github.com/weirnet/weir/agent/identity"
 )
 
 // UninstallOptions are of one removal.
@@ -252,7 +254,7 @@ func podNameOf(node string) string {
 }
 
 // removeKinds removes the kinds that Install brought, if nobody uses them or
-// all policies are to go.
+// all policies are to go. Identities are agents' alone.
 func (c *Cluster) removeKinds(ctx context.Context, policies bool) error {
 	for _, crd := range crds() {
 		there, err := c.client(resourceCRD, "").Get(ctx, crd.Name, metav1.GetOptions{})
@@ -262,7 +264,7 @@ func (c *Cluster) removeKinds(ctx context.Context, policies bool) error {
 		if err != nil {
 			return fmt.Errorf("read CustomResourceDefinition %s: %w", crd.Name, err)
 		}
-		if !policies {
+		if !policies && crd.Spec.Group != identity.Group {
 			resource := schema.GroupVersionResource{Group: crd.Spec.Group, Version: crd.Spec.Versions[0].Name, Resource: crd.Spec.Names.Plural}
 			used, err := c.dynamic.Resource(resource).List(ctx, metav1.ListOptions{Limit: 1})
 			if err != nil && !apierrors.IsNotFound(err) {

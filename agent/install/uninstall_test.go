@@ -19,6 +19,8 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+
+	"github.com/weirnet/weir/agent/identity"
 )
 
 // installed is a cluster with Weir in it, whose nodes' clean-ups end in a
@@ -108,6 +110,15 @@ func TestUninstallKeepsKindsThatAreUsed(t *testing.T) {
 	c, _ = installed(t, map[string]corev1.PodPhase{"a": corev1.PodSucceeded}, ciliumPolicy())
 	require.NoError(t, c.Uninstall(t.Context(), UninstallOptions{Timeout: 10 * time.Second, Policies: true}))
 	require.Empty(t, left(t, c))
+}
+
+func TestUninstallRemovesIdentities(t *testing.T) {
+	used := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": "4711"}}}
+	used.SetGroupVersionKind(identity.Resource().GroupVersion().WithKind(identity.Kind))
+	c, _ := installed(t, map[string]corev1.PodPhase{"a": corev1.PodSucceeded}, used)
+	require.Contains(t, left(t, c), "CustomResourceDefinition identities.weir.net")
+	require.NoError(t, c.Uninstall(t.Context(), UninstallOptions{Timeout: 10 * time.Second}))
+	require.Empty(t, left(t, c), "nobody has written them but agents")
 }
 
 func TestUninstallGoesOnWhereItWasInterrupted(t *testing.T) {
