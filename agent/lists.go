@@ -74,9 +74,13 @@ func (a *Agent) listIdentities() []api.Identity {
 		return []api.Identity{}
 	}
 	at := map[netip.Addr]model.Identity{}
+	list := reservedIdentities()
 	for _, addr := range state.Addresses {
 		if addr.Prefix.IsSingleIP() {
 			at[addr.Prefix.Addr()] = addr.Identity
+		}
+		if addr.Identity >= model.FirstBlockIdentity {
+			list = append(list, api.Identity{Number: uint32(addr.Identity), Scope: api.ScopeLocal, Labels: "cidr:" + addr.Prefix.String(), Pods: []string{}})
 		}
 	}
 	rows := map[model.Identity]*api.Identity{}
@@ -86,16 +90,31 @@ func (a *Agent) listIdentities() []api.Identity {
 			continue
 		}
 		if rows[number] == nil {
-			rows[number] = &api.Identity{Number: uint32(number), Namespace: pod.Namespace, Labels: labels.Set(pod.Labels).String()}
+			rows[number] = &api.Identity{Number: uint32(number), Scope: api.ScopeLocal, Namespace: pod.Namespace, Labels: labels.Set(pod.Labels).String()}
+			if a.shared != nil && number.IsShared() {
+				rows[number].Scope = api.ScopeShared
+			}
 		}
 		rows[number].Pods = append(rows[number].Pods, name)
 	}
-	list := []api.Identity{}
 	for _, row := range rows {
 		slices.Sort(row.Pods)
 		list = append(list, *row)
 	}
 	slices.SortFunc(list, func(a, b api.Identity) int { return cmp.Compare(a.Number, b.Number) })
+	return list
+}
+
+// reservedIdentities are those of who is no pod and has no address that a
+// policy names.
+func reservedIdentities() []api.Identity {
+	var list []api.Identity
+	for number, who := range map[model.Identity]string{
+		model.IdentityHost: "host", model.IdentityWorld: "world", model.IdentityRemoteNode: "remote-node",
+		model.IdentityUnmanaged: "unmanaged", model.IdentityHealth: "health",
+	} {
+		list = append(list, api.Identity{Number: uint32(number), Scope: api.ScopeReserved, Labels: "reserved:" + who, Pods: []string{}})
+	}
 	return list
 }
 
@@ -105,7 +124,7 @@ func identityOf(pod *corev1.Pod, at map[netip.Addr]model.Identity) (model.Identi
 	}
 	for _, ip := range pod.Status.PodIPs {
 		addr, err := netip.ParseAddr(ip.IP)
-		if number, found := at[addr]; err == nil && found && number >= model.FirstLabelIdentity {
+		if number, found := at[addr]; err == nil && found && number >= model.FirstLabelIdentity && number < model.FirstBlockIdentity {
 			return number, true
 		}
 	}

@@ -145,13 +145,25 @@ type GCRequest struct {
 	Valid []Attachment `json:"valid"`
 }
 
-// Identity is a set of labels that policies tell from others, by its number.
+// Identity is a set of labels that policies tell from others, by its number;
+// or an address block that policies name, or somebody who is no pod.
 type Identity struct {
 	Number    uint32   `json:"number"`
+	Scope     Scope    `json:"scope"`
 	Namespace string   `json:"namespace,omitempty"`
 	Labels    string   `json:"labels"`
 	Pods      []string `json:"pods"` // namespace/name, of all nodes
 }
+
+// Scope is who knows an identity by its number.
+type Scope string
+
+// Scopes of identities.
+const (
+	ScopeReserved Scope = "reserved" // everybody, always
+	ScopeShared   Scope = "shared"   // the cluster's nodes
+	ScopeLocal    Scope = "local"    // this node alone
+)
 
 // Policy is an object that decides about pods.
 type Policy struct {
