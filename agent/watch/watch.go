@@ -149,12 +149,36 @@ func (w *Watcher) Errors() (errs map[string]error, since map[string]time.Time) {
 
 const errorPatience = 30 * time.Second
 
-// withoutBallast takes off what is large and says nothing to a datapath.
+// withoutBallast takes off what is large and says nothing to a datapath: of a
+// cluster's pods, whose number bounds the memory of every node's agent, little
+// is left but names, labels, ports and addresses.
 func withoutBallast(obj any) (any, error) {
 	if object, err := meta.Accessor(obj); err == nil {
 		object.SetManagedFields(nil)
 	}
+	switch object := obj.(type) {
+	case *corev1.Pod:
+		object.Spec = corev1.PodSpec{
+			NodeName: object.Spec.NodeName, HostNetwork: object.Spec.HostNetwork, ServiceAccountName: object.Spec.ServiceAccountName,
+			Containers: portsOf(object.Spec.Containers), InitContainers: portsOf(object.Spec.InitContainers),
+		}
+		object.Status = corev1.PodStatus{
+			Phase: object.Status.Phase, Conditions: object.Status.Conditions,
+			HostIP: object.Status.HostIP, HostIPs: object.Status.HostIPs, PodIP: object.Status.PodIP, PodIPs: object.Status.PodIPs,
+		}
+	case *corev1.Node:
+		object.Status.Images, object.Status.VolumesAttached, object.Status.VolumesInUse = nil, nil, nil
+	}
 	return obj, nil
+}
+
+func portsOf(containers []corev1.Container) []corev1.Container {
+	var light []corev1.Container
+	for i := range containers {
+		c := &containers[i]
+		light = append(light, corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy})
+	}
+	return light
 }
 
 // Run watches until ctx ends.

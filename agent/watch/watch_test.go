@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/model"
 )
 
 var (
@@ -79,6 +80,57 @@ func TestObjectsFollowTheAPI(t *testing.T) {
 	require.NotEmpty(t, changed)
 	require.NoError(t, typed.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
 	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods) == 0 }, 5*time.Second, 5*time.Millisecond)
+}
+
+func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	port := func(name string, number, host int32) []corev1.ContainerPort {
+		return []corev1.ContainerPort{{Name: name, ContainerPort: number, HostPort: host, Protocol: corev1.ProtocolTCP}}
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default", Labels: map[string]string{"app": "web"}, Annotations: map[string]string{"weir.net/policy-audit": "true"}},
+		Spec: corev1.PodSpec{
+			NodeName: "n", ServiceAccountName: "web",
+			Containers:     []corev1.Container{{Name: "web", Image: "web:1", Env: []corev1.EnvVar{{Name: "A", Value: "b"}}, Ports: port("http", 8080, 80)}},
+			InitContainers: []corev1.Container{{Name: "side", RestartPolicy: &always, Ports: port("side", 9090, 0)}, {Name: "once", Ports: port("once", 1, 0)}},
+			Volumes:        []corev1.Volume{{Name: "data"}},
+		},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, PodIP: "10.0.0.2", PodIPs: []corev1.PodIP{{IP: "10.0.0.2"}},
+			Conditions:        []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+			ContainerStatuses: []corev1.ContainerStatus{{Name: "web", Image: "web:1"}},
+		},
+	}
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n"},
+		Spec:       corev1.NodeSpec{PodCIDRs: []string{"10.0.0.0/24"}},
+		Status: corev1.NodeStatus{
+			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}},
+			Images:    []corev1.ContainerImage{{Names: []string{"web:1"}}},
+		},
+	}
+	w, typed, _, _ := start(t)
+	_, err := typed.CoreV1().Pods("default").Create(t.Context(), pod.DeepCopy(), metav1.CreateOptions{})
+	require.NoError(t, err)
+	_, err = typed.CoreV1().Nodes().Create(t.Context(), node.DeepCopy(), metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods)+len(objs.Nodes) == 2 }, 5*time.Second, 5*time.Millisecond)
+	objs, _ := w.Objects()
+	kept := objs.Pods["default/web"]
+	require.Empty(t, kept.Spec.Volumes)
+	require.Empty(t, kept.Spec.Containers[0].Env)
+	require.Empty(t, kept.Status.ContainerStatuses)
+	require.Empty(t, objs.Nodes["n"].Status.Images)
+
+	compile := func(objs *model.Objects) *model.State {
+		state, _, err := model.Compile(objs, "n", model.Local{Devices: map[string]model.Device{"default/web": {Ifindex: 7}}})
+		require.NoError(t, err)
+		return state
+	}
+	all := model.NewObjects()
+	all.Namespaces, all.Pods["default/web"], all.Nodes["n"] = objs.Namespaces, pod, node
+	require.Len(t, compile(all).Endpoints, 1)
+	require.Equal(t, compile(all), compile(objs))
 }
 
 func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
