@@ -494,7 +494,7 @@ func TestTheDatapathGoesOnWithoutTheAgent(t *testing.T) {
 	require.ErrorContains(t, err, "code 50")
 	_, err = n.sandbox("d", "dddd").call("ADD", nil)
 	require.ErrorContains(t, err, "code 11")
-	_, err = a.call("GC", nil)
+	_, err = a.call("GC", map[string]any{"cni.dev/valid-attachments": []any{}})
 	require.ErrorContains(t, err, "code 11")
 	_, err = c.call("DEL", nil)
 	require.NoError(t, err)

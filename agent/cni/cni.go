@@ -68,6 +68,9 @@ func readConfig(data []byte) (*Config, error) {
 	if err := version.ParsePrevResult(&conf.PluginConf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("read prevResult: %v", err), "")
 	}
+	if conf.Socket == "" || conf.StateDir == "" {
+		return nil, types.NewError(types.ErrInvalidNetworkConfig, "read the network's configuration: socket or stateDir is empty: leave it out to have the default", "")
+	}
 	return conf, nil
 }
 
@@ -252,6 +255,9 @@ func check(args *skel.CmdArgs) error {
 	return nil
 }
 
+// validAttachments is the specification's name of the list that GC needs.
+const validAttachments = "cni.dev/valid-attachments"
+
 // gc removes what the runtime does not know of.
 func gc(args *skel.CmdArgs) error {
 	conf, err := readConfig(args.StdinData)
@@ -260,6 +266,11 @@ func gc(args *skel.CmdArgs) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	// Nobody's list would take all pods away; an empty one does.
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(args.StdinData, &given); err != nil || given[validAttachments] == nil {
+		return types.NewError(types.ErrInvalidNetworkConfig, "collect garbage: the configuration has no "+validAttachments+": what is to stay is not known", "")
+	}
 	req := api.GCRequest{Valid: []api.Attachment{}}
 	for _, a := range conf.ValidAttachments {
 		req.Valid = append(req.Valid, api.Attachment{ContainerID: a.ContainerID, IfName: a.IfName})

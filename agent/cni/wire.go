@@ -23,9 +23,9 @@ import (
 //
 //	pod:  eth0 (address/32, default via gateway) ~~~ weir0123456789a :host
 func wire(e *api.Endpoint) (ifindex int, err error) {
-	ns, err := netns.GetFromPath(e.Netns)
+	ns, err := openSpace(e.Netns)
 	if err != nil {
-		return 0, fmt.Errorf("open the pod's network namespace %s: %w", e.Netns, err)
+		return 0, err
 	}
 	defer ns.Close()
 	if err := removeDevice(e.HostDevice); err != nil {
@@ -42,6 +42,20 @@ func wire(e *api.Endpoint) (ifindex int, err error) {
 		return 0, err
 	}
 	return host.Attrs().Index, nil
+}
+
+// openSpace opens a pod's network namespace. Of one that is gone an empty file
+// is left, where it was mounted.
+func openSpace(path string) (netns.NsHandle, error) {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return ns, fmt.Errorf("open the pod's network namespace %s: %w", path, err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(ns), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+		return ns, errors.Join(fmt.Errorf("open the pod's network namespace %s: it is gone: the runtime has to make the pod's sandbox anew", path), ns.Close())
+	}
+	return ns, nil
 }
 
 func makePair(e *api.Endpoint, ns netns.NsHandle) error {
@@ -158,9 +172,9 @@ func inspect(e *api.Endpoint) error {
 	if host.Attrs().Flags&net.FlagUp == 0 {
 		return fmt.Errorf("device %s is down: delete the pod, and it is made anew", e.HostDevice)
 	}
-	ns, err := netns.GetFromPath(e.Netns)
+	ns, err := openSpace(e.Netns)
 	if err != nil {
-		return fmt.Errorf("open the pod's network namespace %s: %w", e.Netns, err)
+		return err
 	}
 	defer ns.Close()
 	return within(ns, func() error { return inspectPod(e, host.Attrs().Index) })
