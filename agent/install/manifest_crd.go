@@ -80,7 +80,7 @@ func identityCRD() *apiextensionsv1.CustomResourceDefinition {
 		{Name: "Namespace", Type: "string", JSONPath: ".spec.namespace"},
 		{Name: "Labels", Type: "string", JSONPath: ".spec.podLabels"},
 		{Name: "Account", Type: "string", JSONPath: ".spec.serviceAccount", Priority: 1},
-		{Name: "Ports", Type: "string", JSONPath: ".spec.ports[*].name", Priority: 1},
+		{Name: "Ports", Type: "string", JSONPath: ".spec.ports", Priority: 1},
 		{Name: "Age", Type: "date", JSONPath: ".metadata.creationTimestamp"},
 	}
 	return definition
