@@ -205,8 +205,8 @@ func (r *Registry) problem() error {
 
 // Errors that are told.
 var (
-	ErrNoKind    = errors.New("the cluster does not have the kind, and numbers are this node's own: run 'weir install' again")
-	ErrForbidden = errors.New("the agent may not, and numbers are this node's own: run 'weir install' again")
+	ErrNoKind    = errors.New("the cluster does not have the kind, and new numbers are this node's own: run 'weir install' again")
+	ErrForbidden = errors.New("the agent may not, and new numbers are this node's own: run 'weir install' again")
 	ErrExhausted = fmt.Errorf("all %d numbers are taken, and further ones are this node's own: use fewer distinct labels", room)
 	ErrSilent    = errors.New("the API server does not answer: numbers stay, and new ones are this node's own until it does")
 )

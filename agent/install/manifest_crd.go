@@ -75,7 +75,6 @@ func identityCRD() *apiextensionsv1.CustomResourceDefinition {
 	version := &definition.Spec.Versions[0]
 	version.Subresources = nil
 	version.Schema.OpenAPIV3Schema = identitySchema()
-	version.SelectableFields = []apiextensionsv1.SelectableField{{JSONPath: ".spec.namespace"}}
 	version.AdditionalPrinterColumns = []apiextensionsv1.CustomResourceColumnDefinition{
 		{Name: "Namespace", Type: "string", JSONPath: ".spec.namespace"},
 		{Name: "Labels", Type: "string", JSONPath: ".spec.podLabels"},
