@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/healthcheck"
 	"github.com/weirnet/weir/agent/watch"
@@ -42,7 +43,7 @@ type Options struct {
 	Node    string // the node's name in the cluster
 	Version string // for people
 	Paths   Paths
-	Config  Config
+	Config  config.Config
 	// Source makes the source, which calls changed when something has. It must
 	// not block.
 	Source func(changed func()) (Source, error)

@@ -28,6 +28,7 @@ import (
 	"github.com/weirnet/weir/agent"
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/cni"
+	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/model"
@@ -170,7 +171,7 @@ func newNode(t *testing.T) *node {
 	n.makeUplink()
 	n.client = api.NewClient(filepath.Join(n.paths.RunDir, "agent.sock"))
 	n.options = agent.Options{
-		Node: nodeName, Version: "test", Paths: n.paths,
+		Node: nodeName, Version: "test", Paths: n.paths, Config: config.Default(),
 		Source: func(changed func()) (agent.Source, error) { n.source.changed = changed; return n.source, nil },
 	}
 	t.Cleanup(n.leavesNothing)

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/model"
 )
@@ -102,7 +103,7 @@ func (l *localNode) isUplink(link netlink.Link) bool {
 
 // setUplinks chooses the devices towards others: those that the operator names,
 // else those that have the node's addresses or a default route.
-func (l *localNode) setUplinks(c *Config, self *corev1.Node) {
+func (l *localNode) setUplinks(c *config.Config, self *corev1.Node) {
 	ours := map[int]bool{}
 	for _, addr := range internalAddresses(self) {
 		ours[l.addresses[addr]] = true

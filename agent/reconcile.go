@@ -78,7 +78,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
 	inputs := model.Local{
 		Devices: local.devices(ours), Gateways: Gateways(), Uplinks: local.uplinks,
-		Options: a.opts.Config.options(), Identities: a.identities,
+		Options: a.opts.Config.Options(), Identities: a.identities,
 	}
 	a.shareIdentities()
 	out := leftOut{objs: objs}

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+
+	"github.com/weirnet/weir/agent/config"
 )
 
 // Options are of one installation.
@@ -21,8 +23,8 @@ type Options struct {
 	// Image and APIServer may be empty: those in force, else DefaultImage and
 	// what the cluster says.
 	Image, APIServer string
-	// Change edits the configuration that is in force, or DefaultConfig.
-	Change func(*Config)
+	// Change edits the configuration that is in force, or config.Default.
+	Change func(*config.Config)
 	// Force applies in spite of obstacles.
 	Force bool
 	// TakeOver has agents take over the pods of a CNI plugin whose daemon is
@@ -36,14 +38,14 @@ type Options struct {
 // Plan makes the manifest: what o says, over what is in force. A configuration
 // that does not hold together is an error, and names the field.
 func (c *Cluster) Plan(ctx context.Context, o Options) (*Manifest, error) {
-	m := &Manifest{Image: DefaultImage, Config: DefaultConfig()}
+	m := &Manifest{Image: DefaultImage, Config: config.Default()}
 	current, err := c.kube.CoreV1().ConfigMaps(Namespace).Get(ctx, ConfigMapName, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
 	case err != nil:
 		return nil, fmt.Errorf("read ConfigMap %s/%s: %w", Namespace, ConfigMapName, err)
 	default:
-		if m.Config, err = parseConfig(current.Data[keyConfig]); err != nil {
+		if m.Config, err = config.Parse([]byte(current.Data[keyConfig])); err != nil {
 			return nil, fmt.Errorf("read ConfigMap %s/%s: %w", Namespace, ConfigMapName, err)
 		}
 		if image := current.Data[keyImage]; image != "" {
@@ -64,7 +66,7 @@ func (c *Cluster) Plan(ctx context.Context, o Options) (*Manifest, error) {
 // NewManifest makes the manifest of a first installation, without a cluster:
 // o.APIServer is needed.
 func NewManifest(o Options) (*Manifest, error) {
-	m := &Manifest{Image: DefaultImage, Config: DefaultConfig()}
+	m := &Manifest{Image: DefaultImage, Config: config.Default()}
 	if o.APIServer == "" {
 		return nil, ErrNoAPIServer
 	}

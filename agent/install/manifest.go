@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
+
+	"github.com/weirnet/weir/agent/config"
 )
 
 // Manifest is all that one installation says.
@@ -24,7 +26,7 @@ type Manifest struct {
 	// the Service default/kubernetes is none: it is the agent that makes it
 	// work.
 	APIServer string
-	Config    Config
+	Config    config.Config
 }
 
 // object is what is applied, with the resource that it is of.
@@ -52,7 +54,7 @@ const (
 
 // objects are those of the manifest in the order in which they are applied.
 func (m *Manifest) objects() ([]object, error) {
-	config, err := m.configMap()
+	choices, err := m.configMap()
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +75,8 @@ func (m *Manifest) objects() ([]object, error) {
 	add(resourceServiceAccount, serviceAccount())
 	add(resourceClusterRole, clusterRole())
 	add(resourceClusterRoleBinding, clusterRoleBinding())
-	add(resourceConfigMap, config)
-	add(resourceDaemonSet, m.daemonSet(config))
+	add(resourceConfigMap, choices)
+	add(resourceDaemonSet, m.daemonSet(choices))
 	if err != nil {
 		return nil, fmt.Errorf("convert object: %w", err)
 	}
@@ -104,23 +106,23 @@ func (m *Manifest) configMap() (*corev1.ConfigMap, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read address of the API server %q: %w: give HOST:PORT", m.APIServer, err)
 	}
-	config, err := m.Config.yaml()
+	text, err := m.Config.YAML()
 	if err != nil {
 		return nil, err
 	}
 	return &corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: ConfigMapName, Labels: labels()},
-		Data:       map[string]string{keyConfig: config, keyHost: host, keyPort: port, keyImage: m.Image},
+		Data:       map[string]string{keyConfig: text, keyHost: host, keyPort: port, keyImage: m.Image},
 	}, nil
 }
 
 // digest changes with what agents read at their start, so that they are
 // started anew.
-func digest(config *corev1.ConfigMap) string {
+func digest(choices *corev1.ConfigMap) string {
 	sum := sha256.New()
 	for _, key := range []string{keyConfig, keyHost, keyPort} {
-		fmt.Fprintf(sum, "%s=%q\n", key, config.Data[key])
+		fmt.Fprintf(sum, "%s=%q\n", key, choices.Data[key])
 	}
 	return hex.EncodeToString(sum.Sum(nil))[:16]
 }

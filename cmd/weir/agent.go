@@ -17,6 +17,7 @@ import (
 	"github.com/weirnet/weir/agent"
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/cni"
+	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/identity"
 	"github.com/weirnet/weir/agent/watch"
 )
@@ -71,7 +72,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	if f.node == "" {
 		return usageError(errors.New("which node is this? Name it by --node, or by NODE_NAME in the environment"))
 	}
-	config, err := agent.ReadConfig(f.paths.Config)
+	choices, err := config.Read(f.paths.Config)
 	if err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 		level = slog.LevelDebug
 	}
 	return agent.Run(cmd.Context(), agent.Options{
-		Node: f.node, Version: thisBuild().Version, Paths: f.paths, Config: config, Metrics: f.metrics,
+		Node: f.node, Version: thisBuild().Version, Paths: f.paths, Config: choices, Metrics: f.metrics,
 		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
 		Source: func(changed func()) (agent.Source, error) {
 			return watch.New(clients.Typed, clients.Dynamic, changed)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/install"
 	"github.com/weirnet/weir/model"
 )
@@ -36,7 +37,7 @@ func (f *clusterFlags) connect(cmd *cobra.Command) (*install.Cluster, error) {
 // Only flags that are given change what is in force.
 type configFlags struct {
 	set    *pflag.FlagSet
-	config install.Config
+	config config.Config
 
 	excluded, nodePorts          []string
 	answers, tunnel, algorithm   string
@@ -79,7 +80,7 @@ func addressBlocks(flag string, words []string) ([]netip.Prefix, error) {
 }
 
 // change puts what was given over what is in force.
-func (f *configFlags) change(c *install.Config) {
+func (f *configFlags) change(c *config.Config) {
 	for flag, put := range map[string]func(){
 		"masquerade":          func() { c.Masquerade = f.config.Masquerade },
 		"masquerade-excluded": func() { c.MasqueradeExcluded = f.excludedBlocks },

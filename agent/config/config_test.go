@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package config
 
 import (
 	"os"
@@ -22,7 +22,7 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.yaml")
 			require.NoError(t, os.WriteFile(path, []byte(tt.text), 0o600))
-			_, err := ReadConfig(path)
+			_, err := Read(path)
 			require.ErrorContains(t, err, tt.want)
 			require.ErrorContains(t, err, "config.yaml")
 		})
@@ -30,15 +30,38 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 }
 
 func TestAConfigurationThatIsNotThereMasquerades(t *testing.T) {
-	c, err := ReadConfig(filepath.Join(t.TempDir(), "none"))
+	c, err := Read(filepath.Join(t.TempDir(), "none"))
 	require.NoError(t, err)
-	options := c.options()
+	options := c.Options()
 	require.True(t, options.Masquerade)
 	path := filepath.Join(t.TempDir(), "config.yaml")
 	require.NoError(t, os.WriteFile(path, []byte("masquerade: false\ndevices: [eth1]\n"), 0o600))
-	c, err = ReadConfig(path)
+	c, err = Read(path)
 	require.NoError(t, err)
-	options = c.options()
+	options = c.Options()
 	require.False(t, options.Masquerade)
 	require.Equal(t, []string{"eth1"}, c.Devices)
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"", "{}", "masquerade: false\nmtu: 1400\n", "devices: [eth0]\nreturn: dsr\ntunnel: ipip\nalgorithm: maglev\nmaglevSize: 1021\n",
+		"masqueradeExcluded: [10.0.0.0/8, \"fd00::/8\"]\nnodePortAddresses: [192.0.2.0/24]\n", "mtu: 1e3", "null", "- a",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse(data)
+		if err != nil || c.Validate() != nil {
+			return
+		}
+		text, err := c.YAML()
+		require.NoError(t, err)
+		again, err := Parse([]byte(text))
+		require.NoError(t, err)
+		require.NoError(t, again.Validate())
+		back, err := again.YAML()
+		require.NoError(t, err)
+		require.Equal(t, text, back, "what is written is read as the same")
+	})
 }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config is what an operator chooses for all nodes: the file
+// config.yaml that 'weir install' writes into the ConfigMap and agents read at
+// their start.
+//
+// It says nothing of where things are on a node; that is the agent's command
+// line. Its one invariant: what is written here is read here as the same, and
+// what cannot be kept is refused on both sides, by its field.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/weirnet/weir/model"
+)
+
+// Config is the configuration. The zero Config masquerades nothing; Default is
+// what holds where an operator chooses nothing.
+type Config struct {
+	// Masquerade gives what leaves the cluster the node's address, but for
+	// what is sent to MasqueradeExcluded.
+	Masquerade         bool           `json:"masquerade"`
+	MasqueradeExcluded []netip.Prefix `json:"masqueradeExcluded,omitempty"`
+	// NodePortAddresses choose among a node's addresses; empty: all of them.
+	NodePortAddresses []netip.Prefix  `json:"nodePortAddresses,omitempty"`
+	Return            model.Return    `json:"return,omitempty"`
+	Tunnel            model.Tunnel    `json:"tunnel,omitempty"`
+	Algorithm         model.Algorithm `json:"algorithm,omitempty"`
+	MaglevSize        int             `json:"maglevSize,omitempty"`
+	// Devices are the uplinks by name; empty: those that have the node's
+	// addresses or a default route.
+	Devices []string `json:"devices,omitempty"`
+	// MTU is of pods, in bytes of an IP packet; 0: the least of the uplinks'.
+	MTU int `json:"mtu,omitempty"`
+}
+
+// Default masquerades.
+func Default() Config { return Config{Masquerade: true} }
+
+// Bounds of an MTU: IPv6's least (RFC 8200, section 5), and what an IPv4
+// packet holds.
+const (
+	leastMTU = 1280
+	mostMTU  = 65535
+)
+
+// Options are what the compiler takes of it.
+func (c *Config) Options() model.Options {
+	return model.Options{
+		NodePortAddresses: c.NodePortAddresses,
+		Masquerade:        c.Masquerade, MasqueradeExcluded: c.MasqueradeExcluded,
+		Algorithm: c.Algorithm, MaglevSize: c.MaglevSize, Return: c.Return, Tunnel: c.Tunnel,
+	}
+}
+
+// Validate says what is wrong: all of it joined, each naming its field.
+func (c *Config) Validate() error {
+	options := c.Options()
+	return errors.Join(options.Validate(), c.validateMTU())
+}
+
+func (c *Config) validateMTU() error {
+	if c.MTU == 0 || c.MTU >= leastMTU && c.MTU <= mostMTU {
+		return nil
+	}
+	return &model.FieldError{Object: "Options", Field: "mtu", Problem: fmt.Sprintf("%d is not between %d and %d: leave it out to have the uplinks'", c.MTU, leastMTU, mostMTU)}
+}
+
+// Parse reads a configuration over the default one. A field that is not known
+// is an error; what is wrong otherwise is Validate's to say.
+func Parse(data []byte) (Config, error) {
+	c := Default()
+	if err := yaml.UnmarshalStrict(data, &c); err != nil {
+		return Config{}, fmt.Errorf("parse configuration: %w", err)
+	}
+	return c, nil
+}
+
+// Read reads a file. One that is not there is an empty one.
+func Read(path string) (Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	c, err := Parse(data)
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// YAML writes the configuration as Parse reads it.
+func (c *Config) YAML() (string, error) {
+	text, err := yaml.Marshal(c)
+	if err != nil {
+		return "", fmt.Errorf("write configuration: %w", err)
+	}
+	return string(text), nil
+}
