@@ -103,10 +103,12 @@ func (m *Manifest) agent() corev1.Container {
 		Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{
 			corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("128Mi"),
 		}},
-		SecurityContext: privileged(),
-		StartupProbe:    probe("/healthz", 1, 120),
-		LivenessProbe:   probe("/healthz", 10, 6),
-		ReadinessProbe:  probe("/readyz", 2, 3),
+		// Why an agent ended is in the pod's status, for 'weir status'.
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext:          privileged(),
+		StartupProbe:             probe("/healthz", 1, 120),
+		LivenessProbe:            probe("/healthz", 10, 6),
+		ReadinessProbe:           probe("/readyz", 2, 3),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "run", MountPath: dirRun},
 			{Name: "state", MountPath: api.DefaultStateDir},

@@ -207,6 +207,8 @@ func containerPhase(s *corev1.ContainerStatus) string {
 	switch {
 	case s.State.Waiting != nil && s.State.Waiting.Reason == "PodInitializing":
 		return ""
+	case s.State.Waiting != nil && s.LastTerminationState.Terminated != nil:
+		return fmt.Sprintf("%s ended %d times, and is started anew: %s", what, s.RestartCount, farewell(s.LastTerminationState.Terminated))
 	case s.State.Waiting != nil:
 		phase := fmt.Sprintf("%s waits: %s", what, cmp.Or(s.State.Waiting.Reason, "no reason given"))
 		if message := s.State.Waiting.Message; message != "" {
@@ -217,13 +219,28 @@ func containerPhase(s *corev1.ContainerStatus) string {
 		}
 		return phase
 	case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:
-		return fmt.Sprintf("%s ended with exit status %d", what, s.State.Terminated.ExitCode)
+		return what + " ended: " + farewell(s.State.Terminated)
 	case s.State.Terminated != nil:
 		return ""
+	case !s.Ready && s.State.Running != nil && s.LastTerminationState.Terminated != nil:
+		return what + " runs, and is not ready yet; before it ended: " + farewell(s.LastTerminationState.Terminated)
 	case !s.Ready && s.State.Running != nil:
 		return what + " runs, and is not ready yet"
 	}
 	return ""
+}
+
+// farewell is why a container ended: its last line, if it said something.
+func farewell(t *corev1.ContainerStateTerminated) string {
+	lines := strings.Split(strings.TrimSpace(t.Message), "\n")
+	if last := lines[len(lines)-1]; last != "" {
+		return last
+	}
+	reason := fmt.Sprintf("exit status %d", t.ExitCode)
+	if t.Reason != "" && t.Reason != "Error" {
+		reason += " (" + t.Reason + ")"
+	}
+	return reason
 }
 
 func waitingRemedy(reason, image string) string {

@@ -42,6 +42,19 @@ func waits(name, reason, message string) func(*corev1.PodStatus) {
 	}
 }
 
+func runs(s *corev1.PodStatus) {
+	s.ContainerStatuses = []corev1.ContainerStatus{{Name: "agent", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
+}
+
+// ended is of a container that ended before, with last words.
+func ended(now func(*corev1.PodStatus), message string) func(*corev1.PodStatus) {
+	return func(s *corev1.PodStatus) {
+		now(s)
+		s.ContainerStatuses[0].RestartCount = 3
+		s.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled", Message: message}
+	}
+}
+
 func TestPhaseOfANode(t *testing.T) {
 	set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Generation: 2, Annotations: map[string]string{appsv1.DeprecatedTemplateGeneration: "2"}}}
 	set.Status.ObservedGeneration = 2
@@ -58,6 +71,9 @@ func TestPhaseOfANode(t *testing.T) {
 		"an agent of before":            {up, []corev1.Pod{agentPod("a", "1", podIsReady)}, "has the agent of before, and waits for its turn", false},
 		"no image":                      {down, []corev1.Pod{agentPod("a", "2", waits("agent", "ErrImageNeverPull", "not present"))}, "agent waits: ErrImageNeverPull: not present: load the image weir:dev on the nodes (weir image -o weir.tar), or name one in a registry by --image", false},
 		"crashes":                       {down, []corev1.Pod{agentPod("a", "2", waits("agent", "CrashLoopBackOff", "back-off 10s"))}, "agent waits: CrashLoopBackOff: back-off 10s", false},
+		"crashes with a word":           {down, []corev1.Pod{agentPod("a", "2", ended(waits("agent", "CrashLoopBackOff", "back-off 10s"), "starting\nweir: open the datapath: the kernel is too old\n"))}, "agent ended 3 times, and is started anew: weir: open the datapath: the kernel is too old", false},
+		"is killed":                     {down, []corev1.Pod{agentPod("a", "2", ended(waits("agent", "CrashLoopBackOff", "back-off 10s"), ""))}, "agent ended 3 times, and is started anew: exit status 137 (OOMKilled)", false},
+		"crashed before":                {down, []corev1.Pod{agentPod("a", "2", ended(runs, "weir: no"))}, "agent runs, and is not ready yet; before it ended: weir: no", false},
 		"waits for its init containers": {down, []corev1.Pod{agentPod("a", "2", waits("agent", "PodInitializing", ""))}, "the agent's pod is pending", false},
 	}
 	for name, test := range tests {
