@@ -48,6 +48,8 @@ const (
 	// A sandbox that is being made anew has no record for a moment.
 	takeoverPatience = 10 * time.Second
 	takeoverInterval = 5 * time.Second
+	// A pod whose sandbox has ended has its address by the API until the next.
+	lostPatience = time.Minute
 )
 
 // takeOver records the pods of this node that another plugin has connected,
@@ -72,7 +74,7 @@ func (a *Agent) takeOver(objs podsByName, local *localNode) []api.Refused {
 				continue
 			}
 			t.last, t.problem = time.Now(), ""
-			if !errors.Is(err, errNobodys) {
+			if !errors.Is(err, errNobodys) || time.Since(t.first) > lostPatience {
 				t.problem = err.Error()
 			}
 		}
@@ -147,6 +149,9 @@ var errNobodys = errors.New("nothing has the address")
 func (a *Agent) takeOverPod(pod *corev1.Pod, local *localNode, node *connections) error {
 	addrs := addressesOf(pod)
 	host, err := a.hostSide(addrs, local)
+	if errors.Is(err, errNobodys) {
+		return a.reconnect(pod, local, node)
+	}
 	if err != nil {
 		return err
 	}
@@ -222,10 +227,24 @@ type cniResult struct {
 	IfName      string      `json:"ifName"`
 	Args        [][2]string `json:"cniArgs"`
 	Result      struct {
+		Interfaces []struct {
+			Sandbox string `json:"sandbox"`
+		} `json:"interfaces"`
 		IPs []struct {
 			Address string `json:"address"`
 		} `json:"ips"`
 	} `json:"result"`
+}
+
+// sandbox is the path of the pod's network namespace on the node; empty where
+// the plugin did not say.
+func (r *cniResult) sandbox() string {
+	for _, i := range r.Result.Interfaces {
+		if i.Sandbox != "" {
+			return i.Sandbox
+		}
+	}
+	return ""
 }
 
 // isFor is whether a pod has the result's addresses, as far as it says.
@@ -385,18 +404,27 @@ func readResults(dir string) (results []cniResult) {
 // container is the ID by which the runtime will ask for a pod's deletion. One
 // that it is not known by is forgotten when its device goes.
 func (c *connections) container(pod *corev1.Pod, ifname string) string {
-	for _, r := range c.results {
+	if r := c.resultOf(pod); r != nil && r.IfName == ifname {
+		return r.ContainerID
+	}
+	return "unknown-" + strings.ToLower(string(pod.UID))
+}
+
+// resultOf is what the runtime keeps of a pod; nil: nothing.
+func (c *connections) resultOf(pod *corev1.Pod) *cniResult {
+	for i := range c.results {
+		r := &c.results[i]
 		args := map[string]string{}
 		for _, arg := range r.Args {
 			args[arg[0]] = arg[1]
 		}
 		uid := args["K8S_POD_UID"]
-		if r.IfName == ifname && r.isFor(pod) && args["K8S_POD_NAMESPACE"] == pod.Namespace && args["K8S_POD_NAME"] == pod.Name &&
+		if r.isFor(pod) && args["K8S_POD_NAMESPACE"] == pod.Namespace && args["K8S_POD_NAME"] == pod.Name &&
 			(uid == "" || uid == string(pod.UID) || uid == pod.Annotations[staticPodHash]) {
-			return r.ContainerID
+			return r
 		}
 	}
-	return "unknown-" + strings.ToLower(string(pod.UID))
+	return nil
 }
 
 // forgetTakenOver forgets endpoints that another plugin made and took away

@@ -129,11 +129,16 @@ func running(name string, addrs ...string) string {
 // remember is what libcni keeps of an ADD.
 func (n *node) remember(p *ptp) {
 	n.t.Helper()
+	n.rememberResult(p.sandbox, map[string]any{"cniVersion": "1.0.0", "ips": []map[string]any{{"address": p.addrs[0].String() + "/24"}}})
+}
+
+func (n *node) rememberResult(p *sandbox, result map[string]any) {
+	n.t.Helper()
 	require.NoError(n.t, os.MkdirAll(n.options.Paths.Results, 0o700))
 	data, err := json.Marshal(map[string]any{
 		"kind": "cniCacheV1", "containerId": p.id, "ifName": "eth0", "networkName": "ptp",
 		"cniArgs": [][]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", p.pod}, {"K8S_POD_UID", "uid-of-" + p.pod}},
-		"result":  map[string]any{"cniVersion": "1.0.0", "ips": []map[string]any{{"address": p.addrs[0].String() + "/24"}}},
+		"result":  result,
 	})
 	require.NoError(n.t, err)
 	require.NoError(n.t, os.WriteFile(filepath.Join(n.options.Paths.Results, "ptp-"+p.id+"-eth0"), data, 0o600))
@@ -280,6 +285,36 @@ func TestAnAgentThatIsStartedAgainKeepsWhatItTookOver(t *testing.T) {
 	b := n.sandbox("b", "bbbb")
 	b.add()
 	require.NoError(t, b.reach(old.sandbox, old.addrs[0]))
+}
+
+func TestPodsThatLostTheirDevicesWithAnUninstallAreConnectedAnew(t *testing.T) {
+	n := newOccupiedNode(t)
+	objects := nodes + podObject("a") + podObject("b")
+	n.source.set(objects)
+	n.start()
+	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
+	result, err := a.call("ADD", nil)
+	require.NoError(t, err)
+	n.rememberResult(a, result)
+	had := n.endpoints()[0].Addresses
+	n.leavesNothing()
+
+	n.source.set(nodes + running("a", had[0].String(), had[1].String()) + podObject("b"))
+	n.start()
+	require.Eventually(t, func() bool { list := n.endpoints(); return len(list) == 1 && list[0].Ready }, 5*time.Second, 10*time.Millisecond)
+	again := n.endpoints()[0]
+	require.Equal(t, had, again.Addresses)
+	require.Equal(t, "aaaa", again.ContainerID)
+	require.False(t, again.TakenOver)
+	for i, at := range b.add() {
+		require.NoError(t, a.reach(b, at))
+		require.NoError(t, b.reach(a, had[i]))
+	}
+	_, err = a.call("CHECK", map[string]any{"prevResult": result})
+	require.NoError(t, err)
+	_, err = a.call("DEL", nil)
+	require.NoError(t, err)
+	require.Len(t, n.endpoints(), 1)
 }
 
 func TestUninstallLeavesOthersPodsAsTheyWere(t *testing.T) {

@@ -134,7 +134,7 @@ func add(args *skel.CmdArgs) error {
 }
 
 func connect(ctx context.Context, agent *api.Client, e *api.Endpoint) error {
-	ifindex, err := wire(e)
+	ifindex, err := Wire(e)
 	if err != nil {
 		return err
 	}

@@ -18,11 +18,11 @@ import (
 	"github.com/weirnet/weir/agent/api"
 )
 
-// wire makes an endpoint's devices, in place of what an earlier attempt has
+// Wire makes an endpoint's devices, in place of what an earlier attempt has
 // left, and gives the ifindex of the host's side, which is down.
 //
 //	pod:  eth0 (address/32, default via gateway) ~~~ weir0123456789a :host
-func wire(e *api.Endpoint) (ifindex int, err error) {
+func Wire(e *api.Endpoint) (ifindex int, err error) {
 	ns, err := openSpace(e.Netns)
 	if err != nil {
 		return 0, err

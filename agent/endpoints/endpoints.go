@@ -120,6 +120,27 @@ func (s *Store) Add(req api.EndpointRequest, gateways []netip.Addr, mtu int) (ap
 	if err != nil {
 		return api.Endpoint{}, err
 	}
+	return s.make(req, addrs, gateways, mtu)
+}
+
+// Restore records an endpoint whose record and devices are lost, with the
+// addresses that it had. It fails if an address is another's.
+func (s *Store) Restore(req api.EndpointRequest, addrs, gateways []netip.Addr, mtu int) (api.Endpoint, error) {
+	if err := check(&req); err != nil {
+		return api.Endpoint{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.Pool.Hold(ownerOf(api.Attachment{ContainerID: req.ContainerID, IfName: req.IfName}), addrs); err != nil {
+		return api.Endpoint{}, err
+	}
+	return s.make(req, addrs, gateways, mtu)
+}
+
+// make records an endpoint with addresses that it holds. It is called with mu
+// held.
+func (s *Store) make(req api.EndpointRequest, addrs, gateways []netip.Addr, mtu int) (api.Endpoint, error) {
+	at := api.Attachment{ContainerID: req.ContainerID, IfName: req.IfName}
 	e := api.Endpoint{
 		EndpointRequest: req, Addresses: addrs, MTU: mtu, Created: s.now().UTC(),
 		HostDevice: Device(at), HostMAC: macOf(at, 1).String(), PodMAC: macOf(at, 2).String(),

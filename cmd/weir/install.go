@@ -206,9 +206,9 @@ func uninstallCommand() *cobra.Command {
 		Long: `Take Weir out of a Kubernetes cluster, and leave its nodes clean.
 
 Agents end, then each node loses Weir's programs, tables, devices, routes and
-files, then its objects go. Pods of before have no network from then on. Kinds
-of policies that still have policies stay, unless --policies is given. It may be
-interrupted and run again.`,
+files, then its objects go. Pods of before have no network from then on, until
+Weir is installed again. Kinds of policies that still have policies stay, unless
+--policies is given. It may be interrupted and run again.`,
 		Example: "  weir uninstall\n  weir uninstall --policies --timeout 2m",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
