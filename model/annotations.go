@@ -21,6 +21,9 @@ const (
 	// any kind, is "true" where denials are only told: by the policies of the
 	// pod, or by the policy. What a pod says goes before its namespace.
 	AnnotationAudit = "weir.net/policy-audit"
+
+	// annotationConfig of the agent's own pods says what they were begun with.
+	annotationConfig = "weir.net/config"
 )
 
 // auditOf gives what an annotation asks for; found is whether there is one.

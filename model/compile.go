@@ -137,6 +137,7 @@ func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 		for _, err := range Validate(obj) {
 			c.errs = append(c.errs, err)
 		}
+		c.warnOfAnnotations(obj)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,6 +50,40 @@ func parseBlock(text string) (netip.Prefix, error) {
 	return prefix.Masked(), err
 }
 
+// parseLegacyBlock reads a block as the API reads those of a NetworkPolicy: what
+// is beyond the length does not count, numbers may begin with zeros and are
+// decimal all the same, and IPv4 may be written as IPv6 (::ffff:10.0.0.0/104).
+func parseLegacyBlock(text string) (netip.Prefix, error) {
+	address, bits, _ := strings.Cut(text, "/")
+	colon := strings.LastIndexByte(address, ':') + 1
+	parts := strings.Split(address[colon:], ".")
+	if len(parts) == 4 {
+		for i, part := range parts {
+			parts[i] = withoutZeros(part)
+		}
+	}
+	prefix, err := netip.ParsePrefix(address[:colon] + strings.Join(parts, ".") + "/" + withoutZeros(bits))
+	if err != nil {
+		return prefix, fmt.Errorf("read address block %q: %w", text, err)
+	}
+	const mapped = 96 // the bits before an IPv4 address in IPv6
+	if prefix.Addr().Is4In6() {
+		if prefix.Bits() < mapped {
+			return prefix, fmt.Errorf("read address block %q: it is neither IPv4 nor IPv6", text)
+		}
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-mapped)
+	}
+	return prefix.Masked(), nil
+}
+
+// withoutZeros takes zeros from before a number, but for the last digit.
+func withoutZeros(number string) string {
+	if trimmed := strings.TrimLeft(number, "0"); trimmed != "" || number == "" {
+		return trimmed
+	}
+	return "0"
+}
+
 // holdsMapped is whether some IPv6 block holds the addresses that stand for
 // IPv4 ones (::ffff:0:0/96) while no block is all of IPv4. A table that keeps
 // both families in one trie would then find the IPv6 block for an IPv4
@@ -71,7 +106,8 @@ func blocksOfNetworkPolicies(objs *Objects) []string {
 	peers := func(list []networkingv1.NetworkPolicyPeer) {
 		for _, peer := range list {
 			if peer.IPBlock != nil {
-				texts = append(append(texts, peer.IPBlock.CIDR), peer.IPBlock.Except...)
+				cidr, excepts := plainBlock(peer.IPBlock)
+				texts = append(append(texts, cidr), excepts...)
 			}
 		}
 	}
@@ -84,6 +120,20 @@ func blocksOfNetworkPolicies(objs *Objects) []string {
 		}
 	}
 	return texts
+}
+
+// plainBlock gives a block as it is meant.
+func plainBlock(block *networkingv1.IPBlock) (cidr string, excepts []string) {
+	plain := func(text string) string {
+		if prefix, err := parseLegacyBlock(text); err == nil {
+			return prefix.String()
+		}
+		return text // Validate has complained
+	}
+	for _, text := range block.Except {
+		excepts = append(excepts, plain(text))
+	}
+	return plain(block.CIDR), excepts
 }
 
 // blockPeers gives the identities of the prefixes in a block.
@@ -123,11 +173,24 @@ func (c *compiler) warnOfMembers(object metav1.Object, field string, cidr netip.
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
 			if cidr.Bits() > 0 && cidr.Contains(addr) {
-				c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: add a podSelector for pods", cidr, addr, pod.name)
+				c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: select pods by their labels", cidr, addr, pod.name)
 				return
 			}
 		}
 	}
+}
+
+// warnOfLegacyBlock warns of a block that is not written as it is meant.
+func (c *compiler) warnOfLegacyBlock(object metav1.Object, field, text string) {
+	if prefix, err := parseLegacyBlock(text); err == nil && prefix.String() != text && !sameBlock(prefix, text) {
+		c.warn(object, field, "%s means %s: write it so", text, prefix)
+	}
+}
+
+// sameBlock is whether a text is another spelling of a block, as fd00:0::/16.
+func sameBlock(prefix netip.Prefix, text string) bool {
+	read, err := netip.ParsePrefix(text)
+	return err == nil && read == prefix
 }
 
 // warnOfHostBits warns of a block that says more than a block can.

@@ -116,11 +116,12 @@ func (c *compiler) ciliumPolicy(spec ciliumSpec) *compiledPolicy {
 		}
 	}
 	if len(p.subjects) == 0 {
-		c.warn(spec.object, field, "matches no pod: the policy has no effect until one has these labels")
+		c.warnOfNobody(spec.object, field, noPod(""), spec.EndpointSelector)
 	}
 	for _, entry := range spec.entries() {
 		c.ciliumEntry(p, &spec, &entry)
 	}
+	c.warnOfNoRules(p, spec.path)
 	return p
 }
 
@@ -142,7 +143,7 @@ func (c *compiler) selectNodes(p *compiledPolicy, spec *ciliumSpec) {
 	}
 	switch {
 	case !found:
-		c.warn(spec.object, field, "matches no node: the policy has no effect until one has these labels")
+		c.warnOfNobody(spec.object, field, "matches no node: the policy has no effect until one has these labels", spec.NodeSelector)
 	case p.subjects[c.host] && len(c.local.Uplinks) == 0:
 		c.warn(spec.object, field, "matches node %s, whose devices have no programs: only what its pods send to it is judged", c.node)
 	}
@@ -182,7 +183,7 @@ func (c *compiler) ciliumEntry(p *compiledPolicy, spec *ciliumSpec, entry *ciliu
 	if !rule.anyPeer {
 		c.ciliumPeers(&rule, spec, entry)
 		if len(rule.peers)+len(rule.numbers) == 0 {
-			c.warn(spec.object, field, "matches nobody: the entry has no effect until somebody has these labels or addresses")
+			c.warnOfNobody(spec.object, field, "matches nobody: the entry has no effect until somebody has these labels or addresses", pointers(entry.endpoints)...)
 		}
 	}
 	for i, list := range entry.ports {
@@ -288,8 +289,9 @@ func (c *compiler) ciliumPeers(rule *compiledRule, spec *ciliumSpec, entry *cili
 }
 
 func (c *compiler) ciliumBlock(spec *ciliumSpec, field, text string, excepts []string) []Identity {
-	for _, text := range append([]string{text}, excepts...) {
-		c.warnOfHostBits(spec.object, field, text)
+	c.warnOfHostBits(spec.object, field, text)
+	for i, except := range excepts {
+		c.warnOfHostBits(spec.object, fmt.Sprintf("%s.except[%d]", strings.TrimSuffix(field, ".cidr"), i), except)
 	}
 	return c.blockPeers(spec.object, field, text, excepts)
 }

@@ -53,7 +53,7 @@ func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *c
 		p.subjects[id] = true
 	}
 	if len(p.subjects) == 0 {
-		c.warn(object, "spec.subject", "matches no pod: the policy has no effect until one has these labels")
+		c.warnOfNobody(object, "spec.subject", noPod(""), selectorsOf(spec.Subject.Namespaces, spec.Subject.Pods)...)
 	}
 	for i, r := range spec.Ingress {
 		rule := c.clusterRule(p, Ingress, i, r.Action, r.Protocols)
@@ -77,6 +77,7 @@ func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *c
 		c.clusterNetworks(p, &rule, r.To)
 		c.keepClusterRule(p, rule)
 	}
+	c.warnOfNoRules(p, "spec")
 	return p
 }
 
@@ -145,13 +146,20 @@ func (c *compiler) selectPods(object metav1.Object, field string, namespaces *me
 	return found
 }
 
+func selectorsOf(namespaces *metav1.LabelSelector, pods *policyv1alpha2.NamespacedPod) []*metav1.LabelSelector {
+	if pods == nil {
+		return []*metav1.LabelSelector{namespaces}
+	}
+	return []*metav1.LabelSelector{namespaces, &pods.NamespaceSelector, &pods.PodSelector}
+}
+
 func (c *compiler) clusterPods(p *compiledPolicy, rule *compiledRule, field string, namespaces *metav1.LabelSelector, pods *policyv1alpha2.NamespacedPod) {
 	if namespaces == nil && pods == nil {
 		return
 	}
 	found := c.selectPods(p.object, field, namespaces, pods)
 	if len(found) == 0 {
-		c.warn(p.object, field, "matches no pod: the entry has no effect until one has these labels")
+		c.warnOfNobody(p.object, field, noPeer, selectorsOf(namespaces, pods)...)
 	}
 	rule.peers = append(rule.peers, found...)
 }
@@ -179,7 +187,7 @@ func (c *compiler) clusterNodes(p *compiledPolicy, rule *compiledRule, field str
 	case len(with) > 0:
 		rule.numbers = append(rule.numbers, IdentityRemoteNode)
 	case len(rule.numbers) == 0:
-		c.warn(p.object, field, "matches no node: the entry has no effect until one has these labels")
+		c.warnOfNobody(p.object, field, "matches no node: the entry has no effect until one has these labels", nodes)
 	}
 }
 

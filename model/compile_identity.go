@@ -201,9 +201,9 @@ func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
 	wanted := map[string]WantedIdentity{}
 	keys := make([]string, len(c.pods))
-	named := allNetworks(c.objs)
+	named, ignored := allNetworks(c.objs), ignoredLabels(c.objs)
 	for i, pod := range c.pods {
-		id := c.identityOf(pod.object)
+		id := c.identityOf(pod.object, ignored)
 		id.networks = networksAt(named, pod.addresses)
 		keys[i] = id.key()
 		if byKey[keys[i]] == nil {
@@ -227,19 +227,19 @@ func (c *compiler) allocateIdentities() {
 	}
 	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
 	if len(named) == 0 { // else it is an address that tells them apart
-		c.expect(wanted)
+		c.expect(wanted, ignored)
 	}
 	c.local.Identities.want(wanted)
 }
 
 // expect adds pods that have a node, and no address yet: their number can be
 // there before they are.
-func (c *compiler) expect(wanted map[string]WantedIdentity) {
+func (c *compiler) expect(wanted map[string]WantedIdentity, ignored []string) {
 	for _, pod := range c.objs.Pods {
 		if isFinished(pod) || pod.Spec.HostNetwork || pod.Spec.NodeName == "" || len(podAddresses(pod)) > 0 {
 			continue
 		}
-		id := c.identityOf(pod)
+		id := c.identityOf(pod, ignored)
 		key := id.key()
 		w, found := wanted[key]
 		if !found {
@@ -250,9 +250,11 @@ func (c *compiler) expect(wanted map[string]WantedIdentity) {
 	}
 }
 
-func (c *compiler) identityOf(pod *corev1.Pod) *identity {
+// identityOf is what policies can tell of a pod, but for the networks that its
+// addresses are in. Labels of ignored keys are none.
+func (c *compiler) identityOf(pod *corev1.Pod, ignored []string) *identity {
 	ns := namespaceOr(pod.Namespace)
-	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: pod.Labels, ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, defaultAccount)}
+	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: without(pod.Labels, ignored), ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, defaultAccount)}
 	for _, container := range runningContainers(pod) {
 		for _, port := range container.Ports {
 			named := namedPort{port.Name, protocolNumber(port.Protocol)}

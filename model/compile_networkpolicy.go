@@ -21,7 +21,7 @@ func (c *compiler) networkPolicy(object *networkingv1.NetworkPolicy) *compiledPo
 		}
 	}
 	if len(p.subjects) == 0 {
-		c.warn(object, "spec.podSelector", "matches no pod of namespace %s: the policy has no effect until one has these labels", namespaceOr(object.Namespace))
+		c.warnOfNobody(object, "spec.podSelector", noPod(" of namespace "+namespaceOr(object.Namespace)), &object.Spec.PodSelector)
 	}
 	for i, rule := range object.Spec.Ingress {
 		c.networkPolicyRule(p, Ingress, i, rule.Ports, rule.From)
@@ -73,7 +73,13 @@ func (c *compiler) networkPolicyRule(p *compiledPolicy, direction Direction, ind
 	}
 	for i, peer := range peers {
 		if peer.IPBlock != nil {
-			rule.numbers = append(rule.numbers, c.blockPeers(p.object, fmt.Sprintf("%s[%d].ipBlock.cidr", list, i), peer.IPBlock.CIDR, peer.IPBlock.Except)...)
+			at := fmt.Sprintf("%s[%d].ipBlock", list, i)
+			c.warnOfLegacyBlock(p.object, at+".cidr", peer.IPBlock.CIDR)
+			for j, except := range peer.IPBlock.Except {
+				c.warnOfLegacyBlock(p.object, fmt.Sprintf("%s.except[%d]", at, j), except)
+			}
+			cidr, excepts := plainBlock(peer.IPBlock)
+			rule.numbers = append(rule.numbers, c.blockPeers(p.object, at+".cidr", cidr, excepts)...)
 			continue
 		}
 		rule.peers = append(rule.peers, c.networkPolicyPeer(p, fmt.Sprintf("%s[%d]", list, i), peer)...)
@@ -101,7 +107,7 @@ func (c *compiler) networkPolicyPeer(p *compiledPolicy, field string, peer netwo
 		}
 	}
 	if len(found) == 0 {
-		c.warn(p.object, field, "matches no pod: the entry has no effect until one has these labels")
+		c.warnOfNobody(p.object, field, noPeer, peer.PodSelector, peer.NamespaceSelector)
 	}
 	return found
 }

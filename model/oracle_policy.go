@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -328,16 +329,52 @@ func (k *knowledge) namespaceLabels(name string) map[string]string {
 }
 
 func inBlock(block *networkingv1.IPBlock, addr netip.Addr) bool {
-	within := func(text string) bool {
-		prefix, err := netip.ParsePrefix(text)
-		return err == nil && prefix.Contains(addr)
-	}
 	for _, except := range block.Except {
-		if within(except) {
+		if inLooseBlock(except, addr) {
 			return false
 		}
 	}
-	return within(block.CIDR)
+	return inLooseBlock(block.CIDR, addr)
+}
+
+// inLooseBlock compares as many bits as the block's length says. The API reads
+// numbers as decimal whatever they begin with, and IPv4 behind ::ffff: as IPv4.
+func inLooseBlock(text string, addr netip.Addr) bool {
+	first, length, ok := strings.Cut(text, "/")
+	bits, err := strconv.Atoi(length)
+	if !ok || err != nil {
+		return false
+	}
+	octets := first[strings.LastIndex(first, ":")+1:]
+	if strings.Contains(octets, ".") {
+		decimal := ""
+		for _, octet := range strings.Split(octets, ".") {
+			n, err := strconv.ParseUint(octet, 10, 8)
+			if err != nil {
+				return false
+			}
+			decimal += fmt.Sprintf(".%d", n)
+		}
+		first = strings.TrimSuffix(first, octets) + decimal[1:]
+	}
+	start, err := netip.ParseAddr(first)
+	if err != nil {
+		return false
+	}
+	if start.Is4In6() {
+		start, bits = start.Unmap(), bits-96
+	}
+	block := start.AsSlice()
+	bytes := addr.AsSlice()
+	if len(bytes) != len(block) || bits < 0 || bits > len(bytes)*8 {
+		return false
+	}
+	for i := range bits {
+		if mask := byte(0x80) >> (i % 8); bytes[i/8]&mask != block[i/8]&mask {
+			return false
+		}
+	}
+	return true
 }
 
 // matchesPort asks for the destination's port; target is the pod whose

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -194,6 +195,9 @@ func (p *parser) object(doc document, text []byte) {
 		p.fail(doc, lineOf(doc, field), head.title(), "%s", problem)
 		return
 	}
+	for _, problem := range schemaProblems(k.name, text) {
+		p.fail(doc, lineOf(doc, problem.field), head.title(), "%s: %s", problem.field, problem.text)
+	}
 	for _, err := range strict {
 		p.fail(doc, lineOf(doc, quoted(err.Error())), head.title(), "%s", strictProblem(err))
 	}
@@ -243,7 +247,11 @@ func (h *header) kind() (*kind, string) {
 		}
 		return &k, ""
 	}
-	return nil, fmt.Sprintf("kind: %q is not one of %s", h.Kind, strings.Join(kindNames(), ", "))
+	remedy := "leave the object out"
+	if strings.HasSuffix(h.Kind, "AdminNetworkPolicy") {
+		remedy = "write it as a ClusterNetworkPolicy, which has taken its place, of tier Admin or Baseline"
+	}
+	return nil, fmt.Sprintf("kind: %q is not one of %s: %s", h.Kind, strings.Join(kindNames(), ", "), remedy)
 }
 
 var (
@@ -269,9 +277,47 @@ func yamlProblem(err error, base int) (line int, problem string) {
 func jsonProblem(err error) (field, problem string) {
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
-		return wrong.Field, fmt.Sprintf("%s: has a %s where the API wants %s: give it one", wrong.Field, wrong.Value, wrong.Type)
+		remedy := ""
+		if wrong.Type.Kind() == reflect.String && (strings.HasPrefix(wrong.Value, "number") || wrong.Value == "bool") {
+			remedy = ": put it in quotes"
+		}
+		return wrong.Field, fmt.Sprintf("%s: has %s where the API wants %s%s", wrong.Field, jsonValue(wrong.Value), apiType(wrong.Type), remedy)
 	}
 	return "", err.Error()
+}
+
+// jsonValue is what encoding/json calls a value, in words.
+func jsonValue(value string) string {
+	switch word, detail, _ := strings.Cut(value, " "); word {
+	case "array":
+		return "a list"
+	case "bool":
+		return "true or false"
+	case "object":
+		return "an object"
+	case "number":
+		return strings.TrimSpace("a number " + detail)
+	case "string":
+		return "a string"
+	}
+	return value
+}
+
+func apiType(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Map, reflect.Struct, reflect.Pointer:
+		return "an object"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number"
+	}
+	return t.String()
 }
 
 func strictProblem(err error) string {

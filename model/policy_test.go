@@ -303,6 +303,27 @@ func TestDenialsInAuditAreOnlyTold(t *testing.T) {
 	}
 }
 
+// The API reads blocks of a NetworkPolicy more leniently than they are written
+// mostly, and the datapath lets through what it would.
+func TestBlocksAreReadAsTheAPIReadsThem(t *testing.T) {
+	const rule0 = "NetworkPolicy/default/np rule 0"
+	const none = "NetworkPolicy/default/np selects the pod, and no rule matches"
+	for name, tt := range map[string]struct{ cidr, except, inside, excepted, outside string }{
+		"as they should be":          {"192.0.2.0/24", "192.0.2.128/25", "192.0.2.1", "192.0.2.129", "192.0.3.1"},
+		"with more than their bits":  {"192.0.2.77/24", "192.0.2.130/25", "192.0.2.1", "192.0.2.129", "192.0.3.1"},
+		"with zeros before numbers":  {"192.000.002.0/024", "192.0.2.010/032", "192.0.2.8", "192.0.2.10", "192.0.3.1"},
+		"IPv4 written as IPv6":       {"::ffff:192.0.2.0/120", "::ffff:c000:280/121", "192.0.2.1", "192.0.2.129", "192.0.3.1"},
+		"IPv6 that ends as IPv4":     {"64:ff9b::192.0.2.0/120", "64:ff9b::192.0.2.128/121", "64:ff9b::c000:201", "64:ff9b::c000:281", "192.0.2.1"},
+		"IPv6 with more than it has": {"2001:db8::1/64", "2001:db8::ffff:1/112", "2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			askAll(t, networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: "`+tt.cidr+`", except: ["`+tt.except+`"]}}]}]}`), []policyQuestion{
+				{star, tt.inside, 80, ProtocolTCP, rule0}, {star, tt.excepted, 80, ProtocolTCP, none}, {star, tt.outside, 80, ProtocolTCP, none},
+			})
+		})
+	}
+}
+
 func TestTiersOfClusterPolicies(t *testing.T) {
 	admin := func(rules string) string {
 		return tiered("a", `{tier: Admin, priority: 10, subject: {namespaces: {}}, `+rules+`}`)
@@ -370,6 +391,17 @@ func TestPoliciesThatAreHardlyMeantAreWarnedOf(t *testing.T) {
 		"a permission behind a denial":    {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {org: empire}}]}], ingressDeny: [{fromEndpoints: [{}]}]}`), "spec.ingress[0]: never decides: spec.ingressDeny[0] of CiliumNetworkPolicy default/p matches all of it"},
 		"a rule behind an earlier one":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Accept, from: [{namespaces: {}}]}, {action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}`), "spec.ingress[1]: never decides: spec.ingress[0] of ClusterNetworkPolicy a"},
 		"two policies of one priority":    {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`) + tiered("b", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`), "ClusterNetworkPolicy b: spec.priority: 1 is that of ClusterNetworkPolicy a too"},
+		"a subject that nobody can be":    {networkPolicy(`{podSelector: {matchLabels: {org: empire}, matchExpressions: [{key: org, operator: NotIn, values: [empire]}]}}`), "NetworkPolicy default/np: spec.podSelector: matches nobody whatever the labels: what it asks of label org contradicts itself"},
+		"peers that nobody can be":        {networkPolicy(`{podSelector: {}, ingress: [{from: [{podSelector: {matchExpressions: [{key: a, operator: In, values: [b]}, {key: a, operator: In, values: [c]}]}}]}]}`), "spec.ingress[0].from[0]: matches nobody whatever the labels: what it asks of label a contradicts"},
+		"endpoints that nobody can be":    {cilium(`{endpointSelector: {}, ingress: [{fromEndpoints: [{matchExpressions: [{key: a, operator: Exists}, {key: a, operator: DoesNotExist}]}]}]}`), "spec.ingress[0]: matches nobody whatever the labels: what it asks of label a contradicts"},
+		"nodes that nobody can be":        {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {a: b}, matchExpressions: [{key: a, operator: DoesNotExist}]}}]}]}`), "spec.egress[0].to[0].nodes: matches nobody whatever the labels"},
+		"a block of more than its length": {networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.77/24, except: [192.0.2.130/25]}}]}]}`), "spec.ingress[0].from[0].ipBlock.cidr: 192.0.2.77/24 means 192.0.2.0/24: write it so"},
+		"an exception of more than that":  {networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.130/25]}}]}]}`), "ipBlock.except[0]: 192.0.2.130/25 means 192.0.2.128/25: write it so"},
+		"Cilium's exception of more":      {cilium(`{endpointSelector: {}, egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.130/25]}]}]}`), "spec.egress[0].toCIDRSet[0].except[0]: 192.0.2.130/25 has bits set beyond its length"},
+		"a policy without rules":          {tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}}`), "ClusterNetworkPolicy a: spec: has neither rules nor a direction that it isolates: the policy has no effect"},
+		"a spec without rules":            {cilium(`{endpointSelector: {}}`), "CiliumNetworkPolicy default/p: spec: has neither rules nor a direction"},
+		"an annotation that is misspelt":  {strings.Replace(networkPolicy(`{podSelector: {}}`), "{name: np}", `{name: np, annotations: {weir.net/audit: "true"}}`, 1), "NetworkPolicy default/np: metadata.annotations[weir.net/audit]: says nothing on a NetworkPolicy: the kind has weir.net/policy-audit"},
+		"an annotation of another kind":   {strings.Replace(networkPolicy(`{podSelector: {}}`), "{name: np}", `{name: np, annotations: {weir.net/weight: "2"}}`, 1), "metadata.annotations[weir.net/weight]: says nothing on a NetworkPolicy"},
 		"ICMP types that open nothing":    {cilium(`{endpointSelector: {}, ingress: [{icmps: [{fields: [{type: TimeExceeded}, {type: 13}, {type: 8}]}]}]}`), "spec.ingress[0].icmps[0].fields[1].type: 13 of IPv4 opens no flow"},
 		"a direction that is not enabled": {networkPolicy(`{podSelector: {}, policyTypes: [Ingress], egress: [{}]}`), "spec.egress[0]: has no effect: spec.policyTypes does not name the direction"},
 	} {
@@ -413,8 +445,12 @@ func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
 		"both selectors":                {clusterwide(`{nodeSelector: {}, endpointSelector: {}}`), "cannot stand beside endpointSelector"},
 		"no selector":                   {cilium(`{ingress: [{}]}`), "spec.endpointSelector: is missing"},
 		"no spec":                       {"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\n", "spec: is missing"},
+		"an entry that is null":         {cilium(`{endpointSelector: {}, ingress: [null]}`), "spec.ingress[0]: is null: remove it, or write {}"},
+		"a list in the place of none":   {cilium(`{endpointSelector: {}, ingress: {}}`), "spec.ingress: has an object where the API wants a list"},
+		"no priority":                   {tiered("a", `{tier: Admin, subject: {namespaces: {}}}`), "ClusterNetworkPolicy a: spec.priority: is missing, and the API wants it"},
+		"a kind that is no more":        {"apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: a}\n", "write it as a ClusterNetworkPolicy, which has taken its place"},
 		"a field that there is not":     {peer(`fromEndpoint: [{}]`), "is not a field of this kind"},
-		"a port that is a number":       {peer(`toPorts: [{ports: [{port: 80}]}]`), "has a number where the API wants string"},
+		"a port that is a number":       {peer(`toPorts: [{ports: [{port: 80}]}]`), "spec.ingress.toPorts.ports.port: has a number where the API wants a string: put it in quotes"},
 		"two kinds of peers":            {peer(`fromEndpoints: [{}], fromEntities: [all]`), "spec.ingress[0]: has fromEndpoints and fromEntities in one entry"},
 		"an entity that there is not":   {peer(`fromEntities: [empire]`), `spec.ingress[0].fromEntities[0]: "empire" is not one of all, world`},
 		"a source that there is not":    {peer(`fromEndpoints: [{matchLabels: {"aws:x": v}}]`), `labels come from k8s:, reserved: or any:, not from "aws"`},

@@ -247,6 +247,9 @@ func (v *validator) endpointSlice(slice *discoveryv1.EndpointSlice) {
 func (v *validator) networkPolicy(policy *networkingv1.NetworkPolicy) {
 	spec := policy.Spec
 	v.selector("spec.podSelector", &spec.PodSelector)
+	if len(spec.PolicyTypes) > 2 {
+		v.fail("spec.policyTypes", "has %d entries, and the API takes two: name each direction once", len(spec.PolicyTypes))
+	}
 	for i, t := range spec.PolicyTypes {
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
 			v.fail(fmt.Sprintf("spec.policyTypes[%d]", i), "%q is not one of Ingress, Egress", t)
@@ -314,11 +317,20 @@ func (v *validator) policyPeers(field string, peers []networkingv1.NetworkPolicy
 	}
 }
 
+// ipBlock takes what the API takes. The compiler warns of what is not written
+// as it is meant.
 func (v *validator) ipBlock(field string, block *networkingv1.IPBlock) {
-	cidr, ok := v.prefix(field+".cidr", block.CIDR)
+	read := func(field, text string) (netip.Prefix, bool) {
+		prefix, err := parseLegacyBlock(text)
+		if err != nil {
+			v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
+		}
+		return prefix, err == nil
+	}
+	cidr, ok := read(field+".cidr", block.CIDR)
 	for i, text := range block.Except {
 		at := fmt.Sprintf("%s.except[%d]", field, i)
-		except, okToo := v.prefix(at, text)
+		except, okToo := read(at, text)
 		if !ok || !okToo {
 			continue
 		}

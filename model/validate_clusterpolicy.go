@@ -154,7 +154,7 @@ func (v *validator) clusterPort(field string, port *policyv1alpha2.Port) {
 	case port == nil:
 		v.fail(field, "is missing: give a number or a range")
 	case (port.Number != 0) == (port.Range != nil):
-		v.fail(field, "needs one of number and range")
+		v.fail(field, "needs one of number, in 1–65535, and range")
 	case port.Range == nil:
 		v.port(field+".number", int64(port.Number))
 	default:
