@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const sharedYAML = `
+const nodesYAML = `
 apiVersion: v1
 kind: Node
 metadata: {name: node-a}
@@ -19,6 +19,9 @@ apiVersion: v1
 kind: Node
 metadata: {name: node-b}
 ---
+`
+
+const sharedYAML = nodesYAML + `
 apiVersion: v1
 kind: Pod
 metadata: {name: here, labels: {app: web}}
