@@ -83,6 +83,10 @@ func (a *Agent) listIdentities() []api.Identity {
 			list = append(list, api.Identity{Number: uint32(addr.Identity), Scope: api.ScopeLocal, Labels: "cidr:" + addr.Prefix.String(), Pods: []string{}})
 		}
 	}
+	known := map[model.Identity]map[string]string{}
+	for _, w := range a.identities.Wanted() {
+		known[w.Number] = w.Labels.PodLabels
+	}
 	rows := map[model.Identity]*api.Identity{}
 	for name, pod := range objs.Pods {
 		number, found := identityOf(pod, at)
@@ -90,7 +94,11 @@ func (a *Agent) listIdentities() []api.Identity {
 			continue
 		}
 		if rows[number] == nil {
-			rows[number] = &api.Identity{Number: uint32(number), Scope: api.ScopeLocal, Namespace: pod.Namespace, Labels: labels.Set(pod.Labels).String()}
+			set, found := known[number]
+			if !found {
+				set = pod.Labels // it has another number by now
+			}
+			rows[number] = &api.Identity{Number: uint32(number), Scope: api.ScopeLocal, Namespace: pod.Namespace, Labels: labels.Set(set).String()}
 			if a.shared != nil && number.IsShared() {
 				rows[number].Scope = api.ScopeShared
 			}

@@ -85,8 +85,8 @@ func (a *api) react(action ktesting.Action) (bool, runtime.Object, error) {
 	return false, nil, nil
 }
 
-// break_ has requests of these kinds fail; nil: no more.
-func (a *api) break_(err error, verbs ...string) {
+// fails has requests of these kinds fail; nil: no more.
+func (a *api) fails(err error, verbs ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, verb := range verbs {
@@ -230,7 +230,7 @@ func (g *agent) run(app string, here, addressed bool) string {
 	return set.Key()
 }
 
-func (g *agent) problem_() error {
+func (g *agent) lastReport() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.reported
@@ -411,11 +411,11 @@ func TestANumberThatWentAndIsOthersNowIsGivenUp(t *testing.T) {
 		api.put(3000, labels("web"))
 		key := a.run("web", true, true)
 		a.reconcile()
-		api.break_(errGone, "create")
+		api.fails(errGone, "create")
 		api.delete(3000)
 		a.reconcile()
 		require.Equal(t, model.Identity(3000), a.force[key], "the API does not take it back yet")
-		api.break_(nil, "create")
+		api.fails(nil, "create")
 		api.put(3000, labels("db"))
 		other := a.run("db", false, true)
 		a.reconcile()
@@ -437,23 +437,23 @@ func TestAnAPIThatIsAwayChangesNothing(t *testing.T) {
 		a.reconcile()
 		number := a.force[key]
 		everything := []string{"create", "get", "list", "watch", "delete"}
-		api.break_(errGone, everything...)
+		api.fails(errGone, everything...)
 
 		fresh := a.run("new", true, true)
 		a.reconcile()
 		require.Equal(t, number, a.force[key])
 		require.False(t, a.force[fresh].IsShared(), "it is numbered here alone")
 		changes := a.changes
-		require.NoError(t, a.problem_(), "an API server that restarts is no problem")
+		require.NoError(t, a.lastReport(), "an API server that restarts is no problem")
 		live(time.Hour, a)
 		require.Equal(t, changes, a.changes)
-		require.ErrorIs(t, a.problem_(), ErrSilent)
+		require.ErrorIs(t, a.lastReport(), ErrSilent)
 		shared, local := a.Count()
 		require.Equal(t, []int{1, 1}, []int{shared, local})
 
-		api.break_(nil, everything...)
+		api.fails(nil, everything...)
 		live(time.Minute, a)
-		require.NoError(t, a.problem_())
+		require.NoError(t, a.lastReport())
 		require.Equal(t, number, a.force[key])
 		require.True(t, a.force[fresh].IsShared())
 		require.Equal(t, changes+1, a.changes)
@@ -466,10 +466,10 @@ func TestNothingIsCollectedRightAfterTheAPIWasAway(t *testing.T) {
 		api.put(3000, labels("web"))
 		a := api.agent("a")
 		live(DefaultUnused-time.Minute, a) // nobody has it so far
-		api.break_(errGone, "create", "get", "list", "watch", "delete")
+		api.fails(errGone, "create", "get", "list", "watch", "delete")
 		a.source.disturb() // the watch broke
 		live(time.Hour, a)
-		api.break_(nil, "create", "get", "list", "watch", "delete")
+		api.fails(nil, "create", "get", "list", "watch", "delete")
 		a.source.disturb()
 		live(settling/2, a)
 		require.Len(t, api.keys(), 1)
@@ -488,7 +488,7 @@ func TestAClusterWithoutTheKindWorksWithLocalNumbers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				api := newAPI(t)
-				api.break_(c.told, "create", "get", "list", "watch", "delete")
+				api.fails(c.told, "create", "get", "list", "watch", "delete")
 				began := time.Now()
 				a := api.agent("a")
 				require.Less(t, time.Since(began), time.Second, "pods are not kept waiting")
@@ -496,14 +496,14 @@ func TestAClusterWithoutTheKindWorksWithLocalNumbers(t *testing.T) {
 				live(time.Hour, a)
 				require.False(t, a.force[key].IsShared())
 				require.Equal(t, 1, a.changes)
-				require.ErrorIs(t, a.problem_(), c.want)
-				sentences := a.problem_().Error()
+				require.ErrorIs(t, a.lastReport(), c.want)
+				sentences := a.lastReport().Error()
 				require.NotContains(t, sentences, "\n")
 
-				api.break_(nil, "create", "get", "list", "watch", "delete")
+				api.fails(nil, "create", "get", "list", "watch", "delete")
 				live(2*time.Minute, a)
 				require.True(t, a.force[key].IsShared(), "as soon as the kind is there")
-				require.NoError(t, a.problem_())
+				require.NoError(t, a.lastReport())
 			})
 		})
 	}

@@ -74,10 +74,10 @@ func (s *source) disturb() {
 }
 
 // calm says whether the API has been there for a time.
-func (s *source) calm(for_ time.Duration) bool {
+func (s *source) calm(least time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.disturbed.IsZero() || time.Since(s.disturbed) >= for_
+	return s.disturbed.IsZero() || time.Since(s.disturbed) >= least
 }
 
 func (s *source) put(obj any) {
