@@ -52,7 +52,7 @@ func (c *Cluster) Uninstall(ctx context.Context, o UninstallOptions) error {
 	if err := c.cleanNodes(ctx, image, o.Timeout); err != nil {
 		return err
 	}
-	if err := c.removeKinds(ctx, o.Policies); err != nil {
+	if err := c.removeKinds(ctx, o.Policies, o.Timeout); err != nil {
 		return err
 	}
 	return c.removeObjects(ctx)
@@ -255,7 +255,7 @@ func podNameOf(node string) string {
 
 // removeKinds removes the kinds that Install brought, if nobody uses them or
 // all policies are to go. Identities are agents' alone.
-func (c *Cluster) removeKinds(ctx context.Context, policies bool) error {
+func (c *Cluster) removeKinds(ctx context.Context, policies bool, timeout time.Duration) error {
 	for _, crd := range crds() {
 		there, err := c.client(resourceCRD, "").Get(ctx, crd.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) || err == nil && there.GetLabels()[labelManagedBy] != Name {
@@ -275,9 +275,28 @@ func (c *Cluster) removeKinds(ctx context.Context, policies bool) error {
 				continue
 			}
 		}
-		if err := c.remove(ctx, resourceCRD, "", crd.Name); err != nil {
+		if err := c.removeKind(ctx, crd.Name, timeout); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// removeKind waits until a kind is gone: the API server deletes its objects
+// first, and one that is made meanwhile would go too.
+func (c *Cluster) removeKind(ctx context.Context, name string, timeout time.Duration) error {
+	if err := c.remove(ctx, resourceCRD, "", name); err != nil {
+		return err
+	}
+	err := poll(ctx, timeout, func(ctx context.Context) (bool, error) {
+		_, err := c.client(resourceCRD, "").Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return true, nil
+		}
+		return false, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait until CustomResourceDefinition %s is gone: %w", name, err)
 	}
 	return nil
 }
