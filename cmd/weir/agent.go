@@ -53,19 +53,24 @@ starts them. When it ends, the datapath goes on as it was.`,
 	cmd.Flags().StringVar(&flags.paths.Config, "config", paths.Config, "file with the operator's choices")
 	cmd.Flags().StringVar(&flags.paths.HostRoot, "host-root", paths.HostRoot, "the root directory of the node, to find its cgroups by; empty: its own sockets are left to packets")
 	cmd.Flags().StringVar(&flags.metrics, "metrics", "127.0.0.1:9879", "where metrics and probes are answered; empty: nowhere")
-	cmd.Flags().DurationVar(&flags.unused, "identity-unused", unusedIdentities(), "how long labels are without pods before their identity is free, also by WEIR_IDENTITY_UNUSED")
+	cmd.Flags().DurationVar(&flags.unused, "identity-unused", identity.DefaultUnused, "how long labels are without pods before their identity is free; also by "+envUnused)
 	cmd.Flags().BoolVar(&flags.verbose, "verbose", false, "tell of every change")
 	cmd.AddCommand(agentInstallCNICommand(), agentStatusCommand(), agentCleanupCommand())
 	return cmd
 }
 
-// unusedIdentities is what the environment says; what it says wrongly is not
-// said.
-func unusedIdentities() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv("WEIR_IDENTITY_UNUSED")); err == nil {
-		return d
+const envUnused = "WEIR_IDENTITY_UNUSED"
+
+// readUnused takes from the environment what no flag says.
+func (f *agentFlags) readUnused(cmd *cobra.Command) (err error) {
+	text := os.Getenv(envUnused)
+	if text == "" || cmd.Flags().Changed("identity-unused") {
+		return nil
 	}
-	return identity.DefaultUnused
+	if f.unused, err = time.ParseDuration(text); err != nil {
+		return usageError(fmt.Errorf("read %s: %w: write it as 10m", envUnused, err))
+	}
+	return nil
 }
 
 func (f *agentFlags) run(cmd *cobra.Command) error {
@@ -74,6 +79,9 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	}
 	choices, err := config.Read(f.paths.Config)
 	if err != nil {
+		return err
+	}
+	if err := f.readUnused(cmd); err != nil {
 		return err
 	}
 	clients, err := watch.Connect(f.kubeconfig)
