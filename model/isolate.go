@@ -49,6 +49,48 @@ func (o *Objects) Isolate(title string, raw []byte) (told string) {
 	return ""
 }
 
+// LeaveOut takes out an object that is among the others and cannot be kept, and
+// isolates the pods of a policy, of which it tells as Isolate does. found is
+// whether there is an object of this title.
+func (o *Objects) LeaveOut(title string) (told string, found bool) {
+	kind, key, _ := strings.Cut(title, " ")
+	var object metav1.Object
+	switch kind {
+	case "NetworkPolicy":
+		object, found = objectNamed(o.NetworkPolicies, key)
+	case "ClusterNetworkPolicy":
+		object, found = objectNamed(o.ClusterNetworkPolicies, key)
+	case "CiliumNetworkPolicy":
+		object, found = objectNamed(o.CiliumNetworkPolicies, key)
+	case "CiliumClusterwideNetworkPolicy":
+		object, found = objectNamed(o.CiliumClusterwideNetworkPolicies, key)
+	default:
+		namespace, name, namespaced := strings.Cut(key, "/")
+		if !namespaced {
+			namespace, name = "", key
+		}
+		return "", o.Delete(kind, namespace, name) == nil
+	}
+	if !found {
+		return "", false
+	}
+	raw, err := json.Marshal(object)
+	if err != nil {
+		raw = nil // as of one of which nothing can be read
+	}
+	_, name, namespaced := strings.Cut(key, "/")
+	if !namespaced {
+		name = key
+	}
+	_ = o.Delete(kind, object.GetNamespace(), name) // it is there
+	return o.Isolate(title, raw), true
+}
+
+func objectNamed[T metav1.Object](objs map[string]T, key string) (metav1.Object, bool) {
+	object, found := objs[key]
+	return object, found
+}
+
 // What is told of a policy that isolates nobody.
 const (
 	toldHarmless   = "it is not in force, and would have stopped nothing"

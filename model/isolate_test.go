@@ -3,6 +3,7 @@
 package model
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -166,6 +167,30 @@ func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
 			}
 			require.ElementsMatch(t, c.closed, closed)
 		})
+	}
+}
+
+func TestWhatIsLeftOutIsIsolatedIfItIsAPolicy(t *testing.T) {
+	node := "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-c, labels: {zone: c}}\n"
+	objs := mustParse(t, galaxyYAML+node+tiered("p", "{tier: Admin, priority: 3, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}"))
+	_, _, err := Compile(objs, "node-a", testLocal())
+	refused, ok := errors.AsType[*FieldError](err)
+	require.True(t, ok, "%v", err)
+
+	told, found := objs.LeaveOut(refused.Object)
+	require.True(t, found)
+	require.Equal(t, "the pods that it selects are isolated for egress until it is mended", told)
+	_, _, err = Compile(objs, "node-a", testLocal())
+	require.NoError(t, err)
+	require.Equal(t, "denied by ClusterNetworkPolicy/p rule 0", ask(t, objs, tie, farOff, 80, ProtocolTCP))
+
+	told, found = objs.LeaveOut("Service default/star")
+	require.True(t, found)
+	require.Empty(t, told)
+	require.NotContains(t, objs.Services, "default/star")
+	for _, title := range []string{"Service default/star", "NetworkPolicy default/none", "Moon default/x", ""} {
+		_, found = objs.LeaveOut(title)
+		require.False(t, found, title)
 	}
 }
 

@@ -115,7 +115,7 @@ func merge(all, objs *model.Objects, file string, from map[string]string) error 
 
 // onOneNode gives the cluster with all pods on one node, which is where tables
 // compare pods, and the state of that node.
-func onOneNode(objs *model.Objects) (*model.Objects, *model.State, []model.Warning, error) {
+func onOneNode(objs *model.Objects) (*model.Objects, *model.State, error) {
 	together := objs.Clone()
 	clear(together.Nodes)
 	const name = "node"
@@ -127,8 +127,51 @@ func onOneNode(objs *model.Objects) (*model.Objects, *model.State, []model.Warni
 		together.Pods[key] = pod
 		local.Devices[key] = model.Device{Name: "veth"}
 	}
-	state, warnings, err := model.Compile(together, name, local)
-	return together, state, warnings, err
+	state, _, err := model.Compile(together, name, local)
+	return together, state, err
+}
+
+// doubts are what the objects' own nodes say of them: an error where a datapath
+// would refuse an object, and warnings of what is hardly meant. What is refused
+// on any node is refused on one of two, whichever they are: a node finds that
+// the others are not alike, and only one node may be the odd one out itself.
+func doubts(objs *model.Objects) ([]model.Warning, error) {
+	placed := objs.Clone()
+	if len(placed.Nodes) == 0 {
+		placed.Nodes["node"] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+	}
+	nodes := slices.Sorted(maps.Keys(placed.Nodes))
+	// Pods as people write them have no address, and their labels count all
+	// the same.
+	standIn := netip.MustParseAddr("240.0.0.1")
+	for _, key := range slices.Sorted(maps.Keys(objs.Pods)) {
+		pod := objs.Pods[key].DeepCopy()
+		if placed.Nodes[pod.Spec.NodeName] == nil {
+			pod.Spec.NodeName = nodes[0]
+		}
+		if pod.Status.PodIP == "" && len(pod.Status.PodIPs) == 0 {
+			pod.Status.PodIP = standIn.String()
+			standIn = standIn.Next()
+		}
+		placed.Pods[key] = pod
+	}
+	var all []model.Warning
+	for _, node := range nodes[:min(2, len(nodes))] {
+		local := model.Local{Devices: map[string]model.Device{}, Uplinks: []model.Uplink{{Name: "eth0", Ifindex: 1}}}
+		for key := range placed.Pods {
+			local.Devices[key] = model.Device{Name: "veth"}
+		}
+		_, warnings, err := model.Compile(placed, node, local)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range warnings {
+			if !slices.Contains(all, w) {
+				all = append(all, w)
+			}
+		}
+	}
+	return all, nil
 }
 
 func tellWarnings(out io.Writer, warnings []model.Warning) {
@@ -225,6 +268,39 @@ func policyPods(objs *model.Objects, warn io.Writer) []policyPod {
 	}
 	return pods
 }
+
+// errNoPods is an answer that would say nothing.
+var errNoPods = errors.New("there is no pod with an address among the objects: give the Pods too, with status.podIPs, on both sides of a comparison")
+
+// familiesOf says of which families a pod, a node or an address is: IPv4, IPv6.
+// Of one without addresses nothing is known, and it may be of both.
+func familiesOf(objs *model.Objects, name string) (families [2]bool) {
+	var texts []string
+	switch pod, node := objs.Pods[name], objs.Nodes[name]; {
+	case pod != nil:
+		texts = append(texts, pod.Status.PodIP)
+		for _, ip := range pod.Status.PodIPs {
+			texts = append(texts, ip.IP)
+		}
+	case node != nil:
+		for _, a := range node.Status.Addresses {
+			texts = append(texts, a.Address)
+		}
+	default:
+		texts = []string{name}
+	}
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			families[0], families[1] = families[0] || addr.Is4(), families[1] || addr.Is6()
+		}
+	}
+	if families == [2]bool{} {
+		return [2]bool{true, true}
+	}
+	return families
+}
+
+func shareFamily(a, b [2]bool) bool { return a[0] && b[0] || a[1] && b[1] }
 
 // meeting gives addresses of two pods by which they could talk.
 func meeting(from, to *policyPod) (src, dst netip.Addr, ok bool) {

@@ -39,7 +39,7 @@ var policyGateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.Must
 // ask fills a table: all pods are put on one node, and a frame of each flow is
 // sent from the device of its sender.
 func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []policyPod, ports []policyPort) (*flowTable, error) {
-	together, _, _, err := onOneNode(objs)
+	together, _, err := onOneNode(objs)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,10 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
 	}
-	_, _, warnings, err := onOneNode(objs)
+	if !shareFamily(familiesOf(objs, from), familiesOf(objs, to)) {
+		return fmt.Errorf("from %s to %s there is no flow: they have no address of one family: name one by its other address", from, to)
+	}
+	warnings, err := doubts(objs)
 	if err != nil {
 		return err
 	}
@@ -99,8 +102,9 @@ type rulingRow struct {
 	Direction string   `json:"direction"`
 	Pod       string   `json:"pod"`
 	Allowed   bool     `json:"allowed"`
-	Policy    string   `json:"policy,omitempty"` // Kind/namespace/name of the rule that decides
-	List      string   `json:"list,omitempty"`   // where it is not in spec.ingress or spec.egress
+	Audited   bool     `json:"audited,omitempty"` // a denial that is only told, by the policy
+	Policy    string   `json:"policy,omitempty"`  // Kind/namespace/name of the rule that decides
+	List      string   `json:"list,omitempty"`    // where it is not in spec.ingress or spec.egress
 	Rule      *int     `json:"rule,omitempty"`
 	PassedBy  string   `json:"passedBy,omitempty"`
 	Selecting []string `json:"selecting"`
@@ -124,7 +128,7 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, d *m
 	}
 	rows := []rulingRow{}
 	for _, r := range d.Rulings {
-		row := rulingRow{Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
+		row := rulingRow{Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
 		if r.Origin.Policy != "" {
 			row.Rule = &r.Origin.Rule
 		}

@@ -64,6 +64,15 @@ func (o *policyDiff) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(before.pods) == 0 || len(after.pods) == 0 {
+		return usageError(errNoPods)
+	}
+	tellWarnings(cmd.ErrOrStderr(), after.warnings)
+	for _, w := range before.warnings {
+		if !slices.Contains(after.warnings, w) {
+			fmt.Fprintln(cmd.ErrOrStderr(), "weir: warning, before the change:", w)
+		}
+	}
 	changes, err := comparePolicies(before, after)
 	if err != nil {
 		return err
@@ -112,6 +121,7 @@ func (o *policyDiff) tell(out io.Writer, row fmt.Stringer) error {
 type policySide struct {
 	objs      *model.Objects
 	state     *model.State
+	warnings  []model.Warning
 	pods      map[string]policyPod
 	explainer *model.Explainer
 }
@@ -132,6 +142,9 @@ func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *po
 		}
 		changed := live.Clone()
 		changed.Merge(change)
+		if err := errors.Join(leaveRefused(live, model.NewObjects(), cmd.ErrOrStderr()), leaveRefused(changed, change, io.Discard)); err != nil {
+			return nil, nil, err
+		}
 		if before, err = o.side(cmd, o.objects.kubeconfig, live); err != nil {
 			return nil, nil, err
 		}
@@ -156,12 +169,15 @@ func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *po
 }
 
 func (o *policyDiff) side(cmd *cobra.Command, path string, objs *model.Objects) (*policySide, error) {
-	_, state, warnings, err := onOneNode(objs)
+	warnings, err := doubts(objs)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	tellWarnings(cmd.ErrOrStderr(), warnings)
-	s := &policySide{objs: objs, state: state, pods: map[string]policyPod{}, explainer: model.NewExplainer(objs)}
+	_, state, err := onOneNode(objs)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	s := &policySide{objs: objs, state: state, warnings: warnings, pods: map[string]policyPod{}, explainer: model.NewExplainer(objs)}
 	for _, pod := range policyPods(objs, cmd.ErrOrStderr()) {
 		s.pods[pod.name] = pod
 	}

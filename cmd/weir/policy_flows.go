@@ -78,7 +78,7 @@ type frontendAt struct {
 // frontendsOf are the addresses of services, with their backends.
 func frontendsOf(objs *model.Objects) map[frontendAt][]netip.AddrPort {
 	found := map[frontendAt][]netip.AddrPort{}
-	_, state, _, err := onOneNode(model.DeriveEndpointSlices(objs))
+	_, state, err := onOneNode(model.DeriveEndpointSlices(objs))
 	if err != nil {
 		return found // services say nothing where they are wrong; policies were right
 	}

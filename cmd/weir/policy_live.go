@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,7 +39,54 @@ func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*model.Object
 		return nil, err
 	}
 	live.Merge(objs)
-	return live, nil
+	return live, leaveRefused(live, objs, cmd.ErrOrStderr())
+}
+
+// leaveRefused does with a cluster's objects that cannot be kept what the agents
+// do: it leaves them out, and isolates the pods of policies. What was given by
+// the caller stays, for him to be told.
+func leaveRefused(live, given *model.Objects, warn io.Writer) error {
+	stays := given.Titles()
+	for {
+		_, err := doubts(live)
+		left := 0
+		for _, err := range joined(err) {
+			refused, ok := errors.AsType[*model.FieldError](err)
+			if !ok || slices.Contains(stays, refused.Object) {
+				continue
+			}
+			stays = append(stays, refused.Object) // what is in its place now
+			if told, found := live.LeaveOut(refused.Object); found {
+				left++
+				tellRefused(warn, refused.Object, refused.Field, refused.Problem, told)
+			}
+		}
+		if left == 0 {
+			return nil // what is wrong yet, the caller meets
+		}
+	}
+}
+
+func joined(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, err := range several.Unwrap() {
+		all = append(all, joined(err)...)
+	}
+	return all
+}
+
+func tellRefused(warn io.Writer, object, field, problem, told string) {
+	if field != "" {
+		problem = field + ": " + problem
+	}
+	if told != "" {
+		told = " (" + told + ")"
+	}
+	fmt.Fprintf(warn, "weir: left out: %s: %s%s\n", object, problem, told)
 }
 
 // livePatience is how long a cluster may take to list its objects.
@@ -70,7 +118,7 @@ func liveObjects(ctx context.Context, kubeconfig string, warn io.Writer) (*model
 		return nil, fmt.Errorf("read the cluster of kubeconfig %s: %w", kubeconfig, err)
 	}
 	for _, r := range refused {
-		fmt.Fprintf(warn, "weir: left out: %s: %s: %s\n", r.Object, r.Field, r.Problem)
+		tellRefused(warn, r.Object, r.Field, r.Problem, objs.Isolate(r.Object, r.Raw))
 	}
 	return objs, nil
 }

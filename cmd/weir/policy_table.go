@@ -67,7 +67,10 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	pods := policyPods(objs, cmd.ErrOrStderr())
-	_, _, warnings, err := onOneNode(objs)
+	if len(pods) == 0 {
+		return usageError(errNoPods)
+	}
+	warnings, err := doubts(objs)
 	if err != nil {
 		return err
 	}

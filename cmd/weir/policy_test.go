@@ -63,23 +63,110 @@ func TestPolicyCheckNamesTheRuleThatDecides(t *testing.T) {
 	}
 }
 
+// Each command of the manual prints there what it prints here, and no warning.
 func TestTheManualShowsWhatPolicyCommandsPrint(t *testing.T) {
 	needRoot(t)
 	manual, err := os.ReadFile("../../docs/policy.md")
 	require.NoError(t, err)
+	t.Chdir("testdata/policy")
+	commands := map[string]int{}
+	for _, block := range strings.Split(string(manual), "```console\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		for _, shown := range strings.Split("\n"+block, "\n$ ")[1:] {
+			line, wanted, _ := strings.Cut(shown, "\n")
+			args := strings.Fields(line)
+			if len(args) < 2 || args[0] != "weir" || args[1] != "policy" {
+				continue
+			}
+			out, stderr, _ := weirPolicy(args[2:]...)
+			require.Equal(t, strings.TrimSpace(wanted), strings.TrimSpace(out), line)
+			require.NotContains(t, stderr, "weir:", line)
+			commands[args[2]]++
+		}
+	}
+	require.Equal(t, map[string]int{"check": 5, "table": 2, "diff": 1}, commands)
+}
+
+// Nodes that policies name are those among the objects, and what their
+// datapaths cannot keep has no answer.
+func TestPolicyCommandsKnowTheNodes(t *testing.T) {
+	node := func(zone string) string {
+		return "apiVersion: v1\nkind: Node\nmetadata: {name: node-" + zone + ", labels: {zone: " + zone + "}}\n---\n"
+	}
+	pod := "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n---\n"
+	policy := "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}\n"
+	ask := func(objects string) (stderr string, code int) {
+		_, stderr, code = weirPolicy("check", "--from", "web", "--to", "192.0.2.1", "--port", "80", testFile(t, "objects.yaml", objects))
+		return stderr, code
+	}
+	stderr, code := ask(node("a") + node("b") + pod + policy)
+	require.Equal(t, exitOK, code, stderr)
+	require.Empty(t, stderr)
+	stderr, code = ask(node("a") + pod + policy)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, stderr, "nodes: matches no node")
+	for _, odd := range []string{"a", "c", "d"} { // whichever node is asked first
+		stderr, code = ask(node("b") + node(odd) + node("z") + pod + policy)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, stderr, "other nodes are not told apart yet")
+	}
+}
+
+func TestPolicyCommandsSayWhereThereIsNothingToAnswer(t *testing.T) {
 	text, err := os.ReadFile(deathstar)
 	require.NoError(t, err)
-	after := testFile(t, "rule2.yaml", strings.Replace(string(text), "matchLabels: {org: empire}", "matchLabels: {org: alliance}", 1))
-	for _, args := range [][]string{
-		{"check", "--from", "tiefighter.default", "--to", "deathstar.default", "--port", "80/tcp", deathstar},
-		{"check", "--from", "xwing.default", "--to", "deathstar.default", "--port", "80/tcp", deathstar},
-		{"table", deathstar, "--ports", "53/udp,80/tcp,81/tcp", "--engine", "bpf"},
-		{"diff", deathstar, after},
-	} {
-		out, _, _ := weirPolicy(args...)
-		require.NotEmpty(t, out)
-		require.Contains(t, string(manual), out)
+	_, policy, _ := strings.Cut(string(text), "---\napiVersion: cilium.io/v2")
+	alone := testFile(t, "policy.yaml", "apiVersion: cilium.io/v2"+policy)
+	for _, args := range [][]string{{"table", alone}, {"diff", alone, deathstar}, {"diff", deathstar, alone}} {
+		out, stderr, code := weirPolicy(args...)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, stderr, "there is no pod with an address among the objects")
+		require.Empty(t, out)
 	}
+	_, stderr, code := weirPolicy("check", "--from", "2001:db8::1", "--to", "deathstar", "--port", "80", deathstar)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, stderr, "they have no address of one family")
+
+	// Pods as people write them have labels and no status.
+	plain := testFile(t, "plain.yaml", strings.ReplaceAll(string(text), "status: ", "# "))
+	out, stderr, code := weirPolicy("check", "--from", "xwing", "--to", "deathstar", "--port", "80", plain)
+	require.Equal(t, exitFailed, code, stderr)
+	require.Contains(t, out, "rule1 selects the pod")
+	require.NotContains(t, stderr, "warning")
+}
+
+func TestWarningsOfTheOldObjectsAreToldApart(t *testing.T) {
+	text, err := os.ReadFile(deathstar)
+	require.NoError(t, err)
+	typo := testFile(t, "typo.yaml", strings.Replace(string(text), "class: deathstar}\n  ingress", "class: deathstr}\n  ingress", 1))
+	_, stderr, _ := weirPolicy("diff", typo, deathstar)
+	require.Contains(t, stderr, "warning, before the change: CiliumNetworkPolicy default/rule1: spec.endpointSelector: matches no pod")
+	_, stderr, _ = weirPolicy("diff", typo, typo)
+	require.Equal(t, 1, strings.Count(stderr, "matches no pod"), "once for both")
+}
+
+// A cluster's policies that cannot be kept are isolated, as its agents do it;
+// those that are asked about are refused.
+func TestRefusedPoliciesOfAClusterAreIsolated(t *testing.T) {
+	nodes := "apiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {zone: a}}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: b}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: c}\n---\n"
+	policy := "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\nspec: {tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: a}}}]}]}\n"
+	live, err := model.Parse("live.yaml", strings.NewReader(nodes+policy))
+	require.NoError(t, err)
+	given, err := model.Parse("given.yaml", strings.NewReader(policy))
+	require.NoError(t, err)
+
+	asked := live.Clone()
+	var told bytes.Buffer
+	require.NoError(t, leaveRefused(asked, given, &told))
+	require.Empty(t, told.String())
+	_, err = doubts(asked)
+	require.ErrorContains(t, err, "not told apart yet")
+
+	require.NoError(t, leaveRefused(live, model.NewObjects(), &told))
+	require.Contains(t, told.String(), "weir: left out: ClusterNetworkPolicy p: spec.egress[0].to[0].nodes: matches node a and not node")
+	require.Contains(t, told.String(), "(the pods that it selects are isolated for egress until it is mended)")
+	_, err = doubts(live)
+	require.NoError(t, err)
 }
 
 func TestPolicyCheckPrintsJSON(t *testing.T) {
