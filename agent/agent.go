@@ -66,8 +66,9 @@ type Options struct {
 // DefaultPatience leaves the runtime time to ask again.
 const DefaultPatience = 30 * time.Second
 
-// Gateways are the next hops of pods' default routes. Nobody has them; fe80::1
-// is what some hypervisors and container engines call themselves.
+// Gateways are the next hops of pods' default routes. They are no address of
+// the node that anybody reaches; fe80::1 is what some hypervisors and container
+// engines call themselves.
 func Gateways() []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::57:1")}
 }
@@ -145,7 +146,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err := a.openIdentities(); err != nil {
 		return err
 	}
-	if err := a.prepareHost(); err != nil {
+	if err := mountBPF(a.opts.Paths.Pins); err != nil {
 		return err
 	}
 	return a.openDatapath(ctx)

@@ -718,3 +718,21 @@ func TestManyPodsComeAndGoAndLeaveNothing(t *testing.T) {
 		return s.Endpoints == api.EndpointCount{} && len(n.routes()) == 4 && len(s.Errors) == 0
 	}, 5*time.Second, 10*time.Millisecond)
 }
+
+func TestTheNodeForwardsTheFamiliesOfItsPods(t *testing.T) {
+	const v4, v6 = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"
+	forwards := func(path string) string {
+		value, err := os.ReadFile(path)
+		require.NoError(t, err)
+		return strings.TrimSpace(string(value))
+	}
+	for _, path := range []string{v4, v6} {
+		require.NoError(t, os.WriteFile(path, []byte("0"), 0o600))
+	}
+	n := newNode(t)
+	n.source.set(strings.ReplaceAll(nodes, `, "fd00:1::/64"`, ""))
+	n.start()
+	require.Equal(t, []string{"1", "0"}, []string{forwards(v4), forwards(v6)})
+	n.source.set(nodes)
+	require.Eventually(t, func() bool { return forwards(v6) == "1" }, 5*time.Second, 10*time.Millisecond)
+}

@@ -190,24 +190,19 @@ func (a *Agent) bringUp(l *localNode, e *api.Endpoint) error {
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring device %s up: %w", e.HostDevice, err)
 	}
-	// Neighbours of IPv6 ask from an address of the interface that they are at.
-	if !slices.ContainsFunc(e.Addresses, netip.Addr.Is6) {
+	// Neighbours of IPv6 ask from an address of the interface that they are at,
+	// and the pod will ask who that was: the gateway, for which the datapath
+	// answers.
+	i := slices.IndexFunc(e.Gateways, netip.Addr.Is6)
+	if i < 0 || e.TakenOver {
 		return nil
 	}
-	own := linkLocal(link.Attrs().HardwareAddr)
+	own := e.Gateways[i]
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: own.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
 	if err := netlink.AddrReplace(link, address); err != nil {
 		return fmt.Errorf("give device %s address %s: %w", e.HostDevice, own, err)
 	}
 	return nil
-}
-
-// linkLocal is the IPv6 address of an interface by RFC 4291, appendix A.
-func linkLocal(mac net.HardwareAddr) netip.Addr {
-	return netip.AddrFrom16([16]byte{
-		0xfe, 0x80, 0, 0, 0, 0, 0, 0,
-		mac[0] ^ 0x02, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5],
-	})
 }
 
 // sysctl is a setting below /proc/sys/net.
@@ -229,20 +224,27 @@ func mountBPF(pins string) error {
 	return nil
 }
 
-// prepareHost makes the node a router.
-func (a *Agent) prepareHost() error {
-	if err := mountBPF(a.opts.Paths.Pins); err != nil {
-		return err
-	}
-	for _, s := range []sysctl{
-		{"ipv4/ip_forward", "1"},
-		// The greater of this and a device's own counts.
-		{"ipv4/conf/all/rp_filter", "0"},
-	} {
-		if err := a.set(s); err != nil {
-			return err
+// makeRouter has the node forward what is of the families of its pods, and
+// leaves the other one as it is.
+func (a *Agent) makeRouter(prefixes []netip.Prefix) error {
+	if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		for _, s := range []sysctl{
+			{"ipv4/ip_forward", "1"},
+			// The greater of this and a device's own counts.
+			{"ipv4/conf/all/rp_filter", "0"},
+		} {
+			if err := a.set(s); err != nil {
+				return err
+			}
 		}
 	}
+	if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		return a.makeIPv6Router()
+	}
+	return nil
+}
+
+func (a *Agent) makeIPv6Router() error {
 	// A router does not listen to others' advertisements, unless by 2: uplinks
 	// may have their default route of one.
 	confs, err := filepath.Glob(filepath.Join(a.sysctls(), "ipv6/conf/*/accept_ra"))

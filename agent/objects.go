@@ -145,4 +145,5 @@ func (a *Agent) usePrefixes(self *corev1.Node) {
 		return // what was given is kept
 	}
 	a.report("use the node's podCIDRs", a.store.Pool.SetPrefixes(prefixes))
+	a.report("forward packets", a.makeRouter(prefixes))
 }
