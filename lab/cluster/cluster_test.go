@@ -60,11 +60,13 @@ func TestCluster(t *testing.T) {
 		{"a hundred pods leave nothing behind", crowd},
 		{"every node is healthy in the end", healthy},
 		{"Weir leaves the nodes clean", uninstall},
+		{"Weir connects pods of before anew", again},
+		{"Weir leaves the nodes clean again", remove},
 	}
 	for _, s := range steps {
 		if kept && s.name == "Weir leaves the nodes clean" {
 			e.say("Weir stays, as CLUSTER_KEEP says")
-			continue
+			break
 		}
 		e.say("=== %s", s.name)
 		if !t.Run(s.name, func(t *testing.T) { s.run(e, t) }) {
@@ -528,9 +530,39 @@ func uninstall(e *environment, t *testing.T) {
 		require.NoError(t, e.kube.AppsV1().Deployments(e.ns).Delete(t.Context(), name, metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}))
 	}
 	e.gone(t, "app in (web,client)")
+	remove(e, t)
+}
+
+func remove(e *environment, t *testing.T) {
 	_, err := e.run(t.Context(), e.weir, "uninstall")
 	require.NoError(t, err)
 	for _, n := range e.nodes {
 		e.sameAs(t, n.Name, e.before[n.Name])
+	}
+}
+
+// again installs Weir where pods run whose devices went with it: those of
+// CoreDNS, which nobody makes anew.
+func again(e *environment, t *testing.T) {
+	pods := e.podsOf(t, "kube-system", "k8s-app=kube-dns")
+	require.NotEmpty(t, pods)
+	answers := func(pod *corev1.Pod) error {
+		for _, ip := range pod.Status.PodIPs {
+			if _, err := e.onNode(t.Context(), pod.Spec.NodeName, "nc -z -w 2 "+ip.IP+" 53"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for i := range pods {
+		require.Error(t, answers(&pods[i]), "%s has no network", pods[i].Name)
+	}
+	_, err := e.run(t.Context(), e.weir, "install", "--image", e.image, "--wait", "--timeout", "3m")
+	require.NoError(t, err)
+	for i := range pods {
+		e.eventually(t, time.Minute, pods[i].Name+" has a network again", func(context.Context) (bool, string) {
+			err := answers(&pods[i])
+			return err == nil, fmt.Sprint(err)
+		})
 	}
 }

@@ -217,6 +217,13 @@ func (e *environment) podsReady(t *testing.T, namespace, selector string, n int,
 	return ready
 }
 
+func (e *environment) podsOf(t *testing.T, namespace, selector string) []corev1.Pod {
+	t.Helper()
+	list, err := e.kube.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+	require.NoError(t, err)
+	return list.Items
+}
+
 // waitsFor says what keeps a pod from running; "" where that is not known.
 func waitsFor(pod *corev1.Pod) string {
 	for _, s := range pod.Status.ContainerStatuses {
