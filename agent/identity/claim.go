@@ -114,6 +114,7 @@ func (r *Registry) claim(ctx context.Context, key string, set *model.LabelSet) (
 			return changed, err
 		}
 		made, err := r.client.Create(ctx, object, metav1.CreateOptions{})
+		ours := err == nil
 		if apierrors.IsAlreadyExists(err) {
 			made, err = r.client.Get(ctx, object.GetName(), metav1.GetOptions{})
 			if apierrors.IsNotFound(err) {
@@ -129,6 +130,9 @@ func (r *Registry) claim(ctx context.Context, key string, set *model.LabelSet) (
 		}
 		// One of other labels is known from now on, and another number chosen.
 		changed = r.take(found) || changed
+		if ours && found.key != key {
+			return changed, ErrChanged
+		}
 	}
 	return changed, fmt.Errorf("create identity: %d numbers were others'", collisions)
 }

@@ -208,6 +208,7 @@ var (
 	ErrNoKind    = errors.New("the cluster does not have the kind, and new numbers are this node's own: run 'weir install' again")
 	ErrForbidden = errors.New("the agent may not, and new numbers are this node's own: run 'weir install' again")
 	ErrExhausted = fmt.Errorf("all %d numbers are taken, and further ones are this node's own: use fewer distinct labels", room)
+	ErrChanged   = errors.New("the cluster's kind is of another version and does not keep all that tells labels apart: new numbers are this node's own: run 'weir install' again")
 	ErrSilent    = errors.New("the API server does not answer: numbers stay, and new ones are this node's own until it does")
 )
 
@@ -217,6 +218,8 @@ func sentence(err error) error {
 	switch {
 	case errors.Is(err, ErrExhausted):
 		return ErrExhausted
+	case errors.Is(err, ErrChanged):
+		return ErrChanged
 	case apierrors.IsForbidden(err):
 		return ErrForbidden
 	case apierrors.IsNotFound(err):

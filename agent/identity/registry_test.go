@@ -40,6 +40,7 @@ type api struct {
 	creates  int
 	deletes  int
 	fail     map[string]error // by verb
+	lose     string           // a field that objects are kept without
 }
 
 func newAPI(t *testing.T) *api {
@@ -71,6 +72,7 @@ func (a *api) react(action ktesting.Action) (bool, runtime.Object, error) {
 		object.SetUID(types.UID(fmt.Sprintf("uid-%d", a.versions)))
 		object.SetResourceVersion(strconv.Itoa(a.versions))
 		object.SetCreationTimestamp(metav1.Now())
+		unstructured.RemoveNestedField(object.Object, "spec", a.lose)
 	case ktesting.DeleteActionImpl:
 		there, err := a.client.Tracker().Get(Resource(), "", action.Name)
 		if err != nil {
@@ -507,6 +509,21 @@ func TestAClusterWithoutTheKindWorksWithLocalNumbers(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAKindThatKeepsLessIsNotFilledWithObjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newAPI(t)
+		api.lose = "ports"
+		a := api.agent("a")
+		key := a.run("web", true, true)
+		a.reconcile()
+		require.Equal(t, 1, api.creates)
+		live(time.Minute, a)
+		require.False(t, a.force[key].IsShared())
+		require.ErrorIs(t, a.lastReport(), ErrChanged)
+		require.LessOrEqual(t, api.creates, 10)
+	})
 }
 
 func TestManyLabelsChangeTheDatapathSeldom(t *testing.T) {
