@@ -20,20 +20,21 @@ import (
 // monitor hands the datapath's events to whoever watches.
 type monitor struct {
 	mu       sync.Mutex
-	watchers map[chan []api.Event]bool
+	watchers map[chan []api.Event]*uint64 // what each has missed
 }
 
-// A watcher that is too slow misses events: the datapath does not wait.
+// A watcher that is too slow misses events, and is told how many: the datapath
+// does not wait.
 const monitorRoom = 64
 
 func (m *monitor) join() (events chan []api.Event, leave func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.watchers == nil {
-		m.watchers = map[chan []api.Event]bool{}
+		m.watchers = map[chan []api.Event]*uint64{}
 	}
 	events = make(chan []api.Event, monitorRoom)
-	m.watchers[events] = true
+	m.watchers[events] = new(uint64)
 	return events, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -50,10 +51,16 @@ func (m *monitor) watched() bool {
 func (m *monitor) tell(events []api.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for watcher := range m.watchers {
+	for watcher, missed := range m.watchers {
+		batch := events
+		if *missed > 0 {
+			batch = append([]api.Event{{Time: time.Now(), Missed: *missed}}, events...)
+		}
 		select {
-		case watcher <- events:
+		case watcher <- batch:
+			*missed = 0
 		default:
+			*missed += uint64(len(events))
 		}
 	}
 }
@@ -66,6 +73,7 @@ const (
 // watchEvents empties the ring, so that who begins to watch sees nothing old.
 func (a *Agent) watchEvents(ctx context.Context) error {
 	interval := idleInterval
+	var names directory
 	for {
 		select {
 		case <-ctx.Done():
@@ -77,6 +85,7 @@ func (a *Agent) watchEvents(ctx context.Context) error {
 		a.report("read the datapath's events", err)
 		interval = idleInterval
 		if !watched {
+			names = directory{}
 			continue
 		}
 		interval = eventInterval
@@ -84,9 +93,10 @@ func (a *Agent) watchEvents(ctx context.Context) error {
 			continue
 		}
 		now := monotonic()
+		names = a.directoryOf(names)
 		events := make([]api.Event, 0, len(raw))
 		for i := range raw {
-			events = append(events, toEvent(&raw[i], now))
+			events = append(events, toEvent(&raw[i], now, &names))
 		}
 		a.monitor.tell(events)
 	}
@@ -100,7 +110,7 @@ func monotonic() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-func toEvent(e *datapath.Event, now time.Duration) api.Event {
+func toEvent(e *datapath.Event, now time.Duration, names *directory) api.Event {
 	event := api.Event{
 		Time: time.Now().Add(e.Time - now), Hook: string(e.Hook), Endpoint: e.Endpoint,
 		Verdict: string(e.Decision.Action), Reason: string(e.Decision.Reason), Protocol: e.Tuple.Protocol.String(),
@@ -108,6 +118,7 @@ func toEvent(e *datapath.Event, now time.Duration) api.Event {
 		Target: netip.AddrPortFrom(e.Tuple.Dst, e.Tuple.Dport).String(),
 		From:   uint32(e.SrcIdentity), To: uint32(e.DstIdentity),
 		Flow: string(e.Decision.Flow), Length: e.Length,
+		SourceParty: names.party(e.Tuple.Src), TargetParty: names.party(e.Tuple.Dst),
 	}
 	if e.Decision.Origin.Policy != "" {
 		event.Policy = e.Decision.Origin.String()

@@ -197,6 +197,19 @@ type Event struct {
 	Flow     string    `json:"flow,omitempty"`   // new, known or rejudged
 	Length   int       `json:"length"`
 	Place    string    `json:"place,omitempty"` // file:line of the datapath's source
+	// Whose the addresses are, where the cluster knows.
+	SourceParty *Party `json:"sourceParty,omitempty"`
+	TargetParty *Party `json:"destinationParty,omitempty"`
+	// Missed counts the events before this one that a slow client was not
+	// given; nothing else is set then.
+	Missed uint64 `json:"missed,omitempty"`
+}
+
+// Party is an object that has an address.
+type Party struct {
+	Kind   string `json:"kind"` // Pod, Service or Node
+	Name   string `json:"name"` // with its namespace where it has one
+	Labels string `json:"labels,omitempty"`
 }
 
 // Error is the body of an answer that is none.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +19,8 @@ type monitorFlags struct {
 	socketFlags
 	drops    bool
 	endpoint string
+	pod      string
+	reason   string
 }
 
 func monitorCommand() *cobra.Command {
@@ -27,10 +31,16 @@ func monitorCommand() *cobra.Command {
 		Long: `Show what the datapath of this node decides, as it does, until interrupted.
 
 There is an event for every new flow and every drop, up to a bound a second:
-counters count them all (metrics).`,
-		Example: "  weir monitor --drops\n  weir monitor --endpoint default/web -o json | jq .reason",
-		Args:    cobra.NoArgs,
+counters count them all (metrics). A drop names its reason, the policy that
+denied where one did, and the place in the datapath's source.`,
+		Example: `  weir monitor --drops
+  weir monitor --pod default/web
+  weir monitor --reason policy-denied -o json | jq '{source, destination, policy}'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flags.check(); err != nil {
+				return usageError(err)
+			}
 			client, err := flags.client()
 			if err != nil {
 				return err
@@ -41,9 +51,36 @@ counters count them all (metrics).`,
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().BoolVar(&flags.drops, "drops", false, "only what is not let through")
-	cmd.Flags().StringVar(&flags.endpoint, "endpoint", "", "only at the device of this pod, namespace/name")
+	f := cmd.Flags()
+	f.BoolVar(&flags.drops, "drops", false, "only what is not let through")
+	f.StringVar(&flags.endpoint, "endpoint", "", "only at the device of this pod, `namespace/name`")
+	f.StringVar(&flags.pod, "pod", "", "only from or to this pod of any node, `namespace/name`")
+	f.StringVar(&flags.reason, "reason", "", "only with this `reason`, as the events have it")
 	return cmd
+}
+
+func (f *monitorFlags) check() error {
+	for flag, name := range map[string]string{"endpoint": f.endpoint, "pod": f.pod} {
+		if name != "" && strings.Count(name, "/") != 1 {
+			return fmt.Errorf("--%s %s: a pod is named by its namespace and its name: --%s default/%s", flag, name, flag, name)
+		}
+	}
+	return nil
+}
+
+func (f *monitorFlags) wants(e *api.Event) bool {
+	isPod := func(p *api.Party) bool { return p != nil && p.Kind == "Pod" && p.Name == f.pod }
+	switch {
+	case e.Missed > 0:
+		return true
+	case f.drops && e.Verdict != "drop":
+	case f.endpoint != "" && e.Endpoint != f.endpoint:
+	case f.reason != "" && e.Reason != f.reason:
+	case f.pod != "" && e.Endpoint != f.pod && !isPod(e.SourceParty) && !isPod(e.TargetParty):
+	default:
+		return true
+	}
+	return false
 }
 
 func (f *monitorFlags) print(w io.Writer, line json.RawMessage) error {
@@ -51,20 +88,48 @@ func (f *monitorFlags) print(w io.Writer, line json.RawMessage) error {
 	if err := json.Unmarshal(line, &e); err != nil {
 		return fmt.Errorf("read an event: %w", err)
 	}
-	if f.drops && e.Verdict != "drop" || f.endpoint != "" && e.Endpoint != f.endpoint {
+	if !f.wants(&e) {
 		return nil
 	}
 	if f.format == "json" {
 		_, err := fmt.Fprintf(w, "%s\n", line)
 		return err
 	}
-	text := fmt.Sprintf("%s  %-14s %-24s %-8s %s %s > %s", e.Time.Format("15:04:05.000"), e.Hook, dash(e.Endpoint), e.Verdict, e.Protocol, e.Source, e.Target)
-	if e.Reason != "" {
-		text += "  " + e.Reason
-	}
-	if e.Policy != "" {
-		text += "  by " + e.Policy
-	}
-	_, err := fmt.Fprintln(w, text)
+	_, err := fmt.Fprintln(w, eventLine(&e))
 	return err
+}
+
+func eventLine(e *api.Event) string {
+	at := e.Time.Format("15:04:05.000")
+	if e.Missed > 0 {
+		return fmt.Sprintf("%s  %d events were missed: whoever reads these is too slow", at, e.Missed)
+	}
+	verdict := e.Verdict
+	if e.Reason != "" {
+		verdict += " " + e.Reason
+	}
+	text := fmt.Sprintf("%s  %-14s %-24s %s %s > %s  %s", at, e.Hook, dash(e.Endpoint), e.Protocol, party(e.Source, e.SourceParty), party(e.Target, e.TargetParty), verdict)
+	if e.Policy != "" {
+		text += " by " + e.Policy
+	}
+	if e.Place != "" {
+		text += " (" + e.Place + ")"
+	}
+	return text
+}
+
+// party names who has an address, and its port.
+func party(at string, p *api.Party) string {
+	if p == nil {
+		return at
+	}
+	name := p.Name
+	if p.Kind != "Pod" {
+		name = strings.ToLower(p.Kind) + " " + name
+	}
+	addr, err := netip.ParseAddrPort(at)
+	if err != nil {
+		return name + " (" + at + ")"
+	}
+	return fmt.Sprintf("%s (%s) :%d", name, addr.Addr(), addr.Port())
 }

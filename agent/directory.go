@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/model"
+)
+
+// directory says whose addresses are, for people. It is made while somebody
+// watches, and anew when the objects have changed.
+type directory struct {
+	objs  *model.Objects
+	names map[netip.Addr]api.Party
+}
+
+// directoryOf gives the directory of the objects in force.
+func (a *Agent) directoryOf(old directory) directory {
+	a.mu.Lock()
+	objs := a.objects
+	a.mu.Unlock()
+	if old.objs == objs {
+		return old
+	}
+	d := directory{objs: objs, names: map[netip.Addr]api.Party{}}
+	for name, node := range objs.Nodes {
+		for _, addr := range internalAddresses(node) {
+			d.names[addr] = api.Party{Kind: "Node", Name: name}
+		}
+	}
+	for name, service := range objs.Services {
+		for _, text := range service.Spec.ClusterIPs {
+			if addr, err := netip.ParseAddr(text); err == nil {
+				d.names[addr] = api.Party{Kind: "Service", Name: name}
+			}
+		}
+	}
+	for name, pod := range objs.Pods {
+		if pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		party := api.Party{Kind: "Pod", Name: name, Labels: labels.Set(pod.Labels).String()}
+		for _, addr := range addressesOf(pod) {
+			d.names[addr] = party
+		}
+	}
+	return d
+}
+
+// party is whose an address is; nil: nobody's that the cluster knows.
+func (d *directory) party(addr netip.Addr) *api.Party {
+	if party, known := d.names[addr]; known {
+		return &party
+	}
+	return nil
+}
