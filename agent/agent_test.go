@@ -381,7 +381,7 @@ func (s *sandbox) reach(to *sandbox, at netip.Addr) error {
 		}
 	}()
 	return s.in(func() error {
-		conn, err := (&net.Dialer{Timeout: time.Second}).Dial("tcp", netip.AddrPortFrom(at, port).String())
+		conn, err := (&net.Dialer{Timeout: 2 * time.Second}).Dial("tcp", netip.AddrPortFrom(at, port).String())
 		if err != nil {
 			return err
 		}

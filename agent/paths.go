@@ -19,8 +19,8 @@ type Paths struct {
 	// HostRoot is the node's root directory, to find the node's cgroups by;
 	// empty: the node's own sockets are left to packets.
 	HostRoot string
-	// Results are of libcni: what other plugins have connected; empty: nobody
-	// knows.
+	// Results are of libcni: what other plugins have connected; empty: below
+	// HostRoot, where libcni keeps them.
 	Results string
 }
 
@@ -29,8 +29,16 @@ func DefaultPaths() Paths {
 	return Paths{
 		StateDir: api.DefaultStateDir, RunDir: filepath.Dir(api.DefaultSocket),
 		Pins: "/sys/fs/bpf/weir", NetDir: "/etc/cni/net.d", Config: "/etc/weir/config.yaml",
-		HostRoot: "/proc/1/root", Results: "/proc/1/root/var/lib/cni/results",
+		HostRoot: "/proc/1/root",
 	}
 }
 
 func (p *Paths) socket() string { return filepath.Join(p.RunDir, filepath.Base(api.DefaultSocket)) }
+
+// results are where libcni keeps what it has connected (libcni.CacheDir).
+func (p *Paths) results() string {
+	if p.Results != "" {
+		return p.Results
+	}
+	return filepath.Join("/", p.HostRoot, "var/lib/cni/results")
+}

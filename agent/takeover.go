@@ -281,7 +281,7 @@ func (a *Agent) readConnections() *connections {
 			c.spaces[id] = path
 		}
 	}
-	c.results = readResults(a.opts.Paths.Results)
+	c.results = readResults(a.opts.Paths.results())
 	return c
 }
 
@@ -381,7 +381,7 @@ func destination(route *netlink.Route, addr netip.Addr) (netip.Prefix, bool) {
 }
 
 // readResults reads what the runtime keeps; nothing where it keeps it
-// elsewhere.
+// elsewhere, or does not keep it.
 func readResults(dir string) (results []cniResult) {
 	const kind = "cniCacheV1"
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
