@@ -30,8 +30,9 @@ func (a *Agent) listServices() []api.Service {
 	if state == nil {
 		return list
 	}
-	for i := range state.Services {
-		s := &state.Services[i]
+	services := slices.Concat(state.Services, state.Loopback)
+	for i := range services {
+		s := &services[i]
 		row := api.Service{
 			Name: s.Name, Kind: string(s.Kind), Scope: s.Scope.String(), Protocol: s.Protocol.String(),
 			Address: netip.AddrPortFrom(s.Address, s.Port).String(), Backends: []string{},

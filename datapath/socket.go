@@ -214,11 +214,11 @@ func tellNetnsCookie(socket uint64, answer int) asm.Instructions {
 	}
 }
 
-// withLoopback adds the frontends of node ports at the loopback addresses, where
-// the options ask for them. Only sockets know these: no packet with such an
-// address leaves or comes.
+// withLoopback adds the frontends at loopback addresses, those of node ports
+// where the options ask for them. Only sockets know these: no packet with such
+// an address leaves or comes.
 func (d *Datapath) withLoopback(state *model.State) *model.State {
-	if !d.opts.LoopbackNodePorts || d.attached.cgroup.path == "" {
+	if d.attached.cgroup.path == "" || len(state.Loopback) == 0 && !d.opts.LoopbackNodePorts {
 		return state
 	}
 	type port struct {
@@ -226,8 +226,14 @@ func (d *Datapath) withLoopback(state *model.State) *model.State {
 		protocol model.Protocol
 	}
 	more := *state
-	more.Services = slices.Clone(state.Services)
+	more.Services = append(slices.Clone(state.Services), state.Loopback...)
+	if !d.opts.LoopbackNodePorts {
+		return &more
+	}
 	have := map[port]bool{}
+	for _, s := range state.Loopback {
+		have[port{netip.AddrPortFrom(s.Address, s.Port), s.Protocol}] = true
+	}
 	for i := range state.Services {
 		s := state.Services[i]
 		if s.Kind != model.KindNodePort || s.Scope != model.ScopeInside {

@@ -472,6 +472,29 @@ func TestNodePortsAnswerOnLoopbackOnlyWhereAsked(t *testing.T) {
 	}
 }
 
+func TestHostPortsAnswerOnLoopback(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
+		n.state.Services = append(n.state.Services, serve(protocol, model.KindHostPort, "192.0.2.1:8888", "10.1.0.1:8080"))
+		n.state.Loopback = append(n.state.Loopback,
+			serve(protocol, model.KindHostPort, "127.0.0.1:8888", "10.1.0.1:8080"), serve(protocol, model.KindHostPort, "[::1]:8888", "[fd01::1]:8080"))
+	}
+	d := openDatapath(t, socketOptions(group))
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	reaches(t, unix.AF_INET, "127.0.0.1:8888", "10.1.0.1:8080")
+	reaches(t, unix.AF_INET6, "[::1]:8888", "[fd01::1]:8080")
+	n.state.Loopback = nil
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	listen(t, unix.SOCK_STREAM, "10.1.0.1:8080")
+	require.Equal(t, unix.ECONNREFUSED, newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("127.0.0.1:8888"))
+}
+
 // answering answers as many datagrams as are to come, and gives which of the
 // servers got them.
 func answering(t testing.TB, servers []*socket, datagrams int) []int {

@@ -69,6 +69,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 		Services:  c.services(),
 		Addresses: c.addresses(),
 	}
+	state.Loopback = c.loopback
 	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
 	if len(c.errs) > 0 {
 		return nil, c.warnings, errors.Join(c.errs...)
@@ -96,6 +97,7 @@ type compiler struct {
 
 	nodePortAddresses []netip.Addr
 	frontends         []Service
+	loopback          []Service // of sockets alone
 	claims            map[frontendKey]claim
 
 	warnings []Warning

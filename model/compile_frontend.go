@@ -268,12 +268,16 @@ func (c *compiler) hostPort(pod *compiledPod, index int, field string, port core
 	}
 	for _, addr := range c.hostAddresses(pod, field, port.HostIP) {
 		backend := slices.IndexFunc(pod.addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() })
-		if backend < 0 || !c.claim(pod.object, index, field+".hostPort", netip.AddrPortFrom(addr, uint16(port.HostPort)), protocol) {
+		if backend < 0 || addr.IsLoopback() && protocol == ProtocolSCTP || !c.claim(pod.object, index, field+".hostPort", netip.AddrPortFrom(addr, uint16(port.HostPort)), protocol) {
 			continue
 		}
 		frontend := Service{
 			Name: pod.name + ":" + name, Kind: KindHostPort, Scope: ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
 			Backends: []Backend{{Address: pod.addresses[backend], Port: uint16(port.ContainerPort)}},
+		}
+		if addr.IsLoopback() {
+			c.loopback = append(c.loopback, frontend)
+			continue
 		}
 		c.frontends = append(c.frontends, frontend)
 		if len(c.local.Uplinks) > 0 {
@@ -285,20 +289,18 @@ func (c *compiler) hostPort(pod *compiledPod, index int, field string, port core
 
 // hostAddresses are where a host port is: at hostIP, which need not be among
 // the node's known addresses, or, where that is empty or a family's
-// unspecified address, at all of the node's.
+// unspecified address, at all of the node's, loopback too.
 func (c *compiler) hostAddresses(pod *compiledPod, field, hostIP string) []netip.Addr {
+	all := append(slices.Clone(c.self.Addresses), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
 	if hostIP == "" {
-		return c.self.Addresses
+		return all
 	}
 	addr, err := netip.ParseAddr(hostIP)
 	switch {
 	case err != nil:
 		return nil // Validate has complained
-	case addr.IsLoopback():
-		c.warn(pod.object, field+".hostIP", "%s is reached by the node's own loopback alone, where nothing is translated: name an address of the node", addr)
-		return nil
 	case addr.IsUnspecified():
-		return slices.DeleteFunc(slices.Clone(c.self.Addresses), func(own netip.Addr) bool { return own.Is4() != addr.Is4() })
+		return slices.DeleteFunc(all, func(own netip.Addr) bool { return own.Is4() != addr.Is4() })
 	case !c.mayLead(pod.object, field+".hostIP", addr):
 		return nil
 	}

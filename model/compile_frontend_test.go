@@ -225,6 +225,46 @@ func TestANodeWithoutANameForItsPodsHasThemAll(t *testing.T) {
 	require.Equal(t, []Backend{{Address: netip.MustParseAddr("10.0.0.2"), Port: 80}}, state.Services[0].Backends)
 }
 
+func TestHostPortsOfTheNodesOwnSockets(t *testing.T) {
+	pod := func(name, addrs, ports string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", labels: {app: x}}\nspec: {nodeName: node-a, containers: [{name: c, ports: [" + ports + "]}]}\nstatus: {podIPs: [" + addrs + "]}"
+	}
+	both, one := `{ip: 10.0.0.2}, {ip: "fd00::2"}`, `{ip: 10.0.0.9}`
+	for _, tt := range []struct {
+		name string
+		pods []string
+		want []string
+	}{
+		{"at all addresses is at loopback too", []string{pod("a", both, "{containerPort: 8080, hostPort: 80}")}, []string{"127.0.0.1:80 tcp → 10.0.0.2:8080", "[::1]:80 tcp → [fd00::2]:8080"}},
+		{"of a family", []string{pod("a", both, `{containerPort: 8080, hostPort: 80, hostIP: "::"}`)}, []string{"[::1]:80 tcp → [fd00::2]:8080"}},
+		{"at loopback alone, beside one at another address", []string{
+			pod("a", both, "{containerPort: 8080, hostPort: 80, hostIP: 127.0.0.1}"), pod("b", one, "{containerPort: 8081, hostPort: 80, hostIP: 172.18.0.2}")}, []string{"127.0.0.1:80 tcp → 10.0.0.2:8080"}},
+		{"SCTP has none", []string{pod("a", both, "{containerPort: 80, hostPort: 80, protocol: SCTP}")}, nil},
+		{"at an address of the node's is not", []string{pod("a", both, "{containerPort: 8080, hostPort: 80, hostIP: 172.18.0.2}")}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			state, _, err := Compile(mustParse(t, oneNodeYAML+strings.Join(tt.pods, "\n---\n")), "node-a", withUplink())
+			require.NoError(t, err)
+			var found []string
+			for _, s := range state.Loopback {
+				require.Equal(t, KindHostPort, s.Kind)
+				found = append(found, fmt.Sprintf("%s %s → %s", netip.AddrPortFrom(s.Address, s.Port), s.Protocol, netip.AddrPortFrom(s.Backends[0].Address, s.Backends[0].Port)))
+			}
+			require.Equal(t, tt.want, found)
+		})
+	}
+	_, _, err := Compile(mustParse(t, oneNodeYAML+pod("a", both, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")+"\n---\n"+pod("b", one, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")), "node-a", withUplink())
+	require.ErrorContains(t, err, "127.0.0.1:80 (tcp) is claimed by Pod default/a")
+}
+
+const oneNodeYAML = `
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+status: {addresses: [{type: InternalIP, address: 172.18.0.2}, {type: InternalIP, address: "fd18::2"}]}
+---
+`
+
 func TestHostPorts(t *testing.T) {
 	pod := func(spec string) string {
 		return "apiVersion: v1\nkind: Pod\nmetadata: {name: web-0, labels: {app: x}}\nspec: {nodeName: node-a, " + spec + "}\nstatus: {podIPs: [{ip: 10.0.0.2}], phase: Pending}"
@@ -245,7 +285,7 @@ func TestHostPorts(t *testing.T) {
 			"inside HostPort 203.0.113.2:53 sctp → 10.0.0.2:53", "outside HostPort 203.0.113.2:53 sctp → 10.0.0.2:53"}},
 		{"of sidecars, not of what runs before", `containers: [], initContainers: [{name: a, ports: [{containerPort: 1, hostPort: 1}]}, {name: b, restartPolicy: Always, ports: [{containerPort: 2, hostPort: 2, hostIP: 172.18.0.2}]}]`, []string{
 			"inside HostPort 172.18.0.2:2 tcp → 10.0.0.2:2", "outside HostPort 172.18.0.2:2 tcp → 10.0.0.2:2"}},
-		{"on the loopback nothing is translated", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: 127.0.0.1}]}]`, nil},
+		{"at loopback for sockets alone", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: 127.0.0.1}]}]`, nil},
 		{"a pod of the host's network has its ports already", `hostNetwork: true, containers: [{name: c, ports: [{containerPort: 53, hostPort: 53}]}]`, nil},
 	}
 	for _, tt := range tests {
@@ -395,7 +435,6 @@ func TestFrontendsWarn(t *testing.T) {
 		{"a node port out of the usual range", service(`{type: NodePort, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, nodePort: 8080}]}`), "Service default/web: spec.ports[0].nodePort: 8080 is not in 30000–32767, where the API server keeps node ports"},
 		{"no address for node ports", service(`{clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}`), "Options: nodePortAddresses: [192.0.2.0/24] hold no address of node node-a: nobody answers on its node ports until one does"},
 		{"an address twice", service(`{clusterIP: 10.96.0.10, externalIPs: [192.0.2.1, 192.0.2.1], selector: {app: web}, ports: [{port: 80}]}`), "Service default/web: spec.externalIPs[1]: 192.0.2.1:80 (tcp) is what spec.externalIPs[0] says already: remove one"},
-		{"a host port on the loopback", "apiVersion: v1\nkind: Pod\nmetadata: {name: web-0, labels: {app: web}}\nspec: {nodeName: node-a, containers: [{name: c, ports: [{containerPort: 1, hostPort: 1, hostIP: \"::1\"}]}]}\nstatus: {podIP: 10.0.0.2}", "Pod default/web-0: spec.containers[0].ports[0].hostIP: ::1 is reached by the node's own loopback alone"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

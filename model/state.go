@@ -17,7 +17,10 @@ type State struct {
 	Endpoints []Endpoint
 	Addresses []Address
 	Services  []Service
-	RuleSets  []RuleSet
+	// Loopback are frontends at the node's loopback addresses, which its own
+	// sockets reach and no packet.
+	Loopback []Service
+	RuleSets []RuleSet
 }
 
 // Node is the node on which the datapath runs.
