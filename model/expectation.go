@@ -69,6 +69,7 @@ type Translation struct {
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
 	reply bool        // seen in the flow's reply direction
+	asked bool        // policies may have been asked of the known flow already, as they are
 	opens way         // the flow's, in its opening direction
 	led   Tuple       // as it is to come to the pod behind a tunnel
 	ports *portChoice // bounds AnySport; nil: any port
@@ -150,8 +151,11 @@ func (e Expectation) Telling() (reason Reason, sure bool) {
 
 // mayBeTold is whether what was told of the flow need not be told again. Of a
 // flow that is judged anew the half that answers may have been written with the
-// other one, and one that may have begun again with its first packet.
-func (t Translation) mayBeTold(doubtful bool) bool { return t.known && (t.reply || doubtful) }
+// other one, and one that may have begun again with its first packet; a packet
+// that may have been of no flow may have had it judged.
+func (t Translation) mayBeTold(doubtful bool) bool {
+	return t.known && (t.reply || t.asked || doubtful)
+}
 
 func (t Translation) allows(o Outcome, doubtful bool) bool {
 	if o.Out != OutNone && o.Out != t.Out {

@@ -93,6 +93,7 @@ func (j *judgement) known(e entry, open func()) {
 		var sourceless []Reason
 		t, sourceless = j.resource(f, opens)
 		reasons = append(reasons, sourceless...)
+		t.asked = f.perhapsEpoch == j.oracle.epoch
 		j.maybeShutOut(f)
 	}
 	// Another flow may have come to have its answers under the same key: a

@@ -193,6 +193,23 @@ func TestAResetMayHaveHadItsFlowJudged(t *testing.T) {
 	require.NoError(t, e.Check(Outcome{Action: Drop, Reason: ReasonICMPNoFlow}))
 }
 
+func TestAResetMayHaveHadADenialToldOfItsFlow(t *testing.T) {
+	b := newBench(t)
+	opening := tuple(ProtocolTCP, "192.0.2.1", 80, "10.0.0.1", 1)
+	from := func(flags tcpFlags) []byte { return ip("192.0.2.1", "10.0.0.1", ProtocolTCP, tcp(80, 1, flags)) }
+	answer := ip("10.0.0.1", "192.0.2.1", ProtocolTCP, tcp(1, 80, flagACK))
+	b.apply(inAudit(denyIngress("client")))
+	b.pass(b.to(client, from(flagFIN|flagACK)), opening, OutLocal)
+	b.pass(b.from(client, answer), opening.Reversed(), OutDevice)
+	b.delete("service", "nobody") // anything
+	b.now = b.now.Add(130 * time.Second)
+	b.pass(b.to(client, from(flagRST|flagACK)), opening, OutLocal) // of the flow, or of none
+
+	e := b.to(client, from(flagSYN|flagACK))
+	require.NoError(t, e.Check(Outcome{Action: Forward, Told: true, Reason: ReasonAuditIngress}))
+	require.NoError(t, e.Check(Outcome{Action: Forward, Told: true}), "it was told with the reset")
+}
+
 func TestAnAnswerMayOpenAFlowWhereAnotherHasLostItsAnswers(t *testing.T) {
 	b := newBench(t)
 	out := tuple(ProtocolTCP, "10.0.0.1", 80, "192.0.2.1", 1)
