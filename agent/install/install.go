@@ -123,7 +123,7 @@ func (c *Cluster) tellTakenOver(ctx context.Context) error {
 			c.tellf("node %s: 'weir status' says which pods were taken over", status[i].Node)
 			continue
 		}
-		c.tellf("node %s: %d pods taken over", status[i].Node, status[i].Agent.Endpoints.TakenOver)
+		c.tellf("node %s: pods taken over: %d", status[i].Node, status[i].Agent.Endpoints.TakenOver)
 		for _, r := range status[i].Agent.Refused {
 			if strings.HasPrefix(r.Object, "Pod ") {
 				c.tellf("node %s: not taken over: %s: %s", status[i].Node, r.Object, r.Problem)

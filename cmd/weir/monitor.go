@@ -112,7 +112,7 @@ func eventLine(e *api.Event) string {
 	if e.Policy != "" {
 		text += " by " + e.Policy
 	}
-	if e.Place != "" {
+	if e.Place != "" && e.Verdict != "forward" {
 		text += " (" + e.Place + ")"
 	}
 	return text
