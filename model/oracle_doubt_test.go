@@ -195,15 +195,17 @@ func TestAResetMayHaveHadItsFlowJudged(t *testing.T) {
 
 func TestAResetMayHaveHadADenialToldOfItsFlow(t *testing.T) {
 	b := newBench(t)
-	opening := tuple(ProtocolTCP, "192.0.2.1", 80, "10.0.0.1", 1)
-	from := func(flags tcpFlags) []byte { return ip("192.0.2.1", "10.0.0.1", ProtocolTCP, tcp(80, 1, flags)) }
-	answer := ip("10.0.0.1", "192.0.2.1", ProtocolTCP, tcp(1, 80, flagACK))
+	// The address is of a service without backends, to which nothing is opened.
+	opening := tuple(ProtocolTCP, "10.96.0.11", 80, "10.0.0.1", 1)
+	from := func(flags tcpFlags) []byte { return ip("10.96.0.11", "10.0.0.1", ProtocolTCP, tcp(80, 1, flags)) }
+	answer := ip("10.0.0.1", "10.96.0.11", ProtocolTCP, tcp(1, 80, flagACK))
 	b.apply(inAudit(denyIngress("client")))
 	b.pass(b.to(client, from(flagFIN|flagACK)), opening, OutLocal)
 	b.pass(b.from(client, answer), opening.Reversed(), OutDevice)
-	b.delete("service", "nobody") // anything
+	b.apply(denyEgress("web")) // of somebody else
 	b.now = b.now.Add(130 * time.Second)
 	b.pass(b.to(client, from(flagRST|flagACK)), opening, OutLocal) // of the flow, or of none
+	b.pass(b.from(client, answer), opening.Reversed(), OutDevice)
 
 	e := b.to(client, from(flagSYN|flagACK))
 	require.NoError(t, e.Check(Outcome{Action: Forward, Told: true, Reason: ReasonAuditIngress}))
