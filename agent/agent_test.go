@@ -260,6 +260,9 @@ func (n *node) routes() (list []string) {
 
 func podDevices(t *testing.T) (names []string) {
 	links, err := netlink.LinkList()
+	for errors.Is(err, netlink.ErrDumpInterrupted) { // devices come and go
+		links, err = netlink.LinkList()
+	}
 	require.NoError(t, err)
 	for _, link := range links {
 		if name := link.Attrs().Name; strings.HasPrefix(name, "weir") {

@@ -28,7 +28,7 @@ import (
 // errNobodys where the pod is not one.
 func (a *Agent) reconnect(pod *corev1.Pod, local *localNode, node *connections) error {
 	addrs := addressesOf(pod)
-	result := node.resultOf(pod)
+	result := node.addressed(pod)
 	if result == nil || !a.ofPrefixes(addrs) {
 		return errNobodys
 	}
@@ -53,6 +53,17 @@ func (a *Agent) reconnect(pod *corev1.Pod, local *localNode, node *connections) 
 	}
 	a.log.Info("a pod whose devices were gone is connected anew", "pod", pod.Namespace+"/"+pod.Name, "addresses", addrs, "container", e.ContainerID)
 	a.hurry()
+	return nil
+}
+
+// addressed is what the runtime keeps of the interface that has a pod's
+// addresses, of all that it asked for; nil: nothing.
+func (c *connections) addressed(pod *corev1.Pod) *cniResult {
+	for i := range c.results {
+		if r := &c.results[i]; len(r.Result.IPs) > 0 && r.isOf(pod) {
+			return r
+		}
+	}
 	return nil
 }
 

@@ -404,27 +404,23 @@ func readResults(dir string) (results []cniResult) {
 // container is the ID by which the runtime will ask for a pod's deletion. One
 // that it is not known by is forgotten when its device goes.
 func (c *connections) container(pod *corev1.Pod, ifname string) string {
-	if r := c.resultOf(pod); r != nil && r.IfName == ifname {
-		return r.ContainerID
+	for i := range c.results {
+		if r := &c.results[i]; r.IfName == ifname && r.isOf(pod) {
+			return r.ContainerID
+		}
 	}
 	return "unknown-" + strings.ToLower(string(pod.UID))
 }
 
-// resultOf is what the runtime keeps of a pod; nil: nothing.
-func (c *connections) resultOf(pod *corev1.Pod) *cniResult {
-	for i := range c.results {
-		r := &c.results[i]
-		args := map[string]string{}
-		for _, arg := range r.Args {
-			args[arg[0]] = arg[1]
-		}
-		uid := args["K8S_POD_UID"]
-		if r.isFor(pod) && args["K8S_POD_NAMESPACE"] == pod.Namespace && args["K8S_POD_NAME"] == pod.Name &&
-			(uid == "" || uid == string(pod.UID) || uid == pod.Annotations[staticPodHash]) {
-			return r
-		}
+// isOf is whether the runtime asked for a pod's interface.
+func (r *cniResult) isOf(pod *corev1.Pod) bool {
+	args := map[string]string{}
+	for _, arg := range r.Args {
+		args[arg[0]] = arg[1]
 	}
-	return nil
+	uid := args["K8S_POD_UID"]
+	return r.isFor(pod) && args["K8S_POD_NAMESPACE"] == pod.Namespace && args["K8S_POD_NAME"] == pod.Name &&
+		(uid == "" || uid == string(pod.UID) || uid == pod.Annotations[staticPodHash])
 }
 
 // forgetTakenOver forgets endpoints that another plugin made and took away

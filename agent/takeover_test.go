@@ -129,19 +129,19 @@ func running(name string, addrs ...string) string {
 // remember is what libcni keeps of an ADD.
 func (n *node) remember(p *ptp) {
 	n.t.Helper()
-	n.rememberResult(p.sandbox, map[string]any{"cniVersion": "1.0.0", "ips": []map[string]any{{"address": p.addrs[0].String() + "/24"}}})
+	n.rememberResult(p.sandbox, "eth0", map[string]any{"cniVersion": "1.0.0", "ips": []map[string]any{{"address": p.addrs[0].String() + "/24"}}})
 }
 
-func (n *node) rememberResult(p *sandbox, result map[string]any) {
+func (n *node) rememberResult(p *sandbox, ifname string, result map[string]any) {
 	n.t.Helper()
 	require.NoError(n.t, os.MkdirAll(n.options.Paths.Results, 0o700))
 	data, err := json.Marshal(map[string]any{
-		"kind": "cniCacheV1", "containerId": p.id, "ifName": "eth0", "networkName": "ptp",
+		"kind": "cniCacheV1", "containerId": p.id, "ifName": ifname, "networkName": "ptp",
 		"cniArgs": [][]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "default"}, {"K8S_POD_NAME", p.pod}, {"K8S_POD_UID", "uid-of-" + p.pod}},
 		"result":  result,
 	})
 	require.NoError(n.t, err)
-	require.NoError(n.t, os.WriteFile(filepath.Join(n.options.Paths.Results, "ptp-"+p.id+"-eth0"), data, 0o600))
+	require.NoError(n.t, os.WriteFile(filepath.Join(n.options.Paths.Results, ifname+"-"+p.id), data, 0o600))
 }
 
 func newOccupiedNode(t *testing.T) *node {
@@ -295,7 +295,8 @@ func TestPodsThatLostTheirDevicesWithAnUninstallAreConnectedAnew(t *testing.T) {
 	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")
 	result, err := a.call("ADD", nil)
 	require.NoError(t, err)
-	n.rememberResult(a, result)
+	n.rememberResult(a, "eth0", result)
+	n.rememberResult(a, "a-loopback", map[string]any{"cniVersion": "1.0.0"}) // which comes first
 	had := n.endpoints()[0].Addresses
 	n.leavesNothing()
 

@@ -55,7 +55,28 @@ func (c *Cluster) Uninstall(ctx context.Context, o UninstallOptions) error {
 	if err := c.removeKinds(ctx, o.Policies, o.Timeout); err != nil {
 		return err
 	}
-	return c.removeObjects(ctx)
+	if err := c.removeObjects(ctx); err != nil {
+		return err
+	}
+	return c.unready(ctx)
+}
+
+// kubelets look for a network every few seconds.
+const kubeletPatience = 15 * time.Second
+
+// unready waits until kubelets know that their nodes have no network, lest an
+// Install right after it takes them for another plugin's. Those that have
+// another plugin's stay ready.
+func (c *Cluster) unready(ctx context.Context) error {
+	err := poll(ctx, kubeletPatience, func(ctx context.Context) (bool, error) {
+		nodes, err := c.nodes(ctx)
+		ready := slices.ContainsFunc(nodes, func(n corev1.Node) bool { return isReady(&n) })
+		return !ready, err
+	})
+	if err == nil {
+		c.tell("nodes have no network, and are not ready")
+	}
+	return ctx.Err()
 }
 
 func uninstallPermissions() []authorizationv1.ResourceAttributes {

@@ -44,7 +44,9 @@ func installed(t *testing.T, phases map[string]corev1.PodPhase, more ...runtime.
 	kube.PrependReactor("create", "pods", func(action ktesting.Action) (bool, runtime.Object, error) {
 		pod := action.(ktesting.CreateAction).GetObject().(*corev1.Pod)
 		pod.Status.Phase = phases[pod.Spec.NodeName]
-		return false, nil, nil
+		// Its kubelet finds no network then.
+		cleaned := node(pod.Spec.NodeName, false, "10.0.0.0/24")
+		return false, nil, kube.Tracker().Update(corev1.SchemeGroupVersion.WithResource("nodes"), &cleaned, "")
 	})
 	all, err := m.objects()
 	require.NoError(t, err)
@@ -93,6 +95,7 @@ func left(t *testing.T, c *Cluster) []string {
 func TestUninstallLeavesNothing(t *testing.T) {
 	c, said := installed(t, map[string]corev1.PodPhase{"a": corev1.PodSucceeded, "b": corev1.PodSucceeded})
 	require.NoError(t, c.Uninstall(t.Context(), UninstallOptions{Timeout: 10 * time.Second}))
+	require.Contains(t, *said, "nodes have no network, and are not ready")
 	require.Empty(t, left(t, c))
 	require.Contains(t, *said, "node a: clean")
 	require.Contains(t, *said, "node b: clean")
