@@ -21,8 +21,6 @@ import (
 // identities expects that all nodes know pods by the same numbers, that these
 // are the cluster's objects, and that a Deployment has one. It needs pods of
 // "web" on every node, and that agents have settled.
-//
-//lint:ignore U1000 it is a step of TestCluster to be
 func identities(e *environment, t *testing.T) {
 	var numbers map[string]uint32
 	e.quietly(t, 30*time.Second, "nodes agree on identities", func(ctx context.Context) (bool, string) {
