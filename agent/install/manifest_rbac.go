@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/weirnet/weir/agent/identity"
+	"github.com/weirnet/weir/agent/watch"
 )
 
 // Resources of what is applied.
@@ -35,20 +36,24 @@ func serviceAccount() *corev1.ServiceAccount {
 // cluster.
 func clusterRole() *rbacv1.ClusterRole {
 	read := []string{"get", "list", "watch"}
-	return &rbacv1.ClusterRole{
+	role := &rbacv1.ClusterRole{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "rbac.authorization.k8s.io/v1", Kind: "ClusterRole"},
 		ObjectMeta: metav1.ObjectMeta{Name: Name, Labels: labels()},
-		Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"pods", "namespaces", "nodes", "services"}, Verbs: read},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
-			{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
-			{APIGroups: []string{"policy.networking.k8s.io"}, Resources: []string{"clusternetworkpolicies"}, Verbs: read},
-			{APIGroups: []string{"cilium.io"}, Resources: []string{"ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"}, Verbs: read},
-			{APIGroups: []string{"apiextensions.k8s.io"}, Resources: []string{"customresourcedefinitions"}, Verbs: read},
-			{APIGroups: []string{identity.Group}, Resources: []string{identity.Plural}, Verbs: append(slices.Clone(read), "create", "delete")},
-			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
-		},
 	}
+	for _, r := range watch.Resources() {
+		// A rule a group.
+		i := slices.IndexFunc(role.Rules, func(rule rbacv1.PolicyRule) bool { return rule.APIGroups[0] == r.Group })
+		if i < 0 {
+			i = len(role.Rules)
+			role.Rules = append(role.Rules, rbacv1.PolicyRule{APIGroups: []string{r.Group}, Verbs: read})
+		}
+		role.Rules[i].Resources = append(role.Rules[i].Resources, r.Resource)
+	}
+	role.Rules = append(role.Rules,
+		rbacv1.PolicyRule{APIGroups: []string{identity.Group}, Resources: []string{identity.Plural}, Verbs: append(slices.Clone(read), "create", "delete")},
+		rbacv1.PolicyRule{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
+	)
+	return role
 }
 
 func clusterRoleBinding() *rbacv1.ClusterRoleBinding {

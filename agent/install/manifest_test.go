@@ -4,6 +4,7 @@ package install
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -120,4 +121,21 @@ func TestAgentsReadWhatIsInstalled(t *testing.T) {
 func TestADryRunNeedsTheAPIServersAddress(t *testing.T) {
 	_, err := NewManifest(Options{})
 	require.ErrorIs(t, err, ErrNoAPIServer)
+}
+
+func TestAgentsMayReadWhatTheyWatchAndChangeNoneOfIt(t *testing.T) {
+	var granted []string
+	for _, rule := range clusterRole().Rules {
+		for _, resource := range rule.Resources {
+			granted = append(granted, fmt.Sprint(resource, ".", rule.APIGroups[0], " ", rule.Verbs))
+		}
+	}
+	require.ElementsMatch(t, []string{
+		"pods. [get list watch]", "namespaces. [get list watch]", "nodes. [get list watch]", "services. [get list watch]",
+		"endpointslices.discovery.k8s.io [get list watch]", "networkpolicies.networking.k8s.io [get list watch]",
+		"clusternetworkpolicies.policy.networking.k8s.io [get list watch]",
+		"ciliumnetworkpolicies.cilium.io [get list watch]", "ciliumclusterwidenetworkpolicies.cilium.io [get list watch]",
+		"customresourcedefinitions.apiextensions.k8s.io [get list watch]",
+		"identities.weir.net [get list watch create delete]", "events. [create patch update]",
+	}, granted)
 }

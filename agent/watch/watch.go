@@ -63,18 +63,15 @@ const resync = 0
 func New(client kubernetes.Interface, custom dynamic.Interface, changed func()) (*Watcher, error) {
 	w := &Watcher{changed: changed, errors: map[string]watchError{}}
 	w.core = informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(withoutBallast))
-	for kind, informer := range map[string]cache.SharedIndexInformer{
-		"pods":            w.core.Core().V1().Pods().Informer(),
-		"namespaces":      w.core.Core().V1().Namespaces().Informer(),
-		"nodes":           w.core.Core().V1().Nodes().Informer(),
-		"services":        w.core.Core().V1().Services().Informer(),
-		"endpointslices":  w.core.Discovery().V1().EndpointSlices().Informer(),
-		"networkpolicies": w.core.Networking().V1().NetworkPolicies().Informer(),
-	} {
-		if err := w.follow(kind, informer); err != nil {
+	for _, resource := range builtin() {
+		generic, err := w.core.ForResource(resource)
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", resource.Resource, err)
+		}
+		if err := w.follow(resource.Resource, generic.Informer()); err != nil {
 			return nil, err
 		}
-		w.syncs = append(w.syncs, informer.HasSynced)
+		w.syncs = append(w.syncs, generic.Informer().HasSynced)
 	}
 	w.custom = newCustomKinds(w, custom)
 	return w, nil
