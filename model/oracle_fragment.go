@@ -79,7 +79,9 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 	for _, c := range e.chances {
 		o.mayPrefer(c)
 	}
-	if surely := e.Action == Forward && len(e.Alternatives) == 0; len(h.wrong) == 0 && !surely {
+	// What goes on by itself has kept the flow alive that it met, all the same.
+	surely := e.Action == Forward && len(e.Alternatives) == 0 && !e.isNobodys()
+	if len(h.wrong) == 0 && !surely {
 		for _, met := range e.met {
 			met.flow.meet(h, met.reply, now)
 		}
@@ -92,6 +94,11 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 		length = tcpLen
 	}
 	o.fragments[keyOfFragment(h, e.at)] = firstFragment{transport: h.transport, headerEnd: h.fragment.start + length, seen: now}
+}
+
+// isNobodys is whether a frame leaves, and by no flow.
+func (e Expectation) isNobodys() bool {
+	return !slices.ContainsFunc(e.Translations, func(t Translation) bool { return t.flow != nil })
 }
 
 // forgetFragments drops the first fragments that nobody can refer to any more.

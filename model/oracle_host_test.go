@@ -430,3 +430,24 @@ func TestRoutesAreAskedWhereADeviceLeadsOn(t *testing.T) {
 	requireDrop(t, b.in(syn("192.0.2.1", "172.18.0.2", 1, 30080)), ReasonNoRoute)
 	requireDrop(t, b.from(client, syn("10.0.0.1", "198.51.100.1", 1, 80)), ReasonNoRoute)
 }
+
+// The datapath looks flows up before it finds that their service is gone.
+func TestWhatGoesOnByItselfKeepsTheFlowThatItMet(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f family) {
+		b := nodeBench(t, Options{}, shop("far", ""))
+		sent := func(flags tcpFlags) []byte { return ip(f.node, f.cluster, ProtocolTCP, tcp(7, 80, flags)) }
+		answer := ip(f.far, f.node, ProtocolTCP, tcp(8080, 7, flagACK))
+		b.pass(b.out(sent(flagFIN|flagACK)), tuple(ProtocolTCP, f.node, 7, f.far, 8080), OutDevice)
+		b.pass(b.in(answer), tuple(ProtocolTCP, f.cluster, 80, f.node, 7), OutHost)
+		b.delete("service", "shop")
+		b.now = b.now.Add(130 * time.Second)
+		e := b.out(sent(flagACK))
+		b.requirePassBy(e, OutDevice)
+		b.oracle.Observe(e, tuple(ProtocolTCP, f.node, 7, f.cluster, 80), b.now)
+		b.oracle.Collect(b.now)
+
+		e = b.in(answer)
+		require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: tuple(ProtocolTCP, f.cluster, 80, f.node, 7), Out: OutHost}))
+		require.NoError(t, e.Check(Outcome{Action: Forward, Tuple: tuple(ProtocolTCP, f.far, 8080, f.node, 7), Out: OutHost}))
+	})
+}
