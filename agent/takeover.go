@@ -42,6 +42,7 @@ type takeover struct {
 type try struct {
 	first, last time.Time
 	problem     string // empty: there is nothing to take over
+	told        bool
 }
 
 const (
@@ -78,8 +79,10 @@ func (a *Agent) takeOver(objs podsByName, local *localNode) []api.Refused {
 				t.problem = err.Error()
 			}
 		}
+		// What the first look has told stays told.
+		t.told = t.problem != "" && pod.DeletionTimestamp == nil && (t.told || begin || time.Since(t.first) > takeoverPatience)
 		tries[pod.UID] = t
-		if t.problem != "" && pod.DeletionTimestamp == nil && (begin || time.Since(t.first) > takeoverPatience) {
+		if t.told {
 			refused = append(refused, api.Refused{
 				Object: "Pod " + name, UID: string(pod.UID),
 				Problem: t.problem + ": policies do not hold for it, and pods of this node may not reach it, until it is deleted and made anew",

@@ -376,6 +376,12 @@ func TestPodsThatCannotBeTakenOverAreNamedWithTheReason(t *testing.T) {
 	require.Contains(t, problems["Pod default/alone"], "no default route by a gateway")
 	require.Contains(t, problems["Pod default/elsewhere"], "172.30.0.9 is not of the node's podCIDRs, 10.0.1.0/24")
 	require.Len(t, told, 3, "an event each")
+	for range 3 {
+		applied := n.status().Objects
+		n.source.set(n.source.text + "---\n" + podObject(fmt.Sprint("more-", applied)))
+		require.Eventually(t, func() bool { return n.status().Objects > applied }, 5*time.Second, 10*time.Millisecond)
+		require.Len(t, n.status().Refused, 3, "told until it is over")
+	}
 	require.True(t, n.status().Ready)
 
 	require.NoError(t, n.self().reach(bridged.sandbox, bridged.addrs[0]), "the bridge's route stays")
