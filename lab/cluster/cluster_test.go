@@ -53,6 +53,7 @@ func TestCluster(t *testing.T) {
 		{"identities are the same on all nodes", identities},
 		{"node ports answer from outside", nodePorts},
 		{"the nodes themselves reach services", fromNodes},
+		{"a host port answers from outside and on the node", hostPort},
 		{"a policy decides who comes in", policy},
 		{"a killed agent costs no request and no connection", kill},
 		{"agents are replaced one by one without a loss", restart},
@@ -199,6 +200,35 @@ func fromNodes(e *environment, t *testing.T) {
 			e.say("  %s -> %s: connected", n.Name, target)
 		}
 	}
+}
+
+// hostPort asks a pod by a port of its node.
+func hostPort(e *environment, t *testing.T) {
+	const name, number = "hostport", 18080
+	spec := e.server(port)
+	spec.Containers[0].Ports[0].HostPort = number
+	_, err := e.kube.CoreV1().Pods(e.ns).Create(t.Context(), &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": name}}, Spec: spec,
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	node := e.podsReady(t, e.ns, "app="+name, 1, time.Minute)[0].Spec.NodeName
+	for _, n := range e.nodes {
+		for _, a := range n.Status.Addresses {
+			if n.Name != node || a.Type != corev1.NodeInternalIP || !e.has(a.Address) {
+				continue
+			}
+			target := net.JoinHostPort(a.Address, strconv.Itoa(number))
+			report := traffic.Load{Target: target, Rate: 60, Duration: time.Second, Timeout: 5 * time.Second}.Run(t.Context())
+			require.True(t, report.OK(), "%s: %s", target, report)
+			e.say("  %s: %d answers", target, report.Answered)
+		}
+	}
+	if e.families()[0] == corev1.IPv4Protocol {
+		_, err := e.onNode(t.Context(), node, fmt.Sprintf("nc -z -w 5 127.0.0.1 %d", number))
+		require.NoError(t, err)
+		e.say("  %s -> 127.0.0.1:%d: connected", node, number)
+	}
+	require.NoError(t, e.kube.CoreV1().Pods(e.ns).Delete(t.Context(), name, metav1.DeleteOptions{}))
 }
 
 func (e *environment) nodePortTargets(t *testing.T) []string {
