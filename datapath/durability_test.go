@@ -257,6 +257,42 @@ func TestARestartKeepsEveryFlow(t *testing.T) {
 	}
 }
 
+// A set without rules has no entry in the table: the loader after a restart has
+// to know its number from the endpoints that have it.
+func TestARestartOpensNoEndpointWhoseRuleSetIsEmpty(t *testing.T) {
+	n := newNode(t)
+	dir := pinDir(t)
+	closed := newState(n.client, n.web)
+	closed.RuleSets = []model.RuleSet{{Key: "nothing"}}
+	closed.Endpoints[0].RuleSet, closed.Endpoints[1].RuleSet = "nothing", "nothing"
+	d, err := Open(pinnedOptions(dir))
+	require.NoError(t, err)
+	_, err = d.Apply(closed)
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+
+	opts := pinnedOptions(dir)
+	var sport uint16 = 2000
+	steps := 0
+	opts.Step = func(step string) {
+		if d == nil || step == "end" {
+			return
+		}
+		steps++
+		sport++
+		ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.0.0.2", sport, 80, syn), model.Drop)
+		require.Equalf(t, model.ReasonPolicyEgress, ran.Decision.Reason, "before the step %q", step)
+	}
+	d = nil
+	d, err = Open(opts)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	_, err = d.Apply(newState(n.client, n.web))
+	require.NoError(t, err)
+	require.Greater(t, steps, 5)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.0.0.2", 1999, 80, syn), model.Forward)
+}
+
 func TestASecondLoaderIsRefusedAndToldByWhom(t *testing.T) {
 	newNode(t)
 	dir := pinDir(t)

@@ -220,6 +220,12 @@ func (d *Datapath) readTables() (err error) {
 	if d.rules, err = newRuleTable(d.maps[bpf.ContainerMapRules]); err != nil {
 		return err
 	}
+	for _, pair := range d.endpoints.have {
+		d.rules.reserve(pair[0].Set, pair[1].Set)
+	}
+	for _, pair := range d.nodes.have {
+		d.rules.reserve(pair[0].Set, pair[1].Set)
+	}
 	if d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlots]); err != nil {
 		return err
 	}

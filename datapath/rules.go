@@ -38,6 +38,14 @@ func newRuleTable(m *ebpf.Map) (*ruleTable, error) {
 	return t, nil
 }
 
+// reserve keeps numbers of sets in use from being given again. A set without
+// rules has no entry by which the table would know it.
+func (t *ruleTable) reserve(sets ...uint32) {
+	for _, set := range sets {
+		t.next = max(t.next, set+1)
+	}
+}
+
 // encoded are the entries of the sets that are not there yet.
 type encoded struct {
 	key    string
