@@ -4,6 +4,7 @@ package agent
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -74,13 +75,19 @@ func (a *Agent) listIdentities() []api.Identity {
 	if state == nil {
 		return []api.Identity{}
 	}
-	at := map[netip.Addr]model.Identity{}
+	at, inBlocks := map[netip.Addr]model.Identity{}, map[model.Identity]*api.Identity{}
 	list := reservedIdentities()
 	for _, addr := range state.Addresses {
-		if addr.Prefix.IsSingleIP() {
-			at[addr.Prefix.Addr()] = addr.Identity
+		if addr.Of != model.IdentityUnknown {
+			if inBlocks[addr.Identity] == nil {
+				inBlocks[addr.Identity] = &api.Identity{Number: uint32(addr.Identity), Scope: api.ScopeLocal, Labels: fmt.Sprintf("identity:%d", addr.Of), Pods: []string{}}
+			}
+			inBlocks[addr.Identity].Labels += ",cidr:" + addr.Prefix.String()
 		}
-		if addr.Identity >= model.FirstBlockIdentity {
+		if addr.Prefix.IsSingleIP() {
+			at[addr.Prefix.Addr()] = addr.Owner()
+		}
+		if addr.Owner() >= model.FirstBlockIdentity {
 			list = append(list, api.Identity{Number: uint32(addr.Identity), Scope: api.ScopeLocal, Labels: "cidr:" + addr.Prefix.String(), Pods: []string{}})
 		}
 	}
@@ -108,6 +115,9 @@ func (a *Agent) listIdentities() []api.Identity {
 	}
 	for _, row := range rows {
 		slices.Sort(row.Pods)
+		list = append(list, *row)
+	}
+	for _, row := range inBlocks {
 		list = append(list, *row)
 	}
 	slices.SortFunc(list, func(a, b api.Identity) int { return cmp.Compare(a.Number, b.Number) })

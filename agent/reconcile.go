@@ -269,8 +269,8 @@ func (a *Agent) publish(objs *model.Objects, local *localNode, ours map[string]a
 func countIdentities(state *model.State) int {
 	seen := map[model.Identity]bool{}
 	for _, addr := range state.Addresses {
-		if addr.Identity >= model.FirstLabelIdentity && addr.Identity < model.FirstBlockIdentity {
-			seen[addr.Identity] = true
+		if owner := addr.Owner(); owner >= model.FirstLabelIdentity && owner < model.FirstBlockIdentity {
+			seen[owner] = true
 		}
 	}
 	return len(seen)

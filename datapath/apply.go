@@ -275,10 +275,12 @@ func (d *Datapath) planAddresses(state *model.State, want *desired) {
 	for _, addrs := range [][]netip.Addr{state.Node.Addresses, state.Node.Gateways} {
 		for _, a := range addrs {
 			key := encodeAddr(a)
-			want.addresses[key] = addressHalf{
-				Identity: uint32(model.IdentityHost),
-				Flags:    want.addresses[key].Flags | uint8(bpf.ContainerAddressFlagsADDRESS_HOST),
+			half := want.addresses[key]
+			half.Flags |= uint8(bpf.ContainerAddressFlagsADDRESS_HOST)
+			if half.Identity == 0 {
+				half.Identity = uint32(model.IdentityHost)
 			}
+			want.addresses[key] = half
 		}
 	}
 	for i := range state.Endpoints {

@@ -46,7 +46,7 @@ func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.P
 // supported yet are errors, all of them joined, most as *FieldError; the State
 // is then nil. What matches nothing is a Warning.
 func Compile(objs *Objects, node string, local Local) (*State, []Warning, error) {
-	c := &compiler{host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}}
+	c := &compiler{host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
 	}
@@ -64,6 +64,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 	}
 	c.allocateIdentities()
 	c.readBlocks()
+	c.readMembers()
 	state := &State{
 		Node:      c.self,
 		Services:  c.services(),
@@ -84,10 +85,14 @@ type compiler struct {
 	local Local
 
 	blocks     map[netip.Prefix]Identity  // that policies name
+	members    map[string][]member        // of groups that policies name
+	numbers    map[netip.Addr]Identity    // of pods and nodes
+	variants   map[Identity][]Identity    // the numbers of an identity's addresses
 	reserved   map[Identity]sourcedLabels // of who is no pod
 	self       Node
-	zone       string       // of the node
-	remote     []netip.Addr // addresses of the other nodes
+	zone       string                      // of the node
+	remote     []netip.Addr                // addresses of the other nodes
+	nodeAt     map[netip.Addr]*corev1.Node // the same
 	namespaces map[string]labels.Set
 	pods       []*compiledPod             // by name
 	podAt      map[netip.Addr]*corev1.Pod // the same by address
@@ -197,6 +202,7 @@ func (c *compiler) readNodes() {
 			switch {
 			case name != c.node:
 				c.remote = append(c.remote, addr)
+				c.nodeAt[addr] = node
 			case !slices.Contains(c.self.Addresses, addr):
 				c.self.Addresses = append(c.self.Addresses, addr)
 			}
@@ -260,7 +266,11 @@ func (c *compiler) readPods() {
 func (c *compiler) addresses() []Address {
 	var table []Address
 	add := func(addr netip.Addr, id Identity) {
-		table = append(table, Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: id, Native: c.self.Masquerade != nil})
+		entry := Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: c.numbers[addr], Native: c.self.Masquerade != nil}
+		if entry.Identity != id {
+			entry.Of = id
+		}
+		table = append(table, entry)
 	}
 	for _, addr := range append(slices.Clone(c.self.Addresses), c.self.Gateways...) {
 		add(addr, IdentityHost)

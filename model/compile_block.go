@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -17,15 +16,14 @@ import (
 // every prefix that lies in its block and in none of the exceptions: whoever
 // has one of these identities has an address in the block.
 //
-// Pods and nodes have identities of their own, and blocks do not reach them:
-// the API calls blocks a matter of addresses outside the cluster, since a
-// pod's address says nothing of the pod.
+// Pods and nodes have identities of their own. Blocks of CiliumNetworkPolicies do
+// not reach them, as in Cilium; what the other kinds name does: readMembers.
 
 // readBlocks numbers every prefix that a policy names.
 func (c *compiler) readBlocks() {
 	c.blocks = map[netip.Prefix]Identity{}
 	var keys []string
-	for _, text := range slices.Concat(blocksOfNetworkPolicies(c.objs), blocksOfClusterPolicies(c.objs), c.blocksOfCilium()) {
+	for _, text := range append(prefixesOf(memberBlocks(c.objs)), c.blocksOfCilium()...) {
 		if prefix, err := parseBlock(text); err == nil {
 			keys = append(keys, prefix.String())
 		}
@@ -99,41 +97,6 @@ func holdsMapped(table []Address) bool {
 		found = found || entry.Prefix.Addr().Is6() && within(mapped, entry.Prefix)
 	}
 	return found
-}
-
-func blocksOfNetworkPolicies(objs *Objects) []string {
-	var texts []string
-	peers := func(list []networkingv1.NetworkPolicyPeer) {
-		for _, peer := range list {
-			if peer.IPBlock != nil {
-				cidr, excepts := plainBlock(peer.IPBlock)
-				texts = append(append(texts, cidr), excepts...)
-			}
-		}
-	}
-	for _, policy := range objs.NetworkPolicies {
-		for _, rule := range policy.Spec.Ingress {
-			peers(rule.From)
-		}
-		for _, rule := range policy.Spec.Egress {
-			peers(rule.To)
-		}
-	}
-	return texts
-}
-
-// plainBlock gives a block as it is meant.
-func plainBlock(block *networkingv1.IPBlock) (cidr string, excepts []string) {
-	plain := func(text string) string {
-		if prefix, err := parseLegacyBlock(text); err == nil {
-			return prefix.String()
-		}
-		return text // Validate has complained
-	}
-	for _, text := range block.Except {
-		excepts = append(excepts, plain(text))
-	}
-	return plain(block.CIDR), excepts
 }
 
 // blockPeers gives the identities of the prefixes in a block.

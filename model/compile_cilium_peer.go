@@ -68,18 +68,14 @@ func (c *compiler) others() map[Identity]sourcedLabels {
 		return c.reserved
 	}
 	servers := c.apiServers()
-	serves := func(addrs []netip.Addr) bool {
-		return slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return servers[addr] })
+	c.reserved = map[Identity]sourcedLabels{IdentityWorld: reservedLabels("world")}
+	for base, name := range map[Identity]string{IdentityHost: "host", IdentityRemoteNode: "remote-node"} {
+		for _, number := range c.numbersOf(base) {
+			c.reserved[number] = reservedLabels(name)
+		}
 	}
-	host, remote := reservedLabels("host"), reservedLabels("remote-node")
-	if serves(c.self.Addresses) {
-		host[sourcedKey{sourceReserved, "kube-apiserver"}] = ""
-	}
-	if serves(c.remote) {
-		remote[sourcedKey{sourceReserved, "kube-apiserver"}] = ""
-	}
-	c.reserved = map[Identity]sourcedLabels{
-		IdentityHost: host, IdentityRemoteNode: remote, IdentityWorld: reservedLabels("world"),
+	for _, m := range c.members[serversGroup] {
+		c.reserved[m.number][sourcedKey{sourceReserved, serversGroup}] = ""
 	}
 	for prefix, number := range c.blocks {
 		set := reservedLabels("world", "world-ipv6")
@@ -301,29 +297,9 @@ func addressesOf(slice *discoveryv1.EndpointSlice) []netip.Addr {
 	return addrs
 }
 
-// checkAPIServers refuses what the table cannot tell apart: all other nodes
-// have one identity.
+// checkAPIServers refuses what is not supported yet.
 func (c *compiler) checkAPIServers(object metav1.Object, field string) {
-	servers := c.apiServers()
-	var with, without []string
-	for name, node := range c.objs.Nodes {
-		if name == c.node {
-			continue
-		}
-		serves := slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool {
-			addr, err := netip.ParseAddr(a.Address)
-			return err == nil && servers[addr]
-		})
-		if serves {
-			with = append(with, name)
-		} else {
-			without = append(without, name)
-		}
-	}
-	if len(with) > 0 && len(without) > 0 {
-		c.fail(object, field, "kube-apiserver is on node %s and not on node %s, and other nodes are not told apart yet: name its addresses by CIDR from outside the cluster, or use remote-node", slices.Min(with), slices.Min(without))
-	}
-	for addr := range servers {
+	for addr := range c.apiServers() {
 		if pod := c.podAt[addr]; pod != nil {
 			c.fail(object, field, "kube-apiserver is at %s, the address of Pod %s, which is not supported yet: select the pod by labels", addr, nameOf(pod))
 		}

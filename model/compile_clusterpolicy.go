@@ -5,10 +5,9 @@ package model
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
@@ -74,7 +73,9 @@ func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *c
 				c.clusterNodes(p, &rule, field+".nodes", peer.Nodes)
 			}
 		}
-		c.clusterNetworks(p, &rule, r.To)
+		for _, cidr := range networksOf(r.To) {
+			c.addBlock(&rule, &block{cidr: cidr})
+		}
 		c.keepClusterRule(p, rule)
 	}
 	c.warnOfNoRules(p, "spec")
@@ -164,139 +165,11 @@ func (c *compiler) clusterPods(p *compiledPolicy, rule *compiledRule, field stri
 	rule.peers = append(rule.peers, found...)
 }
 
-// clusterNodes adds nodes by their labels. All nodes but this one share an
-// identity: a selector for some of them is refused.
+// clusterNodes adds nodes by their labels.
 func (c *compiler) clusterNodes(p *compiledPolicy, rule *compiledRule, field string, nodes *metav1.LabelSelector) {
 	selector := c.selector(p.object, field, nodes)
-	var with, without []string
-	for _, node := range inOrder(c.objs.Nodes) {
-		matches := selector.Matches(labels.Set(node.Labels))
-		switch {
-		case node.Name == c.node && matches:
-			rule.numbers = append(rule.numbers, IdentityHost)
-		case node.Name == c.node:
-		case matches:
-			with = append(with, node.Name)
-		default:
-			without = append(without, node.Name)
-		}
-	}
-	switch {
-	case len(with) > 0 && len(without) > 0:
-		c.fail(p.object, field, "matches node %s and not node %s, and other nodes are not told apart yet: select all of them, or give their addresses as networks", with[0], without[0])
-	case len(with) > 0:
-		rule.numbers = append(rule.numbers, IdentityRemoteNode)
-	case len(rule.numbers) == 0:
+	rule.members = append(rule.members, c.members[nameOfNodes(nodes)]...)
+	if !slices.ContainsFunc(inOrder(c.objs.Nodes), func(node *corev1.Node) bool { return selector.Matches(labels.Set(node.Labels)) }) {
 		c.warnOfNobody(p.object, field, "matches no node: the entry has no effect until one has these labels", nodes)
 	}
-}
-
-// networks are the blocks of a rule's peers, all together. Unlike blocks of
-// other policies they hold pods and nodes too.
-type networks []netip.Prefix
-
-func networksOf(peers []policyv1alpha2.ClusterNetworkPolicyEgressPeer) networks {
-	var all networks
-	for _, peer := range peers {
-		for _, text := range peer.Networks {
-			if prefix, err := parseBlock(string(text)); err == nil {
-				all = append(all, prefix)
-			}
-		}
-	}
-	slices.SortFunc(all, netip.Prefix.Compare)
-	return slices.Compact(all)
-}
-
-func (n networks) contains(addr netip.Addr) bool {
-	return slices.ContainsFunc(n, func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
-}
-
-// holds is whether networks hold addresses: some, and all of them.
-func (n networks) holds(addrs []netip.Addr) (some, all bool) {
-	all = len(addrs) > 0
-	for _, addr := range addrs {
-		in := n.contains(addr)
-		some, all = some || in, all && in
-	}
-	return some, all
-}
-
-func (n networks) String() string {
-	texts := make([]string, len(n))
-	for i, prefix := range n {
-		texts[i] = prefix.String()
-	}
-	return strings.Join(texts, ",")
-}
-
-// allNetworks are the networks of every rule that has some.
-func allNetworks(objs *Objects) []networks {
-	var all []networks
-	for _, policy := range inOrder(objs.ClusterNetworkPolicies) {
-		for _, rule := range policy.Spec.Egress {
-			if n := networksOf(rule.To); len(n) > 0 {
-				all = append(all, n)
-			}
-		}
-	}
-	return all
-}
-
-func blocksOfClusterPolicies(objs *Objects) []string {
-	var texts []string
-	for _, n := range allNetworks(objs) {
-		for _, prefix := range n {
-			texts = append(texts, prefix.String())
-		}
-	}
-	return texts
-}
-
-// networksAt names the networks that hold a pod's addresses: pods with equal
-// labels are told apart by them.
-func networksAt(named []networks, addrs []netip.Addr) map[string]bool {
-	found := map[string]bool{}
-	for _, n := range named {
-		if some, _ := n.holds(addrs); some {
-			found[n.String()] = true
-		}
-	}
-	return found
-}
-
-// clusterNetworks adds whoever has an address in a rule's networks. Who has
-// one inside and one outside cannot be told by an identity, of which everybody
-// has one, and is refused.
-func (c *compiler) clusterNetworks(p *compiledPolicy, rule *compiledRule, peers []policyv1alpha2.ClusterNetworkPolicyEgressPeer) {
-	n := networksOf(peers)
-	if len(n) == 0 {
-		return
-	}
-	name := n.String()
-	for _, id := range c.identities {
-		if id.networks[name] {
-			rule.peers = append(rule.peers, id)
-		}
-	}
-	for _, pod := range c.pods {
-		c.checkNetworks(p, rule, n, "Pod "+pod.name, pod.addresses)
-	}
-	if c.checkNetworks(p, rule, n, "node "+c.node, c.self.Addresses) {
-		rule.numbers = append(rule.numbers, IdentityHost)
-	}
-	if c.checkNetworks(p, rule, n, "the other nodes", c.remote) {
-		rule.numbers = append(rule.numbers, IdentityRemoteNode)
-	}
-	for _, prefix := range n {
-		rule.numbers = append(rule.numbers, c.blocksIn(prefix, nil)...)
-	}
-}
-
-func (c *compiler) checkNetworks(p *compiledPolicy, rule *compiledRule, n networks, who string, addrs []netip.Addr) bool {
-	some, all := n.holds(addrs)
-	if some && !all {
-		c.fail(p.object, rule.field+".to", "networks %s hold some addresses of %s and not all of %v, and these are not told apart yet: give networks for both families, or select who it is by pods, namespaces or nodes", n, who, addrs)
-	}
-	return all
 }

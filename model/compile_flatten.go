@@ -127,7 +127,7 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 	found := region{}
 	ports := rule.ports
 	if len(ports) == 0 {
-		found.peers(rule, required, everything)
+		c.peers(found, rule, required, everything)
 	}
 	for _, port := range ports {
 		if port.name != "" && rule.direction == Egress {
@@ -139,31 +139,46 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 			}
 			for _, id := range pods {
 				if required(rule, id.number) {
-					found.add(id.number, id.named(port)...)
+					c.addAll(found, id.number, id.named(port)...)
+				}
+			}
+			for _, m := range rule.members {
+				if m.pod != nil {
+					found.add(m.number, m.pod.named(port)...)
 				}
 			}
 			continue
 		}
-		found.peers(rule, required, port.matches(subject)...)
+		c.peers(found, rule, required, port.matches(subject)...)
 	}
 	return found
 }
 
 // peers adds ports for everybody whom a rule matches.
-func (r region) peers(rule *compiledRule, required func(*compiledRule, Identity) bool, ports ...portMatch) {
+func (c *compiler) peers(r region, rule *compiledRule, required func(*compiledRule, Identity) bool, ports ...portMatch) {
 	if rule.anyPeer {
 		r.add(IdentityUnknown, ports...)
 		return
 	}
 	for _, id := range rule.peers {
 		if required(rule, id.number) {
-			r.add(id.number, ports...)
+			c.addAll(r, id.number, ports...)
 		}
 	}
 	for _, number := range rule.numbers {
 		if required(rule, number) {
 			r.add(number, ports...)
 		}
+	}
+	for _, m := range rule.members {
+		r.add(m.number, ports...)
+	}
+}
+
+// addAll adds ports for all numbers of an identity.
+func (c *compiler) addAll(r region, peer Identity, ports ...portMatch) {
+	for _, number := range c.numbersOf(peer) {
+		r.add(number, ports...)
 	}
 }
 

@@ -44,6 +44,8 @@ type Allocator struct {
 	labels pool
 	local  pool // labels that have no shared number
 	blocks pool
+	pods   pool                // addresses of pods that blocks hold
+	nodes  pool                // and of nodes
 	shared map[string]Identity // nil: labels are numbered here alone
 	wanted map[string]WantedIdentity
 }
@@ -76,6 +78,8 @@ func NewAllocator() *Allocator {
 		labels: pool{next: FirstLabelIdentity, last: lastLabelIdentity, known: map[string]*allocation{}},
 		local:  pool{next: FirstLocalIdentity, last: lastLocalIdentity, known: map[string]*allocation{}},
 		blocks: pool{next: FirstBlockIdentity, last: lastBlockIdentity, known: map[string]*allocation{}},
+		pods:   pool{next: FirstMemberIdentity, last: lastMemberIdentity, known: map[string]*allocation{}},
+		nodes:  pool{next: FirstNodeMemberIdentity, last: lastNodeMemberIdentity, known: map[string]*allocation{}},
 	}
 }
 
@@ -129,6 +133,18 @@ func (a *Allocator) allocateBlocks(keys []string) (map[string]Identity, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.blocks.allocate(keys)
+}
+
+func (a *Allocator) allocateMembers(keys []string) (map[string]Identity, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pods.allocate(keys)
+}
+
+func (a *Allocator) allocateNodes(keys []string) (map[string]Identity, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.nodes.allocate(keys)
 }
 
 // allocate numbers all keys that are in use now. It fails with
@@ -187,9 +203,8 @@ type identity struct {
 	namespaceLabels labels.Set
 	podLabels       labels.Set
 	ports           map[namedPort]uint16
-	account         string          // the pods' service account
-	networks        map[string]bool // of cluster policies that hold the pods' addresses
-	sourced         sourcedLabels   // see ciliumLabels
+	account         string        // the pods' service account
+	sourced         sourcedLabels // see ciliumLabels
 }
 
 type namedPort struct {
@@ -201,10 +216,9 @@ func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
 	wanted := map[string]WantedIdentity{}
 	keys := make([]string, len(c.pods))
-	named, ignored := allNetworks(c.objs), ignoredLabels(c.objs)
+	ignored := ignoredLabels(c.objs)
 	for i, pod := range c.pods {
 		id := c.identityOf(pod.object, ignored)
-		id.networks = networksAt(named, pod.addresses)
 		keys[i] = id.key()
 		if byKey[keys[i]] == nil {
 			byKey[keys[i]] = id
@@ -226,9 +240,7 @@ func (c *compiler) allocateIdentities() {
 		wanted[key] = WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
 	}
 	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
-	if len(named) == 0 { // else it is an address that tells them apart
-		c.expect(wanted, ignored)
-	}
+	c.expect(wanted, ignored)
 	c.local.Identities.want(wanted)
 }
 
@@ -250,8 +262,8 @@ func (c *compiler) expect(wanted map[string]WantedIdentity, ignored []string) {
 	}
 }
 
-// identityOf is what policies can tell of a pod, but for the networks that its
-// addresses are in. Labels of ignored keys are none.
+// identityOf is what policies can tell of a pod, but for its addresses. Labels of
+// ignored keys are none.
 func (c *compiler) identityOf(pod *corev1.Pod, ignored []string) *identity {
 	ns := namespaceOr(pod.Namespace)
 	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: without(pod.Labels, ignored), ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, defaultAccount)}
@@ -274,7 +286,7 @@ func (id *identity) key() string {
 func (id *identity) labelSet() LabelSet {
 	set := LabelSet{
 		Namespace: id.namespace, NamespaceLabels: id.namespaceLabels, PodLabels: id.podLabels,
-		Account: id.account, Networks: slices.Sorted(maps.Keys(id.networks)),
+		Account: id.account,
 	}
 	for port, number := range id.ports {
 		set.Ports = append(set.Ports, NamedPort{port.name, port.protocol, number})
@@ -290,7 +302,6 @@ type LabelSet struct {
 	PodLabels       map[string]string
 	Ports           []NamedPort // in any order
 	Account         string      // the service account
-	Networks        []string    // of policies' rules that hold the pod's addresses, sorted
 }
 
 // NamedPort is a container's.
@@ -310,9 +321,6 @@ func (s *LabelSet) Key() string {
 	parts := []string{s.Namespace, labels.Set(s.NamespaceLabels).String(), labels.Set(s.PodLabels).String(), strings.Join(ports, ",")}
 	if s.Account != defaultAccount {
 		parts = append(parts, "account="+s.Account)
-	}
-	if len(s.Networks) > 0 {
-		parts = append(parts, "networks="+strings.Join(s.Networks, ";"))
 	}
 	return strings.Join(parts, "|")
 }

@@ -135,7 +135,6 @@ func TestLabelSetsThatPoliciesTellApartHaveOtherKeys(t *testing.T) {
 		"another port":            func(s *LabelSet) { s.Ports = []NamedPort{{"http", ProtocolTCP, 81}} },
 		"another protocol":        func(s *LabelSet) { s.Ports = []NamedPort{{"http", ProtocolUDP, 80}} },
 		"another account":         func(s *LabelSet) { s.Account = "b" },
-		"a network":               func(s *LabelSet) { s.Networks = []string{"10.0.0.0/8"} },
 	} {
 		set := base()
 		change(set)

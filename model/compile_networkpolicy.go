@@ -78,8 +78,9 @@ func (c *compiler) networkPolicyRule(p *compiledPolicy, direction Direction, ind
 			for j, except := range peer.IPBlock.Except {
 				c.warnOfLegacyBlock(p.object, fmt.Sprintf("%s.except[%d]", at, j), except)
 			}
-			cidr, excepts := plainBlock(peer.IPBlock)
-			rule.numbers = append(rule.numbers, c.blockPeers(p.object, at+".cidr", cidr, excepts)...)
+			if b, ok := blockOf(peer.IPBlock); ok {
+				c.addBlock(&rule, b)
+			}
 			continue
 		}
 		rule.peers = append(rule.peers, c.networkPolicyPeer(p, fmt.Sprintf("%s[%d]", list, i), peer)...)

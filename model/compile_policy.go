@@ -42,7 +42,7 @@ type compiledPolicy struct {
 }
 
 // compiledRule is one entry of a policy. Who matches is anybody, or the pods
-// of peers and whoever has one of numbers.
+// of peers, whoever has one of numbers, and members.
 type compiledRule struct {
 	direction Direction
 	origin    Origin
@@ -51,6 +51,7 @@ type compiledRule struct {
 	anyPeer   bool
 	peers     []*identity
 	numbers   []Identity
+	members   []member    // whose addresses are in the rule's blocks
 	byLabels  bool        // peers and numbers were found by labels: what is required of those holds
 	ports     []portRange // none: any
 }
@@ -101,7 +102,8 @@ func (c *compiler) warnOfNames(p *compiledPolicy, rule compiledRule) {
 		known := slices.ContainsFunc(c.identities, func(id *identity) bool {
 			concerned := p.subjects[id]
 			if rule.direction == Egress {
-				concerned = rule.anyPeer || slices.Contains(rule.peers, id)
+				concerned = rule.anyPeer || slices.Contains(rule.peers, id) ||
+					slices.ContainsFunc(rule.members, func(m member) bool { return m.pod == id })
 			}
 			return concerned && len(id.named(port)) > 0
 		})

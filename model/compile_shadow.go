@@ -49,12 +49,13 @@ func covers(all, some map[*identity]bool) bool {
 // covers is whether r matches all that s matches, as far as that can be told
 // without asking for names of ports.
 func (r *compiledRule) covers(s *compiledRule) bool {
-	if r.direction != s.direction || len(s.peers)+len(s.numbers) == 0 && !s.anyPeer {
+	if r.direction != s.direction || len(s.peers)+len(s.numbers)+len(s.members) == 0 && !s.anyPeer {
 		return false
 	}
 	if !r.anyPeer {
 		lacks := s.anyPeer || slices.ContainsFunc(s.peers, func(id *identity) bool { return !slices.Contains(r.peers, id) }) ||
-			slices.ContainsFunc(s.numbers, func(n Identity) bool { return !slices.Contains(r.numbers, n) })
+			slices.ContainsFunc(s.numbers, func(n Identity) bool { return !slices.Contains(r.numbers, n) }) ||
+			slices.ContainsFunc(s.members, func(m member) bool { return !r.has(m) })
 		if lacks {
 			return false
 		}
@@ -63,6 +64,10 @@ func (r *compiledRule) covers(s *compiledRule) bool {
 		return true
 	}
 	return len(s.ports) > 0 && !slices.ContainsFunc(s.ports, func(port portRange) bool { return !r.coversPort(port) })
+}
+
+func (r *compiledRule) has(m member) bool {
+	return slices.Contains(r.members, m) || slices.Contains(r.numbers, m.number) || m.pod != nil && slices.Contains(r.peers, m.pod)
 }
 
 func (r *compiledRule) coversPort(port portRange) bool {

@@ -83,9 +83,15 @@ func rulesOf(t *testing.T, spec string) []string {
 	for _, a := range state.Addresses {
 		switch {
 		case a.Prefix.String() == "10.0.1.1/32":
-			names[a.Identity] = "far"
-		case a.Identity >= FirstBlockIdentity:
+			names[a.Owner()] = "far"
+		case a.Owner() >= FirstBlockIdentity:
 			names[a.Identity] = a.Prefix.String()
+		}
+	}
+	names[IdentityHost], names[IdentityRemoteNode] = "host", "remote-node"
+	for _, a := range state.Addresses {
+		if a.Of != IdentityUnknown {
+			names[a.Identity] = names[a.Of] + " at " + a.Prefix.Addr().String()
 		}
 	}
 	var rules []string
@@ -129,7 +135,12 @@ func TestPoliciesBecomeRules(t *testing.T) {
 		{"of equal rules the first stays", `{podSelector: {}, ingress: [{ports: [{port: 80}]}, {ports: [{port: 80}, {port: 81}]}]}`,
 			[]string{"ingress any tcp 80/16 by " + p + " rule 0", "ingress any tcp 81/16 by " + p + " rule 1", "egress any any 0/0 by no policy"}},
 		{"a block is its prefixes less the exceptions", `{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [192.0.2.0/24]}}]}, {to: [{ipBlock: {cidr: 192.0.2.7/32}}]}], policyTypes: [Egress]}`,
-			[]string{"ingress any any 0/0 by no policy", "egress 0.0.0.0/0 any 0/0 by " + p + " rule 0", "egress 192.0.2.7/32 any 0/0 by " + p + " rule 1"}},
+			[]string{"ingress any any 0/0 by no policy", "egress 0.0.0.0/0 any 0/0 by " + p + " rule 0", "egress 192.0.2.7/32 any 0/0 by " + p + " rule 1",
+				"egress client at 10.0.0.1 any 0/0 by " + p + " rule 0", "egress web at 10.0.0.3 any 0/0 by " + p + " rule 0", "egress far at 10.0.1.1 any 0/0 by " + p + " rule 0",
+				"egress host at 172.18.0.2 any 0/0 by " + p + " rule 0", "egress remote-node at 172.18.0.3 any 0/0 by " + p + " rule 0"}},
+		{"a block tells pods of one identity apart", `{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.0.0.2/32]}}]}, {from: [{podSelector: {matchLabels: {app: web}}}]}], policyTypes: [Ingress]}`,
+			[]string{"egress any any 0/0 by no policy", "ingress 10.0.0.0/24 any 0/0 by " + p + " rule 0",
+				"ingress client at 10.0.0.1 any 0/0 by " + p + " rule 0", "ingress web at 10.0.0.3 any 0/0 by " + p + " rule 0", "ingress web any 0/0 by " + p + " rule 1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -210,7 +221,6 @@ func TestCompileWarnsOfWhatMatchesNothing(t *testing.T) {
 		{"a policy for nobody", policy(`{podSelector: {matchLabels: {app: ghost}}}`), "NetworkPolicy default/p: spec.podSelector: matches no pod of namespace default: the policy has no effect until one has these labels"},
 		{"a peer that is nobody", policy(`{podSelector: {}, egress: [{}, {to: [{podSelector: {}}, {namespaceSelector: {matchLabels: {a: b}}}]}]}`), "NetworkPolicy default/p: spec.egress[1].to[1]: matches no pod"},
 		{"a port name that nobody has", policy(`{podSelector: {}, ingress: [{ports: [{port: http}]}]}`), `NetworkPolicy default/p: spec.ingress[0].ports[0].port: no container port of the pods concerned is called "http" (tcp): name one so, or give the number`},
-		{"a block of pods", policy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/16}}]}]}`), "spec.ingress[0].from[0].ipBlock.cidr: 10.0.0.0/16 holds 10.0.0.1 of Pod default/client, which only selectors match"},
 		{"a pod without a device", "\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: new}\nspec: {nodeName: node-a}\nstatus: {podIP: 10.0.0.9}", "Pod default/new: spec.nodeName: the pod has no device on node node-a"},
 		{"a slice of no service", "\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s}\naddressType: IPv4\nendpoints: []\nports: []", "EndpointSlice default/s: metadata.labels: no service is named by kubernetes.io/service-name"},
 		{"a slice of a missing service", "\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: ghost}}\naddressType: IPv4\nendpoints: []\nports: []", "there is no Service default/ghost"},

@@ -293,7 +293,7 @@ func (k *knowledge) matchesPeer(policy *networkingv1.NetworkPolicy, wanted []net
 	}
 	for _, w := range wanted {
 		if w.IPBlock != nil {
-			if peer.pod == nil && !peer.node && inBlock(w.IPBlock, peer.addr) {
+			if inBlock(w.IPBlock, k.addressOf(peer)) {
 				return true
 			}
 			continue

@@ -364,18 +364,124 @@ func TestTiersOfClusterPolicies(t *testing.T) {
 	}
 }
 
-func TestPoliciesThatTheDatapathCannotKeepAreRefused(t *testing.T) {
-	two := "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-c, labels: {zone: c}}\nstatus: {addresses: [{type: InternalIP, address: 172.19.0.4}]}\n"
-	for name, tt := range map[string]struct{ objects, says string }{
-		"some of the other nodes":  {two + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}`), "ClusterNetworkPolicy a: spec.egress[0].to[0].nodes: matches node node-b and not node node-c"},
-		"networks with some nodes": {two + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [172.18.0.0/16]}]}]}`), "spec.egress[0].to: networks 172.18.0.0/16 hold some addresses of the other nodes and not all of"},
-		"networks with half a pod": {"---\napiVersion: v1\nkind: Pod\nmetadata: {name: two}\nspec: {nodeName: node-a}\nstatus: {podIPs: [{ip: 10.0.0.9}, {ip: \"fd00::9\"}]}\n" + tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [10.0.0.0/8]}]}]}`), "hold some addresses of Pod default/two and not all of"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, _, err := Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", Local{})
-			require.ErrorContains(t, err, tt.says)
-		})
+// Two more nodes, and pods of both families, of equal labels.
+const wideGalaxyYAML = `
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-c, labels: {zone: c}}
+status: {addresses: [{type: InternalIP, address: 172.19.0.4}, {type: InternalIP, address: "fd19::4"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: two, labels: {app: two}}
+spec: {nodeName: node-a, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}
+status: {podIPs: [{ip: 10.0.0.9}, {ip: "fd00::9"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: too, labels: {app: two}}
+spec: {nodeName: node-b, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}
+status: {podIPs: [{ip: 10.0.1.9}, {ip: "fd00::1:9"}]}
+`
+
+// What blocks, networks and selectors of nodes hold is told apart by address,
+// whatever the labels.
+func TestAddressesOfPodsAndNodesAreToldApart(t *testing.T) {
+	const two, too, byNP, none = "default/two", "default/too", "NetworkPolicy/default/np rule 0", "NetworkPolicy/default/np selects the pod, and no rule matches"
+	toNodes := tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}`)
+	networks := func(all string) string {
+		return tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [`+all+`]}]}]}`)
 	}
+	const denyA = "denied by ClusterNetworkPolicy/a rule 0"
+	for name, tt := range map[string]struct {
+		objects   string
+		questions []policyQuestion
+	}{
+		"a block of pods": {networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.0.0.2/32]}}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byNP}, {tie, star, 80, ProtocolTCP, none}, {two, star, 80, ProtocolTCP, byNP}, {too, star, 80, ProtocolTCP, none}, {droid, star, 80, ProtocolTCP, none}}},
+		"a block of one family holds half a pod": {networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}`),
+			[]policyQuestion{{"10.0.0.9", too, 80, ProtocolTCP, byNP}, {"fd00::9", "fd00::1:9", 80, ProtocolTCP, none}}},
+		"an exception that another entry names": {networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/24, except: [10.0.0.0/30]}}, {ipBlock: {cidr: 10.0.0.3/32}}]}]}`),
+			[]policyQuestion{{star, xwing, 80, ProtocolTCP, byNP}, {star, tie, 80, ProtocolTCP, none}, {star, two, 80, ProtocolTCP, byNP}}},
+		"a port by name in a block": {networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/24}}], ports: [{port: http}]}]}`),
+			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byNP}, {xwing, two, 8080, ProtocolTCP, byNP}, {xwing, two, 80, ProtocolTCP, none}, {xwing, too, 8080, ProtocolTCP, none}}},
+		"a block of nodes": {networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 172.18.0.0/16, except: [172.18.0.2/32]}}]}]}`),
+			[]policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, byNP}, {star, "172.19.0.4", 80, ProtocolTCP, none}, {star, "172.18.0.2", 80, ProtocolTCP, none}, {star, "172.18.7.7", 80, ProtocolTCP, byNP}}},
+		"labels hold beside a block": {networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.9/32}}], ports: [{port: 80}]}, {from: [{podSelector: {matchLabels: {app: two}}}], ports: [{port: 81}]}]}`),
+			[]policyQuestion{{two, star, 80, ProtocolTCP, byNP}, {too, star, 80, ProtocolTCP, none}, {two, star, 81, ProtocolTCP, "NetworkPolicy/default/np rule 1"}, {too, star, 81, ProtocolTCP, "NetworkPolicy/default/np rule 1"}, {"fd00::9", "fd00::1:9", 81, ProtocolTCP, "NetworkPolicy/default/np rule 1"}}},
+		"Cilium's blocks are not for pods": {cilium(`{endpointSelector: {}, ingress: [{fromCIDR: [10.0.0.0/8]}]}`) + "---\n" + networkPolicy(`{podSelector: {matchLabels: {org: none}}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]}`),
+			[]policyQuestion{{two, star, 80, ProtocolTCP, noneOf}, {"10.9.9.9", star, 80, ProtocolTCP, byP}}},
+		"some of the other nodes": {toNodes, []policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, denyA}, {star, "172.19.0.4", 80, ProtocolTCP, free}, {star, "172.18.0.2", 80, ProtocolTCP, free}, {too, "172.18.0.3", 80, ProtocolTCP, denyA}}},
+		"networks with some nodes": {networks("172.18.0.0/16, fd19::/64"),
+			[]policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, denyA}, {star, "172.19.0.4", 80, ProtocolTCP, free}, {two, "fd19::4", 80, ProtocolTCP, denyA}, {star, "172.18.0.2", 80, ProtocolTCP, denyA}}},
+		"networks with half a pod": {networks("10.0.0.0/8"),
+			[]policyQuestion{{star, two, 80, ProtocolTCP, denyA}, {"fd00::9", "fd00::1:9", 80, ProtocolTCP, free}, {"10.0.0.9", too, 80, ProtocolTCP, denyA}}},
+		"the API's node among others": {strings.ReplaceAll(servedByAPod, "10.0.0.3", "172.18.0.3") + cilium(`{endpointSelector: {}, egress: [{toEntities: [kube-apiserver]}]}`),
+			[]policyQuestion{{star, "172.18.0.3", 6443, ProtocolTCP, byP}, {star, "172.19.0.4", 6443, ProtocolTCP, noneOf}, {star, "172.18.0.2", 6443, ProtocolTCP, noneOf}, {star, farOff, 6443, ProtocolTCP, noneOf}}},
+		"remote nodes are all of them": {cilium(`{endpointSelector: {}, egress: [{toEntities: [remote-node]}]}`) + toNodes,
+			[]policyQuestion{{star, "172.18.0.3", 80, ProtocolTCP, denyA}, {star, "172.19.0.4", 80, ProtocolTCP, byP}}},
+	} {
+		t.Run(name, func(t *testing.T) { askAll(t, wideGalaxyYAML+"---\n"+tt.objects, tt.questions) })
+	}
+}
+
+// Numbers that blocks ask for are a node's own: identities stay what they are.
+func TestBlocksRenumberNoIdentity(t *testing.T) {
+	identities := NewAllocator()
+	compile := func(text string) *State {
+		state, _, err := Compile(mustParse(t, galaxyYAML+wideGalaxyYAML+text), "node-a", Local{Identities: identities})
+		require.NoError(t, err)
+		return state
+	}
+	owners := func(state *State) map[netip.Prefix]Identity {
+		all := map[netip.Prefix]Identity{}
+		for _, a := range state.Addresses {
+			if a.Prefix.IsSingleIP() {
+				all[a.Prefix] = a.Owner()
+			}
+		}
+		return all
+	}
+	plain := compile("")
+	numbers := func() map[string]Identity {
+		all := map[string]Identity{}
+		for key, w := range identities.Wanted() {
+			all[key] = w.Number
+		}
+		return all
+	}
+	before := numbers()
+	with := compile(networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}]}]}`))
+	require.Equal(t, owners(plain), owners(with))
+	require.Equal(t, before, numbers())
+	apart := map[Identity]int{}
+	for _, a := range with.Addresses {
+		if a.Of != IdentityUnknown {
+			require.GreaterOrEqual(t, a.Identity, FirstMemberIdentity)
+			require.Less(t, a.Identity, FirstLocalIdentity)
+			apart[a.Identity]++
+		}
+	}
+	require.Len(t, apart, 4, "of deathstar, tiefighter, xwing and two")
+	require.Equal(t, plain, compile(""))
+}
+
+const servedByAPod = `
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: kubernetes-pod, labels: {kubernetes.io/service-name: kubernetes}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.3]}]
+ports: [{port: 6443}]
+---
+`
+
+func TestPoliciesThatTheDatapathCannotKeepAreRefused(t *testing.T) {
+	objs := mustParse(t, galaxyYAML+servedByAPod+cilium(`{endpointSelector: {}, egress: [{toEntities: [kube-apiserver]}]}`))
+	_, _, err := Compile(objs, "node-a", Local{})
+	require.ErrorContains(t, err, "spec.egress[0].toEntities[0]: kube-apiserver is at 10.0.0.3, the address of Pod default/xwing, which is not supported yet")
 }
 
 func TestPoliciesThatAreHardlyMeantAreWarnedOf(t *testing.T) {

@@ -3,6 +3,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -101,12 +102,19 @@ type Device struct {
 type Address struct {
 	Prefix   netip.Prefix // masked
 	Identity Identity
+	// Of is the pod's or node's own identity, where blocks of policies hold the
+	// address and Identity is what they tell it apart by; else IdentityUnknown.
+	Of Identity
 	// Native addresses are reached with the pod's own source: other pods and
 	// nodes, and what the operator excludes from masquerading.
 	Native bool
 	// Node addresses are another node's, whatever their identity says.
 	Node bool
 }
+
+// Owner is whose address it is: the identity that its labels give it, whatever
+// blocks of policies hold it.
+func (a *Address) Owner() Identity { return cmp.Or(a.Of, a.Identity) }
 
 // Identity is the number of a set of security-relevant labels. Numbers below
 // FirstLabelIdentity are reserved. Only 24 bits travel on the wire.
@@ -123,7 +131,8 @@ const (
 
 	FirstLabelIdentity Identity = 256
 	// FirstBlockIdentity and above are address blocks that policies name, and
-	// never leave the node: the wire has no room for them.
+	// nodes that such blocks hold. They never leave the node: the wire has no
+	// room for them.
 	FirstBlockIdentity Identity = 1 << 24
 )
 

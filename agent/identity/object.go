@@ -36,7 +36,6 @@ type spec struct {
 	PodLabels       map[string]string `json:"podLabels,omitempty"`
 	ServiceAccount  string            `json:"serviceAccount,omitempty"`
 	Ports           []port            `json:"ports,omitempty"`
-	Networks        []string          `json:"networks,omitempty"`
 }
 
 type port struct {
@@ -53,7 +52,7 @@ func protocols() map[string]model.Protocol {
 func toObject(number model.Identity, set *model.LabelSet) (*unstructured.Unstructured, error) {
 	s := spec{
 		Namespace: set.Namespace, NamespaceLabels: set.NamespaceLabels, PodLabels: set.PodLabels,
-		ServiceAccount: set.Account, Networks: set.Networks,
+		ServiceAccount: set.Account,
 	}
 	for _, p := range set.Ports {
 		s.Ports = append(s.Ports, port{p.Name, strings.ToUpper(p.Protocol.String()), int64(p.Port)})
@@ -86,9 +85,8 @@ func fromObject(object *unstructured.Unstructured) (model.Identity, *model.Label
 	}
 	set := &model.LabelSet{
 		Namespace: s.Namespace, NamespaceLabels: s.NamespaceLabels, PodLabels: s.PodLabels,
-		Account: s.ServiceAccount, Networks: s.Networks,
+		Account: s.ServiceAccount,
 	}
-	slices.Sort(set.Networks)
 	for _, p := range s.Ports {
 		protocol, known := protocols()[p.Protocol]
 		if !known || p.Port < 0 || p.Port > 65535 {

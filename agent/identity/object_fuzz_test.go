@@ -14,7 +14,7 @@ import (
 func FuzzObject(f *testing.F) {
 	for _, text := range []string{
 		`{"metadata":{"name":"4711"},"spec":{"namespace":"default"}}`,
-		`{"metadata":{"name":"256"},"spec":{"namespace":"a","podLabels":{"app":"web"},"namespaceLabels":{"n":""},"serviceAccount":"b","networks":["10.0.0.0/8"]}}`,
+		`{"metadata":{"name":"256"},"spec":{"namespace":"a","podLabels":{"app":"web"},"namespaceLabels":{"n":""},"serviceAccount":"b"}}`,
 		`{"metadata":{"name":"65535"},"spec":{"namespace":"a","ports":[{"name":"dns","protocol":"UDP","port":53},{"name":"dns","protocol":"TCP","port":53}]}}`,
 		`{"metadata":{"name":"65536"},"spec":{}}`, `{"metadata":{"name":"0x100"},"spec":{}}`, `{"metadata":{"name":"300"},"spec":[]}`,
 		`{"metadata":{"name":"300"},"spec":{"ports":[{"port":-1}]}}`, `{"metadata":{"name":"300"},"spec":{"tenant":"x"}}`, `{}`,

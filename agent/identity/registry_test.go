@@ -572,8 +572,7 @@ func TestObjectsSayTheirLabelsWhole(t *testing.T) {
 		"a namespace alone": {Namespace: "default"},
 		"everything": {
 			Namespace: "a", NamespaceLabels: map[string]string{"n": "", "o": "x"}, PodLabels: map[string]string{"p/q": "1"}, Account: "web",
-			Ports:    []model.NamedPort{{Name: "dns", Protocol: model.ProtocolUDP, Port: 53}, {Name: "dns", Protocol: model.ProtocolTCP, Port: 53}, {Name: "s", Protocol: model.ProtocolSCTP, Port: 65535}},
-			Networks: []string{"10.0.0.0/8", "fd00::/8,10.1.0.0/16"},
+			Ports: []model.NamedPort{{Name: "dns", Protocol: model.ProtocolUDP, Port: 53}, {Name: "dns", Protocol: model.ProtocolTCP, Port: 53}, {Name: "s", Protocol: model.ProtocolSCTP, Port: 65535}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -106,7 +106,6 @@ func identitySchema() *apiextensionsv1.JSONSchemaProps {
 			"podLabels":       of("The pods' labels.", labels),
 			"serviceAccount":  of("The pods' service account.", text),
 			"ports":           of("Ports of the pods' containers that have names.", list(port)),
-			"networks":        of("Networks that policies name and that hold the pods' addresses.", list(text)),
 		},
 		XValidations: apiextensionsv1.ValidationRules{{Rule: "self == oldSelf", Message: "a number never changes its meaning"}},
 	}

@@ -40,6 +40,7 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 static __noinline int judge_way(struct __sk_buff *skb, struct packet *pkt,
 				const struct endpoint *ep, struct scratch *s)
 {
+	__u32 own = identity_of(address_of(pkt, &pkt->key.src));
 	struct endpoint *target = NULL;
 	struct address *address;
 	int reason;
@@ -66,10 +67,10 @@ static __noinline int judge_way(struct __sk_buff *skb, struct packet *pkt,
 	if (reason)
 		return reason;
 	if (target)
-		return policy(pkt, target->set, DIRECTION_INGRESS, ep->identity, s->open.dport);
+		return policy(pkt, target->set, DIRECTION_INGRESS, own, s->open.dport);
 	if (address && (address->flags & ADDRESS_HOST)) {
 		s->open.out = OUT_HOST;
-		return node_policy(pkt, DIRECTION_INGRESS, ep->identity, s->open.dport);
+		return node_policy(pkt, DIRECTION_INGRESS, own, s->open.dport);
 	}
 	s->open.out = OUT_DEVICE;
 	if (!address || !(address->flags & ADDRESS_NATIVE))
@@ -194,7 +195,8 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 				pkt->key.sport);
 		if (reason || !address || !(address->flags & ADDRESS_HOST))
 			return reason;
-		return node_policy(pkt, DIRECTION_INGRESS, ep->identity, pkt->key.sport);
+		return node_policy(pkt, DIRECTION_INGRESS,
+				   identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
 	}
 	if (flow->other_hook == HOOK_TO_DEVICE)
 		return REASON_NONE;
@@ -221,7 +223,8 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 			identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
 	if (reason)
 		return reason;
-	return policy(pkt, ep->set, DIRECTION_INGRESS, opener->identity, pkt->key.sport);
+	return policy(pkt, ep->set, DIRECTION_INGRESS,
+		      identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
 }
 
 /* A reply at a pod's device to a flow that was judged before the tables changed. */

@@ -302,6 +302,33 @@ func familiesOf(objs *model.Objects, name string) (families [2]bool) {
 
 func shareFamily(a, b [2]bool) bool { return a[0] && b[0] || a[1] && b[1] }
 
+// of is the pod with its addresses of one family alone.
+func (p *policyPod) of(family string) *policyPod {
+	return &policyPod{p.name, slices.DeleteFunc(slices.Clone(p.addresses), func(a netip.Addr) bool { return a.Is4() != (family == familyIPv4) })}
+}
+
+// withFamily are the pods that have addresses of a family, with these alone.
+func withFamily(pods []policyPod, family string) []policyPod {
+	var found []policyPod
+	for i := range pods {
+		if p := pods[i].of(family); len(p.addresses) > 0 {
+			found = append(found, *p)
+		}
+	}
+	return found
+}
+
+const familyIPv4, familyIPv6 = "ipv4", "ipv6"
+
+// spokenTo gives the protocol by which an address is asked: icmp is of its
+// family.
+func spokenTo(addr netip.Addr, protocol model.Protocol) model.Protocol {
+	if protocol == model.ProtocolICMP && addr.Is6() {
+		return model.ProtocolICMPv6
+	}
+	return protocol
+}
+
 // meeting gives addresses of two pods by which they could talk.
 func meeting(from, to *policyPod) (src, dst netip.Addr, ok bool) {
 	for _, src := range from.addresses {

@@ -188,6 +188,7 @@ func (o *policyDiff) side(cmd *cobra.Command, path string, objs *model.Objects) 
 type policyChange struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
+	Family   string `json:"family,omitempty"` // ipv4 or ipv6, where the other one's answer is another
 	First    uint16 `json:"firstPort"` // 0 for protocols without ports
 	Last     uint16 `json:"lastPort"`
 	Protocol string `json:"protocol"`
@@ -202,6 +203,9 @@ func (c policyChange) String() string {
 		ports = fmt.Sprintf("%d/%s", c.First, c.Protocol)
 	case c.First > 1 || c.Last != 0 && c.Last < 65535:
 		ports = fmt.Sprintf("%d-%d/%s", c.First, c.Last, c.Protocol)
+	}
+	if c.Family != "" {
+		ports += " by " + c.Family
 	}
 	was, is := "allowed", "denied"
 	if c.Allowed {
@@ -226,7 +230,7 @@ func comparePolicies(before, after *policySide) ([]policyChange, error) {
 				if i == j || parties[i].outside && parties[j].outside {
 					continue
 				}
-				found, err := comparePair(before, after, &parties[i].policyPod, &parties[j].policyPod, protocol, starts)
+				found, err := compareFamilies(before, after, &parties[i].policyPod, &parties[j].policyPod, protocol, starts)
 				if err != nil {
 					return nil, err
 				}
@@ -255,7 +259,7 @@ func partiesOf(before, after *policySide) []diffParty {
 	taken := map[netip.Addr]bool{}
 	for _, side := range []*policySide{before, after} {
 		for _, a := range side.state.Addresses {
-			if a.Identity >= model.FirstBlockIdentity {
+			if a.Owner() >= model.FirstBlockIdentity {
 				blocks[a.Prefix] = true
 			} else if a.Prefix.IsSingleIP() {
 				taken[a.Prefix.Addr()] = true
@@ -336,7 +340,43 @@ func portStarts(protocol model.Protocol, states ...*model.State) []uint16 {
 	return slices.Sorted(maps.Keys(starts))
 }
 
-func comparePair(before, after *policySide, from, to *policyPod, protocol model.Protocol, starts []uint16) ([]policyChange, error) {
+// compareFamilies tells a change once where both families say the same.
+func compareFamilies(before, after *policySide, from, to *policyPod, protocol model.Protocol, starts []uint16) ([]policyChange, error) {
+	by4, err := comparePair(before, after, from, to, familyIPv4, protocol, starts)
+	if err != nil {
+		return nil, err
+	}
+	by6, err := comparePair(before, after, from, to, familyIPv6, protocol, starts)
+	if err != nil {
+		return nil, err
+	}
+	families := before.families(from, to)
+	switch {
+	case !families[1]:
+		return by4, nil
+	case !families[0]:
+		return by6, nil
+	case slices.Equal(by4, by6):
+		return by4, nil
+	}
+	for i := range by4 {
+		by4[i].Family = familyIPv4
+	}
+	for i := range by6 {
+		by6[i].Family = familyIPv6
+	}
+	return append(by4, by6...), nil
+}
+
+// families are those in which two pods can talk: IPv4, IPv6.
+func (s *policySide) families(from, to *policyPod) (has [2]bool) {
+	for i, family := range []string{familyIPv4, familyIPv6} {
+		_, _, has[i] = meeting(s.own(from).of(family), s.own(to).of(family))
+	}
+	return has
+}
+
+func comparePair(before, after *policySide, from, to *policyPod, family string, protocol model.Protocol, starts []uint16) ([]policyChange, error) {
 	var changes []policyChange
 	for i, port := range starts {
 		last := uint16(65535)
@@ -345,11 +385,11 @@ func comparePair(before, after *policySide, from, to *policyPod, protocol model.
 		} else if i+1 < len(starts) {
 			last = starts[i+1] - 1
 		}
-		was, err := before.decide(from, to, port, protocol)
+		was, err := before.decide(from, to, family, port, protocol)
 		if err != nil {
 			return nil, err
 		}
-		is, err := after.decide(from, to, port, protocol)
+		is, err := after.decide(from, to, family, port, protocol)
 		if err != nil {
 			return nil, err
 		}
@@ -367,18 +407,19 @@ func comparePair(before, after *policySide, from, to *policyPod, protocol model.
 }
 
 // decide asks by the addresses that a side's own pods of these names have.
-func (s *policySide) decide(from, to *policyPod, port uint16, protocol model.Protocol) (model.Decision, error) {
-	if own, found := s.pods[from.name]; found {
-		from = &own
-	}
-	if own, found := s.pods[to.name]; found {
-		to = &own
-	}
-	src, dst, ok := meeting(from, to)
+func (s *policySide) decide(from, to *policyPod, family string, port uint16, protocol model.Protocol) (model.Decision, error) {
+	src, dst, ok := meeting(s.own(from).of(family), s.own(to).of(family))
 	if !ok {
 		return model.Decision{}, nil
 	}
-	return s.explainer.Explain(src.String(), dst.String(), port, protocol)
+	return s.explainer.Explain(src.String(), dst.String(), port, spokenTo(dst, protocol))
+}
+
+func (s *policySide) own(pod *policyPod) *policyPod {
+	if own, found := s.pods[pod.name]; found {
+		return &own
+	}
+	return pod
 }
 
 // because tells the rulings that the change is about: those that deny now, or

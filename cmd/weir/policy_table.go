@@ -19,6 +19,7 @@ import (
 
 type policyTable struct {
 	ports  []string
+	family string
 	engine string
 	output string
 
@@ -37,7 +38,9 @@ puts all pods on one node, compiles the policies into the datapath's tables and
 sends a frame of each flow through the real programs (BPF_PROG_TEST_RUN), which
 needs root. The two share no code.
 
-A pod to itself is left out, as are pods without an address of their own.`,
+A pod to itself is left out, as are pods without an address of their own. Pods
+that have both families are asked about by the first that both ends have, or by
+that of --family: blocks of addresses may allow one and not the other.`,
 		Example: `  weir policy table manifests/ --ports 80/tcp,81/tcp,53/udp
   weir policy table rule1.yaml --ports 80/tcp --engine bpf -o json | jq .allowed
   weir policy table --kubeconfig ~/.kube/config --ports 443/tcp`,
@@ -45,6 +48,7 @@ A pod to itself is left out, as are pods without an address of their own.`,
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.ports, "ports", []string{"80/tcp"}, "the targets' ports: 80/tcp, 53/udp, 9/sctp, icmp")
+	f.StringVar(&o.family, "family", "", "ipv4 or ipv6 alone")
 	f.StringVar(&o.engine, "engine", "model", "who is asked: model or bpf")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")
 	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
@@ -52,7 +56,7 @@ A pod to itself is left out, as are pods without an address of their own.`,
 }
 
 func (o *policyTable) run(cmd *cobra.Command, args []string) error {
-	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("engine", o.engine, "model", "bpf")); err != nil {
+	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("family", cmp.Or(o.family, familyIPv4), familyIPv4, familyIPv6), oneOf("engine", o.engine, "model", "bpf")); err != nil {
 		return usageError(err)
 	}
 	if len(args) == 0 && !o.objects.live() {
@@ -67,6 +71,9 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	pods := policyPods(objs, cmd.ErrOrStderr())
+	if o.family != "" {
+		pods = withFamily(pods, o.family)
+	}
 	if len(pods) == 0 {
 		return usageError(errNoPods)
 	}
@@ -174,7 +181,7 @@ func askModel(ctx context.Context, objs *model.Objects, pods []policyPod, ports 
 		if !ok {
 			return false, nil
 		}
-		decision, err := explainer.Explain(src.String(), dst.String(), port.port, port.protocol)
+		decision, err := explainer.Explain(src.String(), dst.String(), port.port, spokenTo(dst, port.protocol))
 		return decision.Allowed, err
 	})
 	return table, err

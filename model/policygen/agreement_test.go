@@ -36,7 +36,6 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	seed := number(t, "TEST_SEED", uint64(rand.Uint32()))
 	var seen tally
-	refused := 0
 	rounds := number(t, "TEST_ROUNDS", 200)
 	for round := range rounds {
 		options := Options{Nodes: 1 + int(round%3), MaxPods: 7, MaxPolicies: 6, OneFamily: round%4 > 1}
@@ -48,11 +47,7 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 			audit(rand.New(rand.NewPCG(seed+1, round)), objs)
 		}
 		problem, err := compare(objs, &seen)
-		if err != nil {
-			require.ErrorContains(t, err, "not told apart yet", "TEST_SEED=%d round %d", seed, round)
-			refused++
-			continue
-		}
+		require.NoError(t, err, "TEST_SEED=%d round %d", seed, round)
 		if problem != "" {
 			objs = Shrink(objs, func(o *model.Objects) bool {
 				problem, err := compare(o, &tally{})
@@ -62,8 +57,7 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 			require.Fail(t, "compiler and oracle disagree", "TEST_SEED=%d round %d: %s\n%s", seed, round, problem, Text(objs))
 		}
 	}
-	t.Logf("%d clusters, %d refused, %+v", rounds, refused, seen)
-	require.Less(t, refused, int(rounds)/3+1, "a comparison of what is mostly refused says little")
+	t.Logf("%d clusters, %+v", rounds, seen)
 	require.Greater(t, seen.allowed, int(rounds)*100)
 	require.Greater(t, seen.denied, int(rounds)*100)
 	require.Greater(t, seen.byRule, int(rounds)*10, "denials by a rule")

@@ -36,10 +36,9 @@ type Label struct {
 	Values []string
 }
 
-// words are those of a Cluster. Its networks have both families, and all of
-// the nodes or none: others are refused where pods have two addresses.
-func words(o Options) *Words {
-	w := &Words{
+// words are those of a Cluster.
+func words() *Words {
+	return &Words{
 		Namespaces: []string{"default", "shop", "bank"},
 		Labels:     []Label{{"app", []string{"", "a", "b"}}, {"tier", []string{"", "a", "b"}}},
 		Accounts:   []string{"default", "robot"},
@@ -51,18 +50,16 @@ func words(o Options) *Words {
 		Blocks: []model.CiliumCIDRRule{
 			{CIDR: "0.0.0.0/0"}, {CIDR: "::/0"}, {CIDR: "0.0.0.0/0", Except: []string{"198.51.100.0/24"}},
 			{CIDR: "198.51.100.0/24", Except: []string{"198.51.100.128/25"}}, {CIDR: "198.51.100.200/32"},
-			{CIDR: "10.0.0.0/16"}, {CIDR: "10.0.0.10/32"}, {CIDR: "2001:db8::/32"}, {CIDR: "172.18.0.0/16"},
+			{CIDR: "10.0.0.0/16"}, {CIDR: "10.0.0.0/16", Except: []string{"10.0.0.0/28"}}, {CIDR: "10.0.0.10/32"},
+			{CIDR: "fd00::/64", Except: []string{"fd00::11/128", "fd00::14/127"}},
+			{CIDR: "2001:db8::/32"}, {CIDR: "172.18.0.0/16"}, {CIDR: "172.18.0.0/16", Except: []string{"172.18.0.2/32"}}, {CIDR: "fd00:18::3/128"},
 		},
 		CIDRs: []string{"198.51.100.7", "192.0.2.0/24", "0.0.0.0/0", "::/0", "10.0.0.0/8"},
 		Networks: [][]policyv1alpha2.CIDR{{"10.0.0.0/16", "fd00::/64"}, {"198.51.100.0/25", "2001:db8::/32"},
-			{"0.0.0.0/0", "::/0"}, {"198.0.0.0/8"}, {"172.18.0.0/16", "fd00:18::/64"}},
-		Nodes: []metav1.LabelSelector{{}, {}, {MatchLabels: map[string]string{"zone": "a"}}},
+			{"0.0.0.0/0", "::/0"}, {"198.0.0.0/8"}, {"172.18.0.0/16", "fd00:18::/64"},
+			{"10.0.0.0/24"}, {"fd00::/120"}, {"10.0.0.10/32"}, {"172.18.0.3/32", "fd00:18::2/128"}},
+		Nodes: []metav1.LabelSelector{{}, {MatchLabels: map[string]string{"zone": "a"}}, {MatchLabels: map[string]string{"zone": "b"}}},
 	}
-	if o.OneFamily {
-		w.Networks = [][]policyv1alpha2.CIDR{{"10.0.0.0/24"}, {"10.0.0.0/16", "198.51.100.0/25"},
-			{"0.0.0.0/0", "::/0"}, {"10.0.0.10/32"}, {"172.18.0.0/16", "fd00:18::/64"}}
-	}
-	return w
 }
 
 // plain are labels as Kubernetes' selectors write them.

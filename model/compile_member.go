@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+)
+
+// A NetworkPolicy's blocks and a ClusterNetworkPolicy's networks match addresses,
+// whoever has them, and other rules are about some of the nodes. Pods have
+// identities by their labels, and all other nodes have one: an address of theirs
+// that such groups hold has a number of its own, which it shares with the
+// addresses of the same identity that the same groups hold. A rule about the
+// identity then names all its numbers, and a rule about a group those of its
+// members. Only this node knows these numbers.
+
+// FirstMemberIdentity and the 64k from there on are addresses of pods that
+// blocks of policies hold, FirstNodeMemberIdentity and as many those of nodes.
+const (
+	FirstMemberIdentity     Identity = 254 << 16
+	FirstNodeMemberIdentity Identity = 1 << 25
+
+	lastMemberIdentity     = FirstLocalIdentity - 1
+	lastNodeMemberIdentity = FirstNodeMemberIdentity + 1<<16 - 1
+)
+
+// block is addresses that a policy names.
+type block struct {
+	cidr    netip.Prefix
+	excepts []netip.Prefix
+}
+
+func (b *block) name() string {
+	texts := []string{b.cidr.String()}
+	for _, except := range b.excepts {
+		texts = append(texts, except.String())
+	}
+	return strings.Join(texts, "-")
+}
+
+func (b *block) contains(addr netip.Addr) bool {
+	return b.cidr.Contains(addr) && !slices.ContainsFunc(b.excepts, func(except netip.Prefix) bool { return except.Contains(addr) })
+}
+
+// blockOf reads a NetworkPolicy's block.
+func blockOf(peer *networkingv1.IPBlock) (*block, bool) {
+	cidr, err := parseLegacyBlock(peer.CIDR)
+	if err != nil {
+		return nil, false // Validate has complained
+	}
+	b := &block{cidr: cidr}
+	for _, text := range peer.Except {
+		if except, err := parseLegacyBlock(text); err == nil {
+			b.excepts = append(b.excepts, except)
+		}
+	}
+	slices.SortFunc(b.excepts, netip.Prefix.Compare)
+	b.excepts = slices.Compact(b.excepts)
+	return b, true
+}
+
+// memberBlocks are the blocks that hold pods and nodes too, by name.
+func memberBlocks(objs *Objects) map[string]*block {
+	found := map[string]*block{}
+	peers := func(list []networkingv1.NetworkPolicyPeer) {
+		for _, peer := range list {
+			if peer.IPBlock == nil {
+				continue
+			}
+			if b, ok := blockOf(peer.IPBlock); ok {
+				found[b.name()] = b
+			}
+		}
+	}
+	for _, policy := range objs.NetworkPolicies {
+		for _, rule := range policy.Spec.Ingress {
+			peers(rule.From)
+		}
+		for _, rule := range policy.Spec.Egress {
+			peers(rule.To)
+		}
+	}
+	for _, policy := range objs.ClusterNetworkPolicies {
+		for _, rule := range policy.Spec.Egress {
+			for _, cidr := range networksOf(rule.To) {
+				b := &block{cidr: cidr}
+				found[b.name()] = b
+			}
+		}
+	}
+	return found
+}
+
+// prefixesOf are the prefixes that blocks are made of.
+func prefixesOf(blocks map[string]*block) []string {
+	var texts []string
+	for _, b := range blocks {
+		texts = append(texts, b.cidr.String())
+		for _, except := range b.excepts {
+			texts = append(texts, except.String())
+		}
+	}
+	return texts
+}
+
+// nodeGroup is some nodes that a policy tells from others.
+type nodeGroup struct {
+	name  string
+	holds func(*corev1.Node) bool
+}
+
+// serversGroup is the nodes at which the cluster's API is served.
+const serversGroup = "kube-apiserver"
+
+func (c *compiler) nodeGroups() []nodeGroup {
+	var groups []nodeGroup
+	if namesServers(c.objs) {
+		servers := c.apiServers()
+		groups = append(groups, nodeGroup{serversGroup, func(node *corev1.Node) bool {
+			return slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool {
+				addr, err := netip.ParseAddr(a.Address)
+				return err == nil && servers[addr]
+			})
+		}})
+	}
+	for _, policy := range inOrder(c.objs.ClusterNetworkPolicies) {
+		for _, rule := range policy.Spec.Egress {
+			for _, peer := range rule.To {
+				if peer.Nodes == nil {
+					continue
+				}
+				if selector, err := metav1.LabelSelectorAsSelector(peer.Nodes); err == nil {
+					groups = append(groups, nodeGroup{nameOfNodes(peer.Nodes), func(node *corev1.Node) bool { return selector.Matches(labels.Set(node.Labels)) }})
+				}
+			}
+		}
+	}
+	return groups
+}
+
+// namesServers is whether a policy says something of the API's servers.
+func namesServers(objs *Objects) bool {
+	found := false
+	see := func(text string) { found = found || strings.Contains(text, serversGroup) }
+	eachText(reflect.ValueOf(objs.CiliumNetworkPolicies), see)
+	eachText(reflect.ValueOf(objs.CiliumClusterwideNetworkPolicies), see)
+	return found
+}
+
+func nameOfNodes(selector *metav1.LabelSelector) string {
+	return "nodes " + metav1.FormatLabelSelector(selector)
+}
+
+// member is a number of addresses that some group holds.
+type member struct {
+	number Identity
+	base   Identity  // of whom the addresses are
+	pod    *identity // the same; nil for nodes
+}
+
+// blockIndex finds the blocks that hold an address.
+type blockIndex struct {
+	blocks  map[netip.Prefix][]string // names, by CIDR
+	byName  map[string]*block
+	lengths map[int][]int // of the CIDRs, by the address's bits
+}
+
+func indexBlocks(blocks map[string]*block) *blockIndex {
+	x := &blockIndex{blocks: map[netip.Prefix][]string{}, byName: blocks, lengths: map[int][]int{}}
+	for name, b := range blocks {
+		x.blocks[b.cidr] = append(x.blocks[b.cidr], name)
+		family := b.cidr.Addr().BitLen()
+		if !slices.Contains(x.lengths[family], b.cidr.Bits()) {
+			x.lengths[family] = append(x.lengths[family], b.cidr.Bits())
+		}
+	}
+	return x
+}
+
+func (x *blockIndex) at(addr netip.Addr) []string {
+	var names []string
+	for _, bits := range x.lengths[addr.BitLen()] {
+		for _, name := range x.blocks[netip.PrefixFrom(addr, bits).Masked()] {
+			if x.byName[name].contains(addr) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// readMembers numbers the addresses of pods and nodes that groups hold.
+func (c *compiler) readMembers() {
+	c.members, c.numbers, c.variants = map[string][]member{}, map[netip.Addr]Identity{}, map[Identity][]Identity{}
+	type holder struct {
+		addr   netip.Addr
+		of     member // without its number
+		groups []string
+		key    string
+	}
+	var pods, nodes []*holder
+	index, groups, self := indexBlocks(memberBlocks(c.objs)), c.nodeGroups(), c.objs.Nodes[c.node]
+	hold := func(list *[]*holder, of member, addr, at netip.Addr, node *corev1.Node) {
+		h := &holder{addr: addr, of: of, groups: index.at(at)}
+		for _, group := range groups {
+			if node != nil && group.holds(node) {
+				h.groups = append(h.groups, group.name)
+			}
+		}
+		slices.Sort(h.groups)
+		h.groups = slices.Compact(h.groups)
+		if len(h.groups) == 0 {
+			c.numberAs(addr, of.base, of.base)
+			return
+		}
+		h.key = fmt.Sprintf("%d in %s", of.base, strings.Join(h.groups, ";"))
+		*list = append(*list, h)
+	}
+	for _, pod := range c.pods {
+		for _, addr := range pod.addresses {
+			hold(&pods, member{base: pod.identity.number, pod: pod.identity}, addr, addr, nil)
+		}
+	}
+	for _, addr := range c.self.Addresses {
+		hold(&nodes, member{base: IdentityHost}, addr, addr, self)
+	}
+	for _, addr := range c.self.Gateways {
+		hold(&nodes, member{base: IdentityHost}, addr, c.ownAddress(addr), self)
+	}
+	for _, addr := range c.remote {
+		hold(&nodes, member{base: IdentityRemoteNode}, addr, addr, c.nodeAt[addr])
+	}
+	number := func(list []*holder, allocate func([]string) (map[string]Identity, error)) {
+		keys := make([]string, len(list))
+		for i, h := range list {
+			keys[i] = h.key
+		}
+		numbers, err := allocate(keys)
+		if err != nil {
+			c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
+			return
+		}
+		for _, h := range list {
+			h.of.number = numbers[h.key]
+			if !c.numberAs(h.addr, h.of.base, h.of.number) {
+				continue
+			}
+			for _, group := range h.groups {
+				c.members[group] = append(c.members[group], h.of)
+			}
+		}
+	}
+	number(pods, c.local.Identities.allocateMembers)
+	number(nodes, c.local.Identities.allocateNodes)
+}
+
+// numberAs gives an address a number of an identity's, and says whether nobody
+// had it before.
+func (c *compiler) numberAs(addr netip.Addr, base, number Identity) bool {
+	c.numbers[addr] = number
+	if slices.Contains(c.variants[base], number) {
+		return false
+	}
+	c.variants[base] = append(c.variants[base], number)
+	return true
+}
+
+// numbersOf are all numbers that addresses of an identity have.
+func (c *compiler) numbersOf(base Identity) []Identity {
+	if numbers := c.variants[base]; len(numbers) > 0 {
+		return numbers
+	}
+	return []Identity{base}
+}
+
+// ownAddress is where the node is whose gateway somebody asks for: at an
+// address of the gateway's family if it has one, else at any.
+func (c *compiler) ownAddress(gateway netip.Addr) netip.Addr {
+	var other netip.Addr
+	for _, own := range c.self.Addresses {
+		if own.Is4() == gateway.Is4() {
+			return own
+		}
+		other = own
+	}
+	return other
+}
+
+// addBlock adds to a rule whoever has an address in a block.
+func (c *compiler) addBlock(rule *compiledRule, b *block) {
+	rule.numbers = append(rule.numbers, c.blocksIn(b.cidr, b.excepts)...)
+	rule.members = append(rule.members, c.members[b.name()]...)
+}
+
+// networksOf are the networks of a rule's peers, all together.
+func networksOf(peers []policyv1alpha2.ClusterNetworkPolicyEgressPeer) []netip.Prefix {
+	var all []netip.Prefix
+	for _, peer := range peers {
+		for _, text := range peer.Networks {
+			if prefix, err := parseBlock(string(text)); err == nil {
+				all = append(all, prefix)
+			}
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return slices.Compact(all)
+}
