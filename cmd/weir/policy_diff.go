@@ -189,7 +189,7 @@ type policyChange struct {
 	From     string `json:"from"`
 	To       string `json:"to"`
 	Family   string `json:"family,omitempty"` // ipv4 or ipv6, where the other one's answer is another
-	First    uint16 `json:"firstPort"` // 0 for protocols without ports
+	First    uint16 `json:"firstPort"`        // 0 for protocols without ports
 	Last     uint16 `json:"lastPort"`
 	Protocol string `json:"protocol"`
 	Allowed  bool   `json:"allowed"` // now
