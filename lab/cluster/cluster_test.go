@@ -496,10 +496,12 @@ func (e *environment) gone(t *testing.T, selector string) {
 	})
 }
 
-// sameAs awaits that a node has what it had.
+// sameAs awaits that a node has what it had. A pod that was made anew while the
+// node was busy leaves a sandbox behind, which the kubelet takes away when it
+// looks for such, once a minute.
 func (e *environment) sameAs(t *testing.T, node, want string) {
 	t.Helper()
-	e.eventually(t, 30*time.Second, "node "+node+" has what it had", func(ctx context.Context) (bool, string) {
+	e.eventually(t, 3*time.Minute, "node "+node+" has what it had", func(ctx context.Context) (bool, string) {
 		now, err := e.nodeState(ctx, node)
 		if err != nil {
 			return false, err.Error()

@@ -175,20 +175,23 @@ func (e *environment) eventually(t *testing.T, timeout time.Duration, what strin
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	last, said := "", time.Time{}
+	seen, last, said := "", "", time.Time{}
 	for {
 		ok, state := done(ctx)
 		if ok {
 			e.say("  %s", what)
 			return
 		}
-		if ctx.Err() == nil && state != last && time.Since(said) > 2*time.Second {
-			e.say("  waiting until %s: %s", what, state)
-			last, said = state, time.Now()
+		if ctx.Err() == nil && !strings.Contains(state, "context deadline") {
+			seen = state // and not that there is no time left to ask
+		}
+		if seen != last && time.Since(said) > 2*time.Second {
+			e.say("  waiting until %s: %s", what, seen)
+			last, said = seen, time.Now()
 		}
 		select {
 		case <-ctx.Done():
-			require.Failf(t, "timed out", "%s: not within %s: %s", what, timeout, cmp.Or(state, last))
+			require.Failf(t, "timed out", "%s: not within %s: %s", what, timeout, cmp.Or(seen, state))
 		case <-tick.C:
 		}
 	}
