@@ -88,6 +88,7 @@ type compiler struct {
 	members    map[string][]member        // of groups that policies name
 	numbers    map[netip.Addr]Identity    // of pods and nodes
 	variants   map[Identity][]Identity    // the numbers of an identity's addresses
+	families   familySet                  // of all pods' addresses
 	reserved   map[Identity]sourcedLabels // of who is no pod
 	self       Node
 	zone       string                      // of the node

@@ -127,14 +127,14 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 	found := region{}
 	ports := rule.ports
 	if len(ports) == 0 {
-		c.peers(found, rule, required, everything)
+		c.peers(found, subject, rule, required, everything)
 	}
 	for _, port := range ports {
 		if port.name != "" && rule.direction == Egress {
 			// Who is no pod has no names, so a rule for any peer is one for
 			// every pod that has it.
 			pods := rule.peers
-			if rule.anyPeer {
+			if rule.forAny(subject) {
 				pods = c.identities
 			}
 			for _, id := range pods {
@@ -149,14 +149,14 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 			}
 			continue
 		}
-		c.peers(found, rule, required, port.matches(subject)...)
+		c.peers(found, subject, rule, required, port.matches(subject)...)
 	}
 	return found
 }
 
 // peers adds ports for everybody whom a rule matches.
-func (c *compiler) peers(r region, rule *compiledRule, required func(*compiledRule, Identity) bool, ports ...portMatch) {
-	if rule.anyPeer {
+func (c *compiler) peers(r region, subject *identity, rule *compiledRule, required func(*compiledRule, Identity) bool, ports ...portMatch) {
+	if rule.forAny(subject) {
 		r.add(IdentityUnknown, ports...)
 		return
 	}

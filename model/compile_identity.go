@@ -204,6 +204,7 @@ type identity struct {
 	podLabels       labels.Set
 	ports           map[namedPort]uint16
 	account         string        // the pods' service account
+	families        familySet     // of the pods' addresses
 	sourced         sourcedLabels // see ciliumLabels
 }
 
@@ -228,6 +229,10 @@ func (c *compiler) allocateIdentities() {
 			wanted[keys[i]] = WantedIdentity{Labels: wanted[keys[i]].Labels, Here: true}
 		}
 		pod.identity = byKey[keys[i]]
+		for _, addr := range pod.addresses {
+			pod.identity.families.add(addr)
+			c.families.add(addr)
+		}
 	}
 	numbers, err := c.local.Identities.allocateLabels(keys)
 	if err != nil {

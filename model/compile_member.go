@@ -48,6 +48,9 @@ func (b *block) name() string {
 	return strings.Join(texts, "-")
 }
 
+// whole is whether a block is all addresses of its family.
+func (b *block) whole() bool { return b.cidr.Bits() == 0 && len(b.excepts) == 0 }
+
 func (b *block) contains(addr netip.Addr) bool {
 	return b.cidr.Contains(addr) && !slices.ContainsFunc(b.excepts, func(except netip.Prefix) bool { return except.Contains(addr) })
 }
@@ -69,33 +72,61 @@ func blockOf(peer *networkingv1.IPBlock) (*block, bool) {
 	return b, true
 }
 
-// memberBlocks are the blocks that hold pods and nodes too, by name.
-func memberBlocks(objs *Objects) map[string]*block {
+// familySet says something of IPv4, and of IPv6.
+type familySet [2]bool
+
+func (f *familySet) add(addr netip.Addr) {
+	f[0], f[1] = f[0] || addr.Is4(), f[1] || addr.Is6()
+}
+
+// in is whether whatever f says is said by g too.
+func (f familySet) in(g familySet) bool { return (!f[0] || g[0]) && (!f[1] || g[1]) }
+
+// memberBlocks are the blocks that hold pods and nodes too, by name. Blocks of
+// whole families are left out where all rules that have one have those of all
+// families that pods have: such a rule is one for any peer.
+func memberBlocks(objs *Objects, ofPods familySet) map[string]*block {
 	found := map[string]*block{}
+	rule := func(blocks []*block) {
+		var whole familySet
+		for _, b := range blocks {
+			if b.whole() {
+				whole.add(b.cidr.Addr())
+			}
+		}
+		for _, b := range blocks {
+			if !b.whole() || !ofPods.in(whole) {
+				found[b.name()] = b
+			}
+		}
+	}
 	peers := func(list []networkingv1.NetworkPolicyPeer) {
+		var blocks []*block
 		for _, peer := range list {
 			if peer.IPBlock == nil {
 				continue
 			}
 			if b, ok := blockOf(peer.IPBlock); ok {
-				found[b.name()] = b
+				blocks = append(blocks, b)
 			}
 		}
+		rule(blocks)
 	}
 	for _, policy := range objs.NetworkPolicies {
-		for _, rule := range policy.Spec.Ingress {
-			peers(rule.From)
+		for _, ingress := range policy.Spec.Ingress {
+			peers(ingress.From)
 		}
-		for _, rule := range policy.Spec.Egress {
-			peers(rule.To)
+		for _, egress := range policy.Spec.Egress {
+			peers(egress.To)
 		}
 	}
 	for _, policy := range objs.ClusterNetworkPolicies {
-		for _, rule := range policy.Spec.Egress {
-			for _, cidr := range networksOf(rule.To) {
-				b := &block{cidr: cidr}
-				found[b.name()] = b
+		for _, egress := range policy.Spec.Egress {
+			var blocks []*block
+			for _, cidr := range networksOf(egress.To) {
+				blocks = append(blocks, &block{cidr: cidr})
 			}
+			rule(blocks)
 		}
 	}
 	return found
@@ -209,7 +240,7 @@ func (c *compiler) readMembers() {
 		key    string
 	}
 	var pods, nodes []*holder
-	index, groups, self := indexBlocks(memberBlocks(c.objs)), c.nodeGroups(), c.objs.Nodes[c.node]
+	index, groups, self := indexBlocks(memberBlocks(c.objs, c.families)), c.nodeGroups(), c.objs.Nodes[c.node]
 	hold := func(list *[]*holder, of member, addr, at netip.Addr, node *corev1.Node) {
 		h := &holder{addr: addr, of: of, groups: index.at(at)}
 		for _, group := range groups {
@@ -298,6 +329,9 @@ func (c *compiler) ownAddress(gateway netip.Addr) netip.Addr {
 
 // addBlock adds to a rule whoever has an address in a block.
 func (c *compiler) addBlock(rule *compiledRule, b *block) {
+	if b.whole() {
+		rule.whole.add(b.cidr.Addr())
+	}
 	rule.numbers = append(rule.numbers, c.blocksIn(b.cidr, b.excepts)...)
 	rule.members = append(rule.members, c.members[b.name()]...)
 }

@@ -52,8 +52,15 @@ type compiledRule struct {
 	peers     []*identity
 	numbers   []Identity
 	members   []member    // whose addresses are in the rule's blocks
+	whole     familySet   // of which the rule's blocks hold all addresses
 	byLabels  bool        // peers and numbers were found by labels: what is required of those holds
 	ports     []portRange // none: any
+}
+
+// forAny is whether whoever can be a peer of a subject matches: one that has no
+// address of a family has no peers of it.
+func (r *compiledRule) forAny(subject *identity) bool {
+	return r.anyPeer || r.whole != familySet{} && subject.families.in(r.whole)
 }
 
 // policies compiles all policies, in the order in which those of one tier are

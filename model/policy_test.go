@@ -4,6 +4,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -426,6 +427,38 @@ func TestAddressesOfPodsAndNodesAreToldApart(t *testing.T) {
 	}
 }
 
+// A block of all addresses is a rule for any peer, and costs one entry.
+func TestBlocksOfAllAddressesAreForAnyPeer(t *testing.T) {
+	const v4, v6 = `{ipBlock: {cidr: 0.0.0.0/0}}`, `{ipBlock: {cidr: "::/0"}}`
+	for name, tt := range map[string]struct {
+		objects, peers string
+		any            bool
+	}{
+		"IPv4, of pods that have no other":   {"", v4, true},
+		"IPv4, of pods of both families":     {wideGalaxyYAML, v4, false},
+		"both, of pods of both families":     {wideGalaxyYAML, v4 + ", " + v6, true},
+		"both, and an exception in one":      {wideGalaxyYAML, v4 + `, {ipBlock: {cidr: "::/0", except: ["fd00::/8"]}}`, false},
+		"IPv6, of pods that have none of it": {"", v6, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state, _, err := Compile(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", Local{Devices: map[string]Device{star: {Name: "a"}, "default/two": {Name: "b"}}})
+			require.NoError(t, err)
+			who := map[bool]string{true: star, false: "default/two"}[tt.objects == ""]
+			of := slices.IndexFunc(state.Endpoints, func(e Endpoint) bool { return e.Name == who })
+			for _, set := range state.RuleSets {
+				if set.Key != state.Endpoints[of].RuleSet {
+					continue
+				}
+				anybody := slices.ContainsFunc(set.Rules, func(r Rule) bool { return r.Direction == Egress && r.Peer == IdentityUnknown })
+				require.Equal(t, tt.any, anybody, "%v", set.Rules)
+				if tt.any {
+					require.Len(t, set.Rules, 2, "ingress and egress")
+				}
+			}
+		})
+	}
+}
+
 // Numbers that blocks ask for are a node's own: identities stay what they are.
 func TestBlocksRenumberNoIdentity(t *testing.T) {
 	identities := NewAllocator()
@@ -630,7 +663,7 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 				addr := netip.MustParseAddr(peer)
 				for _, port := range []uint16{1, 53, 80, 443} {
 					for _, direction := range []Direction{Ingress, Egress} {
-						if pod := objs.Pods[endpoint.Name]; pod != nil && addressesIn(pod)[0] != addr {
+						if pod := objs.Pods[endpoint.Name]; pod != nil && addressesIn(pod)[0] != addr && talks(&endpoint, addr) {
 							ruling := world.rule(direction, pod, world.party(addr), ProtocolTCP, port)
 							rule := lookUp(state, endpoint, direction, addr, ProtocolTCP, port)
 							require.Equal(t, ruling.Allowed, rule != nil && !rule.Deny, "%s; compiler: %v", ruling, rule)
@@ -640,6 +673,11 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 			}
 		}
 	})
+}
+
+// talks is whether an endpoint has an address of another's family.
+func talks(e *Endpoint, addr netip.Addr) bool {
+	return addr.Is4() && e.IPv4.IsValid() || addr.Is6() && e.IPv6.IsValid()
 }
 
 func FuzzCiliumPolicy(f *testing.F) {

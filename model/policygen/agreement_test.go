@@ -142,6 +142,13 @@ func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint mo
 		}
 	}
 	for _, peer := range peers {
+		own := endpoint.IPv4
+		if netip.MustParseAddr(peer).Is6() {
+			own = endpoint.IPv6
+		}
+		if !own.IsValid() && endpoint.Name != state.Node.Name {
+			continue // a pod without addresses of a family has no such peers
+		}
 		for _, direction := range []model.Direction{model.Ingress, model.Egress} {
 			from, to := peer, endpoint.Name
 			if direction == model.Egress {
