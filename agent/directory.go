@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"cmp"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,19 +16,26 @@ import (
 // directory says whose addresses are, for people. It is made while somebody
 // watches, and anew when the objects have changed.
 type directory struct {
-	objs  *model.Objects
-	names map[netip.Addr]api.Party
+	objs   *model.Objects
+	state  *model.State
+	names  map[netip.Addr]api.Party
+	owners map[model.Identity]model.Identity // of numbers that blocks of policies ask for
 }
 
 // directoryOf gives the directory of the objects in force.
 func (a *Agent) directoryOf(old directory) directory {
 	a.mu.Lock()
-	objs := a.objects
+	objs, state := a.objects, a.state
 	a.mu.Unlock()
-	if old.objs == objs {
+	if old.objs == objs && old.state == state {
 		return old
 	}
-	d := directory{objs: objs, names: map[netip.Addr]api.Party{}}
+	d := directory{objs: objs, state: state, names: map[netip.Addr]api.Party{}, owners: map[model.Identity]model.Identity{}}
+	if state != nil {
+		for i := range state.Addresses {
+			d.owners[state.Addresses[i].Identity] = state.Addresses[i].Owner()
+		}
+	}
 	for name, node := range objs.Nodes {
 		for _, addr := range internalAddresses(node) {
 			d.names[addr] = api.Party{Kind: "Node", Name: name}
@@ -50,6 +58,11 @@ func (a *Agent) directoryOf(old directory) directory {
 		}
 	}
 	return d
+}
+
+// identity is whom a number stands for.
+func (d *directory) identity(number model.Identity) uint32 {
+	return uint32(cmp.Or(d.owners[number], number))
 }
 
 // party is whose an address is; nil: nobody's that the cluster knows.

@@ -75,14 +75,13 @@ func (a *Agent) listIdentities() []api.Identity {
 	if state == nil {
 		return []api.Identity{}
 	}
-	at, inBlocks := map[netip.Addr]model.Identity{}, map[model.Identity]*api.Identity{}
+	at, inBlocks := map[netip.Addr]model.Identity{}, map[model.Identity][]netip.Addr{}
+	of := map[model.Identity]model.Identity{}
 	list := reservedIdentities()
 	for _, addr := range state.Addresses {
 		if addr.Of != model.IdentityUnknown {
-			if inBlocks[addr.Identity] == nil {
-				inBlocks[addr.Identity] = &api.Identity{Number: uint32(addr.Identity), Scope: api.ScopeLocal, Labels: fmt.Sprintf("identity:%d", addr.Of), Pods: []string{}}
-			}
-			inBlocks[addr.Identity].Labels += ",cidr:" + addr.Prefix.String()
+			inBlocks[addr.Identity] = append(inBlocks[addr.Identity], addr.Prefix.Addr())
+			of[addr.Identity] = addr.Of
 		}
 		if addr.Prefix.IsSingleIP() {
 			at[addr.Prefix.Addr()] = addr.Owner()
@@ -117,8 +116,12 @@ func (a *Agent) listIdentities() []api.Identity {
 		slices.Sort(row.Pods)
 		list = append(list, *row)
 	}
-	for _, row := range inBlocks {
-		list = append(list, *row)
+	for number, addrs := range inBlocks {
+		text := fmt.Sprintf("identity:%d at %s", of[number], addrs[0])
+		if len(addrs) > 1 {
+			text += fmt.Sprintf(" and %d more", len(addrs)-1)
+		}
+		list = append(list, api.Identity{Number: uint32(number), Scope: api.ScopeLocal, Labels: text, Pods: []string{}})
 	}
 	slices.SortFunc(list, func(a, b api.Identity) int { return cmp.Compare(a.Number, b.Number) })
 	return list

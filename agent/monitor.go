@@ -116,7 +116,7 @@ func toEvent(e *datapath.Event, now time.Duration, names *directory) api.Event {
 		Verdict: string(e.Decision.Action), Reason: string(e.Decision.Reason), Protocol: e.Tuple.Protocol.String(),
 		Source: netip.AddrPortFrom(e.Tuple.Src, e.Tuple.Sport).String(),
 		Target: netip.AddrPortFrom(e.Tuple.Dst, e.Tuple.Dport).String(),
-		From:   uint32(e.SrcIdentity), To: uint32(e.DstIdentity),
+		From:   names.identity(e.SrcIdentity), To: names.identity(e.DstIdentity),
 		Flow: string(e.Decision.Flow), Length: e.Length,
 		SourceParty: names.party(e.Tuple.Src), TargetParty: names.party(e.Tuple.Dst),
 	}

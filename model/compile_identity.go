@@ -162,9 +162,18 @@ func (p *pool) allocate(keys []string) (map[string]Identity, error) {
 			fresh = append(fresh, key)
 		}
 	}
+	unused := p.unused(len(fresh))
 	for _, key := range fresh {
-		number, ok := p.take()
-		if !ok {
+		var number Identity
+		switch {
+		case p.next <= p.last:
+			number = p.next
+			p.next++
+		case len(unused) > 0:
+			number = p.known[unused[0]].number
+			delete(p.known, unused[0])
+			unused = unused[1:]
+		default:
 			return nil, fmt.Errorf("number %d identities: all up to %d are in use: use fewer distinct labels and blocks: %w", len(numbers), p.last, ErrIdentitiesExhausted)
 		}
 		p.known[key] = &allocation{number: number, used: p.round}
@@ -173,25 +182,23 @@ func (p *pool) allocate(keys []string) (map[string]Identity, error) {
 	return numbers, nil
 }
 
-// take gives a number that nobody has.
-func (p *pool) take() (Identity, bool) {
-	if p.next <= p.last {
-		p.next++
-		return p.next - 1, true
+// unused lists what has a number that nobody asks for any more, the longest
+// unused first, if fewer numbers are left than wanted.
+func (p *pool) unused(wanted int) []string {
+	if int64(p.last)-int64(p.next)+1 >= int64(wanted) {
+		return nil
 	}
-	var oldest string
-	var best *allocation
+	var keys []string
 	for key, old := range p.known {
-		if old.used == p.round || best != nil && cmp.Or(cmp.Compare(best.used, old.used), cmp.Compare(best.number, old.number)) < 0 {
-			continue
+		if old.used != p.round {
+			keys = append(keys, key)
 		}
-		oldest, best = key, old
 	}
-	if best == nil {
-		return 0, false
-	}
-	delete(p.known, oldest)
-	return best.number, true
+	slices.SortFunc(keys, func(a, b string) int {
+		x, y := p.known[a], p.known[b]
+		return cmp.Or(cmp.Compare(x.used, y.used), cmp.Compare(x.number, y.number))
+	})
+	return keys
 }
 
 // identity is a set of labels that policy can tell from others, and the ports

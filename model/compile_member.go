@@ -3,6 +3,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -18,11 +19,11 @@ import (
 
 // A NetworkPolicy's blocks and a ClusterNetworkPolicy's networks match addresses,
 // whoever has them, and other rules are about some of the nodes. Pods have
-// identities by their labels, and all other nodes have one: an address of theirs
-// that such groups hold has a number of its own, which it shares with the
-// addresses of the same identity that the same groups hold. A rule about the
-// identity then names all its numbers, and a rule about a group those of its
-// members. Only this node knows these numbers.
+// identities by their labels, and all other nodes have one: where such groups hold
+// some addresses of an identity, most of its addresses keep its number, and the
+// others have one for each set of groups. A rule about the identity then names
+// all its numbers, and a rule about a group those of its members. Only this node
+// knows these numbers.
 
 // FirstMemberIdentity and the 64k from there on are addresses of pods that
 // blocks of policies hold, FirstNodeMemberIdentity and as many those of nodes.
@@ -230,18 +231,19 @@ func (x *blockIndex) at(addr netip.Addr) []string {
 	return names
 }
 
-// readMembers numbers the addresses of pods and nodes that groups hold.
+// holder is an address of a pod's or node's.
+type holder struct {
+	addr   netip.Addr
+	of     member   // its number is still to be found
+	groups []string // that hold it, sorted
+	key    string   // the same for the same groups and the same identity
+}
+
+// readMembers numbers the addresses of pods and nodes.
 func (c *compiler) readMembers() {
 	c.members, c.numbers, c.variants = map[string][]member{}, map[netip.Addr]Identity{}, map[Identity][]Identity{}
-	type holder struct {
-		addr   netip.Addr
-		of     member // without its number
-		groups []string
-		key    string
-	}
-	var pods, nodes []*holder
 	index, groups, self := indexBlocks(memberBlocks(c.objs, c.families)), c.nodeGroups(), c.objs.Nodes[c.node]
-	hold := func(list *[]*holder, of member, addr, at netip.Addr, node *corev1.Node) {
+	hold := func(of member, addr, at netip.Addr, node *corev1.Node) *holder {
 		h := &holder{addr: addr, of: of, groups: index.at(at)}
 		for _, group := range groups {
 			if node != nil && group.holds(node) {
@@ -250,49 +252,64 @@ func (c *compiler) readMembers() {
 		}
 		slices.Sort(h.groups)
 		h.groups = slices.Compact(h.groups)
-		if len(h.groups) == 0 {
-			c.numberAs(addr, of.base, of.base)
-			return
-		}
 		h.key = fmt.Sprintf("%d in %s", of.base, strings.Join(h.groups, ";"))
-		*list = append(*list, h)
+		return h
 	}
+	var pods, nodes []*holder
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
-			hold(&pods, member{base: pod.identity.number, pod: pod.identity}, addr, addr, nil)
+			pods = append(pods, hold(member{base: pod.identity.number, pod: pod.identity}, addr, addr, nil))
 		}
 	}
 	for _, addr := range c.self.Addresses {
-		hold(&nodes, member{base: IdentityHost}, addr, addr, self)
+		nodes = append(nodes, hold(member{base: IdentityHost}, addr, addr, self))
 	}
 	for _, addr := range c.self.Gateways {
-		hold(&nodes, member{base: IdentityHost}, addr, c.ownAddress(addr), self)
+		nodes = append(nodes, hold(member{base: IdentityHost}, addr, c.ownAddress(addr), self))
 	}
 	for _, addr := range c.remote {
-		hold(&nodes, member{base: IdentityRemoteNode}, addr, addr, c.nodeAt[addr])
+		nodes = append(nodes, hold(member{base: IdentityRemoteNode}, addr, addr, c.nodeAt[addr]))
 	}
-	number := func(list []*holder, allocate func([]string) (map[string]Identity, error)) {
-		keys := make([]string, len(list))
-		for i, h := range list {
-			keys[i] = h.key
-		}
-		numbers, err := allocate(keys)
-		if err != nil {
-			c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
-			return
-		}
-		for _, h := range list {
-			h.of.number = numbers[h.key]
-			if !c.numberAs(h.addr, h.of.base, h.of.number) {
-				continue
-			}
-			for _, group := range h.groups {
-				c.members[group] = append(c.members[group], h.of)
-			}
+	c.numberMembers(pods, c.local.Identities.allocateMembers)
+	c.numberMembers(nodes, c.local.Identities.allocateNodes)
+}
+
+// numberMembers leaves most of an identity's addresses its own number, and gives
+// the others one for each set of groups that hold them.
+func (c *compiler) numberMembers(all []*holder, allocate func([]string) (map[string]Identity, error)) {
+	counts := map[string]int{}
+	for _, h := range all {
+		counts[h.key]++
+	}
+	most := map[Identity]string{}
+	for _, h := range all {
+		now, found := most[h.of.base]
+		if !found || cmp.Or(cmp.Compare(counts[now], counts[h.key]), strings.Compare(h.key, now)) < 0 {
+			most[h.of.base] = h.key
 		}
 	}
-	number(pods, c.local.Identities.allocateMembers)
-	number(nodes, c.local.Identities.allocateNodes)
+	var keys []string
+	for _, h := range all {
+		if most[h.of.base] != h.key {
+			keys = append(keys, h.key)
+		}
+	}
+	numbers, err := allocate(keys)
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
+		return
+	}
+	for _, h := range all {
+		if h.of.number = numbers[h.key]; most[h.of.base] == h.key {
+			h.of.number = h.of.base
+		}
+		if !c.numberAs(h.addr, h.of.base, h.of.number) {
+			continue
+		}
+		for _, group := range h.groups {
+			c.members[group] = append(c.members[group], h.of)
+		}
+	}
 }
 
 // numberAs gives an address a number of an identity's, and says whether nobody

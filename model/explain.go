@@ -28,10 +28,11 @@ func (d Decision) Story() []string {
 
 // Explain says whether policy lets from open a flow to a port of to, and by
 // which policies and rules. Both are namespace/name of a pod, the name of a
-// node, or an address; port is 0 for protocols that have none. ProtocolICMP and
-// ProtocolICMPv6 are an echo request, of the other family where the two ends have
-// no address of this one. It fails with ErrNotFound for a name that is not among
-// the objects.
+// node, or an address; port is 0 for protocols that have none. Who is named
+// speaks by an address of the other end's family, where both have two by the
+// first of the sender's; ProtocolICMP and ProtocolICMPv6 are an echo request, of
+// the family of which they speak, and of their own where they have both. It
+// fails with ErrNotFound for a name that is not among the objects.
 //
 // Only policy is asked: neither services nor routes, and every pod's policy,
 // whichever node it is on.
@@ -58,7 +59,7 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (De
 	if err != nil {
 		return Decision{}, fmt.Errorf("explain flow to %s: %w", to, err)
 	}
-	protocol = k.echoBetween(&source, &target, protocol)
+	protocol = k.meet(&source, &target, isAddress(from), isAddress(to), protocol)
 	d := Decision{Allowed: true}
 	add := func(r Ruling) {
 		d.Rulings = append(d.Rulings, r)
@@ -83,41 +84,68 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol Protocol) (De
 	return d, nil
 }
 
-// echoBetween gives the protocol of an echo request between two parties, and has
-// them speak by addresses of that family.
-func (k *knowledge) echoBetween(source, target *party, protocol Protocol) Protocol {
-	if !isICMP(protocol) {
-		return protocol
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+// meet has two parties speak by addresses of one family. A party that is named by
+// its address keeps it. It gives the protocol of that family.
+func (k *knowledge) meet(source, target *party, keepSource, keepTarget bool, protocol Protocol) Protocol {
+	first := !source.addr.IsValid() || source.addr.Is4()
+	if isICMP(protocol) {
+		first = protocol == ProtocolICMP
 	}
-	other := ProtocolICMP + ProtocolICMPv6 - protocol
-	for _, protocol := range []Protocol{protocol, other} {
-		from, found := k.addressIn(source, protocol == ProtocolICMP)
-		to, foundToo := k.addressIn(target, protocol == ProtocolICMP)
-		if found && foundToo {
-			source.addr, target.addr = from, to
-			return protocol
+	for _, v4 := range []bool{first, !first} {
+		if keepSource && source.addr.Is4() != v4 || keepTarget && target.addr.Is4() != v4 {
+			continue
 		}
+		from, found := k.addressIn(source, v4)
+		to, foundToo := k.addressIn(target, v4)
+		if !found || !foundToo {
+			continue
+		}
+		source.addr, target.addr = from, to
+		switch {
+		case !isICMP(protocol):
+			return protocol
+		case v4:
+			return ProtocolICMP
+		}
+		return ProtocolICMPv6
 	}
 	return protocol
 }
 
-// addressIn is a party's address of one family; the one that it was named by, if
-// it was.
+// addressIn is a party's address of one family; the one that it has by now, if
+// it is.
 func (k *knowledge) addressIn(p *party, v4 bool) (netip.Addr, bool) {
 	if p.addr.IsValid() && p.addr.Is4() == v4 {
 		return p.addr, true
 	}
-	for _, addr := range k.addresses[p.pod] {
+	addrs := k.addresses[p.pod]
+	if p.pod == nil && p.node {
+		addrs = k.addressesOfNode(p.name)
+	}
+	for _, addr := range addrs {
 		if addr.Is4() == v4 {
 			return addr, true
 		}
 	}
-	for addr, name := range k.nodeOf {
-		if p.pod == nil && p.node && name == p.name && addr.Is4() == v4 {
-			return addr, true
+	return netip.Addr{}, false
+}
+
+// addressesOfNode are those that a node's object lists, in its order.
+func (k *knowledge) addressesOfNode(name string) []netip.Addr {
+	var addrs []netip.Addr
+	if node := k.objs.Nodes[name]; node != nil {
+		for _, a := range node.Status.Addresses {
+			if addr, err := netip.ParseAddr(a.Address); err == nil && k.nodeOf[addr] == name {
+				addrs = append(addrs, addr)
+			}
 		}
 	}
-	return netip.Addr{}, false
+	return addrs
 }
 
 // onNodeOf is whether a party is the pod's own node, which no policy shuts out.
@@ -146,10 +174,8 @@ func (k *knowledge) named(name string) (party, error) {
 		}
 		return p, nil
 	}
-	for addr, node := range k.nodeOf {
-		if node == name {
-			return k.party(addr), nil
-		}
+	if addrs := k.addressesOfNode(name); len(addrs) > 0 {
+		return k.party(addrs[0]), nil
 	}
 	return party{}, fmt.Errorf("neither an address, a pod (namespace/name) nor a node: %w", ErrNotFound)
 }

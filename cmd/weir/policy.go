@@ -17,7 +17,9 @@ import (
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
 )
@@ -132,9 +134,8 @@ func onOneNode(objs *model.Objects) (*model.Objects, *model.State, error) {
 }
 
 // doubts are what the objects' own nodes say of them: an error where a datapath
-// would refuse an object, and warnings of what is hardly meant. What is refused
-// on any node is refused on one of two, whichever they are: a node finds that
-// the others are not alike, and only one node may be the odd one out itself.
+// would refuse an object, and warnings of what is hardly meant. Two nodes are
+// asked, one of which sees any node as another.
 func doubts(objs *model.Objects) ([]model.Warning, error) {
 	placed := objs.Clone()
 	if len(placed.Nodes) == 0 {
@@ -272,9 +273,8 @@ func policyPods(objs *model.Objects, warn io.Writer) []policyPod {
 // errNoPods is an answer that would say nothing.
 var errNoPods = errors.New("there is no pod with an address among the objects: give the Pods too, with status.podIPs, on both sides of a comparison")
 
-// familiesOf says of which families a pod, a node or an address is: IPv4, IPv6.
-// Of one without addresses nothing is known, and it may be of both.
-func familiesOf(objs *model.Objects, name string) (families [2]bool) {
+// addressesOf are those of a pod, a node or an address.
+func addressesOf(objs *model.Objects, name string) []netip.Addr {
 	var texts []string
 	switch pod, node := objs.Pods[name], objs.Nodes[name]; {
 	case pod != nil:
@@ -289,18 +289,38 @@ func familiesOf(objs *model.Objects, name string) (families [2]bool) {
 	default:
 		texts = []string{name}
 	}
+	var addrs []netip.Addr
 	for _, text := range texts {
 		if addr, err := netip.ParseAddr(text); err == nil {
-			families[0], families[1] = families[0] || addr.Is4(), families[1] || addr.Is6()
+			addrs = append(addrs, addr)
 		}
 	}
-	if families == [2]bool{} {
-		return [2]bool{true, true}
-	}
-	return families
+	return addrs
 }
 
-func shareFamily(a, b [2]bool) bool { return a[0] && b[0] || a[1] && b[1] }
+// namesBlocks is whether a policy names blocks that hold pods.
+func namesBlocks(objs *model.Objects) bool {
+	for _, policy := range objs.NetworkPolicies {
+		var peers []networkingv1.NetworkPolicyPeer
+		for _, rule := range policy.Spec.Ingress {
+			peers = append(peers, rule.From...)
+		}
+		for _, rule := range policy.Spec.Egress {
+			peers = append(peers, rule.To...)
+		}
+		if slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil }) {
+			return true
+		}
+	}
+	for _, policy := range objs.ClusterNetworkPolicies {
+		for _, rule := range policy.Spec.Egress {
+			if slices.ContainsFunc(rule.To, func(p policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool { return len(p.Networks) > 0 }) {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // of is the pod with its addresses of one family alone.
 func (p *policyPod) of(family string) *policyPod {
@@ -319,15 +339,6 @@ func withFamily(pods []policyPod, family string) []policyPod {
 }
 
 const familyIPv4, familyIPv6 = "ipv4", "ipv6"
-
-// spokenTo gives the protocol by which an address is asked: icmp is of its
-// family.
-func spokenTo(addr netip.Addr, protocol model.Protocol) model.Protocol {
-	if protocol == model.ProtocolICMP && addr.Is6() {
-		return model.ProtocolICMPv6
-	}
-	return protocol
-}
 
 // meeting gives addresses of two pods by which they could talk.
 func meeting(from, to *policyPod) (src, dst netip.Addr, ok bool) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -27,8 +28,10 @@ func policyCheckCommand() *cobra.Command {
 		Long: `Say whether policies let a pod reach a port, and which rules decide: of the
 sender's egress, and of the target's ingress. Rules are counted from 0.
 
-The exit status is 0 when the flow is allowed, 1 when it is denied, and 2 when
-there is no answer, because the objects or the command line are wrong.`,
+Where both ends have two families, both are asked; what differs is told for each.
+
+The exit status is 0 when the flow is allowed, 1 when it is denied in a family,
+and 2 when there is no answer, because the objects or the command line are wrong.`,
 		Example: `  weir policy check --from tiefighter.default --to deathstar.default --port 80/tcp rule1.yaml
   weir policy check --from shop/cart --to 192.0.2.7 --port 443 manifests/
   weir policy check --from 192.0.2.7 --to node/worker-1 --port 22 manifests/
@@ -76,29 +79,82 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
 	}
-	if !shareFamily(familiesOf(objs, from), familiesOf(objs, to)) {
-		return fmt.Errorf("from %s to %s there is no flow: they have no address of one family: name one by its other address", from, to)
-	}
 	warnings, err := doubts(objs)
 	if err != nil {
 		return err
 	}
 	tellWarnings(cmd.ErrOrStderr(), warnings)
-	decision, err := model.Explain(objs, from, to, port.port, port.protocol)
+	for _, name := range []string{from, to} {
+		if len(addressesOf(objs, name)) == 0 && namesBlocks(objs) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "weir: warning: %s has no address, and no block of addresses holds it: give it status.podIPs\n", name)
+		}
+	}
+	decisions, err := decideByFamily(objs, from, to, port)
 	if err != nil {
 		return err
 	}
-	if err := o.tell(cmd.OutOrStdout(), from, to, port, &decision); err != nil {
+	if err := o.tell(cmd.OutOrStdout(), from, to, port, decisions); err != nil {
 		return err
 	}
-	if !decision.Allowed {
+	if !allAllowed(decisions) {
 		return &exitError{code: exitFailed}
 	}
 	return nil
 }
 
+// familyDecision is what policies say in one family; "" is all that the two ends
+// have in common.
+type familyDecision struct {
+	family string
+	model.Decision
+}
+
+func allAllowed(all []familyDecision) bool {
+	return !slices.ContainsFunc(all, func(d familyDecision) bool { return !d.Allowed })
+}
+
+// decideByFamily asks in all families that the two ends have in common, and tells
+// once what is the same in both.
+func decideByFamily(objs *model.Objects, from, to string, port policyPort) ([]familyDecision, error) {
+	explainer := model.NewExplainer(objs)
+	src, dst := addressesOf(objs, from), addressesOf(objs, to)
+	if len(src) == 0 || len(dst) == 0 {
+		d, err := explainer.Explain(from, to, port.port, port.protocol)
+		return []familyDecision{{"", d}}, err
+	}
+	a, b := &policyPod{from, src}, &policyPod{to, dst}
+	var all []familyDecision
+	for _, family := range []string{familyIPv4, familyIPv6} {
+		at, by, ok := meeting(a.of(family), b.of(family))
+		if !ok {
+			continue
+		}
+		d, err := explainer.Explain(at.String(), by.String(), port.port, port.protocol)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, familyDecision{family, d})
+	}
+	switch {
+	case len(all) == 0:
+		return nil, fmt.Errorf("from %s to %s there is no flow: they have no address of one family: name one by its other address", from, to)
+	case len(all) == 1 || sameReasons(&all[0].Decision, &all[1].Decision):
+		all = all[:1]
+		all[0].family = ""
+	}
+	return all, nil
+}
+
+// sameReasons is whether two decisions are alike but for the addresses.
+func sameReasons(a, b *model.Decision) bool {
+	return a.Allowed == b.Allowed && slices.EqualFunc(a.Rulings, b.Rulings, func(r, s model.Ruling) bool {
+		return r.Direction == s.Direction && r.Subject == s.Subject && r.Allowed == s.Allowed && r.Passed == s.Passed && r.Reason() == s.Reason()
+	})
+}
+
 // rulingRow is what one side's policies say.
 type rulingRow struct {
+	Family    string   `json:"family,omitempty"` // ipv4 or ipv6, where the other one's is another
 	Direction string   `json:"direction"`
 	Pod       string   `json:"pod"`
 	Allowed   bool     `json:"allowed"`
@@ -111,24 +167,47 @@ type rulingRow struct {
 	Text      string   `json:"text"`
 }
 
-func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, d *model.Decision) error {
+func tellDecision(out io.Writer, from, to string, port policyPort, d *familyDecision) {
 	verdict := "denied"
 	if d.Allowed {
 		verdict = "allowed"
 	}
+	if d.family != "" {
+		verdict += " by " + d.family
+	}
+	fmt.Fprintf(out, "%s: %s to %s %s\n", verdict, from, to, port)
+	for _, line := range d.Story() {
+		fmt.Fprintf(out, "  %s\n", line)
+	}
+	if len(d.Rulings) == 0 {
+		fmt.Fprintln(out, "  no policy is asked: a pod always reaches itself, a node its own pods, and others are no pods")
+	}
+}
+
+func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, decisions []familyDecision) error {
+	rows := []rulingRow{}
+	for i := range decisions {
+		if o.output == "text" {
+			tellDecision(out, from, to, port, &decisions[i])
+		}
+		rows = append(rows, rulingRows(&decisions[i])...)
+	}
 	if o.output == "text" {
-		fmt.Fprintf(out, "%s: %s to %s %s\n", verdict, from, to, port)
-		for _, line := range d.Story() {
-			fmt.Fprintf(out, "  %s\n", line)
-		}
-		if len(d.Rulings) == 0 {
-			fmt.Fprintln(out, "  no policy is asked: a pod always reaches itself, a node its own pods, and others are no pods")
-		}
 		return nil
 	}
-	rows := []rulingRow{}
+	err := json.NewEncoder(out).Encode(map[string]any{
+		"allowed": allAllowed(decisions), "from": from, "to": to, "port": port.port, "protocol": port.protocol.String(), "rulings": rows,
+	})
+	if err != nil {
+		return fmt.Errorf("write decision: %w", err)
+	}
+	return nil
+}
+
+func rulingRows(d *familyDecision) []rulingRow {
+	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
+		row := rulingRow{Family: d.family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
 		if r.Origin.Policy != "" {
 			row.Rule = &r.Origin.Rule
 		}
@@ -137,11 +216,5 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, d *m
 		}
 		rows = append(rows, row)
 	}
-	err := json.NewEncoder(out).Encode(map[string]any{
-		"allowed": d.Allowed, "from": from, "to": to, "port": port.port, "protocol": port.protocol.String(), "rulings": rows,
-	})
-	if err != nil {
-		return fmt.Errorf("write decision: %w", err)
-	}
-	return nil
+	return rows
 }

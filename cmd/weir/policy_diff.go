@@ -350,11 +350,11 @@ func compareFamilies(before, after *policySide, from, to *policyPod, protocol mo
 	if err != nil {
 		return nil, err
 	}
-	families := before.families(from, to)
+	was, is := before.families(from, to), after.families(from, to)
 	switch {
-	case !families[1]:
+	case !was[1] && !is[1]:
 		return by4, nil
-	case !families[0]:
+	case !was[0] && !is[0]:
 		return by6, nil
 	case slices.Equal(by4, by6):
 		return by4, nil
@@ -409,10 +409,10 @@ func comparePair(before, after *policySide, from, to *policyPod, family string, 
 // decide asks by the addresses that a side's own pods of these names have.
 func (s *policySide) decide(from, to *policyPod, family string, port uint16, protocol model.Protocol) (model.Decision, error) {
 	src, dst, ok := meeting(s.own(from).of(family), s.own(to).of(family))
-	if !ok {
+	if !ok { // a flow that there is not
 		return model.Decision{}, nil
 	}
-	return s.explainer.Explain(src.String(), dst.String(), port, spokenTo(dst, protocol))
+	return s.explainer.Explain(src.String(), dst.String(), port, protocol)
 }
 
 func (s *policySide) own(pod *policyPod) *policyPod {
@@ -443,6 +443,12 @@ func because(was, is *model.Decision) string {
 				add(r.Direction.String()+" ", r)
 			}
 		}
+	}
+	if text == "" && !is.Allowed {
+		return "the two ends have no address of this family any more"
+	}
+	if text == "" && len(was.Rulings) == 0 {
+		return "the two ends had no address of this family"
 	}
 	return text
 }

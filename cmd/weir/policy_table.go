@@ -72,7 +72,9 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 	}
 	pods := policyPods(objs, cmd.ErrOrStderr())
 	if o.family != "" {
-		pods = withFamily(pods, o.family)
+		if pods = withFamily(pods, o.family); len(pods) == 0 {
+			return usageError(fmt.Errorf("--family %s: no pod among the objects has such an address", o.family))
+		}
 	}
 	if len(pods) == 0 {
 		return usageError(errNoPods)
@@ -181,7 +183,7 @@ func askModel(ctx context.Context, objs *model.Objects, pods []policyPod, ports 
 		if !ok {
 			return false, nil
 		}
-		decision, err := explainer.Explain(src.String(), dst.String(), port.port, spokenTo(dst, port.protocol))
+		decision, err := explainer.Explain(src.String(), dst.String(), port.port, port.protocol)
 		return decision.Allowed, err
 	})
 	return table, err

@@ -137,6 +137,80 @@ func TestPolicyCommandsAskByFamily(t *testing.T) {
 	require.Contains(t, out, "default/b to default/a tcp: was allowed, is denied")
 }
 
+func TestPolicyCheckAsksInBothFamilies(t *testing.T) {
+	const mixed = `apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {app: a}}
+status: {podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, labels: {app: b}}
+status: {podIPs: [{ip: "fd00::2"}, {ip: 10.0.0.2}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 172.18.0.3}, {type: InternalIP, address: "fd00:18::3"}]}
+---
+`
+	egress := func(cidr string) string {
+		return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: \"" + cidr + "\"}}]}]}\n---\n"
+	}
+	const ingress4 = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: b}\nspec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}\n"
+	for name, tt := range map[string]struct {
+		objects, to string
+		code        int
+		says        []string
+	}{
+		"each side in another family":    {mixed + egress("::/0") + ingress4, "b", exitFailed, []string{"denied by ipv4: default/a to default/b", "denied by ipv6: default/a to default/b"}},
+		"one family alone":               {mixed + ingress4, "b", exitFailed, []string{"allowed by ipv4: default/a to default/b", "denied by ipv6: default/a to default/b"}},
+		"both":                           {mixed, "b", exitOK, []string{"allowed: default/a to default/b 80/tcp\n"}},
+		"an address":                     {mixed + ingress4, "10.0.0.2", exitOK, []string{"allowed: default/a to 10.0.0.2"}},
+		"a node in a block, by its name": {mixed + egress("172.18.0.0/30"), "n2", exitFailed, []string{"allowed by ipv4: default/a to n2", "denied by ipv6: default/a to n2"}},
+		"pods that have no addresses":    {strings.ReplaceAll(mixed, "status: {podIPs", "#") + ingress4, "b", exitFailed, []string{"warning: default/a has no address, and no block of addresses holds it", "denied: default/a to default/b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 5 {
+				out, stderr, code := weirPolicy("check", "--from", "a", "--to", tt.to, "--port", "80", testFile(t, "objects.yaml", tt.objects))
+				require.Equal(t, tt.code, code, "%s%s", out, stderr)
+				for _, text := range tt.says {
+					require.Contains(t, stderr+out, text)
+				}
+			}
+		})
+	}
+	out, _, _ := weirPolicy("check", "--from", "a", "--to", "b", "--port", "80", "-o", "json", testFile(t, "objects.yaml", mixed+ingress4))
+	var read struct {
+		Allowed bool
+		Rulings []struct {
+			Family  string
+			Allowed bool
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &read))
+	require.False(t, read.Allowed)
+	families := map[string]bool{}
+	for _, r := range read.Rulings {
+		families[r.Family] = r.Allowed
+	}
+	require.Equal(t, map[string]bool{"ipv4": true, "ipv6": false}, families)
+}
+
+func TestPolicyDiffTellsFamiliesThatCome(t *testing.T) {
+	pods := func(addresses string) string {
+		return testFile(t, "objects.yaml", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIPs: ["+addresses+"]}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b}\nstatus: {podIPs: ["+strings.ReplaceAll(addresses, "1}", "2}")+"]}\n")
+	}
+	four, both := pods("{ip: 10.0.0.1}"), pods(`{ip: 10.0.0.1}, {ip: fd00::1}`)
+	out, _, _ := weirPolicy("diff", four, both)
+	require.Contains(t, out, "default/a to default/b tcp by ipv6: was denied, is allowed: the two ends had no address of this family")
+	require.NotContains(t, out, "ipv4")
+	out, _, _ = weirPolicy("diff", both, four)
+	require.Contains(t, out, "default/a to default/b tcp by ipv6: was allowed, is denied: the two ends have no address of this family any more")
+	out, _, _ = weirPolicy("diff", both, both)
+	require.Equal(t, "0 changes\n", out)
+}
+
 func TestPolicyCommandsSayWhereThereIsNothingToAnswer(t *testing.T) {
 	text, err := os.ReadFile(deathstar)
 	require.NoError(t, err)
