@@ -465,9 +465,7 @@ func crowd(e *environment, t *testing.T) {
 	e.quietNodes(t)
 	was := map[string]string{}
 	for _, n := range e.nodes {
-		state, err := e.nodeState(t.Context(), n.Name)
-		require.NoError(t, err)
-		was[n.Name] = state
+		was[n.Name] = e.atRest(t, n.Name)
 	}
 	start := time.Now()
 	e.deploy(t, "crowd", crowdSize)
@@ -480,9 +478,28 @@ func crowd(e *environment, t *testing.T) {
 	}
 }
 
-// quietNodes awaits that pods of the steps before are gone.
+// quietNodes awaits that pods of the steps before are gone, and that those which
+// serve a restarted node's cluster serve again.
 func (e *environment) quietNodes(t *testing.T) {
 	e.gone(t, "class in (deathstar,tiefighter,xwing)")
+	const dns = "k8s-app=kube-dns"
+	e.podsReady(t, "kube-system", dns, len(e.podsOf(t, "kube-system", dns)), 2*time.Minute)
+}
+
+// atRest gives what a node has when it has it twice.
+func (e *environment) atRest(t *testing.T, node string) string {
+	t.Helper()
+	last := ""
+	e.eventually(t, time.Minute, "node "+node+" is at rest", func(ctx context.Context) (bool, string) {
+		now, err := e.nodeState(ctx, node)
+		if err != nil {
+			return false, err.Error()
+		}
+		was := last
+		last = now
+		return now == was, difference(was, now)
+	})
+	return last
 }
 
 func (e *environment) gone(t *testing.T, selector string) {
