@@ -85,6 +85,7 @@ type compiler struct {
 	local Local
 
 	blocks     map[netip.Prefix]Identity  // that policies name
+	held       map[string]*block          // that hold pods and nodes too, by name
 	members    map[string][]member        // of groups that policies name
 	numbers    map[netip.Addr]Identity    // of pods and nodes
 	variants   map[Identity][]Identity    // the numbers of an identity's addresses

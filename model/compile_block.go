@@ -23,7 +23,8 @@ import (
 func (c *compiler) readBlocks() {
 	c.blocks = map[netip.Prefix]Identity{}
 	var keys []string
-	for _, text := range append(prefixesOf(memberBlocks(c.objs, c.families)), c.blocksOfCilium()...) {
+	c.held = memberBlocks(c.objs, c.families)
+	for _, text := range append(prefixesOf(c.held), c.blocksOfCilium()...) {
 		if prefix, err := parseBlock(text); err == nil {
 			keys = append(keys, prefix.String())
 		}

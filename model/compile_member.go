@@ -242,7 +242,7 @@ type holder struct {
 // readMembers numbers the addresses of pods and nodes.
 func (c *compiler) readMembers() {
 	c.members, c.numbers, c.variants = map[string][]member{}, map[netip.Addr]Identity{}, map[Identity][]Identity{}
-	index, groups, self := indexBlocks(memberBlocks(c.objs, c.families)), c.nodeGroups(), c.objs.Nodes[c.node]
+	index, groups, self := indexBlocks(c.held), c.nodeGroups(), c.objs.Nodes[c.node]
 	hold := func(of member, addr, at netip.Addr, node *corev1.Node) *holder {
 		h := &holder{addr: addr, of: of, groups: index.at(at)}
 		for _, group := range groups {

@@ -371,12 +371,13 @@ func compareFamilies(before, after *policySide, from, to *policyPod, protocol mo
 // families are those in which two pods can talk: IPv4, IPv6.
 func (s *policySide) families(from, to *policyPod) (has [2]bool) {
 	for i, family := range []string{familyIPv4, familyIPv6} {
-		_, _, has[i] = meeting(s.own(from).of(family), s.own(to).of(family))
+		_, _, has[i] = s.meet(from, to, family)
 	}
 	return has
 }
 
 func comparePair(before, after *policySide, from, to *policyPod, family string, protocol model.Protocol, starts []uint16) ([]policyChange, error) {
+	was, is := before.asker(from, to, family), after.asker(from, to, family)
 	var changes []policyChange
 	for i, port := range starts {
 		last := uint16(65535)
@@ -385,18 +386,18 @@ func comparePair(before, after *policySide, from, to *policyPod, family string, 
 		} else if i+1 < len(starts) {
 			last = starts[i+1] - 1
 		}
-		was, err := before.decide(from, to, family, port, protocol)
+		old, err := was(port, protocol)
 		if err != nil {
 			return nil, err
 		}
-		is, err := after.decide(from, to, family, port, protocol)
+		now, err := is(port, protocol)
 		if err != nil {
 			return nil, err
 		}
-		if was.Allowed == is.Allowed {
+		if old.Allowed == now.Allowed {
 			continue
 		}
-		c := policyChange{From: from.name, To: to.name, First: port, Last: last, Protocol: protocol.String(), Allowed: is.Allowed, Because: because(&was, &is)}
+		c := policyChange{From: from.name, To: to.name, First: port, Last: last, Protocol: protocol.String(), Allowed: now.Allowed, Because: because(&old, &now)}
 		if n := len(changes); n > 0 && changes[n-1].Last+1 == port && changes[n-1].Allowed == c.Allowed && changes[n-1].Because == c.Because {
 			changes[n-1].Last = last
 			continue
@@ -406,13 +407,19 @@ func comparePair(before, after *policySide, from, to *policyPod, family string, 
 	return changes, nil
 }
 
-// decide asks by the addresses that a side's own pods of these names have.
-func (s *policySide) decide(from, to *policyPod, family string, port uint16, protocol model.Protocol) (model.Decision, error) {
-	src, dst, ok := meeting(s.own(from).of(family), s.own(to).of(family))
-	if !ok { // a flow that there is not
-		return model.Decision{}, nil
+// asker asks by the addresses that a side's own pods of these names have.
+func (s *policySide) asker(from, to *policyPod, family string) func(port uint16, protocol model.Protocol) (model.Decision, error) {
+	src, dst, ok := s.meet(from, to, family)
+	return func(port uint16, protocol model.Protocol) (model.Decision, error) {
+		if !ok { // a flow that there is not
+			return model.Decision{}, nil
+		}
+		return s.explainer.Explain(src.String(), dst.String(), port, protocol)
 	}
-	return s.explainer.Explain(src.String(), dst.String(), port, protocol)
+}
+
+func (s *policySide) meet(from, to *policyPod, family string) (src, dst netip.Addr, ok bool) {
+	return meeting(s.own(from).of(family), s.own(to).of(family))
 }
 
 func (s *policySide) own(pod *policyPod) *policyPod {
