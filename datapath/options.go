@@ -2,7 +2,11 @@
 
 package datapath
 
-import "time"
+import (
+	"time"
+
+	"github.com/cilium/ebpf"
+)
 
 // Options say how a Datapath is opened.
 type Options struct {
@@ -45,6 +49,11 @@ type Options struct {
 	// bpf/ builds them. Their tables must have the layout of this one. Nil: the
 	// embedded ones.
 	Object, HostObject, SocketObject []byte
+	// Edit changes the programs of an object before they are loaded, when
+	// constants and sizes are set: to count what they run, or to plant an error.
+	// It is called once for each object, whenever it is read; an error of it is
+	// one of Open. Nil: they are loaded as they are.
+	Edit func(*ebpf.CollectionSpec) error
 }
 
 const (

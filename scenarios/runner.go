@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
@@ -35,6 +37,8 @@ type Runner struct {
 	// Netns makes the worlds netns in the runner's place: to record what they
 	// carry. Nil: the runner makes them.
 	Netns func(context.Context, lab.Topology, netns.Options) (lab.World, error)
+	// Edit changes the programs before they are loaded: see datapath.Options.
+	Edit func(*ebpf.CollectionSpec) error
 	// Slowdown is how many times slower this machine is than an ordinary one:
 	// deadlines are stretched by it. Below 1: not at all.
 	Slowdown float64
@@ -245,7 +249,7 @@ func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
 		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
 	case syntax.Netns:
 		w, err := m.makeNetns(ctx, one.scenario.topology, netns.Options{
-			Keep: m.Keep, Datapath: datapath.Options{Without: one.scenario.Without},
+			Keep: m.Keep, Datapath: datapath.Options{Without: one.scenario.Without, Edit: m.Edit},
 		})
 		if err != nil {
 			return err
@@ -264,7 +268,7 @@ func (m *machine) makeNetns(ctx context.Context, topology lab.Topology, options 
 }
 
 func (m *machine) progPool() (*prog.Pool, error) {
-	m.poolOnce.Do(func() { m.pool, m.poolErr = prog.NewPool(m.parallel) })
+	m.poolOnce.Do(func() { m.pool, m.poolErr = prog.NewPool(m.parallel, datapath.Options{Edit: m.Edit}) })
 	return m.pool, m.poolErr
 }
 

@@ -34,6 +34,7 @@ var ErrTopology = errors.New("not possible in world prog")
 // fixed devices, and the programs and tables of as many nodes as its worlds
 // have had so far, loaded once.
 type Pool struct {
+	options datapath.Options
 	jobs    chan job
 	workers sync.WaitGroup
 }
@@ -46,8 +47,9 @@ type job struct {
 }
 
 // NewPool starts workers. It needs CAP_NET_ADMIN, CAP_BPF and CAP_SYS_ADMIN.
-func NewPool(workers int) (*Pool, error) {
-	p := &Pool{jobs: make(chan job)}
+// Datapaths are opened with the options; those that attach or pin are not for it.
+func NewPool(workers int, options datapath.Options) (*Pool, error) {
+	p := &Pool{options: options, jobs: make(chan job)}
 	started := make(chan error)
 	for range workers {
 		p.workers.Add(1)
@@ -127,6 +129,7 @@ func checkTopology(topo lab.Topology) error {
 // worker is what a thread of the pool has.
 type worker struct {
 	net       *network
+	options   datapath.Options
 	datapaths []*datapath.Datapath // by the index of the node
 }
 
@@ -136,7 +139,7 @@ func (p *Pool) work(started chan<- error) {
 		started <- err
 		return
 	}
-	w := &worker{net: net}
+	w := &worker{net: net, options: p.options}
 	defer w.close()
 	if err := w.grow(1); err != nil {
 		started <- err
@@ -165,7 +168,7 @@ const otherFlows = 16384
 // grow opens datapaths until there are some for so many nodes.
 func (w *worker) grow(nodes int) error {
 	for len(w.datapaths) < nodes {
-		options := datapath.Options{}
+		options := w.options
 		if len(w.datapaths) > 0 {
 			options.Flows, options.Unanswered = otherFlows, otherFlows
 		}

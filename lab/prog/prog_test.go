@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
@@ -71,7 +72,7 @@ func withWorldOf(t *testing.T, topo lab.Topology, f func(*World)) {
 	if os.Geteuid() != 0 {
 		t.Fatal("world prog needs root: run the test as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")
 	}
-	pool, err := NewPool(1)
+	pool, err := NewPool(1, datapath.Options{})
 	require.NoError(t, err)
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), topo, f))

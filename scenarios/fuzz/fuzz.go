@@ -11,6 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/prog"
 )
 
@@ -23,6 +26,8 @@ type Options struct {
 	Sequences uint64
 	// Captured are frames to splice into others, from the Ethernet header on.
 	Captured [][]byte
+	// Edit changes the programs before they are loaded: see datapath.Options.
+	Edit func(*ebpf.CollectionSpec) error
 	// Uplinks gives the node an uplink with programs, and services that are
 	// reached from outside.
 	Uplinks bool
@@ -77,7 +82,7 @@ func Run(ctx context.Context, o Options) (Tally, uint64, error) {
 	if o.MaxKinds <= 0 {
 		o.MaxKinds = defaultKinds
 	}
-	pool, err := prog.NewPool(o.Parallel)
+	pool, err := prog.NewPool(o.Parallel, datapath.Options{Edit: o.Edit})
 	if err != nil {
 		return Tally{}, 0, fmt.Errorf("make world prog: %w", err)
 	}
