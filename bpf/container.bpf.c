@@ -172,6 +172,8 @@ struct mirror {
 	enum out out;
 	enum verdict verdict;
 	enum lookup lookup;
+	enum mark mark;
+	enum note note;
 	enum table table;
 	enum event_kind event_kind;
 	enum flow_flags flow_flags;

@@ -257,6 +257,15 @@ const (
 	ContainerLookupLOOKUP_REJUDGED ContainerLookup = 3
 )
 
+type ContainerMark uint32
+
+const (
+	ContainerMarkMARK_DECIDED   ContainerMark = 16777216
+	ContainerMarkMARK_ANSWER    ContainerMark = 33554432
+	ContainerMarkMARK_DELIVERED ContainerMark = 50331648
+	ContainerMarkMARK_MASK      ContainerMark = 251658240
+)
+
 type ContainerMeter struct {
 	_      structs.HostLayout
 	Second uint64
@@ -282,6 +291,14 @@ type ContainerNodePair struct {
 	_    structs.HostLayout
 	Half [2]ContainerNode
 }
+
+type ContainerNote uint32
+
+const (
+	ContainerNoteNOTE_VERSION  ContainerNote = 2
+	ContainerNoteNOTE_MAGIC    ContainerNote = 87
+	ContainerNoteNOTE_AS_IT_IS ContainerNote = 128
+)
 
 type ContainerOut uint32
 

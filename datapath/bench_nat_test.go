@@ -75,7 +75,7 @@ func (nb *natBench) pick(four, six string) string {
 // decide passes a frame and gives what became of it: its ports and addresses.
 func decide(b *testing.B, r *Runner, frame []byte, ifindex int) (Decision, netip.AddrPort, netip.AddrPort) {
 	b.Helper()
-	ran, err := r.Run(frame, ifindex)
+	ran, err := r.Run(frame, ifindex, 0)
 	require.NoError(b, err)
 	src, dst := netip.AddrFrom4([4]byte(ran.Data[26:30])), netip.AddrFrom4([4]byte(ran.Data[30:34]))
 	l4 := ran.Data[34:]

@@ -24,6 +24,7 @@ type Decision struct {
 	Action  model.Action
 	Out     model.Out
 	Ifindex int          // of the way out, where it has one
+	AsItIs  bool         // the kernel goes on with the packet where it is, and nothing is redirected
 	Reason  model.Reason // with Forward: why a policy would have dropped it, which is only told
 	File    string       // where in the C source it was decided
 	Line    int

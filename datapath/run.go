@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -24,6 +25,7 @@ type Frame struct {
 // Ran is the outcome of Run.
 type Ran struct {
 	Decision Decision
+	Returned Return
 	Data     []byte // the packet as the program left it
 	Mark     uint32
 	Duration time.Duration // a round
@@ -54,11 +56,16 @@ type skbContext struct {
 // headers.
 const growth = 128
 
-const noteMagic = 0x57
+const (
+	noteMagic   = uint32(bpf.ContainerNoteNOTE_MAGIC)
+	noteVersion = uint32(bpf.ContainerNoteNOTE_VERSION)
+	noteAsItIs  = uint32(bpf.ContainerNoteNOTE_AS_IT_IS)
+)
 
 // Run passes a frame through the program of a hook with BPF_PROG_TEST_RUN.
 // The calling thread's network namespace has the device. ErrNotDeliverable
-// when the kernel refuses to carry such a frame.
+// when the kernel refuses to carry such a frame; a *Contradiction, with the rest
+// of Ran, when the program did something else than it noted.
 func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 	prog, err := d.programs.get(hookPrograms[hook])
 	if err != nil {
@@ -74,13 +81,13 @@ func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 		Context: &in, ContextOut: &out, Repeat: uint32(frame.Repeat),
 	}
 	start := time.Now()
-	_, err = prog.Run(&opts)
+	returned, err := prog.Run(&opts)
 	// Kernels before 5.12 may end a run by a signal before it began; the
 	// library takes that for a run, and the context is empty.
 	for err == nil && out.Ifindex == 0 {
 		opts.DataOut = opts.DataOut[:cap(opts.DataOut)]
 		start = time.Now()
-		_, err = prog.Run(&opts)
+		returned, err = prog.Run(&opts)
 	}
 	if errors.Is(err, unix.EINVAL) {
 		return Ran{}, fmt.Errorf("run %s on %d bytes: %w: the kernel takes 14 to 3,712 bytes, IPv4 from 34 and IPv6 from 54", hook, len(frame.Data), ErrNotDeliverable)
@@ -88,23 +95,48 @@ func (d *Datapath) Run(hook model.Hook, frame Frame) (Ran, error) {
 	if err != nil {
 		return Ran{}, fmt.Errorf("run %s on device with ifindex %d: %w", hook, frame.Ifindex, err)
 	}
-	ran := Ran{Data: opts.DataOut, Mark: out.Mark, Duration: time.Since(start)}
-	ran.Decision, err = d.decision(&out.CB)
-	return ran, err
+	ran := Ran{
+		Data: opts.DataOut, Mark: out.Mark, Duration: time.Since(start),
+		Returned: Return{KindTC, int32(returned)},
+	}
+	if ran.Decision, err = d.decision(hook, frame.Ifindex, &out.CB); err != nil {
+		return ran, err
+	}
+	return ran, ran.contradiction(hook, &out, frame.Mark)
+}
+
+// contradiction is an error where the program did something else than it noted.
+func (r *Ran) contradiction(hook model.Hook, out *skbContext, mark uint32) error {
+	if c := r.Decision.contradiction(hook, out.CB[0] != 0, r.Returned, mark, out.Mark); c != nil {
+		return c
+	}
+	return nil
+}
+
+// unnoted is the decision about what a hook lets go on without a word.
+func unnoted(hook model.Hook, ifindex int) Decision {
+	switch hook {
+	case model.ToContainer:
+		return Decision{Action: model.Forward, Out: model.OutLocal, Ifindex: ifindex, AsItIs: true}
+	case model.ToDevice:
+		return Decision{Action: model.Forward, Out: model.OutDevice, Ifindex: ifindex, AsItIs: true}
+	}
+	return Decision{Action: model.Forward, Out: model.OutHost, AsItIs: true}
 }
 
 // decision reads the notes that a program left.
-func (d *Datapath) decision(cb *[5]uint32) (Decision, error) {
-	if cb[0] == 0 { // to-container let its own answer pass
-		return Decision{Action: model.Forward, Out: model.OutLocal}, nil
+func (d *Datapath) decision(hook model.Hook, ifindex int, cb *[5]uint32) (Decision, error) {
+	if cb[0] == 0 {
+		return unnoted(hook, ifindex), nil
 	}
-	if cb[0]>>24 != noteMagic {
+	if cb[0]>>16 != noteMagic<<8|noteVersion {
 		return Decision{}, fmt.Errorf("read decision: the program left %#x in cb[0]", cb[0])
 	}
 	dec := Decision{
 		Action:  actions[uint8(cb[0]>>8)],
-		Out:     outs[uint8(cb[0])],
+		Out:     outs[uint8(cb[0]&^noteAsItIs)],
 		Ifindex: int(cb[1]),
+		AsItIs:  cb[0]&noteAsItIs != 0,
 		Reason:  d.names.reasons[uint8(cb[2]>>24)],
 		Flow:    lookups[uint8(cb[3]>>24)],
 		Tables:  d.names.reads(cb[3] & 0xffffff),

@@ -55,9 +55,10 @@ func (d *Datapath) Runner(hook model.Hook) *Runner {
 }
 
 // Run passes a frame through the program, once. ErrNotDeliverable when the
-// kernel refuses to carry such a frame. The Decision's Tables are shared with
+// kernel refuses to carry such a frame; a *Contradiction, with the rest of Ran,
+// when the program did something else than it noted. The Decision's Tables are shared with
 // later calls: they are not to be changed.
-func (r *Runner) Run(frame []byte, ifindex int) (Ran, error) {
+func (r *Runner) Run(frame []byte, ifindex int, mark uint32) (Ran, error) {
 	if len(frame) == 0 || len(frame) > MaxRunBytes {
 		return Ran{}, r.refused(frame)
 	}
@@ -69,16 +70,18 @@ func (r *Runner) Run(frame []byte, ifindex int) (Ran, error) {
 		r.attr.ProgFD = uint32(prog.FD())
 	}
 	// Not ingress_ifindex: 5.10 refuses it, and no program asks for it.
-	r.in.Ifindex = uint32(ifindex)
+	r.in.Ifindex, r.in.Mark = uint32(ifindex), mark
 	if err := r.call(frame); errors.Is(err, unix.EINVAL) {
 		return Ran{}, r.refused(frame)
 	} else if err != nil {
 		return Ran{}, fmt.Errorf("run %s on device with ifindex %d: %w", r.hook, ifindex, err)
 	}
-	ran := Ran{Data: r.data[:r.attr.DataSizeOut], Mark: r.out.Mark}
+	ran := Ran{Data: r.data[:r.attr.DataSizeOut], Mark: r.out.Mark, Returned: Return{KindTC, int32(r.attr.Retval)}}
 	var err error
-	ran.Decision, err = r.decision()
-	return ran, err
+	if ran.Decision, err = r.decision(); err != nil {
+		return ran, err
+	}
+	return ran, ran.contradiction(r.hook, &r.out, mark)
 }
 
 func (r *Runner) refused(frame []byte) error {
@@ -106,11 +109,14 @@ func (r *Runner) call(frame []byte) error {
 func address[T any](v *T) uint64 { return uint64(uintptr(unsafe.Pointer(v))) }
 
 func (r *Runner) decision() (Decision, error) {
+	if r.out.CB[0] == 0 {
+		return unnoted(r.hook, int(r.in.Ifindex)), nil
+	}
 	key := notes(r.out.CB[:4])
 	dec, ok := r.known[key]
 	if !ok {
 		var err error
-		if dec, err = r.d.decision(&r.out.CB); err != nil {
+		if dec, err = r.d.decision(r.hook, int(r.in.Ifindex), &r.out.CB); err != nil {
 			return dec, err
 		}
 		if len(r.known) >= maxKnown {

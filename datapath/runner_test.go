@@ -27,7 +27,7 @@ func TestARunnerDecidesAsRunDoes(t *testing.T) {
 		for range 2 {
 			want, err := slow.Run(model.FromContainer, Frame{Data: frame, Ifindex: n.client.Ifindex})
 			require.NoError(t, err)
-			got, err := r.Run(frame, n.client.Ifindex)
+			got, err := r.Run(frame, n.client.Ifindex, 0)
 			require.NoError(t, err)
 			require.Equal(t, want.Decision, got.Decision, name)
 			require.Equal(t, want.Data, got.Data, name)
@@ -42,11 +42,11 @@ func TestARunnerRefusesWhatTheKernelDoes(t *testing.T) {
 	ipv4 := append(make([]byte, 12), 0x08, 0x00)
 	for _, length := range []int{0, 13, 14, 33, MaxRunBytes + 1} {
 		frame := append(ipv4[:min(length, 14):14], make([]byte, max(0, length-14))...)
-		_, err := r.Run(frame, n.web.Ifindex)
+		_, err := r.Run(frame, n.web.Ifindex, 0)
 		require.ErrorIs(t, err, ErrNotDeliverable, "%d bytes", length)
 	}
 	for _, length := range []int{34, MaxRunBytes} {
-		_, err := r.Run(append(ipv4[:14:14], make([]byte, length-14)...), n.web.Ifindex)
+		_, err := r.Run(append(ipv4[:14:14], make([]byte, length-14)...), n.web.Ifindex, 0)
 		require.NoError(t, err, "%d bytes", length)
 	}
 }
@@ -84,7 +84,7 @@ func BenchmarkRunner(b *testing.B) {
 	frame := tcpFrame(b, "10.0.0.1", "10.96.0.1", 40000, 80, syn)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.Run(frame, n.client.Ifindex); err != nil {
+		if _, err := r.Run(frame, n.client.Ifindex, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -120,7 +120,7 @@ func TestARunnerRunsAtUplinksToo(t *testing.T) {
 		model.FromDevice: tcpFrame(t, "198.51.100.7", "192.0.2.1", 40000, 30081, syn),
 		model.ToDevice:   tcpFrame(t, "192.0.2.1", "192.0.2.1", 40000, 30081, syn),
 	} {
-		ran, err := d.Runner(hook).Run(frame, uplink.Ifindex)
+		ran, err := d.Runner(hook).Run(frame, uplink.Ifindex, 0)
 		require.NoError(t, err)
 		require.Equal(t, model.Forward, ran.Decision.Action, hook)
 		require.Equal(t, model.OutDevice, ran.Decision.Out, hook)

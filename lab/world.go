@@ -162,7 +162,10 @@ type Step struct {
 	Node     string
 	Hook     model.Hook
 	Endpoint string // whose device it is: a pod, or the node itself
-	Decision datapath.Decision
+	Decision datapath.Decision // as the program noted it
+	// Contradiction is what the program did, if not what it noted; nil where it
+	// did, and in worlds that do not see it.
+	Contradiction *datapath.Contradiction
 	// Tuple is what the hook saw, where In is unknown; the zero Tuple of what
 	// has none.
 	Tuple   model.Tuple

@@ -192,7 +192,7 @@ func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) err
 	})
 	if m, ok := errors.AsType[*Mismatch](err); ok {
 		for _, d := range m.Details {
-			p.judge.disagreed = append(p.judge.disagreed, Disagreement{at.where, d.Want, d.Got})
+			p.judge.disagreed = append(p.judge.disagreed, Disagreement{Where: at.where, Expected: d.Want, Got: d.Got})
 		}
 		return nil
 	}

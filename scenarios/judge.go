@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
@@ -48,6 +49,35 @@ type Disagreement struct {
 	Where    model.Where
 	Expected string // by the model
 	Got      string // from the datapath
+	// Itself is set where the program does not agree with itself, and says which
+	// of its two words is the odd one.
+	Itself string
+}
+
+// contradicts tells of a program that did something else than it noted.
+func contradicts(c *datapath.Contradiction, where model.Where, e model.Expectation, noted model.Outcome) Disagreement {
+	d := Disagreement{Where: where, Expected: e.String(), Got: c.Error()}
+	switch {
+	case e.Check(noted) == nil:
+		d.Itself = "what the program did: its note is what the model expects"
+	case c.Returned.Conduct() == conduct(&e):
+		d.Itself = "the program's note: what it did is what the model expects"
+	default:
+		d.Itself = "the program: it neither noted nor did what the model expects"
+	}
+	return d
+}
+
+// conduct is what the kernel has to do with a frame, as the model sees it.
+func conduct(e *model.Expectation) datapath.Conduct {
+	stays := func(t model.Translation) bool { return t.Out == model.OutHost || t.Unchanged }
+	switch {
+	case e.Action == model.Drop:
+		return datapath.Drops
+	case e.Action == model.Forward && slices.ContainsFunc(e.Translations, stays):
+		return datapath.Passes
+	}
+	return datapath.Redirects
 }
 
 func (d Disagreement) String() string {
@@ -85,8 +115,12 @@ func (j *judge) step(s lab.Step, now time.Time) {
 	j.reasons[s.Decision.Reason]++
 	got := b.outcome(s)
 	b.oracle.Meet(e, now)
+	if s.Contradiction != nil {
+		j.disagreed = append(j.disagreed, contradicts(s.Contradiction, where, e, got))
+		return
+	}
 	if err := e.Check(got); err != nil {
-		j.disagreed = append(j.disagreed, Disagreement{where, e.String(), got.String()})
+		j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: e.String(), Got: got.String()})
 		return
 	}
 	if got.Action != model.Forward {
@@ -146,8 +180,8 @@ func (j *judge) hops(s lab.Step, where model.Where, e model.Expectation) {
 		}
 	}
 	if len(e.Translations) > 0 {
-		j.disagreed = append(j.disagreed, Disagreement{where,
-			fmt.Sprintf("the time to live to go down by %d", e.Translations[0].Hops), fmt.Sprintf("let it go down by %d", got)})
+		j.disagreed = append(j.disagreed, Disagreement{Where: where,
+			Expected: fmt.Sprintf("the time to live to go down by %d", e.Translations[0].Hops), Got: fmt.Sprintf("let it go down by %d", got)})
 	}
 }
 
@@ -157,7 +191,7 @@ func (j *judge) untouched(s lab.Step, where model.Where, e model.Expectation) {
 	if bytes.Equal(s.In, s.Out) || len(e.Translations) == 0 || slices.ContainsFunc(e.Translations, changes) {
 		return
 	}
-	j.disagreed = append(j.disagreed, Disagreement{where, "the frame to leave as it came", fmt.Sprintf("make %x of %x", s.Out, s.In)})
+	j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: "the frame to leave as it came", Got: fmt.Sprintf("make %x of %x", s.Out, s.In)})
 }
 
 // Outcomes of an exchange, as stories call them.
@@ -222,7 +256,7 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 			}
 		}
 		if expected != "" {
-			j.disagreed = append(j.disagreed, Disagreement{at.where, expected + " (" + e.String() + ")", in.outcome})
+			j.disagreed = append(j.disagreed, Disagreement{Where: at.where, Expected: expected + " (" + e.String() + ")", Got: in.outcome})
 		}
 		if !onwards {
 			return

@@ -152,6 +152,9 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 	if err == nil {
 		err = p.faults()
 	}
+	if err == nil {
+		err = p.contradictions()
+	}
 	var m *Mismatch
 	var odd *oddError
 	switch {
@@ -244,6 +247,9 @@ func (p *play) alone(m *Mismatch) error {
 		return &oddError{m, "the scenario: model and datapath agree on every frame of this step"}
 	}
 	m.Details = append(m.Details, p.disagreement().Details...)
+	if itself := p.itself(); itself != "" {
+		return &oddError{m, itself}
+	}
 	return &oddError{m, "the datapath: the scenario and the model both expect something else"}
 }
 
@@ -254,6 +260,28 @@ type oddError struct {
 }
 
 func (e *oddError) Unwrap() error { return e.Mismatch }
+
+// itself is the odd one where a program does not agree with itself.
+func (p *play) itself() string {
+	for _, d := range p.judge.disagreed {
+		if d.Itself != "" {
+			return d.Itself
+		}
+	}
+	return ""
+}
+
+// contradictions are programs that did something else than they noted: no check
+// of a scenario is needed to tell that it is wrong.
+func (p *play) contradictions() error {
+	itself := p.itself()
+	if itself == "" {
+		return nil
+	}
+	m := p.disagreement()
+	m.Problem = "a program returned or marked something else than it noted"
+	return &oddError{m, itself}
+}
 
 // faults are what no frame may suffer, whatever the scenario says.
 func (p *play) faults() error {

@@ -57,8 +57,14 @@ static __always_inline void note_read(struct packet *pkt, enum table table, int 
 	pkt->tables |= (found ? 3U : 1U) << (2 * table);
 }
 
-#define NOTE_MAGIC	0x57
-#define NOTE_VERSION	1
+/* The first word that note() leaves: magic, version, verdict, and enum out with
+ * this flag.
+ */
+enum note {
+	NOTE_VERSION = 2,
+	NOTE_MAGIC = 0x57,
+	NOTE_AS_IT_IS = 0x80,	/* the kernel goes on with the packet */
+};
 
 struct counter {
 	__u64 packets;
@@ -188,7 +194,8 @@ static __always_inline void count(struct packet *pkt, __u32 len, __u32 reason)
 static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
 				 __u32 verdict, __u32 reason)
 {
-	skb->cb[0] = (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) | pkt->out;
+	skb->cb[0] = (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) |
+		     (pkt->as_it_is ? NOTE_AS_IT_IS : 0) | pkt->out;
 	skb->cb[1] = pkt->out_ifindex;
 	skb->cb[2] = (reason << 24) | pkt->where;
 	skb->cb[3] = ((__u32)pkt->lookup << 24) | pkt->tables;
@@ -222,9 +229,11 @@ static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 {
+	if (pkt->key.hook == HOOK_TO_CONTAINER)
+		pkt->as_it_is = 1;
 	note(skb, pkt, VERDICT_FORWARD, pkt->told);
 	count(pkt, skb->len, REASON_NONE);
-	if (pkt->key.hook == HOOK_TO_CONTAINER || pkt->as_it_is)
+	if (pkt->as_it_is)
 		return TC_ACT_OK;
 	/* bpf_redirect_peer is for ingress alone. */
 	if (pkt->key.hook == HOOK_TO_DEVICE && pkt->out == OUT_LOCAL) {

@@ -79,7 +79,7 @@ func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []po
 		if err != nil {
 			return false, err
 		}
-		ran, err := runner.Run(data, device.Ifindex)
+		ran, err := runner.Run(data, device.Ifindex, 0)
 		if err != nil {
 			return false, err
 		}

@@ -45,10 +45,11 @@ With --state, the objects of a cluster say who is a pod and what is allowed.
 Without, endpoints are made of the addresses seen (at from-container those that
 send, at to-container those that are sent to), and everything is allowed.
 
-A packet's verdict is forward, drop or refused. What the datapath answers in
+A packet's verdict is forward, drop, refused or broken. What the datapath answers in
 the packet's place, ARP for one, is forward with the way out "self", and its
 reason says what answered. Refused is what did not reach the program, with a
-sentence as its reason. A packet that the capture has cut is filled up with
+sentence as its reason; broken, where the program returned or marked something
+else than it noted: the command fails then. A packet that the capture has cut is filled up with
 zeros and marked as truncated; its transport checksum is not judged.
 
 With --diff, A and B are two states, two object files of other builds of bpf/
@@ -280,6 +281,16 @@ func (p *replayPrinter) end(problem error) error {
 	if problem != nil {
 		p.summary.Problems = append(p.summary.Problems, problem.Error())
 	}
+	if err := p.summarize(); err != nil {
+		return err
+	}
+	if p.summary.Broken > 0 {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func (p *replayPrinter) summarize() error {
 	if !p.json {
 		fmt.Fprintln(p.out)
 		return p.summary.Text(p.out)
@@ -297,7 +308,7 @@ func verdictColours() func(replay.Verdict) (before, after string) {
 		return func(replay.Verdict) (string, string) { return "", "" }
 	}
 	return func(v replay.Verdict) (string, string) {
-		colours := map[replay.Verdict]string{replay.Forward: "32", replay.Drop: "31", replay.Refused: "33"}
+		colours := map[replay.Verdict]string{replay.Forward: "32", replay.Drop: "31", replay.Refused: "33", replay.Broken: "31"}
 		return "\x1b[" + colours[v] + "m", "\x1b[0m"
 	}
 }

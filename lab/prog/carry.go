@@ -77,26 +77,53 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
 	ran, err := n.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: ifindex, Mark: t.mark})
-	if err != nil {
+	var contradiction *datapath.Contradiction
+	if err != nil && !errors.As(err, &contradiction) {
 		return datapath.Decision{}, fmt.Errorf("run %s of %s: %w", hook, endpoint, err)
 	}
-	step := lab.Step{Node: n.name, Hook: hook, Endpoint: endpoint, Decision: ran.Decision, In: t.data, Out: ran.Data}
+	step := lab.Step{
+		Node: n.name, Hook: hook, Endpoint: endpoint,
+		Decision: ran.Decision, Contradiction: contradiction, In: t.data, Out: ran.Data,
+	}
 	t.walk.Steps = append(t.walk.Steps, step)
 	t.data, t.mark = ran.Data, ran.Mark
 	if t.world.onStep != nil {
 		t.world.onStep(step, now)
 	}
-	return ran.Decision, nil
+	return ran.Obeyed(hook, ifindex), nil
+}
+
+// unseen has a hook see a frame that the mark says is judged already: it lets
+// it pass without a word.
+func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
+	endpoint, ifindex := n.name, t.world.net.uplink.Ifindex
+	if pod != nil {
+		endpoint, ifindex = pod.name, pod.device.Ifindex
+	}
+	ran, err := n.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: ifindex, Mark: t.mark})
+	var contradiction *datapath.Contradiction
+	switch {
+	case errors.As(err, &contradiction):
+		t.faultf("of a frame that another hook had marked with %#x, %v", t.mark, contradiction)
+	case err != nil:
+		return fmt.Errorf("run %s of %s: %w", hook, endpoint, err)
+	case !bytes.Equal(ran.Data, t.data):
+		t.faultf("%s of %s has changed a frame that another hook had marked with %#x", hook, endpoint, t.mark)
+	}
+	return nil
 }
 
 func (t *trip) fromPod(pod *host) error {
-	t.mark = 0
+	t.mark = datapath.MarkOfOthers
 	d, err := t.hook(model.FromContainer, pod.node, pod)
 	if err != nil || d.Action == model.Drop {
 		return err
 	}
 	switch d.Out {
 	case model.OutSelf:
+		if err := t.unseen(model.ToContainer, pod.node, pod); err != nil {
+			return err
+		}
 		t.deliver(pod)
 	case model.OutHost:
 		t.deliver(pod.node.host)
@@ -114,6 +141,11 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 		if i < 0 {
 			t.faultf("the way out is the pod behind device %d, but no pod of %s has that device", d.Ifindex, n.name)
 			return nil
+		}
+		if datapath.Judged(model.ToContainer, t.mark) {
+			if err := t.unseen(model.ToContainer, n, n.pods[i]); err != nil {
+				return err
+			}
 		}
 		t.deliver(n.pods[i])
 		return nil

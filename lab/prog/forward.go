@@ -18,7 +18,7 @@ import (
 
 // fromNode sends what the node's stack made.
 func (t *trip) fromNode(n *node) error {
-	t.mark = 0
+	t.mark = datapath.MarkOfOthers
 	p := frame.Decode(t.data)
 	if pod := n.podAt(p, t.data); pod != nil {
 		return t.intoPod(pod)
@@ -56,8 +56,11 @@ func (t *trip) leave(n *node) error {
 	if !t.world.uplinks {
 		return t.out(n)
 	}
-	if t.mark != 0 {
-		return t.leaveUnseen(n)
+	if datapath.Judged(model.ToDevice, t.mark) {
+		if err := t.unseen(model.ToDevice, n, nil); err != nil {
+			return err
+		}
+		return t.out(n)
 	}
 	d, err := t.hook(model.ToDevice, n, nil)
 	if err != nil || d.Action == model.Drop {
@@ -65,6 +68,9 @@ func (t *trip) leave(n *node) error {
 	}
 	switch d.Out {
 	case model.OutSelf:
+		if err := t.unseen(model.FromDevice, n, nil); err != nil {
+			return err
+		}
 		t.deliver(n.host)
 	case model.OutDevice:
 		return t.out(n)
@@ -72,18 +78,6 @@ func (t *trip) leave(n *node) error {
 		return t.follow(n, d)
 	}
 	return nil
-}
-
-// leaveUnseen has the hook see that a frame is judged already.
-func (t *trip) leaveUnseen(n *node) error {
-	ran, err := n.dp.Run(model.ToDevice, datapath.Frame{Data: t.data, Ifindex: t.world.net.uplink.Ifindex, Mark: t.mark})
-	if err != nil {
-		return fmt.Errorf("run %s of %s: %w", model.ToDevice, n.name, err)
-	}
-	if ran.Decision.Action == model.Drop || ran.Decision.Flow != "" || !bytes.Equal(ran.Data, t.data) {
-		t.faultf("%s of %s has judged a frame that another hook of the node had marked with %#x", model.ToDevice, n.name, t.mark)
-	}
-	return t.out(n)
 }
 
 // out brings a frame to who is beyond a node's uplink: the router, or a
@@ -176,7 +170,7 @@ func (w *World) nodeTowards(p *frame.Packet) *node {
 
 // arrive does what a node does with a frame from its uplink.
 func (t *trip) arrive(n *node) error {
-	t.mark = 0
+	t.mark = datapath.MarkOfOthers
 	if !t.world.uplinks {
 		return t.intoStack(n)
 	}

@@ -20,6 +20,9 @@ const (
 	Forward Verdict = "forward"
 	Drop    Verdict = "drop"
 	Refused Verdict = "refused" // it did not reach a program
+	// Broken is a program that did something else than it noted, so that nothing
+	// it says can be believed. The reason is a sentence.
+	Broken Verdict = "broken"
 )
 
 // Outcome is what one packet met.
@@ -36,7 +39,7 @@ type Outcome struct {
 
 	Header  Header
 	Verdict Verdict
-	Reason  string // a reason of the datapath; of a Refused packet a sentence
+	Reason  string // a reason of the datapath; of a Refused or Broken packet a sentence
 	Hook    model.Hook
 	File    string // of the C source, where it was decided
 	Line    int

@@ -161,9 +161,13 @@ func (r *Replay) pad(frame []byte, length int) []byte {
 }
 
 func (r *Replay) run(ep *endpoint, o *Outcome) error {
-	ran, err := r.runner.Run(o.Frame, ep.ifindex)
+	ran, err := r.runner.Run(o.Frame, ep.ifindex, 0)
 	if errors.Is(err, datapath.ErrNotDeliverable) {
 		o.Reason = notTaken
+		return nil
+	}
+	if contradiction, ok := errors.AsType[*datapath.Contradiction](err); ok {
+		o.Verdict, o.Reason = Broken, r.sentence(contradiction.Error())
 		return nil
 	}
 	if err != nil {

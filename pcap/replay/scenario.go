@@ -89,6 +89,8 @@ func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, num
 		switch {
 		case out.Number < number:
 			return nil
+		case out.Verdict == Broken:
+			return fmt.Errorf("make a scenario of packet %d: %s", number, out.Reason)
 		case out.Verdict == Refused:
 			return fmt.Errorf("make a scenario of packet %d: %w that reached a program: %s", number, ErrNoPacket, out.Reason)
 		}

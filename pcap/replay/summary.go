@@ -15,6 +15,7 @@ type Summary struct {
 	Forward   int     `json:"forward"`
 	Drop      int     `json:"drop"`
 	Refused   int     `json:"refused"`
+	Broken    int     `json:"broken,omitempty"`
 	Truncated int     `json:"truncated"`
 	Reasons   []Count `json:"reasons"`
 	// Problems are what could not be read of the captures.
@@ -43,6 +44,8 @@ func (s *Summary) Add(o *Outcome) {
 		s.Drop++
 	case Refused:
 		s.Refused++
+	case Broken:
+		s.Broken++
 	}
 	if o.Truncated {
 		s.Truncated++
@@ -57,7 +60,7 @@ func (s *Summary) Finish() {
 		c.Packets = n
 		s.Reasons = append(s.Reasons, c)
 	}
-	order := map[Verdict]int{Forward: 0, Drop: 1, Refused: 2}
+	order := map[Verdict]int{Forward: 0, Drop: 1, Refused: 2, Broken: 3}
 	slices.SortFunc(s.Reasons, func(a, b Count) int {
 		return cmp.Or(order[a.Verdict]-order[b.Verdict], b.Packets-a.Packets, cmp.Compare(a.Reason, b.Reason))
 	})
@@ -65,7 +68,11 @@ func (s *Summary) Finish() {
 
 // Text writes the summary for people.
 func (s *Summary) Text(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "%d packets: %d forward, %d drop, %d refused; %d cut by the capture\n", s.Packets, s.Forward, s.Drop, s.Refused, s.Truncated)
+	broken := ""
+	if s.Broken > 0 {
+		broken = fmt.Sprintf(", %d broken", s.Broken)
+	}
+	_, err := fmt.Fprintf(out, "%d packets: %d forward, %d drop, %d refused%s; %d cut by the capture\n", s.Packets, s.Forward, s.Drop, s.Refused, broken, s.Truncated)
 	for _, c := range s.Reasons {
 		if err != nil {
 			break

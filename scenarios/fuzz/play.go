@@ -122,11 +122,15 @@ type ran struct {
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
 	now := time.Now().Add(p.offset)
-	got, err := p.runners[f.At.Hook].Run(f.Data, p.ifindex(f.At))
-	if err != nil {
+	got, err := p.runners[f.At.Hook].Run(f.Data, p.ifindex(f.At), datapath.MarkOfOthers)
+	var contradiction *datapath.Contradiction
+	if err != nil && !errors.As(err, &contradiction) {
 		return ran{}, err
 	}
-	step := lab.Step{Hook: f.At.Hook, Endpoint: f.At.Endpoint, Decision: got.Decision, In: f.Data, Out: got.Data}
+	step := lab.Step{
+		Hook: f.At.Hook, Endpoint: f.At.Endpoint,
+		Decision: got.Decision, Contradiction: contradiction, In: f.Data, Out: got.Data,
+	}
 	r := ran{decision: got.Decision, out: got.Data}
 	var to model.Device
 	if got.Decision.Out == model.OutLocal {
@@ -167,6 +171,9 @@ func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement
 	}
 	out := &Finding{Where: f.At, Expected: e, Frame: f.Data}
 	out.Kind = fmt.Sprintf("%s: program %s %s, model %s", f.At.Hook, s.Decision.Action, s.Decision.Reason, e.Action)
+	if s.Contradiction != nil {
+		out.Kind = "contradiction: " + withoutDigits(s.Contradiction.Error())
+	}
 	reasons := e.Reasons
 	if told, sure := e.Telling(); sure {
 		reasons = []model.Reason{told}

@@ -70,6 +70,9 @@ func (t *Text) walk(w lab.Walk) string {
 			fmt.Fprintf(&b, "  %s\n", s.Tuple)
 		}
 		fmt.Fprintf(&b, "  %s of %s: %s\n", s.Hook, s.Endpoint, Decision(s.Decision))
+		if s.Contradiction != nil {
+			fmt.Fprintf(&b, "    %s %s\n", t.paint(red, "but it"), s.Contradiction.Did)
+		}
 		if len(s.Decision.Tables) > 0 {
 			fmt.Fprintf(&b, "    tables  %s\n", tables(s.Decision.Tables))
 		}
