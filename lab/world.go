@@ -161,7 +161,7 @@ type Walk struct {
 type Step struct {
 	Node     string
 	Hook     model.Hook
-	Endpoint string // whose device it is: a pod, or the node itself
+	Endpoint string            // whose device it is: a pod, or the node itself
 	Decision datapath.Decision // as the program noted it
 	// Contradiction is what the program did, if not what it noted; nil where it
 	// did, and in worlds that do not see it.
