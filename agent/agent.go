@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -65,13 +64,6 @@ type Options struct {
 
 // DefaultPatience leaves the runtime time to ask again.
 const DefaultPatience = 30 * time.Second
-
-// Gateways are the next hops of pods' default routes. They are no address of
-// the node that anybody reaches; fe80::1 is what some hypervisors and container
-// engines call themselves.
-func Gateways() []netip.Addr {
-	return []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::57:1")}
-}
 
 // Agent runs on a node.
 type Agent struct {
@@ -152,14 +144,21 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	return a.openDatapath(ctx)
 }
 
+// forDatapath is how an agent opens its datapath.
+func (o *Options) forDatapath() datapath.Options {
+	options := o.Datapath
+	options.PinPath, options.Attach = o.Paths.Pins, true
+	if o.Paths.HostRoot != "" {
+		options.Cgroup = findCgroup(o.Paths.HostRoot)
+	}
+	return options
+}
+
 // openDatapath waits for an agent before this one to end.
 func (a *Agent) openDatapath(ctx context.Context) (err error) {
-	options := a.opts.Datapath
-	options.PinPath, options.Attach = a.opts.Paths.Pins, true
-	if root := a.opts.Paths.HostRoot; root != "" {
-		if options.Cgroup = findCgroup(root); options.Cgroup == "" {
-			a.log.Warn("the node has no cgroup2 hierarchy: its own sockets reach services by packets alone, and not those that the node serves itself")
-		}
+	options := a.opts.forDatapath()
+	if a.opts.Paths.HostRoot != "" && options.Cgroup == "" {
+		a.log.Warn("the node has no cgroup2 hierarchy: its own sockets reach services by packets alone, and not those that the node serves itself")
 	}
 	deadline := time.After(lockPatience)
 	for {

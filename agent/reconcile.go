@@ -77,7 +77,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 // that a policy selects which is left out are isolated.
 func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
 	inputs := model.Local{
-		Devices: local.devices(ours), Gateways: Gateways(), Uplinks: local.uplinks,
+		Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.Options(), Identities: a.identities,
 	}
 	a.shareIdentities()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/cni"
+	"github.com/weirnet/weir/model"
 )
 
 // Pods whose devices a plugin has taken away when it was removed, Weir itself
@@ -39,7 +40,7 @@ func (a *Agent) reconnect(pod *corev1.Pod, local *localNode, node *connections) 
 	e, err := a.store.Restore(api.EndpointRequest{
 		ContainerID: result.ContainerID, IfName: result.IfName, Netns: path,
 		PodNamespace: pod.Namespace, PodName: pod.Name, PodUID: string(pod.UID),
-	}, addrs, Gateways(), local.mtu)
+	}, addrs, model.Gateways(), local.mtu)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/ipam"
+	"github.com/weirnet/weir/model"
 )
 
 // serve answers on the socket.
@@ -182,7 +183,7 @@ func (a *Agent) addEndpoint(r *http.Request) (any, error) {
 	if err := os.Remove(filepath.Join(a.deletions(), req.ContainerID+"-"+req.IfName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("give Pod %s/%s an address: forget its deletion: %w", req.PodNamespace, req.PodName, err)
 	}
-	return a.store.Add(req, Gateways(), s.MTU)
+	return a.store.Add(req, model.Gateways(), s.MTU)
 }
 
 func (a *Agent) getEndpoint(r *http.Request) (any, error) {

@@ -89,7 +89,7 @@ func newState(client, web model.Device) *model.State {
 		Node: model.Node{
 			Name:      "node",
 			Addresses: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")},
-			Gateways:  []netip.Addr{addr("169.254.1.1"), addr("fe80::1")},
+			Gateways:  model.Gateways(),
 		},
 		Endpoints: []model.Endpoint{
 			{Name: "default/client", Device: client, IPv4: addr("10.0.0.1"), IPv6: addr("fd00::1"), Identity: clientIdentity, RuleSet: "all"},

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,7 +57,7 @@ type course struct {
 func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *course {
 	t.Helper()
 	c := &course{}
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: []netip.Addr{addr("169.254.1.1"), addr("fe80::1")}, Identities: model.NewAllocator()}
+	local := model.Local{Devices: map[string]model.Device{}, Gateways: model.Gateways(), Identities: model.NewAllocator()}
 	var objs *model.Objects
 	for tries := 0; len(c.states) < length && tries < 10*length; tries++ {
 		next := policygen.Cluster(r, updateOptions)

@@ -31,7 +31,7 @@ type Scenario struct {
 // The plan of addresses: the n-th of each kind. Pods of the n-th node are of
 // its podBlocks.
 var (
-	gateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+	gateways = model.Gateways()
 
 	nodePlan     = plan("198.18.0.2", "fd00:198:18::2")
 	podPlan      = plan("10.0.0.10", "fd00:10::10")

@@ -13,9 +13,10 @@ import (
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/ipam"
+	"github.com/weirnet/weir/model"
 )
 
-var gateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+var gateways = model.Gateways()
 
 func open(t *testing.T, dir string) *endpoints.Store {
 	t.Helper()

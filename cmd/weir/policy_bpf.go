@@ -34,7 +34,7 @@ func withPolicyPrograms(ctx context.Context, use func(*policyPrograms) error) er
 	})
 }
 
-var policyGateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+var policyGateways = model.Gateways()
 
 // ask fills a table: all pods are put on one node, and a frame of each flow is
 // sent from the device of its sender.

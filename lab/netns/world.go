@@ -189,19 +189,14 @@ func (n *node) openDatapath(o Options) error {
 	})
 }
 
-// Room for flows where Options say nothing, in entries. The datapath's own
-// defaults take some 60 MB a datapath, and several are open at once in guests
-// of a few hundred.
-const worldFlows, worldUnanswered = 16384, 16384
-
 // ofWorld completes how a world's datapath is opened.
 func ofWorld(o datapath.Options) datapath.Options {
 	o.Attach, o.PinPath = true, ""
 	if o.Flows == 0 {
-		o.Flows = worldFlows
+		o.Flows = lab.FlowRoom
 	}
 	if o.Unanswered == 0 {
-		o.Unanswered = worldUnanswered
+		o.Unanswered = lab.FlowRoom
 	}
 	return o
 }

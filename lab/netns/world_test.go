@@ -43,7 +43,7 @@ func topology() lab.Topology {
 			{Name: "outside", Addresses: []netip.Addr{outsideV4, outsideV6}},
 			{Name: "second", Addresses: []netip.Addr{secondV4, secondV6}},
 		},
-		Gateways: []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")},
+		Gateways: model.Gateways(),
 	}
 }
 

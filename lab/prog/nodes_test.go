@@ -27,7 +27,7 @@ func twoNodes(uplinks bool) lab.Topology {
 			{Name: "default/b", Addresses: addrs("10.0.1.10", "fd00:10:0:1::10"), Node: "node-2"},
 		},
 		Outside:  []lab.Host{{Name: "outside", Addresses: addrs("203.0.113.10", "2001:db8::10")}},
-		Gateways: addrs("169.254.1.1", "fe80::1"),
+		Gateways: model.Gateways(),
 		Uplinks:  uplinks,
 		Routes:   []lab.Route{{To: netip.MustParseAddr("198.51.100.1"), Node: "node-2"}},
 	}

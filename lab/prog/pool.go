@@ -161,16 +161,12 @@ func (w *worker) serve(j job) {
 	err = w.run(j)
 }
 
-// Room for flows on all nodes but the first, in entries: the default takes
-// some 60 MB a node, and guests have a few hundred.
-const otherFlows = 16384
-
 // grow opens datapaths until there are some for so many nodes.
 func (w *worker) grow(nodes int) error {
 	for len(w.datapaths) < nodes {
 		options := w.options
 		if len(w.datapaths) > 0 {
-			options.Flows, options.Unanswered = otherFlows, otherFlows
+			options.Flows, options.Unanswered = lab.FlowRoom, lab.FlowRoom
 		}
 		dp, err := datapath.Open(options)
 		if err != nil {

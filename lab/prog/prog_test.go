@@ -26,7 +26,7 @@ var testTopology = lab.Topology{
 		{Name: "default/b", Addresses: addrs("10.0.0.11", "fd00:10::11")},
 	},
 	Outside:  []lab.Host{{Name: "outside", Addresses: addrs("203.0.113.10", "2001:db8::10")}},
-	Gateways: addrs("169.254.1.1", "fe80::1"),
+	Gateways: model.Gateways(),
 }
 
 func addrs(s ...string) []netip.Addr {

@@ -29,7 +29,7 @@ type Network struct {
 // nodeAddresses and gateways are those of a node whose objects name none.
 var (
 	nodeAddresses = []netip.Addr{netip.MustParseAddr("198.18.0.2"), netip.MustParseAddr("fd00:198:18::2")}
-	gateways      = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+	gateways      = model.Gateways()
 	routers       = []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fd00:198:18::1")}
 )
 

@@ -28,7 +28,7 @@ const otherNode = "other"
 // Addresses that networks are made of. The node's are those that the devices
 // of world prog have.
 var (
-	gateways = []netip.Addr{netip.MustParseAddr("169.254.1.1"), netip.MustParseAddr("fe80::1")}
+	gateways = model.Gateways()
 	node4    = netip.MustParseAddr("198.18.0.2")
 	node6    = netip.MustParseAddr("fd00:198:18::2")
 	other4   = netip.MustParseAddr("198.18.0.3")

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lab
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/weirnet/weir/datapath"
+)
+
+// Difference is something that a world loads otherwise than an agent does. All
+// else is the same: programs to the byte, constants, tables and settings.
+type Difference struct {
+	What   string   // kind and name, by datapath.Loaded
+	Worlds []string // those that differ
+	// OtherNodes: on all nodes of a world but the first.
+	OtherNodes bool
+	Room       uint32 // of a table; 0 where the world does not have it at all
+	Why        string
+}
+
+// Differences are all there are. A test opens an agent's datapath and those of
+// the worlds, and compares what the kernel has of each.
+var Differences = differences()
+
+// Room for flows in worlds with several datapaths at once, in entries: the
+// default takes some 60 MB each, and guests have a few hundred. It is what
+// netns gives every datapath, and prog all but the first.
+const FlowRoom = 16384
+
+func differences() []Difference {
+	out := []Difference{
+		{What: "table flows", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table unanswered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table flows", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table peers", Worlds: []string{"prog", "netns"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
+	}
+	for _, hook := range []string{"connect", "sendmsg", "recvmsg", "getpeername"} {
+		for _, family := range []string{"4", "6"} {
+			out = append(out, Difference{
+				What: "program " + hook + family, Worlds: []string{"prog", "netns"},
+				Why: "the worlds have no cgroup of their own: datapath's tests run these programs, with the sockets of a process",
+			})
+		}
+	}
+	return out
+}
+
+var room = regexp.MustCompile(`room=\d+`)
+
+// In is what a world has in the place of what an agent has.
+func (d *Difference) In(agent *datapath.Loaded) string {
+	if d.Room == 0 {
+		return "none"
+	}
+	return room.ReplaceAllString(agent.Tables[strings.TrimPrefix(d.What, "table ")], fmt.Sprintf("room=%d", d.Room))
+}
