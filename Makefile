@@ -6,6 +6,7 @@ KERNELS  ?=
 RUN      ?=
 TIME     ?= 60s
 REPORT   ?= reports
+comma    := ,
 
 .DEFAULT_GOAL := help
 .PHONY: help deps generate build test scenario bench cluster-test fuzz lint kernels clean
@@ -13,20 +14,28 @@ REPORT   ?= reports
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-deps: ## Install the Debian packages that tests use (as root; else names them).
+deps: ## Install the packages of all targets, compilers too (as root; else lists them).
 	@.ci/packages
 
 generate: ## Build the BPF objects and their Go bindings anew (needs clang-19).
+	@.ci/packages build generate
 	$(GO) generate ./bpf
 
 build: ## Build bin/weir, a static binary.
+	@.ci/packages build
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/weir ./cmd/weir
 
-test: build ## Run every test that is not a scenario.
+test: ## Run every test that is not a scenario.
+	@.ci/packages build vm test -- all
+	@$(MAKE) --no-print-directory kernels
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
 
-scenario: build ## Run the scenarios; KERNELS=all or 5.10,6.1 in those kernels, RUN=regexp some.
+# Without root it runs in the newest kernel of the lock.
+scenario: in_guests = $(or $(KERNELS),$(if $(filter-out 0,$(shell id -u)),newest))
+scenario: ## Run the scenarios; KERNELS=all or 5.10,6.1 in those kernels, RUN=regexp some.
+	@.ci/packages build $(if $(in_guests),vm -- $(subst $(comma), ,$(in_guests)))
+	@$(MAKE) --no-print-directory build
 	bin/weir scenario run --report $(REPORT) $(if $(KERNELS),--kernel '$(KERNELS)') $(if $(RUN),--run '$(RUN)')
 
 cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/cluster.md says how.
@@ -38,7 +47,9 @@ bench: build ## Measure; ratios are of one run, with BASE beside them.
 fuzz: build ## Fuzz frames, program against model, for TIME=10m.
 	bin/weir fuzz --time $(TIME)
 
-kernels: build ## Fetch the locked kernels.
+kernels: ## Fetch the locked kernels.
+	@.ci/packages build vm -- all
+	@$(MAKE) --no-print-directory build
 	bin/weir vm fetch
 
 lint: ## Check formatting, vet and staticcheck.
