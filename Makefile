@@ -14,26 +14,26 @@ comma    := ,
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-deps: ## Install the packages of all targets, compilers too (as root; else lists them).
+deps: ## Install the packages of all targets, clang-19 too (as root; else list them).
 	@.ci/packages
 
-generate: ## Build the BPF objects and their Go bindings anew (needs clang-19).
+generate: ## Build the BPF objects and their Go bindings anew; installs clang-19.
 	@.ci/packages build generate
 	$(GO) generate ./bpf
 
-build: ## Build bin/weir, a static binary.
+build: ## Build bin/weir, a static binary; installs ca-certificates.
 	@.ci/packages build
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/weir ./cmd/weir
 
-test: ## Run every test that is not a scenario.
+test: ## Run every test that is not a scenario; installs QEMU, real programs, kernels.
 	@.ci/packages build vm test -- all
 	@$(MAKE) --no-print-directory kernels
 	$(GO) vet ./...
-	$(GO) test -timeout 20m ./...
+	$(GO) tool gotestsum --format pkgname-and-test-fails -- -timeout 20m ./...
 
 # Without root it runs in the newest kernel of the lock.
 scenario: in_guests = $(or $(KERNELS),$(if $(filter-out 0,$(shell id -u)),newest))
-scenario: ## Run the scenarios; KERNELS=all or 5.10,6.1 in those kernels, RUN=regexp some.
+scenario: ## Run the scenarios, RUN=regexp some; KERNELS=all or 5.10,6.1 installs QEMU, kernels.
 	@.ci/packages build $(if $(in_guests),vm -- $(subst $(comma), ,$(in_guests)))
 	@$(MAKE) --no-print-directory build
 	bin/weir scenario run --report $(REPORT) $(if $(KERNELS),--kernel '$(KERNELS)') $(if $(RUN),--run '$(RUN)')
@@ -47,7 +47,7 @@ bench: build ## Measure; ratios are of one run, with BASE beside them.
 fuzz: build ## Fuzz frames, program against model, for TIME=10m.
 	bin/weir fuzz --time $(TIME)
 
-kernels: ## Fetch the locked kernels.
+kernels: ## Fetch the locked kernels; installs QEMU and xz.
 	@.ci/packages build vm -- all
 	@$(MAKE) --no-print-directory build
 	bin/weir vm fetch
