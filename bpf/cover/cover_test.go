@@ -160,3 +160,44 @@ func TestAnotherRevisionIsNotCountedWithTheFirst(t *testing.T) {
 	}
 	require.ErrorIs(t, c.Edit(other), cover.ErrChanged)
 }
+
+func TestRecordsTellWhatWasCountedAndWhatIsLive(t *testing.T) {
+	var lives cover.Lives
+	c := lives.Counters()
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	loaded := load(t, c, bpf.LoadContainer)
+	spec, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	shape, err := cover.ShapeOf(spec)
+	require.NoError(t, err)
+
+	first := c.Take()
+	require.Len(t, first, 1)
+	require.Empty(t, first[0].Counts)
+	counts, live := make([]uint64, shape.Counters), make([]uint64, shape.Counters)
+	require.NoError(t, first[0].Read(shape, counts, live))
+	dead := 0
+	for _, p := range shape.Counts(live).Programs {
+		require.Positive(t, p.Counts[0].Entered, "%s can be entered", p.Name)
+		dead += len(p.Counts) - enteredOf(p)
+	}
+	require.Positive(t, dead, "constants are zero here: the code that they turn on is gone")
+
+	_, err = loaded.Programs[bpf.ContainerProgFromContainer].Run(&ebpf.RunOptions{Data: make([]byte, 64)})
+	require.NoError(t, err)
+	want := c.Snapshot()[0]
+	second := c.Take()
+	require.Len(t, second, 1)
+	require.Empty(t, second[0].Live, "that was told")
+	require.NoError(t, second[0].Read(shape, counts, live))
+	require.Equal(t, want, shape.Counts(counts))
+	require.Empty(t, c.Take(), "nothing has run since")
+
+	for i, n := range counts {
+		require.False(t, n > 0 && live[i] == 0, "counter %d has counted, and was called dead", i)
+	}
+	second[0].Counts = second[0].Counts[:len(second[0].Counts)-1]
+	require.ErrorIs(t, second[0].Read(shape, counts, live), cover.ErrRecord)
+	second[0].Object = "host.bpf.c"
+	require.ErrorIs(t, second[0].Read(shape, counts, live), cover.ErrRecord)
+}

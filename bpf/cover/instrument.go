@@ -22,7 +22,7 @@ var (
 // rewriter makes the instructions of a program anew, with counters.
 type rewriter struct {
 	p      *blocks.Program
-	layout *layout
+	layout layout
 	to     *ebpf.Map
 	uses   []blocks.Use
 	depth  int16 // of the stack of the function
@@ -36,7 +36,7 @@ type detour struct{ from, goal int }
 
 // instrument gives the instructions of a program with counters. Jumps lead to
 // symbols from then on, since all distances change.
-func instrument(p *blocks.Program, l *layout, to *ebpf.Map) (asm.Instructions, error) {
+func instrument(p *blocks.Program, l layout, to *ebpf.Map) (asm.Instructions, error) {
 	r := &rewriter{p: p, layout: l, to: to, uses: p.Uses()}
 	for n := range p.Blocks {
 		first := n == 0 || p.Blocks[n].Function != p.Blocks[n-1].Function
@@ -60,7 +60,7 @@ func instrument(p *blocks.Program, l *layout, to *ebpf.Map) (asm.Instructions, e
 // that of the edge to the next behind it.
 func (r *rewriter) block(n int) error {
 	b := r.p.Blocks[n]
-	count, err := r.count(n, r.layout.of(n).entered)
+	count, err := r.count(n, r.layout[n].entered)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (r *rewriter) block(n int) error {
 	}
 	r.out = append(append(r.out, count...), insns...)
 	if b.Branches() && r.p.Blocks[b.Next].From > 1 {
-		count, err := r.count(b.Next, r.layout.of(n).next)
+		count, err := r.count(b.Next, r.layout[n].next)
 		if err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (r *rewriter) block(n int) error {
 // detours ends a function by the counters of the edges of its jumps.
 func (r *rewriter) detours() error {
 	for _, d := range r.detour {
-		count, err := r.count(d.goal, r.layout.of(d.from).taken)
+		count, err := r.count(d.goal, r.layout[d.from].taken)
 		if err != nil {
 			return err
 		}
@@ -133,7 +133,7 @@ func jumpTo(ins asm.Instruction, symbol string) asm.Instruction {
 
 // count raises a counter where a block is about to begin, in registers that
 // hold nothing then; where there are too few, some are set aside on the stack.
-func (r *rewriter) count(block, word int) (asm.Instructions, error) {
+func (r *rewriter) count(block, counter int) (asm.Instructions, error) {
 	use := r.uses[block]
 	var regs, aside []asm.Register
 	for reg := asm.R0; reg <= asm.R9 && len(regs) < 2; reg++ {
@@ -158,7 +158,7 @@ func (r *rewriter) count(block, word int) (asm.Instructions, error) {
 	for i, reg := range aside {
 		insns = append(insns, asm.StoreMem(asm.RFP, depth+8*int16(i), reg, asm.DWord))
 	}
-	load := asm.LoadMapValue(at, 0, uint32(word*8))
+	load := asm.LoadMapValue(at, 0, uint32(counter*8))
 	if err := load.AssociateMap(r.to); err != nil {
 		return nil, err
 	}
