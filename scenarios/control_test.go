@@ -77,8 +77,7 @@ func TestEachNodeIsJudgedByItself(t *testing.T) {
 	for node, want := range map[int]string{0: "from-container of default/client", 1: "to-container of default/web-2"} {
 		s := parseNodes(t, "ping client -> web-2\n")
 		var disagreed []Disagreement
-		m := &machine{Runner: &Runner{}, kernel: Kernel(), parallel: 1}
-		pool, err := m.progPool()
+		pool, err := newProgPool(1, nil).get()
 		require.NoError(t, err)
 		require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {
 			p := newPlay(s, syntax.IPv4, syntax.Prog, w)

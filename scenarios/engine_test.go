@@ -172,8 +172,7 @@ func disagree(t *testing.T, steps string) *Failure {
 	requireRoot(t)
 	s := parse(t, steps)
 	var failure *Failure
-	m := &machine{Runner: &Runner{}, kernel: Kernel(), parallel: 1}
-	pool, err := m.progPool()
+	pool, err := newProgPool(1, nil).get()
 	require.NoError(t, err)
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {
@@ -255,10 +254,10 @@ func TestASkipIsDeclaredOnLockedKernels(t *testing.T) {
 	s := parse(t, "ping client -> web\n")
 	s.Needs = []syntax.Need{{Kernel: "99.1"}}
 	one := run{s, syntax.IPv4, syntax.Netns}
-	r := (&machine{Runner: &Runner{}, kernel: "6.19.3"}).one(context.Background(), one)
+	r := (&machine{Runner: &Runner{}, kernel: "6.19.3"}).newWorker().one(context.Background(), one)
 	require.Equal(t, Skipped, r.Outcome)
 	require.Equal(t, "needs kernel 99.1", r.Reason)
-	r = (&machine{Runner: &Runner{}, kernel: "6.18.44-x"}).one(context.Background(), one)
+	r = (&machine{Runner: &Runner{}, kernel: "6.18.44-x"}).newWorker().one(context.Background(), one)
 	require.Equal(t, Fail, r.Outcome)
 	require.Contains(t, r.Reason, "scenarios/skips does not declare")
 }

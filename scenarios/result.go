@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
@@ -34,6 +35,8 @@ type Result struct {
 	Seconds  float64       `json:"seconds"`
 	Failure  *Failure      `json:"-"` // the story of a Fail or Broken
 	Outputs  []Output      `json:"-"` // of world prog
+	// Reach is what of the programs it reached, where the runner counts that.
+	Reach []cover.Record `json:"-"`
 
 	stopped bool // in the middle, by whoever asked for the run: no result
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
@@ -39,6 +40,8 @@ type Runner struct {
 	Netns func(context.Context, lab.Topology, netns.Options) (lab.World, error)
 	// Edit changes the programs before they are loaded: see datapath.Options.
 	Edit func(*ebpf.CollectionSpec) error
+	// Cover counts what of the programs each run reaches: see Result.Reach.
+	Cover bool
 	// Slowdown is how many times slower this machine is than an ordinary one:
 	// deadlines are stretched by it. Below 1: not at all.
 	Slowdown float64
@@ -124,6 +127,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	}
 	parallel = min(parallel, len(runs))
 	m := &machine{Runner: r, kernel: Kernel(), parallel: parallel, nets: netns.NewPool(parallel)}
+	m.prog = newProgPool(parallel, r.Edit)
 	results := m.run(ctx, runs)
 	if err := m.nets.Close(); err != nil {
 		return results, fmt.Errorf("%w: %w", ErrLeak, err)
@@ -146,10 +150,9 @@ type machine struct {
 	mu      sync.Mutex
 	results []Result
 
-	nets     *netns.Pool
-	pool     *prog.Pool
-	poolErr  error
-	poolOnce sync.Once
+	nets  *netns.Pool
+	prog  *progPool
+	lives cover.Lives
 }
 
 func (m *machine) run(ctx context.Context, runs []run) []Result {
@@ -157,8 +160,10 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 	var workers sync.WaitGroup
 	for range m.parallel {
 		workers.Go(func() {
+			w := m.newWorker()
+			defer w.close()
 			for one := range jobs {
-				if r := m.one(ctx, one); !r.stopped {
+				if r := w.one(ctx, one); !r.stopped {
 					m.add(r)
 				}
 			}
@@ -172,9 +177,7 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 	}
 	close(jobs)
 	workers.Wait()
-	if m.pool != nil {
-		m.pool.Close()
-	}
+	m.prog.close()
 	return m.results
 }
 
@@ -188,27 +191,30 @@ func (m *machine) add(r Result) {
 }
 
 // one runs one scenario, whatever happens.
-func (m *machine) one(ctx context.Context, one run) Result {
+func (w *worker) one(ctx context.Context, one run) Result {
 	if one.world == syntax.Prog {
 		// Loading the programs is no scenario's time. An error shows below.
-		_, _ = m.progPool()
+		_, _ = w.prog.get()
 	}
 	begin := time.Now()
-	r := one.result(m.kernel)
-	if m.Began != nil {
-		m.Began(r)
+	r := one.result(w.kernel)
+	if w.Began != nil {
+		w.Began(r)
 	}
 	r.Outcome = Pass
-	if missing := lacks(one.scenario, m.kernel); missing != "" {
+	if missing := lacks(one.scenario, w.kernel); missing != "" {
 		r.Outcome, r.Reason = Skipped, missing
-		if locked(m.kernel) && !skipDeclared(one.scenario, one.world, m.kernel) {
+		if locked(w.kernel) && !skipDeclared(one.scenario, one.world, w.kernel) {
 			r.Outcome, r.Reason = Fail, "skipped ("+missing+"), which scenarios/skips does not declare for this kernel"
 		}
 		return r
 	}
 	err := ctx.Err()
 	if err == nil {
-		err = m.inWorld(ctx, one, &r)
+		err = w.inWorld(ctx, one, &r)
+	}
+	if w.counters != nil {
+		r.Reach = w.counters.Take()
 	}
 	if errors.Is(err, context.Canceled) {
 		r.stopped = true
@@ -236,26 +242,26 @@ func repeat(one run) string {
 // limit is how long one run may take.
 const limit = 2 * time.Minute
 
-func (m *machine) inWorld(ctx context.Context, one run, r *Result) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(float64(limit)*max(m.Slowdown, 1)))
+func (w *worker) inWorld(ctx context.Context, one run, r *Result) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(float64(limit)*max(w.Slowdown, 1)))
 	defer cancel()
-	use := func(w lab.World) { m.play(ctx, one, w, r) }
+	use := func(world lab.World) { w.play(ctx, one, world, r) }
 	switch one.world {
 	case syntax.Prog:
-		pool, err := m.progPool()
+		pool, err := w.prog.get()
 		if err != nil {
 			return err
 		}
-		return pool.Use(ctx, one.scenario.topology, func(w *prog.World) { use(w) })
+		return pool.Use(ctx, one.scenario.topology, func(world *prog.World) { use(world) })
 	case syntax.Netns:
-		w, err := m.makeNetns(ctx, one.scenario.topology, netns.Options{
-			Keep: m.Keep, Datapath: datapath.Options{Without: one.scenario.Without, Edit: m.Edit},
+		world, err := w.makeNetns(ctx, one.scenario.topology, netns.Options{
+			Keep: w.Keep, Datapath: datapath.Options{Without: one.scenario.Without, Edit: w.edit},
 		})
 		if err != nil {
 			return err
 		}
-		use(w)
-		return w.Close()
+		use(world)
+		return world.Close()
 	}
 	return fmt.Errorf("make world %s: this binary cannot", one.world)
 }
@@ -265,11 +271,6 @@ func (m *machine) makeNetns(ctx context.Context, topology lab.Topology, options 
 		return m.Netns(ctx, topology, options)
 	}
 	return m.nets.New(ctx, topology, options)
-}
-
-func (m *machine) progPool() (*prog.Pool, error) {
-	m.poolOnce.Do(func() { m.pool, m.poolErr = prog.NewPool(m.parallel, datapath.Options{Edit: m.Edit}) })
-	return m.pool, m.poolErr
 }
 
 // play runs the script in a world. A panic is the lab's failure.

@@ -42,17 +42,19 @@ func BenchmarkScenariosProg(b *testing.B) {
 	r := Runner{Worlds: []syntax.World{syntax.Prog}}
 	runs := r.runs(all)
 	m := &machine{Runner: &r, kernel: Kernel(), parallel: runtime.GOMAXPROCS(0)}
-	pool, err := m.progPool()
+	m.prog = newProgPool(m.parallel, nil)
+	_, err = m.prog.get()
 	require.NoError(b, err)
-	defer pool.Close()
+	defer m.prog.close()
 	play := func() {
 		m.results = nil
 		jobs := make(chan run)
 		var workers sync.WaitGroup
 		for range m.parallel {
 			workers.Go(func() {
+				w := m.newWorker()
 				for one := range jobs {
-					m.add(m.one(context.Background(), one))
+					m.add(w.one(context.Background(), one))
 				}
 			})
 		}

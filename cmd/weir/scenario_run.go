@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/reach"
 	"github.com/weirnet/weir/scenarios/report"
 )
 
@@ -24,6 +26,8 @@ type scenarioRun struct {
 	report   string
 	keep     bool
 	kernels  []string
+	cover    string
+	reach    *reach.Collector // nil: nothing is counted
 }
 
 func scenarioRunCommand() *cobra.Command {
@@ -37,6 +41,9 @@ A failure tells the step, what was expected and what was there, the way of
 every frame, and the command that repeats it. With --report, its story and a
 capture with notes beside the packets are kept too.
 
+With --cover, counters are put into the programs when they are loaded, and pages
+show which lines and branches of their source the scenarios reach.
+
 With --kernel they run in those kernels, booted in QEMU, and what differs between
 kernels is shown first. Without the privileges that worlds need, they run in the
 newest kernel of the lock by themselves.`,
@@ -45,6 +52,7 @@ newest kernel of the lock by themselves.`,
   weir scenario run --report reports my.txtar
   weir scenario run --kernel all --report reports
   weir scenario run --kernel 5.10,6.1,./linux/arch/x86/boot/bzImage
+  weir scenario run --cover reached --kernel all
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
@@ -55,6 +63,7 @@ newest kernel of the lock by themselves.`,
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
 	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
+	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
 	return cmd
 }
@@ -99,7 +108,12 @@ func (o *scenarioRun) runner() (*scenarios.Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &scenarios.Runner{Worlds: worlds, Parallel: o.parallel, Keep: o.keep}
+	r := &scenarios.Runner{Worlds: worlds, Parallel: o.parallel, Keep: o.keep, Cover: o.cover != ""}
+	if r.Cover {
+		if o.reach, err = reach.New(); err != nil {
+			return nil, err
+		}
+	}
 	if o.match != "" {
 		if r.Match, err = regexp.Compile(o.match); err != nil {
 			return nil, usageError(fmt.Errorf("--run: %w", err))
@@ -140,6 +154,9 @@ func colourful() bool { return terminal(os.Stdout) && os.Getenv("NO_COLOR") == "
 
 func (l *live) add(r scenarios.Result) {
 	l.done++
+	if l.reach != nil {
+		l.problems = append(l.problems, l.reach.Add(r.Scenario, r.Kernel, r.Reach))
+	}
 	capture := ""
 	if l.folder != nil {
 		var err error
@@ -175,6 +192,20 @@ func (l *live) close(results []scenarios.Result) error {
 	return errors.Join(l.problems...)
 }
 
+// keepReach writes what was reached, and says how much that is.
+func (o *scenarioRun) keepReach(cmd *cobra.Command, out io.Writer) error {
+	r := o.reach.Report()
+	if err := r.Write(o.cover); err != nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", err)
+		return err
+	}
+	if cmd.Context().Err() != nil {
+		fmt.Fprintf(out, "cover: the run was stopped: this is what the first %d runs reached\n", r.Runs)
+	}
+	fmt.Fprintf(out, "%s; see %s\n", r.Summary(), filepath.Join(o.cover, "index.html"))
+	return nil
+}
+
 func (o *scenarioRun) end(cmd *cobra.Command, results []scenarios.Result, err error) error {
 	out := cmd.OutOrStdout()
 	switch o.output {
@@ -188,6 +219,9 @@ func (o *scenarioRun) end(cmd *cobra.Command, results []scenarios.Result, err er
 	}
 	if o.output == "junit" {
 		out = cmd.ErrOrStderr()
+	}
+	if o.reach != nil && len(results) > 0 {
+		err = errors.Join(err, o.keepReach(cmd, out))
 	}
 	(&report.Text{Out: out}).Summary(results)
 	if tally := report.Count(results); err != nil || tally.Failed > 0 || len(results) == 0 {

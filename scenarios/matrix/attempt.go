@@ -95,7 +95,7 @@ func (a *attempt) run(ctx context.Context) error {
 }
 
 func (a *attempt) command() (*vmtest.Command, error) {
-	j := job{Sources: a.sources, World: a.world, Names: a.names, Slowdown: a.vm.Slowdown, Costs: a.costs}
+	j := job{Sources: a.sources, World: a.world, Names: a.names, Slowdown: a.vm.Slowdown, Costs: a.costs, Cover: a.Runner.Cover}
 	text, err := json.Marshal(j)
 	if err != nil {
 		return nil, fmt.Errorf("write job: %w", err)

@@ -68,11 +68,11 @@ func (s *server) serve(ctx context.Context, j *job) error {
 	}
 	// One at a time: what the kernel says is of the one that is on.
 	runner := &scenarios.Runner{
-		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown,
+		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown, Cover: j.Cover,
 		Began: func(r scenarios.Result) { s.mark(beginMark, r) },
 		Live: func(r scenarios.Result) {
 			s.mark(endMark, r)
-			s.tell(message{Result: &r, Failure: r.Failure, Outputs: r.Outputs})
+			s.tell(message{Result: &r, Failure: r.Failure, Outputs: r.Outputs, Reach: r.Reach})
 		},
 	}
 	_, err = runner.Run(ctx, all)

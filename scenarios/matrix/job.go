@@ -3,6 +3,7 @@
 package matrix
 
 import (
+	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/syntax"
@@ -15,6 +16,7 @@ type job struct {
 	Names    []string     `json:"names"` // of scenarios with their families
 	Slowdown float64      `json:"slowdown"`
 	Costs    bool         `json:"costs,omitempty"` // tell what programs cost, too
+	Cover    bool         `json:"cover,omitempty"` // tell what of the programs is reached
 }
 
 // source is a scenario file.
@@ -28,6 +30,7 @@ type message struct {
 	Result  *scenarios.Result      `json:"result,omitempty"`
 	Failure *scenarios.Failure     `json:"failure,omitempty"` // of the result
 	Outputs []scenarios.Output     `json:"outputs,omitempty"` // of the result
+	Reach   []cover.Record         `json:"reach,omitempty"`   // of the result
 	Costs   []datapath.ProgramCost `json:"costs,omitempty"`
 	// Problem is of the run as a whole, like something that it left behind.
 	Problem string `json:"problem,omitempty"`
@@ -37,6 +40,6 @@ type message struct {
 // result puts together what travels apart.
 func (m *message) result() scenarios.Result {
 	r := *m.Result
-	r.Failure, r.Outputs = m.Failure, m.Outputs
+	r.Failure, r.Outputs, r.Reach = m.Failure, m.Outputs, m.Reach
 	return r
 }

@@ -20,7 +20,8 @@ import (
 // Matrix runs scenarios on kernels.
 type Matrix struct {
 	Kernels []*vmtest.Kernel
-	// Runner says which runs are wanted, by its Worlds and Match.
+	// Runner says which runs are wanted, by its Worlds and Match, and by its Cover
+	// whether what they reach is counted.
 	Runner *scenarios.Runner
 	// Own says that the scenarios are files of the caller's, not the library,
 	// which every guest has in its program.

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reach
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Summary is the report in a line, or a few where there is more to say than
+// percentages.
+func (r *Report) Summary() string {
+	var b strings.Builder
+	lines, branches := r.Lines(), r.Branches()
+	for _, stale := range r.Stale {
+		fmt.Fprintf(&b, "cover: scenarios/reach/unreachable is out of date: %s\n", stale)
+	}
+	for _, name := range r.Apart {
+		fmt.Fprintf(&b, "cover: no program of %s ran: what is its alone is not counted\n", name)
+	}
+	fmt.Fprintf(&b, "cover: %.1f %% of lines reached (%d of %d), %.1f %% of branches (%d of %d)",
+		lines.Percent(), lines.Reached, lines.Of, branches.Percent(), branches.Reached, branches.Of)
+	return b.String()
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenarios
+
+import (
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf/cover"
+	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab/prog"
+)
+
+// worker runs one scenario after the other. Where what they reach is counted,
+// it has counters of its own, and programs that only its runs use.
+type worker struct {
+	*machine
+	edit     func(*ebpf.CollectionSpec) error
+	prog     *progPool
+	counters *cover.Counters // nil: nothing is counted
+}
+
+func (m *machine) newWorker() *worker {
+	w := &worker{machine: m, edit: m.Edit, prog: m.prog}
+	if m.Cover {
+		w.counters = m.lives.Counters()
+		w.edit = w.count
+		w.prog = newProgPool(1, w.edit)
+	}
+	return w
+}
+
+// count puts counters into programs, after what else is changed in them.
+func (w *worker) count(spec *ebpf.CollectionSpec) error {
+	if w.Edit != nil {
+		if err := w.Edit(spec); err != nil {
+			return err
+		}
+	}
+	return w.counters.Edit(spec)
+}
+
+func (w *worker) close() {
+	if w.counters == nil {
+		return
+	}
+	w.prog.close()
+	// Maps that stay open show as a leak.
+	_ = w.counters.Close()
+}
+
+// progPool is made when it is first used.
+type progPool struct {
+	get func() (*prog.Pool, error)
+
+	mu   sync.Mutex
+	pool *prog.Pool // nil before
+}
+
+func newProgPool(workers int, edit func(*ebpf.CollectionSpec) error) *progPool {
+	p := &progPool{}
+	p.get = sync.OnceValues(func() (*prog.Pool, error) {
+		pool, err := prog.NewPool(workers, datapath.Options{Edit: edit})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.pool = pool
+		return pool, err
+	})
+	return p
+}
+
+func (p *progPool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pool != nil {
+		p.pool.Close()
+	}
+}
