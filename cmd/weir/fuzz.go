@@ -28,6 +28,7 @@ type fuzzing struct {
 	parallel int
 	output   string
 	uplinks  bool
+	guided   bool
 
 	problems []error // of what was found and could not be written
 }
@@ -43,7 +44,7 @@ frame with what the model expects.
 
 What they do not agree on is shrunk to the smallest case and written as a
 scenario, which fails until one of them is mended. A seed gives the same
-sequences again. The last line counts frames and disagreements.`,
+sequences again, however many workers play them. The last line counts frames and disagreements.`,
 		Example: `  weir fuzz --time 10m
   weir fuzz --seed 7 --time 30s -o json
   weir fuzz --uplinks --time 5m
@@ -64,6 +65,7 @@ sequences again. The last line counts frames and disagreements.`,
 	f.StringVar(&o.out, "out", "fuzz-findings", "write scenarios of disagreements into this directory")
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
 	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
+	f.BoolVar(&o.guided, "guided", true, "keep sequences that reach new blocks or branches of the programs, and go on from them; false: each sequence anew")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	return cmd
 }
@@ -75,7 +77,7 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	if o.time <= 0 {
 		return usageError(fmt.Errorf("--time: %s is no time to search in", o.time))
 	}
-	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks}
+	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks, Guided: o.guided}
 	if o.captures != "" {
 		var err error
 		if opts.Captured, err = fuzz.ReadCaptures(o.captures); err != nil {
@@ -160,8 +162,10 @@ func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, too
 			Disagreements uint64         `json:"disagreements"`
 			Seconds       float64        `json:"seconds"`
 			Rate          float64        `json:"frames_per_second"`
+			Reached       int            `json:"reached,omitempty"` // blocks and branches
+			Kept          int            `json:"kept,omitempty"`
 			Outcomes      []fuzz.Outcome `json:"outcomes"`
-		}{o.seed, t.Frames, t.Undeliverable, t.Sequences, t.Changes, disagreements, took.Seconds(), rate, t.Outcomes()})
+		}{o.seed, t.Frames, t.Undeliverable, t.Sequences, t.Changes, disagreements, took.Seconds(), rate, t.Reached, t.Kept, t.Outcomes()})
 		return
 	}
 	for _, m := range t.Outcomes() {
@@ -177,6 +181,9 @@ func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, too
 	}
 	fmt.Fprintf(out, "%d sequences, %d changes of objects, %d frames that no program is given, %.0f frames a second on %d workers\n",
 		t.Sequences, t.Changes, t.Undeliverable, rate, cores)
+	if o.guided {
+		fmt.Fprintf(out, "%d blocks and branches reached, %d sequences kept\n", t.Reached, t.Kept)
+	}
 	fmt.Fprintf(out, "%d frames, %d disagreements\n", t.Frames, disagreements)
 }
 

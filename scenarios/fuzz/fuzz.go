@@ -31,6 +31,9 @@ type Options struct {
 	// Uplinks gives the node an uplink with programs, and services that are
 	// reached from outside.
 	Uplinks bool
+	// Guided counts what of the programs is reached: sequences that reach
+	// something new are kept, and most others go on from them.
+	Guided bool
 	// MaxKinds is after how many kinds of findings the search ends; 0: 10.
 	MaxKinds int
 	// Doubt plants an error, in tests.
@@ -59,7 +62,7 @@ const defaultKinds = 10
 // search is a Run in progress.
 type search struct {
 	Options
-	pool  *prog.Pool
+	guide *guide // nil: nobody leads
 	stop  context.CancelFunc
 	begin time.Time
 
@@ -82,11 +85,16 @@ func Run(ctx context.Context, o Options) (Tally, uint64, error) {
 	if o.MaxKinds <= 0 {
 		o.MaxKinds = defaultKinds
 	}
-	pool, err := prog.NewPool(o.Parallel, datapath.Options{Edit: o.Edit})
+	s := &search{Options: o, kinds: map[string]bool{}}
+	seats, err := s.seats()
 	if err != nil {
 		return Tally{}, 0, fmt.Errorf("make world prog: %w", err)
 	}
-	defer pool.Close()
+	defer func() {
+		for _, seat := range seats {
+			seat.close()
+		}
+	}()
 	outer := ctx
 	if o.Time > 0 {
 		var cancel context.CancelFunc
@@ -95,17 +103,42 @@ func Run(ctx context.Context, o Options) (Tally, uint64, error) {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	s := &search{Options: o, pool: pool, stop: stop, begin: time.Now(), kinds: map[string]bool{}}
+	s.stop, s.begin = stop, time.Now()
 	var workers, watcher sync.WaitGroup
 	watched, unwatch := context.WithCancel(context.Background())
 	watcher.Go(func() { s.watch(watched) })
-	for range o.Parallel {
-		workers.Go(func() { s.work(ctx, outer) })
+	for i := range o.Parallel {
+		workers.Go(func() { s.work(ctx, outer, seats[i%len(seats)]) })
 	}
 	workers.Wait()
 	unwatch()
 	watcher.Wait()
+	if s.guide != nil {
+		s.total.Reached, s.total.Kept = s.guide.seen.Count(), len(s.guide.kept)
+	}
 	return s.total, s.disagree, errors.Join(s.errs...)
+}
+
+// seats gives one for all workers, or one for each where what they reach is
+// counted.
+func (s *search) seats() ([]*seat, error) {
+	if !s.Guided {
+		pool, err := prog.NewPool(s.Parallel, datapath.Options{Edit: s.Edit})
+		return []*seat{{pool: pool}}, err
+	}
+	s.guide = newGuide()
+	var all []*seat
+	for range s.Parallel {
+		one, err := s.guidedSeat()
+		if err != nil {
+			for _, made := range all {
+				made.close()
+			}
+			return nil, err
+		}
+		all = append(all, one)
+	}
+	return all, nil
 }
 
 func (s *search) watch(ctx context.Context) {
@@ -130,7 +163,7 @@ func (s *search) watch(ctx context.Context) {
 
 // work plays one sequence after the other. outer outlives the time that is
 // given, so that what was found at its end is still shrunk.
-func (s *search) work(ctx, outer context.Context) {
+func (s *search) work(ctx, outer context.Context, at *seat) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
 		n := s.next
@@ -139,7 +172,7 @@ func (s *search) work(ctx, outer context.Context) {
 		if s.Sequences > 0 && n >= s.Sequences {
 			return
 		}
-		if err := s.one(ctx, outer, n); err != nil && ctx.Err() == nil {
+		if err := s.one(ctx, outer, at, n); err != nil && ctx.Err() == nil {
 			s.mu.Lock()
 			s.errs = append(s.errs, fmt.Errorf("play sequence %d of seed %d: %w", n, s.Seed, err))
 			s.mu.Unlock()
@@ -149,15 +182,35 @@ func (s *search) work(ctx, outer context.Context) {
 	}
 }
 
-func (s *search) one(ctx, outer context.Context, n uint64) error {
+// sequence makes the n-th.
+func (s *search) sequence(ctx context.Context, at *seat, n uint64, t *Tally) *sequence {
+	if s.guide == nil {
+		return newSequence(s.Seed, n, s.Captured, s.Uplinks, t)
+	}
+	seen, kept := s.guide.begin(ctx, n)
+	var q *sequence
+	if n%freshEvery == 0 || len(kept) == 0 {
+		q = newSequence(s.Seed, n, s.Captured, s.Uplinks, t)
+	} else {
+		q = newAgain(s.Seed, n, s.Captured, s.guide.pick(s.Seed, n, kept), t)
+	}
+	at.counters.Reset()
+	q.watcher = &watcher{counters: at.counters, seen: seen}
+	return q
+}
+
+func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 	local := Tally{Sequences: 1}
-	q := newSequence(s.Seed, n, s.Captured, s.Uplinks, &local)
+	q := s.sequence(ctx, at, n, &local)
+	if q.watcher != nil {
+		defer func() { s.guide.end(n, q.watcher.found) }()
+	}
 	if s.digest != nil {
 		q.digest = fnv.New64a()
 	}
 	var found *Finding
 	var failed error
-	err := s.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.planted()) })
+	err := at.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.planted()) })
 	s.mu.Lock()
 	s.total.add(&local)
 	fresh := found != nil && !s.kinds[found.Kind]
@@ -173,13 +226,13 @@ func (s *search) one(ctx, outer context.Context, n uint64) error {
 		s.digest(n, q.digest.Sum64())
 	}
 	if fresh {
-		failed = errors.Join(failed, s.tell(outer, Report{*found, q.made, s.Seed, n}))
+		failed = errors.Join(failed, s.tell(outer, at, Report{*found, q.made, s.Seed, n}))
 	}
 	return errors.Join(err, failed)
 }
 
-func (s *search) tell(ctx context.Context, r Report) error {
-	sh := shrinker{pool: s.pool, plant: s.planted(), kind: r.Kind}
+func (s *search) tell(ctx context.Context, at *seat, r Report) error {
+	sh := shrinker{pool: at.pool, plant: s.planted(), kind: r.Kind}
 	small, finding, err := sh.shrink(ctx, &r.Case)
 	if err != nil {
 		return err

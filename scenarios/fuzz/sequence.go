@@ -36,6 +36,8 @@ type sequence struct {
 	known   []netip.Addr
 	around  []netip.Addr
 	failure error
+	from    *Case    // that it goes on from; nil: none
+	watcher *watcher // nil: nobody asks what it reaches
 }
 
 // newSequence makes the n-th sequence of a seed.
@@ -53,16 +55,12 @@ func newSequence(seed, n uint64, captured [][]byte, uplinks bool, t *Tally) *seq
 
 // run makes the sequence and plays it, up to the first finding.
 func (s *sequence) run(ctx context.Context, w *prog.World, plant planted) (*Finding, error) {
-	var err error
-	if s.player, err = newPlayer(ctx, &s.made, w, plant); err != nil {
+	if s.from != nil {
+		return s.again(ctx, w, plant)
+	}
+	if err := s.sit(ctx, w, plant); err != nil {
 		return nil, err
 	}
-	s.devices = maps.Clone(s.player.local.Devices)
-	for _, u := range s.player.local.Uplinks {
-		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}
-	}
-	s.keep(s.player.objs)
-	s.survey()
 	put, take := s.begin()
 	for !s.change(ctx, put) && s.failure == nil && ctx.Err() == nil {
 		put, take = s.begin()
@@ -75,9 +73,30 @@ func (s *sequence) run(ctx context.Context, w *prog.World, plant planted) (*Find
 		if found != nil || s.failure != nil {
 			return found, s.failure
 		}
+		s.look(frames)
 		sent += max(1, frames)
 	}
 	return nil, nil
+}
+
+// sit makes the network in which the sequence is played.
+func (s *sequence) sit(ctx context.Context, w *prog.World, plant planted) (err error) {
+	if s.player, err = newPlayer(ctx, &s.made, w, plant); err != nil {
+		return err
+	}
+	s.devices = maps.Clone(s.player.local.Devices)
+	for _, u := range s.player.local.Uplinks {
+		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}
+	}
+	s.keep(s.player.objs)
+	s.survey()
+	return nil
+}
+
+func (s *sequence) look(frames int) {
+	if s.watcher != nil {
+		s.watcher.look(&s.made, frames)
+	}
 }
 
 // once does one thing: mostly the next turn of a conversation.

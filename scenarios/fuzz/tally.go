@@ -17,7 +17,11 @@ type Tally struct {
 	Sequences     uint64
 	Changes       uint64 // of objects
 	Refused       uint64 // changes that do not compile
-	met           map[Outcome]uint64
+	// Where the search is guided: how many blocks and branches were reached, and
+	// cases are kept.
+	Reached, Kept int
+
+	met map[Outcome]uint64
 }
 
 // Outcome is what programs did to a number of frames.
