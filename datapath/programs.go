@@ -22,8 +22,10 @@ type programs struct {
 	cgroup  string // of sockets
 	tables  map[string]*ebpf.Map
 
-	mu     sync.Mutex
-	loaded map[string]*ebpf.Program
+	mu        sync.Mutex
+	loaded    map[string]*ebpf.Program
+	exchange  *Exchange // nil: none
+	exchanged exchanged
 }
 
 // loadPrograms loads the programs of pods' devices. The maps are the tables, and
@@ -48,7 +50,13 @@ func (p *programs) get(name string) (*ebpf.Program, error) {
 	case p.objects.socket.Programs[name] != nil:
 		err = p.loadSockets(ebpf.ProgramOptions{})
 	}
-	return p.loaded[name], err
+	if err != nil {
+		return nil, err
+	}
+	if prog, err := p.inPlaceOf(name); prog != nil || err != nil {
+		return prog, err
+	}
+	return p.loaded[name], nil
 }
 
 // need loads the programs of the node's devices where they are not yet.
@@ -86,7 +94,7 @@ func (p *programs) add(spec *ebpf.CollectionSpec, opts ebpf.ProgramOptions) erro
 func (p *programs) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return closeAll(p.loaded)
+	return errors.Join(p.exchanged.close(), closeAll(p.loaded))
 }
 
 // attachedTo are the programs of a device or of a cgroup, by its role and where

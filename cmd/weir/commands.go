@@ -16,6 +16,7 @@ func commands() []*cobra.Command {
 		installCommand(),
 		labCommand(),
 		monitorCommand(),
+		mutateCommand(),
 		natCommand(),
 		policyCommand(),
 		replayCommand(),

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -34,9 +35,10 @@ var ErrTopology = errors.New("not possible in world prog")
 // fixed devices, and the programs and tables of as many nodes as its worlds
 // have had so far, loaded once.
 type Pool struct {
-	options datapath.Options
-	jobs    chan job
-	workers sync.WaitGroup
+	options  datapath.Options
+	jobs     chan job
+	workers  sync.WaitGroup
+	exchange atomic.Pointer[datapath.Exchange]
 }
 
 type job struct {
@@ -102,6 +104,11 @@ func (p *Pool) Use(ctx context.Context, topo lab.Topology, use func(*World)) err
 	}
 }
 
+// Exchange has all worlds from now on run changed programs: see
+// datapath.Exchange. Nil: those that were loaded at first. Each datapath of a
+// worker gets them when a world first uses it.
+func (p *Pool) Exchange(x *datapath.Exchange) { p.exchange.Store(x) }
+
 // Close ends the workers and waits until they are gone.
 func (p *Pool) Close() {
 	close(p.jobs)
@@ -131,6 +138,10 @@ type worker struct {
 	net       *network
 	options   datapath.Options
 	datapaths []*datapath.Datapath // by the index of the node
+	// exchange is what the pool's worlds are to run; exchanged is what each
+	// datapath was told last.
+	exchange  *atomic.Pointer[datapath.Exchange]
+	exchanged []*datapath.Exchange
 }
 
 func (p *Pool) work(started chan<- error) {
@@ -139,7 +150,7 @@ func (p *Pool) work(started chan<- error) {
 		started <- err
 		return
 	}
-	w := &worker{net: net, options: p.options}
+	w := &worker{net: net, options: p.options, exchange: &p.exchange}
 	defer w.close()
 	if err := w.grow(1); err != nil {
 		started <- err
@@ -172,7 +183,7 @@ func (w *worker) grow(nodes int) error {
 		if err != nil {
 			return fmt.Errorf("open datapath for world prog: %w", err)
 		}
-		w.datapaths = append(w.datapaths, dp)
+		w.datapaths, w.exchanged = append(w.datapaths, dp), append(w.exchanged, nil)
 	}
 	return nil
 }
@@ -188,7 +199,14 @@ func (w *worker) run(j job) error {
 	if err := w.grow(nodes); err != nil {
 		return err
 	}
-	for _, dp := range w.datapaths[:nodes] {
+	x := w.exchange.Load()
+	for i, dp := range w.datapaths[:nodes] {
+		if w.exchanged[i] != x {
+			w.exchanged[i] = x
+			if err := dp.Exchange(x); err != nil {
+				return fmt.Errorf("give back the programs of an earlier world: %w", err)
+			}
+		}
 		if err := dp.Reset(); err != nil {
 			return fmt.Errorf("empty the tables for a new world: %w", err)
 		}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/bpf/mutant"
+	"github.com/weirnet/weir/scenarios/mutate"
+)
+
+type mutating struct {
+	objects  []string
+	sample   int
+	seed     uint64
+	changed  string
+	output   string
+	state    string
+	list     string
+	only     string
+	without  []string
+	fuzz     time.Duration
+	parallel int
+	paths    []string
+}
+
+func mutateCommand() *cobra.Command {
+	var o mutating
+	cmd := &cobra.Command{
+		Use:   "mutate [FILE|DIR]...",
+		Short: "Plant errors in the programs, one at a time, and count what the lab notices",
+		Long: `Plant deliberate errors in the compiled programs, one at a time: a condition turned
+round, a bound off by one, a constant changed, a store, a call or a byte swap left
+out, arguments swapped, source and destination confused. Each is killed by the
+scenarios in prog that reach it, else by 5 seconds of the fuzzer, else by the
+scenarios in netns that reach it; what is left is shown by source line.
+
+What the verifier refuses, what no run of the unchanged programs executes, and what
+a list holds to be equivalent is counted apart. With --state an interrupted run
+goes on where it was. Scenarios are the library's, or those of the files given.
+
+It ends with 1 when a mutant survived; with --changed, when one of a changed line
+did.`,
+		Example: `  weir mutate --sample 200 --seed 7
+  weir mutate --state mutants.jsonl -o html > mutants.html
+  weir mutate --changed origin/main
+  weir mutate --only 'lib/packet.h' --without netns
+  weir mutate --object build/container_bpfel.o --sample 50 -o json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.paths = args
+			return o.run(cmd)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.objects, "object", nil, "object files to take in place of the embedded ones")
+	f.IntVar(&o.sample, "sample", 0, "take this many mutants by chance; default all")
+	f.Uint64Var(&o.seed, "seed", 1, "what chance begins with")
+	f.StringVar(&o.changed, "changed", "", "take all mutants of lines of bpf/ that differ from this revision, besides the sample")
+	f.StringVarP(&o.output, "output", "o", "text", "text, json (one mutant a line) or html (a page by source line)")
+	f.StringVar(&o.state, "state", "", "remember what was found in this file, and go on from there")
+	f.StringVar(&o.list, "equivalents", "", "the list of mutants that are no errors; default the one inside this binary")
+	f.StringVar(&o.only, "only", "", "only mutants whose FILE:LINE or ID contains this")
+	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket")
+	f.DurationVar(&o.fuzz, "fuzz", 5*time.Second, "how long the fuzzer is given for a mutant")
+	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
+	return cmd
+}
+
+func (o *mutating) run(cmd *cobra.Command) error {
+	opts, err := o.options(cmd)
+	if err != nil {
+		return err
+	}
+	bar := terminal(os.Stderr)
+	if bar {
+		opts.Progress = func(stage string, done, total int) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%s: %d of %d", stage, done, total)
+		}
+	}
+	report, err := mutate.Run(cmd.Context(), *opts)
+	if bar {
+		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
+	}
+	if report == nil {
+		return err
+	}
+	if o.sample > report.Available {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weir: --sample %d: there are %d mutants, all of which are taken\n", o.sample, report.Available)
+	}
+	stopped := errors.Is(err, context.Canceled)
+	if err != nil && !stopped {
+		return err
+	}
+	if err := o.write(cmd, report); err != nil {
+		return err
+	}
+	for i := range report.Results {
+		if r := &report.Results[i]; r.Outcome == mutate.Survived && (o.changed == "" || r.Changed) {
+			return &exitError{code: exitFailed}
+		}
+	}
+	if stopped {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+func (o *mutating) write(cmd *cobra.Command, r *mutate.Report) error {
+	switch o.output {
+	case "json":
+		return r.JSON(cmd.OutOrStdout())
+	case "html":
+		return r.HTML(cmd.OutOrStdout())
+	}
+	return r.Text(cmd.OutOrStdout())
+}
+
+func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
+	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
+		return nil, err
+	}
+	if o.sample < 0 {
+		return nil, usageError(fmt.Errorf("--sample %d: it is less than none", o.sample))
+	}
+	for _, w := range o.without {
+		if err := oneOf("without", w, mutate.ByFuzz, mutate.ByNetns, mutate.BySocket); err != nil {
+			return nil, err
+		}
+	}
+	opts := &mutate.Options{
+		Sample: o.sample, Seed: o.seed, Fuzz: o.fuzz, Without: o.without, Parallel: o.parallel, State: o.state,
+	}
+	var err error
+	if opts.Objects, err = o.read(); err != nil {
+		return nil, err
+	}
+	if opts.Scenarios, err = loadScenarios(o.paths); err != nil {
+		return nil, err
+	}
+	if o.only != "" {
+		opts.Only = func(m *mutant.Mutant) bool {
+			return strings.Contains(m.ID, o.only) || strings.Contains(fmt.Sprintf("%s:%d", m.File, m.Line), o.only)
+		}
+	}
+	if o.changed != "" {
+		if opts.Changed, err = changedLines(cmd.Context(), o.changed); err != nil {
+			return nil, err
+		}
+	}
+	opts.Equivalents, err = o.equivalents()
+	return opts, err
+}
+
+func (o *mutating) read() ([]*mutate.Object, error) {
+	if len(o.objects) == 0 {
+		return mutate.Embedded()
+	}
+	var out []*mutate.Object
+	for _, name := range o.objects {
+		file, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("read object: %w", err)
+		}
+		object, err := mutate.NewObject(file)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, object)
+	}
+	return out, nil
+}
+
+func (o *mutating) equivalents() (*mutate.Equivalents, error) {
+	if o.list == "" {
+		return mutate.ReadEquivalents("bpf/equivalents", strings.NewReader(bpf.Equivalents))
+	}
+	f, err := os.Open(o.list)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of equivalents: %w", err)
+	}
+	defer f.Close()
+	return mutate.ReadEquivalents(filepath.Base(o.list), f)
+}

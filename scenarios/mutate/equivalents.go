@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/weirnet/weir/bpf/mutant"
+)
+
+// Excuse is an entry of the list of mutants that are no errors: what the
+// programs do is the same with them.
+type Excuse struct {
+	Place string // in the list, for messages
+	// File and Text are of the source line: a line that has changed is another
+	// one. Kind, Before and After may have * in them; empty fits all.
+	File, Text, Kind, Before, After string
+	Reason                          string
+
+	used bool
+}
+
+// Equivalents is the list.
+type Equivalents struct{ entries []*Excuse }
+
+// ReadEquivalents reads a list. A paragraph is a reason, in lines that begin with
+// #, and the entries that it is the reason of:
+//
+//	# Why these are no errors.
+//	lib/packet.h: if (len < ihl) | bound off by one
+//	lib/packet.h: if (len < ihl) | condition * | if w2 > * => *
+func ReadEquivalents(name string, r io.Reader) (*Equivalents, error) {
+	e := &Equivalents{}
+	var errs []error
+	reason, inReason := "", false
+	scan := bufio.NewScanner(r)
+	for n := 1; scan.Scan(); n++ {
+		line := strings.TrimSpace(scan.Text())
+		place := fmt.Sprintf("%s:%d", name, n)
+		if text, ok := strings.CutPrefix(line, "#"); ok {
+			if !inReason {
+				reason = ""
+			}
+			reason, inReason = strings.TrimSpace(reason+" "+strings.TrimSpace(text)), true
+			continue
+		}
+		inReason = false
+		if line == "" {
+			reason = ""
+			continue
+		}
+		entry, err := parseEquivalent(line)
+		if err == nil && reason == "" {
+			err = errors.New("no reason stands above it")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", place, err))
+			continue
+		}
+		entry.Place, entry.Reason = place, reason
+		e.entries = append(e.entries, entry)
+	}
+	if err := scan.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("read %s: %w", name, err))
+	}
+	return e, errors.Join(errs...)
+}
+
+// separator stands between the parts of an entry. C has it only between flags,
+// and there parts are taken from the right.
+const separator = " | "
+
+func parseEquivalent(line string) (*Excuse, error) {
+	file, rest, ok := strings.Cut(line, ": ")
+	if !ok {
+		return nil, errors.New("expected FILE: TEXT OF THE LINE | KIND [| BEFORE => AFTER]")
+	}
+	e := &Excuse{File: file}
+	if at := strings.LastIndex(rest, separator); at >= 0 {
+		if before, after, ok := strings.Cut(rest[at+len(separator):], " => "); ok {
+			e.Before, e.After = before, after
+			rest = rest[:at]
+		}
+	}
+	at := strings.LastIndex(rest, separator)
+	if at < 0 {
+		return nil, errors.New("expected a kind behind the text of the line")
+	}
+	e.Text, e.Kind = rest[:at], rest[at+len(separator):]
+	for _, k := range mutant.Kinds() {
+		if fits(e.Kind, string(k)) {
+			return e, nil
+		}
+	}
+	return nil, fmt.Errorf("%q is no kind", e.Kind)
+}
+
+// find gives the entry that a mutant is listed by; nil for none.
+func (e *Equivalents) find(m *mutant.Mutant) *Excuse {
+	if e == nil {
+		return nil
+	}
+	for _, entry := range e.entries {
+		if entry.File == m.File && entry.Text == m.Text && fits(entry.Kind, string(m.Kind)) &&
+			(entry.Before == "" || fits(entry.Before, m.Before)) && (entry.After == "" || fits(entry.After, m.After)) {
+			entry.used = true
+			return entry
+		}
+	}
+	return nil
+}
+
+func (e *Equivalents) unused() []*Excuse {
+	var out []*Excuse
+	if e != nil {
+		for _, entry := range e.entries {
+			if !entry.used {
+				out = append(out, entry)
+			}
+		}
+	}
+	return out
+}
+
+// fits compares with a pattern in which * stands for any text.
+func fits(pattern, text string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == text
+	}
+	if !strings.HasPrefix(text, parts[0]) {
+		return false
+	}
+	text = text[len(parts[0]):]
+	for _, p := range parts[1 : len(parts)-1] {
+		at := strings.Index(text, p)
+		if at < 0 {
+			return false
+		}
+		text = text[at+len(p):]
+	}
+	return strings.HasSuffix(text, parts[len(parts)-1])
+}

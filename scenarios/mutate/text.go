@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/weirnet/weir/bpf/mutant"
+)
+
+// Text writes the survivors by source line, and the table by file.
+func (r *Report) Text(out io.Writer) error {
+	place := ""
+	for i := range r.Results {
+		one := &r.Results[i]
+		if one.Outcome != Survived {
+			continue
+		}
+		if here := fmt.Sprintf("%s:%d: %s", one.File, one.Line, one.Text); here != place {
+			fmt.Fprintln(out, here)
+			place = here
+		}
+		fmt.Fprintf(out, "    %s: %s => %s\n        %s of %s; %s\n", one.Kind, one.Before, one.After, one.ID, one.Object, one.reachedBy())
+	}
+	for _, e := range r.Stale {
+		fmt.Fprintf(out, "%s: no mutant fits any more: %s: %s | %s\n", e.Place, e.File, e.Text, e.Kind)
+	}
+	for _, w := range r.Wrong {
+		fmt.Fprintf(out, "%s is listed as equivalent, but %s notices it: %s\n", w.ID, w.Killer, w.Why)
+	}
+	return r.table(out)
+}
+
+func (r *Result) reachedBy() string {
+	var parts []string
+	for _, by := range slices.Sorted(maps.Keys(r.Reached)) {
+		if n := r.Reached[by]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d of %s, such as %s", n, by, r.Example[by]))
+		}
+	}
+	return "reached by " + strings.Join(parts, ", ")
+}
+
+func (r *Report) table(out io.Writer) error {
+	files, all := r.Scores()
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\tPROG\tFUZZ\tNETNS\tSOCKET\tSURVIVED\tSCORE\tPROG+FUZZ\t")
+	for _, s := range append(files, all) {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n", s.File, s.Mutants, s.Refused, s.NotExecuted, s.Equivalent,
+			s.Prog, s.Fuzz, s.Netns, s.Socket, s.Survived, percent(s.Percent()), percent(s.WithoutStacks()))
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("write table: %w", err)
+	}
+	if all.Undone > 0 {
+		fmt.Fprintf(out, "%d mutants were not asked to the end: the same command goes on with them\n", all.Undone)
+	}
+	return nil
+}
+
+func percent(p float64) string {
+	if math.IsNaN(p) {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", p)
+}
+
+// JSON writes one mutant a line.
+func (r *Report) JSON(out io.Writer) error {
+	e := json.NewEncoder(out)
+	for i := range r.Results {
+		if err := e.Encode(r.Results[i].line()); err != nil {
+			return fmt.Errorf("write results: %w", err)
+		}
+	}
+	return nil
+}
+
+type resultLine struct {
+	ID       string         `json:"id"`
+	Object   string         `json:"object"`
+	Function string         `json:"function"`
+	Programs []string       `json:"programs"`
+	Kind     mutant.Kind    `json:"kind"`
+	File     string         `json:"file"`
+	Line     int            `json:"line"`
+	Text     string         `json:"text"`
+	Before   string         `json:"before"`
+	After    string         `json:"after"`
+	Outcome  Outcome        `json:"outcome"`
+	By       string         `json:"by,omitempty"`
+	Killer   string         `json:"killer,omitempty"`
+	Why      string         `json:"why,omitempty"`
+	Reached  map[string]int `json:"reached,omitempty"`
+	Changed  bool           `json:"changed,omitempty"`
+}
+
+func (r *Result) line() resultLine {
+	return resultLine{r.ID, r.Object, r.Function, r.Programs, r.Kind, r.File, r.Line, r.Text, r.Before, r.After,
+		r.Outcome, r.By, r.Killer, r.Why, r.Reached, r.Changed}
+}
