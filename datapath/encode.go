@@ -111,9 +111,15 @@ func maskPort(port uint16, bits uint8) uint16 {
 }
 
 func decodeTuple(k *flowKey) model.Tuple {
-	return model.Tuple{
+	t := model.Tuple{
 		Src: decodeAddr(k.Src), Dst: decodeAddr(k.Dst),
 		Sport: decodePort(k.Sport), Dport: decodePort(k.Dport),
 		Protocol: model.Protocol(k.Proto),
 	}
+	// An IPv6 packet has the addresses that it has: nobody's, or IPv4-mapped ones,
+	// which are no IPv4.
+	if k.Family == uint8(bpf.ContainerFamilyFAMILY_IPV6) {
+		t.Src, t.Dst = decodeAddr16(k.Src), decodeAddr16(k.Dst)
+	}
+	return t
 }

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -38,6 +37,12 @@ func (d *Datapath) Events() ([]Event, error) {
 
 func (d *Datapath) readEvents() ([]Event, error) {
 	var events []Event
+	err := d.eachEvent(func(raw *bpf.ContainerEvent) { events = append(events, d.event(raw)) })
+	return events, err
+}
+
+// eachEvent reads what is in the ring.
+func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
 	var record ringbuf.Record
 	for d.events.AvailableBytes() > 0 {
 		d.events.SetDeadline(time.Now())
@@ -46,18 +51,17 @@ func (d *Datapath) readEvents() ([]Event, error) {
 			break
 		}
 		if err != nil {
-			return events, fmt.Errorf("read events: %w", err)
+			return fmt.Errorf("read events: %w", err)
 		}
 		if len(record.RawSample) < int(unsafe.Sizeof(bpf.ContainerEvent{})) {
-			return events, fmt.Errorf("read events: a record of %d bytes is too short", len(record.RawSample))
+			return fmt.Errorf("read events: a record of %d bytes is too short", len(record.RawSample))
 		}
+		// Both sides of the ring are this machine: the bytes are the struct's.
 		var raw bpf.ContainerEvent
-		if _, err := binary.Decode(record.RawSample, binary.NativeEndian, &raw); err != nil {
-			return events, fmt.Errorf("read events: %w", err)
-		}
-		events = append(events, d.event(&raw))
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&raw)), unsafe.Sizeof(raw)), record.RawSample)
+		do(&raw)
 	}
-	return events, nil
+	return nil
 }
 
 func (d *Datapath) event(raw *bpf.ContainerEvent) Event {

@@ -4,7 +4,9 @@ package datapath
 
 import (
 	"fmt"
+	"io/fs"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -16,8 +18,42 @@ import (
 // so that a number added there has its name here.
 type names struct {
 	reasons map[uint8]model.Reason
+	numbers map[model.Reason]uint8 // of reasons
 	files   map[uint8]string
 	tables  []string // by bit pair
+}
+
+// sourceLines reads the C that the embedded objects are built from.
+var sourceLines = sync.OnceValue(func() map[string][]string {
+	lines := map[string][]string{}
+	// The files are in the binary: all can be read.
+	_ = fs.WalkDir(bpf.Sources(), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			text, _ := fs.ReadFile(bpf.Sources(), path)
+			lines["bpf/"+path] = strings.Split(string(text), "\n")
+		}
+		return err
+	})
+	return lines
+})
+
+// statement is the text of the embedded source up to a line, from where the
+// statement begins: a macro's line is that of its end. Empty for no line of it.
+func statement(file string, line int) string {
+	lines := sourceLines()[file]
+	if line < 1 || line > len(lines) {
+		return ""
+	}
+	first := line - 1
+	for first > 0 && strings.HasSuffix(strings.TrimSpace(lines[first-1]), ":") {
+		first-- // of a choice between two values
+	}
+	return strings.Join(lines[first:line], " ")
+}
+
+// counter is the index of a counter.
+func (n *names) counter(reason model.Reason, hook model.Hook) int {
+	return int(n.numbers[reason])*int(bpf.ContainerHookHOOK_MAX) + int(hookNumbers[hook])
 }
 
 func readNames(types *btf.Spec) (*names, error) {
@@ -29,6 +65,10 @@ func readNames(types *btf.Spec) (*names, error) {
 		return nil, err
 	}
 	n.reasons[0] = ""
+	n.numbers = make(map[model.Reason]uint8, len(n.reasons))
+	for number, reason := range n.reasons {
+		n.numbers[reason] = number
+	}
 	err = eachValue(types, "source_file", "FILE_", func(value uint64, name string) {
 		n.files[uint8(value)] = fileName(name)
 	})
@@ -89,6 +129,15 @@ var hooks = map[uint8]model.Hook{
 	uint8(bpf.ContainerHookHOOK_TO_DEVICE):      model.ToDevice,
 	uint8(bpf.ContainerHookHOOK_SOCKET):         Socket,
 }
+
+// hookNumbers are the numbers of hooks.
+var hookNumbers = func() map[model.Hook]uint8 {
+	numbers := map[model.Hook]uint8{}
+	for number, hook := range hooks {
+		numbers[hook] = number
+	}
+	return numbers
+}()
 
 // hookPrograms are the programs of the hooks.
 var hookPrograms = map[model.Hook]string{

@@ -20,6 +20,20 @@ static __always_inline int is_ip(const struct __sk_buff *skb)
 static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s);
 static int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
 
+/* Where a packet of a flow goes. */
+static __always_inline void way_out(const struct __sk_buff *skb, struct packet *pkt,
+				    const struct flow *flow)
+{
+	pkt->out = flow->out;
+	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
+	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->out == OUT_HOST)
+		pkt->as_it_is = 1;
+	if (pkt->key.hook == HOOK_TO_DEVICE && flow->out == OUT_DEVICE && !flow->routed) {
+		pkt->as_it_is = 1;
+		pkt->out_ifindex = skb->ifindex;
+	}
+}
+
 /* Carries a packet as its flow says. */
 static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
@@ -32,14 +46,7 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 	reason = rewrite(skb, pkt, flow);
 	if (reason)
 		return drop(skb, pkt, reason);
-	pkt->out = flow->out;
-	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
-	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->out == OUT_HOST)
-		pkt->as_it_is = 1;
-	if (pkt->key.hook == HOOK_TO_DEVICE && flow->out == OUT_DEVICE && !flow->routed) {
-		pkt->as_it_is = 1;
-		pkt->out_ifindex = skb->ifindex;
-	}
+	way_out(skb, pkt, flow);
 	if (pkt->audit)
 		audited(skb, pkt);
 	return deliver(skb, pkt);
@@ -59,8 +66,7 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
 	}
 	if (reason)
 		return drop(skb, pkt, reason);
-	pkt->out = s->open.out;
-	pkt->out_ifindex = s->open.ifindex;
+	way_out(skb, pkt, &s->open);
 	pkt->where = HERE;
 	if (!pkt->audit)
 		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);

@@ -206,6 +206,7 @@ static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int r
 {
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
+	pkt->as_it_is = 0;
 	note(skb, pkt, VERDICT_DROP, reason);
 	count(pkt, skb->len, reason);
 	tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);

@@ -37,6 +37,14 @@ func (w *World) emit(from *host, data []byte) error {
 		}
 	}
 	w.queue = nil
+	for _, n := range w.nodes {
+		faults, err := n.witness.Counters()
+		if err != nil {
+			return fmt.Errorf("node %s: %w", n.name, err)
+		}
+		last := &w.walks[len(w.walks)-1]
+		last.Faults = append(last.Faults, faults...)
+	}
 	return nil
 }
 
@@ -76,17 +84,18 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
-	ran, err := n.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: ifindex, Mark: t.mark})
+	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
 	var contradiction *datapath.Contradiction
 	if err != nil && !errors.As(err, &contradiction) {
 		return datapath.Decision{}, fmt.Errorf("run %s of %s: %w", hook, endpoint, err)
 	}
+	t.walk.Faults = append(t.walk.Faults, faults...)
 	step := lab.Step{
 		Node: n.name, Hook: hook, Endpoint: endpoint,
-		Decision: ran.Decision, Contradiction: contradiction, In: t.data, Out: ran.Data,
+		Decision: ran.Decision, Contradiction: contradiction, In: t.data, Out: bytes.Clone(ran.Data),
 	}
 	t.walk.Steps = append(t.walk.Steps, step)
-	t.data, t.mark = ran.Data, ran.Mark
+	t.data, t.mark = step.Out, ran.Mark
 	if t.world.onStep != nil {
 		t.world.onStep(step, now)
 	}
@@ -100,7 +109,8 @@ func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
-	ran, err := n.dp.Run(hook, datapath.Frame{Data: t.data, Ifindex: ifindex, Mark: t.mark})
+	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
+	t.walk.Faults = append(t.walk.Faults, faults...)
 	var contradiction *datapath.Contradiction
 	switch {
 	case errors.As(err, &contradiction):

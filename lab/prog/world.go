@@ -61,9 +61,10 @@ type host struct {
 // namespace, as if each had its own.
 type node struct {
 	*host
-	dp     *datapath.Datapath
-	pods   []*host      // by slot
-	public []netip.Addr // its addresses without the pods' gateways
+	dp      *datapath.Datapath
+	witness *datapath.Witness
+	pods    []*host      // by slot
+	public  []netip.Addr // its addresses without the pods' gateways
 }
 
 type departure struct {
@@ -80,7 +81,7 @@ func newWorld(topo lab.Topology, nw *network, dps []*datapath.Datapath) (*World,
 		hosts: make(map[string]*host, len(topo.Nodes)+len(topo.Pods)+len(topo.Outside)), nextPort: firstPort,
 	}
 	for i, t := range topo.Nodes {
-		n := &node{dp: dps[i], public: t.Addresses, host: &host{name: t.Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
+		n := &node{dp: dps[i], witness: dps[i].Witness(), public: t.Addresses, host: &host{name: t.Name, kind: isNode, mac: nw.uplink.MAC, gateway: routerMAC,
 			addresses: slices.Concat(t.Addresses, topo.Gateways)}}
 		n.host.node = n
 		w.nodes = append(w.nodes, n)

@@ -44,11 +44,17 @@ type player struct {
 	world   *prog.World
 	local   model.Local
 	referee *scenarios.Referee
-	runners map[model.Hook]*datapath.Runner
 	objs    *model.Objects
 	misread misread
 	offset  time.Duration // of the datapath's clock
+	// every is how many frames are played between two looks at the counters,
+	// and played those since the last.
+	every, played int
 }
+
+// countersEvery is how many frames a sequence plays between two looks at the
+// counters: reading all of them takes as long as some frames.
+const countersEvery = 100
 
 // misread changes the objects that the model is told. Tests plant errors in
 // its reading of policies by it.
@@ -74,11 +80,8 @@ func (c *Case) topology() lab.Topology {
 // newPlayer makes the network that scenarios begin with.
 func newPlayer(ctx context.Context, c *Case, w *prog.World, plant planted) (*player, error) {
 	p := &player{
-		world: w, misread: plant.misread, objs: base(c.Pods, c.Uplink), runners: map[model.Hook]*datapath.Runner{},
+		world: w, every: countersEvery, misread: plant.misread, objs: base(c.Pods, c.Uplink),
 		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
-	}
-	for _, hook := range c.hooks() {
-		p.runners[hook] = w.Datapath("").Runner(hook)
 	}
 	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices)
 	if c.Uplink {
@@ -122,7 +125,7 @@ type ran struct {
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
 	now := time.Now().Add(p.offset)
-	got, err := p.runners[f.At.Hook].Run(f.Data, p.ifindex(f.At), datapath.MarkOfOthers)
+	got, faults, err := p.world.Pass("", f.At.Hook, f.Data, p.ifindex(f.At))
 	var contradiction *datapath.Contradiction
 	if err != nil && !errors.As(err, &contradiction) {
 		return ran{}, err
@@ -137,13 +140,30 @@ func (p *player) frame(f *Frame) (ran, error) {
 		_, to = p.behind(got.Decision.Ifindex)
 	}
 	problem := harm(step, to)
+	if problem == "" && len(faults) > 0 {
+		problem = strings.Join(faults, "; ")
+	}
 	if disagreed := p.referee.Step(step, now); len(disagreed) > 0 {
 		r.finding = p.disagreement(f, step, disagreed, now)
 	} else if problem != "" {
 		r.finding = &Finding{Kind: "harm at " + string(f.At.Hook) + ": " + withoutDigits(problem), Where: f.At,
 			Problems: []string{problem, "sent: " + frame.Line(f.Data), "left: " + frame.Line(got.Data)}, Frame: f.Data}
 	}
+	if p.played++; r.finding == nil && p.played >= p.every {
+		p.played = 0
+		r.finding, err = p.count(f)
+		return r, err
+	}
 	return r, nil
+}
+
+// count looks at the counters, after a frame.
+func (p *player) count(f *Frame) (*Finding, error) {
+	faults, err := p.world.Counted("")
+	if err != nil || len(faults) == 0 {
+		return nil, err
+	}
+	return &Finding{Kind: withoutDigits(faults[0]), Where: f.At, Problems: faults, Frame: f.Data}, nil
 }
 
 // ifindex is that of the device that has a hook.
@@ -232,6 +252,7 @@ func replay(ctx context.Context, pool *prog.Pool, c *Case, plant planted) (*Find
 		if p, played = newPlayer(ctx, c, w, plant); played != nil {
 			return
 		}
+		p.every = 1
 		for i := range c.Steps {
 			if found, played = p.step(ctx, &c.Steps[i]); found != nil || played != nil {
 				return
