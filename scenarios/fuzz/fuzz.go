@@ -45,6 +45,7 @@ type Options struct {
 
 	misread misread             // plants another error, in tests
 	digest  func(n, sum uint64) // of each sequence's frames; for tests
+	seen    func(*Finding)      // each finding, before it is shrunk; for tests
 }
 
 func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }
@@ -224,6 +225,9 @@ func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 	s.mu.Unlock()
 	if s.digest != nil {
 		s.digest(n, q.digest.Sum64())
+	}
+	if found != nil && s.seen != nil {
+		s.seen(found)
 	}
 	if fresh {
 		failed = errors.Join(failed, s.tell(outer, at, Report{*found, q.made, s.Seed, n}))
