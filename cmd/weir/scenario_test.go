@@ -124,3 +124,19 @@ func TestScenarioWordsExplainsEveryVerb(t *testing.T) {
 		require.Contains(t, out, w)
 	}
 }
+
+func TestScenarioRunShowsWhatIsReached(t *testing.T) {
+	needRoot(t)
+	dir := filepath.Join(t.TempDir(), "reached")
+	out, _, code := weirScenario("run", "--world", "prog", "--cover", dir, scenarioFile(t, "ping client -> web"))
+	require.Equal(t, exitOK, code, out)
+	require.Regexp(t, `cover: \d+\.\d % of lines reached \(\d+ of \d+\), \d+\.\d % of branches \(\d+ of \d+\); see .*/index.html\n1 passed`, out)
+	require.Contains(t, out, "no program of host.bpf.c ran")
+	lcov, err := os.ReadFile(filepath.Join(dir, "cover.lcov"))
+	require.NoError(t, err)
+	require.Contains(t, string(lcov), "SF:bpf/lib/packet.h\n")
+	alone, err := os.ReadFile(filepath.Join(dir, "alone.json"))
+	require.NoError(t, err)
+	require.Contains(t, string(alone), `{"scenario":"own/ipv4","lines":[{"file":"container.bpf.c",`)
+	require.FileExists(t, filepath.Join(dir, "lib.packet.h.html"))
+}

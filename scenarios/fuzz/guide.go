@@ -21,7 +21,7 @@ import (
 // reach is looked at when the last of them is over, in the order of their
 // numbers, so that a seed gives the same sequences however many workers play
 // them.
-const generation = 32
+const generation = 16
 
 // freshEvery is how often a sequence is made anew; the others go on from what
 // is kept. One of these has a third of the frames.
