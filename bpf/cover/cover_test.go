@@ -201,3 +201,18 @@ func TestRecordsTellWhatWasCountedAndWhatIsLive(t *testing.T) {
 	second[0].Object = "host.bpf.c"
 	require.ErrorIs(t, second[0].Read(shape, counts, live), cover.ErrRecord)
 }
+
+func TestAProgramThatTheKernelRefusesIsNamed(t *testing.T) {
+	require.NoError(t, rlimit.RemoveMemlock(), "this test needs root")
+	var lives cover.Lives
+	c := lives.Counters()
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	spec, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	p := spec.Programs[bpf.ContainerProgMarkExpired]
+	p.Instructions[0] = asm.Mov.Reg(asm.R6, asm.R9).WithMetadata(p.Instructions[0].Metadata) // nothing has written r9
+	err = c.Edit(spec)
+	var refused *ebpf.VerifierError
+	require.ErrorAs(t, err, &refused)
+	require.ErrorContains(t, err, "load container.bpf.c with counters: program mark_expired:")
+}

@@ -45,7 +45,7 @@ type Options struct {
 
 	misread misread             // plants another error, in tests
 	digest  func(n, sum uint64) // of each sequence's frames; for tests
-	seen    func(*Finding)      // each finding, before it is shrunk; for tests
+	seen    func(*Finding)      // each finding, in place of Found; for tests
 }
 
 func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }
@@ -229,7 +229,7 @@ func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 	if found != nil && s.seen != nil {
 		s.seen(found)
 	}
-	if fresh {
+	if fresh && s.seen == nil {
 		failed = errors.Join(failed, s.tell(outer, at, Report{*found, q.made, s.Seed, n}))
 	}
 	return errors.Join(err, failed)
