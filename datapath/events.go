@@ -160,6 +160,3 @@ func (d *Datapath) clearCounters() error {
 	}
 	return nil
 }
-
-// now is the datapath's clock.
-func (d *Datapath) now() (uint64, error) { return clock(&d.settings) }

@@ -57,7 +57,7 @@ func (v *View) readFlowTables() (*flowTables, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.now, err = clock(&s); err != nil {
+	if t.now, err = v.clock.read(&s); err != nil {
 		return nil, err
 	}
 	t.names, err = v.ends(int(s.Epoch & 1))

@@ -119,6 +119,9 @@ func (o *objects) configure(opts *Options) error {
 				return fmt.Errorf("set constant %s: %w", name, err)
 			}
 		}
+		if opts.StopClock {
+			stopClocks(spec)
+		}
 		if opts.Edit != nil {
 			if err := opts.Edit(spec); err != nil {
 				return fmt.Errorf("edit the programs: %w", err)

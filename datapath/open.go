@@ -59,6 +59,9 @@ type Datapath struct {
 // It fails with ErrPrivilege, ErrLocked or an *ebpf.VerifierError, and then
 // has changed nothing.
 func Open(opts Options) (*Datapath, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
 	if opts.EventsPerSecond == 0 {
 		opts.EventsPerSecond = defaultEventsPerSecond
 	}
@@ -335,12 +338,3 @@ func (d *Datapath) release() error {
 
 // EndpointRoom is how many endpoints the tables hold.
 func (d *Datapath) EndpointRoom() int { return int(d.maps[bpf.ContainerMapEndpoints].MaxEntries()) }
-
-// Advance moves the clock's offset forward, or back when by is negative: a
-// replay takes off the time that it has taken itself.
-func (d *Datapath) Advance(by time.Duration) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.settings.ClockOffset += uint64(by)
-	return d.writeSettings()
-}

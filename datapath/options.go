@@ -35,6 +35,10 @@ type Options struct {
 	// TraceAll tells an event for every packet instead of one for every new
 	// flow. It is bounded by EventsPerSecond too.
 	TraceAll bool
+	// StopClock makes the datapath's clock stand still but for Advance, so that
+	// a run does not depend on how long it takes: for Run and Runner, without
+	// PinPath and Attach.
+	StopClock bool
 	// Step is called before every step of Open and Apply that others can see
 	// the outcome of. Tests kill the process there. Nil outside of tests.
 	Step func(step string)

@@ -20,6 +20,7 @@ import (
 type View struct {
 	maps   map[string]*ebpf.Map
 	labels labels
+	clock  clock
 	own    bool // the maps are to be closed
 }
 
@@ -86,7 +87,7 @@ func (v *View) Close() error {
 }
 
 // view reads the tables of a Datapath itself. d.mu is held while it is used.
-func (d *Datapath) view() *View { return &View{maps: d.maps, labels: d.labels} }
+func (d *Datapath) view() *View { return &View{maps: d.maps, labels: d.labels, clock: d.clock()} }
 
 func (v *View) settings() (settings, error) {
 	zero := uint32(0)
@@ -118,15 +119,6 @@ func (v *View) consistent(read func(half int) error) error {
 		}
 	}
 	return fmt.Errorf("read the tables: the state changed %d times meanwhile: try again", attempts)
-}
-
-// clock is the datapath's.
-func clock(s *settings) (uint64, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0, fmt.Errorf("read clock: %w", err)
-	}
-	return uint64(ts.Nano()) + s.ClockOffset, nil
 }
 
 // ends names the pods and the node by their addresses.

@@ -6,7 +6,8 @@
 // and makes a regression scenario of a packet.
 //
 // It proves nothing about sockets or timing: every packet is carried by
-// BPF_PROG_TEST_RUN, with the clock set from its timestamp. Its one invariant
-// is that every packet of a capture has an Outcome, and that one that did not
-// reach a program says why in a sentence.
+// BPF_PROG_TEST_RUN, under a clock that stands still but for the timestamps:
+// captures replayed again give the same outcomes, whatever else the machine
+// does. Its one invariant is that every packet of a capture has an Outcome, and
+// that one that did not reach a program says why in a sentence.
 package replay

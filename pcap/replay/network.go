@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -69,6 +70,9 @@ func inNamespace(ctx context.Context, use func(*Network) error) error {
 		}
 		return fmt.Errorf("make a network namespace: %w", err)
 	}
+	if err := stay(); err != nil {
+		return err
+	}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -82,6 +86,22 @@ func inNamespace(ctx context.Context, use func(*Network) error) error {
 		return err
 	}
 	return use(n)
+}
+
+// stay keeps the thread on the processor where it is. Tables that make room by
+// themselves keep what is free by processor (kernel/bpf/bpf_lru_list.c): which
+// entry goes would depend on where the scheduler had put the packets before.
+func stay() error {
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return fmt.Errorf("ask for the processor: %w", errno)
+	}
+	var only unix.CPUSet
+	only.Set(int(cpu))
+	if err := unix.SchedSetaffinity(0, &only); err != nil {
+		return fmt.Errorf("stay on processor %d: %w", cpu, err)
+	}
+	return nil
 }
 
 // settle makes the namespace forward, and keep still.

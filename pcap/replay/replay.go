@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
@@ -56,7 +55,7 @@ type Replay struct {
 // Open makes a datapath for captures. The caller closes it. It fails with
 // ErrNode, or as model.Compile and datapath.Open do.
 func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Replay, error) {
-	dp, err := datapath.Open(datapath.Options{Seed: o.Seed, Object: o.Object})
+	dp, err := datapath.Open(datapath.Options{Seed: o.Seed, Object: o.Object, StopClock: true})
 	if err != nil {
 		return nil, fmt.Errorf("open the datapath: %w", err)
 	}
@@ -204,48 +203,4 @@ func (r *Replay) sentence(text string) string {
 		r.sentences[text] = s
 	}
 	return s
-}
-
-const (
-	// clockGrain is by how much the datapath's clock may be off: its own grain
-	// is a tick of the kernel, and each setting costs a system call.
-	clockGrain = time.Millisecond
-	// collectEvery is how often, by the capture's clock, the collector of
-	// expired flows runs, as an agent would run it.
-	collectEvery = 10 * time.Second
-)
-
-// clock makes the datapath's clock go as the timestamps do. A timestamp that
-// goes back does not move it back.
-type clock struct {
-	first, latest time.Time // timestamps
-	start         time.Time // when the first packet was replayed
-	advanced      time.Duration
-	collected     time.Time
-}
-
-func (c *clock) set(dp *datapath.Datapath, stamp time.Time) error {
-	if stamp.IsZero() {
-		return nil // of a capture that has none
-	}
-	if c.start.IsZero() {
-		c.first, c.latest, c.collected, c.start = stamp, stamp, stamp, time.Now()
-	}
-	if stamp.After(c.latest) {
-		c.latest = stamp
-	}
-	by := c.latest.Sub(c.first) - time.Since(c.start) - c.advanced
-	if by < clockGrain && by > -clockGrain {
-		return nil
-	}
-	if err := dp.Advance(by); err != nil {
-		return err
-	}
-	c.advanced += by
-	if c.latest.Sub(c.collected) < collectEvery {
-		return nil
-	}
-	c.collected = c.latest
-	_, err := dp.Collect()
-	return err
 }

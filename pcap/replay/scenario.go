@@ -129,6 +129,7 @@ type script struct {
 	steps   []step
 
 	text  bytes.Buffer
+	clock time.Time             // timestamp that the script has come to
 	names map[netip.Addr]string // of hosts and services, as the script calls them
 	pods  []scriptPod
 	files []scriptFile
@@ -154,9 +155,7 @@ func (s *script) write() ([]byte, error) {
 	}
 	s.header()
 	for i := range s.steps {
-		if i > 0 {
-			s.pause(s.steps[i].time.Sub(s.steps[i-1].time))
-		}
+		s.pause(s.steps[i].time)
 		s.step(&s.steps[i])
 	}
 	for _, f := range s.files {
@@ -187,16 +186,29 @@ func (s *script) header() {
 	}
 }
 
-// pause moves the clock as the capture's did.
-func (s *script) pause(by time.Duration) {
-	if by < clockGrain {
+// pause moves the clock to where the capture's was. What is less than a
+// scenario's clock is worth telling of is made up for later.
+func (s *script) pause(stamp time.Time) {
+	if stamp.IsZero() || !stamp.After(s.clock) {
 		return
 	}
-	fmt.Fprintf(&s.text, "advance %s\n", by.Round(clockGrain))
+	if s.clock.IsZero() {
+		s.clock = stamp
+		return
+	}
+	by := stamp.Sub(s.clock).Truncate(pauseGrain)
+	if by == 0 {
+		return
+	}
+	s.clock = s.clock.Add(by)
+	fmt.Fprintf(&s.text, "advance %s\n", by)
 	if by >= collectEvery {
 		fmt.Fprintln(&s.text, "collect")
 	}
 }
+
+// pauseGrain is of a scenario's clock, which goes on while it plays.
+const pauseGrain = time.Millisecond
 
 func (s *script) step(p *step) {
 	sender, hook := s.hostOf(p.endpoint), ""
