@@ -21,6 +21,8 @@ type Header struct {
 	Sport     uint16
 	Dport     uint16
 	TCPFlags  uint8
+	// Fragment is zero of a whole packet, and of an atomic fragment (RFC 6946).
+	Fragment Fragment
 
 	// Needed is how many bytes of the frame its headers take, as far as they
 	// say: a capture with fewer has cut them.
@@ -36,6 +38,13 @@ const (
 
 	maxExtensions = 8
 )
+
+// Fragment is a packet's place in its datagram.
+type Fragment struct {
+	Is    bool
+	Later bool // not the first: it has no transport header
+	ID    uint32
+}
 
 // readHeader reads an Ethernet frame. What is not there stays zero.
 func readHeader(frame []byte) Header {
@@ -81,7 +90,12 @@ func (h *Header) readIPv4(frame []byte) {
 		return
 	}
 	h.Needed = etherLen + length
-	if binary.BigEndian.Uint16(b[6:])&0x1fff == 0 { // the first fragment, or none
+	const offset, more = 0x1fff, 0x2000
+	place := binary.BigEndian.Uint16(b[6:])
+	if place&(offset|more) != 0 {
+		h.Fragment = Fragment{true, place&offset != 0, uint32(binary.BigEndian.Uint16(b[4:]))}
+	}
+	if !h.Fragment.Later {
 		h.readTransport(frame, etherLen+length)
 	}
 }
@@ -96,12 +110,7 @@ func (h *Header) readIPv6(frame []byte) {
 	h.Src, h.Dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
 	next, at := b[6], h.Needed
 	for range maxExtensions {
-		switch next {
-		case 0, 43, 60:
-		case 44:
-			h.Protocol, h.Needed = 44, at+8
-			return
-		default:
+		if !isExtension(next) {
 			h.Protocol = model.Protocol(next)
 			h.readTransport(frame, at)
 			return
@@ -110,8 +119,39 @@ func (h *Header) readIPv6(frame []byte) {
 		if len(frame) < h.Needed {
 			return
 		}
-		next, at = frame[at], at+8+8*int(frame[at+1])
+		if next != nextFragment {
+			next, at = frame[at], at+8+8*int(frame[at+1])
+			continue
+		}
+		next, at = h.readFragment(frame[at:]), at+8
+		if h.Fragment.Later {
+			// What is behind an extension header that is elsewhere, nobody knows.
+			if !isExtension(next) {
+				h.Protocol = model.Protocol(next)
+			}
+			return
+		}
 	}
+}
+
+const (
+	nextHopByHop    = 0
+	nextRouting     = 43
+	nextFragment    = 44
+	nextDestination = 60
+)
+
+func isExtension(next byte) bool {
+	return next == nextHopByHop || next == nextRouting || next == nextFragment || next == nextDestination
+}
+
+// readFragment reads a fragment header, and gives what is behind it.
+func (h *Header) readFragment(b []byte) (next byte) {
+	const offset, more = 0xfff8, 1
+	if place := binary.BigEndian.Uint16(b[2:]); place&(offset|more) != 0 {
+		h.Fragment = Fragment{true, place&offset != 0, binary.BigEndian.Uint32(b[4:])}
+	}
+	return b[0]
 }
 
 func (h *Header) readTransport(frame []byte, at int) {
@@ -125,7 +165,7 @@ func (h *Header) readTransport(frame []byte, at int) {
 	case model.ProtocolSCTP:
 		needed, ports = 12, true
 	case model.ProtocolICMP, model.ProtocolICMPv6:
-		needed = 8
+		needed = h.neededOfICMP(frame[min(at, len(frame)):])
 	}
 	h.Needed = at + needed
 	if ports && len(frame) >= at+4 {
@@ -135,6 +175,29 @@ func (h *Header) readTransport(frame []byte, at int) {
 	if h.Protocol == model.ProtocolTCP && len(frame) >= at+14 {
 		h.TCPFlags = frame[at+13]
 	}
+}
+
+// neededOfICMP is how many bytes of an ICMP message are looked at: of an error
+// the packet that it quotes, up to eight bytes behind its IP header, and of
+// neighbour discovery the target.
+func (h *Header) neededOfICMP(message []byte) int {
+	const head, ports, target = 8, 8, 16
+	if len(message) < head {
+		return head
+	}
+	switch kind := message[0]; {
+	case h.Protocol == model.ProtocolICMP && (kind == 3 || kind == 11 || kind == 12):
+		quoted := 20
+		if len(message) > head {
+			quoted = max(quoted, int(message[head]&0x0f)*4)
+		}
+		return head + quoted + ports
+	case h.Protocol == model.ProtocolICMPv6 && kind >= 1 && kind <= 4:
+		return head + 40 + ports
+	case h.Protocol == model.ProtocolICMPv6 && (kind == 135 || kind == 136):
+		return head + target
+	}
+	return head
 }
 
 // tuple is what the header's flow is known by, and whether it has one.

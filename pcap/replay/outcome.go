@@ -33,8 +33,9 @@ type Outcome struct {
 	Captured  int // bytes, as the capture has them
 	Length    int // bytes on the wire, as the capture says
 	Truncated bool
-	// CutHeaders is that the capture has cut into the headers: the program
-	// has judged zeros in their place.
+	// CutHeaders is that the capture has cut into the headers. What the packet
+	// met on the wire cannot be known: it is dropped as model.ReasonTruncated,
+	// as a packet that is no longer would be, and no program sees it.
 	CutHeaders bool
 
 	Header  Header

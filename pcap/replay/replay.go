@@ -130,6 +130,12 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 	}
 	o.Header, o.Frame = readHeader(frame), frame
 	o.CutHeaders = o.Truncated && o.Header.Needed > len(frame)
+	if o.CutHeaders {
+		// Zeros in the place of what is missing would be another packet, and
+		// what it opened would be another's flow.
+		o.Verdict, o.Reason = Drop, string(model.ReasonTruncated)
+		return nil
+	}
 	if p.Length+added > datapath.MaxRunBytes {
 		o.Reason = tooLong
 		return nil

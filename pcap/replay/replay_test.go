@@ -271,7 +271,8 @@ func TestCutPacketsAreFilledUp(t *testing.T) {
 	require.Equal(t, Forward, got[0].Verdict, got[0].Reason)
 	require.Equal(t, []bool{true, true, true, true}, []bool{got[0].Truncated, got[1].Truncated, got[2].Truncated, got[3].Truncated})
 	require.Equal(t, []bool{false, true}, []bool{got[0].CutHeaders, got[1].CutHeaders})
-	require.Equal(t, Drop, got[1].Verdict, "a UDP length of zero")
+	require.Equal(t, Drop, got[1].Verdict)
+	require.Equal(t, string(model.ReasonTruncated), got[1].Reason)
 	require.Equal(t, "The capture has less of it than its link layer's header.", got[2].Reason)
 	require.Equal(t, tooLong, got[3].Reason)
 }
@@ -420,7 +421,7 @@ func TestOutcomesStandBesideThePackets(t *testing.T) {
 	require.NoError(t, r.Next(&p))
 	require.Equal(t, packet[:40], p.Data)
 	require.Equal(t, len(packet), p.Length)
-	require.Contains(t, p.Comments[0], "headers are cut")
+	require.Contains(t, p.Comments[0], "has cut its headers")
 }
 
 func TestAReplayLeavesNothingBehind(t *testing.T) {

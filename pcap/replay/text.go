@@ -99,7 +99,7 @@ func appendWhy(b []byte, o *Outcome) []byte {
 	}
 	switch {
 	case o.CutHeaders:
-		b = append(b, "  (its headers are cut: zeros were judged)"...)
+		b = append(b, "  (the capture has cut its headers)"...)
 	case o.Truncated:
 		b = append(b, "  (cut)"...)
 	}
