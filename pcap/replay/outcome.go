@@ -67,6 +67,7 @@ type flowID struct {
 	lowPort, highPort uint16
 	protocol          model.Protocol
 	etherType         uint16 // of packets that are not IP
+	datagram          uint32 // of a fragment whose flow nobody knows
 }
 
 // flow gives the flow that a packet is of. A fragment's flow has no ports.

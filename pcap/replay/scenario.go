@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -56,8 +55,9 @@ func Scenario(ctx context.Context, n *Network, captures *Captures, o Options, nu
 	}
 	defer r.Close()
 	var steps []step
+	var known datagrams
 	err = r.Run(ctx, captures, func(out *Outcome) error {
-		if out.Verdict != Refused && (out.Number == number || out.Header.IP && slices.ContainsFunc(out.flows(), func(f flowID) bool { return slices.Contains(flows, f) })) {
+		if out.Verdict != Refused && !out.CutHeaders && (out.Number == number || out.Header.IP && meet(flows, known.flows(out))) {
 			if len(steps) == maxSteps {
 				return fmt.Errorf("make a scenario of packet %d: %w: more than %d packets of its flow come before it", number, ErrScenario, maxSteps)
 			}
@@ -83,18 +83,22 @@ func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, num
 	}
 	defer r.Close()
 	var flows []flowID
+	var known datagrams
 	last := 0
 	err = r.Run(ctx, captures, func(out *Outcome) error {
 		last = out.Number
 		switch {
 		case out.Number < number:
+			known.flows(out)
 			return nil
+		case out.CutHeaders:
+			return fmt.Errorf("make a scenario of packet %d: %w: the capture has cut its headers", number, ErrScenario)
 		case out.Verdict == Broken:
 			return fmt.Errorf("make a scenario of packet %d: %s", number, out.Reason)
 		case out.Verdict == Refused:
 			return fmt.Errorf("make a scenario of packet %d: %w that reached a program: %s", number, ErrNoPacket, out.Reason)
 		}
-		flows = out.flows()
+		flows = known.flows(out)
 		return errStop
 	})
 	if errors.Is(err, errStop) {
@@ -104,15 +108,6 @@ func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, num
 		err = errors.Join(err, fmt.Errorf("make a scenario of packet %d: %w: the captures have %d", number, ErrNoPacket, last))
 	}
 	return nil, err
-}
-
-// flows are those that a packet belongs to: as it came, and as it left.
-func (o *Outcome) flows() []flowID {
-	out := []flowID{o.Header.flow()}
-	if o.Translated != nil {
-		out = append(out, o.Translated.flow())
-	}
-	return out
 }
 
 func keep(o *Outcome) step {
