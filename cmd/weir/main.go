@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -45,11 +43,10 @@ func main() {
 		runPlugin()
 		return
 	}
-	// The first signal ends the work and lets it clean up, a second one kills.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
-
-	os.Exit(exitCode(rootCommand().ExecuteContext(ctx)))
+	ctx, stop := untilSignal(context.Background())
+	err := tellSignal(ctx, rootCommand().ExecuteContext(ctx))
+	stop()
+	os.Exit(exitCode(err))
 }
 
 func rootCommand() *cobra.Command {

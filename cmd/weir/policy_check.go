@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,9 +49,10 @@ and 2 when there is no answer, because the objects or the command line are wrong
 	return cmd
 }
 
-// noAnswerBut leaves a denial as it is, and makes other errors noAnswer.
+// noAnswerBut leaves an answer as it is, such as a denial, and a signal; it
+// makes other errors noAnswer.
 func noAnswerBut(err error) error {
-	if _, ok := errors.AsType[*exitError](err); ok {
+	if _, ok := errors.AsType[*exitError](err); ok || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return noAnswer(err)

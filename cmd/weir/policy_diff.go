@@ -41,12 +41,16 @@ are given in place of those of the same name, or beside them.
 
 With --flows, the flows of a capture (pcap or pcapng), or those that
 'weir flow list -o json' has printed, are asked of both, and those are named
-that the change would cut. A flow to a service is asked of each backend.`,
+that the change would cut. A flow to a service is asked of each backend.
+
+The exit status is 0 when there is an answer, 1 when something changed and
+--exit-code is given, and 2 when there is no answer, because the objects, the
+recorded flows or the command line are wrong.`,
 		Example: `  weir policy diff before/ after/
   weir policy diff before.yaml after.yaml --flows capture.pcap
   weir policy diff --kubeconfig ~/.kube/config new-policy.yaml
   weir policy diff --exit-code before/ after/ -o json`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.flows, "flows", "", "recorded flows: a capture, or JSON of 'weir flow list'")

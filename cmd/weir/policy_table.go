@@ -40,11 +40,14 @@ needs root. The two share no code.
 
 A pod to itself is left out, as are pods without an address of their own. Pods
 that have both families are asked about by the first that both ends have, or by
-that of --family: blocks of addresses may allow one and not the other.`,
+that of --family: blocks of addresses may allow one and not the other.
+
+The exit status is 0 when there is a table, and 2 when there is none, because
+the objects or the command line are wrong.`,
 		Example: `  weir policy table manifests/ --ports 80/tcp,81/tcp,53/udp
   weir policy table rule1.yaml --ports 80/tcp --engine bpf -o json | jq .allowed
   weir policy table --kubeconfig ~/.kube/config --ports 443/tcp`,
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.ports, "ports", []string{"80/tcp"}, "the targets' ports: 80/tcp, 53/udp, 9/sctp, icmp")

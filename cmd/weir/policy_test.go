@@ -300,7 +300,7 @@ func TestPolicyReadsFoldersAndNamesWhatIsThereTwice(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "CiliumNetworkPolicy default/rule1 is in "+folder)
 	_, stderr, code = weirPolicy("table", t.TempDir())
-	require.Equal(t, exitFailed, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "has no file that ends in .yaml")
 }
 
@@ -470,4 +470,48 @@ func TestPolicyCommandsNameAClusterThatIsNotThere(t *testing.T) {
 	_, stderr, code := weirIn("policy", "diff", "--kubeconfig", missing)
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, stderr, "which change?")
+}
+
+// Exit status 1 is an answer of diff, and of table none.
+func TestPolicyTableAndDiffEndWith2OnAMistake(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	text, err := os.ReadFile(deathstar)
+	require.NoError(t, err)
+	garbled := testFile(t, "garbled.yaml", "kind: [")
+	refused := testFile(t, "refused.yaml", strings.Replace(string(text), "port: \"80\"", "port: \"80000\"", 1))
+	empty := t.TempDir()
+	for name, args := range map[string][]string{
+		"table of a missing file":        {"table", missing},
+		"table of what is no YAML":       {"table", garbled},
+		"table of a refused object":      {"table", refused},
+		"table of an empty folder":       {"table", empty},
+		"table of no objects":            {"table"},
+		"a port that is none":            {"table", deathstar, "--ports", "80/icmp"},
+		"no port":                        {"table", deathstar, "--ports", ""},
+		"an engine that is none":         {"table", deathstar, "--engine", "magic"},
+		"a family that is none":          {"table", deathstar, "--family", "ipv5"},
+		"an option that is none":         {"table", deathstar, "--magic"},
+		"a missing cluster":              {"table", "--kubeconfig", missing},
+		"diff of a missing file":         {"diff", missing, deathstar},
+		"diff with a missing file":       {"diff", deathstar, missing, "--exit-code"},
+		"diff of what is no YAML":        {"diff", garbled, deathstar},
+		"diff with a refused object":     {"diff", deathstar, refused},
+		"diff of one":                    {"diff", deathstar},
+		"diff of three":                  {"diff", deathstar, deathstar, deathstar},
+		"diff of missing flows":          {"diff", deathstar, deathstar, "--flows", missing},
+		"diff of flows that are none":    {"diff", deathstar, deathstar, "--flows", garbled},
+		"an output that is none":         {"diff", deathstar, deathstar, "-o", "xml"},
+		"diff of a missing cluster":      {"diff", "--kubeconfig", missing, deathstar},
+		"diff, an option that is none":   {"diff", "--magic"},
+		"diff with an empty folder":      {"diff", deathstar, empty},
+		"check of a missing file":        {"check", "--from", "xwing", "--to", "deathstar", "--port", "80", missing},
+		"check with an option that none": {"check", "--magic"},
+	} {
+		out, stderr, code := weirPolicy(args...)
+		require.Equal(t, exitUsage, code, "%s: %s", name, stderr)
+		require.NotEmpty(t, stderr, name)
+		require.Empty(t, out, name)
+	}
+	_, stderr, code := weirPolicy("diff", deathstar, deathstar, "--exit-code")
+	require.Equal(t, exitOK, code, stderr)
 }

@@ -45,16 +45,25 @@ With --state, the objects of a cluster say who is a pod and what is allowed.
 Without, endpoints are made of the addresses seen (at from-container those that
 send, at to-container those that are sent to), and everything is allowed.
 
-A packet's verdict is forward, drop, refused or broken. What the datapath answers in
-the packet's place, ARP for one, is forward with the way out "self", and its
-reason says what answered. Refused is what did not reach the program, with a
-sentence as its reason; broken, where the program returned or marked something
-else than it noted: the command fails then. A packet that the capture has cut is filled up with
-zeros and marked as truncated; its transport checksum is not judged.
+A packet's verdict is forward, drop, refused or broken. What the datapath
+answers in the packet's place, ARP for one, is forward with the way out "self",
+and its reason says what answered. Refused is what did not reach the program,
+with a sentence as its reason; broken, where the program returned or marked
+something else than it noted: the command fails then.
+
+A packet that the capture has cut is marked as truncated. If all of its headers
+are there, it is filled up with zeros, and its transport checksum not judged; if
+not, it is dropped, for the reason truncated, and no program sees it.
+
+The clock stands still between timestamps, and one that goes back does not move
+it back: a capture replayed again gives the same bytes. The first signal stops a
+replay, with a summary of what was done; the exit status is then 130 for an
+interrupt and 143 for a termination.
 
 With --diff, A and B are two states, two object files of other builds of bpf/
 (with the --state given), or two results that -o json has written; what changed
-is told by flow.`,
+is told by flow. --scenario takes the packets of N's flow along, and of a later
+fragment the first one.`,
 		Example: `  weir replay capture.pcap
   weir replay --state cluster.yaml --at to-container -o json capture.pcapng.gz
   weir replay -w annotated.pcapng capture.pcap
@@ -73,7 +82,7 @@ is told by flow.`,
 	f.StringVarP(&o.write, "write", "w", "", "write the packets with their verdicts as comments to this pcapng file")
 	f.IntVar(&o.scenario, "scenario", 0, "write packet `N`, with those of its flow before it, as a scenario")
 	f.BoolVar(&o.diff, "diff", false, "compare: the first two arguments are A and B")
-	f.BoolVar(&o.exitCode, "exit-code", false, "with --diff, end with exit status 1 when something changed")
+	f.BoolVar(&o.exitCode, "exit-code", false, "with --diff, end with exit status 1 when something changed; 2 is a mistake")
 	return cmd
 }
 
@@ -82,7 +91,11 @@ func (o *replayRun) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if o.diff {
-		return o.compare(cmd, args)
+		err := o.compare(cmd, args)
+		if o.exitCode { // exit status 1 is an answer then
+			return noAnswerBut(err)
+		}
+		return err
 	}
 	options, err := o.options(cmd)
 	if err != nil {
@@ -200,7 +213,8 @@ func (o *replayRun) replay(cmd *cobra.Command, captures *replay.Captures, option
 			}
 			tellSetup(cmd.ErrOrStderr(), r.Setup)
 			p.begun = true
-			return errors.Join(r.Run(cmd.Context(), captures, p.tell), r.Close())
+			err = stoppedAfter(r.Run(cmd.Context(), captures, p.tell), p.summary.Packets)
+			return errors.Join(err, r.Close())
 		})
 	})
 	clearProgress()
@@ -208,6 +222,14 @@ func (o *replayRun) replay(cmd *cobra.Command, captures *replay.Captures, option
 		return err
 	}
 	return errors.Join(err, p.end(err), out.Flush())
+}
+
+// stoppedAfter tells how far a replay had come that a signal has stopped.
+func stoppedAfter(err error, packets int) error {
+	if stopped, ok := errors.AsType[*stoppedError](err); ok {
+		return fmt.Errorf("%w after %d packets", stopped, packets)
+	}
+	return err
 }
 
 // annotating runs a replay while the packets are written with their outcomes.

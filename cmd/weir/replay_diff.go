@@ -77,7 +77,7 @@ func (o *replayRun) compare(cmd *cobra.Command, args []string) error {
 		return explainReplay(err)
 	}
 	clearProgress()
-	if err := errors.Join(err, o.tellDiff(cmd.OutOrStdout(), d)); err != nil {
+	if err := errors.Join(stoppedAfter(err, d.Packets), o.tellDiff(cmd.OutOrStdout(), d)); err != nil {
 		return err
 	}
 	if o.exitCode && d.Changed > 0 {

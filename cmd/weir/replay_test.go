@@ -223,3 +223,13 @@ func TestReplaySaysWhatIsWrongWithItsFiles(t *testing.T) {
 		require.Contains(t, strings.ToLower(stderr), strings.ToLower(says), "%v", args)
 	}
 }
+
+func TestAComparisonOfReplaysEndsWith2OnAMistake(t *testing.T) {
+	needRoot(t)
+	missing := filepath.Join(t.TempDir(), "missing")
+	good, bad, capture := testFile(t, "good.yaml", testState), testFile(t, "bad.yaml", "kind: ["), testCapture(t)
+	for _, args := range [][]string{{good, missing, capture}, {good, bad, capture}, {good, good, missing}, {missing, good, capture}} {
+		_, stderr, code := weirReplay(append([]string{"--diff", "--exit-code"}, args...)...)
+		require.Equal(t, exitUsage, code, "%v: %s", args, stderr)
+	}
+}

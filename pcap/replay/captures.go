@@ -34,6 +34,9 @@ type packet struct {
 	about   pcap.Interface
 }
 
+// heedEvery is after how many packets it is asked whether to go on.
+const heedEvery = 1 << 6
+
 // progressEvery is after how many packets progress is told.
 const progressEvery = 1 << 14
 
@@ -97,10 +100,10 @@ func (w *walk) file(path string) error {
 		w.at.number++
 		w.at.about = r.Interface(w.at.Interface)
 		w.at.link = w.at.about.Link
+		if w.at.number%heedEvery == 0 && w.ctx.Err() != nil {
+			return context.Cause(w.ctx)
+		}
 		if w.at.number%progressEvery == 0 {
-			if err := w.ctx.Err(); err != nil {
-				return err
-			}
 			w.progress.Packets = w.at.number
 			if w.captures.Progress != nil {
 				w.captures.Progress(w.progress)

@@ -61,8 +61,8 @@ func onOwnThread(f func()) {
 }
 
 func inNamespace(ctx context.Context, use func(*Network) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
@@ -159,8 +159,8 @@ func (n *Network) uplink() error {
 // two ends of a veth pair are two devices: nothing is ever sent by them.
 func (n *Network) Devices(ctx context.Context, count int) ([]model.Device, error) {
 	for have := len(n.devices); have < count; have += 2 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
 		if err := n.pair(deviceName(have), deviceName(have+1), uint16(have)); err != nil {
 			return nil, err
