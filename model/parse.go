@@ -39,15 +39,31 @@ func (e *ParseError) Error() string {
 // objects. It is strict: an unknown kind or field, a key or an object that is
 // there twice, or a value that the API would refuse is an error. All errors of
 // the file are joined, each a *ParseError; name is the file's in them.
+//
+// An object that has a metadata.generateName in place of a name gets the first
+// that is free: such as no API server gives, and the same each time.
 func Parse(name string, r io.Reader) (*Objects, error) {
+	return ParseBeside(name, r, NewObjects())
+}
+
+// ParseBeside is Parse of a file that belongs to others: names that it gives
+// are none of theirs.
+func ParseBeside(name string, r io.Reader, others *Objects) (*Objects, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("read objects from %s: %w", name, err)
 	}
-	p := parser{file: name, objects: NewObjects(), seen: map[string]int{}}
+	p := parser{file: name, objects: NewObjects(), seen: map[string]int{}, taken: map[string]bool{}}
+	for _, title := range others.Titles() {
+		p.taken[title] = true
+	}
 	for i, doc := range splitDocuments(data) {
 		doc.number = i + 1
 		p.document(doc)
+	}
+	for _, u := range p.unnamed { // when all names that are given are known
+		p.name(u.obj)
+		p.keep(u.doc, u.kind, u.obj)
 	}
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
@@ -58,7 +74,9 @@ func Parse(name string, r io.Reader) (*Objects, error) {
 type parser struct {
 	file    string
 	objects *Objects
-	seen    map[string]int // title → number of its document
+	seen    map[string]int  // title → number of its document
+	taken   map[string]bool // titles of other files
+	unnamed []unnamed
 	errs    []error
 }
 
@@ -199,9 +217,38 @@ func (p *parser) object(doc document, text []byte) {
 		p.fail(doc, lineOf(doc, problem.field), head.title(), "%s: %s", problem.field, problem.text)
 	}
 	for _, err := range strict {
+		if k.name == "NetworkPolicy" && err.Error() == `unknown field "status"` {
+			continue // of a server before 1.28, and nothing that is asked for
+		}
 		p.fail(doc, lineOf(doc, quoted(err.Error())), head.title(), "%s", strictProblem(err))
 	}
+	if obj.GetName() == "" && obj.GetGenerateName() != "" {
+		p.unnamed = append(p.unnamed, unnamed{doc, k, obj})
+		return
+	}
 	p.keep(doc, k, obj)
+}
+
+// unnamed is an object that asks for a name.
+type unnamed struct {
+	doc  document
+	kind *kind
+	obj  metav1.Object
+}
+
+// name gives an object a name of its generateName, cut as the API server cuts
+// it, and five digits that begin with 0, which the server never gives.
+func (p *parser) name(obj metav1.Object) {
+	const room = 58
+	begin := obj.GetGenerateName()
+	begin = begin[:min(room, len(begin))]
+	for n := 1; ; n++ {
+		obj.SetName(fmt.Sprintf("%s%05d", begin, n))
+		title := titleOf(obj)
+		if _, twice := p.seen[title]; !twice && !p.taken[title] {
+			return
+		}
+	}
 }
 
 func (p *parser) keep(doc document, k *kind, obj metav1.Object) {

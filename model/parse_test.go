@@ -226,3 +226,55 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+func TestAStatusIsNotAskedFor(t *testing.T) {
+	for kind, version := range map[string]string{
+		"Pod": "v1", "Namespace": "v1", "Node": "v1", "Service": "v1", "NetworkPolicy": "networking.k8s.io/v1",
+		"ClusterNetworkPolicy": "policy.networking.k8s.io/v1alpha2", "CiliumNetworkPolicy": "cilium.io/v2", "CiliumClusterwideNetworkPolicy": "cilium.io/v2",
+	} {
+		spec := ""
+		switch kind {
+		case "Service":
+			spec = "spec: {ports: [{port: 80}]}\n"
+		case "NetworkPolicy":
+			spec = "spec: {podSelector: {}}\n"
+		case "ClusterNetworkPolicy":
+			spec = "spec: {tier: Admin, priority: 1, subject: {namespaces: {}}}\n"
+		case "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy":
+			spec = "spec: {endpointSelector: {}, ingress: [{}]}\n"
+		}
+		objs, err := Parse("test.yaml", strings.NewReader("apiVersion: "+version+"\nkind: "+kind+"\nmetadata: {name: web}\n"+spec+"status: {}\n"))
+		require.NoError(t, err, kind)
+		require.Len(t, objs.Titles(), 1, kind)
+	}
+	const policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\n"
+	_, err := Parse("test.yaml", strings.NewReader(policy+"spec: {podSelector: {}}\nstatus: {conditions: [{type: Accepted, status: \"True\"}]}\n"))
+	require.NoError(t, err, "as a server wrote it")
+	_, err = Parse("test.yaml", strings.NewReader(policy+"spec: {podSelector: {}, status: {}}\n"))
+	require.ErrorContains(t, err, "spec.status: is not a field of this kind")
+}
+
+func TestAGeneratedNameIsTheFirstThatIsFree(t *testing.T) {
+	const unnamed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {generateName: web-}\nspec: {podSelector: {}}\n---\n"
+	const taken = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web-00002}\nspec: {podSelector: {}}\n---\n"
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {generateName: web-, namespace: shop}\n"
+	objs, err := Parse("test.yaml", strings.NewReader(unnamed+unnamed+taken+pod))
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"NetworkPolicy default/web-00001", "NetworkPolicy default/web-00002", "NetworkPolicy default/web-00003", "Pod shop/web-00001"}, objs.Titles())
+	beside, err := ParseBeside("other.yaml", strings.NewReader(unnamed), objs)
+	require.NoError(t, err)
+	require.Equal(t, []string{"NetworkPolicy default/web-00004"}, beside.Titles())
+	long, err := Parse("test.yaml", strings.NewReader(strings.Replace(pod, "web-", strings.Repeat("x", 70), 1)))
+	require.NoError(t, err)
+	require.Equal(t, []string{"Pod shop/" + strings.Repeat("x", 58) + "00001"}, long.Titles())
+	named, err := Parse("test.yaml", strings.NewReader(strings.Replace(pod, "generateName: web-", "generateName: web-, name: web-x7f2k", 1)))
+	require.NoError(t, err)
+	require.Equal(t, []string{"Pod shop/web-x7f2k"}, named.Titles())
+	for _, neither := range []string{"generateName: \"\"", "labels: {}"} {
+		_, err = Parse("test.yaml", strings.NewReader(strings.Replace(pod, "generateName: web-", neither, 1)))
+		require.ErrorContains(t, err, "metadata.name: is missing")
+	}
+	_, err = Parse("test.yaml", strings.NewReader(strings.Replace(pod, "web-", "Web_", 1)))
+	require.ErrorContains(t, err, `metadata.name: "Web_00001"`)
+}

@@ -59,7 +59,7 @@ func readObjects(in io.Reader, paths ...string) (*model.Objects, error) {
 		files, err := manifestsIn(path)
 		errs = append(errs, err)
 		for _, file := range files {
-			objs, err := readManifest(in, file)
+			objs, err := readManifest(in, file, all)
 			if err != nil {
 				errs = append(errs, err)
 				continue
@@ -90,16 +90,16 @@ func manifestsIn(path string) ([]string, error) {
 	return files, nil
 }
 
-func readManifest(in io.Reader, path string) (*model.Objects, error) {
+func readManifest(in io.Reader, path string, others *model.Objects) (*model.Objects, error) {
 	if path == "-" {
-		return model.Parse("standard input", in)
+		return model.ParseBeside("standard input", in, others)
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read objects: %w", err)
 	}
 	defer file.Close()
-	return model.Parse(path, file)
+	return model.ParseBeside(path, file, others)
 }
 
 // merge adds a file's objects, none of which may have been in another one.

@@ -515,3 +515,19 @@ func TestPolicyTableAndDiffEndWith2OnAMistake(t *testing.T) {
 	_, stderr, code := weirPolicy("diff", deathstar, deathstar, "--exit-code")
 	require.Equal(t, exitOK, code, stderr)
 }
+
+func TestPolicyCommandsReadObjectsWithoutNames(t *testing.T) {
+	text, err := os.ReadFile(deathstar)
+	require.NoError(t, err)
+	folder := t.TempDir()
+	const unnamed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {generateName: closed-}\n" +
+		"spec: {podSelector: {matchLabels: {class: deathstar}}, policyTypes: [Ingress]}\nstatus: {}\n"
+	for name, data := range map[string]string{"a.yaml": string(text), "b.yaml": unnamed, "c.yaml": unnamed} {
+		require.NoError(t, os.WriteFile(filepath.Join(folder, name), []byte(data), 0o600))
+	}
+	out, stderr, code := weirPolicy("table", folder)
+	require.Equal(t, exitOK, code, stderr)
+	require.NotEmpty(t, out)
+	_, stderr, code = weirPolicy("diff", folder, folder, "--exit-code")
+	require.Equal(t, exitOK, code, stderr)
+}
