@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Exchange changes programs of an open Datapath, one at a time, each when it is
@@ -15,17 +16,30 @@ type Exchange struct {
 	// Edit changes a program, and says whether it did. It is given a copy of
 	// what was loaded, with the changes of Options.Edit.
 	Edit func(*ebpf.ProgramSpec) (bool, error)
-	// Loaded is told of each program that was changed: an *ebpf.VerifierError
-	// where the kernel refuses it, which whoever asked for it gets too. May be
-	// nil.
+	// Loaded is told of each program that was changed: ErrRefused where the
+	// verifier refuses it, which whoever asked for it gets too. May be nil.
 	Loaded func(name string, err error)
 }
+
+// ErrRefused is a program that the verifier refuses. It is not asked why: to tell
+// takes it ten times as long as to refuse.
+var ErrRefused = errors.New("the verifier refuses it")
 
 // Exchange puts programs in the place of those that Run runs, until the next
 // Exchange; nil: those that were there at first. What is attached to devices
 // stays as it is. It is for those who plant errors: to load one program takes a
 // fraction of the time that a Datapath takes.
 func (d *Datapath) Exchange(x *Exchange) error { return d.programs.exchangeFor(x) }
+
+// LoadExchanged loads programs of an Exchange now.
+func (d *Datapath) LoadExchanged(names ...string) error {
+	for _, name := range names {
+		if _, err := d.programs.get(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // exchanged are programs in the place of others; nil where they are not changed.
 type exchanged map[string]*ebpf.Program
@@ -81,7 +95,12 @@ func (p *programs) loadChanged(name string) (*ebpf.Program, error) {
 			return nil, err
 		}
 		one.Programs = map[string]*ebpf.ProgramSpec{name: spec}
-		made, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{MapReplacements: shared(p.tables)})
+		made, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{
+			Programs: ebpf.ProgramOptions{LogDisabled: true}, MapReplacements: shared(p.tables),
+		})
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
+			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -92,7 +92,7 @@ func (p *planter) swapped(begin, call int, a, b asm.Register) []edit {
 		if ins.Reference() != "" || p.fixed(i) {
 			return nil
 		}
-		edits = append(edits, edit{i, renamed})
+		edits = append(edits, edit{i, renamed, ins})
 	}
 	return slices.Clip(edits)
 }

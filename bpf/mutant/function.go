@@ -176,7 +176,7 @@ type planter struct {
 
 // plant notes a mutant that puts one other instruction in the place of i.
 func (p *planter) plant(i int, kind Kind, ins asm.Instruction) {
-	p.plantAll(i, kind, []edit{{i, ins}})
+	p.plantAll(i, kind, []edit{{i, ins, p.ins[i]}})
 }
 
 func (p *planter) plantAll(i int, kind Kind, edits []edit) {

@@ -68,6 +68,7 @@ type Mutant struct {
 type edit struct {
 	at  int // in the function
 	ins asm.Instruction
+	old asm.Instruction
 }
 
 // Enumerate lists the mutants of all programs of an object, by file, line and

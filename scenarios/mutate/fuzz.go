@@ -11,7 +11,7 @@ import (
 )
 
 // together is how many mutants are fuzzed at once.
-const together = 12
+const together = 16
 
 // fuzzStage asks the fuzzer. With one seed it plays the same sequences in every
 // five seconds, so those alone are played that reach a mutant: the others would

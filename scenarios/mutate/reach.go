@@ -3,8 +3,6 @@
 package mutate
 
 import (
-	"sync/atomic"
-
 	"github.com/weirnet/weir/bpf/blocks"
 	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/bpf/mutant"
@@ -79,6 +77,3 @@ func (r reach) any(of []int) bool {
 	}
 	return false
 }
-
-// tally counts by index; several goroutines may.
-type tally []atomic.Int64

@@ -83,7 +83,9 @@ func (m *measure) recordFuzz(ctx context.Context, uplinks bool, at func(worker i
 	o := m.fuzzOptions(uplinks)
 	sequences := make([]played, m.Parallel*int(m.Fuzz/time.Millisecond))
 	var next atomic.Int64
-	end := time.Now().Add(m.Fuzz)
+	// Its time is shared between networks with uplinks and without, and between
+	// the workers here: a mutant is asked by one of them.
+	end := time.Now().Add(m.Fuzz / 2 / time.Duration(m.Parallel))
 	err := each(ctx, m.Parallel, numbers(m.Parallel), func(w, _ int) error {
 		stage, counters := at(w)
 		for ctx.Err() == nil && time.Now().Before(end) {
