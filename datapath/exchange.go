@@ -98,8 +98,11 @@ func (p *programs) loadChanged(name string) (*ebpf.Program, error) {
 		made, err := ebpf.NewCollectionWithOptions(&one, ebpf.CollectionOptions{
 			Programs: ebpf.ProgramOptions{LogDisabled: true}, MapReplacements: shared(p.tables),
 		})
-		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
-			return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		// EFAULT is a bug of the verifier's that it has found itself.
+		for _, refusal := range []error{unix.EACCES, unix.EINVAL, unix.E2BIG, unix.EFAULT} {
+			if errors.Is(err, refusal) {
+				return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+			}
 		}
 		if err != nil {
 			return nil, err

@@ -16,7 +16,6 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf/cover"
-	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/lab/prog"
@@ -254,9 +253,9 @@ func (w *worker) inWorld(ctx context.Context, one run, r *Result) error {
 		}
 		return pool.Use(ctx, one.scenario.topology, func(world *prog.World) { use(world) })
 	case syntax.Netns:
-		world, err := w.makeNetns(ctx, one.scenario.topology, netns.Options{
-			Keep: w.Keep, Datapath: datapath.Options{Without: one.scenario.Without, Edit: w.edit},
-		})
+		options := w.objects
+		options.Without, options.Edit = one.scenario.Without, w.edit
+		world, err := w.makeNetns(ctx, one.scenario.topology, netns.Options{Keep: w.Keep, Datapath: options})
 		if err != nil {
 			return err
 		}

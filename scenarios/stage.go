@@ -47,27 +47,28 @@ type Stage struct {
 	pool   *prog.Pool
 }
 
-// NewStage makes a stage. Programs are edited before they are loaded: see
-// datapath.Options; edit may be nil.
-func NewStage(edit func(*ebpf.CollectionSpec) error, objects datapath.Options) (*Stage, error) {
-	options := objects
-	options.Edit = edit
+// NewStage makes a stage whose datapaths are opened with the options, in both
+// worlds.
+func NewStage(options datapath.Options) (*Stage, error) {
 	pool, err := prog.NewPool(1, options)
 	if err != nil {
 		return nil, fmt.Errorf("make world prog: %w", err)
 	}
-	m := &machine{Runner: &Runner{Edit: edit}, kernel: Kernel(), parallel: 1, nets: netns.NewPool(1)}
-	m.prog = &progPool{get: func() (*prog.Pool, error) { return pool, nil }, pool: pool}
-	return &Stage{m.newWorker(), pool}, nil
+	m := &machine{Runner: &Runner{}, kernel: Kernel(), parallel: 1, nets: netns.NewPool(1)}
+	have := &progPool{pool: pool, get: func() (*prog.Pool, error) { return pool, nil }}
+	return &Stage{&worker{machine: m, edit: options.Edit, objects: options, prog: have}, pool}, nil
 }
 
 // Pool is where the stage has its worlds prog.
 func (s *Stage) Pool() *prog.Pool { return s.pool }
 
+// Edit changes the programs of the worlds netns that are made from now on.
+func (s *Stage) Edit(edit func(*ebpf.CollectionSpec) error) { s.worker.edit = edit }
+
 // Run makes a run. Its result is not there when ctx ended in the middle.
 func (s *Stage) Run(ctx context.Context, p Planned) (Result, bool) {
 	r := s.worker.one(ctx, p.run)
-	return r, !r.stopped && !(ctx.Err() != nil && strings.Contains(r.Reason, ctx.Err().Error()))
+	return r, !r.stopped && (ctx.Err() == nil || !strings.Contains(r.Reason, ctx.Err().Error()))
 }
 
 // Close removes the worlds.

@@ -17,6 +17,7 @@ import (
 type worker struct {
 	*machine
 	edit     func(*ebpf.CollectionSpec) error
+	objects  datapath.Options // of datapaths in world netns: the objects to load
 	prog     *progPool
 	counters *cover.Counters // nil: nothing is counted
 }

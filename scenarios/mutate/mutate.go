@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/weirnet/weir/bpf/mutant"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/scenarios"
@@ -161,7 +163,7 @@ func (m *measure) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.closeStages()) }()
 	for range m.Parallel {
-		s, err := scenarios.NewStage(nil, m.loads())
+		s, err := scenarios.NewStage(m.loads(nil))
 		if err != nil {
 			return err
 		}
@@ -193,8 +195,8 @@ func (m *measure) closeStages() error {
 }
 
 // loads are options of datapaths with the objects that are measured.
-func (m *measure) loads() datapath.Options {
-	var opts datapath.Options
+func (m *measure) loads(edit func(*ebpf.CollectionSpec) error) datapath.Options {
+	opts := datapath.Options{Edit: edit}
 	for _, o := range m.Objects {
 		if o.use != nil {
 			o.use(&opts)

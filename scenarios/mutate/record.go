@@ -46,7 +46,7 @@ func (m *measure) record(ctx context.Context) (err error) {
 	}()
 	for range m.Parallel {
 		c := cover.New()
-		s, err := scenarios.NewStage(c.Edit, m.loads())
+		s, err := scenarios.NewStage(m.loads(c.Edit))
 		if err != nil {
 			return errors.Join(err, c.Close())
 		}
