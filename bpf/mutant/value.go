@@ -19,6 +19,10 @@ func (p *planter) immediates(i int, types registers) {
 	case !class.IsALU() || ins.OpCode.Source() != asm.ImmSource:
 	case op == asm.Mov:
 		p.plant(i, Immediate, withConstant(ins, other(ins.Constant)))
+		if ins.Constant == shot {
+			p.plant(i, Immediate, withConstant(ins, 0))
+			p.found[len(p.found)-1].ID += "-pass"
+		}
 	case op == asm.And || op == asm.Or || op == asm.Xor:
 		// The lowest bit that is set becomes the one above it.
 		low := ins.Constant & -ins.Constant
@@ -31,6 +35,10 @@ func (p *planter) immediates(i int, types registers) {
 		p.plant(i, Immediate, withConstant(ins, ins.Constant+1))
 	}
 }
+
+// shot is TC_ACT_SHOT of linux/pkt_cls.h, by which a program drops a packet: 0 in
+// its place lets the packet pass.
+const shot = 2
 
 // other is another constant: a truth turned round, and of anything else the next.
 func other(c int64) int64 {
