@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/bpf/mutant"
+	"github.com/weirnet/weir/scenarios"
+)
+
+// frameHooks are the programs that world prog passes frames through.
+var frameHooks = []string{
+	bpf.ContainerProgFromContainer, bpf.ContainerProgToContainer, bpf.HostProgFromDevice, bpf.HostProgToDevice,
+}
+
+// inProg measures what scenarios in prog notice of some mutants.
+func inProg(t *testing.T, which string, only func(*mutant.Mutant) bool) *Report {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+	}
+	objects, err := Embedded()
+	require.NoError(t, err)
+	all, err := scenarios.Library()
+	require.NoError(t, err)
+	named := regexp.MustCompile(which)
+	all = slices.DeleteFunc(all, func(s *scenarios.Scenario) bool { return !named.MatchString(s.Name) })
+	report, err := Run(t.Context(), Options{
+		Objects: objects, Scenarios: all, Only: only, Without: []string{ByFuzz, ByNetns, BySocket},
+	})
+	require.NoError(t, err)
+	return report
+}
+
+// What drop returns is what the kernel obeys; what it notes only tells of it.
+func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
+	report := inProg(t, "", func(m *mutant.Mutant) bool {
+		// The last line of drop is made into the one before it: what is kept over
+		// the call of tell is what is returned.
+		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/decide.h" &&
+			m.Text == "tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "w9 = 2" || m.Before == "w8 = 2")
+	})
+	noticed := map[string]int{}
+	for _, r := range report.Results {
+		if r.Outcome == NotExecuted {
+			continue
+		}
+		require.Equal(t, Killed, r.Outcome, "%s of %s; %s", r.ID, r.Object, r.reachedBy())
+		for _, p := range r.Programs {
+			noticed[p]++
+		}
+	}
+	for _, p := range frameHooks {
+		require.Positive(t, noticed[p], p)
+	}
+}
+
+func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
+	lines := map[mutant.Kind]string{
+		mutant.Round:     "if (ttl_spent(pkt, flow))",
+		mutant.Always:    "if (ttl_spent(pkt, flow))",
+		mutant.Never:     "if (ttl_spent(pkt, flow))",
+		mutant.Bound:     "if (ttl_spent(pkt, flow))",
+		mutant.Immediate: "return state == BACKEND_SERVING ||",
+		mutant.Swap:      "len = bpf_ntohs(ip->tot_len);",
+		mutant.Store:     "pkt->key.dport = udp->dest;",
+		mutant.Call:      "reason = route(skb, pkt, flow);",
+		mutant.Arguments: "reason = route(skb, pkt, flow);",
+		mutant.Confused:  "pkt->key.sport = udp->source;",
+	}
+	report := inProg(t, "^(service-|nodeport|ttl|flow-known|udp)", func(m *mutant.Mutant) bool { return m.Text == lines[m.Kind] })
+	for _, kind := range mutant.Kinds() {
+		for _, program := range frameHooks {
+			require.True(t, slices.ContainsFunc(report.Results, func(r Result) bool {
+				return r.Kind == kind && slices.Contains(r.Programs, program) && r.Outcome == Killed && r.By == ByProg
+			}), "%s in %s, at %s", kind, program, lines[kind])
+		}
+	}
+}
