@@ -16,16 +16,16 @@ type Score struct {
 }
 
 // Counted are those that are executed and no equivalents.
-func (s *Score) Counted() int { return s.Prog + s.Fuzz + s.Netns + s.Socket + s.Survived }
+func (s Score) Counted() int { return s.Prog + s.Fuzz + s.Netns + s.Socket + s.Survived }
 
 // Percent is how many of the counted were noticed, 0 to 100; NaN for none.
-func (s *Score) Percent() float64 {
+func (s Score) Percent() float64 {
 	return 100 * float64(s.Counted()-s.Survived) / float64(s.Counted())
 }
 
 // WithoutStacks is how many of the counted scenarios in prog and the fuzzer
 // noticed by themselves.
-func (s *Score) WithoutStacks() float64 {
+func (s Score) WithoutStacks() float64 {
 	return 100 * float64(s.Prog+s.Fuzz) / float64(s.Counted())
 }
 

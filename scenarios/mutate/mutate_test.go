@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package mutate
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/bpf/mutant"
+	"github.com/weirnet/weir/scenarios"
+)
+
+func mutantAt(text string, kind mutant.Kind, before, after string) *mutant.Mutant {
+	return &mutant.Mutant{File: "lib/packet.h", Text: text, Kind: kind, Before: before, After: after}
+}
+
+func TestEquivalentsAreFoundByTheirLine(t *testing.T) {
+	list, err := ReadEquivalents("list", strings.NewReader(`
+# Nobody reads it
+# ever again.
+lib/packet.h: a = b | c; | store left out
+lib/packet.h: if (len < ihl) | condition * | if w2 > * goto * => *
+
+# Another line.
+lib/flow.h: gone(); | call left out
+`))
+	require.NoError(t, err)
+	found := list.find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
+	require.NotNil(t, found)
+	require.Equal(t, "Nobody reads it ever again.", found.Reason)
+	require.NotNil(t, list.find(mutantAt("if (len < ihl)", mutant.Never, "if w2 > 4 goto +3", "if r2 != r2 goto +3")))
+	for name, m := range map[string]*mutant.Mutant{
+		"another kind":        mutantAt("a = b | c;", mutant.Immediate, "", ""),
+		"another instruction": mutantAt("if (len < ihl)", mutant.Never, "if w3 > 4 goto +3", ""),
+		"a line that changed": mutantAt("if (len <= ihl)", mutant.Never, "if w2 > 4 goto +3", ""),
+	} {
+		require.Nil(t, list.find(m), name)
+	}
+	stale := list.unused()
+	require.Len(t, stale, 1)
+	require.Equal(t, "list:8", stale[0].Place)
+}
+
+func TestABadListSaysWhere(t *testing.T) {
+	for name, c := range map[string]struct{ list, says string }{
+		"without a reason": {"lib/a.h: a(); | call left out", "list:1: no reason stands above it"},
+		"of no kind":       {"# Why.\nlib/a.h: a(); | all wrong", `list:2: "all wrong" is no kind`},
+		"without a kind":   {"# Why.\nlib/a.h: a();", "list:2: expected a kind behind the text of the line"},
+		"without a file":   {"# Why.\na();", "list:2: expected FILE: TEXT OF THE LINE | KIND"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := ReadEquivalents("list", strings.NewReader(c.list))
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+func TestTheEmbeddedListFitsTheObjects(t *testing.T) {
+	list, err := ReadEquivalents("bpf/equivalents", strings.NewReader(bpf.Equivalents))
+	require.NoError(t, err)
+	objects, err := Embedded()
+	require.NoError(t, err)
+	for _, o := range objects {
+		all, err := mutant.Enumerate(o.spec)
+		require.NoError(t, err)
+		for i := range all {
+			list.find(&all[i])
+		}
+	}
+	for _, e := range list.unused() {
+		t.Errorf("%s: no mutant fits any more", e.Place)
+	}
+}
+
+func TestAStateIsReadUpToItsLastWholeLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	s, err := openState(path)
+	require.NoError(t, err)
+	one := entry{Object: "o", ID: "f+1/round", Stage: ByProg, Outcome: Killed, Killer: "a/ipv4", Lab: "d"}
+	require.NoError(t, s.put(one))
+	require.NoError(t, s.close())
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString(`{"object":"o","id":"f+2/ro`)
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+
+	s, err = openState(path)
+	require.NoError(t, err)
+	got, ok := s.get("o", "f+1/round", ByProg)
+	require.True(t, ok)
+	require.Equal(t, one, got)
+	require.NoError(t, s.put(entry{Object: "o", ID: "f+3/round", Stage: ByProg, Outcome: Survived, Lab: "d"}))
+	require.NoError(t, s.close())
+	s, err = openState(path)
+	require.NoError(t, err)
+	require.Len(t, s.know, 2)
+	require.NoError(t, s.close())
+}
+
+func TestAnObjectWithoutLinesIsRefused(t *testing.T) {
+	_, err := NewObject([]byte("no ELF"))
+	require.ErrorContains(t, err, "read object file")
+}
+
+// An interrupted run gives what it has, and the next one does not ask again.
+func TestAnInterruptedRunGoesOn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+	}
+	objects, err := Embedded()
+	require.NoError(t, err)
+	all, err := scenarios.Library()
+	require.NoError(t, err)
+	all = all[:20]
+	path := filepath.Join(t.TempDir(), "state")
+	options := Options{
+		Objects: objects, Scenarios: all, Parallel: 1, State: path, Without: []string{ByFuzz, ByNetns, BySocket},
+		Only: func(m *mutant.Mutant) bool { return m.File == "container.bpf.c" && m.Kind == mutant.Always },
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	options.Progress = func(stage string, done, _ int) {
+		if stage == "scenarios in prog" && done > 0 {
+			stop()
+		}
+	}
+	first, err := Run(ctx, options)
+	require.ErrorIs(t, err, context.Canceled)
+	_, sum := first.Scores()
+	require.Positive(t, sum.Undone)
+	require.Less(t, sum.Undone, sum.Mutants)
+
+	asked := 0
+	options.Progress = func(stage string, done, total int) {
+		if stage == "scenarios in prog" {
+			asked = total
+		}
+	}
+	second, err := Run(t.Context(), options)
+	require.NoError(t, err)
+	_, sum = second.Scores()
+	require.Zero(t, sum.Undone)
+	require.Less(t, asked, len(second.Results))
+	var text strings.Builder
+	require.NoError(t, second.Text(&text))
+	require.Contains(t, text.String(), "container.bpf.c")
+	require.NoError(t, second.HTML(&text))
+	require.Contains(t, text.String(), `<h2 id="container.bpf.c">`)
+}
