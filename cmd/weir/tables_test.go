@@ -70,11 +70,12 @@ func busyDatapath(t *testing.T) string {
 		from, to string
 		flags    int
 	}{
+		{model.FromContainer, client, "10.0.0.1:40001", "198.51.100.7:443", 2},
+		{model.FromDevice, uplink, "198.51.100.7:40002", "192.0.2.1:30080", 2},
+		// The last to be used is the first to be listed.
 		{model.FromContainer, client, "10.0.0.1:40000", "10.96.0.1:80", 2},
 		{model.FromContainer, web, "10.0.0.2:8080", "10.0.0.1:40000", 18},
 		{model.FromContainer, client, "10.0.0.1:40000", "10.96.0.1:80", 16},
-		{model.FromContainer, client, "10.0.0.1:40001", "198.51.100.7:443", 2},
-		{model.FromDevice, uplink, "198.51.100.7:40002", "192.0.2.1:30080", 2},
 	} {
 		ran, err := d.Run(p.hook, datapath.Frame{Data: segment(t, p.from, p.to, p.flags), Ifindex: p.dev.Ifindex})
 		require.NoError(t, err)
