@@ -2,7 +2,10 @@
 
 package frame
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // Tunnels: IP in IP of one family (RFC 2003, RFC 2473), and IP in Geneve (RFC
 // 8926).
@@ -41,6 +44,12 @@ func (p *Packet) Carried() (*Packet, bool) {
 	}
 	c.decodeIP(c.L3)
 	return c, c.Version != 0
+}
+
+// Alone is the frame that a packet in a tunnel's is when it is taken out.
+func (p *Packet) Alone() []byte {
+	out := append(bytes.Clone(p.Data[:12]), byte(p.EtherType>>8), byte(p.EtherType))
+	return append(out, p.Data[p.L3:p.End]...)
 }
 
 // carriedLayers describes what is in a tunnel's packet; as instead where it is

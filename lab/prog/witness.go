@@ -3,6 +3,7 @@
 package prog
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/weirnet/weir/datapath"
@@ -16,6 +17,9 @@ func (n *node) run(hook model.Hook, data []byte, ifindex int, mark uint32) (data
 	ran, events, faults, err := n.witness.Run(hook, data, ifindex, mark)
 	if len(events) > 0 {
 		faults = append(faults, misnamed(events, data)...)
+	}
+	if err == nil && ran.Decision.Action == model.Reply {
+		faults = append(faults, n.misanswered(ran.Decision.Reason, data, ran.Data, ifindex)...)
 	}
 	return ran, faults, err
 }
@@ -38,6 +42,35 @@ func misnamed(events []datapath.Looked, data []byte) []string {
 		}
 	}
 	return faults
+}
+
+// misanswered compares an answer of the datapath with what it has to be.
+func (n *node) misanswered(reason model.Reason, asked, answer []byte, ifindex int) []string {
+	var mac, pod []byte
+	for _, h := range n.pods {
+		if h.device.Ifindex == ifindex {
+			mac, pod = h.device.MAC, h.device.PodMAC
+		}
+	}
+	// What came in a tunnel is taken out of it first.
+	p := frame.Decode(answer)
+	if inner, ok := frame.Decode(asked).Carried(); ok && p.Version != 0 && p.Src == inner.Dst {
+		asked = inner.Alone()
+	}
+	want := frame.Answer(asked, reason, mac, pod, p.SaidMTU())
+	got := frame.WithoutChecksums(answer)
+	sums := p.Checksums()
+	switch {
+	case want == nil:
+		return []string{fmt.Sprintf("nobody knows what an answer for %s has to be", reason)}
+	case reason == model.ReasonTooBig && p.SaidMTU() == 0:
+		return []string{"the answer does not say what would fit"}
+	case !bytes.Equal(frame.WithoutChecksums(want), got):
+		return []string{fmt.Sprintf("the answer is %x, and has to be %x", got, frame.WithoutChecksums(want))}
+	case sums.IP == frame.Wrong, sums.Transport == frame.Wrong:
+		return []string{fmt.Sprintf("the answer's checksums are %s in the IP header and %s in the transport's", sums.IP, sums.Transport)}
+	}
+	return nil
 }
 
 // Pass runs a frame through a hook of a node alone, at one of its devices, as
