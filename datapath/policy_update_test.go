@@ -29,6 +29,7 @@ import (
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/model/policygen"
 )
 
@@ -126,7 +127,7 @@ func (c *course) between(t testing.TB, hook model.Hook, device model.Device, src
 
 // foresee asks the oracle what one more state allows.
 func (c *course) foresee(t testing.TB, objs *model.Objects) {
-	explainer := model.NewExplainer(objs)
+	explainer := oracle.NewExplainer(objs)
 	for _, f := range c.flows {
 		var src, dst, protocol string
 		var port uint16

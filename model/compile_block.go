@@ -49,10 +49,10 @@ func parseBlock(text string) (netip.Prefix, error) {
 	return prefix.Masked(), err
 }
 
-// parseLegacyBlock reads a block as the API reads those of a NetworkPolicy: what
+// ParseLegacyBlock reads a block as the API reads those of a NetworkPolicy: what
 // is beyond the length does not count, numbers may begin with zeros and are
 // decimal all the same, and IPv4 may be written as IPv6 (::ffff:10.0.0.0/104).
-func parseLegacyBlock(text string) (netip.Prefix, error) {
+func ParseLegacyBlock(text string) (netip.Prefix, error) {
 	address, bits, _ := strings.Cut(text, "/")
 	colon := strings.LastIndexByte(address, ':') + 1
 	parts := strings.Split(address[colon:], ".")
@@ -146,7 +146,7 @@ func (c *compiler) warnOfMembers(object metav1.Object, field string, cidr netip.
 
 // warnOfLegacyBlock warns of a block that is not written as it is meant.
 func (c *compiler) warnOfLegacyBlock(object metav1.Object, field, text string) {
-	if prefix, err := parseLegacyBlock(text); err == nil && prefix.String() != text && !sameBlock(prefix, text) {
+	if prefix, err := ParseLegacyBlock(text); err == nil && prefix.String() != text && !sameBlock(prefix, text) {
 		c.warn(object, field, "%s means %s: write it so", text, prefix)
 	}
 }

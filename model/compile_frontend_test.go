@@ -14,7 +14,7 @@ import (
 
 // frontsYAML is a service of all kinds on two nodes in two zones, of which
 // node-a has web-0 and web-1, and node-b has far.
-const frontsYAML = clusterYAML + `
+var frontsYAML = clusterYAML + `
 ---
 apiVersion: v1
 kind: Node

@@ -58,13 +58,13 @@ func (b *block) contains(addr netip.Addr) bool {
 
 // blockOf reads a NetworkPolicy's block.
 func blockOf(peer *networkingv1.IPBlock) (*block, bool) {
-	cidr, err := parseLegacyBlock(peer.CIDR)
+	cidr, err := ParseLegacyBlock(peer.CIDR)
 	if err != nil {
 		return nil, false // Validate has complained
 	}
 	b := &block{cidr: cidr}
 	for _, text := range peer.Except {
-		if except, err := parseLegacyBlock(text); err == nil {
+		if except, err := ParseLegacyBlock(text); err == nil {
 			b.excepts = append(b.excepts, except)
 		}
 	}

@@ -321,7 +321,7 @@ func (v *validator) policyPeers(field string, peers []networkingv1.NetworkPolicy
 // as it is meant.
 func (v *validator) ipBlock(field string, block *networkingv1.IPBlock) {
 	read := func(field, text string) (netip.Prefix, bool) {
-		prefix, err := parseLegacyBlock(text)
+		prefix, err := ParseLegacyBlock(text)
 		if err != nil {
 			v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
 		}

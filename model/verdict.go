@@ -2,7 +2,10 @@
 
 package model
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Hook is a place where the datapath sees a frame.
 type Hook string
@@ -18,6 +21,14 @@ const (
 	FromDevice Hook = "from-device" // what came from outside
 	ToDevice   Hook = "to-device"   // what the node sends, and is not judged yet
 )
+
+// Where is the place where a frame is seen.
+type Where struct {
+	Hook     Hook
+	Endpoint string // whose device it is, namespace/name; at the node's devices, the node's name
+}
+
+func (w Where) String() string { return string(w.Hook) + " of " + w.Endpoint }
 
 // Action is what becomes of a frame.
 type Action string
@@ -57,4 +68,23 @@ type Tuple struct {
 	Src, Dst     netip.Addr
 	Sport, Dport uint16
 	Protocol     Protocol
+}
+
+// String gives "tcp 10.0.0.1:40000 -> 10.0.0.2:80".
+func (t Tuple) String() string {
+	end := func(addr fmt.Stringer, port uint16, v6 bool) string {
+		switch {
+		case port == 0:
+			return addr.String()
+		case v6:
+			return fmt.Sprintf("[%s]:%d", addr, port)
+		}
+		return fmt.Sprintf("%s:%d", addr, port)
+	}
+	return fmt.Sprintf("%s %s -> %s", t.Protocol, end(t.Src, t.Sport, t.Src.Is6()), end(t.Dst, t.Dport, t.Dst.Is6()))
+}
+
+// Reversed is the tuple of the answers.
+func (t Tuple) Reversed() Tuple {
+	return Tuple{Src: t.Dst, Dst: t.Src, Sport: t.Dport, Dport: t.Sport, Protocol: t.Protocol}
 }

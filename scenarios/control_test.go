@@ -14,6 +14,7 @@ import (
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -144,7 +145,7 @@ func TestExchangesAreFollowedFromHookToHook(t *testing.T) {
 		}
 	}
 	at := place{"node", model.Where{Hook: model.FromContainer, Endpoint: "default/client"}}
-	crossing := model.Translation{Tuple: model.Tuple{Dst: address("web-2")}, Out: model.OutDevice}
+	crossing := oracle.Translation{Tuple: model.Tuple{Dst: address("web-2")}, Out: model.OutDevice}
 	at, met := p.nextHook(at, crossing)
 	require.True(t, met)
 	require.Equal(t, "from-device of node-2 on node-2", at.where.String()+" on "+at.node)

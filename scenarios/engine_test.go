@@ -16,6 +16,7 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -177,7 +178,7 @@ func disagree(t *testing.T, steps string) *Failure {
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {
 		p := newPlay(s, syntax.IPv4, syntax.Prog, w)
-		misled := model.NewOracle(syntax.FirstNode, p.locals[0])
+		misled := oracle.NewOracle(syntax.FirstNode, p.locals[0])
 		deny, err := Parse("deny.txtar", []byte("worlds prog\ntopology two-pods\napply deny.yaml\n"+refuseAll))
 		require.NoError(t, err)
 		objs := s.objects.Clone()

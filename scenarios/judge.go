@@ -14,6 +14,7 @@ import (
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // judge asks the model about everything that happens in a world. Each node is
@@ -24,13 +25,13 @@ type judge struct {
 	reasons   map[model.Reason]uint64 // steps by their reason
 	disagreed []Disagreement
 	story     []string
-	doubt     func([]byte, model.Expectation) model.Expectation // nil outside of tests
+	doubt     func([]byte, oracle.Expectation) oracle.Expectation // nil outside of tests
 }
 
 // bench is what is known of one node.
 type bench struct {
 	node      string
-	oracle    *model.Oracle
+	oracle    *oracle.Oracle
 	endpoints map[int]string // names of pods by their devices
 }
 
@@ -55,7 +56,7 @@ type Disagreement struct {
 }
 
 // contradicts tells of a program that did something else than it noted.
-func contradicts(c *datapath.Contradiction, where model.Where, e model.Expectation, noted model.Outcome) Disagreement {
+func contradicts(c *datapath.Contradiction, where model.Where, e oracle.Expectation, noted oracle.Outcome) Disagreement {
 	d := Disagreement{Where: where, Expected: e.String(), Got: c.Error()}
 	switch {
 	case e.Check(noted) == nil:
@@ -69,8 +70,8 @@ func contradicts(c *datapath.Contradiction, where model.Where, e model.Expectati
 }
 
 // conduct is what the kernel has to do with a frame, as the model sees it.
-func conduct(e *model.Expectation) datapath.Conduct {
-	stays := func(t model.Translation) bool { return t.Out == model.OutHost || t.Unchanged }
+func conduct(e *oracle.Expectation) datapath.Conduct {
+	stays := func(t oracle.Translation) bool { return t.Out == model.OutHost || t.Unchanged }
 	switch {
 	case e.Action == model.Drop:
 		return datapath.Drops
@@ -89,7 +90,7 @@ func newJudge(topo lab.Topology, locals []model.Local) *judge {
 	j := &judge{reasons: map[model.Reason]uint64{}}
 	for i, local := range locals {
 		b := &bench{
-			node: topo.Nodes[i].Name, oracle: model.NewOracle(topo.Nodes[i].Name, local),
+			node: topo.Nodes[i].Name, oracle: oracle.NewOracle(topo.Nodes[i].Name, local),
 			endpoints: make(map[int]string, len(local.Devices)),
 		}
 		for name, d := range local.Devices {
@@ -131,8 +132,8 @@ func (j *judge) step(s lab.Step, now time.Time) {
 	b.oracle.Observe(e, got.Tuple, now)
 }
 
-func (b *bench) outcome(s lab.Step) model.Outcome {
-	o := model.Outcome{Action: s.Decision.Action, Reason: s.Decision.Reason}
+func (b *bench) outcome(s lab.Step) oracle.Outcome {
+	o := oracle.Outcome{Action: s.Decision.Action, Reason: s.Decision.Reason}
 	if o.Action != model.Forward {
 		return o
 	}
@@ -160,7 +161,7 @@ func (b *bench) outcome(s lab.Step) model.Outcome {
 
 // hops compares by how much the time to live went down, where the model
 // leaves no choice.
-func (j *judge) hops(s lab.Step, where model.Where, e model.Expectation) {
+func (j *judge) hops(s lab.Step, where model.Where, e oracle.Expectation) {
 	in, out := frame.Decode(s.In), frame.Decode(s.Out)
 	before, wasIn := in.Carried()
 	after, isIn := out.Carried()
@@ -186,8 +187,8 @@ func (j *judge) hops(s lab.Step, where model.Where, e model.Expectation) {
 }
 
 // untouched compares the bytes of a frame that is nobody's but the kernel's.
-func (j *judge) untouched(s lab.Step, where model.Where, e model.Expectation) {
-	changes := func(t model.Translation) bool { return !t.Unchanged }
+func (j *judge) untouched(s lab.Step, where model.Where, e oracle.Expectation) {
+	changes := func(t oracle.Translation) bool { return !t.Unchanged }
 	if bytes.Equal(s.In, s.Out) || len(e.Translations) == 0 || slices.ContainsFunc(e.Translations, changes) {
 		return
 	}
@@ -211,7 +212,7 @@ type intent struct {
 	// lets through to there has to be answered.
 	serves func(model.Tuple) bool
 	// next is the hook that a packet meets behind one that let it pass as t.
-	next func(at place, t model.Translation) (place, bool)
+	next func(at place, t oracle.Translation) (place, bool)
 }
 
 // exchange compares an exchange with what the model expects of its first
@@ -239,7 +240,7 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 				expected = refusal
 			}
 		case in.server.IsValid():
-			var t model.Translation
+			var t oracle.Translation
 			at, t, onwards, expected = b.towards(in, at, e, now)
 			packet, err = leaving(t)
 		case len(e.Translations) == 1:
@@ -266,7 +267,7 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 
 // servedWherever says whether all that the model lets the packet become is
 // answered, as far as no other hook has a say.
-func (in intent) servedWherever(at place, e model.Expectation) bool {
+func (in intent) servedWherever(at place, e oracle.Expectation) bool {
 	for _, t := range e.Translations {
 		if _, onwards := in.next(at, t); onwards || !in.serves(t.Tuple) {
 			return false
@@ -278,7 +279,7 @@ func (in intent) servedWherever(at place, e model.Expectation) bool {
 // towards finds which of the possible translations led to who accepted, tells
 // the oracle, and gives the next hook on the way, if there is one. When none
 // did, it says what was expected.
-func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time) (next place, got model.Translation, onwards bool, expected string) {
+func (b *bench) towards(in intent, at place, e oracle.Expectation, now time.Time) (next place, got oracle.Translation, onwards bool, expected string) {
 	for _, t := range straightFirst(e.Translations, in.server) {
 		got = t
 		next, onwards = in.next(at, t)
@@ -288,7 +289,7 @@ func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time)
 		case t.Out != model.OutTunnel && t.Tuple.Dst == in.server:
 			got.Tuple.Src, got.Tuple.Sport = in.peer.Addr(), in.peer.Port()
 		}
-		if e.Check(model.Outcome{Action: model.Forward, Tuple: got.Tuple}) == nil {
+		if e.Check(oracle.Outcome{Action: model.Forward, Tuple: got.Tuple}) == nil {
 			b.oracle.Observe(e, got.Tuple, now)
 			return next, got, onwards, ""
 		}
@@ -298,8 +299,8 @@ func (b *bench) towards(in intent, at place, e model.Expectation, now time.Time)
 
 // straightFirst puts what leads to the server itself before what another hook
 // may still lead there.
-func straightFirst(ways []model.Translation, server netip.Addr) []model.Translation {
-	var straight, rest []model.Translation
+func straightFirst(ways []oracle.Translation, server netip.Addr) []oracle.Translation {
+	var straight, rest []oracle.Translation
 	for _, t := range ways {
 		if t.Tuple.Dst == server {
 			straight = append(straight, t)
@@ -312,7 +313,7 @@ func straightFirst(ways []model.Translation, server netip.Addr) []model.Translat
 
 // onTheWire gives the tuple of the packet that left for one that is to come to
 // a pod as t: another, where a tunnel leads there.
-func onTheWire(t model.Tuple, all []model.Translation) model.Tuple {
+func onTheWire(t model.Tuple, all []oracle.Translation) model.Tuple {
 	for _, possible := range all {
 		if possible.Out == model.OutTunnel && possible.Tuple.Dst == t.Dst {
 			return possible.Tuple
@@ -326,8 +327,8 @@ func onTheWire(t model.Tuple, all []model.Translation) model.Tuple {
 // of a tuple, where the model leaves a choice.
 func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64, leftAs func(model.Tuple) (model.Tuple, bool)) error {
 	now := time.Now().Add(j.offset)
-	oracle := j.at(at.node).oracle
-	e := oracle.Evaluate(data, at.where, now)
+	b := j.at(at.node)
+	e := b.oracle.Evaluate(data, at.where, now)
 	j.story = e.Story
 	var rose []string
 	for reason, n := range after {
@@ -339,18 +340,18 @@ func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint6
 		} else {
 			rose = append(rose, string(reason))
 		}
-		for _, possible := range append([]model.Expectation{e}, e.Alternatives...) {
+		for _, possible := range append([]oracle.Expectation{e}, e.Alternatives...) {
 			if reason == model.ReasonNone && possible.Action == model.Forward {
 				first := possible.Translations[0]
 				if len(possible.Translations) == 1 && !first.AnySport {
-					oracle.Observe(e, first.Tuple, now)
+					b.oracle.Observe(e, first.Tuple, now)
 				} else if left, ok := leftAs(e.Tuple); ok {
-					oracle.Observe(e, onTheWire(left, possible.Translations), now)
+					b.oracle.Observe(e, onTheWire(left, possible.Translations), now)
 				}
 				return nil
 			}
 			if slices.Contains(possible.Reasons, reason) {
-				oracle.Meet(e, now)
+				b.oracle.Meet(e, now)
 				return nil
 			}
 		}

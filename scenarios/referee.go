@@ -7,6 +7,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // Referee compares what hooks do to frames with what the model expects, as
@@ -15,7 +16,7 @@ import (
 type Referee struct {
 	// Doubt, when not nil, changes what the model expects of a frame. It is
 	// for tests of those who look for disagreements.
-	Doubt func(frame []byte, e model.Expectation) model.Expectation
+	Doubt func(frame []byte, e oracle.Expectation) oracle.Expectation
 
 	judge *judge
 }
@@ -28,7 +29,7 @@ func NewReferee(topo lab.Topology, devices map[string]model.Device) *Referee {
 }
 
 // Oracle is whom the referee asks. Objects are set there.
-func (r *Referee) Oracle() *model.Oracle { return r.judge.benches[0].oracle }
+func (r *Referee) Oracle() *oracle.Oracle { return r.judge.benches[0].oracle }
 
 // Step compares one hook's part; the oracle tells no story of it. now is the time by the datapath's clock.
 func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {

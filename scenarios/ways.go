@@ -9,6 +9,7 @@ import (
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // Where packets meet hooks in worlds that do not tell, by what a topology says
@@ -42,7 +43,7 @@ func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
 }
 
 // nextHook is where a packet that a hook let pass meets a datapath again.
-func (p *play) nextHook(at place, t model.Translation) (place, bool) {
+func (p *play) nextHook(at place, t oracle.Translation) (place, bool) {
 	switch {
 	case t.Out == model.OutHost && at.where.Hook == model.FromDevice:
 		return p.intoPod(at.node, t.Tuple.Dst)
@@ -101,11 +102,11 @@ func (p *play) intoPod(node string, to netip.Addr) (place, bool) {
 
 // opening builds the first packet of an exchange, as a hook may see it.
 func opening(t model.Tuple) ([]byte, error) {
-	return leaving(model.Translation{Tuple: t})
+	return leaving(oracle.Translation{Tuple: t})
 }
 
 // leaving builds the packet that a first one is translated to.
-func leaving(t model.Translation) ([]byte, error) {
+func leaving(t oracle.Translation) ([]byte, error) {
 	mac := frame.MAC([]byte{2, 0, 0, 0, 0, 1})
 	layers := []frame.Layer{frame.Layer{Kind: "eth"}.With("src", mac).With("dst", mac)}
 	if t.Inner != (model.Tuple{}) {

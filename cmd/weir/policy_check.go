@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 type policyCheck struct {
@@ -108,7 +109,7 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 // have in common.
 type familyDecision struct {
 	family string
-	model.Decision
+	oracle.Decision
 }
 
 func allAllowed(all []familyDecision) bool {
@@ -118,7 +119,7 @@ func allAllowed(all []familyDecision) bool {
 // decideByFamily asks in all families that the two ends have in common, and tells
 // once what is the same in both.
 func decideByFamily(objs *model.Objects, from, to string, port policyPort) ([]familyDecision, error) {
-	explainer := model.NewExplainer(objs)
+	explainer := oracle.NewExplainer(objs)
 	src, dst := addressesOf(objs, from), addressesOf(objs, to)
 	if len(src) == 0 || len(dst) == 0 {
 		d, err := explainer.Explain(from, to, port.port, port.protocol)
@@ -148,8 +149,8 @@ func decideByFamily(objs *model.Objects, from, to string, port policyPort) ([]fa
 }
 
 // sameReasons is whether two decisions are alike but for the addresses.
-func sameReasons(a, b *model.Decision) bool {
-	return a.Allowed == b.Allowed && slices.EqualFunc(a.Rulings, b.Rulings, func(r, s model.Ruling) bool {
+func sameReasons(a, b *oracle.Decision) bool {
+	return a.Allowed == b.Allowed && slices.EqualFunc(a.Rulings, b.Rulings, func(r, s oracle.Ruling) bool {
 		return r.Direction == s.Direction && r.Subject == s.Subject && r.Allowed == s.Allowed && r.Passed == s.Passed && r.Reason() == s.Reason()
 	})
 }

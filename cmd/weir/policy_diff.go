@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 type policyDiff struct {
@@ -127,7 +128,7 @@ type policySide struct {
 	state     *model.State
 	warnings  []model.Warning
 	pods      map[string]policyPod
-	explainer *model.Explainer
+	explainer *oracle.Explainer
 }
 
 // sides are two sets of objects, or those of a live cluster and the same with
@@ -181,7 +182,7 @@ func (o *policyDiff) side(cmd *cobra.Command, path string, objs *model.Objects) 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	s := &policySide{objs: objs, state: state, warnings: warnings, pods: map[string]policyPod{}, explainer: model.NewExplainer(objs)}
+	s := &policySide{objs: objs, state: state, warnings: warnings, pods: map[string]policyPod{}, explainer: oracle.NewExplainer(objs)}
 	for _, pod := range policyPods(objs, cmd.ErrOrStderr()) {
 		s.pods[pod.name] = pod
 	}
@@ -412,11 +413,11 @@ func comparePair(before, after *policySide, from, to *policyPod, family string, 
 }
 
 // asker asks by the addresses that a side's own pods of these names have.
-func (s *policySide) asker(from, to *policyPod, family string) func(port uint16, protocol model.Protocol) (model.Decision, error) {
+func (s *policySide) asker(from, to *policyPod, family string) func(port uint16, protocol model.Protocol) (oracle.Decision, error) {
 	src, dst, ok := s.meet(from, to, family)
-	return func(port uint16, protocol model.Protocol) (model.Decision, error) {
+	return func(port uint16, protocol model.Protocol) (oracle.Decision, error) {
 		if !ok { // a flow that there is not
-			return model.Decision{}, nil
+			return oracle.Decision{}, nil
 		}
 		return s.explainer.Explain(src.String(), dst.String(), port, protocol)
 	}
@@ -435,9 +436,9 @@ func (s *policySide) own(pod *policyPod) *policyPod {
 
 // because tells the rulings that the change is about: those that deny now, or
 // that denied.
-func because(was, is *model.Decision) string {
+func because(was, is *oracle.Decision) string {
 	text := ""
-	add := func(prefix string, r model.Ruling) {
+	add := func(prefix string, r oracle.Ruling) {
 		if text != "" {
 			text += "; "
 		}

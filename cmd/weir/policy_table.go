@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 type policyTable struct {
@@ -180,7 +181,7 @@ func (t *flowTable) fill(ctx context.Context, pods []policyPod, ports []policyPo
 
 func askModel(ctx context.Context, objs *model.Objects, pods []policyPod, ports []policyPort) (*flowTable, error) {
 	table := &flowTable{Engine: "model"}
-	explainer := model.NewExplainer(objs)
+	explainer := oracle.NewExplainer(objs)
 	err := table.fill(ctx, pods, ports, func(from, to *policyPod, port policyPort) (bool, error) {
 		src, dst, ok := meeting(from, to)
 		if !ok {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // number gives what an environment variable says.
@@ -113,7 +114,7 @@ func compare(objs *model.Objects, seen *tally) (string, error) {
 	for name := range objs.Pods {
 		local.Devices[name] = model.Device{Name: "veth"}
 	}
-	explainer := model.NewExplainer(objs)
+	explainer := oracle.NewExplainer(objs)
 	for node := range objs.Nodes {
 		state, _, err := model.Compile(objs, node, local)
 		if err != nil {
@@ -134,7 +135,7 @@ func compare(objs *model.Objects, seen *tally) (string, error) {
 	return "", nil
 }
 
-func compareEndpoint(state *model.State, explainer *model.Explainer, endpoint model.Endpoint, seen *tally) string {
+func compareEndpoint(state *model.State, explainer *oracle.Explainer, endpoint model.Endpoint, seen *tally) string {
 	peers := slices.Clone(Outside)
 	for _, a := range state.Addresses {
 		if a.Prefix.IsSingleIP() {
@@ -204,7 +205,7 @@ func portsOf(protocol model.Protocol, endpoint model.Endpoint) []uint16 {
 	return nil
 }
 
-func disagreement(ruling model.Ruling, rule *model.Rule, seen *tally) string {
+func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 	passes := rule != nil && !rule.Deny
 	var by model.Origin
 	if rule != nil {

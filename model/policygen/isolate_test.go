@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // What stands in for a refused policy lets nothing through that the policy
@@ -21,7 +22,7 @@ func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
 	isolated, closed := 0, 0
 	for round := range number(t, "TEST_ROUNDS", 200) {
 		objs := Cluster(rand.New(rand.NewPCG(seed, round)), Options{Nodes: 1, MaxPods: 5, MaxPolicies: 4})
-		before := model.NewExplainer(objs)
+		before := oracle.NewExplainer(objs)
 		for _, policy := range policiesOf(objs) {
 			raw, err := json.Marshal(policy)
 			require.NoError(t, err)
@@ -29,7 +30,7 @@ func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
 			title := titleOf(policy)
 			require.NotEmpty(t, without.Isolate(title, raw), title)
 			isolated++
-			after := model.NewExplainer(without)
+			after := oracle.NewExplainer(without)
 			for _, from := range ends(objs) {
 				for _, to := range ends(objs) {
 					for _, port := range []uint16{80, 443} {

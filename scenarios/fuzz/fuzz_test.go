@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/pcap"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/syntax"
@@ -49,7 +50,7 @@ func TestProgramAndModelAgreeOnAFewSequencesAtUplinks(t *testing.T) {
 	requireRoot(t)
 	var mu sync.Mutex
 	met := map[string]int{}
-	watch := func(data []byte, e model.Expectation) model.Expectation {
+	watch := func(data []byte, e oracle.Expectation) oracle.Expectation {
 		mu.Lock()
 		defer mu.Unlock()
 		countWays(met, data, e)
@@ -79,7 +80,7 @@ func TestProgramAndModelAgreeOnAFewSequencesAtUplinks(t *testing.T) {
 
 // countWays counts what becomes of frames where the node lends its address:
 // frames of pods and outsiders that leave with it, and what answers these.
-func countWays(met map[string]int, data []byte, e model.Expectation) {
+func countWays(met map[string]int, data []byte, e oracle.Expectation) {
 	p := frame.Decode(data)
 	if e.Action != model.Forward || p.Version == 0 || len(e.Translations) != 1 {
 		return
@@ -127,10 +128,10 @@ func TestASeedGivesTheSameFramesAgain(t *testing.T) {
 
 // open is a model that believes that one reason stops nobody.
 func open(closed model.Reason, out model.Out) Doubt {
-	return func(_ []byte, e model.Expectation) model.Expectation {
+	return func(_ []byte, e oracle.Expectation) oracle.Expectation {
 		if e.Action == model.Drop && len(e.Reasons) == 1 && e.Reasons[0] == closed {
 			e.Action, e.Reasons = model.Forward, nil
-			e.Translations = []model.Translation{{Out: out}}
+			e.Translations = []oracle.Translation{{Out: out}}
 		}
 		return e
 	}

@@ -15,11 +15,12 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios"
 )
 
 // Doubt changes what the model expects of a frame. Tests plant errors by it.
-type Doubt func(frame []byte, e model.Expectation) model.Expectation
+type Doubt func(frame []byte, e oracle.Expectation) oracle.Expectation
 
 // planted are errors that tests plant.
 type planted struct {
@@ -35,7 +36,7 @@ type Finding struct {
 	Where    model.Where
 	Problems []string // what was expected, and what was there
 	// Expected is what the model says; zero when the frame was harmed.
-	Expected model.Expectation
+	Expected oracle.Expectation
 	Frame    []byte
 }
 

@@ -10,11 +10,12 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1"
+	v1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 )
 
 // Scenario writes the case as a scenario file, in which the model's opinion of
@@ -254,7 +255,7 @@ func builds(layers []frame.Layer, data []byte) bool {
 
 // verdict writes what the model wants of the last frame, as far as it leaves
 // no choice.
-func (w *writer) verdict(e *model.Expectation) {
+func (w *writer) verdict(e *oracle.Expectation) {
 	if e.Action == "" || len(e.Alternatives) > 0 {
 		return
 	}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "net/netip"
+
+// Local is what a node knows of itself and no object says.
+type Local struct {
+	// Devices are the host's sides of the pods' veth pairs, by namespace/name.
+	Devices map[string]Device
+	// Gateways are the next hops of the pods' default routes.
+	Gateways []netip.Addr
+	// Uplinks are the node's devices towards others; without them nothing is
+	// reached from outside, and nothing is masqueraded.
+	Uplinks []Uplink
+	// Options are the operator's.
+	Options Options
+	// Identities gives the numbers and keeps them between compiles; nil gives
+	// numbers that hold for one compile alone.
+	Identities *Allocator
+	// Routes are where the node's routes lead out of a device; nil is a
+	// default route in both families. Only the oracle asks.
+	Routes []netip.Prefix
+}

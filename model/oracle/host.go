@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oracle
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+)
+
+// atDevice judges what passes one of the node's own devices. What the kernel
+// would know better is the kernel's.
+func (j *judgement) atDevice() {
+	h := j.headers
+	switch {
+	case len(j.wrong) > 0 && j.isLed():
+	case len(j.wrong) > 0 && j.guardsOdd():
+	case len(j.wrong) > 0:
+		j.wrong = j.wrong[:0]
+		j.tell("the kernel is the judge of that")
+		j.branches = append(j.branches, branch{translation: j.unchanged()})
+	case !h.isIP, h.nd != nil, isForMany(h.dst):
+		j.passBy("it is the kernel's own")
+	case h.quote != nil:
+		j.relatedAtDevice()
+	case !h.hasTuple:
+		j.passBy("it is the kernel's own")
+	case j.at.Hook == model.FromDevice:
+		j.decide(j.openFromDevice)
+	default:
+		j.decide(j.openToDevice)
+	}
+}
+
+// isGuarded is whether the packet is the node's own, which policies select:
+// from or to its addresses, or link-local ones, which are nobody else's.
+func (j *judgement) isGuarded() bool {
+	if !j.isDevice() || !j.headers.isIP || isForMany(j.headers.dst) || !j.world.guards(j.oracle.node) {
+		return false
+	}
+	own := j.headers.src
+	if j.at.Hook == model.FromDevice {
+		own = j.headers.dst
+	}
+	return j.world.isHost(own) || own.IsLinkLocalUnicast()
+}
+
+// guardsOdd judges what is wrong with a packet of a node that policies select:
+// what cannot be judged is dropped. A tunnel's UDP over IPv6 may lack a checksum,
+// and is asked about by itself; ICMP that tells of something is the kernel's.
+func (j *judgement) guardsOdd() bool {
+	h := j.headers
+	if !j.isGuarded() || slices.Equal(j.wrong, []model.Reason{model.ReasonICMPNoFlow}) {
+		return false
+	}
+	if !slices.Equal(j.wrong, []model.Reason{model.ReasonBadUDPChecksum}) {
+		j.tell("it is for nobody to judge, and policies select the node")
+		return true
+	}
+	var reasons []model.Reason
+	if j.at.Hook == model.FromDevice {
+		reasons = append(j.visitor(), j.nodeRules(model.Ingress, h.tuple)...)
+	} else {
+		reasons = j.nodeRules(model.Egress, h.tuple)
+	}
+	j.wrong = j.wrong[:0]
+	j.branches = append(j.branches, branch{reasons: reasons, translation: j.unchanged()})
+	return true
+}
+
+// visitor is why nobody can have come to the node so.
+func (j *judgement) visitor() []model.Reason {
+	var reasons []model.Reason
+	src := j.headers.src
+	if isMartianDestination(src) && !src.IsLinkLocalUnicast() || j.world.isHost(src) {
+		j.tell("nobody comes to the node from %s", src)
+		reasons = append(reasons, model.ReasonMartianSource)
+	}
+	if local := j.world.endpointAt(src); local != nil {
+		j.tell("%s is Pod %s of this node, which is not outside", src, podName(local))
+		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
+	return reasons
+}
+
+// openToNode judges the first packet of a flow to a node that policies select.
+func (j *judgement) openToNode() {
+	t := j.headers.tuple
+	to := way{out: model.OutHost}
+	j.audit = model.ReasonNone
+	reasons := append(j.visitor(), j.nodeRules(model.Ingress, t)...)
+	j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
+}
+
+// isDevice is whether the packet is seen at one of the node's own devices.
+func (j *judgement) isDevice() bool {
+	return j.at.Hook == model.FromDevice || j.at.Hook == model.ToDevice
+}
+
+// isForMany is whether an address is multicast or the broadcast address.
+func isForMany(addr netip.Addr) bool {
+	return addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}
+
+// passBy lets a packet go where it would have gone without a datapath, as it
+// came.
+func (j *judgement) passBy(why string) {
+	j.tell("%s", why)
+	if j.isLed() {
+		j.tell("another node has led it here, where it is for nobody")
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonBadTunnel}})
+		return
+	}
+	h := j.headers
+	t := j.unchanged()
+	switch {
+	case h.later() && !h.hasTuple:
+		t.Tuple, t.Portless = model.Tuple{Src: h.src, Dst: h.dst}, true
+	case h.hasTuple, h.quote != nil:
+		t.Tuple, t.Portless = h.tuple, h.later()
+	}
+	if h.quote != nil {
+		t.Quoted = h.quote.tuple
+	}
+	j.branches = append(j.branches, branch{translation: t})
+}
+
+// unchanged is how a packet leaves of which nothing is read.
+func (j *judgement) unchanged() Translation {
+	if j.at.Hook == model.ToDevice {
+		return Translation{Out: model.OutDevice, Unchanged: true}
+	}
+	return Translation{Out: model.OutHost, Unchanged: true}
+}
+
+// openFromDevice judges the first packet of a flow that comes from beyond the
+// node. Only what is for a service is anybody's but the kernel's.
+func (j *judgement) openFromDevice() {
+	s := j.frontend()
+	if s == nil && j.isGuarded() {
+		j.openToNode()
+		return
+	}
+	if s == nil {
+		j.passBy("no service is reached by that from outside")
+		return
+	}
+	before := len(j.branches)
+	j.choose(s, func(to server) { j.leadIn(s, to) })
+	doom := j.stranger()
+	for i := range j.branches[before:] {
+		if b := &j.branches[before+i]; len(doom) > 0 {
+			b.reasons, b.answer = append(b.reasons, doom...), model.ReasonNone
+		}
+	}
+}
+
+// stranger is why nobody outside can have sent the packet.
+func (j *judgement) stranger() []model.Reason {
+	t := j.headers.tuple
+	var reasons []model.Reason
+	if isMartianSource(t.Src) || j.world.isHost(t.Src) {
+		j.tell("nobody outside has the source address %s", t.Src)
+		reasons = append(reasons, model.ReasonMartianSource)
+	}
+	if local := j.world.endpointAt(t.Src); local != nil {
+		j.tell("%s is Pod %s of this node, which is not outside", t.Src, podName(local))
+		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
+	if t.Src == t.Dst {
+		j.tell("source and destination are both %s", t.Src)
+		reasons = append(reasons, model.ReasonSameAddress)
+	}
+	return reasons
+}
+
+// wayTo is where packets go that are sent to an address.
+func (k *knowledge) wayTo(addr netip.Addr) way {
+	if pod := k.endpointAt(addr); pod != nil {
+		return way{model.OutLocal, podName(pod)}
+	}
+	if k.isHost(addr) {
+		return way{out: model.OutHost}
+	}
+	return way{out: model.OutDevice}
+}
+
+// leadIn judges a flow from outside to one server of a service.
+func (j *judgement) leadIn(s *served, server server) {
+	t := j.headers.tuple
+	t.Dst, t.Dport = server.addr, server.port
+	to := j.world.wayIn(t.Src, t.Dst, t.Protocol)
+	var reasons []model.Reason
+	switch to.out {
+	case model.OutLocal:
+		reasons = j.ingress(j.world.endpointAt(t.Dst), t)
+	case model.OutHost:
+		reasons = j.nodeRules(model.Ingress, t)
+	case model.OutDevice:
+		source, known := j.world.lent(t.Dst)
+		if !known {
+			j.tell("the node lends no address of that family, and the answer would not come back this way")
+			j.leave(Translation{Tuple: t, Out: to.out}, []model.Reason{model.ReasonNoSourcePort})
+			return
+		}
+		j.tell("it leaves with the node's address %s, so that its answer comes back this way", source)
+		t.Src = source
+		j.leaveByPort(t, to, s, nil)
+		return
+	}
+	j.leaveNew(t, to, j.newFlow(t, to, s), reasons)
+}
+
+// openToDevice judges the first packet of a flow that the node itself opens to
+// somewhere else.
+func (j *judgement) openToDevice() {
+	t := j.headers.tuple
+	guarded := j.isGuarded()
+	if !j.world.isHost(t.Src) && !guarded {
+		j.passBy("the node only forwards it")
+		return
+	}
+	if s := j.frontend(); s != nil {
+		j.choose(s, func(to server) { j.leadOut(s, to) })
+		return
+	}
+	to := way{out: model.OutDevice}
+	j.audit = model.ReasonNone
+	reasons := j.nodeRules(model.Egress, t)
+	if !j.lends(t) && guarded {
+		j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
+		return
+	}
+	if !j.lends(t) {
+		j.passBy("it is the node's own, and translated for nobody")
+		return
+	}
+	// It is noted, so that nobody is lent its port.
+	j.tell("it leaves from a port that flows may be lent")
+	f := j.newFlow(t, to, nil)
+	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
+	c.kept = j.kept
+	if maybe, _ := c.taken(c.answers); j.again || maybe && f != nil {
+		// There is no room for it; or, the contract being silent of what
+		// would come to its answers then, it is given another port.
+		if f != nil {
+			f.suspected = true
+		}
+		j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: model.OutDevice, flow: j.newFlow(t, to, nil), opens: to, Audit: j.audit,
+		}})
+	}
+	j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,
+	}})
+}
+
+// lends is whether a tuple's source is one that flows may be lent.
+func (j *judgement) lends(t model.Tuple) bool {
+	source, lends := j.world.lent(t.Src)
+	first, last := j.world.lentPorts()
+	ports := hasPorts(t) || t.Protocol == model.ProtocolSCTP
+	return lends && source == t.Src && ports && t.Sport >= first && t.Sport <= last
+}
+
+// leadOut judges a flow of the node itself to one server of a service.
+func (j *judgement) leadOut(s *served, server server) {
+	t := j.headers.tuple
+	t.Dst, t.Dport = server.addr, server.port
+	to := j.world.wayTo(t.Dst)
+	var reasons []model.Reason
+	if to.out == model.OutDevice {
+		reasons = j.nodeRules(model.Egress, t)
+	}
+	if to.out == model.OutHost {
+		j.tell("the kernel would not take back what it has sent to itself")
+		to, reasons = way{out: model.OutDevice}, []model.Reason{model.ReasonNoRoute}
+	}
+	if to.out == model.OutDevice && j.world.isGateway(t.Src) {
+		// It is the node's, and hardly an address to send from.
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoRoute}})
+	}
+	j.leaveByPort(t, to, s, reasons)
+}
+
+// relatedAtDevice judges an ICMP error by the flow of the packet that it
+// quotes; without one it is the kernel's.
+func (j *judgement) relatedAtDevice() {
+	h := j.headers
+	quoted := h.quote.tuple
+	surelyKnown := false
+	for _, e := range j.oracle.entriesAt(flowKey{j.at, quoted.Reversed()}) {
+		found, sure := e.flow.presence(j.now)
+		if !found || h.dst != quoted.Src {
+			continue
+		}
+		if e.flow.isStale(e.reply, j.oracle.epoch) {
+			// Judged anew or, since an error opens nothing, the kernel's.
+			sure = false
+		}
+		if h.src != quoted.Dst && (isMartianSource(h.src) || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil) {
+			sure = false // no router has that address
+		}
+		switch {
+		case e.reply || !e.flow.isStale(false, j.oracle.epoch):
+			j.relatedTo(e)
+		case h.quote.tiny:
+			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPMTU}})
+		}
+		surelyKnown = surelyKnown || sure && !e.former
+	}
+	if !surelyKnown || j.at.Hook == model.ToDevice {
+		j.passBy("it is an error about " + quoted.String() + ", of which no flow is known")
+	}
+}
+
+// judgeDeviceAnew judges the opening direction of a flow that came by one of
+// the node's devices, or that the node itself opened.
+func (j *judgement) judgeDeviceAnew(f *flow) (way, []model.Reason) {
+	if j.isAnswerAtDevice(f) {
+		if f.opening.where.Hook == model.ToDevice {
+			return f.way, j.nodeRules(model.Egress, f.translated)
+		}
+		return f.way, nil // led to whoever it was
+	}
+	to := j.world.wayTo(f.translated.Dst)
+	if f.opening.where.Hook == model.FromDevice {
+		to = j.world.wayIn(f.opening.tuple.Src, f.translated.Dst, f.translated.Protocol)
+	}
+	t := f.opening.tuple
+	t.Dst, t.Dport = f.translated.Dst, f.translated.Dport
+	switch {
+	case f.service == "" && f.opening.where.Hook == model.ToDevice:
+		return f.way, j.nodeRules(model.Egress, t) // the node's own
+	case f.service == "":
+		return f.way, j.nodeRules(model.Ingress, t)
+	case f.opening.where.Hook == model.ToDevice && to.out == model.OutDevice:
+		return to, j.nodeRules(model.Egress, t)
+	case f.opening.where.Hook == model.FromDevice && to.out == model.OutHost:
+		return to, j.nodeRules(model.Ingress, t)
+	case f.opening.where.Hook == model.ToDevice || to.out != model.OutLocal:
+		return to, nil
+	}
+	return to, j.ingress(j.world.endpointAt(t.Dst), t)
+}
+
+// isAnswerAtDevice is whether the packet comes in by a device to answer a flow,
+// or is an error about what the flow sent.
+func (j *judgement) isAnswerAtDevice(f *flow) bool {
+	t := j.headers.tuple
+	if j.headers.quote != nil {
+		t = j.headers.quote.tuple.Reversed()
+	}
+	return j.at.Hook == model.FromDevice && t != f.opening.tuple
+}
+
+// maybeShutOut allows that a flow judged anew is held against the source
+// ranges of its service, or that it stays what it was.
+func (j *judgement) maybeShutOut(f *flow) {
+	s := j.world.frontends[f.frontend]
+	if s != nil && f.service != "" && j.at.Hook != model.ToDevice && !s.admits(f.opening.tuple.Src) {
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonSourceRange}})
+	}
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oracle
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weirnet/weir/model"
+)
+
+// learnNative finds what is reached without masquerading, beside the addresses
+// of pods and nodes.
+func (k *knowledge) learnNative() {
+	k.native = append(k.native, k.local.Options.MasqueradeExcluded...)
+	for name, n := range k.objs.Nodes {
+		if name == k.node {
+			continue
+		}
+		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
+			if prefix, err := netip.ParsePrefix(text); err == nil {
+				k.native = append(k.native, prefix)
+			}
+		}
+	}
+}
+
+// masquerades is whether what pods send to an address leaves the cluster, and
+// their source with it.
+func (k *knowledge) masquerades(addr netip.Addr) bool {
+	_, isNode := k.nodeOf[addr]
+	if !k.local.Options.Masquerade || isNode || k.pods[addr] != nil || k.isGateway(addr) {
+		return false
+	}
+	for _, prefix := range k.native {
+		if prefix.Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// lent is the address that the node lends to flows of one family. A node
+// without uplinks would not see their answers.
+func (k *knowledge) lent(like netip.Addr) (netip.Addr, bool) {
+	if len(k.local.Uplinks) == 0 {
+		return netip.Addr{}, false
+	}
+	return k.source(like)
+}
+
+// lentPorts are the source ports that are taken where a flow's own is not free.
+func (k *knowledge) lentPorts() (first, last uint16) {
+	first, last = k.local.Options.FirstPort, k.local.Options.LastPort
+	if first == 0 {
+		first = model.DefaultFirstPort
+	}
+	if last == 0 {
+		last = model.DefaultLastPort
+	}
+	return first, last
+}
+
+// portProbes is how many source ports are tried at least where the own is taken.
+const portProbes = 15
+
+// portChoice is which source ports a translation may be given: those under
+// which no other flow has its answers.
+type portChoice struct {
+	flows       memory
+	dying       map[flowKey]time.Time
+	vague       []*flow
+	answers     flowKey // with the own port
+	opening     flowKey
+	now         time.Time
+	first, last uint16
+	kept        uint16 // what the flow had before
+	fenced      bool   // it is lent its source: a port outside of the range may be the node's own
+}
+
+// keepsOwn is whether a flow may have the port that it came with.
+func (c *portChoice) keepsOwn() bool {
+	own := c.answers.tuple.Dport
+	return !c.fenced || own >= c.first && own <= c.last
+}
+
+func (c *portChoice) allows(port uint16) bool {
+	key := c.answers
+	own := port == key.tuple.Dport && c.keepsOwn()
+	key.tuple.Dport = port
+	_, surely := c.taken(key)
+	return !surely && (own || port != 0 && port == c.kept || port >= c.first && port <= c.last)
+}
+
+// taken is whether answers under a key are another flow's: maybe, and surely.
+func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
+	_, maybe = c.dying[key]
+	maybe = maybe || slices.ContainsFunc(c.vague, func(f *flow) bool { return f.mayAnswerAt(key) })
+	for _, e := range c.flows[key] {
+		found, sure := e.flow.presence(c.now)
+		maybe = maybe || found
+		surely = surely || found && sure && !e.former && e.flow.opening != c.opening
+	}
+	return maybe, surely
+}
+
+// crowded is whether so many ports may be taken that all that are tried are.
+func (c *portChoice) crowded() bool {
+	room := portProbes
+	if size := int(c.last) - int(c.first) + 1; size < room {
+		room = size
+	}
+	busy := map[uint16]bool{}
+	count := func(key flowKey) {
+		like := c.answers
+		like.tuple.Dport = key.tuple.Dport
+		if key == like && key.tuple.Dport >= c.first && key.tuple.Dport <= c.last {
+			if maybe, _ := c.taken(key); maybe {
+				busy[key.tuple.Dport] = true
+			}
+		}
+	}
+	for key := range c.flows {
+		count(key)
+	}
+	for key := range c.dying {
+		count(key)
+	}
+	for _, f := range c.vague {
+		if f.mayAnswerAt(c.answers) {
+			room--
+		}
+	}
+	return len(busy) >= room
+}
+
+// portsFor gives the ports that a flow may be given.
+func (j *judgement) portsFor(f flow) *portChoice {
+	f.node = j.oracle.node
+	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, vague: j.oracle.vague, answers: f.answersAt(), opening: f.opening, now: j.now}
+	c.first, c.last = j.world.lentPorts()
+	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != model.ToDevice && !f.hairpin && hasPorts(f.translated)
+	return c
+}
+
+// hasPorts is whether a source port can be changed: SCTP's checksum covers it,
+// and of ICMP only the family's own has identifiers.
+func hasPorts(t model.Tuple) bool {
+	switch t.Protocol {
+	case model.ProtocolTCP, model.ProtocolUDP:
+		return true
+	case model.ProtocolICMP:
+		return t.Src.Is4()
+	case model.ProtocolICMPv6:
+		return t.Src.Is6()
+	}
+	return false
+}
+
+// linger remembers that the answers of a flow that begins again may still be
+// told from others' by the entry of the old one, until the collector takes it.
+// By then it may have been written anew, or an answer have kept it.
+// So may one that the new flow finds under either of its keys.
+func (o *Oracle) linger(fresh *flow, now time.Time) {
+	for _, key := range []flowKey{fresh.opening, fresh.replies} {
+		_, held := o.dying[key]
+		for _, e := range o.flows[key] {
+			held = held || e.flow.answered
+		}
+		for _, e := range o.flows[fresh.opening] {
+			held = held || e.flow.answered && e.flow.replies == key
+		}
+		if held {
+			o.dying[key] = now.Add(idleTCPEstablished)
+		}
+	}
+}
+
+// leaveByPort judges a new flow whose answers are told from others' by its
+// source port: its own, or another where that is taken.
+func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []model.Reason) {
+	f := j.newFlow(t, to, s)
+	c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to})
+	c.kept = j.kept
+	maybe, surely := c.taken(c.answers)
+	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
+	switch {
+	case !maybe && !j.again && c.keepsOwn():
+	case !hasPorts(t):
+		if surely {
+			j.tell("another flow has its answers under the same addresses and port")
+			reasons = append(reasons, model.ReasonNoSourcePort)
+		} else {
+			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+		}
+	default:
+		tr.AnySport, tr.ports = true, c
+		if c.crowded() {
+			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+		}
+	}
+	j.leave(tr, reasons)
+}
+
+// masqueraded is whether a flow has a source that is not its opener's.
+func (f *flow) masqueraded() bool { return f.translated.Src != f.opening.tuple.Src && !f.hairpin }
+
+// sourceFor gives what leaves a hook by some way the source that it has there;
+// false when there is none of its family.
+func (j *judgement) sourceFor(own, dst netip.Addr, hook model.Hook, out model.Out) (netip.Addr, bool) {
+	if out != model.OutDevice {
+		return own, true
+	}
+	lent, has := j.world.lent(dst)
+	switch {
+	case hook == model.FromDevice:
+		return lent, has
+	case hook == model.FromContainer && has && j.world.masquerades(dst):
+		return lent, true
+	}
+	return own, true
+}
+
+// resource gives a known flow that is judged anew the source that it has by
+// its way now, and its port where it keeps that.
+func (j *judgement) resource(f *flow, opens way) (Translation, []model.Reason) {
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+	if f.hairpin || f.opening.where.Hook == model.ToContainer {
+		return t, nil
+	}
+	own := f.opening.tuple
+	source, has := j.sourceFor(own.Src, t.Tuple.Dst, f.opening.where.Hook, opens.out)
+	switch {
+	case !has:
+		return t, []model.Reason{model.ReasonNoSourcePort}
+	case source != f.translated.Src:
+		t.Tuple.Src, t.Tuple.Sport = source, own.Sport
+	}
+	if source == own.Src && f.opening.where.Hook != model.ToDevice {
+		return t, nil
+	}
+	c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
+	c.kept = f.translated.Sport
+	maybe, _ := c.taken(c.answers)
+	moved := c.answers != f.replies // to where others' answers may come
+	switch {
+	case !moved:
+	case hasPorts(t.Tuple):
+		t.AnySport, t.ports = maybe || source != f.translated.Src, c
+	case maybe:
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+	}
+	if moved && (maybe || !c.keepsOwn()) && c.crowded() {
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+	}
+	return t, nil
+}

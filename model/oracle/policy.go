@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oracle
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/weirnet/weir/model"
+)
+
+// party is one end of a flow, as policy sees it.
+type party struct {
+	addr netip.Addr
+	pod  *corev1.Pod // nil for who is no pod
+	node bool        // a node, or the gateway: no selector of pods matches it
+	name string      // of the node; empty for the gateway, which is any pod's own
+}
+
+func (p party) String() string {
+	switch {
+	case p.pod != nil:
+		return "Pod " + podName(p.pod)
+	case p.node:
+		return fmt.Sprintf("the node at %s", p.addr)
+	}
+	return fmt.Sprintf("%s outside the cluster", p.addr)
+}
+
+func (k *knowledge) party(addr netip.Addr) party {
+	name, isNode := k.nodeOf[addr]
+	return party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr), name: name}
+}
+
+// question is what the policies of one pod are asked.
+type question struct {
+	direction model.Direction
+	subject   *corev1.Pod // nil: the node
+	node      string      // beside which peers are seen: the subject, or a pod's
+	lenient   bool        // denials that are only told are left out
+	peer      party
+	protocol  model.Protocol
+	port      uint16 // the destination's, 0 where the protocol has none
+}
+
+// target is the pod whose containers give names to ports, nil where there is
+// none.
+func (q *question) target() *corev1.Pod {
+	if q.direction == model.Ingress {
+		return q.subject
+	}
+	return q.peer.pod
+}
+
+// Ruling is what the policies of one pod say of a flow, in one direction.
+type Ruling struct {
+	Direction model.Direction
+	Subject   string // whose policies they are: namespace/name, or a node
+	OfNode    bool   // it is a node
+	Peer      string
+	Allowed   bool
+	// Origin is the rule that decides; the zero Origin when the flow is
+	// allowed because no policy says anything of it, or denied because none
+	// of those that isolate the pod allows it.
+	Origin model.Origin
+	// Selecting are the policies that select the subject in this direction,
+	// each Kind/namespace/name.
+	Selecting []string
+	// Passed is the rule that left the decision to a later tier, if one did.
+	Passed model.Origin
+	// Audited is a denial that is only told, by Origin: the flow is allowed.
+	Audited bool
+}
+
+func (r Ruling) String() string {
+	preposition := "from"
+	if r.Direction == model.Egress {
+		preposition = "to"
+	}
+	kind := "Pod"
+	if r.OfNode {
+		kind = "Node"
+	}
+	text := fmt.Sprintf("%s of %s %s %s %s", r.Direction, kind, r.Subject, preposition, r.Peer)
+	if r.Passed.Policy != "" {
+		text += fmt.Sprintf(", passed on by %s,", r.Passed)
+	}
+	return text + " is " + r.Reason()
+}
+
+// Reason says how the ruling came about: allowed or denied, and by whom.
+func (r Ruling) Reason() string {
+	verb, kind := " selects the ", "pod"
+	if len(r.Selecting) > 1 {
+		verb = " select the "
+	}
+	if r.OfNode {
+		kind = "node"
+	}
+	selecting := strings.Join(r.Selecting, " and ") + verb + kind + ", and no rule matches"
+	switch {
+	case r.Audited && r.Origin.Rule != model.RuleNone:
+		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
+	case r.Audited:
+		return "allowed, since a denial is only told: " + selecting
+	case r.Allowed && r.Origin.Policy != "":
+		return fmt.Sprintf("allowed by %s", r.Origin)
+	case r.Allowed && len(r.Selecting) == 0:
+		return "allowed: no policy selects the " + kind
+	case r.Allowed:
+		return "allowed: " + selecting + ", and none isolates it"
+	case r.Origin.Policy != "":
+		return fmt.Sprintf("denied by %s", r.Origin)
+	}
+	return "denied: " + selecting
+}
+
+// rule judges one direction of a flow: port is the destination's, 0 where the
+// protocol has none. Tiers are asked one after the other; the first that has an
+// answer gives it.
+func (k *knowledge) rule(direction model.Direction, subject *corev1.Pod, peer party, protocol model.Protocol, port uint16) Ruling {
+	return k.answer(&question{direction: direction, subject: subject, node: subject.Spec.NodeName, peer: peer, protocol: protocol, port: port})
+}
+
+// ruleNode is rule for the node's own traffic.
+func (k *knowledge) ruleNode(direction model.Direction, node string, peer party, protocol model.Protocol, port uint16) Ruling {
+	return k.answer(&question{direction: direction, node: node, peer: peer, protocol: protocol, port: port})
+}
+
+func (k *knowledge) answer(q *question) Ruling {
+	ruling := k.judge(q)
+	if ruling.Allowed || !k.audits {
+		return ruling
+	}
+	q.lenient = true
+	if again := k.judge(q); !again.Allowed {
+		return again
+	}
+	ruling.Allowed, ruling.Audited = true, true
+	if ruling.Origin.Policy == "" {
+		ruling.Origin = model.Origin{Policy: slices.Min(k.isolating(q)), Rule: model.RuleNone}
+	}
+	return ruling
+}
+
+func (k *knowledge) judge(q *question) Ruling {
+	ruling := Ruling{Direction: q.direction, Subject: q.node, OfNode: true, Peer: q.peer.String()}
+	if q.subject != nil {
+		ruling.Subject, ruling.OfNode = podName(q.subject), false
+	}
+	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
+		ruling.Allowed = true
+	}
+	return ruling
+}
+
+// spares is whether what a policy with such annotations denies is let pass: an
+// annotation of the pod's, of its namespace's or of the policy's says so.
+func (k *knowledge) spares(q *question, annotations map[string]string) bool {
+	if !q.lenient {
+		return false
+	}
+	const key = "weir.net/policy-audit"
+	if q.subject == nil {
+		return annotations[key] == "true"
+	}
+	said, found := q.subject.Annotations[key]
+	if ns := k.objs.Namespaces[spaceOf(q.subject.Namespace)]; !found && ns != nil {
+		said = ns.Annotations[key]
+	}
+	return said == "true" || annotations[key] == "true"
+}
+
+// learnAudits notes whether anything is only told, which is asked for often.
+func (k *knowledge) learnAudits() {
+	look := func(annotations map[string]string) {
+		_, found := annotations["weir.net/policy-audit"]
+		k.audits = k.audits || found
+	}
+	for _, o := range k.objs.Pods {
+		look(o.Annotations)
+	}
+	for _, o := range k.objs.Namespaces {
+		look(o.Annotations)
+	}
+	for _, o := range k.objs.NetworkPolicies {
+		look(o.Annotations)
+	}
+	for _, o := range k.cluster {
+		look(o.Annotations)
+	}
+	for _, text := range k.cilium {
+		look(text.annotations)
+	}
+}
+
+// isolating are the policies that leave a pod denied what none allows.
+func (k *knowledge) isolating(q *question) []string {
+	var names []string
+	for _, policy := range k.around(q) {
+		if concerns(policy, q.direction) && matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
+			names = append(names, "NetworkPolicy/"+spaceOf(policy.Namespace)+"/"+policy.Name)
+		}
+	}
+	for _, text := range k.cilium {
+		if k.isCiliumSubject(text, q) && text.isolates(q.direction) {
+			names = append(names, text.policy)
+		}
+	}
+	return names
+}
+
+// askOwn asks the policies whose rules have no order: any denial holds, then
+// any permission, and then a pod that is isolated is denied the rest.
+func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
+	isolated := false
+	var denied, allowed *model.Origin
+	for _, policy := range k.around(q) {
+		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
+			continue
+		}
+		isolated = isolated || !k.spares(q, policy.Annotations)
+		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
+		ruling.Selecting = append(ruling.Selecting, name)
+		if index, found := k.firstMatch(policy, q); found && allowed == nil {
+			allowed = &model.Origin{Policy: name, Rule: index}
+		}
+	}
+	cilium := k.askCilium(q, ruling)
+	if denied = cilium.denied; allowed == nil {
+		allowed = cilium.allowed
+	}
+	switch {
+	case denied != nil:
+		ruling.Origin = *denied
+	case allowed != nil:
+		ruling.Allowed, ruling.Origin = true, *allowed
+	default:
+		return isolated || cilium.isolated
+	}
+	return true
+}
+
+// around are the policies of a pod's namespace; a node is in none.
+func (k *knowledge) around(q *question) []*networkingv1.NetworkPolicy {
+	if q.subject == nil {
+		return nil
+	}
+	return k.policies[spaceOf(q.subject.Namespace)]
+}
+
+// concerns is whether a policy restricts a direction. Without policyTypes it
+// restricts ingress, and egress as well once it has an egress rule.
+func concerns(policy *networkingv1.NetworkPolicy, direction model.Direction) bool {
+	wanted := networkingv1.PolicyTypeIngress
+	if direction == model.Egress {
+		wanted = networkingv1.PolicyTypeEgress
+	}
+	for _, t := range policy.Spec.PolicyTypes {
+		if t == wanted {
+			return true
+		}
+	}
+	return len(policy.Spec.PolicyTypes) == 0 && (direction == model.Ingress || len(policy.Spec.Egress) > 0)
+}
+
+func (k *knowledge) firstMatch(policy *networkingv1.NetworkPolicy, q *question) (int, bool) {
+	if q.direction == model.Ingress {
+		for i, rule := range policy.Spec.Ingress {
+			if k.matchesPeer(policy, rule.From, q.peer) && matchesPort(rule.Ports, q.target(), q.protocol, q.port) {
+				return i, true
+			}
+		}
+		return 0, false
+	}
+	for i, rule := range policy.Spec.Egress {
+		if k.matchesPeer(policy, rule.To, q.peer) && matchesPort(rule.Ports, q.target(), q.protocol, q.port) {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+func (k *knowledge) matchesPeer(policy *networkingv1.NetworkPolicy, wanted []networkingv1.NetworkPolicyPeer, peer party) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, w := range wanted {
+		if w.IPBlock != nil {
+			if inBlock(w.IPBlock, k.addressOf(peer)) {
+				return true
+			}
+			continue
+		}
+		if peer.pod == nil {
+			continue
+		}
+		sameSpace := spaceOf(peer.pod.Namespace) == spaceOf(policy.Namespace)
+		if w.NamespaceSelector != nil {
+			sameSpace = matchesByHand(w.NamespaceSelector, k.namespaceLabels(spaceOf(peer.pod.Namespace)))
+		}
+		if sameSpace && (w.PodSelector == nil || matchesByHand(w.PodSelector, peer.pod.Labels)) {
+			return true
+		}
+	}
+	return false
+}
+
+// namespaceLabels adds the label that every namespace has by itself.
+func (k *knowledge) namespaceLabels(name string) map[string]string {
+	if labels, found := k.labels[name]; found {
+		return labels
+	}
+	labels := map[string]string{}
+	if ns := k.objs.Namespaces[name]; ns != nil {
+		for key, value := range ns.Labels {
+			labels[key] = value
+		}
+	}
+	labels["kubernetes.io/metadata.name"] = name
+	k.labels[name] = labels
+	return labels
+}
+
+func inBlock(block *networkingv1.IPBlock, addr netip.Addr) bool {
+	for _, except := range block.Except {
+		if inLooseBlock(except, addr) {
+			return false
+		}
+	}
+	return inLooseBlock(block.CIDR, addr)
+}
+
+// inLooseBlock compares as many bits as the block's length says. The API reads
+// numbers as decimal whatever they begin with, and IPv4 behind ::ffff: as IPv4.
+func inLooseBlock(text string, addr netip.Addr) bool {
+	first, length, ok := strings.Cut(text, "/")
+	bits, err := strconv.Atoi(length)
+	if !ok || err != nil {
+		return false
+	}
+	octets := first[strings.LastIndex(first, ":")+1:]
+	if strings.Contains(octets, ".") {
+		decimal := ""
+		for _, octet := range strings.Split(octets, ".") {
+			n, err := strconv.ParseUint(octet, 10, 8)
+			if err != nil {
+				return false
+			}
+			decimal += fmt.Sprintf(".%d", n)
+		}
+		first = strings.TrimSuffix(first, octets) + decimal[1:]
+	}
+	start, err := netip.ParseAddr(first)
+	if err != nil {
+		return false
+	}
+	if start.Is4In6() {
+		start, bits = start.Unmap(), bits-96
+	}
+	block := start.AsSlice()
+	bytes := addr.AsSlice()
+	if len(bytes) != len(block) || bits < 0 || bits > len(bytes)*8 {
+		return false
+	}
+	for i := range bits {
+		if mask := byte(0x80) >> (i % 8); bytes[i/8]&mask != block[i/8]&mask {
+			return false
+		}
+	}
+	return true
+}
+
+// matchesPort asks for the destination's port; target is the pod whose
+// containers give names to ports, nil where there is none.
+func matchesPort(wanted []networkingv1.NetworkPolicyPort, target *corev1.Pod, protocol model.Protocol, port uint16) bool {
+	if len(wanted) == 0 {
+		return true
+	}
+	for _, w := range wanted {
+		ask := corev1.Protocol("")
+		if w.Protocol != nil {
+			ask = *w.Protocol
+		}
+		if numberOf(ask) != protocol {
+			continue
+		}
+		switch {
+		case w.Port == nil:
+			return true
+		case w.Port.Type == intstr.String:
+			if target != nil && port != 0 && namedOn(target, w.Port.StrVal, protocol) == port {
+				return true
+			}
+		case w.EndPort != nil:
+			if int32(port) >= w.Port.IntVal && int32(port) <= *w.EndPort {
+				return true
+			}
+		case w.Port.IntVal == int32(port):
+			return true
+		}
+	}
+	return false
+}
+
+// matchesByHand is a label selector as the API's documentation describes it:
+// every requirement has to hold.
+func matchesByHand(selector *metav1.LabelSelector, labels map[string]string) bool {
+	for key, wanted := range selector.MatchLabels {
+		if have, found := labels[key]; !found || have != wanted {
+			return false
+		}
+	}
+	for _, e := range selector.MatchExpressions {
+		have, found := labels[e.Key]
+		among := false
+		for _, value := range e.Values {
+			among = among || found && value == have
+		}
+		holds := false
+		switch e.Operator {
+		case "In":
+			holds = among
+		case "NotIn":
+			holds = !among
+		case "Exists":
+			holds = found
+		case "DoesNotExist":
+			holds = !found
+		}
+		if !holds {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package oracle
+
+import (
+	"net/netip"
+	"sort"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
+)
+
+// knowledge is the objects as the oracle looks things up in them: by address,
+// not by identity.
+type knowledge struct {
+	objs      *model.Objects
+	node      string
+	local     model.Local
+	pods      map[netip.Addr]*corev1.Pod // those that have the address for themselves
+	nodeOf    map[netip.Addr]string      // addresses of nodes
+	own       []netip.Addr               // this node's, in the Node's order
+	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
+	frontends map[frontend]*served
+	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
+	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
+	cilium    []ciliumText
+	audits    bool                // some denials are only told
+	servers   map[netip.Addr]bool // addresses behind default/kubernetes
+
+	addresses map[*corev1.Pod][]netip.Addr
+	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
+	labels    map[string]map[string]string // of namespaces
+
+	// Of services, by namespace/name, and of namespaces.
+	slices map[string][]*discoveryv1.EndpointSlice
+	inside map[string][]*corev1.Pod
+}
+
+// know indexes objects. It is tolerant: what the compiler refuses is left out.
+func know(objs *model.Objects, node string, local model.Local) *knowledge {
+	k := &knowledge{
+		objs: objs, node: node, local: local,
+		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
+		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
+		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
+		addresses: map[*corev1.Pod][]netip.Addr{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
+	}
+	for name, n := range objs.Nodes {
+		for _, a := range n.Status.Addresses {
+			addr, err := netip.ParseAddr(a.Address)
+			if err != nil || a.Type != "InternalIP" && a.Type != "ExternalIP" {
+				continue
+			}
+			k.nodeOf[addr] = name
+			if name == node {
+				k.own = append(k.own, addr)
+			}
+		}
+	}
+	for _, slice := range objs.EndpointSlices {
+		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
+		k.slices[name] = append(k.slices[name], slice)
+	}
+	for _, pod := range objs.Pods {
+		k.addresses[pod] = addressesIn(pod)
+		space := spaceOf(pod.Namespace)
+		k.inside[space] = append(k.inside[space], pod)
+		if pod.Spec.HostNetwork || pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
+			continue
+		}
+		for _, addr := range k.addresses[pod] {
+			k.pods[addr] = pod
+		}
+	}
+	for name := range local.Devices {
+		if pod := k.plugged(name); pod != nil {
+			k.endpoints[name] = pod
+		}
+	}
+	for _, svc := range objs.Services {
+		k.learnService(svc)
+	}
+	for _, pod := range objs.Pods {
+		k.learnHostPorts(pod)
+	}
+	k.learnNative()
+	for _, policy := range objs.NetworkPolicies {
+		ns := spaceOf(policy.Namespace)
+		k.policies[ns] = append(k.policies[ns], policy)
+	}
+	for _, list := range k.policies {
+		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	}
+	k.learnPolicies()
+	k.learnAudits()
+	return k
+}
+
+func spaceOf(namespace string) string {
+	if namespace == "" {
+		return "default"
+	}
+	return namespace
+}
+
+func podName(pod *corev1.Pod) string { return spaceOf(pod.Namespace) + "/" + pod.Name }
+
+func addressesIn(pod *corev1.Pod) []netip.Addr {
+	texts := []string{pod.Status.PodIP}
+	for _, ip := range pod.Status.PodIPs {
+		texts = append(texts, ip.IP)
+	}
+	var addrs []netip.Addr
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// endpoint gives a pod that the datapath of this node serves, nil for any other.
+func (k *knowledge) endpoint(name string) *corev1.Pod { return k.endpoints[name] }
+
+// plugged gives a pod that has a device on this node, nil for any other.
+func (k *knowledge) plugged(name string) *corev1.Pod {
+	pod := k.objs.Pods[name]
+	if pod == nil || !k.isHere(pod) {
+		return nil
+	}
+	for _, addr := range k.addresses[pod] {
+		if k.pods[addr] == pod {
+			return pod
+		}
+	}
+	return nil
+}
+
+func (k *knowledge) isHere(pod *corev1.Pod) bool {
+	if pod.Spec.NodeName == "" {
+		return len(k.objs.Nodes) < 2
+	}
+	return pod.Spec.NodeName == k.node
+}
+
+// endpointAt gives the local pod with an address, nil when there is none.
+func (k *knowledge) endpointAt(addr netip.Addr) *corev1.Pod {
+	pod := k.pods[addr]
+	if pod == nil {
+		return nil
+	}
+	if name := podName(pod); k.endpoints[name] == pod {
+		return pod
+	}
+	return nil
+}
+
+func (k *knowledge) isGateway(addr netip.Addr) bool {
+	for _, gateway := range k.local.Gateways {
+		if gateway == addr {
+			return true
+		}
+	}
+	for _, device := range k.local.Devices {
+		for _, gateway := range device.Gateways {
+			if gateway == addr {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// isGatewayOf is whether a pod's default route leads to an address.
+func (k *knowledge) isGatewayOf(pod string, addr netip.Addr) bool {
+	gateways := k.local.Gateways
+	for _, own := range k.local.Devices[pod].Gateways {
+		if own.Is4() == addr.Is4() {
+			gateways = k.local.Devices[pod].Gateways
+		}
+	}
+	for _, gateway := range gateways {
+		if gateway == addr {
+			return true
+		}
+	}
+	return false
+}
+
+// isHost is whether an address is this node's, or the gateway that it plays.
+func (k *knowledge) isHost(addr netip.Addr) bool {
+	node, isNode := k.nodeOf[addr]
+	return isNode && node == k.node || k.isGateway(addr)
+}
+
+func (k *knowledge) hasRoute(addr netip.Addr) bool {
+	if k.local.Routes == nil {
+		return true
+	}
+	for _, route := range k.local.Routes {
+		if route.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// source is the address that a hairpin flow is given.
+func (k *knowledge) source(like netip.Addr) (netip.Addr, bool) {
+	for _, addr := range k.own {
+		if addr.Is4() == like.Is4() {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
