@@ -25,6 +25,8 @@ type judge struct {
 	reasons   map[model.Reason]uint64 // steps by their reason
 	disagreed []Disagreement
 	story     []string
+	looked    *oracle.Look                                        // at the frame that a hook is about to see
+	expected  oracle.Expectation                                  // of the step before
 	doubt     func([]byte, oracle.Expectation) oracle.Expectation // nil outside of tests
 }
 
@@ -104,23 +106,62 @@ func newJudge(topo lab.Topology, locals []model.Local) *judge {
 // reset forgets what was said of the step before.
 func (j *judge) reset() { j.disagreed, j.story = nil, nil }
 
+// see has the oracle of a node see the flow table of its datapath.
+func (j *judge) see(node string, dp *datapath.Datapath) {
+	b := j.at(node)
+	node = b.node
+	ifindexes := make(map[string]int, len(b.endpoints))
+	for ifindex, name := range b.endpoints {
+		ifindexes[name] = ifindex
+	}
+	reader := dp.FlowReader()
+	b.oracle.Sight = func(at model.Where, t model.Tuple) (oracle.Entry, bool) {
+		e, there, err := reader.Entry(at.Hook, ifindexes[at.Endpoint], t)
+		if err != nil {
+			j.disagreed = append(j.disagreed, Disagreement{Where: at, Expected: "a flow table that can be read", Got: err.Error()})
+		}
+		other := model.Where{Hook: e.Other, Endpoint: node}
+		if e.OtherIfindex != 0 {
+			other.Endpoint = b.endpoints[e.OtherIfindex]
+		}
+		return oracle.Entry{Reply: e.Reply, Leaves: e.Leaves, Other: other, Dead: e.Dead}, there
+	}
+}
+
+// look reads a frame, and the flow that it is of, before a hook sees it.
+func (j *judge) look(node string, at model.Where, data []byte, now time.Time) {
+	j.looked = j.at(node).oracle.Look(data, at, now)
+}
+
+var lookups = map[datapath.FlowLookup]oracle.Lookup{
+	datapath.FlowNew: oracle.Missed, datapath.FlowKnown: oracle.Met, datapath.FlowRejudged: oracle.Met,
+}
+
 // step compares what a hook did to a frame with what the model expects.
 func (j *judge) step(s lab.Step, now time.Time) {
 	where := model.Where{Hook: s.Hook, Endpoint: s.Endpoint}
 	b := j.at(s.Node)
-	e := b.oracle.Evaluate(s.In, where, now)
+	look := j.looked
+	if j.looked = nil; look == nil {
+		look = b.oracle.Look(s.In, where, now)
+	}
+	e := look.Judge(lookups[s.Decision.Flow])
 	if j.doubt != nil {
 		e = j.doubt(s.In, e)
 	}
+	j.expected = e
 	j.story = append(j.story, e.Story...)
 	j.reasons[s.Decision.Reason]++
 	got := b.outcome(s)
-	b.oracle.Meet(e, now)
+	wrong := e.Check(got)
+	if got.Action != model.Forward || wrong != nil {
+		b.oracle.Meet(e, now)
+	}
 	if s.Contradiction != nil {
 		j.disagreed = append(j.disagreed, contradicts(s.Contradiction, where, e, got))
 		return
 	}
-	if err := e.Check(got); err != nil {
+	if wrong != nil {
 		j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: e.String(), Got: got.String()})
 		return
 	}

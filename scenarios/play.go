@@ -87,8 +87,13 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 	}
 	p.judge = newJudge(s.topology, p.locals)
 	if w, ok := world.(interface {
+		OnFrame(func(string, model.Where, []byte, time.Time))
 		OnStep(func(lab.Step, time.Time))
 	}); ok {
+		for _, n := range s.topology.Nodes {
+			p.judge.see(n.Name, world.Datapath(n.Name))
+		}
+		w.OnFrame(p.judge.look)
 		w.OnStep(p.judge.step)
 	}
 	return p

@@ -5,6 +5,7 @@ package scenarios
 import (
 	"time"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/oracle"
@@ -21,15 +22,22 @@ type Referee struct {
 	judge *judge
 }
 
-// NewReferee makes a referee for a network of one node. Its oracle knows no object yet.
-func NewReferee(topo lab.Topology, devices map[string]model.Device) *Referee {
+// NewReferee makes a referee for a network of one node, whose flow table it
+// sees. Its oracle knows no object yet.
+func NewReferee(topo lab.Topology, devices map[string]model.Device, dp *datapath.Datapath) *Referee {
 	r := &Referee{judge: newJudge(topo, []model.Local{{Devices: devices, Gateways: topo.Gateways}})}
+	r.judge.see(topo.Nodes[0].Name, dp)
 	r.Oracle().Terse = true
 	return r
 }
 
 // Oracle is whom the referee asks. Objects are set there.
 func (r *Referee) Oracle() *oracle.Oracle { return r.judge.benches[0].oracle }
+
+// Look is called with a frame before a hook sees it, and Step behind.
+func (r *Referee) Look(at model.Where, frame []byte, now time.Time) {
+	r.judge.look("", at, frame, now)
+}
 
 // Step compares one hook's part; the oracle tells no story of it. now is the time by the datapath's clock.
 func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {
@@ -38,3 +46,6 @@ func (r *Referee) Step(s lab.Step, now time.Time) []Disagreement {
 	r.judge.step(s, now)
 	return r.judge.disagreed
 }
+
+// Expected is what the model expected of the last Step's frame.
+func (r *Referee) Expected() oracle.Expectation { return r.judge.expected }

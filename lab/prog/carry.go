@@ -84,6 +84,9 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
+	if t.world.onFrame != nil {
+		t.world.onFrame(n.name, model.Where{Hook: hook, Endpoint: endpoint}, t.data, now)
+	}
 	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
 	var contradiction *datapath.Contradiction
 	if err != nil && !errors.As(err, &contradiction) {

@@ -29,6 +29,7 @@ type World struct {
 
 	queue    []departure
 	walks    []lab.Walk
+	onFrame  func(node string, at model.Where, frame []byte, now time.Time)
 	onStep   func(lab.Step, time.Time)
 	nextPort uint16
 	// served is who accepted or answered last, for the exchange that asked.
@@ -131,6 +132,11 @@ func (w *World) nodeCalled(name string) *node {
 		return h.node
 	}
 	return nil
+}
+
+// OnFrame has a function called with every frame that is about to meet a hook.
+func (w *World) OnFrame(f func(node string, at model.Where, frame []byte, now time.Time)) {
+	w.onFrame = f
 }
 
 // OnStep has a function called for every hook that a frame passes, in order,

@@ -4,7 +4,6 @@ package oracle
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -17,13 +16,13 @@ type affinityKey struct {
 	client   netip.Addr
 }
 
-// preference is one backend that a client may be remembered to have: its last
-// flow there began between first and last. The zero preference is none.
+// preference is the backend that a client is known to have, since its last
+// flow began.
 type preference struct {
-	addr        netip.Addr
-	port        uint16
-	first, last time.Time
-	epoch       int // of the objects, then
+	addr  netip.Addr
+	port  uint16
+	since time.Time
+	epoch int // of the objects, then
 }
 
 const (
@@ -75,10 +74,6 @@ func (j *judgement) choose(s *served, lead func(server)) {
 	}
 	for _, to := range may {
 		j.tell("%s port %d may lead it to %s port %d", s, s.port, to.addr, to.port)
-		if s.affinity > 0 && !j.isLed() {
-			key := affinityKey{j.place(), client}
-			j.chances = append(j.chances, chance{key, preference{to.addr, to.port, j.now, j.now, j.oracle.epoch}})
-		}
 		j.audit = model.ReasonNone
 		lead(to)
 	}
@@ -96,72 +91,32 @@ func (j *judgement) choose(s *served, lead func(server)) {
 // candidates are the servers of whom one is chosen: all that are eligible, or
 // the one that the client's flows stay with.
 func (j *judgement) candidates(s *served, client netip.Addr) []server {
-	var eligible, kept []server
+	var eligible []server
 	for _, b := range s.servers {
 		if b.eligible {
 			eligible = append(eligible, b)
 		}
 	}
-	remembered := j.oracle.affinities[affinityKey{j.place(), client}]
-	anybody := s.affinity == 0 || len(remembered) == 0 || len(j.oracle.affinities) > maxAffinities
-	if anybody {
-		return eligible
-	}
-	for _, p := range remembered {
-		b, found := s.serverAt(p.addr, p.port)
-		alive := j.now.Sub(p.last) <= s.affinity+affinitySlop
-		surely := j.now.Sub(p.first) <= s.affinity-affinitySlop && s.since <= p.epoch
-		if !found || !b.eligible || !alive {
-			return eligible
-		}
-		if !surely {
-			anybody = true
-		}
-		kept = append(kept, b)
-	}
-	if anybody {
+	p, known := j.oracle.affinities[affinityKey{j.place(), client}]
+	b, found := s.serverAt(p.addr, p.port)
+	age := j.now.Sub(p.since)
+	if s.affinity == 0 || !known || !found || !b.eligible || age > s.affinity-affinitySlop ||
+		s.since > p.epoch || len(j.oracle.affinities) > maxAffinities {
 		return eligible
 	}
 	j.tell("the flows of %s stay where its last ones went", client)
-	return kept
+	return []server{b}
 }
 
-// chance is a choice that the datapath may have made and remembered.
-type chance struct {
-	key    affinityKey
-	choice preference
-}
-
-// prefer remembers for sure where a client's flow went.
-func (o *Oracle) prefer(c chance) { o.affinities[c.key] = []preference{c.choice} }
-
-// mayPrefer remembers a choice beside those that were possible before.
-func (o *Oracle) mayPrefer(c chance) {
-	all := o.affinities[c.key]
-	if len(all) == 0 {
-		all = []preference{{}}
-	}
-	same := func(p preference) bool { return p.addr == c.choice.addr && p.port == c.choice.port }
-	at := slices.IndexFunc(all, same)
-	if at < 0 {
-		o.affinities[c.key] = append(slices.Clone(all), c.choice)
-		return
-	}
-	all = slices.Clone(all)
-	all[at].last, all[at].epoch = c.choice.last, min(all[at].epoch, c.choice.epoch)
-	o.affinities[c.key] = all
-}
-
-// learnAffinity remembers the choice by which a new flow was made.
-func (o *Oracle) learnAffinity(e *Expectation, f *flow, doubtful bool) {
-	for _, c := range e.chances {
-		if c.key.frontend != f.frontend || c.choice.addr != f.translated.Dst || c.choice.port != f.translated.Dport {
-			continue
-		}
-		if doubtful {
-			o.mayPrefer(c)
-		} else {
-			o.prefer(c)
-		}
+// stick remembers who serves the client of a flow that begins; nobody, where
+// that is in doubt.
+func (o *Oracle) stick(f *flow, doubtful bool, now time.Time) {
+	key := affinityKey{f.frontend, f.opening.tuple.Src}
+	switch {
+	case !f.sticks:
+	case doubtful:
+		delete(o.affinities, key)
+	default:
+		o.affinities[key] = preference{f.translated.Dst, f.translated.Dport, now, o.epoch}
 	}
 }

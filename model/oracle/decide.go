@@ -14,24 +14,18 @@ import (
 // where nobody can tell, as both.
 func (j *judgement) decide(open func()) {
 	h := j.headers
-	surelyKnown := false
-	for _, e := range j.oracle.entriesAt(flowKey{j.at, h.tuple}) {
-		found, sure := e.flow.presence(j.now)
-		begins := h.tcp&(flagSYN|flagACK) == flagSYN
-		if !found || begins && e.flow.closing() {
-			continue
+	f := j.search(true)
+	switch {
+	case f.ought == mustNot:
+		if f.flow != nil && j.isLed() {
+			j.met = append(j.met, f.half) // it was found, and another pod was chosen
 		}
-		if j.isLed() && !e.reply && e.flow.translated.Dst != j.through {
-			j.met = append(j.met, e) // begun anew: another pod was chosen
-			continue
+	default:
+		j.met = append(j.met, f.half)
+		j.known(f.half, open)
+		if f.ought == must {
+			return
 		}
-		sure = sure && !e.former && !(begins && e.flow.endUnsure)
-		j.met = append(j.met, e)
-		j.known(e, open)
-		surelyKnown = surelyKnown || sure
-	}
-	if surelyKnown {
-		return
 	}
 	if h.echoReply && (!j.isDevice() || j.isGuarded()) {
 		j.tell("it answers no ping that is known")
@@ -47,33 +41,31 @@ func (j *judgement) decide(open func()) {
 	open()
 }
 
-// meetAll notes the flows of a packet that is dropped in any case.
+// meetAll notes the flow of a packet that is dropped in any case.
 func (j *judgement) meetAll() {
-	if !j.headers.hasTuple {
-		return
+	if h := j.oracle.flows[j.key]; j.headers.hasTuple && h.flow != nil {
+		j.met = append(j.met, h)
 	}
-	j.met = append(j.met, j.oracle.entriesAt(flowKey{j.at, j.headers.tuple})...)
 }
 
 // known judges a packet of a known flow.
-func (j *judgement) known(e entry, open func()) {
-	f := e.flow
-	stale := f.isStale(e.reply, j.oracle.epoch)
-	if stale && f.service != "" && !j.stillServes(f) {
+func (j *judgement) known(f half, open func()) {
+	stale := f.isStale(j.oracle.epoch)
+	if stale && f.service != "" && !j.stillServes(f.flow) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
-		if !e.reply || !j.isDevice() {
+		if !f.reply || !j.isDevice() {
 			j.again = f.hairpin || f.masqueraded() || f.translated.Sport != f.opening.tuple.Sport
 			j.kept = f.translated.Sport
 			open()
 			j.again, j.kept = false, 0
 		}
-		if !e.reply {
+		if !f.reply {
 			return
 		}
 		// What its backend still sends is an answer all the same, or, since
 		// the contract is silent, a flow of its own.
 	}
-	if s := j.world.frontends[f.frontend]; stale && f.service != "" && !e.reply && s != nil && s.since > f.openEpoch {
+	if s := j.world.frontends[f.frontend]; stale && f.service != "" && !f.reply && s != nil && s.since > f.openEpoch {
 		j.tell("Service %s was away for a while: its flows may be led elsewhere", f.service)
 		open()
 	}
@@ -81,26 +73,25 @@ func (j *judgement) known(e entry, open func()) {
 	var reasons []model.Reason
 	j.audit = model.ReasonNone
 	if stale {
-		opens, reasons = j.judgeAnew(f)
+		opens, reasons = j.judgeAnew(f.flow)
 	}
-	if e.reply {
+	if f.reply {
 		j.tell("it answers the flow %s", f.opening.tuple)
-		back := j.replyWay(f)
-		j.leave(Translation{Tuple: f.opening.tuple.Reversed(), Out: back.out, Endpoint: back.endpoint, flow: f, known: true, reply: true, opens: opens}, reasons)
+		back := j.replyWay(f.flow)
+		j.leave(Translation{Tuple: f.leaves(), Out: back.out, Endpoint: back.endpoint, flow: f.flow, known: true, reply: true, opens: f.way}, reasons)
 		return
 	}
 	j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
-	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f.flow, known: true, opens: opens}
 	if stale {
 		var sourceless []model.Reason
-		t, sourceless = j.resource(f, opens)
+		t, sourceless = j.resource(f.flow, opens)
 		reasons = append(reasons, sourceless...)
-		t.asked = f.perhapsEpoch == j.oracle.epoch
-		j.maybeShutOut(f)
+		j.maybeShutOut(f.flow)
 	}
 	// Another flow may have come to have its answers under the same key: a
 	// source port that is looked for again is then another.
-	t.AnySport = t.AnySport || f.vague || stale && (f.hairpin || f.masqueraded()) && !j.oracle.flows.firstAt(f.replies, f)
+	t.AnySport = t.AnySport || stale && f.hasSource() && j.oracle.flows[f.replies].flow != f.flow
 	j.leave(t, reasons)
 	if stale && f.service == "" && (j.at.Hook == model.FromContainer || j.at.Hook == model.ToDevice) && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
@@ -247,10 +238,8 @@ func (j *judgement) hairpin(translated model.Tuple, s *served) {
 	if f != nil {
 		f.hairpin = true
 	}
-	answers := flowKey{j.at, translated.Reversed()}
-	_, taken := j.oracle.flows[answers]
-	_, dying := j.oracle.dying[answers]
-	busy := taken || dying || j.again
+	taken, _ := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: self, hairpin: true}).ownTaken()
+	busy := taken || j.again
 	if busy && !hasPorts(translated) {
 		busy = false
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
@@ -266,7 +255,7 @@ func (j *judgement) newFlow(translated model.Tuple, to way, s *served) *flow {
 	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to, node: j.oracle.node}
 	f.replies = f.answersAt()
 	if s != nil {
-		f.service, f.frontend = s.service, j.place()
+		f.service, f.frontend, f.sticks = s.service, j.place(), s.affinity > 0 && !j.isLed()
 	}
 	return f
 }

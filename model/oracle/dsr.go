@@ -206,6 +206,9 @@ func (j *judgement) leaveWrapped(t Translation, reasons []model.Reason) {
 	if j.world.tunnel() == model.TunnelGeneve {
 		t.Tuple.Protocol, t.Tuple.Dport, t.AnySport = model.ProtocolUDP, genevePort, true
 	}
+	if j.tooLong() {
+		j.unsent = append(j.unsent, t)
+	}
 	switch {
 	case !j.tooLong():
 	case h.extended && !(h.cut && !h.later()) || h.quote != nil:
@@ -230,15 +233,3 @@ func (j *judgement) leaveWrapped(t Translation, reasons []model.Reason) {
 
 // nowhere is where the answers of a flow come that this node does not see.
 func (f *flow) nowhere() flowKey { return flowKey{model.Where{}, f.opening.tuple.Reversed()} }
-
-// seeLed notes a packet of a flow that is led to another node. Who acknowledges
-// has been answered.
-func (f *flow) seeLed(h *headers, opens bool) {
-	if h.tuple.Protocol != model.ProtocolTCP || h.tcp&flagACK == 0 {
-		return
-	}
-	// Of the very first packet the datapath may make that of it or not.
-	f.answerUnsure = opens
-	f.answered = f.answered || !opens
-	f.accepted, f.acknowledged = true, true
-}

@@ -279,9 +279,8 @@ func TestAFlowWhoseAnswersGoAnotherWayLastsByItsOpenersWord(t *testing.T) {
 		o := directly["IPIP"]
 		surely := func(b *bench, protocol model.Protocol) bool {
 			found := b.oracle.flows[flowKey{model.Where{Hook: model.FromDevice, Endpoint: "node-a"}, tuple(protocol, f.outside, 5000, f.node, 30080)}]
-			require.Len(b, found, 1)
-			is, sure := found[0].flow.presence(b.now)
-			return is && sure
+			require.NotNil(b, found.flow)
+			return found.ought(protocol, b.now) == must
 		}
 		send := func(b *bench, frame []byte) {
 			e := b.in(frame)

@@ -33,9 +33,11 @@ type Expectation struct {
 
 	frame headers
 	at    model.Where
-	met   []entry
-
-	chances []chance // choices of backends that may be remembered
+	met   []half
+	// illegal is what should have been met, where the datapath met something else.
+	illegal string
+	// unsent are those whose flow may be there from now on, though nothing leaves.
+	unsent []Translation
 }
 
 // Translation is one way in which a frame may leave.
@@ -63,7 +65,6 @@ type Translation struct {
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
 	reply bool        // seen in the flow's reply direction
-	asked bool        // policies may have been asked of the known flow already, as they are
 	opens way         // the flow's, in its opening direction
 	led   model.Tuple // as it is to come to the pod behind a tunnel
 	ports *portChoice // bounds AnySport; nil: any port
@@ -108,6 +109,9 @@ var ErrUnexpected = errors.New("not what should happen")
 // Check is nil when the outcome is one of those that e allows; else the error
 // names both sides and wraps ErrUnexpected.
 func (e Expectation) Check(o Outcome) error {
+	if e.illegal != "" {
+		return fmt.Errorf("%w: %s; expected %s", ErrUnexpected, o, e)
+	}
 	all := e.all()
 	doubtful := len(all) > 1 || len(e.Translations) > 1
 	for _, possible := range all {
@@ -148,7 +152,7 @@ func (e Expectation) Telling() (reason model.Reason, sure bool) {
 // other one, and one that may have begun again with its first packet; a packet
 // that may have been of no flow may have had it judged.
 func (t Translation) mayBeTold(doubtful bool) bool {
-	return t.known && (t.reply || t.asked || doubtful)
+	return t.known && (t.reply || doubtful)
 }
 
 func (t Translation) allows(o Outcome, doubtful bool) bool {
@@ -184,6 +188,9 @@ func (t Translation) leavesAs(observed model.Tuple) bool {
 }
 
 func (e Expectation) String() string {
+	if e.illegal != "" {
+		return e.illegal
+	}
 	var ways []string
 	for _, possible := range e.all() {
 		if possible.Action != model.Forward {

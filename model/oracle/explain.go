@@ -181,3 +181,5 @@ func (k *knowledge) named(name string) (party, error) {
 	}
 	return party{}, fmt.Errorf("neither an address, a pod (namespace/name) nor a node: %w", model.ErrNotFound)
 }
+
+func isICMP(p model.Protocol) bool { return p == model.ProtocolICMP || p == model.ProtocolICMPv6 }

@@ -4,7 +4,6 @@ package oracle
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -73,21 +72,9 @@ func (j *judgement) forgotten() {
 	j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonFragment}})
 }
 
-// Meet tells the oracle that a hook saw the frame that e is about, whatever
-// became of it: of a first fragment it remembers the ports, even when policy
-// has dropped it. Observe does so too.
-func (o *Oracle) Meet(e Expectation, now time.Time) {
+// learnFragment remembers the ports of a first fragment, whatever became of it.
+func (o *Oracle) learnFragment(e *Expectation, now time.Time) {
 	h := &e.frame
-	for _, c := range e.chances {
-		o.mayPrefer(c)
-	}
-	// What goes on by itself has kept the flow alive that it met, all the same.
-	surely := e.Action == model.Forward && len(e.Alternatives) == 0 && !e.isNobodys()
-	if len(h.wrong) == 0 && !surely {
-		for _, met := range e.met {
-			met.flow.meet(h, met.reply, now)
-		}
-	}
 	if h.fragment == nil || !h.fragment.learnable {
 		return
 	}
@@ -98,11 +85,6 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 	o.fragments[keyOfFragment(h, e.at)] = firstFragment{transport: h.transport, headerEnd: h.fragment.start + length, seen: now}
 }
 
-// isNobodys is whether a frame leaves, and by no flow.
-func (e Expectation) isNobodys() bool {
-	return !slices.ContainsFunc(e.Translations, func(t Translation) bool { return t.flow != nil })
-}
-
 // forgetFragments drops the first fragments that nobody can refer to any more.
 func (o *Oracle) forgetFragments(now time.Time) {
 	for key, first := range o.fragments {
@@ -110,32 +92,4 @@ func (o *Oracle) forgetFragments(now time.Time) {
 			delete(o.fragments, key)
 		}
 	}
-}
-
-// blur leaves open which source port a flow was given that a later fragment
-// opens: its bytes do not tell.
-func (o *Oracle) blur(f *flow, anySport bool) {
-	o.vague = slices.DeleteFunc(slices.Clone(o.vague), func(f *flow) bool { return !f.vague })
-	if f.vague = anySport; anySport {
-		o.vague = append(o.vague, f)
-	}
-}
-
-// mayAnswerAt is whether a flow whose source port nobody has seen may have its
-// answers under a key.
-func (f *flow) mayAnswerAt(key flowKey) bool {
-	like := f.replies
-	like.tuple.Dport = key.tuple.Dport
-	return f.vague && like == key
-}
-
-// entriesAt gives the entries of flows that a key may find.
-func (o *Oracle) entriesAt(key flowKey) []entry {
-	entries := o.flows[key]
-	for _, f := range o.vague {
-		if f.mayAnswerAt(key) && f.replies != key {
-			entries = append(slices.Clip(entries), entry{flow: f, reply: true, former: true})
-		}
-	}
-	return entries
 }

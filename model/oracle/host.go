@@ -241,15 +241,15 @@ func (j *judgement) openToDevice() {
 	f := j.newFlow(t, to, nil)
 	c := j.portsFor(flow{opening: flowKey{j.at, t}, translated: t, way: to})
 	c.kept = j.kept
-	if maybe, _ := c.taken(c.answers); j.again || maybe && f != nil {
+	if maybe, _ := c.ownTaken(); j.again || maybe && f != nil {
 		// There is no room for it; or, the contract being silent of what
 		// would come to its answers then, it is given another port.
-		if f != nil {
-			f.suspected = true
+		if hasPorts(t) {
+			j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+				Tuple: t, Portless: j.headers.later(), AnySport: true, ports: c, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,
+			}})
 		}
-		j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
-			Tuple: t, Portless: j.headers.later(), AnySport: hasPorts(t), ports: c, Out: model.OutDevice, flow: j.newFlow(t, to, nil), opens: to, Audit: j.audit,
-		}})
+		f = nil
 	}
 	j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
 		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,
@@ -289,28 +289,26 @@ func (j *judgement) leadOut(s *served, server server) {
 func (j *judgement) relatedAtDevice() {
 	h := j.headers
 	quoted := h.quote.tuple
-	surelyKnown := false
-	for _, e := range j.oracle.entriesAt(flowKey{j.at, quoted.Reversed()}) {
-		found, sure := e.flow.presence(j.now)
-		if !found || h.dst != quoted.Src {
-			continue
-		}
-		if e.flow.isStale(e.reply, j.oracle.epoch) {
-			// Judged anew or, since an error opens nothing, the kernel's.
-			sure = false
-		}
-		if h.src != quoted.Dst && (isMartianSource(h.src) || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil) {
-			sure = false // no router has that address
+	f := j.search(false)
+	if h.dst != quoted.Src {
+		f.ought = mustNot
+	}
+	if f.ought != mustNot {
+		stale := f.isStale(j.oracle.epoch)
+		stranger := h.src != quoted.Dst && (isMartianSource(h.src) || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil)
+		if stale || stranger {
+			// Judged anew or, since an error opens nothing, the kernel's; and no
+			// router has such an address.
+			f.ought = may
 		}
 		switch {
-		case e.reply || !e.flow.isStale(false, j.oracle.epoch):
-			j.relatedTo(e)
+		case f.reply || !stale:
+			j.relatedTo(f.half)
 		case h.quote.tiny:
 			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPMTU}})
 		}
-		surelyKnown = surelyKnown || sure && !e.former
 	}
-	if !surelyKnown || j.at.Hook == model.ToDevice {
+	if f.ought != must || j.at.Hook == model.ToDevice {
 		j.passBy("it is an error about " + quoted.String() + ", of which no flow is known")
 	}
 }

@@ -4,7 +4,6 @@ package oracle
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -68,9 +67,7 @@ const portProbes = 15
 // portChoice is which source ports a translation may be given: those under
 // which no other flow has its answers.
 type portChoice struct {
-	flows       memory
-	dying       map[flowKey]time.Time
-	vague       []*flow
+	oracle      *Oracle
 	answers     flowKey // with the own port
 	opening     flowKey
 	now         time.Time
@@ -93,16 +90,24 @@ func (c *portChoice) allows(port uint16) bool {
 	return !surely && (own || port != 0 && port == c.kept || port >= c.first && port <= c.last)
 }
 
+func (c *portChoice) ownTaken() (maybe, surely bool) { return c.taken(c.answers) }
+
 // taken is whether answers under a key are another flow's: maybe, and surely.
+// What is seen there when the packet has left is either its own or another's.
 func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
-	_, maybe = c.dying[key]
-	maybe = maybe || slices.ContainsFunc(c.vague, func(f *flow) bool { return f.mayAnswerAt(key) })
-	for _, e := range c.flows[key] {
-		found, sure := e.flow.presence(c.now)
-		maybe = maybe || found
-		surely = surely || found && sure && !e.former && e.flow.opening != c.opening
+	if c.oracle.Sight != nil {
+		e, there := c.oracle.sees(key)
+		own := e.Reply && !e.Dead && e.Leaves == c.opening.tuple.Reversed() && e.Other == c.opening.where
+		taken := there && !own
+		return taken, taken && !e.Dead
 	}
-	return maybe, surely
+	_, maybe = c.oracle.dying[key]
+	h := c.oracle.flows[key]
+	if h.flow == nil {
+		return maybe, false
+	}
+	ought := h.ought(key.tuple.Protocol, c.now)
+	return maybe || ought != mustNot, ought == must && h.opening != c.opening
 }
 
 // crowded is whether so many ports may be taken that all that are tried are.
@@ -116,21 +121,14 @@ func (c *portChoice) crowded() bool {
 		like := c.answers
 		like.tuple.Dport = key.tuple.Dport
 		if key == like && key.tuple.Dport >= c.first && key.tuple.Dport <= c.last {
-			if maybe, _ := c.taken(key); maybe {
-				busy[key.tuple.Dport] = true
-			}
+			busy[key.tuple.Dport] = true
 		}
 	}
-	for key := range c.flows {
+	for key := range c.oracle.flows {
 		count(key)
 	}
-	for key := range c.dying {
+	for key := range c.oracle.dying {
 		count(key)
-	}
-	for _, f := range c.vague {
-		if f.mayAnswerAt(c.answers) {
-			room--
-		}
 	}
 	return len(busy) >= room
 }
@@ -138,7 +136,7 @@ func (c *portChoice) crowded() bool {
 // portsFor gives the ports that a flow may be given.
 func (j *judgement) portsFor(f flow) *portChoice {
 	f.node = j.oracle.node
-	c := &portChoice{flows: j.oracle.flows, dying: j.oracle.dying, vague: j.oracle.vague, answers: f.answersAt(), opening: f.opening, now: j.now}
+	c := &portChoice{oracle: j.oracle, answers: f.answersAt(), opening: f.opening, now: j.now}
 	c.first, c.last = j.world.lentPorts()
 	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != model.ToDevice && !f.hairpin && hasPorts(f.translated)
 	return c
@@ -158,32 +156,13 @@ func hasPorts(t model.Tuple) bool {
 	return false
 }
 
-// linger remembers that the answers of a flow that begins again may still be
-// told from others' by the entry of the old one, until the collector takes it.
-// By then it may have been written anew, or an answer have kept it.
-// So may one that the new flow finds under either of its keys.
-func (o *Oracle) linger(fresh *flow, now time.Time) {
-	for _, key := range []flowKey{fresh.opening, fresh.replies} {
-		_, held := o.dying[key]
-		for _, e := range o.flows[key] {
-			held = held || e.flow.answered
-		}
-		for _, e := range o.flows[fresh.opening] {
-			held = held || e.flow.answered && e.flow.replies == key
-		}
-		if held {
-			o.dying[key] = now.Add(idleTCPEstablished)
-		}
-	}
-}
-
 // leaveByPort judges a new flow whose answers are told from others' by its
 // source port: its own, or another where that is taken.
 func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []model.Reason) {
 	f := j.newFlow(t, to, s)
 	c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to})
 	c.kept = j.kept
-	maybe, surely := c.taken(c.answers)
+	maybe, surely := c.ownTaken()
 	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
 	switch {
 	case !maybe && !j.again && c.keepsOwn():
@@ -205,6 +184,12 @@ func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []mode
 
 // masqueraded is whether a flow has a source that is not its opener's.
 func (f *flow) masqueraded() bool { return f.translated.Src != f.opening.tuple.Src && !f.hairpin }
+
+// hasSource is whether a flow's answers are told from others' by a source port
+// that it alone has.
+func (f *flow) hasSource() bool {
+	return f.hairpin || f.masqueraded() || f.opening.where.Hook == model.ToDevice
+}
 
 // sourceFor gives what leaves a hook by some way the source that it has there;
 // false when there is none of its family.
@@ -242,7 +227,7 @@ func (j *judgement) resource(f *flow, opens way) (Translation, []model.Reason) {
 	}
 	c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
 	c.kept = f.translated.Sport
-	maybe, _ := c.taken(c.answers)
+	maybe, _ := c.ownTaken()
 	moved := c.answers != f.replies // to where others' answers may come
 	switch {
 	case !moved:

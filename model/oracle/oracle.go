@@ -20,6 +20,9 @@ type Oracle struct {
 	// Local.Routes for sure: a frame that leaves by a device may then be
 	// dropped for want of a route as well.
 	RoutesUnknown bool
+	// Sight is the datapath's flow table, where the world sees it; nil: it is not
+	// seen, and flows are held to be there by what became of their packets.
+	Sight Sight
 	// Terse leaves Story empty, for who asks a hundred thousand times a second.
 	Terse bool
 
@@ -30,14 +33,12 @@ type Oracle struct {
 	flows memory
 	// fragments are the first ones of packets that came in parts.
 	fragments map[fragmentKey]firstFragment
-	// dying are keys of flows that the collector took, or will, and when: the
-	// datapath gives their source ports to nobody until it comes again.
+	// dying are keys of flows that the collector took, and when: the datapath
+	// gives their source ports to nobody until it comes again.
 	dying map[flowKey]time.Time
-	// vague are flows whose source port nobody has seen yet.
-	vague []*flow
 	// affinities are the backends that clients' flows stay with, as far as is
-	// known: all that are possible.
-	affinities map[affinityKey][]preference
+	// known.
+	affinities map[affinityKey]preference
 }
 
 // NewOracle gives an oracle that knows of no object and no flow yet.
@@ -45,7 +46,7 @@ func NewOracle(node string, local model.Local) *Oracle {
 	return &Oracle{
 		node: node, local: local, world: know(model.NewObjects(), node, local),
 		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, dying: map[flowKey]time.Time{},
-		affinities: map[affinityKey][]preference{},
+		affinities: map[affinityKey]preference{},
 	}
 }
 
@@ -74,37 +75,34 @@ func (o *Oracle) SetNetwork(objs *model.Objects, local model.Local) {
 // Evaluate says what should happen to frame at where; it changes nothing. The
 // frame begins with its Ethernet header. Any bytes have an answer.
 func (o *Oracle) Evaluate(frame []byte, at model.Where, now time.Time) Expectation {
-	h := parseFrame(frame)
-	j := &judgement{oracle: o, world: o.world, headers: &h, at: at, now: now, pod: o.world.endpoint(at.Endpoint)}
-	j.wrong = make([]model.Reason, 0, 4)
-	for _, reason := range h.wrong {
-		j.condemn(reason, "the frame's bytes are wrong: %s", reason)
-	}
-	if h.later() {
-		j.recall()
-	}
-	if j.isWrapped() {
-		j.unwrap(frame)
-	}
-	switch {
+	return o.Look(frame, at, now).Judge(Untold)
+}
+
+// Judge says what should have happened to the frame; lookup is what the datapath
+// says of its flow. It is called once.
+func (l *Look) Judge(lookup Lookup) Expectation {
+	j, at := l.j, l.j.at
+	j.lookup = lookup
+	switch h := j.headers; {
 	case j.isDevice():
 		j.atDevice()
 	case at.Hook == model.ToContainer && (h.arp != nil || h.nd != nil):
 		j.toContainer() // passes whatever is known of the pod
 	case j.pod == nil:
 		j.meetAll()
-		j.condemn(model.ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, o.node)
+		j.condemn(model.ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, j.oracle.node)
 		if h.quote != nil {
 			j.condemn(model.ReasonICMPNoFlow, "what was known of its flows is out of date")
+			j.wrong = append(j.wrong, j.impostor()...)
 		}
 	case at.Hook == model.ToContainer:
 		j.toContainer()
 	default:
 		j.fromContainer()
 	}
+	h := j.headers
 	e := j.expectation()
-	h = *j.headers
-	e.frame, e.at, e.met, e.chances = h, at, j.met, j.chances
+	e.frame, e.at, e.met, e.illegal, e.unsent = *h, at, j.met, j.illegal, j.unsent
 	if h.hasTuple || h.quote != nil {
 		e.Tuple = h.tuple
 	}
@@ -115,108 +113,123 @@ func (o *Oracle) Evaluate(frame []byte, at model.Where, now time.Time) Expectati
 // knows the flow: which backend was chosen, which source port a hairpin got.
 // What e does not allow is not learned from.
 func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
-	o.Meet(e, now)
-	var matching []Translation
-	nothing := false // a branch in which there is no flow
+	o.learnFragment(&e, now)
+	var chosen *Translation
+	doubtful := false
 	for _, possible := range e.all() {
-		for _, t := range possible.Translations {
+		for i := range possible.Translations {
+			t := &possible.Translations[i]
 			switch {
 			case !t.leavesAs(observed):
-			case t.flow == nil:
-				nothing = true
-			default:
-				matching = append(matching, t)
+			case chosen == nil:
+				chosen = t
+			case t.flow != chosen.flow:
+				doubtful = true
+				// One that is known is kept, with its doubts.
+				if t.known && !chosen.known {
+					chosen = t
+				}
 			}
 		}
 	}
-	if len(matching) == 0 {
+	switch {
+	case chosen == nil, e.frame.quote != nil: // an error does not keep a flow
 		return
-	}
-	// When the frame may have met a known flow or made a new one, and looks
-	// the same either way, the flow is kept, with its doubts.
-	chosen := matching[0]
-	for _, t := range matching {
-		if t.known {
-			chosen = t
-			break
+	case chosen.flow == nil: // nothing says what became of those that it met
+		for _, met := range e.met {
+			met.tear(now)
 		}
-	}
-	for _, t := range matching {
-		if t.known && t.flow != chosen.flow {
-			t.flow.meet(&e.frame, t.reply, now)
-			t.flow.perhapsJudged(t.reply, o.epoch)
-		}
-	}
-	if chosen.Out == model.OutTunnel {
+		return
+	case chosen.Out == model.OutTunnel:
 		observed = chosen.led
 	}
-	doubtful := slices.ContainsFunc(matching, func(t Translation) bool { return t.flow != chosen.flow })
 	f := chosen.flow
-	if nothing { // known or not: it may have been a reset of no flow
-		f.meet(&e.frame, chosen.reply, now)
-		f.perhapsJudged(chosen.reply, o.epoch)
-		if !chosen.reply {
-			o.flows.claim(f, now)
-		}
-		return
-	}
-	if !chosen.known {
-		fresh := *f
-		f = &fresh
-		if chosen.Portless {
-			observed = chosen.Tuple
-			o.blur(f, chosen.AnySport)
-		}
-		f.translated = observed
-		f.replies = f.answersAt()
-		f.replyEpoch = o.epoch
-		o.linger(f, now)
-		o.flows.insert(f, now)
-		o.learnAffinity(&e, f, doubtful)
-	}
-	_, sure := f.presence(now)
-	overdue := chosen.known && !chosen.reply && !sure && f.isStale(false, o.epoch)
-	switch {
-	case chosen.reply || e.frame.quote != nil:
-	case chosen.Portless:
-		f.translated = chosen.Tuple
-	default:
-		f.translated, f.vague = observed, false
-	}
-	if key, same := f.leads(chosen.opens); !same && chosen.known && !chosen.reply && e.frame.resets() {
-		// A reset opens nothing, so that it need not open another way either.
-		o.flows.perhaps(f, key)
+	if chosen.known {
+		f = o.goOn(half{f, chosen.reply}, &e.frame, chosen, observed, now)
 	} else {
-		f.way = chosen.opens
-		if o.flows.reroute(f, now); !chosen.reply {
-			o.flows.claim(f, now)
-		}
-		f.judged(chosen.reply, o.epoch)
+		f = o.open(f, &e.frame, chosen, observed, now)
+		o.stick(f, doubtful, now)
 	}
-	switch {
-	case overdue && !doubtful:
-		f.restart() // what is judged anew after its time may be made anew
-	case !doubtful || !chosen.known:
-	case chosen.reply:
-		o.flows.suspect(matching, f, observed, o.epoch, now)
-	default:
-		f.restart() // it may have
-		o.flows.contest(f, f.opening, now)
-		if f.answered {
-			o.dying[f.replies] = now.Add(idleTCPEstablished) // see linger
-		}
-	}
-	if e.frame.quote != nil {
-		return // an error does not keep a flow
-	}
-	f.see(&e.frame, chosen.reply, doubtful, now)
-	if f.suspected {
-		f.surely, f.gone = time.Time{}, time.Time{}
-		f.over = f.over.Add(idleTCPEstablished)
+	if doubtful {
+		f.tear(now)
 	}
 }
 
-// judgement is one Evaluate in progress. Reasons in wrong hold whatever else
+// Meet tells the oracle that a hook saw the frame that e is about, and did not
+// forward it. The datapath looks flows up first: one whose packet it then dropped
+// may have come as far as by one that passed.
+func (o *Oracle) Meet(e Expectation, now time.Time) {
+	o.learnFragment(&e, now)
+	h := &e.frame
+	if len(h.wrong) == 0 && h.quote == nil {
+		for _, met := range e.met {
+			met.maySee(met.next(h, met.reply), now)
+		}
+	}
+	for i := range e.unsent {
+		t := &e.unsent[i]
+		if t.flow == nil || t.known {
+			continue
+		}
+		if made, seen := o.sees(t.flow.opening); seen && t.led == made.Leaves && !o.flows[t.flow.opening].is(made) {
+			o.stick(o.open(t.flow, h, t, t.led, now), false, now)
+		}
+	}
+}
+
+// goOn notes a packet of a known flow, and gives the flow that it is of now.
+func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, now time.Time) *flow {
+	next := f.next(h, f.reply)
+	moved := *f.flow
+	moved.way = t.opens
+	if !t.Portless {
+		moved.translated = observed
+	}
+	elsewhere := !f.reply && (moved.translated != f.translated || moved.answersAt() != f.replies)
+	switch {
+	case elsewhere && h.resets():
+		f.maySee(next, now) // it opens nothing, another way neither
+		return f.flow
+	case elsewhere:
+		return o.open(f.flow, h, t, observed, now)
+	case !f.reply && f.isStale(o.epoch): // judged anew, it has both its keys again
+		if f.way = t.opens; f.ought(f.opening.tuple.Protocol, now) != must {
+			next |= torn // its answers may have begun again
+		}
+		o.flows.take(f.replies, half{f.flow, true}, now)
+	}
+	f.see(next, now)
+	f.judged(o.epoch)
+	return f.flow
+}
+
+// open notes a flow that begins, or begins again another way.
+func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tuple, now time.Time) *flow {
+	f := *like
+	f.way, f.translated = t.opens, observed
+	f.openEpoch, f.replyEpoch = o.epoch, o.epoch
+	f.begin(h, now)
+	if t.Portless { // its bytes do not tell the port
+		made, seen := o.sees(f.opening)
+		if f.translated = t.Tuple; t.AnySport && seen {
+			f.translated = made.Leaves
+		} else if t.AnySport {
+			f.tear(now)
+		}
+	}
+	f.replies = f.answersAt()
+	o.flows.insert(&f, now)
+	return &f
+}
+
+func (o *Oracle) sees(key flowKey) (Entry, bool) {
+	if o.Sight == nil {
+		return Entry{}, false
+	}
+	return o.Sight(key.where, key.tuple)
+}
+
+// judgement is one Look in progress. Reasons in wrong hold whatever else
 // is decided; branches are what may be decided.
 type judgement struct {
 	oracle  *Oracle
@@ -226,13 +239,18 @@ type judgement struct {
 	now     time.Time
 	pod     *corev1.Pod // nil when there is no endpoint
 	through netip.Addr  // of the pod to which another node has led the packet
+	key     flowKey     // by which its flow is looked for
+	entry   Entry       // that was there
+	seen    bool
+	lookup  Lookup
+	illegal string        // what should have been met
+	unsent  []Translation // that open a flow, and are not sent
 
 	wrong    []model.Reason
 	branches []branch
-	met      []entry // of the flows that the packet may be of
-	again    bool    // a known flow looks for another backend, and has a source port
-	kept     uint16  // that port
-	chances  []chance
+	met      []half       // that the packet may have met
+	again    bool         // a known flow looks for another backend, and has a source port
+	kept     uint16       // that port
 	audit    model.Reason // why the policies that were asked last would have dropped it, and only tell
 	story    []string
 }

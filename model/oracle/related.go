@@ -13,16 +13,11 @@ func (j *judgement) related() {
 		j.condemn(model.ReasonICMPNoFlow, "it is an error about %s, and is not sent to who sent that", quoted)
 		return
 	}
-	surelyKnown := false
-	for _, e := range j.oracle.entriesAt(flowKey{j.at, quoted.Reversed()}) {
-		found, sure := e.flow.presence(j.now)
-		if !found {
-			continue
-		}
-		j.relatedTo(e)
-		surelyKnown = surelyKnown || sure && !e.former
+	f := j.search(false)
+	if f.ought != mustNot {
+		j.relatedTo(f.half)
 	}
-	if !surelyKnown {
+	if f.ought != must {
 		j.tell("it is an error about %s, of which no flow is known", quoted)
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPNoFlow}})
 	}
@@ -30,45 +25,28 @@ func (j *judgement) related() {
 
 // relatedTo judges an error as a packet of an entry: what is done to those is
 // done to the error's addresses, and undone in its quote.
-func (j *judgement) relatedTo(e entry) {
-	h, f := j.headers, e.flow
+func (j *judgement) relatedTo(f half) {
+	h := j.headers
 	turned := h.quote.tuple.Reversed()
 	opens, translated := f.way, f.translated
 	back := opens
 	var reasons []model.Reason
 	j.audit = model.ReasonNone
-	stale := f.isStale(e.reply, j.oracle.epoch)
+	stale := f.isStale(j.oracle.epoch)
 	switch {
-	case e.reply:
+	case f.reply:
 		if stale {
-			opens, reasons = j.judgeAnew(f)
+			opens, reasons = j.judgeAnew(f.flow)
 		}
-		back, translated = j.replyWay(f), f.opening.tuple.Reversed()
+		back, translated = j.replyWay(f.flow), f.leaves()
 		j.tell("it is an error about the flow %s", f.opening.tuple)
 	case stale:
 		j.tell("it is an error about an answer in the flow %s, which has to be judged anew first", f.opening.tuple)
 		reasons = []model.Reason{model.ReasonICMPNoFlow}
-		if f.perhapsEpoch == j.oracle.epoch {
-			j.tell("which it has been, perhaps")
-			j.branches = append(j.branches, branch{reasons: reasons})
-			opens, reasons = j.judgeAnew(f)
-			back = opens
-		}
 	default:
 		j.tell("it is an error about an answer in the flow %s", f.opening.tuple)
 	}
-	if h.src != turned.Src && j.at.Hook == model.FromContainer {
-		j.tell("%s speaks for another than itself", h.src)
-		reasons = append(reasons, model.ReasonSpoofedSource)
-	}
-	if h.src != turned.Src && j.at.Hook == model.ToContainer && j.strayLinkLocal() {
-		j.tell("no router has the source address %s", h.src)
-		reasons = append(reasons, model.ReasonMartianSource)
-	}
-	if h.quote.tiny {
-		j.tell("it claims that a link carries less than any has to")
-		reasons = append(reasons, model.ReasonICMPMTU)
-	}
+	reasons = append(reasons, j.impostor()...)
 	outer := model.Tuple{Src: h.src, Dst: translated.Dst, Protocol: h.tuple.Protocol}
 	if h.src == turned.Src {
 		outer.Src = translated.Src
@@ -79,6 +57,26 @@ func (j *judgement) relatedTo(e entry) {
 	}
 	j.leave(Translation{
 		Tuple: outer, Quoted: quoted, Out: back.out, Endpoint: back.endpoint,
-		flow: f, known: true, reply: e.reply, opens: opens,
+		flow: f.flow, known: true, reply: f.reply, opens: opens,
 	}, reasons)
+}
+
+// impostor is why nobody can have told of an error so.
+func (j *judgement) impostor() []model.Reason {
+	h := j.headers
+	var reasons []model.Reason
+	other := h.src != h.quote.tuple.Dst
+	if other && j.at.Hook == model.FromContainer {
+		j.tell("%s speaks for another than itself", h.src)
+		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
+	if other && j.at.Hook == model.ToContainer && j.strayLinkLocal() {
+		j.tell("no router has the source address %s", h.src)
+		reasons = append(reasons, model.ReasonMartianSource)
+	}
+	if h.quote.tiny {
+		j.tell("it claims that a link carries less than any has to")
+		reasons = append(reasons, model.ReasonICMPMTU)
+	}
+	return reasons
 }

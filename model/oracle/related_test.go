@@ -129,7 +129,7 @@ func TestAnErrorDoesNotKeepOrAnswerAFlow(t *testing.T) {
 	frame := ip("10.0.0.1", "10.0.0.2", model.ProtocolUDP, udp(5000, 53, 0))
 	b.pass(b.from(client, frame), tuple(model.ProtocolUDP, "10.0.0.1", 5000, "10.0.0.2", 53), model.OutLocal)
 	refusal := unreachable("10.0.0.2", "10.0.0.1", quoting(frame))
-	b.now = b.now.Add(idleUDPUnanswered - endsEarly)
+	b.now = b.now.Add(asking.lifetime(model.ProtocolUDP) - endsEarly)
 	b.pass(b.from(web0, refusal), between("10.0.0.2", "10.0.0.1"), model.OutLocal)
 	b.now = b.now.Add(endsEarly) // either may be right
 	e := b.from(web0, refusal)

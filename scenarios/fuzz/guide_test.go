@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	source "github.com/weirnet/weir/bpf/blocks"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios/reach"
 )
 
@@ -171,7 +171,7 @@ func hunted(b *testing.B, o Options, counts func(*Finding) bool) hunt {
 	var h hunt
 	var begin time.Duration
 	o.Parallel, o.Uplinks, o.MaxKinds = 1, true, 100
-	o.Doubt = func(_ []byte, e model.Expectation) model.Expectation {
+	o.Doubt = func(_ []byte, e oracle.Expectation) oracle.Expectation {
 		switch h.frames++; h.frames {
 		case warm:
 			begin = usedCPU()

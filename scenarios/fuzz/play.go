@@ -84,7 +84,7 @@ func newPlayer(ctx context.Context, c *Case, w *prog.World, plant planted) (*pla
 		world: w, every: countersEvery, misread: plant.misread, objs: base(c.Pods, c.Uplink),
 		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
 	}
-	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices)
+	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices, w.Datapath(""))
 	if c.Uplink {
 		p.local.Uplinks, p.local.Options = w.Uplinks(""), c.Options
 		p.referee.Oracle().SetNetwork(p.objs, p.local)
@@ -126,6 +126,7 @@ type ran struct {
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
 	now := time.Now().Add(p.offset)
+	p.referee.Look(f.At, f.Data, now)
 	got, faults, err := p.world.Pass("", f.At.Hook, f.Data, p.ifindex(f.At))
 	var contradiction *datapath.Contradiction
 	if err != nil && !errors.As(err, &contradiction) {
@@ -145,7 +146,7 @@ func (p *player) frame(f *Frame) (ran, error) {
 		problem = strings.Join(faults, "; ")
 	}
 	if disagreed := p.referee.Step(step, now); len(disagreed) > 0 {
-		r.finding = p.disagreement(f, step, disagreed, now)
+		r.finding = p.disagreement(f, step, disagreed)
 	} else if problem != "" {
 		r.finding = &Finding{Kind: "harm at " + string(f.At.Hook) + ": " + withoutDigits(problem), Where: f.At,
 			Problems: []string{problem, "sent: " + frame.Line(f.Data), "left: " + frame.Line(got.Data)}, Frame: f.Data}
@@ -185,11 +186,8 @@ func (p *player) behind(ifindex int) (string, model.Device) {
 	return "", model.Device{}
 }
 
-func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement, now time.Time) *Finding {
-	e := p.referee.Oracle().Evaluate(f.Data, f.At, now)
-	if p.referee.Doubt != nil {
-		e = p.referee.Doubt(f.Data, e)
-	}
+func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement) *Finding {
+	e := p.referee.Expected()
 	out := &Finding{Where: f.At, Expected: e, Frame: f.Data}
 	out.Kind = fmt.Sprintf("%s: program %s %s, model %s", f.At.Hook, s.Decision.Action, s.Decision.Reason, e.Action)
 	if s.Contradiction != nil {

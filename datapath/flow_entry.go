@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// FlowEntry is what a packet meets in the flow table.
+type FlowEntry struct {
+	Reply  bool        // for packets that answer
+	Leaves model.Tuple // how packets that meet it leave
+	// Other and OtherIfindex are where packets of the other direction are seen;
+	// the device's number is 0 at the node's own.
+	Other        model.Hook
+	OtherIfindex int
+	Dead         bool // over, and not deleted yet: no packet meets it
+}
+
+// FlowReader reads single entries of the flow table, with buffers of its own, so
+// that one costs a system call and no allocation. It belongs to one goroutine.
+type FlowReader struct {
+	d      *Datapath // whose tables stay open
+	tables [2]uint32 // descriptors: of the answered, and of the others
+	entry  entry
+	attr   mapLookup
+}
+
+// mapLookup is the part of union bpf_attr for BPF_MAP_LOOKUP_ELEM (linux/bpf.h).
+type mapLookup struct {
+	MapFD, pad        uint32
+	Key, Value, Flags uint64
+}
+
+// FlowReader makes a FlowReader.
+func (d *Datapath) FlowReader() *FlowReader {
+	r := &FlowReader{d: d}
+	for i, table := range []string{bpf.ContainerMapFlows, bpf.ContainerMapUnanswered} {
+		r.tables[i] = uint32(d.maps[table].FD())
+	}
+	return r
+}
+
+// Entry gives the entry under a tuple at a hook of a device, as a packet would
+// look for it: the answered one first. A look from here does not keep an entry
+// from making room for others (kernel/bpf/hashtab.c, htab_lru_map_lookup_elem_sys).
+func (r *FlowReader) Entry(hook model.Hook, ifindex int, t model.Tuple) (FlowEntry, bool, error) {
+	r.entry.key = flowKey{
+		Src: encodeAddr(t.Src), Dst: encodeAddr(t.Dst), Sport: encodePort(t.Sport), Dport: encodePort(t.Dport),
+		Proto: uint8(t.Protocol), Family: uint8(bpf.ContainerFamilyFAMILY_IPV6), Hook: hookNumbers[hook],
+	}
+	if t.Src.Is4() {
+		r.entry.key.Family = uint8(bpf.ContainerFamilyFAMILY_IPV4)
+	}
+	if hook != model.FromDevice && hook != model.ToDevice {
+		r.entry.key.Ifindex = uint32(ifindex)
+	}
+	var last FlowEntry
+	there := false
+	for _, table := range r.tables {
+		err := r.lookUp(table)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return FlowEntry{}, false, fmt.Errorf("look up flow %s: %w", t, err)
+		}
+		e := &r.entry
+		there = true
+		last = FlowEntry{
+			Reply: e.reply(), Leaves: translated(e), Dead: e.dead(),
+			Other: hooks[e.value.OtherHook], OtherIfindex: int(e.value.OtherIfindex),
+		}
+		if !last.Dead {
+			break
+		}
+	}
+	return last, there, nil
+}
+
+func (r *FlowReader) lookUp(table uint32) error {
+	r.attr = mapLookup{MapFD: table, Key: address(&r.entry.key), Value: address(&r.entry.value)}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_LOOKUP_ELEM, uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr))
+	runtime.KeepAlive(r)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
