@@ -10,17 +10,34 @@ import (
 
 // Report draws the sum of what was added.
 func (c *Collector) Report() *Report {
+	kernels := c.Kernels()
+	r := c.on(kernels)
+	r.Runs = c.runs
+	c.alone(r)
+	if len(kernels) < 2 {
+		return r
+	}
+	for _, k := range kernels {
+		one := c.on([]string{k})
+		r.ByKernel = append(r.ByKernel, KernelShares{k, one.Lines(), one.Branches()})
+	}
+	return r
+}
+
+// on is what was reached on some kernels.
+func (c *Collector) on(kernels []string) *Report {
 	a := &adding{
 		index: c.index,
 		lines: make([]number, len(c.index.lines)), branches: make([][2]number, len(c.index.branches)), functions: make([]number, len(c.index.functions)),
 	}
-	r := &Report{Runs: c.runs, Kernels: c.Kernels(), Alone: map[string][]Place{}}
+	r := &Report{Kernels: kernels, Alone: map[string][]Place{}}
 	for i, s := range c.index.shapes {
 		total := sums{make([]uint64, s.Counters), make([]uint64, s.Counters)}
-		for _, of := range c.kernels {
+		for _, k := range kernels {
+			of := c.kernels[k][i]
 			for n := range total.counts {
-				total.counts[n] += of[i].counts[n]
-				total.live[n] += of[i].live[n]
+				total.counts[n] += of.counts[n]
+				total.live[n] += of.live[n]
 			}
 		}
 		if !slices.ContainsFunc(total.counts, func(n uint64) bool { return n > 0 }) {
@@ -30,7 +47,6 @@ func (c *Collector) Report() *Report {
 		a.add(i, s.Counts(total.counts), s.Counts(total.live))
 	}
 	a.report(r)
-	c.alone(r)
 	r.excuse(excuses())
 	return r
 }

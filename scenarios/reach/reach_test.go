@@ -94,6 +94,8 @@ func TestAReportTellsLinesByWhatCameOfThem(t *testing.T) {
 
 	require.NoError(t, c.Add("third/ipv4", "6.18", nil))
 	require.Regexp(t, `^cover: no program of host.bpf.c ran.*\n.*socket.bpf.c.*\ncover: \d+\.\d % of lines reached \(\d+ of \d+\), \d+\.\d % of branches \(\d+ of \d+\)$`, c.Report().Summary())
+	require.NoError(t, c.Add("third/ipv4", "5.10", ran(t)))
+	require.Regexp(t, `\ncover: on 5.10, \d+\.\d % .*\ncover: on 6.18, \d+\.\d % .*\ncover: \d+\.\d % `, c.Report().Summary())
 	records[0].Shape = "other"
 	err = c.Add("fourth/ipv4", "6.18", records)
 	require.ErrorIs(t, err, cover.ErrRecord)

@@ -15,11 +15,19 @@ type Report struct {
 	Apart   []string
 	Runs    int
 	Kernels []string
+	// ByKernel is what was reached on each, where there are several.
+	ByKernel []KernelShares
 	// Alone are the lines that one scenario alone reaches, by its name.
 	Alone map[string][]Place
 	// Stale are entries of the list of what no frame reaches that are not right
 	// any more, each with the reason.
 	Stale []string
+}
+
+// KernelShares are those of one kernel, of what can be reached there.
+type KernelShares struct {
+	Kernel          string
+	Lines, Branches Share
 }
 
 // Place is a line of a file.

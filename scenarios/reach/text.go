@@ -18,7 +18,14 @@ func (r *Report) Summary() string {
 	for _, name := range r.Apart {
 		fmt.Fprintf(&b, "cover: no program of %s ran: what is its alone is not counted\n", name)
 	}
-	fmt.Fprintf(&b, "cover: %.1f %% of lines reached (%d of %d), %.1f %% of branches (%d of %d)",
-		lines.Percent(), lines.Reached, lines.Of, branches.Percent(), branches.Reached, branches.Of)
+	for _, k := range r.ByKernel {
+		fmt.Fprintf(&b, "cover: on %s, %s\n", k.Kernel, shares(k.Lines, k.Branches))
+	}
+	fmt.Fprintf(&b, "cover: %s", shares(lines, branches))
 	return b.String()
+}
+
+func shares(lines, branches Share) string {
+	return fmt.Sprintf("%.1f %% of lines reached (%d of %d), %.1f %% of branches (%d of %d)",
+		lines.Percent(), lines.Reached, lines.Of, branches.Percent(), branches.Reached, branches.Of)
 }
