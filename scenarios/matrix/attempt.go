@@ -65,7 +65,7 @@ func (a *attempt) run(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{Modules: modules, Console: a.watcher, Progress: a.Progress})
+	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{Modules: modules, Memory: a.memory(), Console: a.watcher, Progress: a.Progress})
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,16 @@ func (m *Matrix) guests() int {
 	if m.Guests > 0 {
 		return m.Guests
 	}
-	return guestsPerPlace * vmtest.Parallel(vmtest.DefaultMemory)
+	return guestsPerPlace * vmtest.Parallel(m.memory())
+}
+
+// memory is what a guest has, in MiB. Programs with counters are twice as long:
+// 512 were not enough for those of three nodes on 5.10.
+func (m *Matrix) memory() int {
+	if m.Runner.Cover {
+		return vmtest.DefaultMemory * 2
+	}
+	return vmtest.DefaultMemory
 }
 
 // driver is a Run in progress.
