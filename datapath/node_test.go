@@ -105,6 +105,9 @@ func newState(client, web model.Device) *model.State {
 
 func openDatapath(t testing.TB, opts Options) *Datapath {
 	t.Helper()
+	if opts.Cgroup != "" && opts.Edit == nil {
+		opts.Edit = asAsked(t)
+	}
 	d, err := Open(opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,19 @@ func (o *mutating) run(cmd *cobra.Command) error {
 	opts, err := o.options(cmd)
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(o.without, mutate.BySocket) {
+		dir, err := os.MkdirTemp("", "weir-mutate-")
+		if err != nil {
+			return fmt.Errorf("make a directory for the tests of sockets: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		if opts.Sockets, err = socketTests(cmd.Context(), dir); err != nil {
+			return err
+		}
+		if opts.Sockets == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "weir: the programs of sockets are run by %s alone: there is none here, or no Go, and their mutants count as not executed\n", socketSource)
+		}
 	}
 	bar := terminal(os.Stderr)
 	if bar {

@@ -40,6 +40,9 @@ type Options struct {
 	Fuzz time.Duration
 	// Without leaves out killers.
 	Without []string
+	// Sockets are the tests that run the programs of sockets, which no scenario
+	// does. Nil: their mutants count as not executed.
+	Sockets *SocketTests
 	// Parallel is how many workers there are; 0: one a core.
 	Parallel int
 	// State is a file that remembers what was found; empty: none.
@@ -179,6 +182,11 @@ func (m *measure) run(ctx context.Context) (err error) {
 	}
 	if m.has(ByNetns) {
 		if err := m.netnsStage(ctx); err != nil {
+			return err
+		}
+	}
+	if m.has(BySocket) && m.Sockets != nil {
+		if err := m.socketStage(ctx); err != nil {
 			return err
 		}
 	}
