@@ -4,7 +4,6 @@ package mutate
 
 import (
 	"context"
-	"fmt"
 	"sync/atomic"
 
 	"github.com/weirnet/weir/scenarios/fuzz"
@@ -17,7 +16,7 @@ const together = 16
 // five seconds, so those alone are played that reach a mutant: the others would
 // send what they sent before, through what has not changed.
 func (m *measure) fuzzStage(ctx context.Context) error {
-	lab := fmt.Sprintf("%d sequences", len(m.fuzz)/100*100)
+	lab := m.stageDigest(nil)
 	var todo []*subject
 	for _, s := range m.all {
 		if s.Outcome != "" || s.Reached[ByFuzz] == 0 || s.listed != nil || m.known(s, ByFuzz, lab, nil) {

@@ -58,7 +58,6 @@ type subject struct {
 	Result
 	object *Object
 	blocks []int
-	// digests of the mutant's object
 	listed *Excuse
 }
 
@@ -82,6 +81,7 @@ type measure struct {
 	plan   []scenarios.Planned // prog
 	real   []scenarios.Planned // netns
 	stages []*scenarios.Stage
+	self   string // digest of this program
 
 	reachProg, reachNetns []reach
 	fuzz                  []played
@@ -98,6 +98,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	m := &measure{Options: o, places: newPlaces(o.Objects)}
 	available, err := m.choose()
 	if err != nil {
+		return nil, err
+	}
+	if m.self, err = selfDigest(); err != nil {
 		return nil, err
 	}
 	if m.state, err = openState(o.State); err != nil {

@@ -29,7 +29,7 @@ const (
 func (m *measure) netnsStage(ctx context.Context) (err error) {
 	m.real = scenarios.Plan(m.Scenarios, syntax.Netns)
 	var todo []*subject
-	lab := digestOf(m.real...)
+	lab := m.stageDigest(m.real)
 	byName := map[string]scenarios.Planned{}
 	for _, p := range m.real {
 		byName[p.Name()] = p

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -35,6 +36,24 @@ func digestOf(plan ...scenarios.Planned) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
+// stageDigest stands for all that a stage asks, and by what it judges: this very
+// program.
+func (m *measure) stageDigest(plan []scenarios.Planned) string { return digestOf(plan...) + m.self }
+
+// selfDigest is of the program that runs.
+func selfDigest() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read this program: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8]), nil
+}
+
 // killers remembers what noticed errors, to ask that first the next time.
 type killers struct {
 	total []atomic.Int64 // by the number of the run
@@ -54,7 +73,7 @@ const (
 // other, the likeliest first, until one fails.
 func (m *measure) progStage(ctx context.Context) error {
 	k := &killers{total: make([]atomic.Int64, len(m.plan)), near: nearby{at: map[string][]int{}}}
-	library := digestOf(m.plan...)
+	library := m.stageDigest(m.plan)
 	byName := map[string]scenarios.Planned{}
 	for _, p := range m.plan {
 		byName[p.Name()] = p
