@@ -188,6 +188,9 @@ func (o *mutating) read() ([]*mutate.Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		if !object.Runs() {
+			fmt.Fprintf(os.Stderr, "weir: %s: the lab has no hook for programs of %s: their mutants count as not executed\n", name, object.Name)
+		}
 		out = append(out, object)
 	}
 	return out, nil

@@ -160,7 +160,8 @@ func (m *measure) choose() (int, error) {
 func (m *measure) has(killer string) bool { return !slices.Contains(m.Without, killer) }
 
 func (m *measure) run(ctx context.Context) (err error) {
-	if len(m.all) == 0 {
+	if len(m.all) == 0 || !slices.ContainsFunc(m.all, func(s *subject) bool { return s.object.Runs() }) {
+		m.settle()
 		return nil
 	}
 	m.plan = scenarios.Plan(m.Scenarios, syntax.Prog)

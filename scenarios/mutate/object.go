@@ -70,3 +70,7 @@ func NewObject(file []byte) (*Object, error) {
 	}
 	return o, nil
 }
+
+// Runs says whether a hook of the lab runs the object's programs: without, all its
+// mutants count as not executed.
+func (o *Object) Runs() bool { return o.use != nil }
