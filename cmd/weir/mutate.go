@@ -21,6 +21,7 @@ import (
 
 type mutating struct {
 	objects  []string
+	golang   []string
 	sample   int
 	seed     uint64
 	changed  string
@@ -49,13 +50,19 @@ What the verifier refuses, what no run of the unchanged programs executes, and w
 a list holds to be equivalent is counted apart. With --state an interrupted run
 goes on where it was. Scenarios are the library's, or those of the files given.
 
+With --go the errors are in Go code, such as the model's: all of them are compiled
+in at once, and killed by the unit tests of the packages, else by the scenarios in
+prog, else by the fuzzer. That needs Go and a checkout, which stays as it is.
+
 It ends with 1 when a mutant survived; with --changed, when one of a changed line
 did.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
   weir mutate --only 'lib/packet.h' --without netns
-  weir mutate --object build/container_bpfel.o --sample 50 -o json`,
+  weir mutate --object build/container_bpfel.o --sample 50 -o json
+  weir mutate --go ./model/... --sample 200
+  weir mutate --go ./model/... --changed origin/main --without fuzz`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.paths = args
 			return o.run(cmd)
@@ -63,44 +70,29 @@ did.`,
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&o.objects, "object", nil, "object files to take in place of the embedded ones")
+	f.StringSliceVar(&o.golang, "go", nil, "take errors in these packages of the checkout around, in place of the programs'")
 	f.IntVar(&o.sample, "sample", 0, "take this many mutants by chance; default all")
 	f.Uint64Var(&o.seed, "seed", 1, "what chance begins with")
-	f.StringVar(&o.changed, "changed", "", "take all mutants of lines of bpf/ that differ from this revision, besides the sample")
+	f.StringVar(&o.changed, "changed", "", "take all mutants of lines that differ from this revision, besides the sample")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one mutant a line) or html (a page by source line)")
 	f.StringVar(&o.state, "state", "", "remember what was found in this file, and go on from there")
 	f.StringVar(&o.list, "equivalents", "", "the list of mutants that are no errors; default the one inside this binary")
 	f.StringVar(&o.only, "only", "", "only mutants whose FILE:LINE or ID contains this")
-	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket")
+	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket; with --go test, prog, fuzz")
 	f.DurationVar(&o.fuzz, "fuzz", 5*time.Second, "how long the fuzzer is given for a mutant")
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
 	return cmd
 }
 
 func (o *mutating) run(cmd *cobra.Command) error {
-	opts, err := o.options(cmd)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(o.without, mutate.BySocket) {
-		dir, err := os.MkdirTemp("", "weir-mutate-")
-		if err != nil {
-			return fmt.Errorf("make a directory for the tests of sockets: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		if opts.Sockets, err = socketTests(cmd.Context(), dir); err != nil {
-			return err
-		}
-		if opts.Sockets == nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "weir: the programs of sockets are run by %s alone: there is none here, or no Go, and their mutants count as not executed\n", socketSource)
-		}
-	}
+	var progress func(stage string, done, total int)
 	bar := terminal(os.Stderr)
 	if bar {
-		opts.Progress = func(stage string, done, total int) {
+		progress = func(stage string, done, total int) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%s: %d of %d", stage, done, total)
 		}
 	}
-	report, err := mutate.Run(cmd.Context(), *opts)
+	report, err := o.measure(cmd, progress)
 	if bar {
 		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 	}
@@ -128,6 +120,48 @@ func (o *mutating) run(cmd *cobra.Command) error {
 	return nil
 }
 
+func (o *mutating) measure(cmd *cobra.Command, progress func(stage string, done, total int)) (*mutate.Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if len(o.golang) > 0 {
+		return o.runGo(cmd.Context(), progress)
+	}
+	opts, err := o.options(cmd)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(o.without, mutate.BySocket) {
+		dir, err := os.MkdirTemp("", "weir-mutate-")
+		if err != nil {
+			return nil, fmt.Errorf("make a directory for the tests of sockets: %w", err)
+		}
+		defer os.RemoveAll(dir)
+		if opts.Sockets, err = socketTests(cmd.Context(), dir); err != nil {
+			return nil, err
+		}
+		if opts.Sockets == nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "weir: the programs of sockets are run by %s alone: there is none here, or no Go, and their mutants count as not executed\n", socketSource)
+		}
+	}
+	opts.Progress = progress
+	return mutate.Run(cmd.Context(), *opts)
+}
+
+func (o *mutating) check() error {
+	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
+		return err
+	}
+	if o.sample < 0 {
+		return usageError(fmt.Errorf("--sample %d: it is less than none", o.sample))
+	}
+	return nil
+}
+
+func (o *mutating) isOnly(id, file string, line int) bool {
+	return strings.Contains(id, o.only) || strings.Contains(fmt.Sprintf("%s:%d", file, line), o.only)
+}
+
 func (o *mutating) write(cmd *cobra.Command, r *mutate.Report) error {
 	switch o.output {
 	case "json":
@@ -139,12 +173,6 @@ func (o *mutating) write(cmd *cobra.Command, r *mutate.Report) error {
 }
 
 func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
-	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
-		return nil, err
-	}
-	if o.sample < 0 {
-		return nil, usageError(fmt.Errorf("--sample %d: it is less than none", o.sample))
-	}
 	for _, w := range o.without {
 		if err := oneOf("without", w, mutate.ByFuzz, mutate.ByNetns, mutate.BySocket); err != nil {
 			return nil, err
@@ -161,12 +189,10 @@ func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
 		return nil, err
 	}
 	if o.only != "" {
-		opts.Only = func(m *mutant.Mutant) bool {
-			return strings.Contains(m.ID, o.only) || strings.Contains(fmt.Sprintf("%s:%d", m.File, m.Line), o.only)
-		}
+		opts.Only = func(m *mutant.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
 	}
 	if o.changed != "" {
-		if opts.Changed, err = changedLines(cmd.Context(), o.changed); err != nil {
+		if opts.Changed, err = changedLines(cmd.Context(), o.changed, "bpf", "*.c", "*.h"); err != nil {
 			return nil, err
 		}
 	}

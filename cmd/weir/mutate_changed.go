@@ -16,11 +16,12 @@ type lineRange struct{ first, last int }
 
 var hunk = regexp.MustCompile(`^@@ -\S+ \+(\d+)(?:,(\d+))? @@`)
 
-// changedLines asks git which lines of bpf/ differ from a revision.
-func changedLines(ctx context.Context, revision string) (func(file string, line int) bool, error) {
+// changedLines asks git which lines of the files below a directory differ from a
+// revision. Files are named from there.
+func changedLines(ctx context.Context, revision, dir string, files ...string) (func(file string, line int) bool, error) {
 	var problem bytes.Buffer
-	cmd := exec.CommandContext(ctx, "git", "diff", "-U0", "--relative=bpf", "--no-color", "--no-ext-diff", revision, "--", "*.c", "*.h")
-	cmd.Dir, cmd.Stderr = "bpf", &problem
+	cmd := exec.CommandContext(ctx, "git", append([]string{"diff", "-U0", "--relative", "--no-color", "--no-ext-diff", revision, "--"}, files...)...)
+	cmd.Dir, cmd.Stderr = dir, &problem
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, usageError(fmt.Errorf("--changed %s: ask git for the changed lines: %w: %s", revision, err, strings.TrimSpace(problem.String())))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/weirnet/weir/bpf/mutant"
@@ -33,7 +34,9 @@ type Equivalents struct{ entries []*Excuse }
 //	# Why these are no errors.
 //	lib/packet.h: if (len < ihl) | bound off by one
 //	lib/packet.h: if (len < ihl) | condition * | if w2 > * => *
-func ReadEquivalents(name string, r io.Reader) (*Equivalents, error) {
+//
+// Kinds of errors besides those of programs may be in it if they are given.
+func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalents, error) {
 	e := &Equivalents{}
 	var errs []error
 	reason, inReason := "", false
@@ -53,7 +56,7 @@ func ReadEquivalents(name string, r io.Reader) (*Equivalents, error) {
 			reason = ""
 			continue
 		}
-		entry, err := parseEquivalent(line)
+		entry, err := parseEquivalent(line, slices.Concat(mutant.Kinds(), more))
 		if err == nil && reason == "" {
 			err = errors.New("no reason stands above it")
 		}
@@ -74,7 +77,7 @@ func ReadEquivalents(name string, r io.Reader) (*Equivalents, error) {
 // and there parts are taken from the right.
 const separator = " | "
 
-func parseEquivalent(line string) (*Excuse, error) {
+func parseEquivalent(line string, kinds []mutant.Kind) (*Excuse, error) {
 	file, rest, ok := strings.Cut(line, ": ")
 	if !ok {
 		return nil, errors.New("expected FILE: TEXT OF THE LINE | KIND [| BEFORE => AFTER]")
@@ -91,7 +94,7 @@ func parseEquivalent(line string) (*Excuse, error) {
 		return nil, errors.New("expected a kind behind the text of the line")
 	}
 	e.Text, e.Kind = rest[:at], rest[at+len(separator):]
-	for _, k := range mutant.Kinds() {
+	for _, k := range kinds {
 		if fits(e.Kind, string(k)) {
 			return e, nil
 		}
@@ -99,8 +102,8 @@ func parseEquivalent(line string) (*Excuse, error) {
 	return nil, fmt.Errorf("%q is no kind", e.Kind)
 }
 
-// find gives the entry that a mutant is listed by; nil for none.
-func (e *Equivalents) find(m *mutant.Mutant) *Excuse {
+// Find gives the entry that a mutant is listed by; nil for none.
+func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 	if e == nil {
 		return nil
 	}
@@ -114,7 +117,8 @@ func (e *Equivalents) find(m *mutant.Mutant) *Excuse {
 	return nil
 }
 
-func (e *Equivalents) unused() []*Excuse {
+// Unused are the entries that fitted none of the mutants.
+func (e *Equivalents) Unused() []*Excuse {
 	var out []*Excuse
 	if e != nil {
 		for _, entry := range e.entries {

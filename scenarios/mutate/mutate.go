@@ -64,6 +64,8 @@ type subject struct {
 // Report is what was measured.
 type Report struct {
 	Results []Result
+	// Killers are those that were asked, in this order. Nil: those of programs.
+	Killers []string
 	// Available is how many mutants there were to choose from.
 	Available int
 	// Stale are entries of the list that fit no line any more, and Wrong those
@@ -115,7 +117,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			r.Wrong = append(r.Wrong, s.Result)
 		}
 	}
-	r.Stale = o.Equivalents.unused()
+	r.Stale = o.Equivalents.Unused()
 	return r, err
 }
 
@@ -130,7 +132,7 @@ func (m *measure) choose() (int, error) {
 		}
 		for _, one := range found {
 			s := &subject{Result: Result{Mutant: one, Object: o.Name}, object: o, blocks: m.places.of(&one)}
-			s.listed = m.Equivalents.find(&one)
+			s.listed = m.Equivalents.Find(&one)
 			available++
 			if m.Only != nil && !m.Only(&one) {
 				continue

@@ -18,6 +18,7 @@ const (
 
 // Killers, in the order in which they are asked.
 const (
+	ByTest   = "test"   // unit tests, of errors in Go
 	ByProg   = "prog"   // scenarios in world prog
 	ByFuzz   = "fuzz"   // 5 seconds of the fuzzer
 	ByNetns  = "netns"  // scenarios in world netns that reach it

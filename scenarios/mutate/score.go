@@ -9,14 +9,14 @@ import (
 
 // Score counts the mutants of a file.
 type Score struct {
-	File                                        string
-	Mutants                                     int
-	Refused, NotExecuted, Equivalent            int
-	Prog, Fuzz, Netns, Socket, Survived, Undone int
+	File                                              string
+	Mutants                                           int
+	Refused, NotExecuted, Equivalent                  int
+	Test, Prog, Fuzz, Netns, Socket, Survived, Undone int
 }
 
 // Counted are those that are executed and no equivalents.
-func (s Score) Counted() int { return s.Prog + s.Fuzz + s.Netns + s.Socket + s.Survived }
+func (s Score) Counted() int { return s.Test + s.Prog + s.Fuzz + s.Netns + s.Socket + s.Survived }
 
 // Percent is how many of the counted were noticed, 0 to 100; NaN for none.
 func (s Score) Percent() float64 {
@@ -27,6 +27,21 @@ func (s Score) Percent() float64 {
 // noticed by themselves.
 func (s Score) WithoutStacks() float64 {
 	return 100 * float64(s.Prog+s.Fuzz) / float64(s.Counted())
+}
+
+// by is how many a killer noticed.
+func (s *Score) by(killer string) int {
+	switch killer {
+	case ByTest:
+		return s.Test
+	case ByProg:
+		return s.Prog
+	case ByFuzz:
+		return s.Fuzz
+	case ByNetns:
+		return s.Netns
+	}
+	return s.Socket
 }
 
 func (s *Score) add(r *Result) {
@@ -42,6 +57,8 @@ func (s *Score) add(r *Result) {
 		s.Survived++
 	case Killed:
 		switch r.By {
+		case ByTest:
+			s.Test++
 		case ByProg:
 			s.Prog++
 		case ByFuzz:

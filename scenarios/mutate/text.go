@@ -51,10 +51,25 @@ func (r *Result) reachedBy() string {
 func (r *Report) table(out io.Writer) error {
 	files, all := r.Scores()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\tPROG\tFUZZ\tNETNS\tSOCKET\tSURVIVED\tSCORE\tPROG+FUZZ\t")
+	killers, programs := r.Killers, false
+	if killers == nil {
+		killers, programs = []string{ByProg, ByFuzz, ByNetns, BySocket}, true
+	}
+	head := "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\t" + strings.ToUpper(strings.Join(killers, "\t")) + "\tSURVIVED\tSCORE\t"
+	if programs {
+		head += "PROG+FUZZ\t"
+	}
+	fmt.Fprintln(w, head)
 	for _, s := range append(files, all) {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\t\n", s.File, s.Mutants, s.Refused, s.NotExecuted, s.Equivalent,
-			s.Prog, s.Fuzz, s.Netns, s.Socket, s.Survived, percent(s.Percent()), percent(s.WithoutStacks()))
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t", s.File, s.Mutants, s.Refused, s.NotExecuted, s.Equivalent)
+		for _, k := range killers {
+			fmt.Fprintf(w, "%d\t", s.by(k))
+		}
+		fmt.Fprintf(w, "%d\t%s\t", s.Survived, percent(s.Percent()))
+		if programs {
+			fmt.Fprintf(w, "%s\t", percent(s.WithoutStacks()))
+		}
+		fmt.Fprintln(w)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write table: %w", err)

@@ -90,7 +90,16 @@ func Record(path string) error {
 	return nil
 }
 
-// Reached are the places that were reached since the last call of Forget.
+// Watch notes in memory which of so many places are reached from now on.
+func Watch(count int) {
+	if len(reached) != count {
+		reached = make([]byte, count)
+	}
+	clear(reached)
+	acting.Store(recording)
+}
+
+// Reached are the places that were reached since the last call of Watch.
 func Reached() []int {
 	var out []int
 	for n, b := range reached {
@@ -100,9 +109,6 @@ func Reached() []int {
 	}
 	return out
 }
-
-// Forget begins to record anew.
-func Forget() { clear(reached) }
 
 // On says whether the error acts.
 func On(n int) bool {

@@ -217,7 +217,9 @@ func sibling(c *types.Const) string {
 			all = append(all, o)
 		}
 	}
-	slices.SortFunc(all, func(a, b *types.Const) int { return cmp.Or(cmp.Compare(a.Pos(), b.Pos()), cmp.Compare(a.Name(), b.Name())) })
+	slices.SortFunc(all, func(a, b *types.Const) int {
+		return cmp.Or(cmp.Compare(a.Pos(), b.Pos()), cmp.Compare(a.Name(), b.Name()))
+	})
 	at := slices.Index(all, c)
 	if at < 0 {
 		return ""

@@ -30,8 +30,15 @@ func (c *Code) NewOverlay(dir string) (*Overlay, error) {
 	return o, o.write()
 }
 
-// Dropped says whether the compiler takes no code with an error.
-func (o *Overlay) Dropped(m *Mutant) bool { return o.dropped[m] }
+// Dropped says whether the compiler takes no code with the error of a number.
+func (o *Overlay) Dropped(number int) bool {
+	for m := range o.dropped {
+		if m.Number == number {
+			return true
+		}
+	}
+	return false
+}
 
 func (o *Overlay) path() string { return filepath.Join(o.dir, "overlay.json") }
 

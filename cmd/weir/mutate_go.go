@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/weirnet/weir/bpf/mutant"
+	"github.com/weirnet/weir/scenarios/mutate"
+	"github.com/weirnet/weir/scenarios/mutate/source"
+	"github.com/weirnet/weir/scenarios/mutate/suite"
+)
+
+// listOfGo is where errors in Go stand that are none, from the module's root.
+const listOfGo = "model/equivalents"
+
+// runGo measures the Go code of a checkout in place of programs.
+func (o *mutating) runGo(ctx context.Context, progress func(string, int, int)) (*mutate.Report, error) {
+	opts, err := o.optionsGo(ctx)
+	if err != nil {
+		return nil, err
+	}
+	opts.Progress = progress
+	report, err := suite.Run(ctx, *opts)
+	if errors.Is(err, source.ErrNothing) {
+		return nil, usageError(fmt.Errorf("--go: %w", err))
+	}
+	return report, err
+}
+
+func (o *mutating) optionsGo(ctx context.Context) (*suite.Options, error) {
+	if len(o.paths) > 0 || len(o.objects) > 0 {
+		return nil, usageError(errors.New("--go: errors in Go are judged by the whole library, and by the programs inside the checkout: give neither scenarios nor --object"))
+	}
+	for _, w := range o.without {
+		if err := oneOf("without", w, mutate.ByTest, mutate.ByProg, mutate.ByFuzz); err != nil {
+			return nil, err
+		}
+	}
+	root, err := checkout(ctx)
+	if err != nil {
+		return nil, err
+	}
+	opts := &suite.Options{
+		Dir: ".", Patterns: o.golang, Sample: o.sample, Seed: o.seed, Fuzz: o.fuzz, Without: o.without, Parallel: o.parallel, State: o.state,
+	}
+	if o.only != "" {
+		opts.Only = func(m *source.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
+	}
+	if o.changed != "" {
+		if opts.Changed, err = changedLines(ctx, o.changed, root, "*.go"); err != nil {
+			return nil, err
+		}
+	}
+	opts.Equivalents, err = o.equivalentsOfGo(root)
+	return opts, err
+}
+
+// checkout is the root of Weir's module around the working directory.
+func checkout(ctx context.Context) (string, error) {
+	if _, err := exec.LookPath("go"); err != nil {
+		return "", suite.ErrNoGo
+	}
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
+	var problem bytes.Buffer
+	cmd.Stderr = &problem
+	out, err := cmd.Output()
+	path, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
+	if err != nil || path != "github.com/weirnet/weir" || dir == "" {
+		return "", errors.New("--go: this is no checkout of Weir: run it inside one, whose code it compiles with errors")
+	}
+	return dir, nil
+}
+
+func (o *mutating) equivalentsOfGo(root string) (*mutate.Equivalents, error) {
+	path := o.list
+	if path == "" {
+		path = filepath.Join(root, listOfGo)
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && o.list == "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the list of equivalents: %w", err)
+	}
+	defer f.Close()
+	var kinds []mutant.Kind
+	for _, k := range source.Kinds() {
+		kinds = append(kinds, mutant.Kind(k))
+	}
+	return mutate.ReadEquivalents(filepath.Base(path), f, kinds...)
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package suite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weirnet/weir/bpf/mutant"
+	"github.com/weirnet/weir/scenarios/mutate"
+	"github.com/weirnet/weir/scenarios/mutate/source"
+)
+
+// Errors of a machine or a tree where nothing can be measured.
+var (
+	ErrNoGo    = errors.New("the go command is not in PATH: install Go, it compiles the errors")
+	ErrUnsound = errors.New("it fails without any error planted: nothing can be told by that")
+)
+
+// Options say what to measure.
+type Options struct {
+	Dir      string   // in a checkout
+	Patterns []string // of packages, as the go command has them
+	// Sample, Seed, Changed, Only, Fuzz, Without, Parallel, State, Progress and
+	// Equivalents are as in package mutate. Files are from the root.
+	Sample      int
+	Seed        uint64
+	Changed     func(file string, line int) bool
+	Only        func(*source.Mutant) bool
+	Equivalents *mutate.Equivalents
+	Fuzz        time.Duration
+	Without     []string
+	Parallel    int
+	State       string
+	Progress    func(stage string, done, total int)
+}
+
+// subject is an error on its way through the stages.
+type subject struct {
+	mutate.Result
+	number int
+	listed *mutate.Excuse
+	tests  []*test
+	runs   []int // of the worker's
+}
+
+type measure struct {
+	Options
+	code    *source.Code
+	overlay *source.Overlay
+	dir     string // of what is built
+	count   int    // of errors that are compiled in
+	all     []*subject
+	memory  *mutate.Memory
+	suites  []*binary
+	plan    *plan
+
+	killers sync.Map // function to the last *test or run that noticed an error in it
+}
+
+// Run measures. When ctx ends it gives what is there, and the error of ctx.
+func Run(ctx context.Context, o Options) (report *mutate.Report, err error) {
+	if _, err := exec.LookPath("go"); err != nil {
+		return nil, ErrNoGo
+	}
+	if o.Parallel <= 0 {
+		o.Parallel = runtime.GOMAXPROCS(0)
+	}
+	m := &measure{Options: o}
+	if m.dir, err = os.MkdirTemp("", "weir-mutate-"); err != nil {
+		return nil, fmt.Errorf("make a directory to build in: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(m.dir)) }()
+	available, err := m.choose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := m.digest()
+	if err != nil {
+		return nil, err
+	}
+	if m.memory, err = mutate.OpenMemory(o.State, digest); err != nil {
+		return nil, err
+	}
+	if len(m.all) > 0 {
+		err = m.run(ctx)
+	}
+	err = errors.Join(err, m.memory.Close())
+	return m.report(available), err
+}
+
+func (m *measure) report(available int) *mutate.Report {
+	r := &mutate.Report{Available: available, Killers: m.killersAsked(), Stale: m.Equivalents.Unused()}
+	for _, s := range m.all {
+		r.Results = append(r.Results, s.Result)
+		if s.listed != nil && s.Outcome == mutate.Killed {
+			r.Wrong = append(r.Wrong, s.Result)
+		}
+	}
+	return r
+}
+
+func (m *measure) killersAsked() []string {
+	return slices.DeleteFunc([]string{mutate.ByTest, mutate.ByProg, mutate.ByFuzz}, func(k string) bool { return !m.has(k) })
+}
+
+func (m *measure) has(killer string) bool { return !slices.Contains(m.Without, killer) }
+
+// choose plants, and takes the sample.
+func (m *measure) choose(ctx context.Context) (int, error) {
+	var err error
+	if m.code, err = source.Load(ctx, m.Dir, m.Patterns); err != nil {
+		return 0, err
+	}
+	planted := m.code.Plant()
+	m.count = len(planted)
+	var rest []*subject
+	for _, p := range planted {
+		s := &subject{number: p.Number}
+		s.Mutant = mutant.Mutant{ID: p.ID, Function: p.Function, Kind: mutant.Kind(p.Kind), File: p.File, Line: p.Line, Text: p.Text, Before: p.Before, After: p.After}
+		s.Object = p.Package
+		s.Reached, s.Example = map[string]int{}, map[string]string{}
+		s.listed = m.Equivalents.Find(&s.Mutant)
+		if m.Only != nil && !m.Only(p) {
+			continue
+		}
+		if m.Changed != nil && m.Changed(p.File, p.Line) {
+			s.Changed = true
+			m.all = append(m.all, s)
+			continue
+		}
+		rest = append(rest, s)
+	}
+	switch {
+	case m.Sample > 0:
+		rng := rand.New(rand.NewPCG(m.Seed, 0))
+		rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
+		m.all = append(m.all, rest[:min(m.Sample, len(rest))]...)
+	case m.Changed == nil:
+		m.all = rest
+	}
+	slices.SortFunc(m.all, func(a, b *subject) int { return a.number - b.number })
+	if len(m.all) == 0 {
+		return m.count, nil
+	}
+	if m.overlay, err = m.code.NewOverlay(m.dir); err != nil {
+		return 0, err
+	}
+	m.progress("compile", 0, 0)
+	return m.count, m.overlay.Check(ctx)
+}
+
+func (m *measure) run(ctx context.Context) error {
+	for _, p := range m.all {
+		if m.overlay.Dropped(p.number) {
+			p.Outcome = mutate.Refused
+		}
+	}
+	if m.has(mutate.ByTest) {
+		if err := m.testStage(ctx); err != nil {
+			return err
+		}
+	}
+	if m.has(mutate.ByProg) || m.has(mutate.ByFuzz) {
+		if err := m.runStage(ctx); err != nil {
+			return err
+		}
+	}
+	for _, s := range m.all {
+		switch {
+		case s.Outcome != "":
+		case len(s.Reached) == 0:
+			s.Outcome = mutate.NotExecuted
+		case s.listed != nil:
+			s.Outcome, s.Why = mutate.Equivalent, s.listed.Reason
+		default:
+			s.Outcome = mutate.Survived
+		}
+	}
+	return nil
+}
+
+func (m *measure) progress(stage string, done, total int) {
+	if m.Progress != nil {
+		m.Progress(stage, done, total)
+	}
+}
+
+// each gives the items to workers, and ends with the first error.
+func each[T any](ctx context.Context, workers int, items []T, do func(worker int, item T) error) error {
+	var next atomic.Int64
+	errs := make([]error, workers)
+	var wait sync.WaitGroup
+	for w := range workers {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				n := int(next.Add(1)) - 1
+				if n >= len(items) {
+					return
+				}
+				if errs[w] = do(w, items[n]); errs[w] != nil {
+					next.Store(int64(len(items)))
+					return
+				}
+			}
+		})
+	}
+	wait.Wait()
+	return errors.Join(append(errs, ctx.Err())...)
+}
