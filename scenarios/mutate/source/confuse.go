@@ -5,7 +5,6 @@ package source
 import (
 	"fmt"
 	"go/ast"
-	"go/token"
 	"go/types"
 	"regexp"
 	"strings"
@@ -144,13 +143,13 @@ func (p *planter) call(call *ast.CallExpr) {
 
 // swapped exchanges arguments of the same type that stand side by side.
 func (p *planter) swapped(call *ast.CallExpr) {
-	if call.Ellipsis.IsValid() {
+	if call.Ellipsis.IsValid() || p.isMessage(call) {
 		return
 	}
 	for n := 1; n < len(call.Args); n++ {
 		a, b := call.Args[n-1], call.Args[n]
 		ta, tb := p.info().TypeOf(a), p.info().TypeOf(b)
-		if p.isText(a) || p.isText(b) || !p.pure(a) || !p.pure(b) || ta == nil || tb == nil || !types.Identical(ta, tb) || p.text(a) == p.text(b) || isUntyped(ta) {
+		if !p.pure(a) || !p.pure(b) || ta == nil || tb == nil || !types.Identical(ta, tb) || p.text(a) == p.text(b) || isUntyped(ta) {
 			continue
 		}
 		before := p.text(call)
@@ -163,12 +162,6 @@ func (p *planter) swapped(call *ast.CallExpr) {
 		after += strings.Join(args, ", ") + ")"
 		p.exchange(p.new(Arguments, a.Pos(), before, after), a, b)
 	}
-}
-
-// isText says whether a string stands there as it is: in messages, mostly.
-func (p *planter) isText(e ast.Expr) bool {
-	lit, ok := e.(*ast.BasicLit)
-	return ok && lit.Kind == token.STRING
 }
 
 func isUntyped(t types.Type) bool {

@@ -139,6 +139,9 @@ func (p *planter) fixed(n, child ast.Node) bool {
 	case *ast.BinaryExpr:
 		return p.value(n) != nil
 	case *ast.CallExpr:
+		if child != n.Fun && p.isMessage(n) {
+			return true
+		}
 		// Capacities and sizes are hints.
 		if id, ok := n.Fun.(*ast.Ident); ok && p.isBuiltin(id) && id.Name == "make" {
 			_, isSlice := p.info().TypeOf(n.Args[0]).Underlying().(*types.Slice)
@@ -153,6 +156,18 @@ func (p *planter) fixed(n, child ast.Node) bool {
 		return child == n.Type
 	}
 	return false
+}
+
+// isMessage says whether a call makes a text for people, as Printf does: what it
+// says decides nothing. That it is called may.
+func (p *planter) isMessage(call *ast.CallExpr) bool {
+	s, ok := p.info().TypeOf(call.Fun).(*types.Signature)
+	if !ok || !s.Variadic() || s.Params().Len() < 2 {
+		return false
+	}
+	last := s.Params().At(s.Params().Len() - 1).Type().(*types.Slice).Elem()
+	any, ok := last.Underlying().(*types.Interface)
+	return ok && any.Empty() && isString(s.Params().At(s.Params().Len()-2).Type())
 }
 
 func (p *planter) isBuiltin(id *ast.Ident) bool {
