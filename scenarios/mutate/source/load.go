@@ -56,6 +56,9 @@ func Load(ctx context.Context, dir string, patterns []string) (*Code, error) {
 	}
 	for _, p := range all {
 		for _, e := range p.Errors {
+			if e.Kind == packages.ListError {
+				return nil, fmt.Errorf("%w: %s", ErrNothing, e.Msg)
+			}
 			return nil, fmt.Errorf("load %s: %w", p.PkgPath, e)
 		}
 		if err := c.add(p); err != nil {

@@ -20,7 +20,7 @@ func (m *measure) digest() (string, error) {
 	root := m.code.Root
 	tested := map[string]bool{}
 	for _, pkg := range m.code.Packages {
-		tested[filepath.FromSlash(strings.TrimPrefix(strings.TrimPrefix(pkg, m.code.Module), "/"))] = true
+		tested[filepath.Clean(filepath.FromSlash(strings.TrimPrefix(strings.TrimPrefix(pkg, m.code.Module), "/")))] = true
 	}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -122,7 +123,9 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	planted := m.code.Plant()
-	m.count = len(planted)
+	if m.count = len(planted); m.count == 0 {
+		return 0, fmt.Errorf("%s: %w", strings.Join(m.Patterns, " "), source.ErrNothing)
+	}
 	var rest []*subject
 	for _, p := range planted {
 		s := &subject{number: p.Number}
