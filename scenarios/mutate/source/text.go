@@ -66,21 +66,37 @@ func oneLine(src []byte) string {
 	previous := token.ILLEGAL
 	for {
 		_, tok, lit := s.Scan()
+		if previous == token.SEMICOLON && tok != token.EOF && tok != token.RBRACE && tok != token.RPAREN {
+			out.WriteByte(';')
+		}
 		if tok == token.EOF {
-			return strings.TrimSuffix(out.String(), ";") // the scanner's, for the end
+			return out.String()
 		}
-		if tok == token.SEMICOLON {
-			lit = ";"
-		}
-		if lit == "" || tok.IsOperator() && tok != token.SEMICOLON {
-			lit = tok.String()
-		}
-		if previous != token.ILLEGAL && (wordy(previous) && wordy(tok) || tok.IsOperator() && previous.IsOperator() || binary(tok) || binary(previous) || previous == token.COMMA || previous == token.SEMICOLON) {
+		if spaced(previous, tok) {
 			out.WriteByte(' ')
 		}
-		out.WriteString(lit)
 		previous = tok
+		if tok == token.SEMICOLON {
+			continue // written if anything follows it
+		}
+		if lit == "" || tok.IsOperator() {
+			lit = tok.String()
+		}
+		out.WriteString(lit)
 	}
+}
+
+// spaced says whether a space is written between two tokens.
+func spaced(a, b token.Token) bool {
+	switch {
+	case a == token.ILLEGAL || b == token.SEMICOLON:
+		return false
+	case a == token.SEMICOLON || a == token.COMMA && b != token.RPAREN && b != token.RBRACE:
+		return true
+	case a == token.LBRACE || b == token.LBRACE || b == token.RBRACE:
+		return true
+	}
+	return wordy(a) && wordy(b) || binary(a) || binary(b) || a.IsOperator() && b.IsOperator() && a.Precedence() == b.Precedence() && a == b
 }
 
 func wordy(t token.Token) bool { return t.IsLiteral() || t.IsKeyword() }

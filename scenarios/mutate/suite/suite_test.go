@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -186,22 +187,28 @@ func TestCodeWithNothingInIt(t *testing.T) {
 	require.ErrorIs(t, err, source.ErrNothing)
 }
 
-// One of the compiler and one of the oracle, each of which makes the model and
-// the programs disagree: that asks the workers.
+// A compiler that takes no NetworkPolicy makes the model and the programs
+// disagree.
 func TestErrorsInTheModelAreJudgedByScenariosAndByTheFuzzer(t *testing.T) {
-	for by, id := range map[string]string{
-		mutate.ByProg: "model.Allocator.Take+1:zero",
-		mutate.ByFuzz: "model.Tuple.Reverse+1:confused",
+	for by, without := range map[string][]string{
+		mutate.ByProg: {mutate.ByTest, mutate.ByFuzz},
+		mutate.ByFuzz: {mutate.ByTest, mutate.ByProg},
 	} {
 		t.Run(by, func(t *testing.T) {
 			report, err := suite.Run(t.Context(), suite.Options{
-				Dir: filepath.Join("..", "..", ".."), Patterns: []string{"./model"}, Parallel: 1,
-				Only: func(m *source.Mutant) bool { return m.ID == id },
+				Dir: filepath.Join("..", "..", ".."), Patterns: []string{"./model"}, Without: without, Fuzz: time.Second,
+				Only: func(m *source.Mutant) bool {
+					return m.Kind == source.Statement && m.Before == "policies = append(policies, c.networkPolicy(object))"
+				},
 			})
 			require.NoError(t, err)
 			require.Len(t, report.Results, 1)
-			require.Equal(t, mutate.Killed, report.Results[0].Outcome)
-			require.Equal(t, by, report.Results[0].By)
+			r := report.Results[0]
+			require.Equal(t, mutate.Killed, r.Outcome)
+			require.Equal(t, by, r.By)
+			require.NotEmpty(t, r.Killer)
+			require.NotEmpty(t, r.Why)
+			require.Positive(t, r.Reached[by])
 		})
 	}
 }
