@@ -20,7 +20,7 @@ func TestErrorsInGoThatCannotBePlanted(t *testing.T) {
 			"--go: this is no checkout of Weir: run it inside one"},
 		{"with scenarios", []string{"--go", "./...", "some.txtar"}, "", exitUsage, "give neither scenarios nor --object"},
 		{"of no package", []string{"--go", "./no-such"}, "", exitUsage, "--go: no Go code that errors could be planted in"},
-		{"with a killer that there is not", []string{"--go", ".", "--without", "netns"}, "", exitUsage, `it is test, prog or fuzz`},
+		{"with a killer that there is not", []string{"--go", ".", "--without", "netns"}, "", exitUsage, "--without netns: expected one of test, prog, fuzz"},
 		{"since no revision", []string{"--go", ".", "--changed", "no-such"}, "", exitUsage, "--changed no-such: ask git for the changed lines"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
