@@ -18,6 +18,7 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"an unknown type", service("{clusterIP: 10.96.0.1, type: Nodeport, " + ports), `spec.type: "Nodeport" is not one of ClusterIP, NodePort, LoadBalancer, ExternalName`},
 		{"a node port without an address", service("{clusterIP: None, type: NodePort, " + ports), "spec.clusterIP: is None, which a service of type NodePort cannot be: give it an address"},
+		{"a load balancer without an address", service("{clusterIP: None, type: LoadBalancer, " + ports), "spec.clusterIP: is None, which a service of type LoadBalancer cannot be: give it an address"},
 		{"a node port of a cluster address", service("{clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}"), "spec.ports[0].nodePort: 30080 has no meaning for type ClusterIP: remove it, or use NodePort"},
 		{"a node port out of range", service("{clusterIP: 10.96.0.1, type: NodePort, ports: [{port: 80, nodePort: 65536}]}"), "spec.ports[0].nodePort: 65536 is not in 1–65535"},
 		{"a node port twice", service("{clusterIP: 10.96.0.1, type: NodePort, ports: [{name: a, port: 80, nodePort: 30080}, {name: b, port: 81, nodePort: 30080}]}"), "spec.ports[1].nodePort: 30080/TCP is the node port of spec.ports[0] too: give one of them another"},
@@ -67,6 +68,8 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 func TestValidateAllowsWhatTheAPIAllows(t *testing.T) {
 	for name, text := range map[string]string{
 		"an external policy of an external address": service("{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], externalTrafficPolicy: Local, ports: [{port: 80}]}"),
+		"a family that is yet to get its address":   service("{ipFamilies: [IPv4, IPv6], clusterIP: 10.96.0.1, ports: [{port: 80}]}"),
+		"no address, in the list alone":             service("{clusterIPs: [None], ports: [{port: 80}]}"),
 		"a load balancer without node ports":        service("{clusterIP: 10.96.0.1, type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}"),
 		"one number for two protocols":              service("{clusterIP: 10.96.0.1, type: NodePort, ports: [{name: a, port: 53, nodePort: 30053}, {name: b, port: 53, nodePort: 30053, protocol: UDP}]}"),
 		"a name for another service":                "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: ExternalName, externalName: example.org}",

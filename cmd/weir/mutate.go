@@ -22,6 +22,7 @@ import (
 type mutating struct {
 	objects  []string
 	golang   []string
+	tests    []string
 	sample   int
 	seed     uint64
 	changed  string
@@ -61,7 +62,7 @@ did.`,
   weir mutate --changed origin/main
   weir mutate --only 'lib/packet.h' --without netns
   weir mutate --object build/container_bpfel.o --sample 50 -o json
-  weir mutate --go ./model/... --sample 200
+  weir mutate --go ./model --tests ./model/... --sample 200
   weir mutate --go ./model/... --changed origin/main --without fuzz`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.paths = args
@@ -71,6 +72,7 @@ did.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&o.objects, "object", nil, "object files to take in place of the embedded ones")
 	f.StringSliceVar(&o.golang, "go", nil, "take errors in these packages of the checkout around, in place of the programs'")
+	f.StringSliceVar(&o.tests, "tests", nil, "with --go: judge by the tests of these packages; default those with errors")
 	f.IntVar(&o.sample, "sample", 0, "take this many mutants by chance; default all")
 	f.Uint64Var(&o.seed, "seed", 1, "what chance begins with")
 	f.StringVar(&o.changed, "changed", "", "take all mutants of lines that differ from this revision, besides the sample")

@@ -50,7 +50,7 @@ func (o *mutating) optionsGo(ctx context.Context) (*suite.Options, error) {
 		return nil, err
 	}
 	opts := &suite.Options{
-		Dir: ".", Patterns: o.golang, Sample: o.sample, Seed: o.seed, Fuzz: o.fuzz, Without: o.without, Parallel: o.parallel, State: o.state,
+		Dir: ".", Patterns: o.golang, Tests: o.tests, Sample: o.sample, Seed: o.seed, Fuzz: o.fuzz, Without: o.without, Parallel: o.parallel, State: o.state,
 	}
 	if o.only != "" {
 		opts.Only = func(m *source.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }

@@ -19,8 +19,12 @@ func (m *measure) digest() (string, error) {
 	h := sha256.New()
 	root := m.code.Root
 	tested := map[string]bool{}
-	for _, pkg := range m.code.Packages {
-		tested[filepath.Clean(filepath.FromSlash(strings.TrimPrefix(strings.TrimPrefix(pkg, m.code.Module), "/")))] = true
+	for _, b := range m.suites {
+		name, err := filepath.Rel(root, b.dir)
+		if err != nil {
+			return "", fmt.Errorf("read the tree: %w", err)
+		}
+		tested[name] = true
 	}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {

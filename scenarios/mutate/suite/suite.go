@@ -31,6 +31,7 @@ var (
 type Options struct {
 	Dir      string   // in a checkout
 	Patterns []string // of packages, as the go command has them
+	Tests    []string // of packages whose tests judge; nil: Patterns
 	// Sample, Seed, Changed, Only, Fuzz, Without, Parallel, State, Progress and
 	// Equivalents are as in package mutate. Files are from the root.
 	Sample      int
@@ -83,6 +84,9 @@ func Run(ctx context.Context, o Options) (report *mutate.Report, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(m.dir)) }()
 	available, err := m.choose(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.findTests(ctx); err != nil {
 		return nil, err
 	}
 	digest, err := m.digest()

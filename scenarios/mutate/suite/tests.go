@@ -84,16 +84,8 @@ func (m *measure) testStage(ctx context.Context) error {
 }
 
 func (m *measure) buildTests(ctx context.Context) error {
-	out, err := m.overlay.Go(ctx, append([]string{"list", "-f", `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`}, m.code.Packages...)...)
-	if err != nil {
-		return fmt.Errorf("list packages: %w: %s", err, out)
-	}
-	for line := range strings.Lines(out) {
-		pkg, dir, ok := strings.Cut(strings.TrimSpace(line), " ")
-		if !ok {
-			continue
-		}
-		b := &binary{pkg: pkg, dir: dir, path: filepath.Join(m.dir, strings.ReplaceAll(pkg, "/", "_")+".test")}
+	for _, b := range m.suites {
+		pkg := b.pkg
 		m.progress("compile the tests of "+pkg, 0, 0)
 		if out, err := m.overlay.Go(ctx, "test", "-c", "-vet=off", "-o", b.path, pkg); err != nil {
 			return fmt.Errorf("compile the tests of %s: %w: %s", pkg, err, out)
@@ -107,7 +99,28 @@ func (m *measure) buildTests(ctx context.Context) error {
 				b.tests = append(b.tests, &test{of: b, name: name})
 			}
 		}
-		m.suites = append(m.suites, b)
+	}
+	return nil
+}
+
+// findTests finds the packages whose tests judge.
+func (m *measure) findTests(ctx context.Context) error {
+	patterns := m.Tests
+	if len(patterns) == 0 {
+		patterns = m.code.Packages
+	}
+	cmd := exec.CommandContext(ctx, "go", append([]string{"list", "-f", `{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}} {{.Dir}}{{end}}`}, patterns...)...)
+	cmd.Dir = m.Dir
+	var problem bytes.Buffer
+	cmd.Stderr = &problem
+	out, err := cmd.Output()
+	if err != nil {
+		return cmp.Or(ctx.Err(), fmt.Errorf("list the packages whose tests judge: %w: %s", err, problem.String()))
+	}
+	for line := range strings.Lines(string(out)) {
+		if pkg, dir, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			m.suites = append(m.suites, &binary{pkg: pkg, dir: dir, path: filepath.Join(m.dir, strings.ReplaceAll(pkg, "/", "_")+".test")})
+		}
 	}
 	return nil
 }
