@@ -3,6 +3,7 @@
 package model
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -42,6 +43,7 @@ func TestLabelsOfControllersTellPodsApartOnlyWherePoliciesNameThem(t *testing.T)
 		"Cilium's, with a source":  {cilium + `{endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {"k8s:pod-template-hash": a}}]}]}`, true},
 		"Cilium's, without":        {cilium + `{endpointSelector: {matchLabels: {pod-template-hash: a}}, ingress: [{}]}`, true},
 		"Cilium's, of a service":   {cilium + `{endpointSelector: {}, egress: [{toServices: [{k8sService: {serviceName: s, namespace: default}}]}]}` + "\n" + service, true},
+		"Cilium's, of the cluster": {strings.Replace(cilium, "CiliumN", "CiliumClusterwideN", 1) + `{endpointSelector: {matchLabels: {pod-template-hash: a}}, ingress: [{}]}`, true},
 		"a service alone":          {service, false},
 		"the cluster's":            {cluster + `{tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {pod-template-hash: a}}}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`, true},
 	} {
