@@ -47,9 +47,10 @@ func (r *Report) HTML(out io.Writer) error {
 		files = append(files, pageFile{s, r.linesOf(s.File)})
 	}
 	err := page.Execute(out, struct {
-		Files []pageFile
-		All   Score
-	}{files, all})
+		Killers []string
+		Files   []pageFile
+		All     Score
+	}{r.killers(), files, all})
 	if err != nil {
 		return fmt.Errorf("write page: %w", err)
 	}

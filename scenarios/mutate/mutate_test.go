@@ -31,18 +31,18 @@ lib/packet.h: if (len < ihl) | condition * | if w2 > * goto * => *
 lib/flow.h: gone(); | call left out
 `))
 	require.NoError(t, err)
-	found := list.find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
+	found := list.Find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
 	require.NotNil(t, found)
 	require.Equal(t, "Nobody reads it ever again.", found.Reason)
-	require.NotNil(t, list.find(mutantAt("if (len < ihl)", mutant.Never, "if w2 > 4 goto +3", "if r2 != r2 goto +3")))
+	require.NotNil(t, list.Find(mutantAt("if (len < ihl)", mutant.Never, "if w2 > 4 goto +3", "if r2 != r2 goto +3")))
 	for name, m := range map[string]*mutant.Mutant{
 		"another kind":        mutantAt("a = b | c;", mutant.Immediate, "", ""),
 		"another instruction": mutantAt("if (len < ihl)", mutant.Never, "if w3 > 4 goto +3", ""),
 		"a line that changed": mutantAt("if (len <= ihl)", mutant.Never, "if w2 > 4 goto +3", ""),
 	} {
-		require.Nil(t, list.find(m), name)
+		require.Nil(t, list.Find(m), name)
 	}
-	stale := list.unused()
+	stale := list.Unused()
 	require.Len(t, stale, 1)
 	require.Equal(t, "list:8", stale[0].Place)
 }
@@ -70,10 +70,10 @@ func TestTheEmbeddedListFitsTheObjects(t *testing.T) {
 		all, err := mutant.Enumerate(o.spec)
 		require.NoError(t, err)
 		for i := range all {
-			list.find(&all[i])
+			list.Find(&all[i])
 		}
 	}
-	for _, e := range list.unused() {
+	for _, e := range list.Unused() {
 		t.Errorf("%s: no mutant fits any more", e.Place)
 	}
 }

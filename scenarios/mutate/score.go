@@ -29,8 +29,8 @@ func (s Score) WithoutStacks() float64 {
 	return 100 * float64(s.Prog+s.Fuzz) / float64(s.Counted())
 }
 
-// by is how many a killer noticed.
-func (s *Score) by(killer string) int {
+// By is how many a killer noticed.
+func (s Score) By(killer string) int {
 	switch killer {
 	case ByTest:
 		return s.Test
@@ -71,6 +71,14 @@ func (s *Score) add(r *Result) {
 	default:
 		s.Undone++
 	}
+}
+
+// killers are the columns of the table.
+func (r *Report) killers() []string {
+	if r.Killers != nil {
+		return r.Killers
+	}
+	return []string{ByProg, ByFuzz, ByNetns, BySocket}
 }
 
 // Scores are those of each file, and of all together.

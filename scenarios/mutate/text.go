@@ -51,10 +51,7 @@ func (r *Result) reachedBy() string {
 func (r *Report) table(out io.Writer) error {
 	files, all := r.Scores()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	killers, programs := r.Killers, false
-	if killers == nil {
-		killers, programs = []string{ByProg, ByFuzz, ByNetns, BySocket}, true
-	}
+	killers, programs := r.killers(), r.Killers == nil
 	head := "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\t" + strings.ToUpper(strings.Join(killers, "\t")) + "\tSURVIVED\tSCORE\t"
 	if programs {
 		head += "PROG+FUZZ\t"
@@ -63,7 +60,7 @@ func (r *Report) table(out io.Writer) error {
 	for _, s := range append(files, all) {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t", s.File, s.Mutants, s.Refused, s.NotExecuted, s.Equivalent)
 		for _, k := range killers {
-			fmt.Fprintf(w, "%d\t", s.by(k))
+			fmt.Fprintf(w, "%d\t", s.By(k))
 		}
 		fmt.Fprintf(w, "%d\t%s\t", s.Survived, percent(s.Percent()))
 		if programs {

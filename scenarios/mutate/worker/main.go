@@ -42,7 +42,7 @@ func serve() (err error) {
 	if err != nil {
 		return err
 	}
-	stage, err := scenarios.NewStage(nil, datapath.Options{})
+	stage, err := scenarios.NewStage(datapath.Options{})
 	if err != nil {
 		return err
 	}
