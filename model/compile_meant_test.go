@@ -23,6 +23,7 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 	}{
 		"no policy at all":                    {},
 		"a block outside":                     {objects: networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}]}]}`)},
+		"Cilium's block outside":              {objects: cilium(`{endpointSelector: {}, egress: [{toCIDR: [192.0.2.0/24]}]}`)},
 		"all addresses":                       {objects: cilium(`{endpointSelector: {}, egress: [{toCIDR: [0.0.0.0/0]}]}`)},
 		"peers that are networks":             {objects: tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: [192.0.2.0/24]}]}]}`)},
 		"peers that are nodes":                {objects: tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{nodes: {matchLabels: {zone: b}}}]}]}`)},
@@ -50,4 +51,11 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPeersOfTheClustersPoliciesThatNobodyIsAreWarnedOf(t *testing.T) {
+	objects := tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {matchLabels: {side: dark}}}]}]}`)
+	_, warnings, err := Compile(mustParse(t, galaxyYAML+objects), "node-a", Local{})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(texts(warnings), "\n"), "ClusterNetworkPolicy a: spec.ingress[0].from[0]")
 }
