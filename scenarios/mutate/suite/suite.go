@@ -52,7 +52,6 @@ type subject struct {
 	number int
 	listed *mutate.Excuse
 	tests  []*test
-	runs   []int // of the worker's
 }
 
 type measure struct {
