@@ -11,6 +11,12 @@ import (
 
 // What is wrong is told once: what follows from it is no error of its own.
 func TestOneErrorIsToldOnce(t *testing.T) {
+	cilium := func(spec string) string {
+		return "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: " + spec + "\n"
+	}
+	networkPolicy := func(spec string) string {
+		return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: np}\nspec: " + spec + "\n"
+	}
 	for name, tt := range map[string]struct {
 		text string
 		want []string
@@ -46,12 +52,12 @@ func TestOneErrorIsToldOnce(t *testing.T) {
 
 // Nobody else looks at slices that a cluster wrote.
 func TestSlicesAreValidatedWithAllElse(t *testing.T) {
-	objs := mustParse(t, galaxyYAML)
+	objs := DeriveEndpointSlices(mustParse(t, clusterYAML))
 	for _, slice := range objs.EndpointSlices {
 		slice.AddressType = "IPv5"
 	}
 	require.NotEmpty(t, objs.EndpointSlices)
-	_, _, err := Compile(objs, "node-a", Local{})
+	_, _, err := Compile(objs, "node-a", testLocal())
 	require.ErrorContains(t, err, "addressType")
 }
 

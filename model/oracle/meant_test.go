@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package model
+package oracle
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
 )
 
 // A warning of what is right is as bad as none of what is wrong: who is warned
@@ -19,7 +21,7 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 	service := "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: "
 	for name, tt := range map[string]struct {
 		objects string
-		uplinks []Uplink
+		uplinks []model.Uplink
 	}{
 		"no policy at all":                    {},
 		"a block outside":                     {objects: networkPolicy(`{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}}]}]}`)},
@@ -37,12 +39,12 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 		"a policy's annotation":               {objects: annotated(networkPolicy(`{podSelector: {}}`), "np", `weir.net/policy-audit: "true"`)},
 		"a headless service of nobody":        {objects: service + "{clusterIP: None, selector: {class: falcon}, ports: [{port: 80}]}\n"},
 		"a service whose slices others write": {objects: service + "{clusterIP: 10.96.0.9, ports: [{port: 80}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s-1, labels: {kubernetes.io/service-name: s}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.7]}]\nports: [{port: 80}]\n"},
-		"a policy of a node with programs":    {objects: clusterwide(`{nodeSelector: {matchLabels: {zone: a}}, ingress: [{}]}`), uplinks: []Uplink{{Name: "eth0", Ifindex: 2}}},
+		"a policy of a node with programs":    {objects: clusterwide(`{nodeSelector: {matchLabels: {zone: a}}, ingress: [{}]}`), uplinks: []model.Uplink{{Name: "eth0", Ifindex: 2}}},
 		"a policy of another node":            {objects: clusterwide(`{nodeSelector: {matchLabels: {zone: b}}, ingress: [{}]}`)},
 		"priorities in different tiers":       {objects: tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}`) + tiered("b", `{tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, warnings, err := Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", Local{Uplinks: tt.uplinks})
+			_, warnings, err := model.Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", model.Local{Uplinks: tt.uplinks})
 			require.NoError(t, err)
 			for _, w := range warnings {
 				if !strings.Contains(w.String(), "has no device on node") && !strings.Contains(w.String(), "Service default/kubernetes") {
@@ -55,7 +57,11 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 
 func TestPeersOfTheClustersPoliciesThatNobodyIsAreWarnedOf(t *testing.T) {
 	objects := tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {matchLabels: {side: dark}}}]}]}`)
-	_, warnings, err := Compile(mustParse(t, galaxyYAML+objects), "node-a", Local{})
+	_, warnings, err := model.Compile(mustParse(t, galaxyYAML+objects), "node-a", model.Local{})
 	require.NoError(t, err)
-	require.Contains(t, strings.Join(texts(warnings), "\n"), "ClusterNetworkPolicy a: spec.ingress[0].from[0]")
+	var texts []string
+	for _, w := range warnings {
+		texts = append(texts, w.String())
+	}
+	require.Contains(t, strings.Join(texts, "\n"), "ClusterNetworkPolicy a: spec.ingress[0].from[0]")
 }

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package model
+package oracle
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/weirnet/weir/model"
+)
 
 // What is passed on is some traffic, and rules of the next tier hold for what
 // they have in common with it, whichever of the two names peers.
@@ -21,11 +25,11 @@ func TestRulesHoldForTheirPartOfWhatIsPassedOn(t *testing.T) {
 		questions []policyQuestion
 	}{
 		"a port to anybody, peers of the next tier": {pass(anybody, of80) + toEmpire,
-			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byNP}, {xwing, star, 81, ProtocolTCP, denied}, {xwing, droid, 80, ProtocolTCP, neither}}},
+			[]policyQuestion{{xwing, star, 80, model.ProtocolTCP, byNP}, {xwing, star, 81, model.ProtocolTCP, denied}, {xwing, droid, 80, model.ProtocolTCP, neither}}},
 		"peers, a port to anybody of the next tier": {pass(empire, "") + toAll,
-			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byNP}, {xwing, star, 81, ProtocolTCP, neither}, {xwing, tie, 80, ProtocolTCP, denied}}},
+			[]policyQuestion{{xwing, star, 80, model.ProtocolTCP, byNP}, {xwing, star, 81, model.ProtocolTCP, neither}, {xwing, tie, 80, model.ProtocolTCP, denied}}},
 		"peers, and peers of the next tier": {pass(empire, of80) + toEmpire,
-			[]policyQuestion{{xwing, star, 80, ProtocolTCP, byNP}, {xwing, star, 81, ProtocolTCP, denied}, {xwing, tie, 80, ProtocolTCP, denied}}},
+			[]policyQuestion{{xwing, star, 80, model.ProtocolTCP, byNP}, {xwing, star, 81, model.ProtocolTCP, denied}, {xwing, tie, 80, model.ProtocolTCP, denied}}},
 	} {
 		t.Run(name, func(t *testing.T) { askAll(t, tt.objects, tt.questions) })
 	}
@@ -36,7 +40,7 @@ func TestTheFirstDenialInAuditIsTold(t *testing.T) {
 	first := inAudit(tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`))
 	second := inAudit(cilium(`{endpointSelector: {}, ingress: [{fromEntities: [all]}], ingressDeny: [{fromEndpoints: [{matchLabels: {org: alliance}}]}]}`))
 	askAll(t, first+"---\n"+second, []policyQuestion{
-		{xwing, star, 80, ProtocolTCP, "allowed, since a denial is only told: by ClusterNetworkPolicy/a rule 0"},
-		{farOff, star, 80, ProtocolTCP, byP},
+		{xwing, star, 80, model.ProtocolTCP, "allowed, since a denial is only told: by ClusterNetworkPolicy/a rule 0"},
+		{farOff, star, 80, model.ProtocolTCP, byP},
 	})
 }
