@@ -22,7 +22,7 @@ type Excuse struct {
 	File, Text, Kind, Before, After string
 	Reason                          string
 
-	used bool
+	used, near bool // a mutant fits it, or is of its file
 }
 
 // Equivalents is the list.
@@ -108,6 +108,7 @@ func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 		return nil
 	}
 	for _, entry := range e.entries {
+		entry.near = entry.near || entry.File == m.File
 		if entry.File == m.File && entry.Text == m.Text && fits(entry.Kind, string(m.Kind)) &&
 			(entry.Before == "" || fits(entry.Before, m.Before)) && (entry.After == "" || fits(entry.After, m.After)) {
 			entry.used = true
@@ -117,12 +118,13 @@ func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 	return nil
 }
 
-// Unused are the entries that fitted none of the mutants.
+// Unused are entries that no mutant fits, of files that mutants are of: an object
+// of other files says nothing about them.
 func (e *Equivalents) Unused() []*Excuse {
 	var out []*Excuse
 	if e != nil {
 		for _, entry := range e.entries {
-			if !entry.used {
+			if !entry.used && entry.near {
 				out = append(out, entry)
 			}
 		}

@@ -28,7 +28,8 @@ lib/packet.h: a = b | c; | store left out
 lib/packet.h: if (len < ihl) | condition * | if w2 > * goto * => *
 
 # Another line.
-lib/flow.h: gone(); | call left out
+lib/packet.h: gone(); | call left out
+lib/flow.h: of_no_mutant(); | call left out
 `))
 	require.NoError(t, err)
 	found := list.Find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
