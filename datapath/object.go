@@ -160,9 +160,11 @@ func (o *objects) program(name string) *ebpf.ProgramSpec {
 	return nil
 }
 
-// shared are those of the maps that programs have together.
+// shared are those of the maps that programs have together. What a program keeps
+// of the packet that it is at is one of them, so that one hand can reach it: no
+// program is run while another is at a packet of that CPU.
 func shared(all map[string]*ebpf.Map) map[string]*ebpf.Map {
-	some := map[string]*ebpf.Map{}
+	some := map[string]*ebpf.Map{bpf.ContainerMapScratch: all[bpf.ContainerMapScratch]}
 	for _, name := range sharedMaps {
 		some[name] = all[name]
 	}

@@ -3,12 +3,15 @@
 package datapath
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -66,6 +69,9 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 		runner = w.d.Runner(hook)
 		w.runners[hook] = runner
 	}
+	if err := w.d.soil(); err != nil {
+		return Ran{}, nil, nil, err
+	}
 	ran, err := runner.Run(frame, ifindex, mark)
 	w.told = w.told[:0]
 	w.d.mu.Lock()
@@ -93,13 +99,31 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	return ran, w.looked, faults, err
 }
 
+// soil fills what programs keep of a packet with what no packet has left there:
+// they have to write all that they read. The element is of all CPUs.
+func (d *Datapath) soil() error {
+	m := d.maps[bpf.ContainerMapScratch]
+	if d.soiled == nil {
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
+		}
+		d.soiled = slices.Repeat([][]byte{bytes.Repeat([]byte{0xa5}, int(m.ValueSize()))}, cpus)
+	}
+	zero := uint32(0)
+	if err := m.Put(&zero, d.soiled); err != nil {
+		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
+	}
+	return nil
+}
+
 // count adds what the counters have to show of a run.
 func (w *Witness) count(hook model.Hook, ran *Ran) {
-	d, bytes := &ran.Decision, uint64(len(ran.Data))
+	d, length := &ran.Decision, uint64(len(ran.Data))
 	raise := func(reason model.Reason) {
 		index := w.d.names.counter(reason, hook)
 		c := w.counts[index]
-		w.counts[index] = bpf.ContainerCounter{Packets: c.Packets + 1, Bytes: c.Bytes + bytes}
+		w.counts[index] = bpf.ContainerCounter{Packets: c.Packets + 1, Bytes: c.Bytes + length}
 	}
 	if d.Action != model.Forward {
 		raise(d.Reason)
@@ -111,7 +135,7 @@ func (w *Witness) count(hook model.Hook, ran *Ran) {
 	}
 	if d.Reason == model.ReasonAuditIngress {
 		w.audits.Packets++
-		w.audits.Bytes += bytes
+		w.audits.Bytes += length
 	}
 }
 

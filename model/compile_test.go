@@ -382,8 +382,6 @@ spec: {clusterIP: 10.96.0.12, selector: {app: ghost}, ports: [{port: 80}]}
 	}, lines)
 }
 
-func ref[T any](v T) *T { return &v }
-
 func BenchmarkCompile(b *testing.B) {
 	objs := DeriveEndpointSlices(mustParse(b, clusterYAML))
 	for b.Loop() {
