@@ -126,17 +126,27 @@ func (d *Datapath) rawCounters() ([]bpf.ContainerCounter, error) {
 
 func (d *Datapath) rawCountersEach(n int) ([]bpf.ContainerCounter, error) {
 	sums := make([]bpf.ContainerCounter, n)
-	for index := range uint32(n) {
-		var cpus []bpf.ContainerCounter
-		if err := d.maps[bpf.ContainerMapCounters].Lookup(&index, &cpus); err != nil {
-			return nil, fmt.Errorf("read counters: %w", err)
-		}
-		for _, cpu := range cpus {
-			sums[index].Packets += cpu.Packets
-			sums[index].Bytes += cpu.Bytes
+	var err error
+	for index := range sums {
+		if sums[index], err = d.rawCounter(index); err != nil {
+			return nil, err
 		}
 	}
 	return sums, nil
+}
+
+// rawCounter sums one counter of all CPUs.
+func (d *Datapath) rawCounter(index int) (sum bpf.ContainerCounter, err error) {
+	key := uint32(index)
+	var cpus []bpf.ContainerCounter
+	if err := d.maps[bpf.ContainerMapCounters].Lookup(&key, &cpus); err != nil {
+		return sum, fmt.Errorf("read counters: %w", err)
+	}
+	for _, cpu := range cpus {
+		sum.Packets += cpu.Packets
+		sum.Bytes += cpu.Bytes
+	}
+	return sum, nil
 }
 
 func (d *Datapath) clearCounters() error {

@@ -27,6 +27,7 @@ type Witness struct {
 	d       *Datapath
 	runners map[model.Hook]*Runner
 	counts  map[int]bpf.ContainerCounter // as they have to be, by index
+	raised  map[int]bool                 // those that have been since they were looked at
 	// audits may have counted an egress too, which a note of the ingress hides.
 	audits bpf.ContainerCounter
 	told   []bpf.ContainerEvent // of the last run
@@ -57,7 +58,7 @@ type quiet struct {
 
 // Witness begins to count. The counters have to be as in a new datapath.
 func (d *Datapath) Witness() *Witness {
-	return &Witness{d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, places: map[noted]string{}}
+	return &Witness{d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}}
 }
 
 // Run is a Runner's, and gives besides what the program left that is not as it
@@ -122,6 +123,7 @@ func (w *Witness) count(hook model.Hook, ran *Ran) {
 	d, length := &ran.Decision, uint64(len(ran.Data))
 	raise := func(reason model.Reason) {
 		index := w.d.names.counter(reason, hook)
+		w.raised[index] = true
 		c := w.counts[index]
 		w.counts[index] = bpf.ContainerCounter{Packets: c.Packets + 1, Bytes: c.Bytes + length}
 	}
@@ -139,29 +141,40 @@ func (w *Witness) count(hook model.Hook, ran *Ran) {
 	}
 }
 
-// Counters says which counters are not as the runs have noted. It reads all of
-// them, so it is for the end of many runs.
+// Counters says which counters are not as the runs have noted: of those that have
+// to have risen since the last call. What is counted under another reason or hook
+// is missing in one of them.
 func (w *Witness) Counters() ([]string, error) {
-	got, err := w.d.rawCounters()
-	if err != nil {
-		return nil, err
-	}
 	var faults []string
-	for index, is := range got {
-		if want := w.counts[index]; is != want {
-			reason := w.d.names.reasons[uint8(index/int(bpf.ContainerHookHOOK_MAX))]
-			if reason == model.ReasonAuditEgress && is.Packets-want.Packets <= w.audits.Packets && is.Bytes-want.Bytes <= w.audits.Bytes {
-				continue
-			}
-			if reason == "" {
-				reason = "forwarded"
-			}
-			faults = append(faults, fmt.Sprintf("the counter of %s at %s has %d packets and %d bytes, and what was noted makes %d and %d",
-				reason, hooks[uint8(index%int(bpf.ContainerHookHOOK_MAX))], is.Packets, is.Bytes, want.Packets, want.Bytes))
-			w.counts[index] = is
+	for _, index := range slices.Sorted(maps.Keys(w.raised)) {
+		is, err := w.d.rawCounter(index)
+		if err != nil {
+			return faults, err
+		}
+		if fault := w.compare(index, is); fault != "" {
+			faults = append(faults, fault)
 		}
 	}
+	clear(w.raised)
 	return faults, nil
+}
+
+// compare holds a counter against what was noted.
+func (w *Witness) compare(index int, is bpf.ContainerCounter) string {
+	want := w.counts[index]
+	if is == want {
+		return ""
+	}
+	reason := w.d.names.reasons[uint8(index/int(bpf.ContainerHookHOOK_MAX))]
+	if reason == model.ReasonAuditEgress && is.Packets-want.Packets <= w.audits.Packets && is.Bytes-want.Bytes <= w.audits.Bytes {
+		return ""
+	}
+	if reason == "" {
+		reason = "forwarded"
+	}
+	w.counts[index] = is
+	return fmt.Sprintf("the counter of %s at %s has %d packets and %d bytes, and what was noted makes %d and %d",
+		reason, hooks[uint8(index%int(bpf.ContainerHookHOOK_MAX))], is.Packets, is.Bytes, want.Packets, want.Bytes)
 }
 
 // place looks at the line that is noted: it has to be one that notes, and a

@@ -58,10 +58,10 @@ func TestAWitnessNoticesWhatNoRunOfItsHasCounted(t *testing.T) {
 	require.Empty(t, faults)
 
 	run(t, d, n.client, frame, model.Drop) // counted, and not by the witness
-	faults, err = w.Counters()
-	require.NoError(t, err)
-	require.Equal(t, []string{"the counter of spoofed-source at from-container has 2 packets and 120 bytes, and what was noted makes 1 and 60"}, faults)
 	_, _, faults, err = w.Run(model.FromContainer, frame, n.client.Ifindex, 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{"an event is of kind 1 with verdict 2, and not of 2 with 1"}, faults, "the other run's event is still there")
+	faults, err = w.Counters()
+	require.NoError(t, err)
+	require.Equal(t, []string{"the counter of spoofed-source at from-container has 3 packets and 180 bytes, and what was noted makes 2 and 120"}, faults)
 }
