@@ -94,6 +94,9 @@ func (l *Look) Judge(lookup Lookup) Expectation {
 		if h.quote != nil {
 			j.condemn(model.ReasonICMPNoFlow, "what was known of its flows is out of date")
 			j.wrong = append(j.wrong, j.impostor()...)
+			if at.Hook == model.ToContainer && isMartianSource(h.src) {
+				j.condemn(model.ReasonMartianSource, "no host has the source address %s", h.src)
+			}
 		}
 	case at.Hook == model.ToContainer:
 		j.toContainer()
