@@ -53,8 +53,8 @@ func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
-		if len(record.RawSample) < int(unsafe.Sizeof(bpf.ContainerEvent{})) {
-			return fmt.Errorf("read events: a record of %d bytes is too short", len(record.RawSample))
+		if len(record.RawSample) != int(unsafe.Sizeof(bpf.ContainerEvent{})) {
+			return fmt.Errorf("read events: a record has %d bytes, and an event %d", len(record.RawSample), unsafe.Sizeof(bpf.ContainerEvent{}))
 		}
 		// Both sides of the ring are this machine: the bytes are the struct's.
 		var raw bpf.ContainerEvent

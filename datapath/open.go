@@ -50,7 +50,6 @@ type Datapath struct {
 	moves     moves // of tables into a new layout, in Open
 	labels    labels
 	written   []byte             // labels as they lie beside the pins
-	soiled    [][]byte           // see soil; nil before
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
 }
 

@@ -3,15 +3,11 @@
 package datapath
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -32,8 +28,8 @@ type Witness struct {
 	audits bpf.ContainerCounter
 	told   []bpf.ContainerEvent // of the last run
 	looked []Looked             // the same
-	quiet  quiet
-	places map[noted]string // what is wrong with them, as far as looked at
+	places map[noted]string     // what is wrong with them, as far as looked at
+	soil   *soil
 }
 
 // noted is a decision and its place.
@@ -50,12 +46,6 @@ type Looked struct {
 	Flow  FlowLookup
 }
 
-// quiet tells when a CPU may have told all events of its second.
-type quiet struct {
-	since time.Time
-	told  uint32
-}
-
 // Witness begins to count. The counters have to be as in a new datapath.
 func (d *Datapath) Witness() *Witness {
 	return &Witness{d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}}
@@ -70,9 +60,16 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 		runner = w.d.Runner(hook)
 		w.runners[hook] = runner
 	}
-	if err := w.d.soil(); err != nil {
+	if w.soil == nil {
+		var err error
+		if w.soil, err = newSoil(w.d); err != nil {
+			return Ran{}, nil, nil, err
+		}
+	}
+	if err := w.soil.spread(); err != nil {
 		return Ran{}, nil, nil, err
 	}
+	copy(runner.in.CB[1:], []uint32{soiledWord, soiledWord, soiledWord, soiledWord})
 	ran, err := runner.Run(frame, ifindex, mark)
 	w.told = w.told[:0]
 	w.d.mu.Lock()
@@ -97,25 +94,11 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	}
 	w.count(hook, &ran)
 	faults := append(w.place(&ran.Decision), w.events(hook, &runner.out.CB, &ran, ifindex)...)
-	return ran, w.looked, faults, err
-}
-
-// soil fills what programs keep of a packet with what no packet has left there:
-// they have to write all that they read. The element is of all CPUs.
-func (d *Datapath) soil() error {
-	m := d.maps[bpf.ContainerMapScratch]
-	if d.soiled == nil {
-		cpus, err := ebpf.PossibleCPU()
-		if err != nil {
-			return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
-		}
-		d.soiled = slices.Repeat([][]byte{bytes.Repeat([]byte{0xa5}, int(m.ValueSize()))}, cpus)
+	kept, problem := w.kept(&runner.out.CB)
+	if problem != nil {
+		return ran, w.looked, faults, problem
 	}
-	zero := uint32(0)
-	if err := m.Put(&zero, d.soiled); err != nil {
-		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
-	}
-	return nil
+	return ran, w.looked, append(faults, kept...), err
 }
 
 // count adds what the counters have to show of a run.
@@ -228,12 +211,6 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	want := dueEvents(ran)
-	if len(w.told) > 0 {
-		w.quiet.note(len(w.told))
-	}
-	if len(w.told) < len(want) && !w.quiet.enough(w.d.opts.EventsPerSecond) {
-		return nil // the meter lets no more through
-	}
 	if len(w.told) == len(want)+1 && ran.Decision.Action != model.Forward {
 		// It was judged first, and dropped or answered when it was carried.
 		want = append([]dueEvent{{bpf.ContainerEventKindEVENT_VERDICT, bpf.ContainerVerdictVERDICT_FORWARD}}, want...)
@@ -297,17 +274,4 @@ func dueEvents(ran *Ran) []dueEvent {
 		return []dueEvent{{ofVerdict, bpf.ContainerVerdictVERDICT_FORWARD}}
 	}
 	return nil
-}
-
-// note counts events that came.
-func (q *quiet) note(events int) {
-	if now := time.Now(); now.Sub(q.since) > 2*time.Second {
-		q.since, q.told = now, 0
-	}
-	q.told += uint32(events)
-}
-
-// enough says whether a CPU has events left for sure in this second.
-func (q *quiet) enough(perSecond uint32) bool {
-	return q.told < perSecond/2 || time.Since(q.since) > 2*time.Second
 }

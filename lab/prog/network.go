@@ -32,7 +32,7 @@ var (
 	router6   = netip.MustParseAddr("fd00:198:18::1")
 	uplink4   = "198.18.0.254/24"
 	uplink6   = "fd00:198:18::fe/64"
-	routerMAC = net.HardwareAddr{0x02, 0x0a, 0, 0, 0, 0xfe}
+	routerMAC = macOf(0x42, 0)
 )
 
 // newNetwork moves the calling thread into a new namespace and makes the
@@ -59,7 +59,7 @@ func newNetwork() (*network, error) {
 			return nil, err
 		}
 	}
-	if n.uplink, err = veth(handle, "uplink", 0xff); err != nil {
+	if n.uplink, err = veth(handle, "uplink", 15); err != nil {
 		return nil, err
 	}
 	return n, n.route(handle)
@@ -85,12 +85,19 @@ func settle() error {
 	return nil
 }
 
+// macOf makes addresses of which no two have an octet in common, for kinds that
+// differ by 0x40 and numbers below 16: a program that leaves one octet of an
+// address as it was is seen.
+func macOf(kind, n byte) net.HardwareAddr {
+	return net.HardwareAddr{kind + n<<2, kind + 16 + n, kind + 32 + n, kind + 48 + n, kind + n<<2 + 1, kind + 4 + n<<2}
+}
+
 // veth makes a pair, the host's side and in place of the pod's a second one.
 func veth(handle *netlink.Handle, name string, n byte) (model.Device, error) {
 	d := model.Device{
 		Name:   name,
-		MAC:    net.HardwareAddr{0x02, 0xfe, 0, 0, 0, n},
-		PodMAC: net.HardwareAddr{0x02, 0, 0, 0, 0, n},
+		MAC:    macOf(0x82, n),
+		PodMAC: macOf(0x02, n),
 	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr, attrs.MTU = name, d.MAC, 1500

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// Programs have to write all that they read of what lies about from earlier
+// packets. So a Witness fills it with what no packet has left there.
+
+const soiled = 0xa5
+
+// soiledWord is what skb->cb has before a run, but for its first word, which says
+// whether there is a note. A packet of a device has there what others have left.
+const soiledWord = 0xa5a5a5a5
+
+// soil is what is put into the tables of one element a CPU, and what is read there
+// after a run.
+type soil struct {
+	scratch, scratchLeft element[bpf.ContainerScratch]
+	meters, metersLeft   element[bpf.ContainerMeter]
+}
+
+func newSoil(d *Datapath) (*soil, error) {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("soil tables: %w", err)
+	}
+	scratch, meters := d.maps[bpf.ContainerMapScratch], d.maps[bpf.ContainerMapMeters]
+	s := &soil{
+		scratch: newElement[bpf.ContainerScratch](scratch, cpus), scratchLeft: newElement[bpf.ContainerScratch](scratch, cpus),
+		meters: newElement[bpf.ContainerMeter](meters, cpus), metersLeft: newElement[bpf.ContainerMeter](meters, cpus),
+	}
+	for i := range cpus {
+		octets := unsafe.Slice((*byte)(unsafe.Pointer(&s.scratch.values[i])), unsafe.Sizeof(s.scratch.values[i]))
+		copy(octets, bytes.Repeat([]byte{soiled}, len(octets)))
+		// A second that is long over, with all of its events told: a new one begins.
+		s.meters.values[i] = bpf.ContainerMeter{Second: 1 << 40, Lost: soiledWord, Told: ^uint32(0), Pad: soiledWord}
+	}
+	return s, nil
+}
+
+// spread puts it where it belongs.
+func (s *soil) spread() error {
+	if err := s.scratch.do(unix.BPF_MAP_UPDATE_ELEM); err != nil {
+		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
+	}
+	if err := s.meters.do(unix.BPF_MAP_UPDATE_ELEM); err != nil {
+		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapMeters, err)
+	}
+	return nil
+}
+
+// element is the only one of a table with a value a CPU, and is read and written by
+// one system call without an allocation. It belongs to one goroutine.
+type element[T any] struct {
+	attr   mapLookup
+	key    *uint32
+	values []T // whose size is a multiple of 8
+}
+
+func newElement[T any](m *ebpf.Map, cpus int) element[T] {
+	return element[T]{attr: mapLookup{MapFD: uint32(m.FD())}, key: new(uint32), values: make([]T, cpus)}
+}
+
+func (e *element[T]) do(command uintptr) error {
+	e.attr.Key, e.attr.Value = address(e.key), address(&e.values[0])
+	_, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(unsafe.Pointer(&e.attr)), unsafe.Sizeof(e.attr))
+	runtime.KeepAlive(e)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// kept compares what the programs keep of the packet, and of their events, with
+// the note and with the events that were told.
+func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
+	left, err := w.scratch()
+	if err != nil || left == nil {
+		return nil, err
+	}
+	pkt := &left.Pkt
+	var faults []string
+	compare := func(name string, is, noted uint32) {
+		if is != noted {
+			faults = append(faults, fmt.Sprintf("it keeps %s %#x, and noted is %#x", name, is, noted))
+		}
+	}
+	compare("way out", uint32(pkt.Out), cb[0]&0xff&^noteAsItIs)
+	compare("as it is", uint32(pkt.AsItIs), cb[0]&noteAsItIs/noteAsItIs)
+	compare("device of the way out", pkt.OutIfindex, cb[1])
+	compare("place", pkt.Where, cb[2]&0xffffff)
+	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
+	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
+	compare("origin", pkt.Origin, cb[4])
+	if len(w.told) == 0 {
+		return faults, nil
+	}
+	last := &w.told[len(w.told)-1]
+	if last.Time != pkt.Now || last.SrcIdentity != pkt.SrcIdentity || last.DstIdentity != pkt.DstIdentity || last.Key != pkt.Key {
+		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d, %+v, and keeps one at %d from %d to %d, %+v",
+			last.Time, last.SrcIdentity, last.DstIdentity, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, decodeTuple(&pkt.Key)))
+	}
+	if err := w.soil.metersLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
+		return faults, fmt.Errorf("read table %s: %w", bpf.ContainerMapMeters, err)
+	}
+	for cpu := range w.soil.metersLeft.values {
+		meter := &w.soil.metersLeft.values[cpu]
+		if *meter == w.soil.meters.values[cpu] {
+			continue
+		}
+		want := bpf.ContainerMeter{Second: pkt.Now / 1e9, Lost: soiledWord, Told: uint32(len(w.told)), Pad: soiledWord}
+		if *meter != want {
+			faults = append(faults, fmt.Sprintf("the meter of events has %d of second %d and %d lost, and %d were told in second %d",
+				meter.Told, meter.Second, meter.Lost-soiledWord, want.Told, want.Second))
+		}
+	}
+	return faults, nil
+}
+
+// scratch is what the programs keep of the packet that they have just seen; nil
+// where they have kept none.
+func (w *Witness) scratch() (*bpf.ContainerScratch, error) {
+	if err := w.soil.scratchLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
+		return nil, fmt.Errorf("read table %s: %w", bpf.ContainerMapScratch, err)
+	}
+	for cpu := range w.soil.scratchLeft.values {
+		if left := &w.soil.scratchLeft.values[cpu]; *left != w.soil.scratch.values[cpu] {
+			return left, nil
+		}
+	}
+	return nil, nil
+}
