@@ -74,6 +74,10 @@ func (j *judgement) impostor() []model.Reason {
 		j.tell("no router has the source address %s", h.src)
 		reasons = append(reasons, model.ReasonMartianSource)
 	}
+	if local := j.world.endpointAt(h.src); other && local != nil && j.at.Hook == model.ToContainer {
+		j.tell("%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
 	if h.quote.tiny {
 		j.tell("it claims that a link carries less than any has to")
 		reasons = append(reasons, model.ReasonICMPMTU)
