@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"regexp"
@@ -30,6 +31,8 @@ type Witness struct {
 	looked []Looked             // the same
 	places map[noted]string     // what is wrong with them, as far as looked at
 	soil   *soil
+	// foreign: the programs are another build, of another source.
+	foreign bool
 }
 
 // noted is a decision and its place.
@@ -48,7 +51,11 @@ type Looked struct {
 
 // Witness begins to count. The counters have to be as in a new datapath.
 func (d *Datapath) Witness() *Witness {
-	return &Witness{d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}}
+	ours := func(given, embedded []byte) bool { return given == nil || bytes.Equal(given, embedded) }
+	return &Witness{
+		d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{},
+		foreign: !ours(d.opts.Object, bpf.ContainerObject()) || !ours(d.opts.HostObject, bpf.HostObject()),
+	}
 }
 
 // Run is a Runner's, and gives besides what the program left that is not as it
@@ -163,7 +170,7 @@ func (w *Witness) compare(index int, is bpf.ContainerCounter) string {
 // place looks at the line that is noted: it has to be one that notes, and a
 // drop's one that refuses for that reason.
 func (w *Witness) place(d *Decision) []string {
-	if w.d.opts.Object != nil || w.d.opts.HostObject != nil {
+	if w.foreign {
 		return nil // its source is not here
 	}
 	key := noted{d.File, d.Line, d.Action, d.Reason}
