@@ -75,6 +75,22 @@ func (d *Decision) due(kind ProgramKind) Conduct {
 	return Redirects
 }
 
+// stays is whether the kernel has to go on, where it is, with a packet that was
+// forwarded. What leaves by a node's own device may be led to another one.
+func (d *Decision) stays(hook model.Hook) bool {
+	switch {
+	case d.Action != model.Forward:
+		return false
+	case hook == model.ToContainer:
+		return true
+	case hook == model.FromDevice:
+		return d.Out == model.OutHost
+	case hook == model.ToDevice:
+		return d.AsItIs && d.Out == model.OutDevice
+	}
+	return false
+}
+
 // Bits of skb->mark that are the datapath's (bpf/lib/mark.h).
 const (
 	markMask      = uint32(bpf.ContainerMarkMARK_MASK)
@@ -145,6 +161,9 @@ func (d *Decision) contradiction(hook model.Hook, noted bool, returned Return, i
 		return told("nothing", fmt.Sprintf("though no mark says that the packet is judged already (%#x); returned %s", in, returned))
 	case !noted:
 		says = "nothing, for a packet that is judged already"
+	}
+	if d.AsItIs != d.stays(hook) {
+		return told(says, fmt.Sprintf("and as it is: %t", d.AsItIs))
 	}
 	if returned.Conduct() != d.due(returned.Kind) {
 		return told(says, "returned "+returned.String())

@@ -42,6 +42,8 @@ func TestWhatAProgramDoesIsHeldAgainstItsNote(t *testing.T) {
 		"by a device":                       {model.ToDevice, device, false, Return{KindTC, redirect}, others, others | markDecided, ""},
 		"by a device, as it is":             {model.ToDevice, asItIs, false, Return{KindTC, pass}, others, others, ""},
 		"as it is, but redirected":          {model.ToDevice, asItIs, false, Return{KindTC, redirect}, others, others, "to-device contradicts itself: noted forward out device, returned redirect"},
+		"from a pod, as it is":              {model.FromContainer, Decision{Action: model.Forward, Out: model.OutLocal, Ifindex: 3, AsItIs: true}, false, Return{KindTC, pass}, others, others, "from-container contradicts itself: noted forward out local, and as it is: true"},
+		"to a pod, but not as it is":        {model.ToContainer, local, false, Return{KindTC, redirect}, others, others | markDecided, "to-container contradicts itself: noted forward out local, and as it is: false"},
 		"from the node to its pod":          {model.ToDevice, local, false, Return{KindTC, redirect}, others, others | markDelivered, ""},
 		"an answer":                         {model.FromContainer, answer, false, Return{KindTC, redirect}, others, others | markAnswer, ""},
 		"an answer that goes on":            {model.FromContainer, answer, false, Return{KindTC, pass}, others, others | markAnswer, "from-container contradicts itself: noted reply, returned pass"},
