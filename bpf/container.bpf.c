@@ -11,6 +11,8 @@
  * namespace; its to_container does not see it.
  */
 
+#define OBJECT_HOOKS (1 << HOOK_FROM_CONTAINER | 1 << HOOK_TO_CONTAINER)
+
 #include "lib/carry.h"
 #include "lib/clock.h"
 #include "lib/neighbour.h"
@@ -29,7 +31,7 @@ static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct 
 
 static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
-	if (pkt->key.hook == HOOK_FROM_CONTAINER)
+	if (at(pkt, HOOK_FROM_CONTAINER))
 		return judge_from(skb, pkt, s);
 	return judge_to(pkt, s);
 }

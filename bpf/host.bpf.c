@@ -13,6 +13,8 @@
  * its own packets, and to_container of those that it leads to pods.
  */
 
+#define OBJECT_HOOKS (1 << HOOK_FROM_DEVICE | 1 << HOOK_TO_DEVICE)
+
 #include "lib/carry.h"
 #include "lib/clock.h"
 #include "lib/neighbour.h"
@@ -28,8 +30,8 @@ static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	pkt->where = HERE;
 	pkt->as_it_is = 1;
-	pkt->out = pkt->key.hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
-	pkt->out_ifindex = pkt->key.hook == HOOK_FROM_DEVICE ? 0 : skb->ifindex;
+	pkt->out = at(pkt, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
+	pkt->out_ifindex = at(pkt, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
 	return deliver(skb, pkt);
 }
 
@@ -37,7 +39,7 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 {
 	struct service *service;
 
-	if (pkt->key.hook == HOOK_FROM_DEVICE) {
+	if (at(pkt, HOOK_FROM_DEVICE)) {
 		service = frontend_outside(pkt);
 		return service ? judge_from_device(skb, pkt, s, service) : judge_for_node(pkt, s);
 	}
@@ -81,7 +83,7 @@ static __noinline int is_ours(struct packet *pkt)
 
 	if (guarded(pkt) && !pkt->unwrapped)
 		return 1;
-	if (pkt->key.hook == HOOK_FROM_DEVICE)
+	if (at(pkt, HOOK_FROM_DEVICE))
 		return !!frontend_outside(pkt);
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
@@ -119,7 +121,7 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
 		return pass(skb, pkt);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
-		reason = pkt->key.hook == HOOK_FROM_DEVICE ? judge_visitor(pkt) :
+		reason = at(pkt, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
 		if (!reason)

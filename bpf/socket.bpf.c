@@ -13,6 +13,8 @@
  * alone: their packets are judged where they leave the pod.
  */
 
+#define OBJECT_HOOKS (1 << HOOK_SOCKET)
+
 #include "lib/clock.h"
 #include "lib/service.h"
 

@@ -26,9 +26,9 @@ static __always_inline void way_out(const struct __sk_buff *skb, struct packet *
 {
 	pkt->out = flow->out;
 	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
-	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->out == OUT_HOST)
+	if (at(pkt, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
 		pkt->as_it_is = 1;
-	if (pkt->key.hook == HOOK_TO_DEVICE && flow->out == OUT_DEVICE && !flow->routed) {
+	if (at(pkt, HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
 		pkt->as_it_is = 1;
 		pkt->out_ifindex = skb->ifindex;
 	}
@@ -80,7 +80,7 @@ static __always_inline int asks_route(const struct packet *pkt, const struct flo
 {
 	if (flow->out != OUT_DEVICE && flow->out != OUT_TUNNEL)
 		return 0;
-	return routed(pkt, flow) || (pkt->key.hook == HOOK_TO_DEVICE && flow->routed);
+	return routed(pkt, flow) || (at(pkt, HOOK_TO_DEVICE) && flow->routed);
 }
 
 static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,

@@ -53,7 +53,7 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 			     const struct service *service, __u32 seed)
 {
 	s->open.service = service->id;
-	if (pkt->key.hook != HOOK_TO_DEVICE && !source_allowed(pkt, service))
+	if (!at(pkt, HOOK_TO_DEVICE) && !source_allowed(pkt, service))
 		return REFUSE(pkt, REASON_SOURCE_RANGE);
 	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old) &&
 	    !(pkt->unwrapped && !addr_equal(&s->old.dst, &s->pod))) {

@@ -224,20 +224,20 @@ static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int
 	note(skb, pkt, VERDICT_REPLY, reason);
 	count(pkt, skb->len, reason);
 	tell(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
-	return bpf_redirect(skb->ifindex, pkt->key.hook == HOOK_TO_DEVICE ? BPF_F_INGRESS : 0);
+	return bpf_redirect(skb->ifindex, at(pkt, HOOK_TO_DEVICE) ? BPF_F_INGRESS : 0);
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
 {
-	if (pkt->key.hook == HOOK_TO_CONTAINER)
+	if (at(pkt, HOOK_TO_CONTAINER))
 		pkt->as_it_is = 1;
 	note(skb, pkt, VERDICT_FORWARD, pkt->told);
 	count(pkt, skb->len, REASON_NONE);
 	if (pkt->as_it_is)
 		return TC_ACT_OK;
 	/* bpf_redirect_peer is for ingress alone. */
-	if (pkt->key.hook == HOOK_TO_DEVICE && pkt->out == OUT_LOCAL) {
+	if (at(pkt, HOOK_TO_DEVICE) && pkt->out == OUT_LOCAL) {
 		skb->mark = mark_with(skb->mark, MARK_DELIVERED);
 		return bpf_redirect(pkt->out_ifindex, 0);
 	}

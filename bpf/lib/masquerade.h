@@ -134,7 +134,7 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
 {
 	__u32 port = bpf_ntohs(s->open.sport);
 
-	if (pkt->key.hook == HOOK_TO_DEVICE || (s->open.flags & FLOW_HAIRPIN) || !changes_port(pkt))
+	if (at(pkt, HOOK_TO_DEVICE) || (s->open.flags & FLOW_HAIRPIN) || !changes_port(pkt))
 		return 0;
 	return port < range->first || port - range->first >= range->count;
 }

@@ -62,6 +62,14 @@ struct packet {
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
 };
 
+/* Whether a packet is at this hook. An object says whose programs it has by
+ * OBJECT_HOOKS, and the compiler leaves out what is of other hooks.
+ */
+static __always_inline int at(const struct packet *pkt, enum hook hook)
+{
+	return (OBJECT_HOOKS & (1 << hook)) && pkt->key.hook == hook;
+}
+
 /* What a program works on. It is a map's value and not on the stack: there it
  * would not fit, and the verifier would follow every constant in it down every
  * path (by measure: 30 times the instructions). Nobody interrupts a program to run another

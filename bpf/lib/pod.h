@@ -186,7 +186,7 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 	struct endpoint *opener;
 	int reason;
 
-	if (pkt->key.hook == HOOK_TO_CONTAINER) {
+	if (at(pkt, HOOK_TO_CONTAINER)) {
 		address = address_of(pkt, &pkt->key.src);
 		/* A pod of this node has that address by now. */
 		if (address && address->ifindex)
@@ -239,9 +239,9 @@ static __noinline int rejudge_pod(struct packet *pkt, struct flow *flow)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
 	/* The device may be another pod's by now. */
 	own = endpoint_addr(ep, pkt->key.family);
-	if (pkt->key.hook == HOOK_FROM_CONTAINER && !addr_equal(own, &pkt->key.src))
+	if (at(pkt, HOOK_FROM_CONTAINER) && !addr_equal(own, &pkt->key.src))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-	if (pkt->key.hook == HOOK_TO_CONTAINER && !addr_equal(own, &flow->dst))
+	if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
 	reason = rejudge_policy(pkt, flow, ep);
 	if (reason)

@@ -192,7 +192,7 @@ static __noinline int related_source(struct packet *pkt, const struct flow_key *
 	if (addr_equal(&key->src, &pkt->key.src))
 		return REASON_NONE;
 	/* A pod speaks for itself. */
-	if (pkt->key.hook == HOOK_FROM_CONTAINER)
+	if (at(pkt, HOOK_FROM_CONTAINER))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	address = address_of(pkt, &pkt->key.src);
 	if (address && (address->flags & ADDRESS_HOST))

@@ -104,7 +104,7 @@ static __always_inline int changes_port(const struct packet *pkt)
 /* Whether the hook does a router's work. */
 static __always_inline int routed(const struct packet *pkt, const struct flow *flow)
 {
-	return (pkt->key.hook == HOOK_FROM_CONTAINER || pkt->key.hook == HOOK_FROM_DEVICE) &&
+	return (at(pkt, HOOK_FROM_CONTAINER) || at(pkt, HOOK_FROM_DEVICE)) &&
 	       flow->out != OUT_HOST;
 }
 
@@ -185,7 +185,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 		if (hop)
 			ip6->hop_limit--;
 	}
-	if (flow->out == OUT_LOCAL && pkt->key.hook != HOOK_TO_CONTAINER) {
+	if (flow->out == OUT_LOCAL && !at(pkt, HOOK_TO_CONTAINER)) {
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);
 	}

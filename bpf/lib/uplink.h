@@ -233,7 +233,7 @@ static __noinline int guarded(struct packet *pkt)
 {
 	if (!node_set(pkt) || for_many(pkt))
 		return 0;
-	return of_node(pkt, pkt->key.hook == HOOK_FROM_DEVICE ? &pkt->key.dst : &pkt->key.src);
+	return of_node(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }
 
 /* Who may come to the node itself. */
@@ -358,17 +358,17 @@ static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 	struct endpoint *opener;
 	int reason = REASON_NONE;
 
-	if (pkt->key.hook == HOOK_FROM_DEVICE && flow->other_hook == HOOK_FROM_CONTAINER) {
+	if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_FROM_CONTAINER) {
 		opener = endpoint_ready(pkt, flow->other_ifindex);
 		if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
 		into_pod(flow, flow->other_ifindex, opener);
 		reason = policy(pkt, opener->set, DIRECTION_EGRESS,
 				identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
-	} else if (pkt->key.hook == HOOK_FROM_DEVICE && flow->other_hook == HOOK_TO_DEVICE) {
+	} else if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_TO_DEVICE) {
 		reason = node_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
-	} else if (pkt->key.hook == HOOK_TO_DEVICE) {
+	} else if (at(pkt, HOOK_TO_DEVICE)) {
 		reason = node_policy(pkt, DIRECTION_INGRESS,
 				     identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
 	}

@@ -115,7 +115,16 @@ func (p *planter) same(first, call int, a, b asm.Register) bool {
 		return false
 	}
 	x, y := makers[0], makers[1]
-	return x.OpCode == y.OpCode && x.Src == y.Src && x.Constant == y.Constant
+	if x.Constant != y.Constant {
+		return false
+	}
+	// A number that is not negative is the same in 32 and in 64 bits.
+	return x.OpCode == y.OpCode && x.Src == y.Src || isNumber(&x) && isNumber(&y) && x.Constant >= 0
+}
+
+// isNumber is whether an instruction gives its register a number.
+func isNumber(ins *asm.Instruction) bool {
+	return ins.OpCode.Class().IsALU() && ins.OpCode.ALUOp() == asm.Mov && ins.OpCode.Source() == asm.ImmSource
 }
 
 func renamedTo(r, a, b asm.Register) asm.Register {

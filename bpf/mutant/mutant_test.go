@@ -80,7 +80,7 @@ func TestNeighbouringArgumentsAreSwapped(t *testing.T) {
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.Mov.Imm(asm.R2, 7),
-		asm.Mov.Imm(asm.R3, 7),
+		asm.Mov.Imm32(asm.R3, 7),
 		asm.FnSkbLoadBytes.Call(),
 		asm.Return(),
 	)
