@@ -3,6 +3,7 @@
 package scenarios
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"strings"
@@ -57,11 +58,41 @@ func TestPodsHaveAddressesOfTheirNodes(t *testing.T) {
 	s := parseNodes(t, "ping client -> web-2\n")
 	for _, h := range s.topology.Pods {
 		n := s.topology.NodeOf(h)
-		for i, block := range podBlocks(n) {
+		for i, block := range PodBlocks(n) {
 			require.True(t, block.Contains(h.Addresses[i]), "%s has %s", h.Name, h.Addresses[i])
 			require.Equal(t, block.String(), s.objects.Nodes[s.topology.Nodes[n].Name].Spec.PodCIDRs[i])
 		}
 		require.Equal(t, s.topology.Nodes[n].Name, s.objects.Pods[h.Name].Spec.NodeName)
+	}
+}
+
+// differ gives in which words two addresses differ.
+func differ(a, b netip.Addr) (words []int) {
+	x, y := a.As16(), b.As16()
+	for word := range 4 {
+		if !bytes.Equal(x[4*word:4*word+4], y[4*word:4*word+4]) {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+func TestAddressesDifferInOneWord(t *testing.T) {
+	first := PodAddresses(0, 0)[1]
+	for i, words := range [][]int{1: {1}, 2: {2}, 3: {3}, 4: {0}} {
+		require.Equal(t, words, differ(first, PodAddresses(i, 0)[1]), "pod %d", i)
+	}
+	require.Equal(t, []int{0}, differ(first, PodAddresses(0, 1)[1]), "the first pod of the next node")
+	require.Equal(t, []int{0}, differ(first, servicePlan(0)[1]), "the first service")
+	seen := map[netip.Addr]bool{}
+	for i := range 100 {
+		for n := range 3 {
+			for j, a := range PodAddresses(i, n) {
+				require.False(t, seen[a], "%s is of two pods", a)
+				require.True(t, PodBlocks(n)[j].Contains(a))
+				seen[a] = true
+			}
+		}
 	}
 }
 

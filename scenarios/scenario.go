@@ -29,30 +29,46 @@ type Scenario struct {
 }
 
 // The plan of addresses: the n-th of each kind. Pods of the n-th node are of
-// its podBlocks.
+// its PodBlocks.
 var (
 	gateways = model.Gateways()
 
 	nodePlan     = plan("198.18.0.2", "fd00:198:18::2")
-	podPlan      = plan("10.0.0.10", "fd00:10::10")
 	outsidePlan  = plan("203.0.113.10", "2001:db8::10")
-	servicePlan  = plan("10.96.0.10", "fd00:96::10")
 	balancerPlan = plan("198.51.100.10", "2001:db8:51::10")
 )
 
-// podBlocks are what the pods of the n-th node have addresses of.
-func podBlocks(n int) []netip.Prefix {
-	v6 := netip.MustParseAddr("fd00:10::").As16()
-	v6[7] = byte(n)
-	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n), 0}), 24), netip.PrefixFrom(netip.AddrFrom16(v6), 64)}
+// PodBlocks are what the pods of the n-th node have addresses of. The one of
+// IPv6 is so large that it leaves a part of each word to them.
+func PodBlocks(n int) []netip.Prefix {
+	v6 := [16]byte{0: 0xfd, 1: byte(0x10 + n)}
+	return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n), 0}), 24), netip.PrefixFrom(netip.AddrFrom16(v6), 16)}
 }
 
-// podAddresses are those of the n-th pod of all, on the given node.
-func podAddresses(n, node int) []netip.Addr {
-	addresses := podPlan(n)
-	v4, v6 := addresses[0].As4(), addresses[1].As16()
-	v4[2], v6[7] = byte(node), byte(node)
-	return []netip.Addr{netip.AddrFrom4(v4), netip.AddrFrom16(v6)}
+// PodAddresses are those of the i-th pod of the n-th node.
+func PodAddresses(i, n int) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(n), byte(10 + i)}), apart(byte(0x10+n), i)}
+}
+
+// servicePlan gives the ClusterIPs of the n-th service.
+func servicePlan(n int) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(10 + n)}), apart(0x96, n)}
+}
+
+// wordsApart are the words, as bits, in which an address differs from the first
+// of its kind: one of the four by turn, so that a program that compares a word
+// less takes two of them for one.
+var wordsApart = [...]byte{0, 1 << 1, 1 << 2, 1 << 3, 1 << 0, 1<<1 | 1<<2, 1<<2 | 1<<3, 1<<3 | 1<<0}
+
+// apart is the n-th IPv6 address of a block of 16 bits. No word of it is 0, and
+// no two are alike.
+func apart(block byte, n int) netip.Addr {
+	a := [16]byte{0xfd, block, 0, 0x0a, 0, 0, 0, 0x0b, 0, 0, 0, 0x0c, 0, 0, 0, 0x10}
+	for word := range 4 {
+		a[4*word+3] += wordsApart[n%len(wordsApart)] >> word & 1
+	}
+	a[14] = byte(n / len(wordsApart))
+	return netip.AddrFrom16(a)
 }
 
 func plan(v4, v6 string) func(n int) []netip.Addr {
@@ -109,16 +125,19 @@ func (s *Scenario) plan() {
 		s.hosts[n.Name] = h
 		s.objects.Nodes[n.Name] = nodeObject(n, h.Addresses)
 		if t.Routed() || len(s.Nodes) > 1 {
-			givePodBlocks(s.objects.Nodes[n.Name], podBlocks(i))
+			givePodBlocks(s.objects.Nodes[n.Name], PodBlocks(i))
 		}
 	}
 	s.addNamespace(syntax.Namespace{Name: "default"})
 	for _, ns := range s.Namespaces {
 		s.addNamespace(ns)
 	}
-	for i, p := range s.Pods {
+	of := make([]int, len(s.Nodes)) // pods of each node
+	for _, p := range s.Pods {
+		node := slices.Index(s.NodeNames(), p.Node)
 		h := lab.Host{Name: p.Namespace + "/" + p.Name, Node: p.Node, Silent: slices.Contains(s.Silent, p.HostName())}
-		h.Addresses = podAddresses(i, slices.Index(s.NodeNames(), p.Node))
+		h.Addresses = PodAddresses(of[node], node)
+		of[node]++
 		t.Pods = append(t.Pods, h)
 		s.hosts[p.HostName()] = h
 		s.objects.Pods[h.Name] = podObject(p, h.Addresses)

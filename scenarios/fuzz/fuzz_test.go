@@ -102,8 +102,8 @@ func countWays(met map[string]int, data []byte, e oracle.Expectation) {
 }
 
 var (
-	podBlock4 = netip.MustParsePrefix(podBlocks[0])
-	podBlock6 = netip.MustParsePrefix(podBlocks[1])
+	podBlock4 = netip.MustParsePrefix(podBlocks(0)[0])
+	podBlock6 = netip.MustParsePrefix(podBlocks(0)[1])
 )
 
 func TestASeedGivesTheSameFramesAgain(t *testing.T) {

@@ -250,13 +250,24 @@ func (m *mutator) address(data []byte, p *frame.Packet, addresses []netip.Addr) 
 		return data
 	}
 	h := data[p.L3:]
+	near := m.rng.IntN(3) == 0 // one that is there, but for a word
 	if p.Version == 6 {
+		at := 8 + 16*m.rng.IntN(2)
+		if near && len(h) >= 40 {
+			h[at+4*m.rng.IntN(4)+3] ^= 1 << m.rng.IntN(8)
+			return data
+		}
 		b := a.As16()
-		copy(h[8+16*m.rng.IntN(2):], b[:])
+		copy(h[at:], b[:])
 		return data
 	}
-	b := a.As4()
-	copy(h[12+4*m.rng.IntN(2):20], b[:])
+	at := 12 + 4*m.rng.IntN(2)
+	if near && len(h) >= 20 {
+		h[at+m.rng.IntN(4)] ^= 1 << m.rng.IntN(8)
+	} else {
+		b := a.As4()
+		copy(h[at:20], b[:])
+	}
 	if m.rng.IntN(4) != 0 {
 		recheck(h)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/scenarios"
 )
 
 // nodeName is what scenarios call the node.
@@ -40,6 +41,8 @@ var (
 		// At the ends of blocks and their exceptions.
 		netip.MustParseAddr("203.0.113.63"), netip.MustParseAddr("203.0.113.64"),
 		netip.MustParseAddr("2001:db8:0:1::"), netip.MustParseAddr("2001:db8:0:ffff:ffff:ffff:ffff:ffff"),
+		// The node's and a pod's but for a word.
+		netip.MustParseAddr("fd00:199:18::2"), netip.MustParseAddr("fd00:198:19::2"), netip.MustParseAddr("fd20:a:0:b:0:c:0:10"),
 	}
 )
 
@@ -77,7 +80,8 @@ func base(pods []string, uplink bool) *model.Objects {
 	add := func(o metav1.Object) { _ = n.objs.Upsert(o) } // all kinds here are kept
 	own := node(nodeName, node4, node6)
 	if uplink {
-		own.Spec.PodCIDR, own.Spec.PodCIDRs = podBlocks[0], podBlocks
+		own.Spec.PodCIDRs = podBlocks(0)
+		own.Spec.PodCIDR = own.Spec.PodCIDRs[0]
 	}
 	add(own)
 	add(namespace("default", nil))
@@ -90,8 +94,17 @@ func base(pods []string, uplink bool) *model.Objects {
 }
 
 // slotAddresses are those of the scenarios' plan.
-func slotAddresses(slot int) []string {
-	return []string{fmt.Sprintf("10.0.0.%d", 10+slot), fmt.Sprintf("fd00:10::%d", 10+slot)}
+func slotAddresses(slot int) []string { return texts(scenarios.PodAddresses(slot, 0)) }
+
+// podBlocks are what the pods of the n-th node have addresses of, in scenarios.
+func podBlocks(n int) []string { return texts(scenarios.PodBlocks(n)) }
+
+func texts[T fmt.Stringer](of []T) []string {
+	var out []string
+	for _, one := range of {
+		out = append(out, one.String())
+	}
+	return out
 }
 
 // begin changes the network that a scenario begins with into another: by what
@@ -105,7 +118,7 @@ func (n *network) begin() (put, take *Change) {
 	if remote {
 		far := node(otherNode, other4, other6)
 		if n.wide && n.chance(50) {
-			far.Spec.PodCIDRs = []string{"10.2.0.0/24", "fd00:2::/64"}
+			far.Spec.PodCIDRs = podBlocks(1)
 			far.Spec.PodCIDR = far.Spec.PodCIDRs[0]
 		}
 		c.Upsert = append(c.Upsert, far)
@@ -227,20 +240,19 @@ func (n *network) podLabels() map[string]string {
 }
 
 // pod makes the pod of a slot. Its addresses are mostly the slot's, sometimes
-// others that pods take over from each other.
+// others that pods take over from each other, a word off from some.
 func (n *network) pod(slot int) metav1.Object {
 	space, name := split(n.pods[slot])
 	addresses := slotAddresses(slot)
 	if n.chance(10) {
-		addresses = slotAddresses(20 + n.rng.IntN(2))
+		addresses = slotAddresses(prog.MaxPods + n.rng.IntN(3))
 	}
 	return n.dress(podAt(space, name, nodeName, addresses))
 }
 
 func (n *network) remotePod() metav1.Object {
 	i := n.rng.IntN(4)
-	return n.dress(podAt(pick(n.rng, namespaces), fmt.Sprintf("far-%d", i), otherNode,
-		[]string{fmt.Sprintf("10.2.0.%d", i+1), fmt.Sprintf("fd00:2::%d", i+1)}))
+	return n.dress(podAt(pick(n.rng, namespaces), fmt.Sprintf("far-%d", i), otherNode, texts(scenarios.PodAddresses(i, 1))))
 }
 
 func podAt(space, name, node string, addresses []string) *corev1.Pod {
@@ -311,6 +323,9 @@ func (n *network) terminate() *Change {
 
 var protocols = []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP}
 
+// clusterIPs6 are services' IPv6 addresses: those of pods but for a word.
+var clusterIPs6 = []string{"fd96:a:0:b:0:c:0:10", "fd10:a:0:96:0:c:0:10", "fd10:a:0:b:0:96:0:10", "fd10:a:0:b:0:c:0:96", "fd96:a:0:c:0:c:0:10"}
+
 // service makes or changes a service, some with slices of their own.
 func (n *network) service() []metav1.Object {
 	i := n.rng.IntN(5)
@@ -319,7 +334,7 @@ func (n *network) service() []metav1.Object {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: space, Name: fmt.Sprintf("s%d", i)},
 	}
-	ips := []string{fmt.Sprintf("10.96.0.%d", i+10), fmt.Sprintf("fd00:96::%d", i+10)}
+	ips := []string{fmt.Sprintf("10.96.0.%d", i+10), clusterIPs6[i]}
 	if i == 4 {
 		ips[0] = "169.254.20.10"
 	}

@@ -370,7 +370,14 @@ func (t *talk) complaint(out []byte, at model.Where) *Frame {
 	if t.chance(30) {
 		from = t.like(p.Src, append(t.addresses(), outsiders...))
 	}
-	ip := layer("ipv4", "src", frame.Addr(from), "dst", frame.Addr(p.Src))
+	to := p.Src
+	if t.chance(10) {
+		to = t.wordOff(to)
+	}
+	if len(quote) > 0 && t.chance(20) {
+		quote = t.quoteOff(quote)
+	}
+	ip := layer("ipv4", "src", frame.Addr(from), "dst", frame.Addr(to))
 	icmp := layer("icmp", "type", frame.Num(pick(t.rng, t4)), "code", frame.Num(t.rng.IntN(5)), "rest", frame.Num(t.rng.IntN(1500)))
 	if p.Version == 6 {
 		ip.Kind, icmp.Kind = "ipv6", "icmpv6"
@@ -381,6 +388,33 @@ func (t *talk) complaint(out []byte, at model.Where) *Frame {
 		return nil
 	}
 	return &Frame{at, data}
+}
+
+// wordOff is an address that differs from another in one word of 32 bits.
+func (n *network) wordOff(a netip.Addr) netip.Addr {
+	b := a.AsSlice()
+	b[4*n.rng.IntN(len(b)/4)+3] ^= 1 << n.rng.IntN(8)
+	off, _ := netip.AddrFromSlice(b)
+	return off
+}
+
+// quoteOff changes a word of an address that a quoted packet has, as far as it
+// is quoted.
+func (n *network) quoteOff(quote []byte) []byte {
+	from, words := 12, 2
+	if quote[0]>>4 == 6 {
+		from, words = 8, 8
+	}
+	out := slices.Clone(quote)
+	at := from + 4*n.rng.IntN(words) + 3
+	if at >= len(out) {
+		return out
+	}
+	out[at] ^= 1 << n.rng.IntN(8)
+	if words == 2 && len(out) >= 20 {
+		recheck(out)
+	}
+	return out
 }
 
 // layer makes a layer of names and values in turn.
@@ -397,7 +431,7 @@ func layer(kind string, fields ...any) frame.Layer {
 func (t *talk) neighbours() *Frame {
 	pod := pick(t.rng, t.pods)
 	at := model.Where{Hook: pick(t.rng, []model.Hook{model.FromContainer, model.FromContainer, model.ToContainer}), Endpoint: pod}
-	own4, own6 := netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd00:10::10")
+	own4, own6 := netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd10:a:0:b:0:c:0:10")
 	if p := t.objs.Pods[pod]; p != nil {
 		for _, a := range podAddresses(p) {
 			if a.Is4() {
@@ -410,8 +444,8 @@ func (t *talk) neighbours() *Frame {
 	d := t.devices[pod]
 	eth := t.ethernet(at)
 	targets4 := []netip.Addr{gateways[0], gateways[0], own4, node4, outsiders[0]}
-	targets6 := []netip.Addr{gateways[1], gateways[1], own6, node6, outsiders[4]}
-	sources6 := []netip.Addr{own6, own6, netip.MustParseAddr("fe80::99"), netip.IPv6Unspecified(), node6, gateways[1]}
+	targets6 := []netip.Addr{gateways[1], gateways[1], own6, node6, outsiders[4], t.wordOff(own6), t.wordOff(gateways[1])}
+	sources6 := []netip.Addr{own6, own6, netip.MustParseAddr("fe80::99"), netip.IPv6Unspecified(), node6, gateways[1], t.wordOff(own6)}
 	var layers []frame.Layer
 	if t.chance(50) {
 		op := pick(t.rng, []int{1, 1, 2, 3})

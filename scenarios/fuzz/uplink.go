@@ -19,9 +19,6 @@ import (
 // What networks have when the node's uplink has programs: operators' choices,
 // services that outsiders reach, pods of the nodes' own network.
 
-// podBlocks are what the node's pods have addresses of, in scenarios.
-var podBlocks = []string{"10.0.0.0/24", "fd00:10::/64"}
-
 // router is whom the uplink's frames come from and go to.
 var router = []byte{0x02, 0x0a, 0, 0, 0, 0xfe}
 
