@@ -125,11 +125,9 @@ func (v *View) pair(t *flowTables, e, half *entry) FlowPair {
 }
 
 func translated(e *entry) model.Tuple {
-	return model.Tuple{
-		Src: decodeAddr(e.value.Src), Dst: decodeAddr(e.value.Dst),
-		Sport: decodePort(e.value.Sport), Dport: decodePort(e.value.Dport),
-		Protocol: model.Protocol(e.key.Proto),
-	}
+	to := e.key
+	to.Src, to.Dst, to.Sport, to.Dport = e.value.Src, e.value.Dst, e.value.Sport, e.value.Dport
+	return decodeTuple(&to)
 }
 
 func reversed(t model.Tuple) model.Tuple {

@@ -49,7 +49,7 @@ func TestServicesAreGivenWhatControllersGive(t *testing.T) {
 		return s.attached[file].Services["default/"+name].Status.LoadBalancer.Ingress
 	}
 	require.Equal(t, balancer("one.yaml", "a"), balancer("two.yaml", "a"))
-	require.Equal(t, []corev1.LoadBalancerIngress{{IP: "198.51.100.11"}, {IP: "2001:db8:51::11"}}, balancer("three.yaml", "b"))
+	require.Equal(t, []corev1.LoadBalancerIngress{{IP: "198.51.100.11"}, {IP: "fd51:a:0:c:0:c:0:20"}}, balancer("three.yaml", "b"))
 	require.Empty(t, balancer("three.yaml", "c"))
 	require.Equal(t, []lab.Route{{To: netip.MustParseAddr("198.51.100.11"), Node: "node-2"}}, s.topology.Routes)
 }

@@ -33,9 +33,8 @@ type Scenario struct {
 var (
 	gateways = model.Gateways()
 
-	nodePlan     = plan("198.18.0.2", "fd00:198:18::2")
-	outsidePlan  = plan("203.0.113.10", "2001:db8::10")
-	balancerPlan = plan("198.51.100.10", "2001:db8:51::10")
+	nodePlan    = plan("198.18.0.2", "fd00:198:18::7:0:2")
+	outsidePlan = plan("203.0.113.10", "2001:db8::10")
 )
 
 // PodBlocks are what the pods of the n-th node have addresses of. The one of
@@ -55,6 +54,11 @@ func servicePlan(n int) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(10 + n)}), apart(0x96, n)}
 }
 
+// balancerPlan gives the addresses of the n-th load balancer.
+func balancerPlan(n int) []netip.Addr {
+	return []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, byte(10 + n)}), apart(0x51, n)}
+}
+
 // wordsApart are the words, as bits, in which an address differs from the first
 // of its kind: one of the four by turn, so that a program that compares a word
 // less takes two of them for one.
@@ -63,7 +67,7 @@ var wordsApart = [...]byte{0, 1 << 1, 1 << 2, 1 << 3, 1 << 0, 1<<1 | 1<<2, 1<<2 
 // apart is the n-th IPv6 address of a block of 16 bits. No word of it is 0, and
 // no two are alike.
 func apart(block byte, n int) netip.Addr {
-	a := [16]byte{0xfd, block, 0, 0x0a, 0, 0, 0, 0x0b, 0, 0, 0, 0x0c, 0, 0, 0, 0x10}
+	a := [16]byte{0xfd, block, 0, 0x0a, 0, 0, 0, 0x0b, 0, 0, 0, 0x0c, 0, 0, 0, 0x20}
 	for word := range 4 {
 		a[4*word+3] += wordsApart[n%len(wordsApart)] >> word & 1
 	}

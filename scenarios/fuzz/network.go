@@ -31,9 +31,9 @@ const otherNode = "other"
 var (
 	gateways = model.Gateways()
 	node4    = netip.MustParseAddr("198.18.0.2")
-	node6    = netip.MustParseAddr("fd00:198:18::2")
+	node6    = netip.MustParseAddr("fd00:198:18::7:0:2")
 	other4   = netip.MustParseAddr("198.18.0.3")
-	other6   = netip.MustParseAddr("fd00:198:18::3")
+	other6   = netip.MustParseAddr("fd00:198:18::7:0:3")
 
 	outsiders = []netip.Addr{
 		netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("192.0.2.1"),
@@ -42,7 +42,7 @@ var (
 		netip.MustParseAddr("203.0.113.63"), netip.MustParseAddr("203.0.113.64"),
 		netip.MustParseAddr("2001:db8:0:1::"), netip.MustParseAddr("2001:db8:0:ffff:ffff:ffff:ffff:ffff"),
 		// The node's and a pod's but for a word.
-		netip.MustParseAddr("fd00:199:18::2"), netip.MustParseAddr("fd00:198:19::2"), netip.MustParseAddr("fd20:a:0:b:0:c:0:10"),
+		netip.MustParseAddr("fd00:199:18::7:0:2"), netip.MustParseAddr("fd00:198:19::7:0:2"), netip.MustParseAddr("fd20:a:0:b:0:c:0:20"),
 	}
 )
 
@@ -324,7 +324,7 @@ func (n *network) terminate() *Change {
 var protocols = []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP}
 
 // clusterIPs6 are services' IPv6 addresses: those of pods but for a word.
-var clusterIPs6 = []string{"fd96:a:0:b:0:c:0:10", "fd10:a:0:96:0:c:0:10", "fd10:a:0:b:0:96:0:10", "fd10:a:0:b:0:c:0:96", "fd96:a:0:c:0:c:0:10"}
+var clusterIPs6 = []string{"fd96:a:0:b:0:c:0:20", "fd10:a:0:96:0:c:0:20", "fd10:a:0:b:0:96:0:20", "fd10:a:0:b:0:c:0:96", "fd96:a:0:c:0:c:0:20"}
 
 // service makes or changes a service, some with slices of their own.
 func (n *network) service() []metav1.Object {

@@ -431,7 +431,7 @@ func layer(kind string, fields ...any) frame.Layer {
 func (t *talk) neighbours() *Frame {
 	pod := pick(t.rng, t.pods)
 	at := model.Where{Hook: pick(t.rng, []model.Hook{model.FromContainer, model.FromContainer, model.ToContainer}), Endpoint: pod}
-	own4, own6 := netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd10:a:0:b:0:c:0:10")
+	own4, own6 := netip.MustParseAddr("10.0.0.10"), netip.MustParseAddr("fd10:a:0:b:0:c:0:20")
 	if p := t.objs.Pods[pod]; p != nil {
 		for _, a := range podAddresses(p) {
 			if a.Is4() {

@@ -63,7 +63,7 @@ func (n *network) expose(s *corev1.Service, i int) {
 	outside := n.chance(20)
 	if outside {
 		s.Spec.ExternalIPs = slices.DeleteFunc([]string{pick(n.rng, []string{"198.51.101.1", "192.0.2.1", "198.18.0.2"}),
-			pick(n.rng, []string{"2001:db8:52::1", "2606:4700::1", "fd00:198:18::2"})}, func(a string) bool { return !has(a) })
+			pick(n.rng, []string{"2001:db8:52::1", "2606:4700::1", "fd00:198:18::7:0:2"})}, func(a string) bool { return !has(a) })
 		outside = len(s.Spec.ExternalIPs) > 0
 	}
 	switch n.rng.IntN(7) {
@@ -99,9 +99,12 @@ func (n *network) expose(s *corev1.Service, i int) {
 	}
 }
 
+// balancers6 are load balancers' IPv6 addresses: the node's but for a word, and others.
+var balancers6 = []string{"fd51:a:0:b:0:c:0:20", "fd00:198:51::7:0:2", "fd51:198:18::7:0:2", "2001:db8:51::13", "2001:db8:51::14"}
+
 // balance gives a load balancer its addresses, and says from where it is used.
 func (n *network) balance(s *corev1.Service, i int, has func(string) bool) {
-	for _, a := range []string{fmt.Sprintf("198.51.100.%d", i+10), fmt.Sprintf("2001:db8:51::%d", i+10)} {
+	for _, a := range []string{fmt.Sprintf("198.51.100.%d", i+10), balancers6[i]} {
 		if has(a) && n.chance(90) {
 			s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: a})
 		}
