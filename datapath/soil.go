@@ -103,6 +103,14 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
 	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
 	compare("origin", pkt.Origin, cb[4])
+	if forwarded := cb[0]>>8&0xff == uint32(bpf.ContainerVerdictVERDICT_FORWARD); forwarded && judged(left, &w.soil.scratch.values[0]) {
+		faults = append(faults, halves(left)...)
+		stored, err := w.stored(left)
+		if err != nil {
+			return faults, err
+		}
+		faults = append(faults, stored...)
+	}
 	if len(w.told) == 0 {
 		return faults, nil
 	}

@@ -31,6 +31,7 @@ type Witness struct {
 	looked []Looked             // the same
 	places map[noted]string     // what is wrong with them, as far as looked at
 	soil   *soil
+	flows  *FlowReader // nil before it is needed
 	// foreign: the programs are another build, of another source.
 	foreign bool
 }

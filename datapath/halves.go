@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// A judgement makes two entries of a flow. What is in them follows from the packet
+// and from how it leaves, and some of it shows in no packet: a flow that is marked
+// as translated and is not leaves as it came, and a wrong half is met by another.
+
+const (
+	flowReply      = uint8(bpf.ContainerFlowFlagsFLOW_REPLY)
+	flowTranslated = uint8(bpf.ContainerFlowFlagsFLOW_TRANSLATED)
+	flowHairpin    = uint8(bpf.ContainerFlowFlagsFLOW_HAIRPIN)
+	flowSource     = uint8(bpf.ContainerFlowFlagsFLOW_SOURCE)
+	flowSeen       = uint8(bpf.ContainerFlowSeenSEEN_FIN | bpf.ContainerFlowSeenSEEN_SYN | bpf.ContainerFlowSeenSEEN_RST | bpf.ContainerFlowSeenSEEN_ACK)
+	flowRST        = uint8(bpf.ContainerFlowSeenSEEN_RST)
+)
+
+// judged says whether the packet whose scratch it is was judged, and got a flow: a
+// packet of a known one leaves both halves as they were soiled.
+func judged(left, soiled *bpf.ContainerScratch) bool {
+	if left.Open == soiled.Open || left.Reply == soiled.Reply {
+		return false
+	}
+	// What the node sends and nobody could translate is let go without a flow.
+	return left.Pkt.Key.Hook != uint8(bpf.ContainerHookHOOK_TO_DEVICE) || left.Open.Flags&flowSource != 0 ||
+		left.Open.OtherHook != 0
+}
+
+// halves says what is wrong with the entries that were made of a packet that is
+// let through.
+func halves(left *bpf.ContainerScratch) []string {
+	var faults []string
+	same := func(what string, is, want any) {
+		if is != want {
+			faults = append(faults, fmt.Sprintf("%s is %+v, and has to be %+v", what, is, want))
+		}
+	}
+	pkt, open, reply := &left.Pkt, &left.Open, &left.Reply
+	key := &pkt.Key
+	same("the key of the way back", left.ReplyKey, flowKey{
+		Src: open.Dst, Dst: open.Src, Sport: open.Dport, Dport: open.Sport, Proto: key.Proto, Family: key.Family,
+		Hook: open.OtherHook, Ifindex: open.OtherIfindex,
+	})
+	tunnelled := open.Out == uint8(bpf.ContainerOutOUT_TUNNEL)
+	if !tunnelled {
+		faults = append(faults, difference("the way there", key, open)...)
+	}
+	faults = append(faults, difference("the way back", &left.ReplyKey, reply)...)
+	want := *reply
+	want.LastSeen, want.Routed, want.Epoch, want.Service, want.Origin, want.Seen = pkt.Now, 0, pkt.Epoch, open.Service, 0, 0
+	want.Src, want.Dst, want.Sport, want.Dport = key.Dst, key.Src, key.Dport, key.Sport
+	want.OtherIfindex, want.OtherHook = key.Ifindex, key.Hook
+	want.Flags = flowReply | open.Flags&(flowHairpin|flowSource) | reply.Flags&flowTranslated
+	same("the way back", *reply, want)
+	want = *open
+	want.LastSeen, want.Epoch, want.Seen = pkt.Now, pkt.Epoch, pkt.TcpFlags&flowSeen
+	want.Flags &= flowTranslated | flowHairpin | flowSource
+	same("the way there", *open, want)
+	return faults
+}
+
+// difference says what is wrong with what an entry keeps of the difference
+// between its key and how it leaves.
+func difference(what string, key *flowKey, f *flowValue) []string {
+	differs := f.Src != key.Src || f.Dst != key.Dst || f.Sport != key.Sport || f.Dport != key.Dport
+	if marked := f.Flags&flowTranslated != 0; marked != differs {
+		return []string{fmt.Sprintf("%s is marked as translated: %v, and is: %v", what, marked, differs)}
+	}
+	var addrs, ports uint32
+	if differs {
+		addrs = change(words(&key.Src), words(&f.Src)) + change(words(&key.Dst), words(&f.Dst))
+		ports = change([]uint16{key.Sport, key.Dport}, []uint16{f.Sport, f.Dport})
+	}
+	if onesSum(f.AddrDiff) != onesSum(addrs) || onesSum(f.PortDiff) != onesSum(ports) {
+		return []string{fmt.Sprintf("%s keeps differences of %#x for addresses and %#x for ports, and they are %#x and %#x",
+			what, onesSum(f.AddrDiff), onesSum(f.PortDiff), onesSum(addrs), onesSum(ports))}
+	}
+	return nil
+}
+
+// words are an address's, as the checksum sums them.
+func words(a *tableAddr) []uint16 {
+	var out []uint16
+	b := toBytes(*a)
+	for i := 0; i < len(b); i += 2 {
+		out = append(out, binary.NativeEndian.Uint16(b[i:]))
+	}
+	return out
+}
+
+// change is what makes a checksum of one the other's, in ones' complement.
+func change(from, to []uint16) uint32 {
+	var sum uint32
+	for i := range from {
+		sum += uint32(^from[i]) + uint32(to[i])
+	}
+	return sum
+}
+
+// onesSum folds a sum; the two zeros are one.
+func onesSum(sum uint32) uint32 { return sum % 0xffff }
+
+// kept reads the entry that a packet of a key would meet; nil where there is none.
+func (r *FlowReader) kept(key *flowKey) (*entry, error) {
+	r.entry.key = *key
+	for _, table := range r.tables {
+		err := r.lookUp(table)
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look up flow %s: %w", decodeTuple(key), err)
+		}
+		if !r.entry.dead() {
+			return &r.entry, nil
+		}
+	}
+	return nil, nil
+}
+
+// stored compares the flow tables with the entries that were made of a packet. A
+// reset begins nothing, and may leave what was.
+func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
+	if left.Pkt.TcpFlags&flowRST != 0 {
+		return nil, nil
+	}
+	if w.flows == nil {
+		w.flows = w.d.FlowReader()
+	}
+	there, err := w.flows.kept(&left.Pkt.Key)
+	if err != nil {
+		return nil, err
+	}
+	var faults []string
+	compare := func(what string, is *entry, made flowValue) {
+		if is == nil {
+			faults = append(faults, what+" is in no table")
+			return
+		}
+		// An entry that is judged anew keeps what it has seen, and when.
+		made.LastSeen, made.Seen, made.Flags = is.value.LastSeen, made.Seen|is.value.Seen, made.Flags|is.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED)
+		if is.value != made {
+			faults = append(faults, fmt.Sprintf("%s is %+v in the table, and %+v was made", what, is.value, made))
+		}
+	}
+	compare("the way there", there, left.Open)
+	if left.Open.Out == uint8(bpf.ContainerOutOUT_TUNNEL) {
+		return faults, nil
+	}
+	back, err := w.flows.kept(&left.ReplyKey)
+	if err != nil {
+		return faults, err
+	}
+	made := left.Reply
+	if back != nil { // one that is as it was keeps its way out until it is met
+		made.Epoch, made.Service, made.Origin, made.Routed = back.value.Epoch, back.value.Service, back.value.Origin, back.value.Routed
+		made.Out, made.Ifindex, made.Smac, made.Dmac = back.value.Out, back.value.Ifindex, back.value.Smac, back.value.Dmac
+	}
+	compare("the way back", back, made)
+	return faults, nil
+}
