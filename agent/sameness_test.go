@@ -36,7 +36,7 @@ func TestTheLabRunsTheBytesThatAnAgentRuns(t *testing.T) {
 	require.NoError(t, d.Remove())
 	require.Len(t, produced.Programs, 13)
 
-	topology := lab.Topology{Gateways: model.Gateways()}
+	topology := lab.Topology{Gateways: model.Gateways(), Sockets: true}
 	for i, name := range []string{"one", "two"} {
 		topology.Nodes = append(topology.Nodes, lab.Host{Name: name, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 2)})}})
 	}

@@ -116,7 +116,7 @@ func (d *Datapath) load() error {
 			obj.container.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
-	d.programs, d.maps, err = obj.loadPrograms(d.opts.Cgroup, ebpf.CollectionOptions{
+	d.programs, d.maps, err = obj.loadPrograms(&d.opts, ebpf.CollectionOptions{
 		Maps:            ebpf.MapOptions{PinPath: d.opts.PinPath},
 		MapReplacements: d.moves.replacements(),
 	})
@@ -277,7 +277,7 @@ func (d *Datapath) loadAgain() (*programs, error) {
 	if err := obj.configure(&d.opts); err != nil {
 		return nil, err
 	}
-	again, maps, err := obj.loadPrograms(d.opts.Cgroup, ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
+	again, maps, err := obj.loadPrograms(&d.opts, ebpf.CollectionOptions{MapReplacements: shared(d.maps)})
 	if err != nil {
 		return nil, err
 	}

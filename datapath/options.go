@@ -20,6 +20,11 @@ type Options struct {
 	// processes, and of those below it, reach services from the node's network
 	// namespace: mostly the root of the hierarchy. Empty: none.
 	Cgroup string
+	// CgroupSocket makes a socket in this cgroup and the calling thread's network
+	// namespace, where this process is in another cgroup: kernels before 5.14
+	// tell the number of a namespace only to a socket that has programs. Nil: it
+	// is in the cgroup or below it, or may ask by one above.
+	CgroupSocket func(family, kind, protocol int) (fd int, err error)
 	// LoopbackNodePorts lets these sockets reach node ports at 127.0.0.1 and ::1
 	// too.
 	LoopbackNodePorts bool

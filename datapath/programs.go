@@ -19,7 +19,8 @@ import (
 // a datapath has no uplink. So are those of sockets.
 type programs struct {
 	objects *objects
-	cgroup  string // of sockets
+	cgroup  string                           // of sockets
+	socket  func(int, int, int) (int, error) // that makes one there, or nil
 	tables  map[string]*ebpf.Map
 
 	mu        sync.Mutex
@@ -30,12 +31,12 @@ type programs struct {
 
 // loadPrograms loads the programs of pods' devices. The maps are the tables, and
 // what these programs have for themselves.
-func (o *objects) loadPrograms(cgroup string, opts ebpf.CollectionOptions) (*programs, map[string]*ebpf.Map, error) {
+func (o *objects) loadPrograms(of *Options, opts ebpf.CollectionOptions) (*programs, map[string]*ebpf.Map, error) {
 	container, err := ebpf.NewCollectionWithOptions(o.container, opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the programs of pods' devices: %w", err)
 	}
-	return &programs{objects: o, cgroup: cgroup, tables: container.Maps, loaded: container.Programs}, container.Maps, nil
+	return &programs{objects: o, cgroup: of.Cgroup, socket: of.CgroupSocket, tables: container.Maps, loaded: container.Programs}, container.Maps, nil
 }
 
 // get gives a program, nil when there is none of this name.

@@ -83,7 +83,7 @@ func (a *attachments) attachSockets() (err error) {
 // loadSockets loads the programs for the sockets of the calling thread's network
 // namespace.
 func (p *programs) loadSockets(opts ebpf.ProgramOptions) error {
-	cookie, err := netnsCookie(p.cgroup)
+	cookie, err := netnsCookie(p.cgroup, p.socket)
 	if err != nil {
 		return err
 	}
@@ -119,9 +119,13 @@ func (p *programs) hasSockets() bool {
 	return p.loaded[bpf.SocketProgConnect4] != nil
 }
 
-// netnsCookie is the number of the calling thread's network namespace.
-func netnsCookie(path string) (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+// netnsCookie is the number of the calling thread's network namespace. create makes
+// a socket of the cgroup; nil: this process is in the cgroup, or below one above.
+func netnsCookie(path string, create func(family, kind, protocol int) (int, error)) (uint64, error) {
+	if create == nil {
+		create = unix.Socket
+	}
+	fd, err := create(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, fmt.Errorf("ask for the number of the network namespace: %w", err)
 	}
@@ -137,9 +141,12 @@ func netnsCookie(path string) (uint64, error) {
 }
 
 // netnsCookieByProgram asks a program, since SO_NETNS_COOKIE is of 5.14
-// (e8b9eab99232). It runs only for processes of the cgroup that it is attached
+// (e8b9eab99232). It runs only for sockets of the cgroup that it is attached
 // to: where this one is not of it, it may be of one above.
 func netnsCookieByProgram(fd int, path string) (uint64, error) {
+	if cookie, err := netnsCookieIn(path, fd); err != nil || cookie != 0 {
+		return cookie, err
+	}
 	above, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return 0, err

@@ -41,7 +41,7 @@ func Verify(opts Options) (costs []ProgramCost, err error) {
 		return nil, err
 	}
 	stats := ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}
-	all, maps, err := obj.loadPrograms(opts.Cgroup, ebpf.CollectionOptions{Programs: stats})
+	all, maps, err := obj.loadPrograms(&opts, ebpf.CollectionOptions{Programs: stats})
 	if err != nil {
 		return nil, err
 	}

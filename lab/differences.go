@@ -36,13 +36,13 @@ func differences() []Difference {
 		{What: "table unanswered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "table flows", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
-		{What: "table peers", Worlds: []string{"prog", "netns"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
+		{What: "table peers", Worlds: []string{"prog"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
 	}
 	for _, hook := range []string{"connect", "sendmsg", "recvmsg", "getpeername"} {
 		for _, family := range []string{"4", "6"} {
 			out = append(out, Difference{
-				What: "program " + hook + family, Worlds: []string{"prog", "netns"},
-				Why: "the worlds have no cgroup of their own: datapath's tests run these programs, with the sockets of a process",
+				What: "program " + hook + family, Worlds: []string{"prog"},
+				Why: "it runs for sockets alone, and the kernel runs it with nothing that is made by hand",
 			})
 		}
 	}

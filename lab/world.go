@@ -38,8 +38,20 @@ type Topology struct {
 	Gateways []netip.Addr
 	// Uplinks lets the nodes' own devices have programs.
 	Uplinks bool
+	// Sockets lets what is dialled on the nodes have programs at its sockets, node
+	// ports on loopback too. Only worlds of real sockets have that.
+	Sockets bool
 	// Routes are what the router carries to a node besides.
 	Routes []Route
+}
+
+// Manner is how a socket is used, in worlds that have any.
+type Manner struct {
+	// Unconnected sends each datagram to the address, and says whom it is from
+	// that comes.
+	Unconnected bool
+	// Mapped is an IPv6 socket that speaks IPv4.
+	Mapped bool
 }
 
 // Routed says whether there is a router between the nodes and the others.

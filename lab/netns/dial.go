@@ -30,19 +30,7 @@ const (
 // sent on yet. The source is host's address of to's family. lab.ErrRefused,
 // lab.ErrTimeout; that there is no way to the address is neither.
 func (w *World) Dial(ctx context.Context, host string, protocol model.Protocol, sport uint16, to netip.AddrPort) (lab.Conn, error) {
-	h, err := w.host(host)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", to, err)
-	}
-	from, err := h.address(to.Addr())
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", to, err)
-	}
-	c, err := w.dial(ctx, h, protocol, netip.AddrPortFrom(from, sport), to)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s %s from %s: %w", protocol, to, host, outcome(err))
-	}
-	return c, nil
+	return w.DialAs(ctx, host, protocol, sport, to, lab.Manner{})
 }
 
 func (w *World) dial(ctx context.Context, h *host, protocol model.Protocol, from, to netip.AddrPort) (*conn, error) {
@@ -65,8 +53,9 @@ func (w *World) dial(ctx context.Context, h *host, protocol model.Protocol, from
 	}
 	// The dialler makes its socket on the calling thread, having one address
 	// to dial and no choice of families.
-	err := h.ns.run(func() (err error) {
-		c.socket, err = dialer.DialContext(ctx, network, to.String())
+	err := h.ns.run(func() error {
+		socket, err := dialer.DialContext(ctx, network, to.String())
+		c.socket = socket
 		return err
 	})
 	if err == nil {
@@ -98,12 +87,7 @@ func bind(raw syscall.RawConn, from netip.AddrPort) (local netip.AddrPort, err e
 		if name, err = unix.Getsockname(int(fd)); err != nil {
 			return
 		}
-		switch name := name.(type) {
-		case *unix.SockaddrInet4:
-			local = netip.AddrPortFrom(from.Addr(), uint16(name.Port))
-		case *unix.SockaddrInet6:
-			local = netip.AddrPortFrom(from.Addr(), uint16(name.Port))
-		}
+		local = netip.AddrPortFrom(from.Addr().Unmap(), addrPortOf(name).Port())
 	}
 	if controlErr := raw.Control(bindSocket); controlErr != nil {
 		return local, controlErr
@@ -138,7 +122,7 @@ func outcome(err error) error {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
-	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("%w: %w", lab.ErrReset, err)
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
 		errors.As(err, &timeout) && timeout.Timeout():
@@ -151,15 +135,34 @@ func outcome(err error) error {
 type conn struct {
 	world   *World
 	caller  *caller
-	socket  net.Conn // *net.TCPConn or *net.UDPConn
-	remote  netip.AddrPort
+	socket  stream         // *net.TCPConn, *net.UDPConn or *datagrams
+	remote  netip.AddrPort // as it was dialled
 	release func()
 
 	mu sync.Mutex // one exchange at a time
 }
 
-func (c *conn) Local() netip.AddrPort  { return c.caller.local }
-func (c *conn) Remote() netip.AddrPort { return c.remote }
+// stream is what is read and written.
+type stream interface {
+	io.ReadWriteCloser
+	SetDeadline(time.Time) error
+}
+
+func (c *conn) Local() netip.AddrPort { return c.caller.local }
+
+// Remote is the other end as the kernel tells the process of it: whom the socket
+// is connected to, and of UDP by hand who answered last.
+func (c *conn) Remote() netip.AddrPort {
+	switch s := c.socket.(type) {
+	case *datagrams:
+		return s.remote()
+	case syscall.Conn:
+		if raw, err := s.SyscallConn(); err == nil {
+			return peerOf(raw)
+		}
+	}
+	return netip.AddrPort{}
+}
 
 // Peer is the address of the dialler as the listener saw it; of UDP, and of
 // TCP behind source NAT where several wait, from the first exchange on.

@@ -13,22 +13,32 @@ import (
 // else, and is gone when the descriptor is, even after a kill.
 type bpffs struct{ fd int }
 
-// newBPFFS makes one. fsopen and fsmount are of Linux 5.2.
+// newBPFFS makes one.
 func newBPFFS() (*bpffs, error) {
-	context, err := unix.Fsopen("bpf", unix.FSOPEN_CLOEXEC)
+	fd, err := detachedMount("bpf")
 	if err != nil {
-		return nil, fmt.Errorf("open a bpffs: %w (the kernel needs CONFIG_BPF_SYSCALL)", err)
+		return nil, fmt.Errorf("%w (the kernel needs CONFIG_BPF_SYSCALL)", err)
+	}
+	return &bpffs{fd: fd}, nil
+}
+
+// detachedMount mounts a file system nowhere. fsopen and fsmount are of Linux
+// 5.2.
+func detachedMount(kind string) (int, error) {
+	context, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("open a file system of kind %s: %w", kind, err)
 	}
 	defer unix.Close(context)
 
 	if err := unix.FsconfigCreate(context); err != nil {
-		return nil, fmt.Errorf("create bpffs: %w", err)
+		return -1, fmt.Errorf("create a file system of kind %s: %w", kind, err)
 	}
 	fd, err := unix.Fsmount(context, unix.FSMOUNT_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("mount bpffs: %w", err)
+		return -1, fmt.Errorf("mount a file system of kind %s: %w", kind, err)
 	}
-	return &bpffs{fd: fd}, nil
+	return fd, nil
 }
 
 // path leads into the file system from this process.

@@ -30,9 +30,9 @@ var ErrStained = errors.New("a used datapath was not as new")
 // gets it, is compared then with one just opened, and is thrown away when it
 // differs.
 type Pool struct {
-	first *stock        // of the worlds' first nodes
-	more  *stock        // of their other nodes
-	over  chan struct{} // closed by Close
+	plain   stocks
+	sockets stocks        // of worlds whose nodes' sockets have programs
+	over    chan struct{} // closed by Close
 
 	retiring sync.WaitGroup
 
@@ -41,19 +41,38 @@ type Pool struct {
 	errs   []error
 }
 
-// stock is datapaths that wait for worlds. A world takes those of its other
+// stocks are datapaths that wait for worlds. A world takes those of its other
 // nodes when it has one for its first, so that no two worlds each wait for
 // what the other has.
+type stocks struct{ first, more *stock }
+
+func newStocks(size int) stocks { return stocks{newStock(size), newStock(size * moreNodes)} }
+
 type stock struct {
-	ready chan *datapath.Datapath // emptied
-	room  chan struct{}           // for those that may still be opened
+	ready chan pooled   // emptied
+	room  chan struct{} // for those that may still be opened
+}
+
+// pooled is a datapath, with the cgroup whose sockets it leads, or nil.
+type pooled struct {
+	datapath *datapath.Datapath
+	cgroup   *cgroup
+}
+
+// remove is called on a thread in a namespace where the datapath may be attached.
+func (p pooled) remove() error {
+	err := p.datapath.Remove()
+	if p.cgroup != nil {
+		err = errors.Join(err, p.cgroup.close())
+	}
+	return err
 }
 
 // moreNodes is how many nodes a world of a Pool may have besides the first.
 const moreNodes = 7
 
 func newStock(size int) *stock {
-	s := &stock{ready: make(chan *datapath.Datapath, size), room: make(chan struct{}, size)}
+	s := &stock{ready: make(chan pooled, size), room: make(chan struct{}, size)}
 	for range size {
 		s.room <- struct{}{}
 	}
@@ -64,7 +83,7 @@ func newStock(size int) *stock {
 // more for worlds of several nodes. They are opened as worlds need them. The
 // caller closes it.
 func NewPool(size int) *Pool {
-	return &Pool{first: newStock(size), more: newStock(size * moreNodes), over: make(chan struct{})}
+	return &Pool{plain: newStocks(size), sockets: newStocks(size), over: make(chan struct{})}
 }
 
 // New builds a world as the function New does. With options that need a
@@ -88,28 +107,35 @@ func shares(o Options) bool {
 	return !o.Keep && !o.Pin && !o.Plain && reflect.ValueOf(o.Datapath).IsZero()
 }
 
-// lend gives each node a datapath that is as new.
-func (p *Pool) lend(ctx context.Context, nodes []*node) (err error) {
+// lend gives each node a datapath that is as new, and a cgroup if their sockets
+// are to have programs.
+func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool) error {
 	if len(nodes) > 1+moreNodes {
 		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
 	}
 	for _, n := range nodes {
-		if n.datapath, err = p.take(ctx, p.stock(n, nodes), n.ns); err != nil {
+		one, err := p.take(ctx, p.stock(n, nodes, sockets), n.ns, sockets)
+		if err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
+		n.datapath, n.cgroup = one.datapath, one.cgroup
 	}
 	return nil
 }
 
-func (p *Pool) stock(n *node, nodes []*node) *stock {
-	if n == nodes[0] {
-		return p.first
+func (p *Pool) stock(n *node, nodes []*node, sockets bool) *stock {
+	of := p.plain
+	if sockets {
+		of = p.sockets
 	}
-	return p.more
+	if n == nodes[0] {
+		return of.first
+	}
+	return of.more
 }
 
 // take gives a datapath that is as new, or opens one in a namespace.
-func (p *Pool) take(ctx context.Context, s *stock, ns *namespace) (*datapath.Datapath, error) {
+func (p *Pool) take(ctx context.Context, s *stock, ns *namespace, sockets bool) (pooled, error) {
 	for {
 		select { // One that is there is better than room for one.
 		case d := <-s.ready:
@@ -125,32 +151,43 @@ func (p *Pool) take(ctx context.Context, s *stock, ns *namespace) (*datapath.Dat
 				return d, nil
 			}
 		case <-s.room:
-			return p.open(s, ns)
+			return p.open(s, ns, sockets)
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
+			return pooled{}, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
 		}
 	}
 }
 
-func (p *Pool) open(s *stock, ns *namespace) (d *datapath.Datapath, err error) {
+func (p *Pool) open(s *stock, ns *namespace, sockets bool) (one pooled, err error) {
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
+	options := ofWorld(datapath.Options{})
+	if sockets {
+		if one.cgroup, err = newCgroup(); err != nil {
+			s.room <- struct{}{}
+			return pooled{}, err
+		}
+		one.cgroup.lead(&options)
+	}
 	err = ns.run(func() (err error) {
-		d, err = datapath.Open(ofWorld(datapath.Options{}))
+		one.datapath, err = datapath.Open(options)
 		return err
 	})
 	if err != nil {
+		if one.cgroup != nil {
+			err = errors.Join(err, one.cgroup.close())
+		}
 		s.room <- struct{}{}
-		return nil, err
+		return pooled{}, err
 	}
-	return d, nil
+	return one, nil
 }
 
 // asNew compares a datapath with one just opened, and throws it away if it is
 // not like that.
-func (p *Pool) asNew(s *stock, ns *namespace, d *datapath.Datapath) bool {
-	residue, err := d.Residue()
+func (p *Pool) asNew(s *stock, ns *namespace, d pooled) bool {
+	residue, err := d.datapath.Residue()
 	if err == nil && len(residue) > 0 {
 		err = fmt.Errorf("%w: %s", ErrStained, strings.Join(residue, "; "))
 	}
@@ -161,9 +198,9 @@ func (p *Pool) asNew(s *stock, ns *namespace, d *datapath.Datapath) bool {
 	return false
 }
 
-func (p *Pool) throwAway(s *stock, ns *namespace, d *datapath.Datapath, why error) {
+func (p *Pool) throwAway(s *stock, ns *namespace, d pooled, why error) {
 	p.failed(why)
-	p.failed(ns.run(d.Remove))
+	p.failed(ns.run(d.remove))
 	s.room <- struct{}{}
 }
 
@@ -172,11 +209,11 @@ func (p *Pool) throwAway(s *stock, ns *namespace, d *datapath.Datapath, why erro
 func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	p.retiring.Go(func() {
 		for n, d := range lent {
-			s := p.stock(n, w.nodes)
+			s, one := p.stock(n, w.nodes, w.topology.Sockets), pooled{d, n.cgroup}
 			if err := n.ns.run(d.Reset); err != nil {
-				p.throwAway(s, n.ns, d, fmt.Errorf("empty a used datapath: %w", err))
+				p.throwAway(s, n.ns, one, fmt.Errorf("empty a used datapath: %w", err))
 			} else {
-				s.ready <- d
+				s.ready <- one
 			}
 		}
 		p.failed(w.dismantle())
@@ -205,10 +242,10 @@ func (p *Pool) Opened() int {
 func (p *Pool) Close() error {
 	close(p.over)
 	p.retiring.Wait()
-	for _, s := range []*stock{p.first, p.more} {
+	for _, s := range []*stock{p.plain.first, p.plain.more, p.sockets.first, p.sockets.more} {
 		for len(s.ready) > 0 {
 			d := <-s.ready
-			p.failed(d.Remove()) // It is attached nowhere: any namespace does.
+			p.failed(d.remove()) // It is attached nowhere: any namespace does.
 		}
 	}
 	p.mu.Lock()

@@ -244,13 +244,13 @@ func TestADatapathThatIsNotAsNewIsThrownAway(t *testing.T) {
 	w, err := pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	stained := <-pool.first.ready
-	require.NoError(t, stained.Advance(time.Second))
-	pool.first.ready <- stained
+	stained := <-pool.plain.first.ready
+	require.NoError(t, stained.datapath.Advance(time.Second))
+	pool.plain.first.ready <- stained
 
 	w, err = pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
-	require.NotSame(t, stained, w.Datapath(""))
+	require.NotSame(t, stained.datapath, w.Datapath(""))
 	require.Equal(t, 2, pool.Opened())
 	applyObjects(t, w, serviceObjects)
 	require.NoError(t, w.Close())

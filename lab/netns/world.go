@@ -163,18 +163,24 @@ func (w *World) openDatapaths(ctx context.Context) error {
 		return nil
 	}
 	if w.pool != nil {
-		return w.pool.lend(ctx, w.nodes)
+		return w.pool.lend(ctx, w.nodes, w.topology.Sockets)
 	}
 	for _, n := range w.nodes {
-		if err := n.openDatapath(w.options); err != nil {
+		if err := n.openDatapath(w.options, w.topology.Sockets); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
 		}
 	}
 	return nil
 }
 
-func (n *node) openDatapath(o Options) error {
+func (n *node) openDatapath(o Options, sockets bool) (err error) {
 	options := ofWorld(o.Datapath)
+	if sockets {
+		if n.cgroup, err = newCgroup(); err != nil {
+			return err
+		}
+		n.cgroup.lead(&options)
+	}
 	if o.Pin {
 		pins, err := newBPFFS()
 		if err != nil {
@@ -244,6 +250,9 @@ func (w *World) dismantle() error {
 	for _, n := range w.nodes {
 		if n.pins != nil {
 			errs = append(errs, n.pins.close())
+		}
+		if n.cgroup != nil && w.pool == nil {
+			errs = append(errs, n.cgroup.close())
 		}
 	}
 	if w.names != nil {
