@@ -103,7 +103,8 @@ func (p *play) connect(ctx context.Context, v *syntax.Connect) error {
 	}
 	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
-	conn, err := p.world.Dial(limited, p.hostName(v.From), v.To.Protocol, v.Sport, netip.AddrPortFrom(to, v.To.Port))
+	at := netip.AddrPortFrom(to, v.To.Port)
+	conn, err := p.dial(limited, v, at)
 	// What a TCP handshake shows, a UDP socket shows by its first message.
 	talk := v.As == "" || v.Says != nil || v.Hears != nil || v.To.Protocol == model.ProtocolUDP && (v.Via != "" || v.Seen != "" || v.Fails != "")
 	var answer []byte
@@ -124,8 +125,34 @@ func (p *play) connect(ctx context.Context, v *syntax.Connect) error {
 	if err := p.served(what, v, conn, answer, talk); err != nil {
 		return err
 	}
+	if err := speaksTo(what, conn, at); err != nil {
+		return err
+	}
 	if v.As != "" {
-		p.conns[v.As] = &conversation{conn, v.From}
+		p.conns[v.As] = &conversation{conn, v.From, at}
+	}
+	return nil
+}
+
+func (p *play) dial(ctx context.Context, v *syntax.Connect, to netip.AddrPort) (lab.Conn, error) {
+	host, as := p.hostName(v.From), lab.Manner{Unconnected: v.Unconnected, Mapped: v.Mapped}
+	if as == (lab.Manner{}) {
+		return p.world.Dial(ctx, host, v.To.Protocol, v.Sport, to)
+	}
+	w, ok := p.world.(interface {
+		DialAs(context.Context, string, model.Protocol, uint16, netip.AddrPort, lab.Manner) (lab.Conn, error)
+	})
+	if !ok {
+		return nil, labError(errors.New("this world has no sockets that are unconnected or mapped"))
+	}
+	return w.DialAs(ctx, host, v.To.Protocol, v.Sport, to, as)
+}
+
+// speaksTo checks that a host is told no other address than the one that it
+// dialled, whatever became of its packets.
+func speaksTo(what string, conn lab.Conn, at netip.AddrPort) error {
+	if got := conn.Remote(); got != at {
+		return mismatch("%s was answered, but the client sees another server", what).with("server as the client sees it", at.String(), got.String())
 	}
 	return nil
 }
@@ -177,7 +204,17 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 		port = 65000 // the world chose, and the exchange failed
 	}
 	t := model.Tuple{Src: from, Dst: to, Sport: port, Dport: v.To.Port, Protocol: v.To.Protocol}
-	if at, ok := p.firstHook(v.From, to); ok {
+	if p.Sockets && p.HasNode(v.From) {
+		if t, ok := p.judge.led(in, v.From, t); ok {
+			p.exchangeFrom(in, v.From, t)
+		}
+		return
+	}
+	p.exchangeFrom(in, v.From, t)
+}
+
+func (p *play) exchangeFrom(in intent, from string, t model.Tuple) {
+	if at, ok := p.firstHook(from, t.Dst); ok {
 		p.judge.exchange(in, at, t)
 	}
 }
@@ -205,7 +242,7 @@ func (p *play) say(ctx context.Context, v *syntax.Say) error {
 	if v.Hears != nil && string(answer) != *v.Hears {
 		return mismatch("%s heard something else", v.Conn).with("answer", fmt.Sprintf("%q", *v.Hears), fmt.Sprintf("%q", answer))
 	}
-	return nil
+	return speaksTo("say "+v.Conn, c.conn, c.to)
 }
 
 func (p *play) close(v *syntax.Close) error {

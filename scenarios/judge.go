@@ -306,6 +306,35 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 	}
 }
 
+// led compares an exchange of a node whose sockets have programs with where the
+// model says that they lead it, and gives the packet that leaves then; false
+// where none does, or where nobody can tell which.
+func (j *judge) led(in intent, node string, t model.Tuple) (model.Tuple, bool) {
+	l := j.at(node).oracle.Lead(netip.AddrPortFrom(t.Dst, t.Dport), t.Protocol)
+	j.story = append(j.story, l.Story...)
+	disagree := func(expected, got string) (model.Tuple, bool) {
+		j.disagreed = append(j.disagreed, Disagreement{Where: model.Where{Hook: datapath.Socket, Endpoint: node}, Expected: expected, Got: got})
+		return t, false
+	}
+	switch {
+	case l.Refused != model.ReasonNone && in.outcome != refusal:
+		return disagree(refusal+" ("+string(l.Refused)+")", in.outcome)
+	case l.Refused != model.ReasonNone:
+		return t, false
+	case len(l.Servers) == 0:
+		return t, true
+	case !in.server.IsValid() && len(l.Servers) > 1:
+		return t, false
+	}
+	for _, s := range l.Servers {
+		if !in.server.IsValid() || s.Addr() == in.server {
+			t.Dst, t.Dport = s.Addr(), s.Port()
+			return t, true
+		}
+	}
+	return disagree(fmt.Sprintf("one of the servers %s", l.Servers), "the server "+in.server.String())
+}
+
 // servedWherever says whether all that the model lets the packet become is
 // answered, as far as no other hook has a say.
 func (in intent) servedWherever(at place, e oracle.Expectation) bool {

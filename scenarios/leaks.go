@@ -11,11 +11,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/weirnet/weir/lab/netns"
 )
 
 // census counts what a run could leave behind: what this process holds
 // (files by kind, so maps, programs, links and namespaces too, goroutines),
-// and what would outlive it (links here, named namespaces).
+// and what would outlive it (links here, named namespaces, cgroups).
 type census map[string]int
 
 func takeCensus() census {
@@ -34,6 +36,7 @@ func takeCensus() census {
 			c["fd "+kind]++
 		}
 	}
+	c["cgroups"] = netns.Cgroups()
 	if links, err := net.Interfaces(); err == nil {
 		c["links"] = len(links)
 	}

@@ -51,6 +51,7 @@ type pendingFailure struct {
 type conversation struct {
 	conn lab.Conn
 	from string
+	to   netip.AddrPort // as it was dialled
 }
 
 // patience is how long what is eventual may take where packets take time.

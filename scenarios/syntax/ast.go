@@ -43,6 +43,7 @@ type File struct {
 	Without    []string // features that the datapath is not to use
 
 	Uplinks bool          // the nodes' own devices have programs
+	Sockets bool          // the nodes' own sockets have programs
 	Options model.Options // the operator's
 	Routes  []Route       // of the router, besides
 
@@ -177,6 +178,10 @@ type (
 		Says  *string
 		Hears *string
 		Fails Failure
+		// Unconnected is a UDP socket that is told the address with each message.
+		Unconnected bool
+		// Mapped is an IPv6 socket that speaks IPv4.
+		Mapped bool
 	}
 	// Say sends a message on an open exchange and expects an answer.
 	Say struct {

@@ -50,6 +50,9 @@ func (p *parser) check() {
 	if len(f.Without) > 0 && !slices.Equal(f.Worlds, []World{Netns}) {
 		p.failf(p.pos(1), "without: only world netns opens the datapath anew for a scenario: declare 'worlds netns'")
 	}
+	if f.Sockets && !slices.Equal(f.Worlds, []World{Netns}) {
+		p.failf(p.pos(1), "sockets: only world netns runs programs at the nodes' sockets: declare 'worlds netns'")
+	}
 	for _, pod := range f.Pods {
 		c.node(pod.Pos, "pod "+pod.HostName(), pod.Node)
 	}
@@ -197,6 +200,7 @@ func (c *checker) step(s *Step) {
 		c.host(s.Pos, "listen", v.Host)
 	case *Connect:
 		c.connect(s.Pos, v)
+		c.manner(s, v)
 	case *Say:
 		c.conn(s.Pos, "say", v.Conn)
 	case *Close:
@@ -266,6 +270,16 @@ func (c *checker) connect(at Pos, v *Connect) {
 		c.failf(at, "connect: an exchange is called %s already, since line %d: close it or take another name", v.As, before.Line)
 	}
 	c.conns[v.As] = at
+}
+
+// manner checks how the socket of a connect is used.
+func (c *checker) manner(s *Step, v *Connect) {
+	if (v.Mapped || v.Unconnected) && !slices.Equal(c.file.Worlds, []World{Netns}) {
+		c.failf(s.Pos, "connect: only world netns has sockets that are unconnected or mapped: declare 'worlds netns'")
+	}
+	if v.Mapped && s.Only != IPv4 && !slices.Equal(c.file.Families, []Family{IPv4}) {
+		c.failf(s.Pos, "connect: a mapped socket speaks IPv4: begin the step with [ipv4], or declare 'families ipv4'")
+	}
 }
 
 // layers checks the values that can be read without knowing addresses.

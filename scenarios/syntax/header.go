@@ -31,6 +31,7 @@ func init() {
 		"outside":   {"outside NAME...", "hosts beyond the nodes' uplinks", parseOutside},
 		"node":      {"node NAME [KEY=VALUE...]", "another node beside 'node', or labels of that one", parseNode},
 		"uplink":    {"uplink", "the nodes' own devices have programs too; headers that need it say so by themselves", parseUplink},
+		"sockets":   {"sockets", "the nodes' own sockets have programs: what is dialled on a node is led to a service's backend before there is a packet, by node ports on loopback too; only in world netns", parseSockets},
 		"route":     {"route ADDRESS|lb(SERVICE.NAMESPACE)... via NODE", "where the router leads addresses that no host has; else to the first node", parseRoute},
 		"masquerade": {"masquerade [except CIDR...] [ports FIRST-LAST]",
 			"what leaves the cluster has the node's address (uplink)", parseMasquerade},
@@ -284,6 +285,11 @@ func parseOutside(p *parser, at Pos, l *line) error {
 		p.addOutside(at, n)
 	}
 	return err
+}
+
+func parseSockets(p *parser, _ Pos, _ *line) error {
+	p.file.Sockets = true
+	return nil
 }
 
 func parseSilent(p *parser, _ Pos, l *line) error {

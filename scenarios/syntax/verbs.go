@@ -33,8 +33,9 @@ func init() {
 		"label":     {"label pod/NAME|namespace/NAME KEY=VALUE... KEY-...", "set labels, remove labels", parseLabel},
 		"terminate": {"terminate pod/NAME", "mark a pod as being deleted", parseTerminate},
 		"listen":    {`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen},
-		"connect": {`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [fails refused|timeout|reset]`,
-			"open an exchange with a host, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address; without as, also send, expect the answer, and close", parseConnect},
+		"connect": {`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [unconnected] [mapped] [fails refused|timeout|reset]`,
+			"open an exchange with a host, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address; without as, also send, expect the answer, and close; " +
+				"unconnected is a UDP socket that says with each message where it goes, mapped an IPv6 socket that speaks IPv4 (world netns)", parseConnect},
 		"say":   {`say CONN "TEXT" [hears "TEXT"] [fails refused|timeout|reset]`, "send on an open exchange and expect the answer", parseSay},
 		"close": {"close CONN", "end an exchange", parseClose},
 		"ping":  {"ping HOST -> NAME [fails refused|timeout]", "expect an answer to an echo request", parsePing},
@@ -278,11 +279,18 @@ func parseConnect(l *line) (Verb, error) {
 			v.Says, err = optionalText(l)
 		case "hears":
 			v.Hears, err = optionalText(l)
+		case "unconnected":
+			v.Unconnected = true
+		case "mapped":
+			v.Mapped = true
 		case "fails":
 			v.Fails, err = failure(l)
 		default:
-			err = l.expected("from, as, via, seen-from, says, hears or fails", t)
+			err = l.expected("from, as, via, seen-from, says, hears, unconnected, mapped or fails", t)
 		}
+	}
+	if err == nil && v.Unconnected && v.To.Protocol != model.ProtocolUDP {
+		err = fmt.Errorf("only a socket of udp may be unconnected\n\tusage: %s", l.usage)
 	}
 	if err == nil && v.Fails != "" && (v.Via != "" || v.Hears != nil || v.Seen != "") {
 		err = fmt.Errorf("an exchange that fails has no server and no answer: leave out via, seen-from and hears, or fails\n\tusage: %s", l.usage)
