@@ -24,7 +24,7 @@ type host struct {
 	links     []link // a pod's or an outside host's one; a node's uplinks
 	ports     []link // a node's to its pods; all of the router's
 	arrivals  *arrivals
-	cgroup    *cgroup // of a node whose sockets have programs, else nil
+	cgroup    *cgroup // of a node whose sockets have programs and of its pods, else nil
 
 	inside configurator // of nodes and the router, while the world is built
 }

@@ -155,6 +155,11 @@ func (w *World) start(ctx context.Context) error {
 	if err := w.openDatapaths(ctx); err != nil {
 		return fmt.Errorf("build world: %w", err)
 	}
+	for _, n := range w.nodes {
+		for _, pod := range n.pods {
+			pod.cgroup = n.cgroup // pods are processes of the node
+		}
+	}
 	return nil
 }
 

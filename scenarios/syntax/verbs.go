@@ -48,7 +48,7 @@ func init() {
 			"wait for an entry of the flow table", parseFlow(false)},
 		"no-flow": {"no-flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST]", "the flow table has no such entry", parseFlow(true)},
 		"dropped": {"dropped REASON [N times]", "wait for packets dropped or answered for a reason", parseDropped},
-		"counter": {"counter REASON|forwarded from-container|to-container|from-device|to-device N [on NODE]", "check a counter of the whole scenario", parseCounter},
+		"counter": {"counter REASON|forwarded from-container|to-container|from-device|to-device|socket N [on NODE]", "check a counter of the whole scenario", parseCounter},
 		"table":   {`table NAME [on NODE] has|lacks "TEXT"`, "look for text in a table", parseTable},
 		"uses": {"uses [no] " + strings.Join(features, "|") + " [from RELEASE [backported RELEASE...]]",
 			"whether the datapath uses a feature of the kernel: on kernels from that release on, and not on older ones", parseUses},
@@ -428,7 +428,7 @@ func layerFields(l *line, kind frame.Kind) ([]Assignment, error) {
 	return out, nil
 }
 
-// hookNames are all hooks.
+// hookNames are all hooks that packets meet.
 var hookNames = []string{string(model.FromContainer), string(model.ToContainer), string(model.FromDevice), string(model.ToDevice)}
 
 // verdictFields are what verdict may name, with the values that are possible;
@@ -559,13 +559,14 @@ func parseCounter(l *line) (Verb, error) {
 	if v.Name != "forwarded" && !knownReason(model.Reason(v.Name)) {
 		return nil, unknownReason(v.Name)
 	}
-	hook, err := l.word("a hook (" + strings.Join(hookNames, ", ") + ")")
+	counting := append(slices.Clone(hookNames), "socket")
+	hook, err := l.word("a hook (" + strings.Join(counting, ", ") + ")")
 	if err != nil {
 		return nil, err
 	}
 	v.Hook = model.Hook(hook)
-	if !slices.Contains(hookNames, hook) {
-		return nil, fmt.Errorf("expected a hook of %s, found '%s'\n\tusage: %s", strings.Join(hookNames, ", "), hook, l.usage)
+	if !slices.Contains(counting, hook) {
+		return nil, fmt.Errorf("expected a hook of %s, found '%s'\n\tusage: %s", strings.Join(counting, ", "), hook, l.usage)
 	}
 	count, err := l.word("how many packets")
 	if err != nil {
