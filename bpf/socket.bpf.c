@@ -70,7 +70,8 @@ static __always_inline int of_node(struct bpf_sock_addr *ctx)
 
 /* Describes what is to be sent as if it were a packet. A socket has no source
  * yet: one address stands for all of the node's own, which are one client, and
- * the socket's number for its port.
+ * the socket's number for its port. It has no family either: what an IPv6 socket
+ * sends to a mapped address is IPv4, and the address tells.
  */
 static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u64 socket,
 				     struct packet *pkt)
@@ -82,7 +83,6 @@ static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u
 		pkt->key.src.w[3] = bpf_htonl(1);
 	pkt->key.sport = socket ^ (socket >> 16);
 	pkt->key.dport = ctx->user_port;
-	pkt->key.family = family;
 	pkt->key.hook = HOOK_SOCKET;
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/bpf/soil"
 	"github.com/weirnet/weir/datapath"
 )
 
@@ -31,6 +32,7 @@ type cgroup struct {
 	mount int      // of cgroup2, mounted nowhere: see bpffs
 	dir   *os.File // locked
 	name  string
+	soil  *soil.Soil
 }
 
 // cgroupPrefix begins the names of all that the lab makes.
@@ -62,10 +64,14 @@ func newCgroup() (c *cgroup, err error) {
 			return nil, fmt.Errorf("make a cgroup: %w", err)
 		}
 		if c.dir = lockedCgroup(c.path()); c.dir != nil {
-			return c, nil
+			break
 		}
 		// Another process took it for one that was left behind.
 	}
+	if c.soil, err = soil.Attach(c.path()); err != nil {
+		return nil, errors.Join(err, os.Remove(c.path()), c.dir.Close())
+	}
+	return c, nil
 }
 
 // lockedCgroup opens and locks a cgroup that is there and that nobody uses; else
@@ -111,6 +117,7 @@ const longestExit = 10 * time.Second
 // close removes the cgroup. A process that has ended is counted until the
 // kernel has switched away from it, which may be after it was waited for.
 func (c *cgroup) close() error {
+	unsoiled := c.soil.Close()
 	var err error
 	for deadline := time.Now().Add(longestExit); ; {
 		err = os.Remove(c.path())
@@ -124,7 +131,7 @@ func (c *cgroup) close() error {
 	if err != nil {
 		err = fmt.Errorf("remove cgroup: %w", err)
 	}
-	return errors.Join(err, c.dir.Close(), unix.Close(c.mount))
+	return errors.Join(unsoiled, err, c.dir.Close(), unix.Close(c.mount))
 }
 
 // awaitChange waits until the cgroup is empty.

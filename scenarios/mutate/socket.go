@@ -3,6 +3,7 @@
 package mutate
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -69,10 +70,10 @@ func (m *measure) socketStage(ctx context.Context) error {
 	lab := hex.EncodeToString(sum[:8])
 	var left []*subject
 	for _, s := range todo {
-		for n, r := range reached {
+		for _, r := range reached {
 			if r.any(s.blocks) {
 				s.Reached[BySocket]++
-				s.Example[BySocket] = m.Sockets.Names[n]
+				s.Example[BySocket] = r.test
 			}
 		}
 		if s.Reached[BySocket] > 0 && !m.known(s, BySocket, lab, nil) {
@@ -93,9 +94,27 @@ func (m *measure) ofSockets(s *subject) bool {
 	return s.object.use != nil && s.object.programs["connect4"] != nil
 }
 
+// socketReach is what a test reaches, how long that takes, and how many mutants it
+// has killed.
+type socketReach struct {
+	reach
+	test  string
+	took  time.Duration
+	kills atomic.Int64
+}
+
+// likeliest sorts tests by how many mutants each has killed in a second.
+func likeliest(tests []*socketReach) []*socketReach {
+	rate := map[*socketReach]float64{}
+	for _, r := range tests {
+		rate[r] = (float64(r.kills.Load()) + 1) / r.took.Seconds()
+	}
+	return slices.SortedStableFunc(slices.Values(tests), func(a, b *socketReach) int { return cmp.Compare(rate[b], rate[a]) })
+}
+
 // recordSockets finds out what each test reaches.
-func (m *measure) recordSockets(ctx context.Context) ([]reach, error) {
-	out := make([]reach, len(m.Sockets.Names))
+func (m *measure) recordSockets(ctx context.Context) ([]*socketReach, error) {
+	out := make([]*socketReach, len(m.Sockets.Names))
 	var done atomic.Int64
 	err := each(ctx, m.Parallel, numbers(len(out)), func(_, n int) (err error) {
 		dir, err := os.MkdirTemp("", "weir-reach-")
@@ -103,11 +122,12 @@ func (m *measure) recordSockets(ctx context.Context) ([]reach, error) {
 			return fmt.Errorf("make a directory for what tests reach: %w", err)
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-		name := m.Sockets.Names[n]
+		name, begin := m.Sockets.Names[n], time.Now()
 		if said, err := m.Sockets.run(ctx, name, "WEIR_TEST_REACH", dir); err != nil && ctx.Err() == nil {
 			return fmt.Errorf("%w: %s: %w\n%s", ErrUnsound, name, err, said)
 		}
-		out[n], err = m.readReach(dir)
+		out[n] = &socketReach{test: name, took: time.Since(begin)}
+		out[n].reach, err = m.readReach(dir)
 		m.progress("what tests of sockets reach", int(done.Add(1)), len(out))
 		return err
 	})
@@ -141,7 +161,7 @@ func (m *measure) readReach(dir string) (reach, error) {
 	return r, nil
 }
 
-func (m *measure) askSockets(ctx context.Context, s *subject, reached []reach) error {
+func (m *measure) askSockets(ctx context.Context, s *subject, reached []*socketReach) error {
 	refusal, err := refusedAlone(s)
 	if err != nil {
 		return err
@@ -150,16 +170,17 @@ func (m *measure) askSockets(ctx context.Context, s *subject, reached []reach) e
 		s.Outcome, s.Why = Refused, refusal
 		return nil
 	}
-	for n, r := range reached {
+	for _, r := range likeliest(reached) {
 		if !r.any(s.blocks) {
 			continue
 		}
-		name := m.Sockets.Names[n]
+		name := r.test
 		said, err := m.Sockets.run(ctx, name, "WEIR_TEST_MUTANT", s.ID)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
+			r.kills.Add(1)
 			s.Outcome, s.By, s.Killer, s.Why = Killed, BySocket, name, failure(said)
 			return nil
 		}

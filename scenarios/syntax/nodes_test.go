@@ -98,7 +98,7 @@ func TestMistakesAboutNodesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"a verdict on another node":           {"send client ip(dst=web)\nverdict forward on=node-2", "x.txtar:5:", "there is no node node-2"},
 		"a flow of another node":              {"flow client -> tcp/web:80 on=node-2", "x.txtar:4:", "there is no node node-2"},
 		"a counter of another node":           {"counter forwarded from-device 1 on node-2", "x.txtar:4:", "there is no node node-2"},
-		"a counter of a hook that is none":    {"counter forwarded ingress 1", "x.txtar:4:", "to-device, found 'ingress'"},
+		"a counter of a hook that is none":    {"counter forwarded ingress 1", "x.txtar:4:", "to-device, socket, found 'ingress'"},
 		"a table of another node":             {`table services on node-2 has "80"`, "x.txtar:4:", "there is no node node-2"},
 	}
 	for name, test := range tests {
