@@ -117,6 +117,9 @@ func (d *Datapath) mark(expired []*entry) (int, error) {
 		if err != nil {
 			return marked, fmt.Errorf("mark expired flows: %w", err)
 		}
+		if int(ret) > n {
+			return marked, fmt.Errorf("mark expired flows: the program says that it has marked %d of %d", ret, n)
+		}
 		marked += int(ret)
 		expired = expired[n:]
 	}

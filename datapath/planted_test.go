@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -16,9 +17,10 @@ import (
 	"github.com/weirnet/weir/bpf/mutant"
 )
 
-// The programs of sockets run in no world of scenarios: `weir mutate` asks these
-// tests about errors in them. It names one by its ID in mutantVariable, and in
-// reachVariable a directory for what a test reaches.
+// `weir mutate` asks tests of this package about errors in the programs of
+// sockets, and in the collector's, which worlds of scenarios run only while nothing
+// else happens. It names one by its ID in mutantVariable, and in reachVariable a
+// directory for what a test reaches.
 const (
 	mutantVariable = "WEIR_TEST_MUTANT"
 	reachVariable  = "WEIR_TEST_REACH"
@@ -59,9 +61,13 @@ func asAsked(t testing.TB) func(*ebpf.CollectionSpec) error {
 	return counters.Edit
 }
 
-// plantIn plants an error in the programs of sockets.
+// plantIn plants an error in the programs of sockets, or in the collector's.
 func plantIn(spec *ebpf.CollectionSpec, id string) error {
-	if spec.Programs[bpf.SocketProgConnect4] == nil {
+	of := bpf.SocketProgConnect4
+	if strings.HasPrefix(id, bpf.ContainerProgMarkExpired+"+") {
+		of = bpf.ContainerProgMarkExpired
+	}
+	if spec.Programs[of] == nil {
 		return nil
 	}
 	all, err := mutant.Enumerate(spec)

@@ -5,7 +5,6 @@ package datapath
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -79,54 +78,6 @@ func TestOneHalfOfAFlowThatIsGoneIsMadeAgain(t *testing.T) {
 	require.Equal(t, FlowNew, again.Decision.Flow, "judged anew, which makes both halves")
 	back := run(t, d, n.web, tcpFrame(t, "10.0.0.2", "10.0.0.1", 8080, 1000, synAck), model.Forward)
 	requireRouted(t, tcpFrame(t, "10.96.0.1", "10.0.0.1", 80, 1000, synAck), back.Data)
-}
-
-// Time steps forward and the collector runs while packets of some flows keep
-// coming: those flows stay, those that are silent go.
-func TestTheCollectorDeletesNoLiveFlow(t *testing.T) {
-	n := newNode(t)
-	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
-	require.NoError(t, err)
-	establish(t, d, n, 1000)
-	establish(t, d, n, 2000)
-	for range 20 {
-		require.NoError(t, d.Advance(time.Hour))
-		live := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, ack), model.Forward)
-		require.Equal(t, FlowKnown, live.Decision.Flow)
-		_, err := d.Collect()
-		require.NoError(t, err)
-	}
-	flows, err := d.Flows()
-	require.NoError(t, err)
-	require.Len(t, flows, 2, "the two halves of the live flow")
-	for _, f := range flows {
-		require.Contains(t, []uint16{f.Tuple.Sport, f.Tuple.Dport}, uint16(1000))
-	}
-	silent := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 2000, 80, ack), model.Forward)
-	require.Equal(t, FlowNew, silent.Decision.Flow)
-}
-
-// A flow that a packet touches between the collector's look and its mark is
-// not marked: the program that marks looks again.
-func TestAFlowThatWasTouchedIsNotMarked(t *testing.T) {
-	n := newNode(t)
-	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
-	require.NoError(t, err)
-	establish(t, d, n, 1000)
-	seen, err := readFlows(d.maps[bpf.ContainerMapFlows])
-	require.NoError(t, err)
-	var stale []*entry
-	for _, e := range seen {
-		stale = append(stale, e)
-	}
-	require.Len(t, stale, 2)
-	require.NoError(t, d.Advance(time.Minute))
-	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, ack), model.Forward)
-	marked, err := d.mark(stale)
-	require.NoError(t, err)
-	require.Equal(t, 1, marked, "only the half that nothing has touched")
 }
 
 func TestAStateThatDoesNotFitIsRefusedWhole(t *testing.T) {

@@ -20,11 +20,12 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/bpf/mutant"
 )
 
-// SocketTests are tests of Go that run the programs of sockets in a cgroup: those
-// of package datapath, compiled. They are told by the environment what to plant
+// SocketTests are tests of Go that run the programs of sockets in a cgroup, and the
+// collector's while packets pass: those of package datapath, compiled. They are told by the environment what to plant
 // and where to tell what they reach: see datapath/planted_test.go.
 type SocketTests struct {
 	Binary string
@@ -90,8 +91,10 @@ func (m *measure) socketStage(ctx context.Context) error {
 	})
 }
 
+// ofSockets says whether the tests know the program that a mutant is in.
 func (m *measure) ofSockets(s *subject) bool {
-	return s.object.use != nil && s.object.programs["connect4"] != nil
+	collector := slices.Equal(s.Programs, []string{bpf.ContainerProgMarkExpired})
+	return s.object.use != nil && (collector || s.object.programs[bpf.SocketProgConnect4] != nil)
 }
 
 // socketReach is what a test reaches, how long that takes, and how many mutants it
