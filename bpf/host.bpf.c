@@ -23,15 +23,21 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_HOST_BPF_C
 
+/* The way that the kernel goes on with a packet. */
+static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct packet *pkt)
+{
+	pkt->as_it_is = 1;
+	pkt->out = at(pkt, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
+	pkt->out_ifindex = at(pkt, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
+}
+
 /* Lets the kernel go on with a packet. */
 static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
 {
 	if (pkt->unwrapped)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	pkt->where = HERE;
-	pkt->as_it_is = 1;
-	pkt->out = at(pkt, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
-	pkt->out_ifindex = at(pkt, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
+	way_of_kernel(skb, pkt);
 	return deliver(skb, pkt);
 }
 
@@ -85,6 +91,9 @@ static __noinline int is_ours(struct packet *pkt)
 		return 1;
 	if (at(pkt, HOOK_FROM_DEVICE))
 		return !!frontend_outside(pkt);
+	/* Nobody answers it from there, whatever port it leaves from. */
+	if (for_many(pkt))
+		return 0;
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
 		return 0;
@@ -124,10 +133,14 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 		reason = at(pkt, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
-		if (!reason)
-			return pass(skb, pkt);
 	}
-	return drop(skb, pkt, reason);
+	if (reason)
+		return drop(skb, pkt, reason);
+	pkt->where = HERE;
+	way_of_kernel(skb, pkt);
+	if (pkt->audit)
+		audited(skb, pkt);
+	return deliver(skb, pkt);
 }
 
 static __always_inline void begin(struct packet *pkt, __u8 hook, const struct settings *ctl)

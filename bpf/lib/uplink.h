@@ -146,6 +146,9 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 		return node_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, s->open.dport);
 	}
 	if ((flags & SERVICE_DSR) && answers_itself(pkt)) {
+		/* Before it is remembered: nothing of it would leave. */
+		if (!node_source(pkt))
+			return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 		s->open.out = OUT_TUNNEL;
 		return route(skb, pkt, &s->open);
 	}

@@ -93,7 +93,7 @@ func (j *judgement) known(f half, open func()) {
 	// source port that is looked for again is then another.
 	t.AnySport = t.AnySport || stale && f.hasSource() && j.oracle.flows[f.replies].flow != f.flow
 	j.leave(t, reasons)
-	if stale && f.service == "" && (j.at.Hook == model.FromContainer || j.at.Hook == model.ToDevice) && j.frontend() != nil {
+	if stale && f.service == "" && j.at.Hook != model.ToContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
 		// policies alone, but looking it up again is as good.
 		open()

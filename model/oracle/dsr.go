@@ -154,9 +154,13 @@ func (j *judgement) unwrap(frame []byte) {
 }
 
 // led gives, of those who serve, the ones that another node may have chosen:
-// it has named the address.
+// it has named the address. Nobody leads what comes for a port of the pod's own
+// node, or of a protocol whose answers go back by the node that was asked.
 func (j *judgement) led(s *served) []server {
 	var may []server
+	if s.kind == model.KindHostPort || !j.world.answersItself(j.headers.tuple.Protocol) {
+		return nil
+	}
 	for _, b := range s.servers {
 		if b.addr == j.through {
 			may = append(may, b)

@@ -65,7 +65,7 @@ func (j *judgement) recall() {
 // forgotten is for when nobody can tell whether the first fragment is still
 // remembered.
 func (j *judgement) forgotten() {
-	if j.isDevice() {
+	if j.isDevice() && !j.isGuarded() {
 		j.passBy("its first fragment may be forgotten")
 		return
 	}

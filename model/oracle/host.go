@@ -48,10 +48,16 @@ func (j *judgement) isGuarded() bool {
 
 // guardsOdd judges what is wrong with a packet of a node that policies select:
 // what cannot be judged is dropped. A tunnel's UDP over IPv6 may lack a checksum,
-// and is asked about by itself; ICMP that tells of something is the kernel's.
+// and is asked about by itself; ICMP that tells of something is the kernel's, and
+// so is what has no IP header: the kernel refuses it.
 func (j *judgement) guardsOdd() bool {
 	h := j.headers
-	if !j.isGuarded() || slices.Equal(j.wrong, []model.Reason{model.ReasonICMPNoFlow}) {
+	ofHeaders := func(r model.Reason) bool {
+		return r != model.ReasonTruncated && r != model.ReasonFragment && r != model.ReasonICMPNoFlow
+	}
+	tells := (h.message == errorMessage || h.message == unrelatedError) && !slices.ContainsFunc(j.wrong, ofHeaders)
+	headless := slices.Contains(j.wrong, model.ReasonBadIPHeader) || slices.Contains(j.wrong, model.ReasonBadIPLength)
+	if !j.isGuarded() || tells || headless {
 		return false
 	}
 	if !slices.Equal(j.wrong, []model.Reason{model.ReasonBadUDPChecksum}) {
@@ -59,13 +65,16 @@ func (j *judgement) guardsOdd() bool {
 		return true
 	}
 	var reasons []model.Reason
+	j.audit = model.ReasonNone
 	if j.at.Hook == model.FromDevice {
 		reasons = append(j.visitor(), j.nodeRules(model.Ingress, h.tuple)...)
 	} else {
 		reasons = j.nodeRules(model.Egress, h.tuple)
 	}
+	t := j.unchanged()
+	t.Audit = j.audit
 	j.wrong = j.wrong[:0]
-	j.branches = append(j.branches, branch{reasons: reasons, translation: j.unchanged()})
+	j.branches = append(j.branches, branch{reasons: reasons, translation: t})
 	return true
 }
 
@@ -138,7 +147,7 @@ func (j *judgement) unchanged() Translation {
 // node. Only what is for a service is anybody's but the kernel's.
 func (j *judgement) openFromDevice() {
 	s := j.frontend()
-	if s == nil && j.isGuarded() {
+	if s == nil && j.isGuarded() && !j.isLed() {
 		j.openToNode()
 		return
 	}
@@ -277,8 +286,9 @@ func (j *judgement) leadOut(s *served, server server) {
 		j.tell("the kernel would not take back what it has sent to itself")
 		to, reasons = way{out: model.OutDevice}, []model.Reason{model.ReasonNoRoute}
 	}
-	if to.out == model.OutDevice && j.world.isGateway(t.Src) {
-		// It is the node's, and hardly an address to send from.
+	if to.out == model.OutDevice && (j.world.isGateway(t.Src) || t.Src.IsLinkLocalUnicast()) {
+		// It is the node's, and hardly an address to send from: the kernel's
+		// routes may know none from there.
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoRoute}})
 	}
 	j.leaveByPort(t, to, s, reasons)
