@@ -46,7 +46,37 @@ func (p *Packet) Carried() (*Packet, bool) {
 	return c, c.Version != 0
 }
 
-// Alone is the frame that a packet in a tunnel's is when it is taken out.
+// TakenOut is the frame that the packet in a tunnel's makes when it is taken out,
+// with what is behind it. Congestion that was met outside is told inside, to who
+// can hear of it (RFC 6040); a checksum that was wrong stays wrong. It is nil
+// where there is no such packet.
+func (p *Packet) TakenOut() []byte {
+	c, ok := p.Carried()
+	if !ok {
+		return nil
+	}
+	out := append(bytes.Clone(p.Data[:12]), byte(p.EtherType>>8), byte(p.EtherType))
+	out = append(out, p.Data[c.L3:]...)
+	const congested = 3
+	service, shift := &out[14+1], 0
+	if p.Version == 6 {
+		shift = 4
+	}
+	before := *service
+	if p.Data[p.L3+1]>>shift&congested != congested || before>>shift&congested == 0 {
+		return out
+	}
+	*service |= congested << shift
+	if p.Version == 4 {
+		check := out[14+10 : 14+12]
+		sum := uint32(binary.BigEndian.Uint16(check)) + uint32(before) + uint32(^uint16(*service))
+		sum = sum&0xffff + sum>>16
+		binary.BigEndian.PutUint16(check, uint16(sum+sum>>16))
+	}
+	return out
+}
+
+// Alone is the frame that a packet in a tunnel's is by itself.
 func (p *Packet) Alone() []byte {
 	out := append(bytes.Clone(p.Data[:12]), byte(p.EtherType>>8), byte(p.EtherType))
 	return append(out, p.Data[p.L3:p.End]...)

@@ -168,7 +168,7 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 			return nil
 		}
 		if d.Out == model.OutTunnel {
-			t.verifyTunnel(t.walk.Steps[len(t.walk.Steps)-1].In)
+			t.walk.Faults = append(t.walk.Faults, frame.Tunnelled(t.walk.Steps[len(t.walk.Steps)-1].In, t.data)...)
 		}
 		return t.leave(n)
 	}

@@ -55,7 +55,7 @@ func (n *node) misanswered(reason model.Reason, asked, answer []byte, ifindex in
 	// What came in a tunnel is taken out of it first.
 	p := frame.Decode(answer)
 	if inner, ok := frame.Decode(asked).Carried(); ok && p.Version != 0 && p.Src == inner.Dst {
-		asked = inner.Alone()
+		asked = frame.Decode(asked).TakenOut()
 	}
 	want := frame.Answer(asked, reason, mac, pod, p.SaidMTU())
 	got := frame.WithoutChecksums(answer)

@@ -19,7 +19,7 @@ func newAgain(seed, n uint64, captured [][]byte, from *Case, t *Tally) *sequence
 	s := &sequence{talk: &talk{network: newNetwork(rng)}, tally: t, from: from}
 	s.mutator = mutator{rng: rng, captured: captured}
 	s.made.Pods, s.network.pods = from.Pods, from.Pods
-	s.wide, s.made.Uplink, s.made.Options = from.Uplink, from.Uplink, from.Options
+	s.wide, s.made.Uplink, s.made.Options, s.operator = from.Uplink, from.Uplink, from.Options, from.Options
 	return s
 }
 

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
@@ -15,13 +16,18 @@ import (
 // harm gives what no program may do to a frame, whatever it decides: repair or
 // break a checksum, or change what is not its to change. Empty: nothing.
 func harm(s lab.Step, to model.Device) string {
-	switch s.Decision.Action {
-	case model.Forward:
-		return harmForwarded(s, to)
-	case model.Reply:
-		return harmReply(s)
+	switch {
+	case s.Decision.Action != model.Forward:
+		return ""
+	case s.Decision.Out == model.OutTunnel:
+		return strings.Join(frame.Tunnelled(s.In, s.Out), "; ")
 	}
-	return ""
+	if s.Hook == model.FromDevice && len(s.In) != len(s.Out) {
+		if inside := frame.Decode(s.In).TakenOut(); len(inside) == len(s.Out) {
+			s.In = inside
+		}
+	}
+	return harmForwarded(s, to)
 }
 
 // harmForwarded puts what a translation may change into a copy of the frame
@@ -161,55 +167,4 @@ func exemptQuote(p, q *frame.Packet, part func(from, to int)) {
 		part(q.L3+8, q.L3+40)
 	}
 	part(l4, l4+8)
-}
-
-// harmReply checks an answer that a program made of a frame: it goes to the
-// frame's sender, from whom that was sent to, with checksums that are right.
-func harmReply(s lab.Step) string {
-	in, out := frame.Decode(s.In), frame.Decode(s.Out)
-	if out.EtherType != in.EtherType {
-		return fmt.Sprintf("the answer's Ethernet type is %#04x", out.EtherType)
-	}
-	if out.Version == 0 {
-		return ""
-	}
-	sums := out.Checksums()
-	if sums.IP == frame.Wrong || sums.Transport != frame.Right {
-		return fmt.Sprintf("the answer's checksums are %s in the IP header and %s in the transport's", sums.IP, sums.Transport)
-	}
-	if s.Decision.Reason != model.ReasonNoBackend {
-		return ""
-	}
-	if out.Src != in.Dst || out.Dst != in.Src || out.TTL == 0 {
-		return fmt.Sprintf("the refusal goes from %s to %s with time to live %d", out.Src, out.Dst, out.TTL)
-	}
-	if in.Proto == uint8(model.ProtocolTCP) {
-		return harmReset(in.Transport(), out.Transport())
-	}
-	quoted, ok := out.Quoted()
-	if !ok {
-		return "the refusal quotes nothing"
-	}
-	if quote := out.Data[quoted.L3:out.End]; !bytes.HasPrefix(s.In[in.L3:], quote) {
-		return "the refusal quotes what was not sent"
-	}
-	return ""
-}
-
-// harmReset compares a reset with RFC 9293, section 3.10.7.1.
-func harmReset(to, made []byte) string {
-	if len(made) != 20 || !bytes.Equal(made[:2], to[2:4]) || !bytes.Equal(made[2:4], to[:2]) {
-		return "the reset is no bare header with the ports turned round"
-	}
-	flags, seq, acked := to[13], binary.BigEndian.Uint32(to[4:]), binary.BigEndian.Uint32(to[8:])
-	wantFlags, wantSeq, wantAck := byte(rst), acked, uint32(0)
-	if flags&ack == 0 {
-		length := uint32(len(to)) - uint32(to[12]>>4)*4 + uint32(flags&fin) + uint32(flags&syn)>>1
-		wantFlags, wantSeq, wantAck = rst|ack, 0, seq+length
-	}
-	if made[13] != wantFlags || binary.BigEndian.Uint32(made[4:]) != wantSeq || binary.BigEndian.Uint32(made[8:]) != wantAck {
-		return fmt.Sprintf("the reset has flags %#02x, sequence %d, acknowledgement %d: expected %#02x, %d, %d", made[13],
-			binary.BigEndian.Uint32(made[4:]), binary.BigEndian.Uint32(made[8:]), wantFlags, wantSeq, wantAck)
-	}
-	return ""
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
 )
@@ -35,6 +34,9 @@ func (m *mutator) mutate(data []byte, addresses []netip.Addr) []byte {
 
 func (m *mutator) once(data []byte, addresses []netip.Addr) []byte {
 	p := frame.Decode(data)
+	if inner, ok := p.Carried(); ok && m.rng.IntN(2) == 0 {
+		return m.inside(p, inner, addresses)
+	}
 	switch m.rng.IntN(14) {
 	case 0:
 		return m.flip(data, 0, len(data))
@@ -354,11 +356,15 @@ var (
 	subnet6 = netip.MustParsePrefix("fd00:198:18::/64")
 )
 
+// longestFrame is what devices of world prog carry: the kernel asks them, where it is
+// asked for a route, and the model knows nothing of it.
+const longestFrame = 14 + 1500
+
 // deliverable says whether the kernel would run a program on a frame, and
 // whether the model can know where its routes lead. known are the addresses
 // of nodes that objects tell.
 func deliverable(data []byte, known []netip.Addr) bool {
-	if len(data) < 14 || len(data) > datapath.MaxRunBytes {
+	if len(data) < 14 || len(data) > longestFrame {
 		return false
 	}
 	p := frame.Decode(data)

@@ -57,7 +57,9 @@ type network struct {
 	objs *model.Objects
 	pods []string // by slot, whether they are there or not
 	wide bool     // the node's uplink has programs
-	ends []uint16 // of ranges of ports that policies have had
+	// operator is who has chosen these, where it has.
+	operator model.Options
+	ends     []uint16 // of ranges of ports that policies have had
 }
 
 // newNetwork names the pods that the node may have.
@@ -114,7 +116,7 @@ func (n *network) begin() (put, take *Change) {
 	if n.chance(15) {
 		c.Upsert = append(c.Upsert, node(nodeName, pick(n.rng, []netip.Addr{node4, node6})))
 	}
-	remote := n.chance(40)
+	remote := n.chance(40) || n.tunnels() && n.chance(80)
 	if remote {
 		far := node(otherNode, other4, other6)
 		if n.wide && n.chance(50) {
@@ -143,6 +145,9 @@ func (n *network) begin() (put, take *Change) {
 	if n.wide && n.chance(50) {
 		c.Upsert = append(c.Upsert, n.hostPod())
 	}
+	if n.wide && n.chance(25) {
+		c.Upsert = append(c.Upsert, n.nodePolicy())
+	}
 	for range n.rng.IntN(5) {
 		c.Upsert = append(c.Upsert, n.service()...)
 	}
@@ -159,6 +164,9 @@ func (n *network) begin() (put, take *Change) {
 func (n *network) change() *Change {
 	if n.wide && n.chance(8) {
 		return &Change{Upsert: []metav1.Object{n.hostPod()}}
+	}
+	if n.wide && n.chance(5) {
+		return &Change{Upsert: []metav1.Object{n.nodePolicy()}}
 	}
 	switch n.rng.IntN(14) {
 	case 0, 1, 12:

@@ -48,7 +48,8 @@ func newSequence(seed, n uint64, captured [][]byte, uplinks bool, t *Tally) *seq
 	s.made.Pods = s.network.pods
 	if uplinks {
 		s.wide, s.made.Uplink = true, true
-		s.made.Options = s.options()
+		s.operator = s.options()
+		s.made.Options = s.operator
 	}
 	return s
 }
@@ -187,7 +188,7 @@ func (s *sequence) turn() (*Finding, int) {
 		n += frames
 	}
 	if s.chance(5) { // in fragments, in its place
-		for _, part := range s.parts(f) {
+		for _, part := range s.pieces(c, by, f) {
 			found, frames := s.sendMaybeMutated(part, 15)
 			if n += frames; found != nil || s.failure != nil {
 				return found, n
@@ -210,12 +211,18 @@ func (s *sequence) turn() (*Finding, int) {
 		}
 		f, r = on, found
 	}
+	if r.decision.Out == model.OutTunnel {
+		return s.beyondTunnel(c, f, &r, n)
+	}
 	to := s.arrived(f, &r)
 	if t, ok := frame.Decode(r.out).Tuple(); ok && by == opener {
 		c.answers = &origin{to, t.Reversed()}
 	}
 	if s.chance(5) {
 		if e := s.complaint(r.out, to); e != nil {
+			if e.At.Hook == model.FromDevice && c.isLed() {
+				e = s.wrap(e, c.through)
+			}
 			found, frames := s.sendMaybeMutated(e, 25)
 			return found, n + frames
 		}

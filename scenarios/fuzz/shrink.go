@@ -177,6 +177,7 @@ func (s *shrinker) options(ctx context.Context) {
 		func(o *model.Options) { o.FirstPort, o.LastPort = 0, 0 },
 		func(o *model.Options) { o.Algorithm, o.MaglevSize = "", 0 },
 		func(o *model.Options) { o.NodePortAddresses = nil },
+		func(o *model.Options) { o.Return, o.Tunnel = "", "" },
 	} {
 		copied := *s.best
 		plain(&copied.Options)

@@ -53,6 +53,7 @@ type conversation struct {
 	tuple   model.Tuple // as the opener sends
 	script  []turn
 	answers *origin
+	through hop // of the opener's packets, where they come in a tunnel
 }
 
 // origin is where packets begin: the hook that they meet first, and their tuple.
@@ -229,7 +230,11 @@ func (t *talk) next(c *conversation) (*Frame, side, bool) {
 	if err != nil {
 		return nil, opener, false // answers of the other family's: there are none
 	}
-	return &Frame{o.at, data}, now.by, true
+	f := &Frame{o.at, data}
+	if now.by == opener && c.isLed() {
+		f = t.wrap(f, c.through)
+	}
+	return f, now.by, true
 }
 
 // answer is where an answer begins: as the opener's packet was seen to leave,
@@ -276,6 +281,12 @@ func (t *talk) layers(o origin, now turn) []frame.Layer {
 		out = append(out, echo(o.tuple, now.by))
 	default:
 		out[1] = ip.With("proto", frame.Num(uint8(o.tuple.Protocol)))
+	}
+	if t.chance(10) {
+		out[1] = out[1].With("tos", frame.Num(t.rng.IntN(256)))
+	}
+	if t.wide && t.chance(4) {
+		now.octets = t.brimful(o.tuple)
 	}
 	if now.octets > 0 {
 		out = append(out, layer("payload", "size", frame.Num(now.octets)))

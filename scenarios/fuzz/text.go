@@ -72,6 +72,9 @@ func (w *writer) uplink(o *model.Options) {
 	if o.Algorithm == model.AlgorithmMaglev {
 		w.linef("maglev %d", o.MaglevSize)
 	}
+	if o.Return != "" {
+		w.linef("return %s %s", o.Return, o.Tunnel)
+	}
 	for _, cidr := range o.NodePortAddresses {
 		w.linef("nodeports on %s", cidr)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/policygen"
 )
 
 // What networks have when the node's uplink has programs: operators' choices,
@@ -45,6 +46,7 @@ func (n *network) options() model.Options {
 	if n.chance(20) {
 		o.NodePortAddresses = []netip.Prefix{pick(n.rng, []netip.Prefix{subnet4, subnet6, netip.PrefixFrom(node4, 32)})}
 	}
+	n.direct(&o)
 	return o
 }
 
@@ -142,6 +144,30 @@ func (n *network) hostPod() metav1.Object {
 	return p
 }
 
+// nodePolicy is a policy of the node's own traffic: one of Cilium's that selects
+// nodes, what it says of others being what it might say of pods. Mostly it lets
+// much through, so that what is behind it is reached.
+func (n *network) nodePolicy() metav1.Object {
+	p := policygen.Policy(n.rng, words, "CiliumClusterwideNetworkPolicy", fmt.Sprintf("node-%d", n.rng.IntN(2))).(*model.CiliumClusterwideNetworkPolicy)
+	rules := p.Specs
+	if p.Spec != nil {
+		rules = append(rules, p.Spec)
+	}
+	for _, r := range rules {
+		r.EndpointSelector, r.NodeSelector = nil, &metav1.LabelSelector{}
+		if n.chance(15) {
+			r.NodeSelector.MatchLabels = map[string]string{"role": "gateway"} // no node's
+		}
+		if n.chance(50) {
+			r.Ingress = append(r.Ingress, model.CiliumIngressRule{FromEntities: []string{pick(n.rng, entities)}})
+		}
+	}
+	return n.tryOut(15, asWritten(p))
+}
+
+// entities are those whom a node's policies let in.
+var entities = []string{"all", "world", "cluster", "remote-node", "host"}
+
 // weigh gives a pod a share of its services' flows.
 func (n *network) weigh(p *corev1.Pod) {
 	if n.chance(20) {
@@ -223,6 +249,9 @@ func (t *talk) beyond() *conversation {
 	switch n := t.rng.IntN(10); {
 	case n < 6:
 		t.toPlace(c)
+		if c.tuple.Dst.IsValid() && c.at.Hook == model.FromDevice && t.tunnels() && t.chance(50) {
+			t.lead(c)
+		}
 	case n == 6 && c.at.Hook == model.FromDevice: // to a port that is lent, or may be
 		c.tuple.Dst, c.tuple.Sport, c.tuple.Dport = own, c.tuple.Dport, c.tuple.Sport
 	case n == 7 && c.at.Hook == model.ToDevice: // forwarded
