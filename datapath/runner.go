@@ -23,12 +23,13 @@ const MaxRunBytes = 3712
 // It belongs to one goroutine, on a thread in the namespace that has the
 // devices. What it gives is good until the next call.
 type Runner struct {
-	d       *Datapath
-	hook    model.Hook
-	attr    testRun // its program is 0 before the first frame
-	in, out skbContext
-	data    [MaxRunBytes + growth]byte
-	known   map[notes]Decision
+	d        *Datapath
+	hook     model.Hook
+	attr     testRun // its program is 0 before the first frame
+	in, out  skbContext
+	data     [MaxRunBytes + growth]byte
+	known    map[notes]Decision
+	unsummed bool // the kernel takes no frames with a device's sum
 }
 
 // notes are what a program leaves in skb->cb but the last word, which stands
@@ -71,8 +72,10 @@ func (r *Runner) Run(frame []byte, ifindex int, mark uint32) (Ran, error) {
 	}
 	// Not ingress_ifindex: 5.10 refuses it, and no program asks for it.
 	r.in.Ifindex, r.in.Mark = uint32(ifindex), mark
-	if err := r.call(frame); errors.Is(err, unix.EINVAL) {
+	if err := r.callSummed(frame); errors.Is(err, unix.EINVAL) {
 		return Ran{}, r.refused(frame)
+	} else if errors.Is(err, unix.EBADMSG) {
+		return Ran{}, fmt.Errorf("run %s: %w", r.hook, ErrSum)
 	} else if err != nil {
 		return Ran{}, fmt.Errorf("run %s on device with ifindex %d: %w", r.hook, ifindex, err)
 	}

@@ -74,6 +74,8 @@ static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0);
 	sum = bpf_csum_diff(NULL, 0, start + ETH_LEN + sizeof(made), quote, sum);
 	made.icmp.checksum = csum_fold((__u32)sum);
+	/* What a device has summed is the quote; an IPv4 header adds nothing. */
+	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
 	__builtin_memcpy(start + ETH_LEN, &made, sizeof(made));
 	eth_swap(start);
 	return REASON_NONE;
@@ -118,6 +120,8 @@ static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt
 	sum = bpf_csum_diff(NULL, 0, (void *)&icmp, sizeof(icmp), sum);
 	sum = bpf_csum_diff(NULL, 0, start + ETH_LEN + sizeof(ip6) + sizeof(icmp), quote, sum);
 	icmp.icmp6_cksum = csum_fold((__u32)sum);
+	sum = bpf_csum_diff(NULL, 0, (void *)&ip6, sizeof(ip6), 0);
+	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&icmp, sizeof(icmp), sum));
 	__builtin_memcpy(start + ETH_LEN, &ip6, sizeof(ip6));
 	__builtin_memcpy(start + ETH_LEN + sizeof(ip6), &icmp, sizeof(icmp));
 	eth_swap(start);
@@ -135,7 +139,10 @@ static __always_inline int csum_partial(struct __sk_buff *skb, __u32 offset)
 	    bpf_l4_csum_replace(skb, offset, 0, bpf_htons(1), 0) ||
 	    bpf_skb_load_bytes(skb, offset, &after, sizeof(after)))
 		return 0;
-	return before == after;
+	if (before == after)
+		return 1;
+	bpf_skb_store_bytes(skb, offset, &before, sizeof(before), 0);
+	return 0;
 }
 
 /* The reset of a segment, behind the pseudo header that is summed with it. */
@@ -168,10 +175,12 @@ static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
 	struct ethhdr *eth = frame_start(skb);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	struct iphdr *ip = (void *)(eth + 1);
+	__s64 before;
 
 	if (pkt->key.family == FAMILY_IPV4) {
 		if ((void *)(ip + 1) > frame_end(skb))
 			return -1;
+		before = bpf_csum_diff((void *)ip, sizeof(*ip), NULL, 0, 0);
 		ip->tot_len = bpf_htons(sizeof(*ip) + sizeof(struct tcphdr));
 		ip->ttl = REFUSE_TTL;
 		ip->frag_off = 0;
@@ -179,13 +188,16 @@ static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
 		ip->daddr = pkt->key.src.w[3];
 		ip->check = 0;
 		ip->check = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)ip, sizeof(*ip), 0));
+		bpf_csum_update(skb, before);
 	} else {
 		if ((void *)(ip6 + 1) > frame_end(skb))
 			return -1;
+		before = bpf_csum_diff((void *)ip6, sizeof(*ip6), NULL, 0, 0);
 		ip6->payload_len = bpf_htons(sizeof(struct tcphdr));
 		ip6->hop_limit = REFUSE_TTL;
 		__builtin_memcpy(&ip6->saddr, &pkt->key.dst, sizeof(pkt->key.dst));
 		__builtin_memcpy(&ip6->daddr, &pkt->key.src, sizeof(pkt->key.src));
+		bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)ip6, sizeof(*ip6), before));
 	}
 	eth_swap(eth);
 	return 0;
@@ -222,7 +234,7 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 		sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
 		made.tcp.check = ~csum_fold((__u32)sum);
 	}
-	if (bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), 0))
+	if (bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	return REASON_NONE;
 }

@@ -148,6 +148,16 @@ static __always_inline void ttl_down(struct iphdr *ip)
 	ip->ttl--;
 }
 
+/* No checksum of IPv6 makes up for the hop: it is taken out of the sum that a
+ * device may have made of the whole packet, by which the pod's stack would find it
+ * broken, and say so in the log.
+ */
+static __always_inline void hop_limit_down(struct __sk_buff *skb, struct ipv6hdr *ip6)
+{
+	ip6->hop_limit--;
+	bpf_csum_update(skb, (__u16)~bpf_htons(1));
+}
+
 /* rewrite makes the packet what the flow says: addresses, ports, checksums,
  * hop limit and, for a local pod, MACs.
  */
@@ -183,7 +193,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 			__builtin_memcpy(&ip6->daddr, &flow->dst, sizeof(flow->dst));
 		}
 		if (hop)
-			ip6->hop_limit--;
+			hop_limit_down(skb, ip6);
 	}
 	if (flow->out == OUT_LOCAL && !at(pkt, HOOK_TO_CONTAINER)) {
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);

@@ -78,14 +78,13 @@ static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct tcphdr l4 = {};
 	__u32 check, half;
-	__u16 before, f;
+	__u16 f;
 	__s64 sum;
 
 	if (pkt->key.proto == IPPROTO_TCP) {
 		check = pkt->l4_off + offsetof(struct tcphdr, check);
 		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(l4)))
 			return -1;
-		before = l4.check;
 		l4.check = 0;
 	} else if (pkt->key.proto == IPPROTO_UDP) {
 		struct udphdr *udp = (void *)&l4;
@@ -93,13 +92,12 @@ static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
 		check = pkt->l4_off + offsetof(struct udphdr, check);
 		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(*udp)))
 			return -1;
-		before = udp->check;
 		udp->check = 0;
 	} else {
 		return 0;
 	}
 	if (!csum_partial(skb, check))
-		return bpf_skb_store_bytes(skb, check, &before, sizeof(before), 0);
+		return 0;
 	sum = bpf_csum_diff(NULL, 0, (void *)&l4, sizeof(l4), 0);
 	half = csum_fold((__u32)sum);
 	f = (half >> 1) | (half << 15);
@@ -188,8 +186,8 @@ static __noinline int wrap4(struct __sk_buff *skb, struct packet *pkt, const str
 	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
 	if (self->tunnel == TUNNEL_GENEVE)
-		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), 0);
-	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip, sizeof(outer.ip), 0);
+		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), BPF_F_RECOMPUTE_CSUM);
+	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip, sizeof(outer.ip), BPF_F_RECOMPUTE_CSUM);
 }
 
 static __noinline int wrap6(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
@@ -215,8 +213,9 @@ static __noinline int wrap6(struct __sk_buff *skb, struct packet *pkt, const str
 	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
 	if (self->tunnel == TUNNEL_GENEVE)
-		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), 0);
-	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip6, sizeof(outer.ip6), 0);
+		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), BPF_F_RECOMPUTE_CSUM);
+	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip6, sizeof(outer.ip6),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Puts a packet into the tunnel to flow->dst. */

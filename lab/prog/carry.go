@@ -89,6 +89,10 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 	}
 	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
 	var contradiction *datapath.Contradiction
+	if errors.Is(err, datapath.ErrSum) { // the kernel gives nothing of it back
+		t.faultf("%s of %s: %v", hook, endpoint, datapath.ErrSum)
+		return datapath.Decision{Action: model.Drop}, nil
+	}
 	if err != nil && !errors.As(err, &contradiction) {
 		return datapath.Decision{}, fmt.Errorf("run %s of %s: %w", hook, endpoint, err)
 	}

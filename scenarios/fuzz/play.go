@@ -128,6 +128,10 @@ func (p *player) frame(f *Frame) (ran, error) {
 	now := time.Now().Add(p.offset)
 	p.referee.Look(f.At, f.Data, now)
 	got, faults, err := p.world.Pass("", f.At.Hook, f.Data, p.ifindex(f.At))
+	if errors.Is(err, datapath.ErrSum) {
+		return ran{finding: &Finding{Kind: "harm at " + string(f.At.Hook) + ": " + datapath.ErrSum.Error(), Where: f.At,
+			Problems: []string{datapath.ErrSum.Error(), "sent: " + frame.Line(f.Data)}, Frame: f.Data}}, nil
+	}
 	var contradiction *datapath.Contradiction
 	if err != nil && !errors.As(err, &contradiction) {
 		return ran{}, err
@@ -141,7 +145,7 @@ func (p *player) frame(f *Frame) (ran, error) {
 	if got.Decision.Out == model.OutLocal {
 		_, to = p.behind(got.Decision.Ifindex)
 	}
-	problem := harm(step, to)
+	problem := harm(step, to, p.local.Options.Tunnel)
 	if problem == "" && len(faults) > 0 {
 		problem = strings.Join(faults, "; ")
 	}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/model"
+)
+
+// ErrSum is a frame of which a program has changed more than it has told the
+// kernel: the sum that a device made of all of it does not fit any more, and who
+// gets it finds it broken.
+var ErrSum = errors.New("the device's sum over the frame does not fit to what the program made of it")
+
+// testComplete is BPF_F_TEST_SKB_CHECKSUM_COMPLETE of linux/bpf.h, since kernel
+// 6.11 (a3cfe84cca28): the frame comes as from a device that has summed all of it,
+// and the kernel compares the sum afterwards.
+const testComplete = 1 << 2
+
+// callSummed runs a frame that comes by a device as one of which the device has
+// told the sum, where the kernel can do that and the frame is one of which the sum
+// tells something.
+func (r *Runner) callSummed(frame []byte) error {
+	r.attr.Flags = 0
+	if r.hook == model.FromDevice && !r.unsummed && hasSum(frame) {
+		r.attr.Flags = testComplete
+	}
+	err := r.call(frame)
+	if r.attr.Flags == 0 || !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// An older kernel, or a frame that none takes: it has not run.
+	r.attr.Flags = 0
+	if err = r.call(frame); err == nil {
+		r.unsummed = true
+	}
+	return err
+}
+
+// hasSum is whether a frame has a checksum that makes up for what is translated:
+// SCTP, datagrams without a checksum and later fragments do not, and nobody looks
+// at a sum of theirs. Nor does it tell anything where an answer cuts the frame: the
+// kernel throws it away then (bpf_skb_change_tail), but compares it all the same.
+func hasSum(frame []byte) bool {
+	const ethernet, ipv4, ipv6, tcp, udp = 14, 20, 40, 20, 8
+	if len(frame) < ethernet+ipv4 {
+		return false
+	}
+	at, proto := ethernet+ipv4, model.Protocol(frame[23])
+	switch kind := binary.BigEndian.Uint16(frame[12:]); {
+	case kind == 0x0800 && frame[14] == 0x45 && binary.BigEndian.Uint16(frame[20:])&0x3fff == 0:
+	case kind == 0x86dd && len(frame) >= ethernet+ipv6:
+		at, proto = ethernet+ipv6, model.Protocol(frame[20])
+	default:
+		return false
+	}
+	switch octets := len(frame) - at; proto {
+	case model.ProtocolTCP:
+		return octets == tcp
+	case model.ProtocolUDP:
+		return octets == udp && binary.BigEndian.Uint16(frame[at+6:]) != 0
+	case model.ProtocolICMP, model.ProtocolICMPv6:
+		return octets >= udp
+	}
+	return false
+}
