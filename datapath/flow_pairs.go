@@ -124,6 +124,8 @@ func (v *View) pair(t *flowTables, e, half *entry) FlowPair {
 	return p
 }
 
+// translated is how packets leave that meet an entry: in the family that they came
+// in, though IPv6 may name an address that is IPv4's, mapped.
 func translated(e *entry) model.Tuple {
 	to := e.key
 	to.Src, to.Dst, to.Sport, to.Dport = e.value.Src, e.value.Dst, e.value.Sport, e.value.Dport

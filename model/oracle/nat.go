@@ -99,7 +99,11 @@ func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
 		e, there := c.oracle.sees(key)
 		own := e.Reply && !e.Dead && e.Leaves == c.opening.tuple.Reversed() && e.Other == c.opening.where
 		taken := there && !own
-		return taken, taken && !e.Dead
+		// What is over, and not written over yet, takes nothing: a reset of nothing
+		// known borrows its port, and leaves it there.
+		h := c.oracle.flows[key]
+		over := h.flow != nil && h.is(e) && h.ought(key.tuple.Protocol, c.now) == mustNot
+		return taken, taken && !e.Dead && !over
 	}
 	_, maybe = c.oracle.dying[key]
 	h := c.oracle.flows[key]

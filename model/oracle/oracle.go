@@ -174,7 +174,9 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 		if t.flow == nil || t.known {
 			continue
 		}
-		if made, seen := o.sees(t.flow.opening); seen && t.led == made.Leaves && !o.flows[t.flow.opening].is(made) {
+		before := o.flows[t.flow.opening]
+		over := before.flow != nil && before.ought(t.flow.opening.tuple.Protocol, now) == mustNot
+		if made, seen := o.sees(t.flow.opening); seen && t.led == made.Leaves && (over || !before.is(made)) {
 			o.stick(o.open(t.flow, h, t, t.led, now), false, now)
 		}
 	}
