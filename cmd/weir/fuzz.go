@@ -17,7 +17,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirnet/weir/bpf/cover"
+	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/fuzz"
+	"github.com/weirnet/weir/scenarios/reach"
 )
 
 type fuzzing struct {
@@ -29,6 +32,7 @@ type fuzzing struct {
 	output   string
 	uplinks  bool
 	guided   bool
+	cover    string
 
 	problems []error // of what was found and could not be written
 }
@@ -49,6 +53,7 @@ sequences again, however many workers play them. The last line counts frames and
   weir fuzz --seed 7 --time 30s -o json
   weir fuzz --uplinks --time 5m
   weir fuzz --captures ~/captures --out found
+  weir fuzz --uplinks --time 5s --guided=false --cover reached
   weir scenario run found/fuzz-7-0.txtar`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,6 +71,7 @@ sequences again, however many workers play them. The last line counts frames and
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
 	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
 	f.BoolVar(&o.guided, "guided", true, "keep sequences that reach new blocks or branches of the programs, and go on from them; false: each sequence anew")
+	f.StringVar(&o.cover, "cover", "", "with --guided=false: count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	return cmd
 }
@@ -76,6 +82,9 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	}
 	if o.time <= 0 {
 		return usageError(fmt.Errorf("--time: %s is no time to search in", o.time))
+	}
+	if o.cover != "" && o.guided {
+		return usageError(errors.New("--cover: a guided search counts for itself: give --guided=false too"))
 	}
 	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks, Guided: o.guided}
 	if o.captures != "" {
@@ -100,6 +109,12 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 			fmt.Fprintf(cmd.ErrOrStderr(), "\r\x1b[K%d frames, %.0f a second, %s of %s", t.Frames, float64(t.Frames)/took.Seconds(), took.Round(time.Second), o.time)
 		}
 	}
+	var lives cover.Lives
+	counters := lives.Counters()
+	if o.cover != "" {
+		opts.Edit = counters.Edit
+		defer counters.Close()
+	}
 	// Little is kept, much is made: collecting it seldom is a fifth faster.
 	debug.SetGCPercent(400)
 	begin := time.Now()
@@ -108,6 +123,9 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 	}
 	o.summary(out, tally, disagreements, time.Since(begin))
+	if o.cover != "" && err == nil {
+		err = o.keepReach(out, counters)
+	}
 	if errors.Is(err, context.Canceled) {
 		err = nil // Ctrl-C: what was done is told
 	}
@@ -116,6 +134,25 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	}
 	if disagreements > 0 || tally.Frames == 0 {
 		return &exitError{code: exitFailed}
+	}
+	return nil
+}
+
+// keepReach writes what was reached, and says how much that is.
+func (o *fuzzing) keepReach(out io.Writer, counters *cover.Counters) error {
+	r, err := reach.New()
+	if err != nil {
+		return err
+	}
+	if err := r.Add("fuzz", scenarios.Kernel(), counters.Take()); err != nil {
+		return err
+	}
+	report := r.Report()
+	if err := report.Write(o.cover); err != nil {
+		return err
+	}
+	if o.output == "text" {
+		fmt.Fprintf(out, "%s; see %s\n", report.Summary(), filepath.Join(o.cover, "index.html"))
 	}
 	return nil
 }

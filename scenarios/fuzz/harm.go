@@ -15,8 +15,10 @@ import (
 
 // harm gives what no program may do to a frame, whatever it decides: repair or
 // break a checksum, or change what is not its to change. Empty: nothing.
-func harm(s lab.Step, to model.Device) string {
+func harm(s lab.Step, to model.Device, tunnel model.Tunnel) string {
 	switch {
+	case s.Decision.Action == model.Reply && s.Decision.Reason == model.ReasonTooBig:
+		return harmTooBig(s, tunnel)
 	case s.Decision.Action != model.Forward:
 		return ""
 	case s.Decision.Out == model.OutTunnel:
@@ -28,6 +30,23 @@ func harm(s lab.Step, to model.Device) string {
 		}
 	}
 	return harmForwarded(s, to)
+}
+
+// harmTooBig checks what a node says of its tunnel: what a link carries, less
+// the tunnel's headers.
+func harmTooBig(s lab.Step, tunnel model.Tunnel) string {
+	p := frame.Decode(s.Out)
+	room := linkMTU - 20
+	if p.Version == 6 {
+		room = linkMTU - 40
+	}
+	if tunnel == model.TunnelGeneve {
+		room -= 8 + 8
+	}
+	if said := int(p.SaidMTU()); said != room {
+		return fmt.Sprintf("the answer says that %d octets fit into the tunnel, of %d", said, room)
+	}
+	return ""
 }
 
 // harmForwarded puts what a translation may change into a copy of the frame

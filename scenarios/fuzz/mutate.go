@@ -358,7 +358,10 @@ var (
 
 // longestFrame is what devices of world prog carry: the kernel asks them, where it is
 // asked for a route, and the model knows nothing of it.
-const longestFrame = 14 + 1500
+const (
+	linkMTU      = 1500
+	longestFrame = ethernetLen + linkMTU
+)
 
 // deliverable says whether the kernel would run a program on a frame, and
 // whether the model can know where its routes lead. known are the addresses

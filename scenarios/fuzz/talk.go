@@ -3,6 +3,7 @@
 package fuzz
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -53,7 +54,8 @@ type conversation struct {
 	tuple   model.Tuple // as the opener sends
 	script  []turn
 	answers *origin
-	through hop // of the opener's packets, where they come in a tunnel
+	through hop  // of the opener's packets, where they come in a tunnel
+	leaves  bool // by a tunnel, as was seen
 }
 
 // origin is where packets begin: the hook that they meet first, and their tuple.
@@ -226,6 +228,9 @@ func (t *talk) next(c *conversation) (*Frame, side, bool) {
 	if now.by == answerer {
 		o = t.answer(c)
 	}
+	if c.leaves && t.chance(30) {
+		now.octets = t.brimful(o.tuple)
+	}
 	data, err := frame.Build(t.layers(o, now)...)
 	if err != nil {
 		return nil, opener, false // answers of the other family's: there are none
@@ -272,7 +277,7 @@ func (t *talk) layers(o origin, now turn) []frame.Layer {
 	}
 	switch o.tuple.Protocol {
 	case model.ProtocolTCP:
-		out = append(out, ports("tcp").With("flags", frame.Num(now.flags)))
+		out = append(out, t.segment(ports("tcp"), now.flags))
 	case model.ProtocolUDP:
 		out = append(out, ports("udp"))
 	case model.ProtocolSCTP:
@@ -285,13 +290,47 @@ func (t *talk) layers(o origin, now turn) []frame.Layer {
 	if t.chance(10) {
 		out[1] = out[1].With("tos", frame.Num(t.rng.IntN(256)))
 	}
-	if t.wide && t.chance(4) {
+	if t.chance(3) {
+		out = t.between(out)
+	}
+	switch {
+	case t.wide && t.chance(2):
 		now.octets = t.brimful(o.tuple)
+	case t.chance(4): // about what answers quote
+		now.octets = t.rng.IntN(24)
 	}
 	if now.octets > 0 {
 		out = append(out, layer("payload", "size", frame.Num(now.octets)))
 	}
 	return out
+}
+
+// between puts options or an extension header behind IP's header: what is done to
+// the transport has to find it there.
+func (t *talk) between(layers []frame.Layer) []frame.Layer {
+	if layers[1].Kind == "ipv4" {
+		layers[1] = layers[1].With("options", frame.Data(bytes.Repeat([]byte{1}, 4*(1+t.rng.IntN(10)))))
+		return layers
+	}
+	if _, fixed := layers[1].Get("proto"); fixed {
+		return layers
+	}
+	return slices.Insert(layers, 2, layer(pick(t.rng, []string{"hopopts", "destopts"})))
+}
+
+// segment gives TCP what a datapath has to keep, or to answer by: numbers, seldom
+// options and what hosts hardly set.
+func (t *talk) segment(l frame.Layer, flags uint64) frame.Layer {
+	const urgent, reserved = 0x20, 0xc0
+	if t.chance(10) {
+		flags |= t.rng.Uint64() & (urgent | reserved | psh)
+		l = l.With("window", frame.Num(t.rng.IntN(1<<16))).With("urgent", frame.Num(t.rng.IntN(1<<16)))
+	}
+	if t.chance(5) { // no operation
+		l = l.With("options", frame.Data(bytes.Repeat([]byte{1}, 4*(1+t.rng.IntN(10)))))
+	}
+	numbers := t.rng.Uint64()
+	return l.With("flags", frame.Num(flags)).With("seq", frame.Num(uint32(numbers))).With("ack", frame.Num(uint32(numbers>>32)))
 }
 
 // echo is a request of the opener's, or the answerer's reply.

@@ -69,6 +69,7 @@ func (t *talk) pieces(c *conversation, by side, f *Frame) []*Frame {
 // errors about what the pod there answered, and about the tunnel's packet. No
 // answer does.
 func (s *sequence) beyondTunnel(c *conversation, f *Frame, r *ran, n int) (*Finding, int) {
+	c.leaves = true
 	c.script = slices.DeleteFunc(slices.Clone(c.script), func(t turn) bool { return t.by == answerer })
 	if !s.chance(15) {
 		return nil, n
