@@ -78,7 +78,7 @@ func TestAJudgementStoresWhatItMade(t *testing.T) {
 	require.Empty(t, faults)
 	left, err := w.scratch()
 	require.NoError(t, err)
-	require.True(t, judged(left, &w.soil.scratch.values[0]))
+	require.True(t, judged(left, &w.dirt.scratch.values[0]))
 
 	made := left.Open
 	left.Open.Dport++

@@ -30,7 +30,7 @@ type Witness struct {
 	told   []bpf.ContainerEvent // of the last run
 	looked []Looked             // the same
 	places map[noted]string     // what is wrong with them, as far as looked at
-	soil   *soil
+	dirt   *dirt
 	flows  *FlowReader // nil before it is needed
 	// foreign: the programs are another build, of another source.
 	foreign bool
@@ -68,13 +68,13 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 		runner = w.d.Runner(hook)
 		w.runners[hook] = runner
 	}
-	if w.soil == nil {
+	if w.dirt == nil {
 		var err error
-		if w.soil, err = newSoil(w.d); err != nil {
+		if w.dirt, err = newDirt(w.d); err != nil {
 			return Ran{}, nil, nil, err
 		}
 	}
-	if err := w.soil.spread(); err != nil {
+	if err := w.dirt.spread(); err != nil {
 		return Ran{}, nil, nil, err
 	}
 	copy(runner.in.CB[1:], []uint32{soiledWord, soiledWord, soiledWord, soiledWord})

@@ -23,20 +23,20 @@ const soiled = 0xa5
 // whether there is a note. A packet of a device has there what others have left.
 const soiledWord = 0xa5a5a5a5
 
-// soil is what is put into the tables of one element a CPU, and what is read there
+// dirt is what is put into the tables of one element a CPU, and what is read there
 // after a run.
-type soil struct {
+type dirt struct {
 	scratch, scratchLeft element[bpf.ContainerScratch]
 	meters, metersLeft   element[bpf.ContainerMeter]
 }
 
-func newSoil(d *Datapath) (*soil, error) {
+func newDirt(d *Datapath) (*dirt, error) {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("soil tables: %w", err)
 	}
 	scratch, meters := d.maps[bpf.ContainerMapScratch], d.maps[bpf.ContainerMapMeters]
-	s := &soil{
+	s := &dirt{
 		scratch: newElement[bpf.ContainerScratch](scratch, cpus), scratchLeft: newElement[bpf.ContainerScratch](scratch, cpus),
 		meters: newElement[bpf.ContainerMeter](meters, cpus), metersLeft: newElement[bpf.ContainerMeter](meters, cpus),
 	}
@@ -50,7 +50,7 @@ func newSoil(d *Datapath) (*soil, error) {
 }
 
 // spread puts it where it belongs.
-func (s *soil) spread() error {
+func (s *dirt) spread() error {
 	if err := s.scratch.do(unix.BPF_MAP_UPDATE_ELEM); err != nil {
 		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapScratch, err)
 	}
@@ -103,7 +103,7 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
 	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
 	compare("origin", pkt.Origin, cb[4])
-	if forwarded := cb[0]>>8&0xff == uint32(bpf.ContainerVerdictVERDICT_FORWARD); forwarded && judged(left, &w.soil.scratch.values[0]) {
+	if forwarded := cb[0]>>8&0xff == uint32(bpf.ContainerVerdictVERDICT_FORWARD); forwarded && judged(left, &w.dirt.scratch.values[0]) {
 		faults = append(faults, halves(left)...)
 		stored, err := w.stored(left)
 		if err != nil {
@@ -119,12 +119,12 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d, %+v, and keeps one at %d from %d to %d, %+v",
 			last.Time, last.SrcIdentity, last.DstIdentity, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, decodeTuple(&pkt.Key)))
 	}
-	if err := w.soil.metersLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
+	if err := w.dirt.metersLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
 		return faults, fmt.Errorf("read table %s: %w", bpf.ContainerMapMeters, err)
 	}
-	for cpu := range w.soil.metersLeft.values {
-		meter := &w.soil.metersLeft.values[cpu]
-		if *meter == w.soil.meters.values[cpu] {
+	for cpu := range w.dirt.metersLeft.values {
+		meter := &w.dirt.metersLeft.values[cpu]
+		if *meter == w.dirt.meters.values[cpu] {
 			continue
 		}
 		want := bpf.ContainerMeter{Second: pkt.Now / 1e9, Lost: soiledWord, Told: uint32(len(w.told)), Pad: soiledWord}
@@ -139,11 +139,11 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 // scratch is what the programs keep of the packet that they have just seen; nil
 // where they have kept none.
 func (w *Witness) scratch() (*bpf.ContainerScratch, error) {
-	if err := w.soil.scratchLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
+	if err := w.dirt.scratchLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
 		return nil, fmt.Errorf("read table %s: %w", bpf.ContainerMapScratch, err)
 	}
-	for cpu := range w.soil.scratchLeft.values {
-		if left := &w.soil.scratchLeft.values[cpu]; *left != w.soil.scratch.values[cpu] {
+	for cpu := range w.dirt.scratchLeft.values {
+		if left := &w.dirt.scratchLeft.values[cpu]; *left != w.dirt.scratch.values[cpu] {
 			return left, nil
 		}
 	}
