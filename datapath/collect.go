@@ -57,8 +57,9 @@ func (d *Datapath) Collect() (Collected, error) {
 	return c, err
 }
 
-// overdue lists the answered entries of flows that were idle for too long in
-// both directions.
+// overdue lists entries of the table of answered flows that were idle for too
+// long in both directions. A flow that began anew in an answered one's place is
+// there too, and packets find it for as long as any that nobody has answered.
 func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 	var expired []*entry
 	for _, e := range answered {
@@ -66,12 +67,16 @@ func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 			continue
 		}
 		half := otherHalf(e, answered, unanswered)
-		last := e.value.LastSeen
+		last, was := e.value.LastSeen, e.answered()
 		if half != nil {
 			last = max(last, half.value.LastSeen)
+			was = was || half.answered()
 		}
-		timeout := uint64(timeoutOf(e.key.Proto, pairState(e, half)))
-		if now > last && now-last > timeout {
+		timeout := timeoutUnanswered(e.key.Proto)
+		if was {
+			timeout = timeoutOf(e.key.Proto, pairState(e, half))
+		}
+		if now > last && now-last > uint64(timeout) {
 			expired = append(expired, e)
 		}
 	}

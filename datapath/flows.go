@@ -106,6 +106,15 @@ func timeoutOf(proto uint8, state FlowState) time.Duration {
 	return timeoutOther
 }
 
+// timeoutUnanswered is how long packets find a flow that nobody has answered.
+func timeoutUnanswered(proto uint8) time.Duration {
+	switch model.Protocol(proto) {
+	case model.ProtocolUDP, model.ProtocolICMP, model.ProtocolICMPv6:
+		return 30 * time.Second
+	}
+	return 60 * time.Second
+}
+
 // entry is an element of a flow table.
 type entry struct {
 	key   flowKey

@@ -105,18 +105,16 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 
 	/* One whose source is translated has its reply half since it has a port. */
 	if (!(s->open.flags & FLOW_SOURCE) && s->open.out != OUT_TUNNEL) {
-		reply = flow_answered(&s->reply_key);
-		if (!reply)
-			reply = flow_unanswered(&s->reply_key, pkt->now);
+		/* Who answers may be silent for longer than the opener may be. */
+		reply = flow_waiting(&s->reply_key, pkt->now);
 		/* What was the opener's direction once may be in its place. */
 		if (!reply || pkt->reused || !(reply->flags & FLOW_REPLY) ||
-		    flow_expired(reply, pkt->key.proto, pkt->now) ||
 		    !same_translation(reply, &s->reply)) {
 			if (flow_store(&s->reply_key, &s->reply))
 				return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		}
 	}
-	if (pkt->old && same_translation(&s->old, &s->open)) {
+	if (goes_on(pkt, s)) {
 		old = flow_answered(&pkt->key);
 		if (!old)
 			old = flow_unanswered(&pkt->key, pkt->now);

@@ -162,13 +162,18 @@ static __always_inline int find_port(struct packet *pkt, struct scratch *s,
 	return -1;
 }
 
+/* Whether a flow that is judged anew leads where it did. */
+static __noinline int goes_on(const struct packet *pkt, const struct scratch *s)
+{
+	return pkt->old && same_translation(&s->old, &s->open);
+}
+
 /* A reset of nothing known is let through, and makes nothing. One of a flow
  * that is judged anew leaves it judged, where it goes on as it was.
  */
 static __always_inline int makes_nothing(const struct packet *pkt, const struct scratch *s)
 {
-	return (pkt->tcp_flags & TCP_FLAG_RST) &&
-	       !(pkt->old && same_translation(&s->old, &s->open));
+	return (pkt->tcp_flags & TCP_FLAG_RST) && !goes_on(pkt, s);
 }
 
 /* Takes a source port for s->open, whose reply half is made: what was taken by
@@ -193,9 +198,9 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	if (!held)
 		held = flow_waiting(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
-		/* Ours already. */
+		/* Ours already. Who answers may be silent for longer than the opener. */
 		if (!makes_nothing(pkt, s) &&
-		    (pkt->reused || flow_expired(held, pkt->key.proto, pkt->now)) &&
+		    (pkt->reused || (!goes_on(pkt, s) && flow_expired(held, pkt->key.proto, pkt->now))) &&
 		    flow_store(&s->reply_key, &s->reply))
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
