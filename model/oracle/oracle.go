@@ -97,6 +97,9 @@ func (l *Look) Judge(lookup Lookup) Expectation {
 			if at.Hook == model.ToContainer && isMartianSource(h.src) {
 				j.condemn(model.ReasonMartianSource, "no host has the source address %s", h.src)
 			}
+			if local := j.world.endpointAt(h.src); at.Hook == model.ToContainer && local != nil {
+				j.condemn(model.ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+			}
 		}
 	case at.Hook == model.ToContainer:
 		j.toContainer()
@@ -223,6 +226,10 @@ func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tup
 		}
 	}
 	f.replies = f.answersAt()
+	// It has led elsewhere meanwhile, and back: what its answers were is there.
+	if before := o.flows[f.replies]; before.reply && before.opening == f.opening && o.flows[f.opening].flow != before.flow {
+		f.states |= before.states
+	}
 	o.flows.insert(&f, now)
 	return &f
 }
