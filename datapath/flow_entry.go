@@ -22,7 +22,8 @@ type FlowEntry struct {
 	// the device's number is 0 at the node's own.
 	Other        model.Hook
 	OtherIfindex int
-	Dead         bool // over, and not deleted yet: no packet meets it
+	Dead         bool  // over, and not deleted yet: no packet meets it
+	Seen         uint8 // TCP flags of its direction, ever; bits as in the header
 }
 
 // FlowReader reads single entries of the flow table, with buffers of its own, so
@@ -77,7 +78,7 @@ func (r *FlowReader) Entry(hook model.Hook, ifindex int, t model.Tuple) (FlowEnt
 		there = true
 		last = FlowEntry{
 			Reply: e.reply(), Leaves: translated(e), Dead: e.dead(),
-			Other: hooks[e.value.OtherHook], OtherIfindex: int(e.value.OtherIfindex),
+			Other: hooks[e.value.OtherHook], OtherIfindex: int(e.value.OtherIfindex), Seen: e.value.Seen,
 		}
 		if !last.Dead {
 			break

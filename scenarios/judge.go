@@ -55,6 +55,8 @@ type Disagreement struct {
 	// Itself is set where the program does not agree with itself, and says which
 	// of its two words is the odd one.
 	Itself string
+	// Entry is what is wrong with an entry of the flow table, where it is that.
+	Entry string
 }
 
 // contradicts tells of a program that did something else than it noted.
@@ -124,7 +126,7 @@ func (j *judge) see(node string, dp *datapath.Datapath) {
 		if e.OtherIfindex != 0 {
 			other.Endpoint = b.endpoints[e.OtherIfindex]
 		}
-		return oracle.Entry{Reply: e.Reply, Leaves: e.Leaves, Other: other, Dead: e.Dead}, there
+		return oracle.Entry{Reply: e.Reply, Leaves: e.Leaves, Other: other, Dead: e.Dead, Seen: e.Seen}, there
 	}
 }
 
@@ -141,8 +143,8 @@ var lookups = map[datapath.FlowLookup]oracle.Lookup{
 func (j *judge) step(s lab.Step, now time.Time) {
 	where := model.Where{Hook: s.Hook, Endpoint: s.Endpoint}
 	b := j.at(s.Node)
-	look := j.looked
-	if j.looked = nil; look == nil {
+	look, early := j.looked, j.looked != nil
+	if j.looked = nil; !early {
 		look = b.oracle.Look(s.In, where, now)
 	}
 	e := look.Judge(lookups[s.Decision.Flow])
@@ -165,12 +167,21 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: e.String(), Got: got.String()})
 		return
 	}
-	if got.Action != model.Forward {
-		return
+	if got.Action == model.Forward {
+		j.hops(s, where, e)
+		j.untouched(s, where, e)
+		b.oracle.Observe(e, got.Tuple, now)
 	}
-	j.hops(s, where, e)
-	j.untouched(s, where, e)
-	b.oracle.Observe(e, got.Tuple, now)
+	if early {
+		j.left(look, where)
+	}
+}
+
+// left compares what is in the flow table of the frame that a hook has seen.
+func (j *judge) left(look *oracle.Look, where model.Where) {
+	for _, wrong := range look.Left() {
+		j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: "another entry in the flow table", Got: "leave one that is wrong: " + wrong, Entry: wrong})
+	}
 }
 
 func (b *bench) outcome(s lab.Step) oracle.Outcome {

@@ -39,6 +39,8 @@ type Oracle struct {
 	// affinities are the backends that clients' flows stay with, as far as is
 	// known.
 	affinities map[affinityKey]preference
+	// noted is what the packet that was judged last has met or made.
+	noted noted
 }
 
 // NewOracle gives an oracle that knows of no object and no flow yet.
@@ -82,7 +84,7 @@ func (o *Oracle) Evaluate(frame []byte, at model.Where, now time.Time) Expectati
 // says of its flow. It is called once.
 func (l *Look) Judge(lookup Lookup) Expectation {
 	j, at := l.j, l.j.at
-	j.lookup = lookup
+	j.lookup, j.oracle.noted = lookup, noted{}
 	switch h := j.headers; {
 	case j.isDevice():
 		j.atDevice()
@@ -159,6 +161,7 @@ func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
 	if doubtful {
 		f.tear(now)
 	}
+	o.noted.half = half{f, chosen.reply}
 }
 
 // Meet tells the oracle that a hook saw the frame that e is about, and did not
@@ -253,7 +256,8 @@ type judgement struct {
 	through netip.Addr  // of the pod to which another node has led the packet
 	key     flowKey     // by which its flow is looked for
 	entry   Entry       // that was there
-	seen    bool
+	was     bool        // there
+	seen    bool        // and alive
 	lookup  Lookup
 	illegal string        // what should have been met
 	unsent  []Translation // that open a flow, and are not sent

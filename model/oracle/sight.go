@@ -15,6 +15,7 @@ type Entry struct {
 	Leaves model.Tuple // how packets that meet it leave
 	Other  model.Where // where packets of the other direction are seen
 	Dead   bool        // its key is taken, and no packet meets it
+	Seen   uint8       // TCP flags of its direction, ever
 }
 
 // Sight is what a world sees of the datapath's flow table: the entry under a
@@ -62,8 +63,8 @@ func (o *Oracle) Look(frame []byte, at model.Where, now time.Time) *Look {
 		return &Look{j, frame}
 	}
 	if o.Sight != nil {
-		j.entry, j.seen = o.Sight(at, j.key.tuple)
-		j.seen = j.seen && !j.entry.Dead
+		j.entry, j.was = o.Sight(at, j.key.tuple)
+		j.seen = j.was && !j.entry.Dead
 	}
 	return &Look{j, frame}
 }

@@ -206,6 +206,9 @@ func (p *player) disagreement(f *Frame, s lab.Step, all []scenarios.Disagreement
 		texts[i] = string(r)
 	}
 	out.Kind = strings.TrimSpace(out.Kind + " " + strings.Join(texts, ","))
+	if all[0].Entry != "" {
+		out.Kind = string(f.At.Hook) + ": " + withoutDigits(all[0].Entry)
+	}
 	for _, d := range all {
 		out.Problems = append(out.Problems, d.String())
 	}

@@ -89,3 +89,26 @@ func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
 		}
 	}
 }
+
+// What packets leave in the entries of their flow decides about those that come
+// later, if any come.
+func TestAFieldThatIsLeftOutOfAFlowsEntryIsNoticed(t *testing.T) {
+	lines := []string{
+		"flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);",
+		"flow->seen |= seen;",
+	}
+	report := inProg(t, "^(flow-|pod-to-pod$)", func(m *mutant.Mutant) bool {
+		return m.Kind == mutant.Store && slices.Contains(lines, m.Text)
+	})
+	noticed := map[string]bool{}
+	for _, r := range report.Results {
+		if r.Outcome == NotExecuted {
+			continue
+		}
+		assert.Equal(t, Killed, r.Outcome, "%s of %s, %s:%d; %s", r.ID, r.Object, r.File, r.Line, r.reachedBy())
+		noticed[r.Text] = true
+	}
+	for _, line := range lines {
+		require.True(t, noticed[line], "no mutant of %s was run", line)
+	}
+}
