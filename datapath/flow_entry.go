@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,25 @@ type FlowEntry struct {
 	// the device's number is 0 at the node's own.
 	Other        model.Hook
 	OtherIfindex int
-	Dead         bool  // over, and not deleted yet: no packet meets it
-	Seen         uint8 // TCP flags of its direction, ever; bits as in the header
+	Dead         bool // over, and not deleted yet: no packet meets it
+	Answered     bool // packets of both directions were seen
+	Translated   bool // its packets leave under another tuple
+	Hairpin      bool // of a pod with itself
+	Source       bool // the opener's source is another behind it, or its port is held
+
+	Out        model.Out
+	Ifindex    int     // of the device there
+	SMAC, DMAC [6]byte // for a local pod
+	Current    bool    // judged under the tables that hold now
+	Service    string  // by whose frontend it was translated
+	Origin     model.Origin
+	Seen       uint8 // TCP flags of its direction, ever; bits as in the header
+	// LastSeen and Routed are on the datapath's clock: when its last packet was
+	// seen, to a second, and when its device was last asked for; 0: never.
+	LastSeen, Routed time.Duration
+	// AddrDiff and PortDiff are what translation adds to a checksum, one's
+	// complement sums of words in the host's order.
+	AddrDiff, PortDiff uint32
 }
 
 // FlowReader reads single entries of the flow table, with buffers of its own, so
@@ -74,17 +92,45 @@ func (r *FlowReader) Entry(hook model.Hook, ifindex int, t model.Tuple) (FlowEnt
 		if err != nil {
 			return FlowEntry{}, false, fmt.Errorf("look up flow %s: %w", t, err)
 		}
-		e := &r.entry
 		there = true
-		last = FlowEntry{
-			Reply: e.reply(), Leaves: translated(e), Dead: e.dead(),
-			Other: hooks[e.value.OtherHook], OtherIfindex: int(e.value.OtherIfindex), Seen: e.value.Seen,
-		}
+		last = r.decode()
 		if !last.Dead {
 			break
 		}
 	}
 	return last, there, nil
+}
+
+// decode gives what was looked up.
+func (r *FlowReader) decode() FlowEntry {
+	e := &r.entry
+	has := func(flag bpf.ContainerFlowFlags) bool { return e.value.Flags&uint8(flag) != 0 }
+	return FlowEntry{
+		Reply: e.reply(), Leaves: translated(e), Dead: e.dead(), Answered: e.answered(),
+		Other: hooks[e.value.OtherHook], OtherIfindex: int(e.value.OtherIfindex),
+		Translated: has(bpf.ContainerFlowFlagsFLOW_TRANSLATED),
+		Hairpin:    has(bpf.ContainerFlowFlagsFLOW_HAIRPIN),
+		Source:     has(bpf.ContainerFlowFlagsFLOW_SOURCE),
+		Out:        outs[e.value.Out], Ifindex: int(e.value.Ifindex), SMAC: e.value.Smac, DMAC: e.value.Dmac,
+		Current: e.value.Epoch == r.d.settings.Epoch,
+		Service: r.d.labels.service(e.value.Service), Origin: r.d.labels.origin(e.value.Origin),
+		Seen: e.value.Seen, LastSeen: time.Duration(e.value.LastSeen), Routed: time.Duration(e.value.Routed),
+		AddrDiff: e.value.AddrDiff, PortDiff: e.value.PortDiff,
+	}
+}
+
+// Now gives bounds of what the programs take the time for, on the datapath's
+// clock. The kernel's coarse clock goes by ticks, and is behind the other.
+func (r *FlowReader) Now() (least, most time.Duration, err error) {
+	now, err := r.d.now()
+	if err != nil || r.d.opts.StopClock {
+		return time.Duration(now), time.Duration(now), err
+	}
+	var coarse unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &coarse); err != nil {
+		return 0, 0, fmt.Errorf("read clock: %w", err)
+	}
+	return min(time.Duration(coarse.Nano())+time.Duration(r.d.settings.ClockOffset), time.Duration(now)), time.Duration(now), nil
 }
 
 func (r *FlowReader) lookUp(table uint32) error {

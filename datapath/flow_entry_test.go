@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -37,12 +38,24 @@ func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 			got, there, err := r.Entry(model.FromContainer, ifindex, at)
 			require.NoError(t, err)
 			require.True(t, there)
+			require.Positive(t, got.LastSeen)
+			require.NotZero(t, got.AddrDiff)
+			require.NotZero(t, got.PortDiff)
+			got.LastSeen, got.AddrDiff, got.PortDiff = 0, 0, 0
 			require.Equal(t, want, got)
 		}
 		requireNone(model.FromContainer, n.client.Ifindex, opening)
 		run(t, d, n.client, tcpFrame(t, a.client, a.service, 40000, 80, syn), model.Forward)
-		there := FlowEntry{Leaves: led, Other: model.FromContainer, OtherIfindex: n.web.Ifindex}
-		back := FlowEntry{Reply: true, Leaves: opening.Reversed(), Other: model.FromContainer, OtherIfindex: n.client.Ifindex}
+		there := FlowEntry{
+			Leaves: led, Other: model.FromContainer, OtherIfindex: n.web.Ifindex, Translated: true, Current: true,
+			Out: model.OutLocal, Ifindex: n.web.Ifindex, SMAC: [6]byte(n.web.MAC), DMAC: [6]byte(n.web.PodMAC),
+			Service: "default/web:80", Seen: uint8(bpf.ContainerFlowSeenSEEN_SYN),
+		}
+		back := FlowEntry{
+			Reply: true, Leaves: opening.Reversed(), Other: model.FromContainer, OtherIfindex: n.client.Ifindex, Translated: true, Current: true,
+			Out: model.OutLocal, Ifindex: n.client.Ifindex, SMAC: [6]byte(n.client.MAC), DMAC: [6]byte(n.client.PodMAC),
+			Service: "default/web:80",
+		}
 		requireEntry(there, n.client.Ifindex, opening)
 		requireEntry(back, n.web.Ifindex, led.Reversed())
 		requireNone(model.FromContainer, n.web.Ifindex, opening)
@@ -51,6 +64,9 @@ func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 
 		run(t, d, n.web, tcpFrame(t, a.web, a.client, 8080, 40000, synAck), model.Forward)
 		run(t, d, n.client, tcpFrame(t, a.client, a.service, 40000, 80, ack), model.Forward)
+		there.Answered, back.Answered = true, true
+		there.Seen |= uint8(bpf.ContainerFlowSeenSEEN_ACK)
+		back.Seen = uint8(bpf.ContainerFlowSeenSEEN_SYN | bpf.ContainerFlowSeenSEEN_ACK)
 		requireEntry(there, n.client.Ifindex, opening) // among those answered
 		requireEntry(back, n.web.Ifindex, led.Reversed())
 	}

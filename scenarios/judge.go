@@ -126,7 +126,20 @@ func (j *judge) see(node string, dp *datapath.Datapath) {
 		if e.OtherIfindex != 0 {
 			other.Endpoint = b.endpoints[e.OtherIfindex]
 		}
-		return oracle.Entry{Reply: e.Reply, Leaves: e.Leaves, Other: other, Dead: e.Dead, Seen: e.Seen}, there
+		return oracle.Entry{
+			Reply: e.Reply, Leaves: e.Leaves, Other: other, Dead: e.Dead,
+			Answered: e.Answered, Translated: e.Translated, Hairpin: e.Hairpin, Source: e.Source,
+			Out: e.Out, Ifindex: e.Ifindex, SMAC: e.SMAC, DMAC: e.DMAC,
+			Current: e.Current, Service: e.Service, Origin: e.Origin, Seen: e.Seen,
+			LastSeen: e.LastSeen, Routed: e.Routed, AddrDiff: e.AddrDiff, PortDiff: e.PortDiff,
+		}, there
+	}
+	b.oracle.Clock = func() (time.Duration, time.Duration) {
+		least, most, err := reader.Now()
+		if err != nil {
+			j.disagreed = append(j.disagreed, Disagreement{Expected: "a clock that can be read", Got: err.Error()})
+		}
+		return least, most
 	}
 }
 
@@ -173,13 +186,13 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		b.oracle.Observe(e, got.Tuple, now)
 	}
 	if early {
-		j.left(look, where)
+		j.left(look, where, oracle.Said{Origin: s.Decision.Origin, Ifindex: s.Decision.Ifindex})
 	}
 }
 
 // left compares what is in the flow table of the frame that a hook has seen.
-func (j *judge) left(look *oracle.Look, where model.Where) {
-	for _, wrong := range look.Left() {
+func (j *judge) left(look *oracle.Look, where model.Where, said oracle.Said) {
+	for _, wrong := range look.Left(said) {
 		j.disagreed = append(j.disagreed, Disagreement{Where: where, Expected: "another entry in the flow table", Got: "leave one that is wrong: " + wrong, Entry: wrong})
 	}
 }

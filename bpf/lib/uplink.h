@@ -283,6 +283,9 @@ static __always_inline int is_tracked(struct packet *pkt)
 
 	if (!source || !self || !addr_equal(source, &pkt->key.src))
 		return 0;
+	/* Who answers what is for many answers from another address. */
+	if (for_many(pkt))
+		return 0;
 	if (!has_ports(pkt->key.proto) && pkt->key.proto != IPPROTO_SCTP && !is_echo(pkt))
 		return 0;
 	return port >= self->first_port && port <= self->last_port;

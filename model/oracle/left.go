@@ -3,41 +3,78 @@
 package oracle
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net/netip"
+	"strings"
+	"time"
 
 	"github.com/weirnet/weir/model"
 )
 
+// What a frame leaves in the flow table decides about those that come later, if
+// any come. So it is compared at once, field by field.
+
 // noted is the half of a flow that a packet has met or made.
 type noted struct {
 	half
+	// kept is whether the other half may be one that was there before.
+	kept bool
 }
 
+// Said is what the datapath has noted of a frame, beside its verdict.
+type Said struct {
+	Origin  model.Origin // the rule that was asked last
+	Ifindex int          // of the device of the way out
+}
+
+// grain is how exact the times in entries are.
+const grain = time.Second
+
 // Left says what is wrong with what a frame has left in the flow table, where the
-// world sees that: the entry of its flow, as it was before and as it is now. It
-// is called behind Judge, and behind Observe or Meet.
-func (l *Look) Left() []string {
+// world sees that. It is called behind Judge, and behind Observe or Meet.
+func (l *Look) Left(said Said) []string {
 	j := l.j
 	if j.oracle.Sight == nil || j.key == (flowKey{}) {
 		return nil
 	}
-	a := aftermath{j: j, noted: j.oracle.noted}
+	a := aftermath{j: j, noted: j.oracle.noted, said: said, before: j.entry}
+	if j.oracle.Clock != nil {
+		_, a.to = j.oracle.Clock()
+	}
 	a.is, a.there = j.oracle.sees(j.key)
-	a.judge()
+	switch f := a.noted.flow; {
+	case f == nil:
+		a.unchanged()
+	case f.states&torn != 0: // nothing says which flow it is of
+	case a.there:
+		a.met()
+	case !a.withoutRoom():
+		a.complain("the flow %s has no entry", f.opening.tuple)
+	}
 	return a.wrong
 }
 
 // aftermath is one Left in progress.
 type aftermath struct {
-	j     *judgement
-	noted noted
-	is    Entry
-	there bool
-	wrong []string
+	j          *judgement
+	noted      noted
+	said       Said
+	before, is Entry // of the packet's key
+	there      bool
+	to         time.Duration // when is was looked at
+	wrong      []string
 }
 
 func (a *aftermath) complain(format string, args ...any) {
 	a.wrong = append(a.wrong, fmt.Sprintf(format, args...))
+}
+
+// differs complains where a field is not what it has to be.
+func differs[T comparable](a *aftermath, which, field string, is, want T) {
+	if is != want {
+		a.complain("%s has %s %v, and not %v", which, field, is, want)
+	}
 }
 
 // flags are the TCP flags of the packet. A later fragment has none, and what an
@@ -50,30 +87,164 @@ func (a *aftermath) flags() uint8 {
 	return uint8(h.tcp & (flagFIN | flagSYN | flagRST | flagACK))
 }
 
-func (a *aftermath) judge() {
-	if a.noted.flow == nil {
-		return
-	}
-	if !a.there {
-		if !a.withoutRoom() {
-			a.complain("the flow has no entry")
-		}
-		return
-	}
-	seen := a.flags()
-	if !a.made() {
-		seen |= a.j.entry.Seen
-	}
-	if a.is.Seen != seen {
-		a.complain("the flow's entry has seen the flags %#x, and its packets have shown %#x", a.is.Seen, seen)
-	}
-}
+// now is whether a time in an entry is that of the packet.
+func (a *aftermath) now(t time.Duration) bool { return t >= a.j.from && t <= a.to }
 
 // made is whether the packet has made its flow's entry, or had it lead elsewhere
 // and so begin anew.
 func (a *aftermath) made() bool {
-	was := &a.j.entry
-	return a.j.lookup != Met || was.Leaves != a.is.Leaves || was.Other != a.is.Other
+	return a.j.lookup != Met || a.before.Leaves != a.is.Leaves || a.before.Other != a.is.Other
+}
+
+// met judges the entry that the packet has met or made.
+func (a *aftermath) met() {
+	const which = "the flow's entry"
+	made := a.made()
+	a.common(which, &a.is, a.noted.half)
+	seen := a.flags()
+	if !made {
+		seen |= a.before.Seen
+	}
+	differs(a, which, "seen the flags", a.is.Seen, seen)
+	differs(a, which, "been judged under the present objects", a.is.Current, true)
+	a.touched(which, made)
+	a.answered(which, made)
+	a.routed(which, made)
+	if made {
+		a.named(which, &a.is)
+		differs(a, which, "the origin", a.is.Origin, a.said.Origin)
+		a.opposite()
+	}
+}
+
+// common judges what an entry holds all its life, and where it leads now.
+func (a *aftermath) common(which string, e *Entry, h half) {
+	if !h.is(*e) || e.Dead {
+		a.complain("%s leads to %s, with the other half at %s, and not to %s", which, e.Leaves, e.Other, h.leaves())
+		return
+	}
+	own := h.opening.tuple
+	if h.reply {
+		own = h.replies.tuple
+	}
+	tunnelled := h.way.out == model.OutTunnel
+	translated := !tunnelled && own != e.Leaves
+	differs(a, which, "a translation", e.Translated, translated)
+	differs(a, which, "a hairpin", e.Hairpin, h.hairpin)
+	differs(a, which, "a source port of its own", e.Source, a.holdsPort(h.flow))
+	var addrs, ports uint16
+	if translated {
+		addrs = difference(octets(own), octets(e.Leaves))
+		ports = difference(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, own.Sport), own.Dport),
+			binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, e.Leaves.Sport), e.Leaves.Dport))
+	}
+	differs(a, which, "a difference of addresses", remainder(e.AddrDiff), addrs)
+	differs(a, which, "a difference of ports", remainder(e.PortDiff), ports)
+	a.leads(which, e, h)
+}
+
+// leads judges the way out of an entry.
+func (a *aftermath) leads(which string, e *Entry, h half) {
+	to := h.way
+	if h.reply {
+		to = a.j.replyWay(h.flow)
+	}
+	differs(a, which, "the way out", e.Out, to.out)
+	if to.out != model.OutLocal {
+		return
+	}
+	device := a.j.world.local.Devices[to.endpoint]
+	differs(a, which, "the device", e.Ifindex, device.Ifindex)
+	differs(a, which, "the source MAC", e.SMAC, [6]byte(device.MAC))
+	differs(a, which, "the destination MAC", e.DMAC, [6]byte(device.PodMAC))
+}
+
+// holdsPort is whether a flow has its answers under a port that is its alone.
+func (a *aftermath) holdsPort(f *flow) bool {
+	if f.opening.where.Hook == model.ToDevice {
+		return f.service != "" || a.j.lends(f.opening.tuple)
+	}
+	return f.hasSource()
+}
+
+// touched judges when the entry says that its last packet came.
+func (a *aftermath) touched(which string, made bool) {
+	switch was, is := a.before.LastSeen, a.is.LastSeen; {
+	case a.j.oracle.Clock == nil, a.now(is):
+	case made, is != was, is <= a.j.from-grain, a.is.Answered && !a.before.Answered:
+		a.complain("%s was last seen at %s, before at %s, and the packet came between %s and %s", which, is, was, a.j.from, a.to)
+	}
+}
+
+// answered judges whether the entry knows that both sides were seen: the one that
+// answers by its own packets, the opener's when that has been, and where nobody
+// sees answers by what acknowledges them.
+func (a *aftermath) answered(which string, made bool) {
+	want := false
+	switch {
+	case made:
+	case a.noted.reply, a.before.Answered:
+		want = true
+	case a.noted.way.out == model.OutTunnel:
+		want = a.is.Seen&uint8(flagACK) != 0
+	default:
+		other, there := a.j.oracle.sees(a.noted.replies)
+		if there && !other.Dead && a.before.Current {
+			want = other.Answered
+		} else {
+			want = a.is.Answered // the other half may have been made anew since
+		}
+	}
+	differs(a, which, "been answered", a.is.Answered, want)
+}
+
+// routed judges when the device of the way out was asked for. The kernel chooses
+// it for what it sends itself.
+func (a *aftermath) routed(which string, made bool) {
+	out, hook := a.is.Out, a.j.at.Hook
+	asks := hook == model.FromContainer || hook == model.FromDevice || hook == model.ToDevice && !a.noted.reply && a.noted.service != ""
+	switch {
+	case out != model.OutDevice && out != model.OutTunnel, !asks:
+		if made {
+			differs(a, which, "asked for a device at", a.is.Routed, 0)
+		}
+	case a.j.oracle.Clock != nil && !a.now(a.is.Routed) && (made || a.is.Routed <= a.j.from-grain):
+		a.complain("%s has asked for its device at %s, and the packet came between %s and %s", which, a.is.Routed, a.j.from, a.to)
+	case a.said.Ifindex != 0:
+		differs(a, which, "the device", a.is.Ifindex, a.said.Ifindex)
+	}
+}
+
+// named judges whose frontend an entry says that the flow came by.
+func (a *aftermath) named(which string, e *Entry) {
+	if service, _, _ := strings.Cut(e.Service, ":"); service != a.noted.service {
+		a.complain("%s is of the service %q, and not of %q", which, e.Service, a.noted.service)
+	}
+}
+
+// opposite judges the other half of a flow that a packet has made.
+func (a *aftermath) opposite() {
+	if a.noted.way.out == model.OutTunnel {
+		return
+	}
+	const which = "the entry of answers"
+	e, there := a.j.oracle.sees(a.noted.replies)
+	if !there {
+		a.complain("the flow %s has no entry of answers", a.noted.opening.tuple)
+		return
+	}
+	a.common(which, &e, half{a.noted.flow, true})
+	if a.noted.kept && !a.now(e.LastSeen) {
+		return
+	}
+	if a.j.oracle.Clock != nil && !a.now(e.LastSeen) {
+		a.complain("%s was last seen at %s, and was made between %s and %s", which, e.LastSeen, a.j.from, a.to)
+	}
+	differs(a, which, "seen the flags", e.Seen, 0)
+	differs(a, which, "been answered", e.Answered, false)
+	differs(a, which, "been judged under the present objects", e.Current, true)
+	differs(a, which, "asked for a device at", e.Routed, 0)
+	a.named(which, &e)
 }
 
 // withoutRoom is whether the flow is one that the node itself opens, and its
@@ -86,3 +257,58 @@ func (a *aftermath) withoutRoom() bool {
 	answers, there := a.j.oracle.sees(f.replies)
 	return !there || answers.Dead || !(half{f, true}).is(answers)
 }
+
+// unchanged judges the entry that a packet found which has made none, and is of
+// none: that it came is all that may be noted.
+func (a *aftermath) unchanged() {
+	const which = "the entry that was there"
+	was, is := a.before, a.is
+	switch {
+	case !a.j.was && a.there:
+		a.complain("the flow %s has an entry, and nothing should have made one", a.j.key.tuple)
+		return
+	case !a.there && a.j.was && a.j.at.Hook != model.ToDevice:
+		a.complain("%s is gone", which)
+		return
+	case !a.there:
+		return
+	}
+	if is.Seen != was.Seen|a.flags() {
+		differs(a, which, "seen the flags", is.Seen, was.Seen)
+	}
+	if is.LastSeen != was.LastSeen && a.j.oracle.Clock != nil && !a.now(is.LastSeen) {
+		a.complain("%s was last seen at %s, and at %s before", which, is.LastSeen, was.LastSeen)
+	}
+	if !was.Current { // it may have been judged anew
+		was.Current, was.Out, was.Ifindex, was.SMAC, was.DMAC, was.Origin, was.Service = is.Current, is.Out, is.Ifindex, is.SMAC, is.DMAC, is.Origin, is.Service
+	}
+	if is.Routed != was.Routed { // it was dropped behind that
+		was.Ifindex = is.Ifindex
+	}
+	was.Seen, was.LastSeen, was.Answered, was.Routed = is.Seen, is.LastSeen, is.Answered, is.Routed
+	differs(a, which, "become", is, was)
+}
+
+// octets are those of a tuple's addresses.
+func octets(t model.Tuple) []byte {
+	var b []byte
+	for _, addr := range []netip.Addr{t.Src, t.Dst} {
+		whole := addr.As16()
+		b = append(b, whole[:]...)
+	}
+	return b
+}
+
+// difference is by how much the one's complement sum of octets grows (RFC 1071),
+// in the host's order.
+func difference(from, to []byte) uint16 {
+	sum := uint64(0)
+	for i := 0; i < len(from); i += 2 {
+		// A negative number is its complement.
+		sum += uint64(binary.NativeEndian.Uint16(to[i:])) + uint64(^binary.NativeEndian.Uint16(from[i:]))
+	}
+	return uint16(sum % 0xffff)
+}
+
+// remainder of a sum is the same for all sums that stand for one number.
+func remainder(sum uint32) uint16 { return uint16(sum % 0xffff) }

@@ -23,6 +23,9 @@ type Oracle struct {
 	// Sight is the datapath's flow table, where the world sees it; nil: it is not
 	// seen, and flows are held to be there by what became of their packets.
 	Sight Sight
+	// Clock is the flow table's, where the world sees that; nil: times in it are
+	// not looked at.
+	Clock Clock
 	// Terse leaves Story empty, for who asks a hundred thousand times a second.
 	Terse bool
 
@@ -161,7 +164,6 @@ func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
 	if doubtful {
 		f.tear(now)
 	}
-	o.noted.half = half{f, chosen.reply}
 }
 
 // Meet tells the oracle that a hook saw the frame that e is about, and did not
@@ -211,6 +213,7 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 	}
 	f.see(next, now)
 	f.judged(o.epoch)
+	o.noted = noted{half: f}
 	return f.flow
 }
 
@@ -229,10 +232,13 @@ func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tup
 		}
 	}
 	f.replies = f.answersAt()
+	before := o.flows[f.replies]
+	again := before.reply && before.opening == f.opening
 	// It has led elsewhere meanwhile, and back: what its answers were is there.
-	if before := o.flows[f.replies]; before.reply && before.opening == f.opening && o.flows[f.opening].flow != before.flow {
+	if again && o.flows[f.opening].flow != before.flow {
 		f.states |= before.states
 	}
+	o.noted = noted{half{&f, false}, again && !(h.begins() && before.states&^ended == 0)}
 	o.flows.insert(&f, now)
 	return &f
 }
@@ -252,12 +258,13 @@ type judgement struct {
 	headers *headers
 	at      model.Where
 	now     time.Time
-	pod     *corev1.Pod // nil when there is no endpoint
-	through netip.Addr  // of the pod to which another node has led the packet
-	key     flowKey     // by which its flow is looked for
-	entry   Entry       // that was there
-	was     bool        // there
-	seen    bool        // and alive
+	pod     *corev1.Pod   // nil when there is no endpoint
+	through netip.Addr    // of the pod to which another node has led the packet
+	key     flowKey       // by which its flow is looked for
+	entry   Entry         // that was there
+	was     bool          // there
+	from    time.Duration // by the flow table's clock, when that was looked at
+	seen    bool          // and alive
 	lookup  Lookup
 	illegal string        // what should have been met
 	unsent  []Translation // that open a flow, and are not sent

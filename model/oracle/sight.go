@@ -15,12 +15,34 @@ type Entry struct {
 	Leaves model.Tuple // how packets that meet it leave
 	Other  model.Where // where packets of the other direction are seen
 	Dead   bool        // its key is taken, and no packet meets it
-	Seen   uint8       // TCP flags of its direction, ever
+
+	Answered   bool // both directions were seen
+	Translated bool // its packets leave under another tuple
+	Hairpin    bool // of a pod with itself
+	Source     bool // its answers are told from others' by a port that is held
+
+	Out        model.Out
+	Ifindex    int     // of the device there
+	SMAC, DMAC [6]byte // that packets into a pod get
+	Current    bool    // judged under the objects that hold now
+	Service    string  // namespace/name:port, by whose frontend it is translated
+	Origin     model.Origin
+	Seen       uint8 // TCP flags of its direction, ever
+	// LastSeen is when its last packet was seen, to a second, and Routed when the
+	// device was last asked for; 0: never.
+	LastSeen, Routed time.Duration
+	// AddrDiff and PortDiff are what translation adds to a checksum: one's
+	// complement sums in the host's order.
+	AddrDiff, PortDiff uint32
 }
 
 // Sight is what a world sees of the datapath's flow table: the entry under a
 // tuple at a hook, now.
 type Sight func(at model.Where, t model.Tuple) (Entry, bool)
+
+// Clock tells the time by which the flow table goes: it is not before least, nor
+// behind most.
+type Clock func() (least, most time.Duration)
 
 // Lookup is what the datapath says of its search for a frame's flow.
 type Lookup int8
@@ -65,6 +87,9 @@ func (o *Oracle) Look(frame []byte, at model.Where, now time.Time) *Look {
 	if o.Sight != nil {
 		j.entry, j.was = o.Sight(at, j.key.tuple)
 		j.seen = j.was && !j.entry.Dead
+	}
+	if o.Clock != nil {
+		j.from, _ = o.Clock()
 	}
 	return &Look{j, frame}
 }
