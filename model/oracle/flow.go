@@ -84,10 +84,11 @@ func (h half) judged(epoch int) {
 type memory map[flowKey]half
 
 // insert gives a flow that begins both its keys. What had one of them has lost
-// it: what is left may be there for its time, or not.
+// it: what is left may be there for its time, or not. Where both are one the
+// opening half is written last.
 func (m memory) insert(f *flow, now time.Time) {
-	m.take(f.opening, half{f, false}, now)
 	m.take(f.replies, half{f, true}, now)
+	m.take(f.opening, half{f, false}, now)
 }
 
 func (m memory) take(key flowKey, h half, now time.Time) {

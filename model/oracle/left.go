@@ -224,7 +224,9 @@ func (a *aftermath) named(which string, e *Entry) {
 
 // opposite judges the other half of a flow that a packet has made.
 func (a *aftermath) opposite() {
-	if a.noted.way.out == model.OutTunnel {
+	// Who speaks to itself, from the port to which it speaks, answers under the
+	// very tuple that it opens with.
+	if a.noted.way.out == model.OutTunnel || a.noted.replies == a.noted.opening {
 		return
 	}
 	const which = "the entry of answers"

@@ -95,18 +95,23 @@ func (c *portChoice) ownTaken() (maybe, surely bool) { return c.taken(c.answers)
 // taken is whether answers under a key are another flow's: maybe, and surely.
 // What is seen there when the packet has left is either its own or another's.
 func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
+	h := c.oracle.flows[key]
 	if c.oracle.Sight != nil {
 		e, there := c.oracle.sees(key)
 		own := e.Reply && !e.Dead && e.Leaves == c.opening.tuple.Reversed() && e.Other == c.opening.where
 		taken := there && !own
 		// What is over, and not written over yet, takes nothing: a reset of nothing
-		// known borrows its port, and leaves it there.
+		// known borrows its port, and leaves it there. What nobody has answered in time
+		// is no flow, and is there all the same.
 		h := c.oracle.flows[key]
-		over := h.flow != nil && h.is(e) && h.ought(key.tuple.Protocol, c.now) == mustNot
+		ought := mustNot
+		if h.flow != nil {
+			ought = h.ought(key.tuple.Protocol, c.now)
+		}
+		over := h.flow != nil && (h.is(e) && ought == mustNot || h.states&^unanswered == 0 && ought != must)
 		return taken, taken && !e.Dead && !over
 	}
 	_, maybe = c.oracle.dying[key]
-	h := c.oracle.flows[key]
 	if h.flow == nil {
 		return maybe, false
 	}
