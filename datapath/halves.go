@@ -129,9 +129,10 @@ func (r *FlowReader) kept(key *flowKey) (*entry, error) {
 }
 
 // stored compares the flow tables with the entries that were made of a packet. A
-// reset begins nothing, and may leave what was.
+// reset begins nothing, and may leave what was; a flow that is its own answer has
+// one entry for both ways.
 func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
-	if left.Pkt.TcpFlags&flowRST != 0 {
+	if left.Pkt.TcpFlags&flowRST != 0 || left.ReplyKey == left.Pkt.Key {
 		return nil, nil
 	}
 	if w.flows == nil {
