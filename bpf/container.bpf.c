@@ -33,7 +33,7 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 {
 	if (at(pkt, HOOK_FROM_CONTAINER))
 		return judge_from(skb, pkt, s);
-	return judge_to(pkt, s);
+	return judge_to(skb, pkt, s);
 }
 
 static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)

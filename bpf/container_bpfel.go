@@ -538,6 +538,7 @@ const (
 	ContainerSourceFileFILE_TUNNEL_H        ContainerSourceFile = 17
 	ContainerSourceFileFILE_SOCKET_BPF_C    ContainerSourceFile = 18
 	ContainerSourceFileFILE_CHOOSE_H        ContainerSourceFile = 19
+	ContainerSourceFileFILE_ORIGIN_H        ContainerSourceFile = 20
 )
 
 type ContainerSourceKey struct {

@@ -34,8 +34,16 @@ static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct pa
 /* Lets the kernel go on with a packet. */
 static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
 {
+	int reason;
+
 	if (pkt->unwrapped)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
+	/* Neighbours are asked and told by whatever address they have. */
+	if (at(pkt, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
+		reason = judge_foreign(pkt);
+		if (reason)
+			return drop(skb, pkt, reason);
+	}
 	pkt->where = HERE;
 	way_of_kernel(skb, pkt);
 	return deliver(skb, pkt);
@@ -87,6 +95,8 @@ static __noinline int is_ours(struct packet *pkt)
 {
 	struct address *own;
 
+	if (for_many(pkt))
+		return 0;
 	if (guarded(pkt) && !pkt->unwrapped)
 		return 1;
 	if (at(pkt, HOOK_FROM_DEVICE))

@@ -70,7 +70,7 @@ func (r *Runner) Run(frame []byte, ifindex int, mark uint32) (Ran, error) {
 		}
 		r.attr.ProgFD = uint32(prog.FD())
 	}
-	// Not ingress_ifindex: 5.10 refuses it, and no program asks for it.
+	// Not ingress_ifindex: 5.10 refuses it, and to programs a frame is one that the node made.
 	r.in.Ifindex, r.in.Mark = uint32(ifindex), mark
 	if err := r.callSummed(frame); errors.Is(err, unix.EINVAL) {
 		return Ran{}, r.refused(frame)

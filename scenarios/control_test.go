@@ -175,7 +175,7 @@ func TestExchangesAreFollowedFromHookToHook(t *testing.T) {
 			require.Equal(t, want, at.where.String()+" on "+at.node, "%v", pair)
 		}
 	}
-	at := place{"node", model.Where{Hook: model.FromContainer, Endpoint: "default/client"}}
+	at := place{node: "node", where: model.Where{Hook: model.FromContainer, Endpoint: "default/client"}}
 	crossing := oracle.Translation{Tuple: model.Tuple{Dst: address("web-2")}, Out: model.OutDevice}
 	at, met := p.nextHook(at, crossing)
 	require.True(t, met)
@@ -184,6 +184,7 @@ func TestExchangesAreFollowedFromHookToHook(t *testing.T) {
 	at, met = p.nextHook(at, crossing)
 	require.True(t, met)
 	require.Equal(t, "to-container of default/web-2 on node-2", at.where.String()+" on "+at.node)
+	require.True(t, at.ledOn)
 	crossing.Out = model.OutLocal
 	_, met = p.nextHook(at, crossing)
 	require.False(t, met)

@@ -292,7 +292,7 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 			return
 		}
 		b := j.at(at.node)
-		e := b.oracle.Evaluate(packet, at.where, now)
+		e := b.expect(packet, at, now)
 		j.story = append(j.story, e.Story...)
 		expected, onwards := "", false
 		switch {
@@ -359,6 +359,15 @@ func (j *judge) led(in intent, node string, t model.Tuple) (model.Tuple, bool) {
 	return disagree(fmt.Sprintf("one of the servers %s", l.Servers), "the server "+in.server.String())
 }
 
+// expect is what the model says of a packet at a hook.
+func (b *bench) expect(packet []byte, at place, now time.Time) oracle.Expectation {
+	look := b.oracle.Look(packet, at.where, now)
+	if at.ledOn {
+		look = look.LedOn()
+	}
+	return look.Judge(oracle.Untold)
+}
+
 // servedWherever says whether all that the model lets the packet become is
 // answered, as far as no other hook has a say.
 func (in intent) servedWherever(at place, e oracle.Expectation) bool {
@@ -422,7 +431,7 @@ func onTheWire(t model.Tuple, all []oracle.Translation) model.Tuple {
 func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64, leftAs func(model.Tuple) (model.Tuple, bool)) error {
 	now := time.Now().Add(j.offset)
 	b := j.at(at.node)
-	e := b.oracle.Evaluate(data, at.where, now)
+	e := b.expect(data, at, now)
 	j.story = e.Story
 	var rose []string
 	for reason, n := range after {

@@ -19,6 +19,7 @@ import (
 type place struct {
 	node  string
 	where model.Where
+	ledOn bool // the node has not made the packet: it came in by another device
 }
 
 // firstHook is where a packet of a host first meets a datapath; false when it
@@ -27,7 +28,7 @@ func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
 	sender := p.hosts[from]
 	switch {
 	case slices.ContainsFunc(p.topology.Pods, func(h lab.Host) bool { return h.Name == sender.Name }):
-		return place{sender.Node, model.Where{Hook: model.FromContainer, Endpoint: sender.Name}}, true
+		return place{node: sender.Node, where: model.Where{Hook: model.FromContainer, Endpoint: sender.Name}}, true
 	case !p.HasNode(from):
 		return p.arriving(to, p.topology.Nodes[0].Name)
 	case slices.Contains(sender.Addresses, to):
@@ -37,7 +38,7 @@ func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
 		return at, true
 	}
 	if p.topology.Uplinks {
-		return place{from, model.Where{Hook: model.ToDevice, Endpoint: from}}, true
+		return place{node: from, where: model.Where{Hook: model.ToDevice, Endpoint: from}}, true
 	}
 	return p.arriving(to, "")
 }
@@ -46,7 +47,9 @@ func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
 func (p *play) nextHook(at place, t oracle.Translation) (place, bool) {
 	switch {
 	case t.Out == model.OutHost && at.where.Hook == model.FromDevice:
-		return p.intoPod(at.node, t.Tuple.Dst)
+		next, ok := p.intoPod(at.node, t.Tuple.Dst)
+		next.ledOn = true
+		return next, ok
 	case t.Out == model.OutDevice || t.Out == model.OutTunnel:
 		return p.arriving(t.Tuple.Dst, "")
 	}
@@ -66,9 +69,11 @@ func (p *play) arriving(to netip.Addr, other string) (place, bool) {
 		}
 	}
 	if node == "" || !p.topology.Uplinks {
-		return p.intoPod(node, to)
+		at, ok := p.intoPod(node, to)
+		at.ledOn = true
+		return at, ok
 	}
-	return place{node, model.Where{Hook: model.FromDevice, Endpoint: node}}, true
+	return place{node: node, where: model.Where{Hook: model.FromDevice, Endpoint: node}}, true
 }
 
 // nodeTowards is the node to which an address leads, if any.
@@ -94,7 +99,7 @@ func (p *play) nodeTowards(to netip.Addr) string {
 func (p *play) intoPod(node string, to netip.Addr) (place, bool) {
 	for _, pod := range p.topology.Pods {
 		if pod.Node == node && slices.Contains(pod.Addresses, to) {
-			return place{node, model.Where{Hook: model.ToContainer, Endpoint: pod.Name}}, true
+			return place{node: node, where: model.Where{Hook: model.ToContainer, Endpoint: pod.Name}}, true
 		}
 	}
 	return place{}, false

@@ -21,6 +21,17 @@ static __always_inline struct address *address_half(struct packet *pkt, struct a
 	return half->identity ? half : NULL;
 }
 
+/* What is known of one address by itself: those of the node, of gateways and of
+ * pods are never known by their prefix.
+ */
+static __noinline struct address *address_exact(struct packet *pkt, const struct addr *addr)
+{
+	struct address *address = address_half(pkt, bpf_map_lookup_elem(&addresses, addr));
+
+	note_read(pkt, TABLE_ADDRESSES, !!address);
+	return address;
+}
+
 /* What is known of an address: exact first, then by prefix; NULL is the world. */
 static __noinline struct address *address_of(struct packet *pkt, const struct addr *addr)
 {

@@ -5,6 +5,7 @@
 #include "address.h"
 #include "flow.h"
 #include "masquerade.h"
+#include "origin.h"
 #include "policy.h"
 #include "rewrite.h"
 #include "route.h"

@@ -27,6 +27,7 @@ enum source_file {
 	FILE_TUNNEL_H = 17,
 	FILE_SOCKET_BPF_C = 18,
 	FILE_CHOOSE_H = 19,
+	FILE_ORIGIN_H = 20,
 };
 
 /* A macro, since a function would know its own line only. */

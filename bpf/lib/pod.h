@@ -131,7 +131,7 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* A packet that opens a flow to a pod, from the node or through it. */
-static __noinline int judge_to(struct packet *pkt, struct scratch *s)
+static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
 	const struct addr *own;
 	struct address *address;
@@ -148,6 +148,8 @@ static __noinline int judge_to(struct packet *pkt, struct scratch *s)
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
 	address = address_of(pkt, &pkt->key.src);
 	host = address && (address->flags & ADDRESS_HOST);
+	if (host && !made_here(skb, pkt))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (!host && (martian(&pkt->key.src, pkt->key.family) ||
 		      linklocal(&pkt->key.src, pkt->key.family)))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);

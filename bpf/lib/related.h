@@ -185,10 +185,17 @@ static __noinline struct flow *related_flow(struct packet *pkt, const struct flo
 /* Who may tell of an error: the flow's other end, or a router on the way, which
  * is no pod of this node.
  */
-static __noinline int related_source(struct packet *pkt, const struct flow_key *key)
+static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
+				   const struct flow_key *key)
 {
 	struct address *address;
 
+	if (at(pkt, HOOK_FROM_DEVICE)) {
+		int reason = judge_foreign(pkt);
+
+		if (reason)
+			return reason;
+	}
 	if (addr_equal(&key->src, &pkt->key.src))
 		return REASON_NONE;
 	/* A pod speaks for itself. */
@@ -196,7 +203,7 @@ static __noinline int related_source(struct packet *pkt, const struct flow_key *
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	address = address_of(pkt, &pkt->key.src);
 	if (address && (address->flags & ADDRESS_HOST))
-		return REASON_NONE;
+		return made_here(skb, pkt) ? REASON_NONE : REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (address && address->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	if (martian(&pkt->key.src, pkt->key.family) || linklocal(&pkt->key.src, pkt->key.family))
@@ -261,7 +268,7 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	/* Errors go to who sent the quoted packet. */
 	if (!flow || !addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-	reason = related_source(pkt, key);
+	reason = related_source(skb, pkt, key);
 	if (reason)
 		return reason;
 	if (mtu_absurd(skb, pkt))

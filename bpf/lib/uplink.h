@@ -208,29 +208,6 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	return settle(pkt, s, OUT_DEVICE, ctl->seed);
 }
 
-/* Whether an address is the node's: its own, or a link-local one, which leads to
- * no other from here.
- */
-static __noinline int of_node(struct packet *pkt, const struct addr *addr)
-{
-	struct address *address;
-
-	if (linklocal(addr, pkt->key.family))
-		return 1;
-	address = address_of(pkt, addr);
-	return address && (address->flags & ADDRESS_HOST);
-}
-
-/* Multicast, and the broadcast address. */
-static __always_inline int for_many(const struct packet *pkt)
-{
-	const struct addr *dst = &pkt->key.dst;
-
-	if (pkt->key.family == FAMILY_IPV4)
-		return (bpf_ntohl(dst->w[3]) >> 28) == 14 || dst->w[3] == 0xffffffff;
-	return (dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
-}
-
 /* Whether a packet is the node's own, and policies select the node. */
 static __noinline int guarded(struct packet *pkt)
 {
@@ -364,6 +341,11 @@ static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 	struct endpoint *opener;
 	int reason = REASON_NONE;
 
+	if (at(pkt, HOOK_FROM_DEVICE)) {
+		reason = judge_foreign(pkt);
+		if (reason)
+			return reason;
+	}
 	if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_FROM_CONTAINER) {
 		opener = endpoint_ready(pkt, flow->other_ifindex);
 		if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))

@@ -138,7 +138,8 @@ func (j *judgement) judgeAnew(f *flow) (way, []model.Reason) {
 		j.audit = model.ReasonNone
 		j.heed(j.world.rule(model.Egress, opener, j.world.party(t.Dst), t.Protocol, t.Dport), model.ReasonAuditEgress)
 	}
-	return f.way, slices.DeleteFunc(reasons, func(r model.Reason) bool { return r == model.ReasonPolicyIngress })
+	reasons = slices.DeleteFunc(reasons, func(r model.Reason) bool { return r == model.ReasonPolicyIngress })
+	return f.way, append(reasons, j.foreigner()...)
 }
 
 // owns is whether the pod at whose hook a flow was opened still has the address
@@ -318,7 +319,7 @@ func (j *judgement) openToContainer() {
 	self := way{model.OutLocal, j.at.Endpoint}
 	j.audit = model.ReasonNone
 	reasons := j.ingress(j.pod, t)
-	if j.strayLinkLocal() {
+	if j.strayLinkLocal() || j.ledOn && j.world.isHost(t.Src) {
 		reasons = append(reasons, model.ReasonMartianSource)
 	}
 	j.leaveNew(t, self, j.newFlow(t, self, nil), reasons)

@@ -252,7 +252,6 @@ func TestWhatIsNoTunnelOfANodeIsTheKernels(t *testing.T) {
 		}{
 			"from outside":             {o, inTunnel(o, f.outside, f.web1, inner)},
 			"from a pod of that node":  {o, inTunnel(o, f.far, f.web1, inner)},
-			"as if from this node":     {o, inTunnel(o, f.node, f.web1, inner)},
 			"to the node itself":       {o, inTunnel(o, f.other, f.node, inner)},
 			"to a pod of another node": {o, inTunnel(o, f.other, f.far, inner)},
 			"where none is used":       {model.Options{Tunnel: o.Tunnel}, off},

@@ -24,6 +24,7 @@ type headers struct {
 	src, dst netip.Addr
 	hops     uint8 // TTL or hop limit
 	length   int   // of the packet, as it says itself
+	readable bool  // it is what it says it is, up to the transport header
 	extended bool  // options, extension headers or a fragment: not quoted in answers
 	cut      bool  // extended by being a fragment alone
 
@@ -160,6 +161,7 @@ func (h *headers) readIPv4(b []byte) {
 	if headerLen > len(b) {
 		h.condemn(model.ReasonTruncated)
 	}
+	h.readable = readable
 	const more, offset = 0x2000, 0x1fff
 	if field := binary.BigEndian.Uint16(b[6:]); field&(more|offset) != 0 {
 		h.cut = !h.extended
@@ -194,6 +196,7 @@ func (h *headers) readIPv6(b []byte) {
 		h.condemn(model.ReasonBadIPLength)
 		readable = false
 	}
+	h.readable = readable
 	if readable {
 		h.walkExtensions(b[6], b[ipv6Len:ipv6Len+length])
 	}

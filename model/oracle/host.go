@@ -19,7 +19,7 @@ func (j *judgement) atDevice() {
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
 		j.tell("the kernel is the judge of that")
-		j.branches = append(j.branches, branch{translation: j.unchanged()})
+		j.branches = append(j.branches, branch{reasons: j.foreigner(), translation: j.unchanged()})
 	case !h.isIP, h.nd != nil, isForMany(h.dst):
 		j.passBy("it is the kernel's own")
 	case h.quote != nil:
@@ -132,7 +132,38 @@ func (j *judgement) passBy(why string) {
 	if h.quote != nil {
 		t.Quoted = h.quote.tuple
 	}
-	j.branches = append(j.branches, branch{translation: t})
+	j.branches = append(j.branches, branch{reasons: j.foreigner(), translation: t})
+}
+
+// foreigner is why nobody beyond the node can have sent what comes in by a device
+// of it. What is for many, or between neighbours, is let be: who has no address
+// yet speaks so.
+func (j *judgement) foreigner() []model.Reason {
+	h := j.headers
+	if j.at.Hook != model.FromDevice || !h.readable || h.nd != nil && len(h.wrong) == 0 || isForMany(h.dst) {
+		return nil
+	}
+	neighbour := h.src.IsLinkLocalUnicast()
+	if neighbour && (h.dst.IsLinkLocalUnicast() || j.world.isHost(h.dst)) {
+		return nil
+	}
+	var reasons []model.Reason
+	local := j.world.endpointAt(h.src)
+	if local != nil {
+		j.tell("%s is Pod %s of this node, which does not come by a device of the node", h.src, podName(local))
+		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
+	switch {
+	case j.world.isHost(h.src):
+		j.tell("%s is this node's, and nobody else has it", h.src)
+	case neighbour && j.world.endpointAt(h.dst) == nil:
+		j.tell("%s is good on a link, and leads no farther", h.src)
+	case !neighbour && isMartianDestination(h.src):
+		j.tell("nobody has the source address %s", h.src)
+	default:
+		return reasons
+	}
+	return append(reasons, model.ReasonMartianSource)
 }
 
 // unchanged is how a packet leaves of which nothing is read.
@@ -306,7 +337,11 @@ func (j *judgement) relatedAtDevice() {
 	if f.ought != mustNot {
 		stale := f.isStale(j.oracle.epoch)
 		stranger := h.src != quoted.Dst && (isMartianSource(h.src) || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil)
-		if stale || stranger {
+		switch {
+		case len(j.foreigner()) > 0, stranger && j.at.Hook == model.FromDevice:
+			j.passBy("no router that has told of " + quoted.String() + " has such an address")
+			return
+		case stale || stranger:
 			// Judged anew or, since an error opens nothing, the kernel's; and no
 			// router has such an address.
 			f.ought = may
@@ -327,6 +362,9 @@ func (j *judgement) relatedAtDevice() {
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []model.Reason) {
 	if j.isAnswerAtDevice(f) {
+		if reasons := j.foreigner(); len(reasons) > 0 {
+			return f.way, reasons
+		}
 		if f.opening.where.Hook == model.ToDevice {
 			return f.way, j.nodeRules(model.Egress, f.translated)
 		}

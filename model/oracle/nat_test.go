@@ -254,7 +254,8 @@ spec:
   ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]
 `, "ADDRESS", f.outside))
 		answer := ip(f.outside, f.node, model.ProtocolTCP, tcp(443, 45000, flagACK))
-		b.requireOnly(b.in(answer), own.Reversed(), Translation{Out: model.OutLocal, Endpoint: client, Hops: 1})
+		// And so nobody beyond the node answers from it.
+		requireDrop(t, b.in(answer), model.ReasonSpoofedSource)
 		b.requireOnly(b.from(client, frame), own, Translation{Out: model.OutLocal, Endpoint: web1, Hops: 1})
 	})
 }

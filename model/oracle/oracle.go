@@ -257,6 +257,7 @@ type judgement struct {
 	world   *knowledge
 	headers *headers
 	at      model.Where
+	ledOn   bool // it came in by some device, and the node did not make it
 	now     time.Time
 	pod     *corev1.Pod   // nil when there is no endpoint
 	through netip.Addr    // of the pod to which another node has led the packet

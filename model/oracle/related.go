@@ -70,7 +70,7 @@ func (j *judgement) impostor() []model.Reason {
 		j.tell("%s speaks for another than itself", h.src)
 		reasons = append(reasons, model.ReasonSpoofedSource)
 	}
-	if other && j.at.Hook == model.ToContainer && j.strayLinkLocal() {
+	if other && j.at.Hook == model.ToContainer && (j.strayLinkLocal() || j.ledOn && j.world.isHost(h.src)) {
 		j.tell("no router has the source address %s", h.src)
 		reasons = append(reasons, model.ReasonMartianSource)
 	}

@@ -94,6 +94,13 @@ func (o *Oracle) Look(frame []byte, at model.Where, now time.Time) *Look {
 	return &Look{j, frame}
 }
 
+// LedOn says that the frame is not made by the node: it came in by a device that
+// has no hook of its own, and the node's stack leads it on.
+func (l *Look) LedOn() *Look {
+	l.j.ledOn = true
+	return l
+}
+
 // search is what the packet's key leads to.
 type search struct {
 	half        // none where its flow is nil

@@ -267,6 +267,13 @@ func (t *talk) beyond() *conversation {
 	return c
 }
 
+// nobodies are sources that nobody beyond the node has: the pods' gateways, the
+// loopback device, and others that are good on a link at most.
+var nobodies = append([]netip.Addr{
+	netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("169.254.7.7"), netip.MustParseAddr("224.0.0.9"),
+	netip.MustParseAddr("::1"), netip.MustParseAddr("fe80::7"), netip.MustParseAddr("ff02::9"),
+}, gateways...)
+
 // stranger is who sends to the node from beyond it: mostly one who may.
 func (t *talk) stranger(like netip.Addr) netip.Addr {
 	switch t.rng.IntN(12) {
@@ -274,6 +281,8 @@ func (t *talk) stranger(like netip.Addr) netip.Addr {
 		return t.like(like, t.elsewhereOf())
 	case 3:
 		return t.like(like, append(addressesOf(t.localEnds()), node4, node6))
+	case 4:
+		return t.like(like, nobodies)
 	}
 	return t.like(like, outsiders)
 }

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_ORIGIN_H
+#define WEIR_ORIGIN_H
+
+#include "address.h"
+#include "packet.h"
+
+#undef THIS_FILE
+#define THIS_FILE FILE_ORIGIN_H
+
+/* Where a packet is from is told by the hook that sees it. An address says it
+ * only of who cannot have sent it: nobody beyond a device has one that is of
+ * this node.
+ */
+
+/* Whether the node's stack has made the packet. What it only leads on came in by
+ * some device, and may say what it likes.
+ */
+static __always_inline int made_here(const struct __sk_buff *skb, const struct packet *pkt)
+{
+	return !at(pkt, HOOK_FROM_DEVICE) && !skb->ingress_ifindex;
+}
+
+/* Multicast, and the broadcast address. */
+static __always_inline int for_many(const struct packet *pkt)
+{
+	const struct addr *dst = &pkt->key.dst;
+
+	if (pkt->key.family == FAMILY_IPV4)
+		return (bpf_ntohl(dst->w[3]) >> 28) == 14 || dst->w[3] == 0xffffffff;
+	return (dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+}
+
+/* Whether an address is the node's: its own, or a link-local one, which leads to
+ * no other from here.
+ */
+static __noinline int of_node(struct packet *pkt, const struct addr *addr)
+{
+	struct address *address;
+
+	if (linklocal(addr, pkt->key.family))
+		return 1;
+	address = address_exact(pkt, addr);
+	return address && (address->flags & ADDRESS_HOST);
+}
+
+/* What can have come by a device of the node's from nobody. A link-local source
+ * is good for who is on the link, which is the node and, where it answers them,
+ * its pods; a neighbour may have the one that pods know as their gateway's. What
+ * is for many is for no pod, and the kernel's: who has no address yet asks for
+ * one so.
+ */
+static __noinline int judge_foreign(struct packet *pkt)
+{
+	struct address *address;
+
+	if (for_many(pkt))
+		return REASON_NONE;
+	if (martian(&pkt->key.src, pkt->key.family))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	if (linklocal(&pkt->key.src, pkt->key.family)) {
+		if (of_node(pkt, &pkt->key.dst))
+			return REASON_NONE;
+		address = address_exact(pkt, &pkt->key.dst);
+		if (!address || !address->ifindex)
+			return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	}
+	address = address_exact(pkt, &pkt->key.src);
+	if (!address)
+		return REASON_NONE;
+	if (address->ifindex)
+		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+	if (address->flags & ADDRESS_HOST)
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	return REASON_NONE;
+}
+
+#endif
