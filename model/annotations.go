@@ -19,7 +19,9 @@ const (
 	AnnotationWeight = "weir.net/weight"
 	// AnnotationAudit of a Pod, of a Namespace for its pods, or of a policy of
 	// any kind, is "true" where denials are only told: by the policies of the
-	// pod, or by the policy. What a pod says goes before its namespace.
+	// pod, or by the policy. A pod's lifts the policies of its namespace alone,
+	// and not those of the whole cluster, which its author did not decide about.
+	// A pod's "false" goes before what its namespace says.
 	AnnotationAudit = "weir.net/policy-audit"
 
 	// annotationConfig of the agent's own pods says what they were begun with.

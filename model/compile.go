@@ -13,10 +13,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Warning is something that compiles and is hardly meant.
-type Warning FieldError
+type Warning struct {
+	Object  string // Kind namespace/name
+	Field   string // path, as in spec.ports[0].port
+	Problem string // with the remedy
+	// Lost is whether the field is not in force, since what it claims is
+	// another's, or nobody's to claim; the rest of the object is.
+	Lost bool
+}
 
 func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.Problem }
 
@@ -25,23 +33,36 @@ func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.P
 //
 // Objects that are invalid, contradict each other or ask for what is not
 // supported yet are errors, all of them joined, most as *FieldError; the State
-// is then nil. What matches nothing is a Warning.
+// is then nil. What matches nothing is a Warning, and so is a field that claims
+// an address or a port to which another object has a better claim.
 func Compile(objs *Objects, node string, local Local) (*State, []Warning, error) {
-	c := &compiler{host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}}
+	c := newCompiler(objs, node, local)
+	state, err := c.compile()
+	return state, c.warnings, err
+}
+
+func newCompiler(objs *Objects, node string, local Local) *compiler {
+	c := &compiler{
+		host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
+		owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{},
+	}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
 	}
-	if err := local.Options.Validate(); err != nil {
+	return c
+}
+
+func (c *compiler) compile() (*State, error) {
+	if err := c.local.Options.Validate(); err != nil {
 		c.errs = append(c.errs, err)
 	}
 	c.validate()
 	c.readNamespaces()
-	c.readNodes()
-	c.readPods()
+	c.readOwners()
 	if len(c.errs) > 0 {
 		// Services and policies of pods that are not understood would only
 		// add errors that follow from these.
-		return nil, c.warnings, errors.Join(c.errs...)
+		return nil, errors.Join(c.errs...)
 	}
 	c.allocateIdentities()
 	c.readBlocks()
@@ -54,9 +75,9 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 	state.Loopback = c.loopback
 	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
 	if len(c.errs) > 0 {
-		return nil, c.warnings, errors.Join(c.errs...)
+		return nil, errors.Join(c.errs...)
 	}
-	return state, c.warnings, nil
+	return state, nil
 }
 
 // compiler is one compile in progress.
@@ -79,18 +100,24 @@ type compiler struct {
 	namespaces map[string]labels.Set
 	pods       []*compiledPod             // by name
 	podAt      map[netip.Addr]*corev1.Pod // the same by address
-	identities []*identity                // by number
-	host       *identity                  // the node itself, as a subject of policies
+	doubted    map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
+	plugged    map[netip.Addr]*corev1.Pod // whose devices are here
+	podBlocks  []podBlock                 // that nodes have for pods
+	clusterAt  map[netip.Addr]*corev1.Service
+	vouched    map[netip.Addr]bool // addresses that Nodes list
+	identities []*identity         // by number
+	host       *identity           // the node itself, as a subject of policies
 	owners     map[netip.Addr]string
 
 	nodePortAddresses []netip.Addr
 	frontends         []Service
 	loopback          []Service // of sockets alone
+	bids              []bid
 	claims            map[frontendKey]claim
 
 	warnings []Warning
 	errs     []error
-	failed   map[string]bool // what has been complained of once
+	told     map[string]bool // what has been told once of a loss
 }
 
 // compiledPod is a pod that has an address of its own.
@@ -158,93 +185,6 @@ func (c *compiler) requireNamespace(obj metav1.Object) {
 	}
 }
 
-// own records who has an address, and complains when somebody had it before.
-func (c *compiler) own(obj metav1.Object, field string, addr netip.Addr) bool {
-	title := titleOf(obj)
-	if other, taken := c.owners[addr]; taken && other != title {
-		c.fail(obj, field, "%s is the address of %s too: give one of them another", addr, other)
-		return false
-	}
-	c.owners[addr] = title
-	return true
-}
-
-func (c *compiler) readNodes() {
-	c.self = Node{Name: c.node, Gateways: slices.Clone(c.local.Gateways), Uplinks: slices.Clone(c.local.Uplinks)}
-	for _, gateway := range c.local.Gateways {
-		c.owners[gateway] = "the pods' gateway"
-	}
-	for name, node := range c.objs.Nodes {
-		for i, a := range node.Status.Addresses {
-			addr, err := netip.ParseAddr(a.Address)
-			if err != nil || a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
-				continue
-			}
-			// A node may have one address as internal and external.
-			c.own(node, fmt.Sprintf("status.addresses[%d]", i), addr)
-			switch {
-			case name != c.node:
-				c.remote = append(c.remote, addr)
-				c.nodeAt[addr] = node
-			case !slices.Contains(c.self.Addresses, addr):
-				c.self.Addresses = append(c.self.Addresses, addr)
-			}
-		}
-	}
-	c.readDeviceGateways()
-	self, found := c.objs.Nodes[c.node]
-	if found {
-		c.zone = self.Labels[corev1.LabelTopologyZone]
-	} else if len(c.objs.Nodes) > 0 {
-		c.errs = append(c.errs, fmt.Errorf("compile node %s: it is not among the nodes: add the Node, or name one of them: %w", c.node, ErrNotFound))
-	}
-	c.nodePortAddresses = c.chooseNodePortAddresses()
-	c.self.Masquerade = c.masquerade()
-	if c.self.Masquerade != nil {
-		c.self.Tunnel = c.local.Options.tunnel()
-	}
-}
-
-// readDeviceGateways adds the gateways of single pods: they are the node, too.
-func (c *compiler) readDeviceGateways() {
-	for _, name := range slices.Sorted(maps.Keys(c.local.Devices)) {
-		for _, gateway := range c.local.Devices[name].Gateways {
-			if slices.Contains(c.self.Gateways, gateway) || slices.Contains(c.self.Addresses, gateway) {
-				continue
-			}
-			c.self.Gateways = append(c.self.Gateways, gateway)
-			c.owners[gateway] = "the gateway of Pod " + name
-		}
-	}
-}
-
-func (c *compiler) readPods() {
-	for _, object := range inOrder(c.objs.Pods) {
-		c.requireNamespace(object)
-		if isFinished(object) || object.Spec.HostNetwork {
-			// A finished pod's address may be another's by now; one on the
-			// host's network has none of its own.
-			continue
-		}
-		pod := &compiledPod{name: nameOf(object), object: object, addresses: podAddresses(object)}
-		if len(pod.addresses) == 0 {
-			continue
-		}
-		for i, addr := range pod.addresses {
-			c.own(object, fmt.Sprintf("status.podIPs[%d]", i), addr)
-			c.podAt[addr] = object
-		}
-		pod.local = object.Spec.NodeName == c.node
-		if object.Spec.NodeName == "" {
-			pod.local = len(c.objs.Nodes) <= 1
-			if !pod.local {
-				c.fail(object, "spec.nodeName", "is empty, and there are %d nodes: name the pod's", len(c.objs.Nodes))
-			}
-		}
-		c.pods = append(c.pods, pod)
-	}
-}
-
 // addresses is the table of peers by address.
 func (c *compiler) addresses() []Address {
 	var table []Address
@@ -277,13 +217,52 @@ func (c *compiler) addresses() []Address {
 	return slices.Compact(table)
 }
 
-// audits is whether denials of a pod's policies are only told.
-func (c *compiler) audits(pod *corev1.Pod) bool {
-	audit, found, _ := auditOf(pod.Annotations)
-	if ns := c.objs.Namespaces[namespaceOr(pod.Namespace)]; !found && ns != nil {
-		audit, _, _ = auditOf(ns.Annotations)
+// leniency is which denials are only told.
+type leniency int
+
+const (
+	lenientToNone leniency = iota
+	lenientToNamespaced
+	lenientToAll
+)
+
+// spares is whether what a policy denies is only told.
+func (l leniency) spares(p *compiledPolicy) bool {
+	return p.audit || l == lenientToAll || l == lenientToNamespaced && !isClusterwide(p.object)
+}
+
+// isClusterwide is whether a policy is the whole cluster's, which those who may
+// write pods do not decide about.
+func isClusterwide(policy metav1.Object) bool {
+	switch policy.(type) {
+	case *policyv1alpha2.ClusterNetworkPolicy, *CiliumClusterwideNetworkPolicy:
+		return true
 	}
-	return audit
+	return false
+}
+
+// leniencyOf is which denials of a pod's policies are only told: all of them
+// where its namespace says so, and those of the namespace's own policies where
+// the pod does. What a pod says goes before its namespace.
+func (c *compiler) leniencyOf(pod *corev1.Pod) leniency {
+	believed := c.local.Options.AuditAnnotations
+	if believed == AuditPolicies || believed == AuditOff {
+		return lenientToNone
+	}
+	byPod, podSays, _ := auditOf(pod.Annotations)
+	bySpace := false
+	if ns := c.objs.Namespaces[namespaceOr(pod.Namespace)]; ns != nil {
+		bySpace, _, _ = auditOf(ns.Annotations)
+	}
+	switch {
+	case podSays && !byPod:
+		return lenientToNone
+	case bySpace:
+		return lenientToAll
+	case byPod && believed != AuditNamespaces:
+		return lenientToNamespaced
+	}
+	return lenientToNone
 }
 
 // endpoints are the pods of this node whose device is known, and the rule sets
@@ -291,12 +270,12 @@ func (c *compiler) audits(pod *corev1.Pod) bool {
 func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, all []RuleSet, ofNode string) {
 	sets := map[string]RuleSet{}
 	if slices.ContainsFunc(policies, func(p *compiledPolicy) bool { return p.subjects[c.host] }) {
-		set := c.ruleSet(c.host, policies, false)
+		set := c.ruleSet(c.host, policies, lenientToNone)
 		ofNode, sets[set.Key] = set.Key, set
 	}
 	type subject struct {
 		*identity
-		audit bool
+		leniency
 	}
 	bySubject := map[subject]string{}
 	for _, pod := range c.pods {
@@ -308,10 +287,10 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, 
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue
 		}
-		who := subject{pod.identity, c.audits(pod.object)}
+		who := subject{pod.identity, c.leniencyOf(pod.object)}
 		key, made := bySubject[who]
 		if !made {
-			set := c.ruleSet(pod.identity, policies, who.audit)
+			set := c.ruleSet(pod.identity, policies, who.leniency)
 			key = set.Key
 			sets[key], bySubject[who] = set, key
 		}

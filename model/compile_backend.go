@@ -44,7 +44,7 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 		for i := range slice.Endpoints {
 			// The API asks for one address an endpoint, and leaves open what
 			// others would mean.
-			addr, err := netip.ParseAddr(slice.Endpoints[i].Addresses[0])
+			addr, err := parseLegacyAddr(slice.Endpoints[i].Addresses[0])
 			if err != nil {
 				continue
 			}

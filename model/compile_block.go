@@ -75,6 +75,20 @@ func ParseLegacyBlock(text string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
+// parseLegacyAddr reads an address as the API reads those of objects: numbers may
+// begin with zeros and are decimal all the same, and IPv4 may be written as IPv6.
+func parseLegacyAddr(text string) (netip.Addr, error) {
+	bits := "/128"
+	if !strings.Contains(text, ":") {
+		bits = "/32"
+	}
+	prefix, err := ParseLegacyBlock(text + bits)
+	if err != nil || strings.ContainsAny(text, "/%") {
+		return netip.Addr{}, fmt.Errorf("read address %q: it is none", text)
+	}
+	return prefix.Addr(), nil
+}
+
 // withoutZeros takes zeros from before a number, but for the last digit.
 func withoutZeros(number string) string {
 	if trimmed := strings.TrimLeft(number, "0"); trimmed != "" || number == "" {

@@ -42,7 +42,9 @@ func (id *identity) ciliumLabels() sourcedLabels {
 	set := sourcedLabels{}
 	put := func(key, value string) { set[sourcedKey{sourceKubernetes, key}] = value }
 	for key, value := range id.podLabels {
-		put(key, value)
+		if !isReservedKey(key) {
+			put(key, value)
+		}
 	}
 	for key, value := range id.namespaceLabels {
 		put(ciliumNamespaceLabels+key, value)
@@ -52,6 +54,12 @@ func (id *identity) ciliumLabels() sourcedLabels {
 	put(ciliumAccountKey, id.account)
 	id.sourced = set
 	return set
+}
+
+// isReservedKey is whether a label would say what is not for a pod's author to
+// say: of its namespace, its account, its cluster.
+func isReservedKey(key string) bool {
+	return strings.HasPrefix(key, "io.cilium.k8s.") || strings.HasPrefix(key, "io.kubernetes.")
 }
 
 func reservedLabels(names ...string) sourcedLabels {
@@ -289,7 +297,7 @@ func addressesOf(slice *discoveryv1.EndpointSlice) []netip.Addr {
 	var addrs []netip.Addr
 	for _, endpoint := range slice.Endpoints {
 		for _, text := range endpoint.Addresses {
-			if addr, err := netip.ParseAddr(text); err == nil {
+			if addr, err := parseLegacyAddr(text); err == nil {
 				addrs = append(addrs, addr)
 			}
 		}

@@ -84,18 +84,18 @@ type tierRule struct {
 
 // flatten writes what all policies say of one direction as entries of the
 // table.
-func (c *compiler) flatten(subject *identity, direction Direction, policies []*compiledPolicy, audit bool) []Rule {
+func (c *compiler) flatten(subject *identity, direction Direction, policies []*compiledPolicy, lenient leniency) []Rule {
 	f := &flattening{subject: subject, direction: direction}
 	required := c.requiredOf(subject, direction, policies)
 	for _, policy := range policies {
 		if !policy.subjects[subject] {
 			continue
 		}
-		f.isolate(policy, audit || policy.audit)
+		f.isolate(policy, lenient.spares(policy))
 		for i := range policy.rules {
 			rule := &policy.rules[i]
 			if rule.direction == direction {
-				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required), rule.action == deny && (audit || policy.audit)})
+				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required), rule.action == deny && lenient.spares(policy)})
 			}
 		}
 	}

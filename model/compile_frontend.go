@@ -7,47 +7,42 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// frontendKey is where a frontend is, whatever the scope. A node port is
-// claimed with the zero Addr too: it is one in the whole cluster.
-type frontendKey struct {
-	at       netip.AddrPort
-	protocol Protocol
-}
-
-// claim is who said first that a frontend is theirs.
-type claim struct {
-	object string
-	index  int // of the service's port: it may say so in several ways
-	field  string
-}
-
-// publish makes the frontends of a service's port in one family. Those at
-// which everybody else arrives come before those that are restricted, so that
-// an address that a service names twice is not open by the second.
+// publish bids for the frontends of a service's port in one family.
 func (c *compiler) publish(p *servicePort) {
 	spec := p.object.Spec
 	port := uint16(p.port().Port)
-	if c.claim(p.object, p.index, p.field("port"), netip.AddrPortFrom(p.cluster, port), p.common.Protocol) {
-		c.addFrontend(p, KindClusterIP, ScopeInside, p.cluster, port, value(spec.InternalTrafficPolicy) == corev1.ServiceInternalTrafficPolicyLocal)
+	if c.clusterAt[p.cluster] == p.object {
+		c.bid(p.bid(rankClusterIP, p.field("port"), netip.AddrPortFrom(p.cluster, port), func() {
+			c.addFrontend(p, KindClusterIP, ScopeInside, p.cluster, port, value(spec.InternalTrafficPolicy) == corev1.ServiceInternalTrafficPolicyLocal)
+		}))
 	}
 	for i, ingress := range p.object.Status.LoadBalancer.Ingress {
-		addr, err := netip.ParseAddr(ingress.IP)
-		if err != nil || value(ingress.IPMode) == corev1.LoadBalancerIPModeProxy {
-			continue // what is led by a proxy must go through it
+		addr, err := parseLegacyAddr(ingress.IP)
+		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
+		if err == nil && value(ingress.IPMode) != corev1.LoadBalancerIPModeProxy { // what is led by a proxy must go through it
+			c.publishAt(p, rankLoadBalancer, addr, port, field)
 		}
-		c.publishAt(p, KindLoadBalancer, addr, port, fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i))
 	}
 	for i, text := range spec.ExternalIPs {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			c.publishAt(p, KindExternalIP, addr, port, fmt.Sprintf("spec.externalIPs[%d]", i))
+		addr, err := parseLegacyAddr(text)
+		if err == nil {
+			c.publishAt(p, rankExternalIP, addr, port, fmt.Sprintf("spec.externalIPs[%d]", i))
 		}
 	}
 	c.publishNodePort(p)
+}
+
+func (p *servicePort) bid(rank rank, field string, at netip.AddrPort, make func()) bid {
+	if !p.served {
+		make = func() {}
+	}
+	return bid{rank: rank, object: p.object, index: p.index, field: field, at: at, protocol: p.common.Protocol, make: make}
 }
 
 func (c *compiler) publishNodePort(p *servicePort) {
@@ -59,18 +54,32 @@ func (c *compiler) publishNodePort(p *servicePort) {
 		}
 		return
 	}
-	if !c.claim(p.object, p.index, field, netip.AddrPortFrom(netip.Addr{}, port), p.common.Protocol) {
-		return
-	}
-	if first {
-		c.warnOfNodePort(p.object, field, port)
-	}
-	for _, addr := range c.nodePortAddresses {
-		c.publishAt(p, KindNodePort, addr, port, field)
-	}
-	if len(c.local.Uplinks) > 0 && c.returnsDirectly(p.common.Protocol) {
-		c.publishAnyNode(p, port)
-	}
+	c.bid(p.bid(rankNodePort, field, netip.AddrPortFrom(netip.Addr{}, port), func() {
+		if first {
+			c.warnOfNodePort(p.object, field, port)
+		}
+		for _, addr := range c.nodePortAddresses {
+			if addr.Is4() != p.cluster.Is4() || int32(port) == p.port().Port && p.isBalancedAt(addr) {
+				continue
+			}
+			at := p.bid(rankNodePort, field, netip.AddrPortFrom(addr, port), nil)
+			if c.claim(&at) {
+				c.addOutside(p, KindNodePort, addr, port)
+			}
+		}
+		if len(c.local.Uplinks) > 0 && c.returnsDirectly(p.common.Protocol) {
+			c.publishAnyNode(p, port)
+		}
+	}))
+}
+
+// isBalancedAt is whether an address is the service's load balancer's too: where
+// its ports are equal it is restricted as the balancer is.
+func (p *servicePort) isBalancedAt(addr netip.Addr) bool {
+	return slices.ContainsFunc(p.object.Status.LoadBalancer.Ingress, func(ingress corev1.LoadBalancerIngress) bool {
+		at, err := parseLegacyAddr(ingress.IP)
+		return err == nil && at == addr && value(ingress.IPMode) != corev1.LoadBalancerIPModeProxy
+	})
 }
 
 // publishAnyNode makes the frontend under which a node finds what others lead
@@ -95,17 +104,23 @@ func (c *compiler) returnsDirectly(protocol Protocol) bool {
 	return false
 }
 
-// publishAt makes the frontend of an address that the outside knows, in both
+// publishAt bids for an address that the outside knows.
+func (c *compiler) publishAt(p *servicePort, rank rank, addr netip.Addr, port uint16, field string) {
+	kind := KindLoadBalancer
+	if rank == rankExternalIP {
+		kind = KindExternalIP
+	}
+	if addr.Is4() != p.cluster.Is4() || !c.mayLead(p.object, field, addr) || rank == rankExternalIP && !c.mayBeExternal(p.object, field, addr) {
+		return
+	}
+	c.bid(p.bid(rank, field, netip.AddrPortFrom(addr, port), func() { c.addOutside(p, kind, addr, port) }))
+}
+
+// addOutside makes the frontends of an address that the outside knows, in both
 // scopes. Who comes from inside reaches every backend, whatever
 // externalTrafficPolicy says: nothing would be won by sending them over
 // another node.
-func (c *compiler) publishAt(p *servicePort, kind ServiceKind, addr netip.Addr, port uint16, field string) {
-	if addr.Is4() != p.cluster.Is4() || kind != KindNodePort && !c.mayLead(p.object, field, addr) {
-		return
-	}
-	if !c.claim(p.object, p.index, field, netip.AddrPortFrom(addr, port), p.common.Protocol) {
-		return
-	}
+func (c *compiler) addOutside(p *servicePort, kind ServiceKind, addr netip.Addr, port uint16) {
 	c.addFrontend(p, kind, ScopeInside, addr, port, false)
 	if len(c.local.Uplinks) > 0 {
 		c.addFrontend(p, kind, ScopeOutside, addr, port, p.object.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal)
@@ -126,6 +141,10 @@ func (c *compiler) addFrontend(p *servicePort, kind ServiceKind, scope Scope, ad
 	c.frontends = append(c.frontends, frontend)
 }
 
+// sourceRange reads a range as kube-proxy does: blanks around it, zeros before
+// numbers and bits beyond the length do not count.
+func sourceRange(text string) (netip.Prefix, error) { return ParseLegacyBlock(strings.TrimSpace(text)) }
+
 // sourceRanges gives the source ranges of an address's family: a table that keeps
 // both in one trie would find IPv4 sources in ::/0. A service that has ranges
 // of the other family alone lets in nobody: that is the range of the
@@ -133,8 +152,8 @@ func (c *compiler) addFrontend(p *servicePort, kind ServiceKind, scope Scope, ad
 func sourceRanges(svc *corev1.Service, addr netip.Addr) []netip.Prefix {
 	var sources []netip.Prefix
 	for _, text := range svc.Spec.LoadBalancerSourceRanges {
-		if source, err := netip.ParsePrefix(text); err == nil && source.Addr().Is4() == addr.Is4() {
-			sources = append(sources, source.Masked())
+		if source, err := sourceRange(text); err == nil && source.Addr().Is4() == addr.Is4() {
+			sources = append(sources, source)
 		}
 	}
 	if len(sources) == 0 && len(svc.Spec.LoadBalancerSourceRanges) > 0 {
@@ -148,65 +167,11 @@ func sourceRanges(svc *corev1.Service, addr netip.Addr) []netip.Prefix {
 	return slices.Compact(sources)
 }
 
-// mayLead refuses an address that is a pod's or the gateway's: what is sent
-// there would reach its owner no more.
-func (c *compiler) mayLead(obj metav1.Object, field string, addr netip.Addr) bool {
-	owner := ""
-	switch {
-	case c.podAt[addr] != nil:
-		owner = titleOf(c.podAt[addr])
-	case slices.Contains(c.self.Gateways, addr):
-		owner = c.owners[addr]
-	default:
-		return true
-	}
-	c.failOnce(obj, field, "%s is the address of %s too: give one of them another", addr, owner)
-	return false
-}
-
-// claim records whose a frontend is. It complains when it is another's; when
-// the same port of the same service has it already, one is enough.
-func (c *compiler) claim(obj metav1.Object, index int, field string, at netip.AddrPort, protocol Protocol) bool {
-	key := frontendKey{at, protocol}
-	mine := claim{titleOf(obj), index, field}
-	first, taken := c.claims[key]
-	if !taken {
-		c.claims[key] = mine
-		return true
-	}
-	place := fmt.Sprintf("%s (%s)", at, protocol)
-	if !at.Addr().IsValid() {
-		place = fmt.Sprintf("%d (%s)", at.Port(), protocol)
-	}
-	switch {
-	case first.object != mine.object || first.index != index:
-		c.failOnce(obj, field, "%s is claimed by %s, %s, too: give one of them another", place, first.object, first.field)
-	case first.field != field:
-		c.warn(obj, field, "%s is what %s says already: remove one", place, first.field)
-	default:
-		return !at.Addr().IsValid() // the number itself, in another family
-	}
-	return false
-}
-
-// failOnce complains of a field once for each object that it collides with:
-// every address of the node would say the same.
-func (c *compiler) failOnce(obj metav1.Object, field, format string, args ...any) {
-	key := titleOf(obj) + field + fmt.Sprint(args[1:]...)
-	if !c.failed[key] {
-		c.fail(obj, field, format, args...)
-	}
-	if c.failed == nil {
-		c.failed = map[string]bool{}
-	}
-	c.failed[key] = true
-}
-
 // claimHealthCheck keeps others off the port on which the node says whether it
 // has backends.
 func (c *compiler) claimHealthCheck(svc *corev1.Service) {
 	if port := svc.Spec.HealthCheckNodePort; port != 0 {
-		c.claim(svc, -1, "spec.healthCheckNodePort", netip.AddrPortFrom(netip.Addr{}, uint16(port)), ProtocolTCP)
+		c.bid(bid{rank: rankNodePort, object: svc, index: -1, field: "spec.healthCheckNodePort", at: netip.AddrPortFrom(netip.Addr{}, uint16(port)), protocol: ProtocolTCP, make: func() {}})
 	}
 }
 
@@ -221,8 +186,9 @@ func (c *compiler) warnOfNodePort(obj metav1.Object, field string, port uint16) 
 	}
 }
 
-// hostPorts makes the frontends of this node's pods that ask for a port of
-// their node. They lead to the pod ready or not, as long as it is there.
+// hostPorts bids for the frontends of this node's pods that ask for a port of
+// their node. They lead to the pod ready or not, as long as it is there. A pod
+// of the host's network has its ports without any frontend.
 func (c *compiler) hostPorts() {
 	for _, pod := range c.pods {
 		if !pod.local {
@@ -234,16 +200,39 @@ func (c *compiler) hostPorts() {
 			index++
 		})
 	}
+	for _, object := range inOrder(c.objs.Pods) {
+		if object.Spec.HostNetwork && !isFinished(object) && c.isLocal(object) {
+			c.hostSockets(object)
+		}
+	}
+}
+
+// hostSockets keeps others off the ports of a pod that is on the host's network.
+func (c *compiler) hostSockets(object *corev1.Pod) {
+	index := 0
+	eachPort(object, func(field string, port corev1.ContainerPort) {
+		for _, addr := range c.hostAddresses(object, field, port.HostIP) {
+			c.bid(bid{rank: rankHostPort, object: object, index: index, field: field + ".containerPort",
+				at: netip.AddrPortFrom(addr, uint16(port.ContainerPort)), protocol: protocolNumber(port.Protocol), make: func() {}})
+		}
+		index++
+	})
 }
 
 // eachHostPort goes through the ports of containers that run beside each
 // other, with their path.
 func eachHostPort(pod *corev1.Pod, do func(field string, port corev1.ContainerPort)) {
+	eachPort(pod, func(field string, port corev1.ContainerPort) {
+		if port.HostPort != 0 {
+			do(field, port)
+		}
+	})
+}
+
+func eachPort(pod *corev1.Pod, do func(field string, port corev1.ContainerPort)) {
 	each := func(list string, i int, container *corev1.Container) {
 		for j, port := range container.Ports {
-			if port.HostPort != 0 {
-				do(fmt.Sprintf("spec.%s[%d].ports[%d]", list, i, j), port)
-			}
+			do(fmt.Sprintf("spec.%s[%d].ports[%d]", list, i, j), port)
 		}
 	}
 	for i := range pod.Spec.Containers {
@@ -259,49 +248,61 @@ func eachHostPort(pod *corev1.Pod, do func(field string, port corev1.ContainerPo
 func (c *compiler) hostPort(pod *compiledPod, index int, field string, port corev1.ContainerPort) {
 	protocol := protocolNumber(port.Protocol)
 	if protocol == ProtocolSCTP && port.HostPort != port.ContainerPort {
-		c.fail(pod.object, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
+		c.lose(pod.object, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
 		return
 	}
 	name := port.Name
 	if name == "" {
 		name = strconv.Itoa(int(port.HostPort))
 	}
-	for _, addr := range c.hostAddresses(pod, field, port.HostIP) {
+	for _, addr := range c.hostAddresses(pod.object, field, port.HostIP) {
 		backend := slices.IndexFunc(pod.addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() })
-		if backend < 0 || addr.IsLoopback() && protocol == ProtocolSCTP || !c.claim(pod.object, index, field+".hostPort", netip.AddrPortFrom(addr, uint16(port.HostPort)), protocol) {
+		if backend < 0 || addr.IsLoopback() && protocol == ProtocolSCTP {
 			continue
 		}
 		frontend := Service{
 			Name: pod.name + ":" + name, Kind: KindHostPort, Scope: ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
 			Backends: []Backend{{Address: pod.addresses[backend], Port: uint16(port.ContainerPort)}},
 		}
-		if addr.IsLoopback() {
-			c.loopback = append(c.loopback, frontend)
-			continue
-		}
-		c.frontends = append(c.frontends, frontend)
-		if len(c.local.Uplinks) > 0 {
-			frontend.Scope = ScopeOutside
-			c.frontends = append(c.frontends, frontend)
-		}
+		c.bid(bid{rank: rankHostPort, object: pod.object, index: index, field: field + ".hostPort",
+			at: netip.AddrPortFrom(addr, uint16(port.HostPort)), protocol: protocol, make: func() { c.addHostPort(frontend) }})
 	}
 }
 
-// hostAddresses are where a host port is: at hostIP, which need not be among
-// the node's known addresses, or, where that is empty or a family's
-// unspecified address, at all of the node's, loopback too.
-func (c *compiler) hostAddresses(pod *compiledPod, field, hostIP string) []netip.Addr {
-	all := append(slices.Clone(c.self.Addresses), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
-	if hostIP == "" {
-		return all
+func (c *compiler) addHostPort(frontend Service) {
+	if frontend.Address.IsLoopback() {
+		c.loopback = append(c.loopback, frontend)
+		return
 	}
-	addr, err := netip.ParseAddr(hostIP)
+	c.frontends = append(c.frontends, frontend)
+	if len(c.local.Uplinks) > 0 {
+		frontend.Scope = ScopeOutside
+		c.frontends = append(c.frontends, frontend)
+	}
+}
+
+// hostAddresses are where a host port is: at hostIP, which has to be the node's,
+// or, where that is empty or a family's unspecified address, at all of the
+// node's that the operator allows, loopback too.
+func (c *compiler) hostAddresses(pod *corev1.Pod, field, hostIP string) []netip.Addr {
+	all := append(slices.Clone(c.self.Addresses), netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback())
+	addr, err := parseLegacyAddr(hostIP)
 	switch {
-	case err != nil:
+	case hostIP != "" && err != nil:
 		return nil // Validate has complained
-	case addr.IsUnspecified():
-		return slices.DeleteFunc(all, func(own netip.Addr) bool { return own.Is4() != addr.Is4() })
-	case !c.mayLead(pod.object, field+".hostIP", addr):
+	case hostIP == "" || addr.IsUnspecified():
+		allowed := &c.local.Options.HostPorts
+		all = slices.DeleteFunc(all, func(own netip.Addr) bool { return hostIP != "" && own.Is4() != addr.Is4() })
+		open := slices.DeleteFunc(slices.Clone(all), func(own netip.Addr) bool { return !allowed.allows(own) })
+		if len(open) == 0 && len(all) > 0 && !pod.Spec.HostNetwork {
+			c.loseOnce(pod, field+".hostIP", "names no address, and the operator allows none then, who says %s: name an address of the node", allowed)
+		}
+		if pod.Spec.HostNetwork {
+			return all
+		}
+		return open
+	case !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):
+		c.loseOnce(pod, field+".hostIP", "%s is no address of the pod's node %s: name one of %v, or none", addr, c.node, c.self.Addresses)
 		return nil
 	}
 	return []netip.Addr{addr}

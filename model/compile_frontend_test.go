@@ -128,11 +128,29 @@ func TestFrontendsOfEveryKind(t *testing.T) {
 			"outside LoadBalancer [2001:db8::9]:80 tcp → from=[::/128]",
 			"inside ClusterIP [fd96::10]:80 tcp →",
 		}},
-		{"an external address may be a node's", service(`{externalIPs: [172.18.0.3], externalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{
+		{"an external address stays on the node, where it is asked to", service(`{externalIPs: [203.0.113.3], externalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
-			"inside ExternalIP 172.18.0.3:80 tcp → " + all,
-			"outside ExternalIP 172.18.0.3:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 local",
+			"inside ExternalIP 203.0.113.3:80 tcp → " + all,
+			"outside ExternalIP 203.0.113.3:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 local",
 		}},
+		{"an external address is none of a node's", service(`{externalIPs: [172.18.0.3, 172.18.0.2], clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{
+			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
+		}},
+		{"a load balancer's may be a node's, but for the node's own ports", service(`{type: LoadBalancer, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{name: a, port: 80, targetPort: 8080}, {name: b, port: 10250, targetPort: 8080}]}`, `status: {loadBalancer: {ingress: [{ip: 172.18.0.3}]}}`), []string{
+			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
+			"inside ClusterIP 10.96.0.10:10250 tcp → " + all,
+			"inside LoadBalancer 172.18.0.3:80 tcp → " + all,
+			"outside LoadBalancer 172.18.0.3:80 tcp → " + all,
+		}},
+		{"what the API takes is read as it is meant", service(`{type: LoadBalancer, loadBalancerSourceRanges: [" 192.000.2.7/24"], externalIPs: ["203.000.113.8", "2001:db8::9"], clusterIP: 10.96.0.10, selector: {app: nobody}, ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: "::ffff:203.0.113.9"}, {ip: "2001:db8::9"}]}}`), []string{
+			"inside ClusterIP 10.96.0.10:80 tcp →",
+			"inside ExternalIP 203.0.113.8:80 tcp →",
+			"outside ExternalIP 203.0.113.8:80 tcp →",
+			"inside LoadBalancer 203.0.113.9:80 tcp → from=[192.0.2.0/24]",
+			"outside LoadBalancer 203.0.113.9:80 tcp → from=[192.0.2.0/24]",
+		}},
+		{"a service of another proxy", strings.Replace(service(`{type: NodePort, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, nodePort: 30080}]}`), "{name: web}", "{name: web, labels: {service.kubernetes.io/service-proxy-name: other}}", 1), nil},
+		{"a service of none", strings.Replace(service(`{clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80}]}`), "{name: web}", `{name: web, labels: {service.kubernetes.io/headless: ""}}`, 1), nil},
 		{"an address that is there twice is restricted", service(`{type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0/24], externalIPs: [203.0.113.9], clusterIP: 10.96.0.10, selector: {app: nobody}, ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp →",
 			"inside LoadBalancer 203.0.113.9:80 tcp → from=[192.0.2.0/24]",
@@ -253,8 +271,9 @@ func TestHostPortsOfTheNodesOwnSockets(t *testing.T) {
 			require.Equal(t, tt.want, found)
 		})
 	}
-	_, _, err := Compile(mustParse(t, oneNodeYAML+pod("a", both, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")+"\n---\n"+pod("b", one, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")), "node-a", withUplink())
-	require.ErrorContains(t, err, "127.0.0.1:80 (tcp) is claimed by Pod default/a")
+	_, warnings, err := Compile(mustParse(t, oneNodeYAML+pod("a", both, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")+"\n---\n"+pod("b", one, "{containerPort: 1, hostPort: 80, hostIP: 127.0.0.1}")), "node-a", withUplink())
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(texts(warnings), "\n"), "Pod default/b: spec.containers[0].ports[0].hostPort: 127.0.0.1:80 (tcp) is claimed by Pod default/a")
 }
 
 const oneNodeYAML = `
@@ -277,8 +296,12 @@ func TestHostPorts(t *testing.T) {
 		{"at all addresses of the node, ready or not", `containers: [{name: c, ports: [{name: http, containerPort: 8080, hostPort: 80}]}]`, []string{
 			"inside HostPort 172.18.0.2:80 tcp → 10.0.0.2:8080", "outside HostPort 172.18.0.2:80 tcp → 10.0.0.2:8080",
 			"inside HostPort 203.0.113.2:80 tcp → 10.0.0.2:8080", "outside HostPort 203.0.113.2:80 tcp → 10.0.0.2:8080"}},
-		{"at the address that it names", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 192.0.2.77}]}]`, []string{
-			"inside HostPort 192.0.2.77:53 udp → 10.0.0.2:53", "outside HostPort 192.0.2.77:53 udp → 10.0.0.2:53"}},
+		{"at the address that it names", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 203.0.113.2}]}]`, []string{
+			"inside HostPort 203.0.113.2:53 udp → 10.0.0.2:53", "outside HostPort 203.0.113.2:53 udp → 10.0.0.2:53"}},
+		{"none at a stranger's address", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: 192.0.2.77}]}]`, nil},
+		{"none at another node's", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: 172.18.0.3}]}]`, nil},
+		{"none of the node's own ports", `containers: [{name: c, ports: [{containerPort: 10250, hostPort: 10250}]}]`, nil},
+		{"none of SCTP that would change", `containers: [{name: c, ports: [{containerPort: 1, hostPort: 80, protocol: SCTP}]}]`, nil},
 		{"none in a family that the pod has not", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: "::"}]}]`, nil},
 		{"all of a family", `containers: [{name: c, ports: [{containerPort: 53, hostPort: 53, hostIP: 0.0.0.0, protocol: SCTP}]}]`, []string{
 			"inside HostPort 172.18.0.2:53 sctp → 10.0.0.2:53", "outside HostPort 172.18.0.2:53 sctp → 10.0.0.2:53",
@@ -371,34 +394,29 @@ func TestFrontendsThatAreClaimedTwice(t *testing.T) {
 	tests := []struct {
 		name string
 		text []string
-		want string // "" for none
+		want string // lost, "" for nothing
 	}{
 		{"a node port of two services", []string{nodePort, svc("b", `{type: NodePort, clusterIPs: ["fd96::1"], ports: [{port: 90, nodePort: 30080}]}`)},
-			"Service default/b: spec.ports[0].nodePort: 30080 (tcp) is claimed by Service default/a, spec.ports[0].nodePort, too: give one of them another"},
+			"Service default/b: spec.ports[0].nodePort: 30080 (tcp) is claimed by Service default/a, spec.ports[0].nodePort, which comes first: give one of them another"},
 		{"a node port of two protocols", []string{nodePort, svc("b", `{type: NodePort, clusterIP: 10.96.0.2, ports: [{port: 90, nodePort: 30080, protocol: UDP}]}`)}, ""},
 		{"a node port that is a health check's", []string{checked, svc("b", `{type: NodePort, clusterIP: 10.96.0.2, ports: [{port: 90, nodePort: 30080}]}`)},
-			"Service default/b: spec.ports[0].nodePort: 30080 (tcp) is claimed by Service default/a, spec.healthCheckNodePort, too"},
+			"Service default/b: spec.ports[0].nodePort: 30080 (tcp) is claimed by Service default/a, spec.healthCheckNodePort, which comes first"},
 		{"a host port that is a node port", []string{nodePort, pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 30080}")},
-			"Pod default/p: spec.containers[0].ports[0].hostPort: 172.18.0.2:30080 (tcp) is claimed by Service default/a, spec.ports[0].nodePort, too"},
+			"Pod default/p: spec.containers[0].ports[0].hostPort: 172.18.0.2:30080 (tcp) is claimed by Service default/a, spec.ports[0].nodePort, which comes first"},
 		{"a host port of two pods", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80}"), pod("q", "10.0.0.8", "{containerPort: 2, hostPort: 80, hostIP: 203.0.113.2}")},
-			"Pod default/q: spec.containers[0].ports[0].hostPort: 203.0.113.2:80 (tcp) is claimed by Pod default/p, spec.containers[0].ports[0].hostPort, too"},
+			"Pod default/q: spec.containers[0].ports[0].hostPort: 203.0.113.2:80 (tcp) is claimed by Pod default/p, spec.containers[0].ports[0].hostPort, which comes first"},
 		{"a host port of two pods at two addresses", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80, hostIP: 172.18.0.2}"), pod("q", "10.0.0.8", "{containerPort: 2, hostPort: 80, hostIP: 203.0.113.2}")}, ""},
 		{"an external address and port of two services", []string{svc("a", `{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], ports: [{port: 80}]}`), svc("b", `{clusterIP: 10.96.0.2, externalIPs: [192.0.2.1], ports: [{port: 80}]}`)},
-			"Service default/b: spec.externalIPs[0]: 192.0.2.1:80 (tcp) is claimed by Service default/a, spec.externalIPs[0], too"},
+			"Service default/b: spec.externalIPs[0]: 192.0.2.1:80 (tcp) is claimed by Service default/a, spec.externalIPs[0], which comes first"},
 		{"an external address of two services at two ports", []string{svc("a", `{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], ports: [{port: 80}]}`), svc("b", `{clusterIP: 10.96.0.2, externalIPs: [192.0.2.1], ports: [{port: 81}]}`)}, ""},
 		{"a load balancer's address of two services", []string{balanced, svc("b", `{clusterIP: 10.96.0.2, externalIPs: [203.0.113.9], ports: [{port: 80}]}`)},
-			"Service default/b: spec.externalIPs[0]: 203.0.113.9:80 (tcp) is claimed by Service default/a, status.loadBalancer.ingress[0].ip, too"},
+			"Service default/b: spec.externalIPs[0]: 203.0.113.9:80 (tcp) is claimed by Service default/a, status.loadBalancer.ingress[0].ip, which comes first"},
 		{"an external address that is another's cluster address", []string{svc("a", `{clusterIP: 10.96.0.1, ports: [{port: 80}]}`), svc("b", `{clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{port: 80}]}`)},
-			"Service default/b: spec.externalIPs[0]: 10.96.0.1:80 (tcp) is claimed by Service default/a, spec.ports[0].port, too"},
+			"Service default/b: spec.externalIPs[0]: 10.96.0.1 is the address of Service default/a, which comes first"},
 		{"an external address that is a pod's", []string{svc("a", `{clusterIP: 10.96.0.1, externalIPs: [10.0.0.2], ports: [{port: 80}]}`)},
-			"Service default/a: spec.externalIPs[0]: 10.0.0.2 is the address of Pod default/web-0 too: give one of them another"},
+			"Service default/a: spec.externalIPs[0]: 10.0.0.2 is the address of Pod default/web-0, which comes first: give one of them another"},
 		{"an external address that is the gateway's", []string{svc("a", `{clusterIP: 10.96.0.1, externalIPs: [10.0.0.254], ports: [{port: 80}]}`)},
-			"Service default/a: spec.externalIPs[0]: 10.0.0.254 is the address of the pods' gateway too"},
-		{"a node port that is missing", []string{svc("a", `{type: NodePort, clusterIPs: [10.96.0.1, "fd96::1"], ports: [{port: 80}]}`)},
-			"Service default/a: spec.ports[0].nodePort: is empty: give the port a number in 30000–32767"},
-		{"SCTP that a named port would change", []string{svc("a", `{clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80, targetPort: http, protocol: SCTP}]}`),
-			"apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, labels: {app: web}}\nspec: {nodeName: node-a, containers: [{name: c, ports: [{name: http, containerPort: 8080, protocol: SCTP}]}]}\nstatus: {podIP: 10.0.0.3}"},
-			"Service default/a: spec.ports[0].targetPort: 10.0.0.3:8080 would change the port of SCTP, which is not supported: let the backend listen on 80"},
+			"Service default/a: spec.externalIPs[0]: 10.0.0.254 is the address of the pods' gateway, which comes first"},
 		{"a host port of SCTP that would change", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80, protocol: SCTP}")},
 			"Pod default/p: spec.containers[0].ports[0].hostPort: 80 would change the port of SCTP"},
 	}
@@ -406,11 +424,42 @@ func TestFrontendsThatAreClaimedTwice(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			objs := overlay(t, clusterYAML+"\n---\n"+strings.Join(tt.text, "\n---\n"))
 			objs.Nodes["node-a"] = overlay(t, frontsYAML).Nodes["node-a"]
-			_, _, err := Compile(DeriveEndpointSlices(objs), "node-a", withUplink())
+			_, warnings, err := Compile(DeriveEndpointSlices(objs), "node-a", withUplink())
+			require.NoError(t, err)
+			var lost []string
+			for _, w := range warnings {
+				if w.Lost {
+					lost = append(lost, w.String())
+				}
+			}
 			if tt.want == "" {
-				require.NoError(t, err)
+				require.Empty(t, lost)
 				return
 			}
+			require.Len(t, lost, 1, "it is said once")
+			require.Contains(t, lost[0], tt.want)
+		})
+	}
+}
+
+func TestFrontendsThatCannotBeMade(t *testing.T) {
+	svc := func(name, spec string) string {
+		return strings.Replace(service(spec), "{name: web}", "{name: "+name+"}", 1)
+	}
+	for _, tt := range []struct {
+		name string
+		text []string
+		want string
+	}{
+		{"a node port that is missing", []string{svc("a", `{type: NodePort, clusterIPs: [10.96.0.1, "fd96::1"], ports: [{port: 80}]}`)},
+			"Service default/a: spec.ports[0].nodePort: is empty: give the port a number in 30000–32767"},
+		{"SCTP that a named port would change", []string{svc("a", `{clusterIP: 10.96.0.1, selector: {app: web}, ports: [{port: 80, targetPort: http, protocol: SCTP}]}`),
+			"apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, labels: {app: web}}\nspec: {nodeName: node-a, containers: [{name: c, ports: [{name: http, containerPort: 8080, protocol: SCTP}]}]}\nstatus: {podIP: 10.0.0.3}"},
+			"Service default/a: spec.ports[0].targetPort: 10.0.0.3:8080 would change the port of SCTP, which is not supported: let the backend listen on 80"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			objs := overlay(t, clusterYAML+"\n---\n"+strings.Join(tt.text, "\n---\n"))
+			_, _, err := Compile(DeriveEndpointSlices(objs), "node-a", withUplink())
 			require.ErrorContains(t, err, tt.want)
 			require.Len(t, err.(interface{ Unwrap() []error }).Unwrap(), 1, "it is said once: %v", err)
 		})

@@ -71,18 +71,9 @@ func (c *compiler) nativePrefixes() []netip.Prefix {
 		}
 	}
 	var native []netip.Prefix
-	for name, node := range c.objs.Nodes {
-		if name == c.node {
-			continue
-		}
-		texts := node.Spec.PodCIDRs
-		if len(texts) == 0 {
-			texts = []string{node.Spec.PodCIDR}
-		}
-		for _, text := range texts {
-			if prefix, err := netip.ParsePrefix(text); err == nil {
-				native = append(native, prefix.Masked())
-			}
+	for _, block := range c.podBlocks {
+		if block.node.Name != c.node {
+			native = append(native, block.Prefix)
 		}
 	}
 	native = append(native, c.local.Options.MasqueradeExcluded...)

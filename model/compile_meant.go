@@ -46,6 +46,15 @@ func (c *compiler) warnOfAnnotations(object metav1.Object) {
 	}
 }
 
+// loseReservedLabels tells of labels of a pod that policies are not asked for.
+func (c *compiler) loseReservedLabels(pod *corev1.Pod) {
+	for _, key := range slices.Sorted(maps.Keys(pod.Labels)) {
+		if isReservedKey(key) {
+			c.lose(pod, "metadata.labels["+key+"]", "is a label that Cilium's policies know of namespaces and accounts alone, and says nothing to them on a Pod: use another key")
+		}
+	}
+}
+
 // warnOfNobody warns of what matches nobody, and says so if that cannot change.
 func (c *compiler) warnOfNobody(object metav1.Object, field, problem string, selectors ...*metav1.LabelSelector) {
 	for _, selector := range selectors {

@@ -159,9 +159,8 @@ func (c *compiler) nodeGroups() []nodeGroup {
 	if namesServers(c.objs) {
 		servers := c.apiServers()
 		groups = append(groups, nodeGroup{serversGroup, func(node *corev1.Node) bool {
-			return slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool {
-				addr, err := netip.ParseAddr(a.Address)
-				return err == nil && servers[addr]
+			return slices.ContainsFunc(vouchedAddresses(node), func(v vouched) bool {
+				return servers[v.addr] && (c.nodeAt[v.addr] == node || node.Name == c.node && slices.Contains(c.self.Addresses, v.addr))
 			})
 		}})
 	}

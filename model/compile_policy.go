@@ -74,7 +74,8 @@ func (c *compiler) policies() []*compiledPolicy {
 	}
 	policies = append(policies, c.ciliumPolicies()...)
 	for _, p := range policies {
-		p.audit, _, _ = auditOf(p.object.GetAnnotations())
+		audit, _, _ := auditOf(p.object.GetAnnotations())
+		p.audit = audit && c.local.Options.AuditAnnotations != AuditOff
 	}
 	c.warnOfShadows(policies)
 	return policies
@@ -88,12 +89,11 @@ func nameOfPolicy(object metav1.Object) string {
 	return kindOf(object) + "/" + nameOf(object)
 }
 
-// ruleSet flattens all policies that select an identity into one table. With
-// audit, what any of them denies is only told.
-func (c *compiler) ruleSet(subject *identity, policies []*compiledPolicy, audit bool) RuleSet {
+// ruleSet flattens all policies that select an identity into one table.
+func (c *compiler) ruleSet(subject *identity, policies []*compiledPolicy, lenient leniency) RuleSet {
 	var rules []Rule
 	for _, direction := range []Direction{Ingress, Egress} {
-		rules = append(rules, c.flatten(subject, direction, policies, audit)...)
+		rules = append(rules, c.flatten(subject, direction, policies, lenient)...)
 	}
 	rules = sortRules(rules)
 	return RuleSet{Key: keyOf(rules), Rules: rules}

@@ -56,7 +56,7 @@ func clusterIPsOf(svc *corev1.Service) []netip.Addr {
 	}
 	var addrs []netip.Addr
 	for _, text := range texts {
-		if addr, err := netip.ParseAddr(text); err == nil {
+		if addr, err := parseLegacyAddr(text); err == nil {
 			addrs = append(addrs, addr)
 		}
 	}
@@ -67,6 +67,39 @@ func clusterIPsOf(svc *corev1.Service) []netip.Addr {
 // datapath.
 func isHeadless(svc *corev1.Service) bool {
 	return svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
+}
+
+// Labels of services that a proxy of another kind serves, or none: KEP-2447, and
+// k8s.io/kube-proxy/config/v1alpha1.
+const (
+	labelProxyName = "service.kubernetes.io/service-proxy-name"
+	labelHeadless  = corev1.IsHeadlessService
+)
+
+// isServed is whether a service is this proxy's. What another one serves keeps
+// its addresses and ports.
+func isServed(svc *corev1.Service) bool {
+	_, other := svc.Labels[labelProxyName]
+	_, none := svc.Labels[labelHeadless]
+	return !other && !none
+}
+
+// warnOfFamilies tells of addresses of a family that the service has not: it has
+// nobody who would serve there.
+func (c *compiler) warnOfFamilies(svc *corev1.Service, addresses []netip.Addr) {
+	check := func(field, text string) {
+		addr, err := parseLegacyAddr(text)
+		if err != nil || len(addresses) == 0 || slices.ContainsFunc(addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() }) {
+			return
+		}
+		c.lose(svc, field, "%s is %s, and the service is %s alone: add a clusterIP of that family, or remove the address", text, familyOf(addr), familyOf(addresses[0]))
+	}
+	for i, text := range svc.Spec.ExternalIPs {
+		check(fmt.Sprintf("spec.externalIPs[%d]", i), text)
+	}
+	for i, ingress := range svc.Status.LoadBalancer.Ingress {
+		check(fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i), ingress.IP)
+	}
 }
 
 func (c *compiler) services() []Service {
@@ -85,12 +118,12 @@ func (c *compiler) services() []Service {
 			slicesOf[name] = append(slicesOf[name], slice)
 		}
 	}
-	c.claims = map[frontendKey]claim{}
 	for _, svc := range inOrder(c.objs.Services) {
 		c.service(svc, slicesOf[nameOf(svc)])
 		c.warnOfSelector(svc, pods.candidates(svc))
 	}
 	c.hostPorts()
+	c.settle()
 	slices.SortFunc(c.frontends, func(a, b Service) int {
 		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Scope, b.Scope))
 	})
@@ -102,6 +135,7 @@ type servicePort struct {
 	object  *corev1.Service
 	index   int // in spec.ports
 	cluster netip.Addr
+	served  bool    // else its frontends are somebody else's to make
 	common  Service // what all its frontends have
 	// anywhere and here are the backends of all nodes and those of this one.
 	anywhere, here []Backend
@@ -129,10 +163,8 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 	if len(refused) > 0 {
 		return
 	}
-	for i, addr := range addresses {
-		if !c.own(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), addr) {
-			continue
-		}
+	c.warnOfFamilies(svc, addresses)
+	for _, addr := range addresses {
 		for index := range svc.Spec.Ports {
 			c.publish(c.servicePort(svc, index, addr, endpoints))
 		}
@@ -144,7 +176,7 @@ func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Add
 	port := svc.Spec.Ports[index]
 	all := c.readBackends(endpoints, addressTypeOf(cluster), port)
 	p := &servicePort{
-		object: svc, index: index, cluster: cluster,
+		object: svc, index: index, cluster: cluster, served: isServed(svc),
 		common: Service{
 			Name:       nameOf(svc) + ":" + cmp.Or(port.Name, strconv.Itoa(int(port.Port))),
 			Protocol:   protocolNumber(port.Protocol),

@@ -190,14 +190,9 @@ func TestCompileRefusesContradictions(t *testing.T) {
 		return "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec: " + spec
 	}
 	tests := []struct{ name, text, want string }{
-		{"two pods with one address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIPs: [{ip: 10.0.0.1}]}"), "Pod default/twin: status.podIPs[0]: 10.0.0.1 is the address of Pod default/client too: give one of them another"},
-		{"a pod with the node's address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIP: 172.18.0.2}"), "172.18.0.2 is the address of Node node-a too"},
-		{"a pod with the gateway's address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIP: 10.0.0.254}"), "10.0.0.254 is the address of the pods' gateway too"},
 		{"a pod without a node", pod("lost", "status: {podIP: 10.0.0.9}"), "Pod default/lost: spec.nodeName: is empty, and there are 2 nodes"},
 		{"a pod in no namespace", "\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: nowhere}\n", "Pod nowhere/p: metadata.namespace: there is no namespace nowhere: add the Namespace"},
 		{"a policy in no namespace", "\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: nowhere}\nspec: {podSelector: {}}\n", "NetworkPolicy nowhere/p: metadata.namespace: there is no namespace nowhere"},
-		{"two services with one address", svc("twin", "{clusterIP: 10.96.0.10, ports: [{port: 80}]}"), "10.96.0.10 is the address of Service default/twin too"},
-		{"a service with a pod's address", svc("twin", "{clusterIP: 10.0.0.1, ports: [{port: 80}]}"), "Service default/twin: spec.clusterIPs[0]: 10.0.0.1 is the address of Pod default/client too"},
 		{"a service without an address", svc("s", "{ports: [{port: 80}]}"), "Service default/s: spec.clusterIP: is empty: give the service an address, or None"},
 		{"SCTP to another port", svc("s", "{clusterIP: 10.96.0.9, ports: [{port: 80, targetPort: 81, protocol: SCTP}]}"), "Service default/s: spec.ports[0].targetPort: 81 would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out"},
 		{"SCTP by another node port", svc("s", "{clusterIP: 10.96.0.9, type: NodePort, ports: [{port: 80, nodePort: 30080, protocol: SCTP}]}"), "Service default/s: spec.ports[0].nodePort: 30080 would change the port of SCTP"},
@@ -211,6 +206,28 @@ func TestCompileRefusesContradictions(t *testing.T) {
 	}
 	_, _, err := Compile(mustParse(t, clusterYAML), "node-c", testLocal())
 	require.ErrorIs(t, err, ErrNotFound)
+}
+
+func TestAddressesThatAreClaimedTwice(t *testing.T) {
+	pod := func(name, rest string) string {
+		return "\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: " + name + "}\n" + rest
+	}
+	svc := func(name, spec string) string {
+		return "\n---\napiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec: " + spec
+	}
+	tests := []struct{ name, text, want string }{
+		{"two pods with one address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIPs: [{ip: 10.0.0.1}]}"), "Pod default/twin: status.podIPs[0]: 10.0.0.1 is the address of Pod default/client"},
+		{"a pod with the node's address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIP: 172.18.0.2}"), "172.18.0.2 is the address of Node node-a"},
+		{"a pod with the gateway's address", pod("twin", "spec: {nodeName: node-b}\nstatus: {podIP: 10.0.0.254}"), "10.0.0.254 is the address of the pods' gateway"},
+		{"two services with one address", svc("twin", "{clusterIP: 10.96.0.10, ports: [{port: 80}]}"), "Service default/web: spec.clusterIPs[0]: 10.96.0.10 is the address of Service default/twin"},
+		{"a service with a pod's address", svc("twin", "{clusterIP: 10.0.0.1, ports: [{port: 80}]}"), "Service default/twin: spec.clusterIPs[0]: 10.0.0.1 is the address of Pod default/client"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, warnings := mustCompile(t, clusterYAML+tt.text)
+			require.Contains(t, strings.Join(texts(warnings), "\n"), tt.want)
+		})
+	}
 }
 
 func TestCompileWarnsOfWhatMatchesNothing(t *testing.T) {

@@ -10,6 +10,9 @@ type Local struct {
 	Devices map[string]Device
 	// Gateways are the next hops of the pods' default routes.
 	Gateways []netip.Addr
+	// Addresses are those that the node's kernel has, whether its Node lists
+	// them or not: frontends on the node's addresses are there too.
+	Addresses []netip.Addr
 	// Uplinks are the node's devices towards others; without them nothing is
 	// reached from outside, and nothing is masqueraded.
 	Uplinks []Uplink

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Options are what an operator chooses, and no object says. The zero Options
@@ -31,6 +32,42 @@ type Options struct {
 	// needs one and Tunnel is empty.
 	Return Return
 	Tunnel Tunnel
+	// ExternalIPs are the addresses that Services may name as externalIPs;
+	// those of nodes among them only where they are named.
+	ExternalIPs Allowed
+	// HostPorts are the node's addresses at which host ports are that name no
+	// address, loopback among them.
+	HostPorts Allowed
+	// AuditAnnotations are those that are believed.
+	AuditAnnotations AuditAnnotations
+	// ReservedPorts are TCP ports of all nodes, which no object takes; nil:
+	// DefaultReservedPorts.
+	ReservedPorts []uint16
+}
+
+// AuditAnnotations says whose annotations that denials are only told count.
+type AuditAnnotations string
+
+// AuditAnnotations. The empty one is AuditPods. Those of pods, which tenants
+// write, lift no policy of the whole cluster.
+const (
+	AuditPods       AuditAnnotations = "pods"       // pods', and all others
+	AuditNamespaces AuditAnnotations = "namespaces" // namespaces', and policies'
+	AuditPolicies   AuditAnnotations = "policies"   // policies' alone
+	AuditOff        AuditAnnotations = "off"        // nobody's
+)
+
+// DefaultReservedPorts are those of Kubernetes' own programs on nodes: etcd,
+// the kubelet, kube-proxy's health, the API server's controllers; and Weir's.
+func DefaultReservedPorts() []uint16 {
+	return []uint16{2379, 2380, 2381, 9879, 10248, 10250, 10256, 10257, 10259}
+}
+
+func (o *Options) reservedPorts() []uint16 {
+	if o.ReservedPorts == nil {
+		return DefaultReservedPorts()
+	}
+	return o.ReservedPorts
 }
 
 // Return is how the answers of a backend on another node come to the client.
@@ -105,6 +142,16 @@ func (o *Options) Validate() error {
 	case TunnelNone, TunnelIPIP, TunnelGeneve:
 	default:
 		fail("tunnel", "'%s' is unknown: use %s or %s", o.Tunnel, TunnelIPIP, TunnelGeneve)
+	}
+	prefixes("externalIPs", o.ExternalIPs.Only)
+	prefixes("hostPorts", o.HostPorts.Only)
+	switch o.AuditAnnotations {
+	case "", AuditPods, AuditNamespaces, AuditPolicies, AuditOff:
+	default:
+		fail("auditAnnotations", "'%s' is unknown: use %s, %s, %s or %s", o.AuditAnnotations, AuditPods, AuditNamespaces, AuditPolicies, AuditOff)
+	}
+	if i := slices.Index(o.ReservedPorts, 0); i >= 0 {
+		fail(fmt.Sprintf("reservedPorts[%d]", i), "0 is no port: give 1–65535")
 	}
 	if size := o.MaglevSize; size != 0 && (size < 0 || size > MaxMaglevSize || !isPrime(size)) {
 		fail("maglevSize", "%d is not a prime up to %d: use one like 251, 1021, 4093, %d, 65537 or %d", size, MaxMaglevSize, DefaultMaglevSize, MaxMaglevSize)

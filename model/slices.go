@@ -218,12 +218,12 @@ func isReady(pod *corev1.Pod) bool {
 func podAddresses(pod *corev1.Pod) []netip.Addr {
 	var addrs []netip.Addr
 	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+		if addr, err := parseLegacyAddr(ip.IP); err == nil {
 			addrs = append(addrs, addr)
 		}
 	}
 	if len(pod.Status.PodIPs) == 0 {
-		if addr, err := netip.ParseAddr(pod.Status.PodIP); err == nil {
+		if addr, err := parseLegacyAddr(pod.Status.PodIP); err == nil {
 			addrs = append(addrs, addr)
 		}
 	}

@@ -155,12 +155,10 @@ func (v *validator) hostPorts(pod *corev1.Pod) {
 }
 
 func (v *validator) hostIP(field, text string) {
-	addr, err := netip.ParseAddr(text)
+	addr, err := parseLegacyAddr(text)
 	switch {
-	case err != nil || addr.Zone() != "":
+	case err != nil:
 		v.fail(field, "%q is not an IP address", text)
-	case addr.Is4In6():
-		v.fail(field, "%s is IPv4 written as IPv6: write it as IPv4", text)
 	case addr.IsMulticast():
 		v.fail(field, "%s is multicast: name an address of the node", text)
 	}
@@ -183,32 +181,34 @@ func (v *validator) addresses(field string, addresses []string) {
 }
 
 func (v *validator) address(field, text string) netip.Addr {
-	addr, err := netip.ParseAddr(text)
+	addr, err := parseLegacyAddr(text)
 	if err != nil {
 		v.fail(field, "%q is not an IP address", text)
 		return netip.Addr{}
 	}
-	if addr.Zone() != "" || addr.Is4In6() || addr.IsLoopback() || addr.IsMulticast() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() {
+	if !reachesHost(addr) {
 		v.fail(field, "%s is not the address of a host that others reach: use a unicast address, neither loopback nor link-local", text)
 		return netip.Addr{}
 	}
 	return addr
 }
 
+// reachesHost is whether an address can be that of a host that others reach.
+func reachesHost(addr netip.Addr) bool {
+	return addr.Zone() == "" && !addr.IsLoopback() && !addr.IsMulticast() && !addr.IsUnspecified() && !addr.IsLinkLocalUnicast()
+}
+
+// node leaves its addresses to the compiler, which leaves out those that are
+// none alone: the API takes anything there.
 func (v *validator) node(node *corev1.Node) {
-	for i, a := range node.Status.Addresses {
-		if a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP {
-			v.address(fmt.Sprintf("status.addresses[%d].address", i), a.Address)
-		}
-	}
 	if first := node.Spec.PodCIDR; first != "" {
-		v.prefix("spec.podCIDR", first)
+		v.legacyBlock("spec.podCIDR", first)
 		if all := node.Spec.PodCIDRs; len(all) > 0 && all[0] != first {
 			v.fail("spec.podCIDR", "%s is not the first of spec.podCIDRs, %s: make them equal", first, all[0])
 		}
 	}
 	for i, text := range node.Spec.PodCIDRs {
-		v.prefix(fmt.Sprintf("spec.podCIDRs[%d]", i), text)
+		v.legacyBlock(fmt.Sprintf("spec.podCIDRs[%d]", i), text)
 	}
 }
 
@@ -337,6 +337,13 @@ func (v *validator) ipBlock(field string, block *networkingv1.IPBlock) {
 		if !cidr.Contains(except.Addr()) || except.Bits() <= cidr.Bits() {
 			v.fail(at, "%s is not strictly within %s: make it smaller or remove it", text, block.CIDR)
 		}
+	}
+}
+
+// legacyBlock takes what the API takes where bits beyond the length do not count.
+func (v *validator) legacyBlock(field, text string) {
+	if _, err := ParseLegacyBlock(text); err != nil {
+		v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
 	}
 }
 

@@ -92,7 +92,7 @@ func (v *validator) clusterIPs(svc *corev1.Service) {
 		if !isOneOf(v, field, family, corev1.IPv4Protocol, corev1.IPv6Protocol) || i >= len(ips) {
 			continue
 		}
-		if addr, err := netip.ParseAddr(ips[i]); err == nil && familyOf(addr) != family {
+		if addr, err := parseLegacyAddr(ips[i]); err == nil && familyOf(addr) != family {
 			v.fail(fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is %s, and %s says %s: make them agree", ips[i], familyOf(addr), field, family)
 		}
 	}
@@ -167,7 +167,7 @@ func (v *validator) servicePort(field string, port corev1.ServicePort, severalPo
 // outsideAddresses checks the addresses that those outside know a service by.
 func (v *validator) outsideAddresses(svc *corev1.Service) {
 	for i, text := range svc.Spec.ExternalIPs {
-		v.outsideAddress(svc, fmt.Sprintf("spec.externalIPs[%d]", i), text)
+		v.outsideAddress(fmt.Sprintf("spec.externalIPs[%d]", i), text)
 	}
 	for i, ingress := range svc.Status.LoadBalancer.Ingress {
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d]", i)
@@ -175,27 +175,25 @@ func (v *validator) outsideAddresses(svc *corev1.Service) {
 		isOneOf(v, field+".ipMode", mode, corev1.LoadBalancerIPModeVIP, corev1.LoadBalancerIPModeProxy)
 		switch {
 		case ingress.IP != "":
-			v.outsideAddress(svc, field+".ip", ingress.IP)
+			v.outsideAddress(field+".ip", ingress.IP)
 		case mode != "":
 			v.fail(field+".ipMode", "%s is the mode of no address: give the ip, or remove the mode", mode)
 		}
 	}
 	for i, text := range svc.Spec.LoadBalancerSourceRanges {
-		v.prefix(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), text)
+		v.legacyBlock(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), strings.TrimSpace(text))
 	}
 }
 
-// outsideAddress checks that an address is of a family that the service has:
-// in another it has no backends.
-func (v *validator) outsideAddress(svc *corev1.Service, field, text string) {
-	addr := v.address(field, text)
-	if !addr.IsValid() || isHeadless(svc) {
-		return
-	}
-	clusterIPs := clusterIPsOf(svc)
-	has := slices.ContainsFunc(clusterIPs, func(ip netip.Addr) bool { return ip.Is4() == addr.Is4() })
-	if !has && len(clusterIPs) > 0 {
-		v.fail(field, "%s is %s, and the service is %s alone: add a clusterIP of that family, or remove the address", text, familyOf(addr), familyOf(clusterIPs[0]))
+// outsideAddress takes an address of any family: one that the service has not
+// is the compiler's to leave out, alone.
+func (v *validator) outsideAddress(field, text string) {
+	addr, err := parseLegacyAddr(text)
+	switch {
+	case err != nil:
+		v.fail(field, "%q is not an IP address", text)
+	case !reachesHost(addr):
+		v.fail(field, "%s is not the address of a host that others reach: use a unicast address, neither loopback nor link-local", text)
 	}
 }
 

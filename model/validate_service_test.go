@@ -25,16 +25,13 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 		{"a node port that is the health check's", service("{clusterIP: 10.96.0.1, type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30080, ports: [{port: 80, nodePort: 30080}]}"), "spec.ports[0].nodePort: 30080 is spec.healthCheckNodePort too: give one of them another"},
 		{"families that differ", service(`{ipFamilies: [IPv6], clusterIP: 10.96.0.1, ` + ports), "spec.clusterIPs[0]: 10.96.0.1 is IPv4, and spec.ipFamilies[0] says IPv6: make them agree"},
 		{"an unknown family", service(`{ipFamilies: [IPv5], clusterIP: 10.96.0.1, ` + ports), `spec.ipFamilies[0]: "IPv5" is not one of IPv4, IPv6`},
-		{"an external address of another family", service(`{clusterIP: 10.96.0.1, externalIPs: ["2001:db8::1"], ` + ports), "spec.externalIPs[0]: 2001:db8::1 is IPv6, and the service is IPv4 alone: add a clusterIP of that family, or remove the address"},
 		{"an external address that is loopback", service("{clusterIP: 10.96.0.1, externalIPs: [127.0.0.1], " + ports), "spec.externalIPs[0]: 127.0.0.1 is not the address of a host that others reach: use a unicast address, neither loopback nor link-local"},
 		{"an external address that is none", service("{clusterIP: 10.96.0.1, externalIPs: [example.org], " + ports), `spec.externalIPs[0]: "example.org" is not an IP address`},
-		{"a load balancer's address of another family", service(`{clusterIP: "fd96::1", type: LoadBalancer, `+ports, "status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}"), "status.loadBalancer.ingress[0].ip: 203.0.113.9 is IPv4, and the service is IPv6 alone"},
 		{"a load balancer's address of another type", service("{clusterIP: 10.96.0.1, type: NodePort, "+ports, "status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}"), "status.loadBalancer.ingress: has a meaning for type LoadBalancer alone: remove it"},
 		{"an unknown mode", service("{clusterIP: 10.96.0.1, type: LoadBalancer, "+ports, "status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: Vip}]}}"), `status.loadBalancer.ingress[0].ipMode: "Vip" is not one of VIP, Proxy`},
 		{"a mode of no address", service("{clusterIP: 10.96.0.1, type: LoadBalancer, "+ports, "status: {loadBalancer: {ingress: [{hostname: a, ipMode: VIP}]}}"), "status.loadBalancer.ingress[0].ipMode: VIP is the mode of no address"},
 		{"source ranges of another type", service("{clusterIP: 10.96.0.1, loadBalancerSourceRanges: [192.0.2.0/24], " + ports), "spec.loadBalancerSourceRanges: has a meaning for type LoadBalancer alone: remove it"},
 		{"a source range that is none", service("{clusterIP: 10.96.0.1, type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.0], " + ports), `spec.loadBalancerSourceRanges[0]: "192.0.2.0" is not an address block`},
-		{"a source range with host bits", service("{clusterIP: 10.96.0.1, type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.1/24], " + ports), "spec.loadBalancerSourceRanges[0]: 192.0.2.1/24 has bits set beyond its length: write 192.0.2.0/24"},
 		{"a class of another type", service("{clusterIP: 10.96.0.1, loadBalancerClass: a/b, " + ports), "spec.loadBalancerClass: has a meaning for type LoadBalancer alone"},
 		{"node ports that another type does not want", service("{clusterIP: 10.96.0.1, allocateLoadBalancerNodePorts: false, " + ports), "spec.allocateLoadBalancerNodePorts: has a meaning for type LoadBalancer alone"},
 		{"an external policy of a cluster address", service("{clusterIP: 10.96.0.1, externalTrafficPolicy: Local, " + ports), "spec.externalTrafficPolicy: Local has no meaning for a service that is not reached from outside: remove it, or use type NodePort or LoadBalancer"},
@@ -54,7 +51,6 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 		{"a host port twice", pod("spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 1}]}, {name: d, ports: [{containerPort: 2, hostPort: 1}]}]}"), "spec.containers[1].ports[0].hostPort: 1/TCP is spec.containers[0].ports[0].hostPort too: remove one"},
 		{"a host address that is none", pod("spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 1, hostIP: eth0}]}]}"), `spec.containers[0].ports[0].hostIP: "eth0" is not an IP address`},
 		{"a host port that the host's network has not", pod("spec: {hostNetwork: true, containers: [{name: c, ports: [{containerPort: 1, hostPort: 2}]}]}"), "spec.containers[0].ports[0].hostPort: 2 is not containerPort 1, and the pod is on the host's network: make them equal"},
-		{"a pod network with host bits", "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nspec: {podCIDR: 10.0.0.1/24}\n", "spec.podCIDR: 10.0.0.1/24 has bits set beyond its length: write 10.0.0.0/24"},
 		{"pod networks that differ", "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nspec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.1.0/24]}\n", "spec.podCIDR: 10.0.0.0/24 is not the first of spec.podCIDRs, 10.0.1.0/24: make them equal"},
 	}
 	for _, tt := range tests {
@@ -67,13 +63,18 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 
 func TestValidateAllowsWhatTheAPIAllows(t *testing.T) {
 	for name, text := range map[string]string{
-		"an external policy of an external address": service("{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], externalTrafficPolicy: Local, ports: [{port: 80}]}"),
-		"a family that is yet to get its address":   service("{ipFamilies: [IPv4, IPv6], clusterIP: 10.96.0.1, ports: [{port: 80}]}"),
-		"no address, in the list alone":             service("{clusterIPs: [None], ports: [{port: 80}]}"),
-		"a load balancer without node ports":        service("{clusterIP: 10.96.0.1, type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}"),
-		"one number for two protocols":              service("{clusterIP: 10.96.0.1, type: NodePort, ports: [{name: a, port: 53, nodePort: 30053}, {name: b, port: 53, nodePort: 30053, protocol: UDP}]}"),
-		"a name for another service":                "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: ExternalName, externalName: example.org}",
-		"a load balancer that is not ready yet":     service("{clusterIP: 10.96.0.1, type: LoadBalancer, ports: [{port: 80, nodePort: 30080}]}", "status: {loadBalancer: {}}"),
+		"an external policy of an external address":    service("{clusterIP: 10.96.0.1, externalIPs: [192.0.2.1], externalTrafficPolicy: Local, ports: [{port: 80}]}"),
+		"a family that is yet to get its address":      service("{ipFamilies: [IPv4, IPv6], clusterIP: 10.96.0.1, ports: [{port: 80}]}"),
+		"no address, in the list alone":                service("{clusterIPs: [None], ports: [{port: 80}]}"),
+		"a load balancer without node ports":           service("{clusterIP: 10.96.0.1, type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}"),
+		"one number for two protocols":                 service("{clusterIP: 10.96.0.1, type: NodePort, ports: [{name: a, port: 53, nodePort: 30053}, {name: b, port: 53, nodePort: 30053, protocol: UDP}]}"),
+		"a name for another service":                   "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {type: ExternalName, externalName: example.org}",
+		"addresses of a family that the service lacks": service(`{clusterIP: 10.96.0.1, type: LoadBalancer, externalIPs: ["2001:db8::1"], ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: "2001:db8::2"}]}}`),
+		"a source range with host bits and blanks":     service(`{clusterIP: 10.96.0.1, type: LoadBalancer, loadBalancerSourceRanges: [" 192.0.2.1/24 "], ports: [{port: 80}]}`),
+		"addresses with zeros before numbers":          service(`{clusterIP: 10.96.0.1, externalIPs: ["192.000.002.001"], ports: [{port: 80}]}`),
+		"a pod network with host bits":                 "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nspec: {podCIDR: 10.0.0.1/24}\n",
+		"a node's address that is a name":              "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nstatus: {addresses: [{type: InternalIP, address: node-c.example}]}\n",
+		"a load balancer that is not ready yet":        service("{clusterIP: 10.96.0.1, type: LoadBalancer, ports: [{port: 80, nodePort: 30080}]}", "status: {loadBalancer: {}}"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("test.yaml", strings.NewReader(text))
@@ -97,6 +98,10 @@ func TestOptionsAreValidated(t *testing.T) {
 		{"ports that end before they begin", Options{FirstPort: 40000, LastPort: 39999}, "Options: firstPort: 40000 is greater than lastPort 39999: swap them"},
 		{"ports that end before the usual begin", Options{LastPort: 1000}, "Options: firstPort: 32768 is greater than lastPort 1000: swap them"},
 		{"an unknown algorithm", Options{Algorithm: "ring"}, `Options: algorithm: "ring" is not one of random, maglev`},
+		{"external addresses with host bits", Options{ExternalIPs: Allowed{Only: prefixes("10.0.0.1/8")}}, "Options: externalIPs[0]: 10.0.0.1/8 has bits set beyond its length: write 10.0.0.0/8"},
+		{"host ports with host bits", Options{HostPorts: Allowed{Only: prefixes("10.0.0.1/8")}}, "Options: hostPorts[0]: 10.0.0.1/8 has bits set beyond its length"},
+		{"annotations of somebody else", Options{AuditAnnotations: "tenants"}, "Options: auditAnnotations: 'tenants' is unknown: use pods, namespaces, policies or off"},
+		{"a port that is none", Options{ReservedPorts: []uint16{22, 0}}, "Options: reservedPorts[1]: 0 is no port: give 1–65535"},
 		{"a size that is no prime", Options{MaglevSize: 16384}, "Options: maglevSize: 16384 is not a prime up to 131071: use one like 251, 1021, 4093, 16381, 65537 or 131071"},
 		{"a size that is too great", Options{MaglevSize: 655373}, "Options: maglevSize: 655373 is not a prime up to 131071"},
 		{"a size below nothing", Options{MaglevSize: -7}, "Options: maglevSize: -7 is not a prime"},

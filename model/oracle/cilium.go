@@ -52,7 +52,7 @@ func (k *knowledge) learnCilium() {
 	for _, slice := range k.slices["default/kubernetes"] {
 		for _, e := range slice.Endpoints {
 			for _, text := range e.Addresses {
-				if addr, err := netip.ParseAddr(text); err == nil {
+				if addr, ok := looseAddr(text); ok {
 					k.servers[addr] = true
 				}
 			}
@@ -71,14 +71,14 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 	for _, text := range mine {
 		lists := text.lists(q.direction)
 		isolates := text.isolates(q.direction)
-		answer.isolated = answer.isolated || isolates && !k.spares(q, text.annotations)
+		answer.isolated = answer.isolated || isolates && !k.spares(q, text.annotations, text.space == "")
 		if entries := len(lists[0].entries) + len(lists[1].entries); entries > 0 || isolates {
 			if n := len(ruling.Selecting); n == 0 || ruling.Selecting[n-1] != text.policy {
 				ruling.Selecting = append(ruling.Selecting, text.policy)
 			}
 		}
 		for _, list := range lists {
-			if list.denies && k.spares(q, text.annotations) {
+			if list.denies && k.spares(q, text.annotations, text.space == "") {
 				continue
 			}
 			for i, entry := range list.entries {
@@ -342,9 +342,12 @@ func (k *knowledge) ciliumLabel(p party, beside, key string) (string, bool) {
 		return p.pod.Spec.ServiceAccountName, true
 	}
 	if of, found := strings.CutPrefix(bare, "io.cilium.k8s.namespace.labels."); found {
-		if value, found := k.namespaceLabels(spaceOf(p.pod.Namespace))[of]; found {
-			return value, true
-		}
+		value, found := k.namespaceLabels(spaceOf(p.pod.Namespace))[of]
+		return value, found
+	}
+	// What begins so is not for the author of a pod to say.
+	if strings.HasPrefix(bare, "io.cilium.k8s.") || strings.HasPrefix(bare, "io.kubernetes.") {
+		return "", false
 	}
 	value, found := p.pod.Labels[bare]
 	return value, found

@@ -80,7 +80,7 @@ func (k *knowledge) isChosen(pod *corev1.Pod, spaces *metav1.LabelSelector, pods
 
 func (k *knowledge) firstOfCluster(policy *policyv1alpha2.ClusterNetworkPolicy, q *question) (int, policyv1alpha2.ClusterNetworkPolicyRuleAction) {
 	spared := func(action policyv1alpha2.ClusterNetworkPolicyRuleAction) bool {
-		return action == "Deny" && k.spares(q, policy.Annotations)
+		return action == "Deny" && k.spares(q, policy.Annotations, true)
 	}
 	if q.direction == model.Ingress {
 		for i, rule := range policy.Spec.Ingress {

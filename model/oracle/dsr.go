@@ -66,15 +66,10 @@ func (k *knowledge) isOtherNode(addr netip.Addr) bool {
 // learnAnyNode finds the node port as clients know it who came to another node:
 // under the address of none.
 func (k *knowledge) learnAnyNode(svc *corev1.Service, port corev1.ServicePort) {
-	if port.NodePort == 0 || !k.answersItself(numberOf(port.Protocol)) ||
-		string(svc.Spec.Type) != "NodePort" && string(svc.Spec.Type) != "LoadBalancer" {
+	if !k.answersItself(numberOf(port.Protocol)) {
 		return
 	}
-	for _, text := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
-		own, err := netip.ParseAddr(text)
-		if err != nil {
-			continue
-		}
+	for _, own := range clusterAddresses(svc) {
 		local := k.onlyHere(svc, model.KindNodePort, model.ScopeOutside)
 		k.frontends[frontend{anyNode(own), uint16(port.NodePort), numberOf(port.Protocol), model.ScopeOutside}] = &served{
 			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: model.KindNodePort, port: uint16(port.NodePort),

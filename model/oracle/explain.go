@@ -142,7 +142,7 @@ func (k *knowledge) addressesOfNode(name string) []netip.Addr {
 	var addrs []netip.Addr
 	if node := k.objs.Nodes[name]; node != nil {
 		for _, a := range node.Status.Addresses {
-			if addr, err := netip.ParseAddr(a.Address); err == nil && k.nodeOf[addr] == name {
+			if addr, ok := looseAddr(a.Address); ok && k.nodeOf[addr] == name {
 				addrs = append(addrs, addr)
 			}
 		}

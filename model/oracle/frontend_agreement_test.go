@@ -54,9 +54,12 @@ func TestFrontendsAgreeWithTheOracle(t *testing.T) {
 
 func compareFrontends(t *testing.T, world *knowledge, state *model.State, context string, met map[string]int) {
 	expected := 0
-	for at := range world.frontends {
+	for at, s := range world.frontends {
 		if at.scope == model.ScopeInside || len(world.local.Uplinks) > 0 {
 			expected++
+			require.True(t, slices.ContainsFunc(state.Services, func(svc model.Service) bool {
+				return frontend{svc.Address, svc.Port, svc.Protocol, svc.Scope} == at
+			}), "%s: only the oracle has %s:%d %s %s of %s", context, at.addr, at.port, at.protocol, at.scope, s)
 		}
 	}
 	require.Len(t, state.Services, expected, context)

@@ -13,14 +13,9 @@ import (
 // of pods and nodes.
 func (k *knowledge) learnNative() {
 	k.native = append(k.native, k.local.Options.MasqueradeExcluded...)
-	for name, n := range k.objs.Nodes {
-		if name == k.node {
-			continue
-		}
-		for _, text := range append([]string{n.Spec.PodCIDR}, n.Spec.PodCIDRs...) {
-			if prefix, err := netip.ParsePrefix(text); err == nil {
-				k.native = append(k.native, prefix)
-			}
+	for _, block := range k.blocks {
+		if block.node.Name != k.node {
+			k.native = append(k.native, block.Prefix)
 		}
 	}
 }

@@ -163,20 +163,24 @@ func (k *knowledge) judge(q *question) Ruling {
 }
 
 // spares is whether what a policy with such annotations denies is let pass: an
-// annotation of the pod's, of its namespace's or of the policy's says so.
-func (k *knowledge) spares(q *question, annotations map[string]string) bool {
-	if !q.lenient {
+// annotation of the policy's says so, or its pod's namespace's, or the pod's,
+// which is about the policies of the namespace alone. A pod that wants none is
+// given none by its namespace.
+func (k *knowledge) spares(q *question, annotations map[string]string, clusterwide bool) bool {
+	const key = "weir.net/policy-audit"
+	believed := k.local.Options.AuditAnnotations
+	switch {
+	case !q.lenient || believed == model.AuditOff:
+		return false
+	case annotations[key] == "true":
+		return true
+	case q.subject == nil || believed == model.AuditPolicies || q.subject.Annotations[key] == "false":
 		return false
 	}
-	const key = "weir.net/policy-audit"
-	if q.subject == nil {
-		return annotations[key] == "true"
+	if ns := k.objs.Namespaces[spaceOf(q.subject.Namespace)]; ns != nil && ns.Annotations[key] == "true" {
+		return true
 	}
-	said, found := q.subject.Annotations[key]
-	if ns := k.objs.Namespaces[spaceOf(q.subject.Namespace)]; !found && ns != nil {
-		said = ns.Annotations[key]
-	}
-	return said == "true" || annotations[key] == "true"
+	return q.subject.Annotations[key] == "true" && !clusterwide && believed != model.AuditNamespaces
 }
 
 // learnAudits notes whether anything is only told, which is asked for often.
@@ -227,7 +231,7 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
 			continue
 		}
-		isolated = isolated || !k.spares(q, policy.Annotations)
+		isolated = isolated || !k.spares(q, policy.Annotations, false)
 		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
 		ruling.Selecting = append(ruling.Selecting, name)
 		if index, found := k.firstMatch(policy, q); found && allowed == nil {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"sort"
+	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,8 +34,8 @@ type served struct {
 	servers  []server
 	local    bool // only this node's serve: without one, packets are not refused
 	affinity time.Duration
-	sources  []netip.Prefix // who may come; nil: everybody
-	since    int            // epoch of the objects in which the frontend came
+	sources  []string // who may come, as it is written; none: everybody
+	since    int      // epoch of the objects in which the frontend came
 }
 
 func (s *served) String() string {
@@ -59,46 +61,112 @@ func (s *served) serverAt(addr netip.Addr, port uint16) (server, bool) {
 }
 
 func (s *served) admits(client netip.Addr) bool {
-	if s.sources == nil {
-		return true
-	}
 	for _, source := range s.sources {
-		if source.Contains(client) {
+		if inLooseBlock(source, client) {
 			return true
 		}
 	}
-	return false
+	return len(s.sources) == 0
 }
 
-// learnService finds all the places where a service is reached.
+// learnService bids for all the places where a service is reached.
 func (k *knowledge) learnService(svc *corev1.Service) {
 	if svc.Spec.ClusterIP == "None" || string(svc.Spec.Type) == "ExternalName" {
 		return
 	}
-	for _, port := range svc.Spec.Ports {
-		k.learnAnyNode(svc, port)
+	turn := 0
+	ask := func(order int, who string, addr netip.Addr, port uint16, protocol model.Protocol, won func()) {
+		if won == nil || !isOurs(svc) {
+			won = func() {}
+		}
+		turn++
+		k.bids = append(k.bids, bid{
+			order: order, made: svc.CreationTimestamp.Time, space: spaceOf(svc.Namespace), name: svc.Name, kind: "Service", turn: turn,
+			who: nameOfService(svc) + who, addr: addr, port: port, protocol: protocol, won: won,
+		})
+	}
+	for i, port := range svc.Spec.Ports {
+		protocol, who := numberOf(port.Protocol), " "+strconv.Itoa(i)
 		everybody := map[bool][]listed{}
+		for _, v4 := range []bool{true, false} {
+			everybody[v4] = k.listedFor(svc, port, v4)
+		}
 		for _, f := range k.facesOf(svc, port) {
-			v4 := f.addr.Is4()
-			if everybody[v4] == nil {
-				everybody[v4] = k.listedFor(svc, port, v4)
-			}
-			for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
-				local := k.onlyHere(svc, f.kind, scope)
-				if f.kind == model.KindClusterIP && scope == model.ScopeOutside {
-					continue
+			won := func() { k.learnFace(svc, f, protocol, everybody[f.addr.Is4()]) }
+			switch f.kind {
+			case model.KindClusterIP:
+				if k.clusterAt[f.addr] == svc {
+					ask(orderClusterIP, who, f.addr, f.port, protocol, won)
 				}
-				s := &served{
-					service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port,
-					local: local, affinity: affinityOf(svc),
-					servers: k.serve(svc, everybody[v4], local),
+			case model.KindLoadBalancer:
+				if !k.isAnothers(f.addr, svc) {
+					ask(orderLoadBalancer, who, f.addr, f.port, protocol, won)
 				}
-				if f.kind == model.KindLoadBalancer {
-					s.sources = sourcesOf(svc)
+			case model.KindExternalIP:
+				if !k.isAnothers(f.addr, svc) && k.mayBeExternal(f.addr) {
+					ask(orderExternalIP, who, f.addr, f.port, protocol, won)
 				}
-				k.frontends[frontend{f.addr, f.port, numberOf(port.Protocol), scope}] = s
 			}
 		}
+		if port.NodePort != 0 && (string(svc.Spec.Type) == "LoadBalancer" || string(svc.Spec.Type) == "NodePort") {
+			ask(orderNodePort, who, netip.Addr{}, uint16(port.NodePort), protocol, func() {
+				k.learnAnyNode(svc, port)
+				faces := k.facesOf(svc, port)
+				for _, f := range faces {
+					// What the service's load balancer restricts stays so.
+					twice := face{model.KindLoadBalancer, f.addr, f.port}
+					if f.kind == model.KindNodePort && !slices.Contains(faces, twice) && !k.isNodesSocket(f.addr, f.port, protocol) {
+						k.held[place{f.addr, f.port, protocol}] = nameOfService(svc) + who
+						k.learnFace(svc, f, protocol, everybody[f.addr.Is4()])
+					}
+				}
+			})
+		}
+	}
+	if svc.Spec.HealthCheckNodePort != 0 {
+		ask(orderNodePort, " health", netip.Addr{}, uint16(svc.Spec.HealthCheckNodePort), model.ProtocolTCP, nil)
+	}
+}
+
+func nameOfService(svc *corev1.Service) string {
+	return "Service " + spaceOf(svc.Namespace) + "/" + svc.Name
+}
+
+// isOurs is whether nobody else is asked to serve a service, and somebody is.
+func isOurs(svc *corev1.Service) bool {
+	for _, label := range []string{"service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"} {
+		if _, found := svc.Labels[label]; found {
+			return false
+		}
+	}
+	return true
+}
+
+// isNodesSocket is whether a node itself listens at a place of its own.
+func (k *knowledge) isNodesSocket(addr netip.Addr, port uint16, protocol model.Protocol) bool {
+	if protocol != model.ProtocolTCP {
+		return false
+	}
+	node := k.objs.Nodes[k.nodeOf[addr]]
+	return node != nil && node.Status.DaemonEndpoints.KubeletEndpoint.Port == int32(port) || k.apiSockets()[netip.AddrPortFrom(addr, port)]
+}
+
+// learnFace notes who serves at one place, in both scopes.
+func (k *knowledge) learnFace(svc *corev1.Service, f face, protocol model.Protocol, everybody []listed) {
+	for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
+		if f.kind == model.KindClusterIP && scope == model.ScopeOutside {
+			continue
+		}
+		local := k.onlyHere(svc, f.kind, scope)
+		s := &served{
+			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port,
+			local: local, affinity: affinityOf(svc),
+			servers: k.serve(svc, everybody, local),
+		}
+		if f.kind == model.KindLoadBalancer {
+			s.sources = sourcesOf(svc)
+		}
+		k.frontends[frontend{f.addr, f.port, protocol, scope}] = s
 	}
 }
 
@@ -112,14 +180,12 @@ type face struct {
 func (k *knowledge) facesOf(svc *corev1.Service, port corev1.ServicePort) []face {
 	var faces []face
 	families := map[bool]bool{}
-	for _, text := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
-		if addr, err := netip.ParseAddr(text); err == nil {
-			families[addr.Is4()] = true
-			faces = append(faces, face{model.KindClusterIP, addr, uint16(port.Port)})
-		}
+	for _, addr := range clusterAddresses(svc) {
+		families[addr.Is4()] = true
+		faces = append(faces, face{model.KindClusterIP, addr, uint16(port.Port)})
 	}
 	for _, text := range svc.Spec.ExternalIPs {
-		if addr, err := netip.ParseAddr(text); err == nil && families[addr.Is4()] {
+		if addr, ok := looseAddr(text); ok && families[addr.Is4()] {
 			faces = append(faces, face{model.KindExternalIP, addr, uint16(port.Port)})
 		}
 	}
@@ -128,7 +194,7 @@ func (k *knowledge) facesOf(svc *corev1.Service, port corev1.ServicePort) []face
 	if balanced {
 		for _, ingress := range svc.Status.LoadBalancer.Ingress {
 			proxied := ingress.IPMode != nil && string(*ingress.IPMode) == "Proxy"
-			if addr, err := netip.ParseAddr(ingress.IP); err == nil && !proxied && families[addr.Is4()] {
+			if addr, ok := looseAddr(ingress.IP); ok && !proxied && families[addr.Is4()] {
 				faces = append(faces, face{model.KindLoadBalancer, addr, uint16(port.Port)})
 			}
 		}
@@ -180,63 +246,81 @@ func affinityOf(svc *corev1.Service) time.Duration {
 	return time.Duration(*config.ClientIP.TimeoutSeconds) * time.Second
 }
 
-func sourcesOf(svc *corev1.Service) []netip.Prefix {
-	if len(svc.Spec.LoadBalancerSourceRanges) == 0 {
-		return nil
-	}
-	sources := []netip.Prefix{}
+// sourcesOf takes blanks from around the blocks.
+func sourcesOf(svc *corev1.Service) []string {
+	var sources []string
 	for _, text := range svc.Spec.LoadBalancerSourceRanges {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			sources = append(sources, prefix)
-		}
+		sources = append(sources, strings.TrimSpace(text))
 	}
 	return sources
 }
 
-// learnHostPorts finds where the pods of this node are reached by the node's
-// address.
+// learnHostPorts bids for where the pods of this node are reached by the node's
+// address, and keeps the ports of those that are on the host's network.
 func (k *knowledge) learnHostPorts(pod *corev1.Pod) {
-	if !k.isHere(pod) || k.plugged(podName(pod)) != pod {
+	over := pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed"
+	if !k.isHere(pod) || over || !pod.Spec.HostNetwork && k.plugged(podName(pod)) != pod {
 		return
 	}
+	turn := 0
 	for _, container := range containersOf(pod) {
 		for _, p := range container.Ports {
-			if p.HostPort == 0 {
+			turn++
+			port := p.HostPort
+			if pod.Spec.HostNetwork {
+				port = p.ContainerPort
+			}
+			if port == 0 || !pod.Spec.HostNetwork && p.Protocol == "SCTP" && p.HostPort != p.ContainerPort {
 				continue
 			}
-			for _, at := range k.hostAddresses(p.HostIP) {
-				for _, addr := range k.addresses[pod] {
-					if addr.Is4() != at.Is4() {
-						continue
-					}
-					for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
-						k.frontends[frontend{at, uint16(p.HostPort), numberOf(p.Protocol), scope}] = &served{
-							service: podName(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
-							servers: []server{{addr, uint16(p.ContainerPort), true}},
-						}
-					}
+			for _, at := range k.hostAddresses(pod, p.HostIP) {
+				if pod.Spec.HostNetwork || slices.ContainsFunc(k.addresses[pod], func(addr netip.Addr) bool { return addr.Is4() == at.Is4() }) {
+					k.bids = append(k.bids, bid{
+						order: orderHostPort, made: pod.CreationTimestamp.Time, space: spaceOf(pod.Namespace), name: pod.Name, kind: "Pod", turn: turn,
+						who: "Pod " + podName(pod) + " " + strconv.Itoa(turn), addr: at, port: uint16(port), protocol: numberOf(p.Protocol),
+						won: func() { k.learnHostPort(pod, p, at) },
+					})
 				}
 			}
 		}
 	}
 }
 
-// hostAddresses are those on which a host port answers. The unspecified
-// address stands for all of its family, none at all for all.
-func (k *knowledge) hostAddresses(text string) []netip.Addr {
-	if text == "" {
-		return k.own
+func (k *knowledge) learnHostPort(pod *corev1.Pod, p corev1.ContainerPort, at netip.Addr) {
+	if pod.Spec.HostNetwork {
+		return // the kernel knows
 	}
-	wanted, err := netip.ParseAddr(text)
-	switch {
-	case err != nil, wanted.IsLoopback():
-		return nil // nothing is translated on the node's way to itself
-	case !wanted.IsUnspecified():
-		return []netip.Addr{wanted}
+	for _, addr := range k.addresses[pod] {
+		if addr.Is4() != at.Is4() {
+			continue
+		}
+		for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
+			k.frontends[frontend{at, uint16(p.HostPort), numberOf(p.Protocol), scope}] = &served{
+				service: podName(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
+				servers: []server{{addr, uint16(p.ContainerPort), true}},
+			}
+		}
+		return
+	}
+}
+
+// hostAddresses are those on which a host port answers: the node's own that it
+// names, or, where it names none of a family or none at all, those that the
+// operator leaves to such ports.
+func (k *knowledge) hostAddresses(pod *corev1.Pod, text string) []netip.Addr {
+	wanted, ok := looseAddr(text)
+	if text != "" && !ok {
+		return nil
 	}
 	var addrs []netip.Addr
 	for _, addr := range k.own {
-		if addr.Is4() == wanted.Is4() {
+		switch allowed := k.local.Options.HostPorts; {
+		case text != "" && !wanted.IsUnspecified():
+			if addr == wanted {
+				addrs = append(addrs, addr)
+			}
+		case text != "" && addr.Is4() != wanted.Is4():
+		case pod.Spec.HostNetwork, !allowed.Off && (allowed.Only == nil || isIn(allowed.Only, addr)):
 			addrs = append(addrs, addr)
 		}
 	}
@@ -364,8 +448,8 @@ func (k *knowledge) listedIn(slice *discoveryv1.EndpointSlice, port corev1.Servi
 		if !matched || len(endpoint.Addresses) == 0 {
 			continue
 		}
-		addr, err := netip.ParseAddr(endpoint.Addresses[0])
-		if err != nil || addr.Is4() != v4 {
+		addr, ok := looseAddr(endpoint.Addresses[0])
+		if !ok || addr.Is4() != v4 {
 			continue
 		}
 		// By the API's documentation, what is not said of readiness and of
@@ -423,7 +507,7 @@ func (k *knowledge) selected(svc *corev1.Service, port corev1.ServicePort, v4 bo
 		}
 		terminating, serving := pod.DeletionTimestamp != nil, saysReady(pod)
 		forZones, forNodes := k.hintsOf(svc, pod)
-		for _, addr := range k.addresses[pod] {
+		for _, addr := range k.said[pod] {
 			if addr.Is4() == v4 {
 				add(listed{
 					at:      netip.AddrPortFrom(addr, number),

@@ -4,6 +4,7 @@ package oracle
 
 import (
 	"net/netip"
+	"slices"
 	"sort"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,13 @@ type knowledge struct {
 	servers   map[netip.Addr]bool // addresses behind default/kubernetes
 
 	addresses map[*corev1.Pod][]netip.Addr
+	said      map[*corev1.Pod][]netip.Addr // that are perhaps another's
+	doubted   map[netip.Addr]bool          // of pods, outside of their nodes' blocks
+	vouched   map[netip.Addr]bool          // of nodes, by their Nodes
+	clusterAt map[netip.Addr]*corev1.Service
+	blocks    []blockFor
+	bids      []bid
+	held      map[place]string             // who has places where packets arrive
 	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
 	labels    map[string]map[string]string // of namespaces
 
@@ -47,35 +55,18 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
 		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
-		addresses: map[*corev1.Pod][]netip.Addr{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
-	}
-	for name, n := range objs.Nodes {
-		for _, a := range n.Status.Addresses {
-			addr, err := netip.ParseAddr(a.Address)
-			if err != nil || a.Type != "InternalIP" && a.Type != "ExternalIP" {
-				continue
-			}
-			k.nodeOf[addr] = name
-			if name == node {
-				k.own = append(k.own, addr)
-			}
-		}
+		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},
+		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
 	}
 	for _, slice := range objs.EndpointSlices {
 		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
 		k.slices[name] = append(k.slices[name], slice)
 	}
 	for _, pod := range objs.Pods {
-		k.addresses[pod] = addressesIn(pod)
 		space := spaceOf(pod.Namespace)
 		k.inside[space] = append(k.inside[space], pod)
-		if pod.Spec.HostNetwork || pod.Status.Phase == "Succeeded" || pod.Status.Phase == "Failed" {
-			continue
-		}
-		for _, addr := range k.addresses[pod] {
-			k.pods[addr] = pod
-		}
 	}
+	k.learnOwners()
 	for name := range local.Devices {
 		if pod := k.plugged(name); pod != nil {
 			k.endpoints[name] = pod
@@ -87,6 +78,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 	for _, pod := range objs.Pods {
 		k.learnHostPorts(pod)
 	}
+	k.grant()
 	k.learnNative()
 	for _, policy := range objs.NetworkPolicies {
 		ns := spaceOf(policy.Namespace)
@@ -116,7 +108,7 @@ func addressesIn(pod *corev1.Pod) []netip.Addr {
 	}
 	var addrs []netip.Addr
 	for _, text := range texts {
-		if addr, err := netip.ParseAddr(text); err == nil {
+		if addr, ok := looseAddr(text); ok && !slices.Contains(addrs, addr) {
 			addrs = append(addrs, addr)
 		}
 	}
