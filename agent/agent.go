@@ -205,6 +205,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.serveMetrics)
 	start(a.collect)
 	start(a.watchEvents)
+	start(a.watchAddresses)
 	if err := a.source.WaitForSync(ctx); err != nil {
 		if errors.Is(context.Cause(ctx), context.Canceled) {
 			return nil

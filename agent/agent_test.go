@@ -638,6 +638,8 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 	require.Len(t, s.Refused, 1)
 	require.Equal(t, "Service default/second", s.Refused[0].Object)
 	require.Contains(t, s.Refused[0].Problem, "default/first")
+	require.Equal(t, "spec.clusterIPs[0]", s.Refused[0].Field)
+	require.True(t, s.Refused[0].FieldOnly)
 	require.Equal(t, 1, s.Services, "the first is in force")
 	require.Len(t, told, 1, "once, however often it is compiled")
 	require.Equal(t, "uid-of-second", (<-told).UID)

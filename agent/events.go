@@ -20,7 +20,14 @@ func Tell(recorder *watch.Recorder) func(api.Refused) {
 		if refused.Field != "" {
 			message = refused.Field + ": " + message
 		}
-		recorder.Warn(kind, apiVersions()[kind], obj, "RefusedByWeir", message)
+		reason := "RefusedByWeir"
+		switch {
+		case refused.Ignored:
+			reason = "FieldIgnored"
+		case refused.FieldOnly:
+			reason = "ClaimLost"
+		}
+		recorder.Warn(kind, apiVersions()[kind], obj, reason, message)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 type localNode struct {
 	links     map[string]netlink.Link
 	addresses map[netip.Addr]int // ifindex by address
+	lasting   []netip.Addr       // of them, those that others may know the node by
 	defaults  map[int]bool       // devices with a default route
 	uplinks   []model.Uplink
 	mtu       int
@@ -62,6 +63,9 @@ func lookOnce() (*localNode, error) {
 	for _, addr := range addrs {
 		if parsed, ok := netip.AddrFromSlice(addr.IP); ok {
 			l.addresses[parsed.Unmap()] = addr.LinkIndex
+			if isLasting(&addr) {
+				l.lasting = append(l.lasting, parsed.Unmap())
+			}
 		}
 	}
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
@@ -74,6 +78,22 @@ func lookOnce() (*localNode, error) {
 		}
 	}
 	return l, nil
+}
+
+// isLasting leaves out addresses of the node that others hardly know: those of
+// links, those that stand for its privacy, and those that are not proved yet.
+func isLasting(addr *netlink.Addr) bool {
+	passing := unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED
+	if addr.IP.To4() == nil {
+		passing |= unix.IFA_F_TEMPORARY // of IPv4 the same bit is IFA_F_SECONDARY
+	}
+	return addr.IP.IsGlobalUnicast() && addr.Flags&passing == 0
+}
+
+// own are the addresses that others may know the node by, sorted.
+func (l *localNode) own() []netip.Addr {
+	slices.SortFunc(l.lasting, netip.Addr.Compare)
+	return slices.Compact(l.lasting)
 }
 
 func isZero(mask net.IPMask) bool {

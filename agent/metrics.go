@@ -84,7 +84,15 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge("policies", "Policies of all kinds in force.", float64(s.Policies))
 	gauge("objects", "Objects of the cluster in force.", float64(s.Objects))
-	gauge("objects_refused", "Objects of the cluster that are left out.", float64(len(s.Refused)))
+	fields := 0
+	for i := range s.Refused {
+		if s.Refused[i].FieldOnly {
+			fields++
+		}
+	}
+	gauge("objects_refused", "Objects of the cluster that are left out.", float64(len(s.Refused)-fields))
+	gauge("claims_lost", "Fields of objects that claim what is another's, and are left out.", float64(fields))
+	gauge("fields_ignored", "Fields of objects that say nothing here.", float64(len(s.Ignored)))
 	gauge("problems", "What fails now.", float64(len(s.Errors)))
 	gauge("addresses_used", "Addresses of the node's podCIDRs that are given.", float64(a.store.Pool.Used()))
 	gauge("apply_last_seconds", "How long the last change of the datapath took.", s.Apply.Seconds)

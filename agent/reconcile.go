@@ -56,7 +56,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 	a.forgetTakenOver(local)
 	strangers := a.takeOver(objs.Pods, local)
 	ours := overlay(objs, a.opts.Node, a.store.List())
-	state, refused, err := a.compile(objs, unread, local, ours)
+	state, refused, ignored, err := a.compile(objs, unread, local, ours)
 	refused = append(refused, strangers...)
 	if err == nil {
 		err = a.apply(state)
@@ -69,15 +69,15 @@ func (a *Agent) reconcileOnce(last bool) error {
 		a.wireHost(state, local, ours, objs)
 		a.report("answer health checks", a.health.Sync(model.HealthChecks(objs, a.opts.Node)))
 	}
-	a.publish(objs, local, ours, refused, began, err)
+	a.publish(objs, local, refused, ignored, began, err)
 	return err
 }
 
 // compile leaves out objects that cannot be kept, until the others can. Pods
 // that a policy selects which is left out are isolated.
-func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (*model.State, []api.Refused, error) {
+func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
 	inputs := model.Local{
-		Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
+		Addresses: local.own(), Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.Options(), Identities: a.identities,
 	}
 	a.shareIdentities()
@@ -86,19 +86,40 @@ func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *loca
 		out.addUnread(&unread[i])
 	}
 	for {
-		state, _, err := model.Compile(objs, a.opts.Node, inputs)
+		state, warnings, err := model.Compile(objs, a.opts.Node, inputs)
 		if err == nil {
 			a.useIdentities()
-			return state, out.told(), nil
+			lost, ignored := fieldsOf(warnings, objs)
+			return state, append(out.told(), lost...), ignored, nil
 		}
 		changed := false
 		for _, bad := range refusals(err) {
 			changed = out.add(bad) || changed
 		}
 		if !changed {
-			return nil, out.told(), err // it is not about an object
+			return nil, out.told(), nil, err // it is not about an object
 		}
 	}
+}
+
+// fieldsOf are fields of objects that are left out alone.
+func fieldsOf(warnings []model.Warning, objs *model.Objects) (lost, ignored []api.Refused) {
+	for _, w := range warnings {
+		if !w.Lost && !w.Ignored {
+			continue
+		}
+		r := api.Refused{Object: w.Object, Field: w.Field, Problem: w.Problem, FieldOnly: true, Ignored: w.Ignored}
+		kind, _, _ := split(w.Object)
+		if obj := find(objs, kind, strings.TrimPrefix(w.Object, kind+" ")); obj != nil {
+			r.UID = string(obj.GetUID())
+		}
+		if w.Lost {
+			lost = append(lost, r)
+		} else {
+			ignored = append(ignored, r)
+		}
+	}
+	return lost, ignored
 }
 
 // refusals are the objects that errors of the compiler name, each once.
@@ -189,7 +210,7 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		// Another plugin's bridge may have a route to all of it.
 		wanted = append(wanted, routes.Route{To: prefix, Behind: true})
 	}
-	wanted = append(wanted, routesToNodes(objs, a.opts.Node)...)
+	wanted = append(wanted, routesToNodes(objs, a.opts.Node, local)...)
 	a.report("route", routes.Sync(wanted))
 
 	a.mu.Lock()
@@ -197,15 +218,13 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 	a.inForce = connected
 }
 
-// routesToNodes lead to the pods of other nodes.
-func routesToNodes(objs *model.Objects, self string) []routes.Route {
+// routesToNodes lead to the pods of other nodes, as far as their Nodes are
+// believed. Two Nodes may have one address while the machine of one is gone.
+func routesToNodes(objs *model.Objects, self string, local *localNode) []routes.Route {
 	var wanted []routes.Route
-	for name, node := range objs.Nodes {
-		if name == self {
-			continue
-		}
-		for _, prefix := range podCIDRs(node) {
-			for _, addr := range internalAddresses(node) {
+	for _, peer := range model.Peers(objs, self, local.own()) {
+		for _, prefix := range peer.PodCIDRs {
+			for _, addr := range peer.Addresses {
 				if addr.Is4() == prefix.Addr().Is4() {
 					wanted = append(wanted, routes.Route{To: prefix, Via: addr})
 					break
@@ -217,29 +236,13 @@ func routesToNodes(objs *model.Objects, self string) []routes.Route {
 }
 
 // publish tells who waits what is in force now.
-func (a *Agent) publish(objs *model.Objects, local *localNode, ours map[string]api.Endpoint, refused []api.Refused, began time.Time, err error) {
+func (a *Agent) publish(objs *model.Objects, local *localNode, refused, ignored []api.Refused, began time.Time, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	since := map[string]time.Time{}
-	for _, r := range a.status.Refused {
-		since[r.Object+r.Problem] = r.Since
-	}
-	for i := range refused {
-		r := &refused[i]
-		known, old := since[r.Object+r.Problem]
-		r.Since = known
-		if !old {
-			r.Since = began
-			a.log.Warn("an object is refused", "object", r.Object, "field", r.Field, "problem", r.Problem)
-			if a.opts.Events != nil {
-				a.opts.Events(*r)
-			}
-		}
-	}
-	slices.SortFunc(refused, func(x, y api.Refused) int { return cmp.Compare(x.Object, y.Object) })
 	a.objects = objs
 	s := &a.status
-	s.Refused = refused
+	s.Refused = a.tell(s.Refused, refused, began)
+	s.Ignored = a.tell(s.Ignored, ignored, began)
 	s.PodCIDRs = a.store.Pool.Prefixes()
 	s.MTU = local.mtu
 	s.Uplinks = nil
@@ -264,6 +267,40 @@ func (a *Agent) publish(objs *model.Objects, local *localNode, ours map[string]a
 	if s.Ready {
 		a.reportLocked("write the network's configuration", a.writeConflist())
 	}
+}
+
+// tell tells of what was not told before, and gives all of it in its order.
+func (a *Agent) tell(before, now []api.Refused, began time.Time) []api.Refused {
+	since := map[string]time.Time{}
+	for _, r := range before {
+		since[r.Object+r.Field+r.Problem] = r.Since
+	}
+	for i := range now {
+		r := &now[i]
+		known, old := since[r.Object+r.Field+r.Problem]
+		r.Since = known
+		if !old {
+			r.Since = began
+			a.log.Warn(whatOf(r), "object", r.Object, "field", r.Field, "problem", r.Problem)
+			if a.opts.Events != nil {
+				a.opts.Events(*r)
+			}
+		}
+	}
+	slices.SortStableFunc(now, func(x, y api.Refused) int {
+		return cmp.Or(cmp.Compare(x.Object, y.Object), cmp.Compare(x.Field, y.Field))
+	})
+	return now
+}
+
+func whatOf(r *api.Refused) string {
+	switch {
+	case r.Ignored:
+		return "a field is ignored"
+	case r.FieldOnly:
+		return "a claim is lost"
+	}
+	return "an object is refused"
 }
 
 func countIdentities(state *model.State) int {

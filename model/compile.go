@@ -22,8 +22,11 @@ type Warning struct {
 	Field   string // path, as in spec.ports[0].port
 	Problem string // with the remedy
 	// Lost is whether the field is not in force, since what it claims is
-	// another's, or nobody's to claim; the rest of the object is.
+	// another's, or not for its author to claim; the rest of the object is.
 	Lost bool
+	// Ignored is whether the field is not in force, and takes nothing from
+	// anybody: it says nothing here, or another object does what it asks for.
+	Ignored bool
 }
 
 func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.Problem }

@@ -36,6 +36,7 @@ type claim struct {
 	object string
 	index  int // of the service's port: it may say so in several ways
 	field  string
+	rank   rank
 }
 
 // bid is a claim that is still to be held against others.
@@ -131,7 +132,7 @@ func (c *compiler) taken(b *bid) (claim, bool) {
 // claim records whose a frontend is. It tells the object that loses it; when
 // the same port of the same service has it already, one is enough.
 func (c *compiler) claim(b *bid) bool {
-	mine := claim{titleOf(b.object), b.index, b.field}
+	mine := claim{titleOf(b.object), b.index, b.field, b.rank}
 	first, taken := c.taken(b)
 	if !taken {
 		c.claims[frontendKey{b.at, b.protocol}] = mine
@@ -144,6 +145,9 @@ func (c *compiler) claim(b *bid) bool {
 	switch {
 	case first.field == "":
 		c.loseOnce(b.object, b.field, "%s is a port of %s, which nothing takes: give it another", place, first.object)
+	case b.rank == rankHostPort && first.rank == rankLoadBalancer:
+		// So balancers are made that are pods with host ports.
+		c.ignore(b.object, b.field, "%s is led by %s, %s, already, which comes first", place, first.object, first.field)
 	case first.object != mine.object || first.index != b.index:
 		c.loseOnce(b.object, b.field, "%s is claimed by %s, %s, which comes first: give one of them another", place, first.object, first.field)
 	case first.field != b.field:

@@ -248,7 +248,7 @@ func eachPort(pod *corev1.Pod, do func(field string, port corev1.ContainerPort))
 func (c *compiler) hostPort(pod *compiledPod, index int, field string, port corev1.ContainerPort) {
 	protocol := protocolNumber(port.Protocol)
 	if protocol == ProtocolSCTP && port.HostPort != port.ContainerPort {
-		c.lose(pod.object, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
+		c.ignore(pod.object, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
 		return
 	}
 	name := port.Name

@@ -46,11 +46,11 @@ func (c *compiler) warnOfAnnotations(object metav1.Object) {
 	}
 }
 
-// loseReservedLabels tells of labels of a pod that policies are not asked for.
-func (c *compiler) loseReservedLabels(pod *corev1.Pod) {
+// ignoreReservedLabels tells of labels of a pod that policies are not asked for.
+func (c *compiler) ignoreReservedLabels(pod *corev1.Pod) {
 	for _, key := range slices.Sorted(maps.Keys(pod.Labels)) {
 		if isReservedKey(key) {
-			c.lose(pod, "metadata.labels["+key+"]", "is a label that Cilium's policies know of namespaces and accounts alone, and says nothing to them on a Pod: use another key")
+			c.ignore(pod, "metadata.labels["+key+"]", "is a label that Cilium's policies know of namespaces and accounts alone, and says nothing to them on a Pod: use another key")
 		}
 	}
 }

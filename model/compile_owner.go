@@ -25,6 +25,13 @@ func (c *compiler) lose(obj metav1.Object, field, format string, args ...any) {
 	c.warnings = append(c.warnings, Warning{Object: titleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...), Lost: true})
 }
 
+// ignore leaves out one field of an object that says nothing here.
+func (c *compiler) ignore(obj metav1.Object, field, format string, args ...any) {
+	c.lose(obj, field, format, args...)
+	last := &c.warnings[len(c.warnings)-1]
+	last.Lost, last.Ignored = false, true
+}
+
 // loseOnce says the same of a field once: every address of the node would.
 func (c *compiler) loseOnce(obj metav1.Object, field, format string, args ...any) {
 	key := titleOf(obj) + field + format + fmt.Sprint(args[1:]...)
@@ -78,7 +85,7 @@ func (c *compiler) readGateways() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.local.Devices)) {
 		for _, gateway := range c.local.Devices[name].Gateways {
-			if slices.Contains(c.self.Gateways, gateway) || slices.Contains(c.local.Addresses, gateway) {
+			if slices.Contains(c.self.Gateways, gateway) {
 				continue
 			}
 			if node := c.objs.Nodes[c.node]; node != nil && slices.ContainsFunc(vouchedAddresses(node), func(v vouched) bool { return v.addr == gateway }) {
@@ -129,8 +136,9 @@ func (c *compiler) losePodAddress(svc *corev1.Service, i int, addr netip.Addr, p
 
 // vouched is an address of which a Node says that it is its own.
 type vouched struct {
-	addr  netip.Addr
-	field string
+	addr     netip.Addr
+	internal bool
+	field    string
 }
 
 // vouchedAddresses are those that can be a host's.
@@ -138,7 +146,7 @@ func vouchedAddresses(node *corev1.Node) []vouched {
 	var all []vouched
 	for i, a := range node.Status.Addresses {
 		if addr := hostAddress(a); addr.IsValid() {
-			all = append(all, vouched{addr, fmt.Sprintf("status.addresses[%d]", i)})
+			all = append(all, vouched{addr, a.Type == corev1.NodeInternalIP, fmt.Sprintf("status.addresses[%d]", i)})
 		}
 	}
 	return all
@@ -184,6 +192,12 @@ func (c *compiler) compareNodes(a, b *corev1.Node) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(blocks(a), blocks(b)), -compareAge(a, b), cmp.Compare(a.Name, b.Name))
 }
 
+func (c *compiler) nodesInOrder() []*corev1.Node {
+	nodes := inOrder(c.objs.Nodes)
+	slices.SortStableFunc(nodes, c.compareNodes)
+	return nodes
+}
+
 func podBlocksOf(node *corev1.Node) []netip.Prefix {
 	texts := node.Spec.PodCIDRs
 	if len(texts) == 0 && node.Spec.PodCIDR != "" {
@@ -199,8 +213,7 @@ func podBlocksOf(node *corev1.Node) []netip.Prefix {
 }
 
 func (c *compiler) readNodes() {
-	nodes := inOrder(c.objs.Nodes)
-	slices.SortStableFunc(nodes, c.compareNodes)
+	nodes := c.nodesInOrder()
 	self := c.objs.Nodes[c.node]
 	if self != nil {
 		c.zone = self.Labels[corev1.LabelTopologyZone]
@@ -232,7 +245,7 @@ func (c *compiler) readSelf(self *corev1.Node) {
 			c.vouched[v.addr] = true
 		}
 	}
-	c.loseNames(self)
+	c.ignoreNames(self)
 }
 
 // readKernelAddresses adds what the node has and its Node does not list.
@@ -259,7 +272,7 @@ func (c *compiler) readNode(node *corev1.Node) {
 		c.remote = append(c.remote, v.addr)
 		c.nodeAt[v.addr] = node
 	}
-	c.loseNames(node)
+	c.ignoreNames(node)
 }
 
 // mayVouch records that an address is a node's, unless it is another's.
@@ -276,11 +289,11 @@ func (c *compiler) mayVouch(node *corev1.Node, v vouched) bool {
 	return true
 }
 
-// loseNames leaves out addresses that are none of a host that others reach.
-func (c *compiler) loseNames(node *corev1.Node) {
+// ignoreNames leaves out addresses that are none of a host that others reach.
+func (c *compiler) ignoreNames(node *corev1.Node) {
 	for i, a := range node.Status.Addresses {
 		if (a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP) && !hostAddress(a).IsValid() {
-			c.lose(node, fmt.Sprintf("status.addresses[%d]", i), "%q is not the address of a host that others reach: give a unicast address, neither loopback nor link-local", a.Address)
+			c.ignore(node, fmt.Sprintf("status.addresses[%d]", i), "%q is not the address of a host that others reach: give a unicast address, neither loopback nor link-local", a.Address)
 		}
 	}
 }
@@ -430,7 +443,7 @@ func (c *compiler) readPods() {
 	}
 	for _, object := range inOrder(c.objs.Pods) {
 		c.requireNamespace(object)
-		c.loseReservedLabels(object)
+		c.ignoreReservedLabels(object)
 		if !isFinished(object) && !object.Spec.HostNetwork && object.Spec.NodeName == "" && len(c.objs.Nodes) > 1 && len(podAddresses(object)) > 0 {
 			c.fail(object, "spec.nodeName", "is empty, and there are %d nodes: name the pod's", len(c.objs.Nodes))
 		}

@@ -92,7 +92,7 @@ func (c *compiler) warnOfFamilies(svc *corev1.Service, addresses []netip.Addr) {
 		if err != nil || len(addresses) == 0 || slices.ContainsFunc(addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() }) {
 			return
 		}
-		c.lose(svc, field, "%s is %s, and the service is %s alone: add a clusterIP of that family, or remove the address", text, familyOf(addr), familyOf(addresses[0]))
+		c.ignore(svc, field, "%s is %s, and the service is %s alone: add a clusterIP of that family, or remove the address", text, familyOf(addr), familyOf(addresses[0]))
 	}
 	for i, text := range svc.Spec.ExternalIPs {
 		check(fmt.Sprintf("spec.externalIPs[%d]", i), text)

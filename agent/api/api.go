@@ -57,9 +57,13 @@ type Status struct {
 	Policies   int           `json:"policies"`   // objects of all kinds
 	Objects    int           `json:"objects"`    // of the cluster, of all kinds
 
-	Apply   Apply     `json:"apply"`
-	Refused []Refused `json:"refused"` // objects that are left out
-	Errors  []Problem `json:"errors"`  // what fails now
+	Apply Apply `json:"apply"`
+	// Refused are objects that are left out, and fields of objects that claim
+	// an address or a port to which another has the better claim.
+	Refused []Refused `json:"refused"`
+	// Ignored are fields of objects that say nothing here.
+	Ignored []Refused `json:"ignored,omitempty"`
+	Errors  []Problem `json:"errors"` // what fails now
 }
 
 // EndpointCount counts the node's pods by how far they are.
@@ -87,6 +91,11 @@ type Refused struct {
 	Field   string    `json:"field,omitempty"`
 	Problem string    `json:"problem"` // with the remedy
 	Since   time.Time `json:"since"`
+	// FieldOnly is whether the field alone is left out, and the rest of the
+	// object is in force.
+	FieldOnly bool `json:"fieldOnly,omitempty"`
+	// Ignored is whether it is among Status.Ignored.
+	Ignored bool `json:"ignored,omitempty"`
 }
 
 // Problem is something that fails now, and is tried again.

@@ -34,6 +34,19 @@ type Config struct {
 	Tunnel            model.Tunnel    `json:"tunnel,omitempty"`
 	Algorithm         model.Algorithm `json:"algorithm,omitempty"`
 	MaglevSize        int             `json:"maglevSize,omitempty"`
+	// ExternalIPs are the addresses that Services may name as externalIPs: "on"
+	// (the default) for all but the nodes' own, "off", or blocks, which may hold
+	// nodes' addresses.
+	ExternalIPs model.Allowed `json:"externalIPs,omitzero"`
+	// HostPorts are the node's addresses at which host ports answer that name
+	// no hostIP: "on" (the default) for all, loopback too, "off", or blocks.
+	HostPorts model.Allowed `json:"hostPorts,omitzero"`
+	// AuditAnnotations are those that are believed; empty: pods', which lift
+	// policies of their namespaces alone, and all others.
+	AuditAnnotations model.AuditAnnotations `json:"auditAnnotations,omitempty"`
+	// ReservedPorts are TCP ports of the nodes that no object takes; nil:
+	// model.DefaultReservedPorts.
+	ReservedPorts []uint16 `json:"reservedPorts,omitempty"`
 	// Devices are the uplinks by name; empty: those that have the node's
 	// addresses or a default route.
 	Devices []string `json:"devices,omitempty"`
@@ -57,6 +70,7 @@ func (c *Config) Options() model.Options {
 		NodePortAddresses: c.NodePortAddresses,
 		Masquerade:        c.Masquerade, MasqueradeExcluded: c.MasqueradeExcluded,
 		Algorithm: c.Algorithm, MaglevSize: c.MaglevSize, Return: c.Return, Tunnel: c.Tunnel,
+		ExternalIPs: c.ExternalIPs, HostPorts: c.HostPorts, AuditAnnotations: c.AuditAnnotations, ReservedPorts: c.ReservedPorts,
 	}
 }
 

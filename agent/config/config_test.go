@@ -16,6 +16,10 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		{"an unknown algorithm", "algorithm: dice", "algorithm"},
 		{"a block with bits beyond its length", "masqueradeExcluded: [10.0.0.1/8]", "10.0.0.0/8"},
 		{"a size that is no prime", "maglevSize: 100", "maglevSize"},
+		{"a switch that is neither on nor off", "externalIPs: maybe", "neither on, nor off"},
+		{"a switch for a block with bits beyond its length", "hostPorts: 10.0.0.1/8", "10.0.0.0/8"},
+		{"annotations of nobody", "auditAnnotations: tenants", "auditAnnotations"},
+		{"a port that is none", "reservedPorts: [0]", "reservedPorts[0]"},
 		{"an MTU that IPv6 does not allow", "mtu: 500", "between 1280 and 65535"},
 		{"text that is no YAML", "{", "config.yaml"},
 	} {
@@ -43,10 +47,27 @@ func TestAConfigurationThatIsNotThereMasquerades(t *testing.T) {
 	require.Equal(t, []string{"eth1"}, c.Devices)
 }
 
+func TestSwitchesAreWrittenAsTheyAreRead(t *testing.T) {
+	const text = "auditAnnotations: namespaces\nexternalIPs: \"off\"\nhostPorts: 192.0.2.0/24,2001:db8::/64\nmasquerade: true\nreservedPorts:\n- 22\n"
+	c, err := Parse([]byte(text))
+	require.NoError(t, err)
+	written, err := c.YAML()
+	require.NoError(t, err)
+	require.Equal(t, text, written)
+	options := c.Options()
+	require.True(t, options.ExternalIPs.Off)
+	require.Len(t, options.HostPorts.Only, 2)
+	require.Equal(t, []uint16{22}, options.ReservedPorts)
+	plain := Default()
+	written, err = plain.YAML()
+	require.NoError(t, err)
+	require.Equal(t, "masquerade: true\n", written, "what is not chosen is not written")
+}
+
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "{}", "masquerade: false\nmtu: 1400\n", "devices: [eth0]\nreturn: dsr\ntunnel: ipip\nalgorithm: maglev\nmaglevSize: 1021\n",
-		"masqueradeExcluded: [10.0.0.0/8, \"fd00::/8\"]\nnodePortAddresses: [192.0.2.0/24]\n", "mtu: 1e3", "null", "- a",
+		"masqueradeExcluded: [10.0.0.0/8, \"fd00::/8\"]\nnodePortAddresses: [192.0.2.0/24]\n", "mtu: 1e3", "externalIPs: \"off\"\nhostPorts: 192.0.2.0/24\nauditAnnotations: policies\nreservedPorts: [22]\n", "null", "- a",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -36,6 +36,9 @@ type NodeStatus struct {
 	Agent *api.Status `json:"agent,omitempty"`
 	// Problems are sentences for people; some of them with the remedy.
 	Problems []string `json:"problems"`
+	// Notes are sentences about fields of objects that are not in force, by which
+	// nobody is harmed but their own objects.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Asked at once, so that a cluster of many nodes answers in seconds and its
@@ -131,6 +134,7 @@ func (c *Cluster) ask(ctx context.Context, status *NodeStatus) {
 	status.Agent = &local.Status
 	problems := agentProblems(&local)
 	status.Problems = append(status.Problems, problems...)
+	status.Notes = agentNotes(&local)
 	status.Healthy = status.Healthy && len(problems) == 0
 }
 
@@ -140,12 +144,10 @@ func agentProblems(s *LocalStatus) []string {
 	if !s.Ready {
 		problems = append(problems, cmp.Or(s.NotReady, "the agent is not ready"))
 	}
-	for _, r := range s.Refused {
-		name := r.Object
-		if r.Field != "" {
-			name += ": " + r.Field
+	for i := range s.Refused {
+		if r := &s.Refused[i]; !r.FieldOnly {
+			problems = append(problems, fmt.Sprintf("left out: %s: %s", fieldOf(r), r.Problem))
 		}
-		problems = append(problems, fmt.Sprintf("left out: %s: %s", name, r.Problem))
 	}
 	for _, p := range s.Errors {
 		problems = append(problems, fmt.Sprintf("%s: %s (since %s)", p.What, p.Error, p.Since.Format(time.RFC3339)))
@@ -154,6 +156,28 @@ func agentProblems(s *LocalStatus) []string {
 		problems = append(problems, fmt.Sprintf("kubelet takes %s before Weir's configuration: remove it from the node", f))
 	}
 	return problems
+}
+
+// agentNotes are of fields that are left out alone: whoever may write an object
+// could have no node healthy otherwise.
+func agentNotes(s *LocalStatus) []string {
+	var notes []string
+	for i := range s.Refused {
+		if r := &s.Refused[i]; r.FieldOnly {
+			notes = append(notes, fmt.Sprintf("claim lost: %s: %s", fieldOf(r), r.Problem))
+		}
+	}
+	for i := range s.Ignored {
+		notes = append(notes, fmt.Sprintf("ignored: %s: %s", fieldOf(&s.Ignored[i]), s.Ignored[i].Problem))
+	}
+	return notes
+}
+
+func fieldOf(r *api.Refused) string {
+	if r.Field == "" {
+		return r.Object
+	}
+	return r.Object + ": " + r.Field
 }
 
 // Exec runs a command in a container and gives what it printed. A command that

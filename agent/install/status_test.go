@@ -127,6 +127,13 @@ func TestProblemsOfAnAgent(t *testing.T) {
 		"kubelet takes /etc/cni/net.d/00-other.conf before Weir's configuration: remove it from the node",
 	}, agentProblems(s))
 	require.Empty(t, agentProblems(&LocalStatus{Status: api.Status{Ready: true}}))
+	fields := &LocalStatus{Status: api.Status{
+		Ready:   true,
+		Refused: []api.Refused{{Object: "Service aaa/evil", Field: "spec.externalIPs[0]", Problem: "is another's", FieldOnly: true}},
+		Ignored: []api.Refused{{Object: "Service aaa/odd", Problem: "says nothing", FieldOnly: true, Ignored: true}},
+	}}
+	require.Empty(t, agentProblems(fields), "no tenant has a node unhealthy so")
+	require.Equal(t, []string{"claim lost: Service aaa/evil: spec.externalIPs[0]: is another's", "ignored: Service aaa/odd: says nothing"}, agentNotes(fields))
 }
 
 func TestConfigurationThatIsTakenBeforeWeirsIsFound(t *testing.T) {

@@ -110,7 +110,18 @@ func (w *Watcher) updated(old, current any) {
 func sameNode(a, b *corev1.Node) bool {
 	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
 		a.Spec.PodCIDR == b.Spec.PodCIDR && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
-		slices.Equal(a.Status.Addresses, b.Status.Addresses)
+		slices.Equal(a.Status.Addresses, b.Status.Addresses) &&
+		a.Status.DaemonEndpoints == b.Status.DaemonEndpoints && isReady(a) == isReady(b)
+}
+
+// isReady is whether a Node's machine lives, as the cluster has it.
+func isReady(node *corev1.Node) bool {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			return condition.Status == corev1.ConditionTrue
+		}
+	}
+	return false
 }
 
 func (w *Watcher) bad(kind string, err error) {

@@ -148,6 +148,14 @@ func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Nodes["n"].Status.Conditions) == 1 }, 5*time.Second, 5*time.Millisecond)
 	require.Empty(t, changed)
+	beat.Status.Conditions[0].Status = corev1.ConditionTrue
+	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(changed) > 0 }, 5*time.Second, 5*time.Millisecond, "one that begins to live is believed")
+	for len(changed) > 0 {
+		<-changed
+	}
+	beat = beat.DeepCopy()
 	beat.Spec.PodCIDRs = []string{"10.0.0.0/24"}
 	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
 	require.NoError(t, err)

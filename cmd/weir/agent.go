@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -224,8 +225,15 @@ func printAgentStatus(w io.Writer, s *api.Status) error {
 		fmt.Sprintf("objects     %d: %d frontends, %d identities, %d policies", s.Objects, s.Services, s.Identities, s.Policies),
 		fmt.Sprintf("applied     %d times, %d failed; last %s, in %.1f ms, epoch %d", s.Apply.Count, s.Apply.Failed, s.Apply.Last.Format("15:04:05"), 1000*s.Apply.Seconds, s.Apply.Epoch),
 	}
-	for _, r := range s.Refused {
-		lines = append(lines, fmt.Sprintf("refused     %s: %s: %s", r.Object, r.Field, r.Problem))
+	for _, r := range append(slices.Clone(s.Refused), s.Ignored...) {
+		what := "refused    "
+		switch {
+		case r.Ignored:
+			what = "ignored    "
+		case r.FieldOnly:
+			what = "claim lost "
+		}
+		lines = append(lines, fmt.Sprintf("%s %s: %s: %s", what, r.Object, r.Field, r.Problem))
 	}
 	for _, e := range s.Errors {
 		lines = append(lines, fmt.Sprintf("error       %s: %s", e.What, e.Error))

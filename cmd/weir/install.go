@@ -41,6 +41,9 @@ type configFlags struct {
 
 	excluded, nodePorts          []string
 	answers, tunnel, algorithm   string
+	externalIPs, hostPorts       string
+	audits                       string
+	reserved                     []uint
 	excludedBlocks, nodePortNets []netip.Prefix
 }
 
@@ -49,6 +52,10 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.BoolVar(&f.config.Masquerade, "masquerade", true, "give what leaves the cluster the node's address")
 	f.set.StringSliceVar(&f.excluded, "masquerade-excluded", nil, "address `blocks` that are sent to without masquerading")
 	f.set.StringSliceVar(&f.nodePorts, "node-port-addresses", nil, "address `blocks` of the nodes' addresses that answer on node ports (default: all of them)")
+	f.set.StringVar(&f.externalIPs, "external-ips", "on", "which addresses Services may name as externalIPs: on (all but nodes'), off, or `blocks` with commas between them, which may hold nodes'")
+	f.set.StringVar(&f.hostPorts, "host-ports", "on", "at which of a node's addresses host ports answer that name no hostIP: on (all of them, loopback too), off, or `blocks`")
+	f.set.StringVar(&f.audits, "audit-annotations", "", "whose weir.net/policy-audit counts: pods, namespaces, policies or off, each with those after it (default: pods, which lift no policy of the whole cluster)")
+	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
 	f.set.StringVar(&f.answers, "return", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
 	f.set.StringVar(&f.tunnel, "tunnel", "", "what carries packets to other nodes where --return needs it: ipip or geneve")
 	f.set.StringVar(&f.algorithm, "algorithm", "", "how backends are chosen: random or maglev (default: random)")
@@ -63,8 +70,23 @@ func (f *configFlags) parse() error {
 	if f.excludedBlocks, err = addressBlocks("masquerade-excluded", f.excluded); err != nil {
 		return err
 	}
-	f.nodePortNets, err = addressBlocks("node-port-addresses", f.nodePorts)
-	return err
+	if f.nodePortNets, err = addressBlocks("node-port-addresses", f.nodePorts); err != nil {
+		return err
+	}
+	if f.config.ExternalIPs, err = model.ParseAllowed(f.externalIPs); err != nil {
+		return usageError(fmt.Errorf("--external-ips: %w", err))
+	}
+	if f.config.HostPorts, err = model.ParseAllowed(f.hostPorts); err != nil {
+		return usageError(fmt.Errorf("--host-ports: %w", err))
+	}
+	f.config.ReservedPorts = nil
+	for _, port := range f.reserved {
+		if port < 1 || port > 65535 {
+			return usageError(fmt.Errorf("--reserved-ports: %d is not in 1–65535", port))
+		}
+		f.config.ReservedPorts = append(f.config.ReservedPorts, uint16(port))
+	}
+	return nil
 }
 
 func addressBlocks(flag string, words []string) ([]netip.Prefix, error) {
@@ -85,6 +107,10 @@ func (f *configFlags) change(c *config.Config) {
 		"masquerade":          func() { c.Masquerade = f.config.Masquerade },
 		"masquerade-excluded": func() { c.MasqueradeExcluded = f.excludedBlocks },
 		"node-port-addresses": func() { c.NodePortAddresses = f.nodePortNets },
+		"external-ips":        func() { c.ExternalIPs = f.config.ExternalIPs },
+		"host-ports":          func() { c.HostPorts = f.config.HostPorts },
+		"audit-annotations":   func() { c.AuditAnnotations = model.AuditAnnotations(f.audits) },
+		"reserved-ports":      func() { c.ReservedPorts = f.config.ReservedPorts },
 		"return":              func() { c.Return = model.Return(f.answers) },
 		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) },
 		"algorithm":           func() { c.Algorithm = model.Algorithm(f.algorithm) },

@@ -101,6 +101,16 @@ func printStatus(w io.Writer, o vmOutput, status []install.NodeStatus) error {
 			fmt.Fprintf(w, "%s: %s\n", status[i].Node, problem)
 		}
 	}
+	// Most of them are the same on all nodes.
+	told := map[string]bool{}
+	for i := range status {
+		for _, note := range status[i].Notes {
+			if !told[note] {
+				told[note] = true
+				fmt.Fprintln(w, note)
+			}
+		}
+	}
 	return nil
 }
 

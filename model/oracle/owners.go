@@ -88,7 +88,7 @@ func (k *knowledge) learnOwners() {
 	for _, device := range k.local.Devices {
 		for _, gateway := range device.Gateways {
 			node := k.objs.Nodes[k.node]
-			if !slices.Contains(k.local.Addresses, gateway) && (node == nil || !slices.Contains(saidOfNode(node), gateway)) {
+			if node == nil || !slices.Contains(saidOfNode(node), gateway) {
 				claim(gateway, claimant{word: wordGateway})
 			}
 		}
