@@ -66,7 +66,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 	}
 	a.report("apply", err)
 	if err == nil {
-		a.wireHost(state, local, ours, objs)
+		a.wireHost(state, local, ours)
 		a.report("answer health checks", a.health.Sync(model.HealthChecks(objs, a.opts.Node)))
 	}
 	a.publish(objs, local, refused, ignored, began, err)
@@ -158,10 +158,17 @@ func split(title string) (kind, namespace, name string) {
 	return kind, "", rest
 }
 
+// sameTables is whether two states are one to the datapath.
+func sameTables(a, b *model.State) bool {
+	x, y := *a, *b
+	x.Peers, y.Peers = nil, nil
+	return reflect.DeepEqual(x, y)
+}
+
 // apply changes the datapath if there is anything to change: every change has
 // all flows judged again.
 func (a *Agent) apply(state *model.State) error {
-	if a.state != nil && reflect.DeepEqual(a.state, state) {
+	if a.state != nil && sameTables(a.state, state) {
 		return nil
 	}
 	began := time.Now()
@@ -181,7 +188,7 @@ func (a *Agent) apply(state *model.State) error {
 
 // wireHost connects endpoints that the datapath has, and routes to them and to
 // other nodes.
-func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]api.Endpoint, objs *model.Objects) {
+func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]api.Endpoint) {
 	var errs []error
 	var wanted []routes.Route
 	source := func(to netip.Addr) netip.Addr {
@@ -210,7 +217,7 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		// Another plugin's bridge may have a route to all of it.
 		wanted = append(wanted, routes.Route{To: prefix, Behind: true})
 	}
-	wanted = append(wanted, routesToNodes(objs, a.opts.Node, local)...)
+	wanted = append(wanted, routesToNodes(state.Peers)...)
 	a.report("route", routes.Sync(wanted))
 
 	a.mu.Lock()
@@ -220,9 +227,9 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 
 // routesToNodes lead to the pods of other nodes, as far as their Nodes are
 // believed. Two Nodes may have one address while the machine of one is gone.
-func routesToNodes(objs *model.Objects, self string, local *localNode) []routes.Route {
+func routesToNodes(peers []model.Peer) []routes.Route {
 	var wanted []routes.Route
-	for _, peer := range model.Peers(objs, self, local.own()) {
+	for _, peer := range peers {
 		for _, prefix := range peer.PodCIDRs {
 			for _, addr := range peer.Addresses {
 				if addr.Is4() == prefix.Addr().Is4() {

@@ -47,7 +47,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 func newCompiler(objs *Objects, node string, local Local) *compiler {
 	c := &compiler{
 		host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{},
+		owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
@@ -75,7 +75,7 @@ func (c *compiler) compile() (*State, error) {
 		Services:  c.services(),
 		Addresses: c.addresses(),
 	}
-	state.Loopback = c.loopback
+	state.Loopback, state.Peers = c.loopback, c.otherNodes()
 	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
@@ -105,12 +105,16 @@ type compiler struct {
 	podAt      map[netip.Addr]*corev1.Pod // the same by address
 	doubted    map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
 	plugged    map[netip.Addr]*corev1.Pod // whose devices are here
-	podBlocks  []podBlock                 // that nodes have for pods
+	claiming   []*corev1.Pod              // see claimingPods
+	podBlocks  *cover                     // that nodes have for pods
 	clusterAt  map[netip.Addr]*corev1.Service
-	vouched    map[netip.Addr]bool // addresses that Nodes list
-	identities []*identity         // by number
-	host       *identity           // the node itself, as a subject of policies
-	owners     map[netip.Addr]string
+	vouched    map[netip.Addr]bool // addresses that this node's Node lists
+	vouchers   map[*corev1.Node][]vouched
+
+	podBlocksOf map[*corev1.Node][]netip.Prefix
+	identities  []*identity // by number
+	host        *identity   // the node itself, as a subject of policies
+	owners      map[netip.Addr]string
 
 	nodePortAddresses []netip.Addr
 	frontends         []Service

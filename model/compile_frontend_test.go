@@ -428,7 +428,7 @@ func TestFrontendsThatAreClaimedTwice(t *testing.T) {
 			require.NoError(t, err)
 			var lost []string
 			for _, w := range warnings {
-				if w.Lost {
+				if w.Lost || w.Ignored {
 					lost = append(lost, w.String())
 				}
 			}

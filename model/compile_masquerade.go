@@ -71,9 +71,9 @@ func (c *compiler) nativePrefixes() []netip.Prefix {
 		}
 	}
 	var native []netip.Prefix
-	for _, block := range c.podBlocks {
-		if block.node.Name != c.node {
-			native = append(native, block.Prefix)
+	for node, blocks := range c.podBlocksOf {
+		if node.Name != c.node {
+			native = append(native, blocks...)
 		}
 	}
 	native = append(native, c.local.Options.MasqueradeExcluded...)

@@ -159,7 +159,7 @@ func (c *compiler) nodeGroups() []nodeGroup {
 	if namesServers(c.objs) {
 		servers := c.apiServers()
 		groups = append(groups, nodeGroup{serversGroup, func(node *corev1.Node) bool {
-			return slices.ContainsFunc(vouchedAddresses(node), func(v vouched) bool {
+			return slices.ContainsFunc(c.vouchedBy(node), func(v vouched) bool {
 				return servers[v.addr] && (c.nodeAt[v.addr] == node || node.Name == c.node && slices.Contains(c.self.Addresses, v.addr))
 			})
 		}})

@@ -88,7 +88,7 @@ func (c *compiler) readGateways() {
 			if slices.Contains(c.self.Gateways, gateway) {
 				continue
 			}
-			if node := c.objs.Nodes[c.node]; node != nil && slices.ContainsFunc(vouchedAddresses(node), func(v vouched) bool { return v.addr == gateway }) {
+			if node := c.objs.Nodes[c.node]; node != nil && slices.ContainsFunc(c.vouchedBy(node), func(v vouched) bool { return v.addr == gateway }) {
 				continue // another plugin's gateway may be an address of the node
 			}
 			c.self.Gateways = append(c.self.Gateways, gateway)
@@ -141,14 +141,18 @@ type vouched struct {
 	field    string
 }
 
-// vouchedAddresses are those that can be a host's.
-func vouchedAddresses(node *corev1.Node) []vouched {
-	var all []vouched
+// vouchedBy are those addresses of a Node that can be a host's.
+func (c *compiler) vouchedBy(node *corev1.Node) []vouched {
+	all, read := c.vouchers[node]
+	if read {
+		return all
+	}
 	for i, a := range node.Status.Addresses {
 		if addr := hostAddress(a); addr.IsValid() {
 			all = append(all, vouched{addr, a.Type == corev1.NodeInternalIP, fmt.Sprintf("status.addresses[%d]", i)})
 		}
 	}
+	c.vouchers[node] = all
 	return all
 }
 
@@ -239,7 +243,7 @@ func (c *compiler) readNodes() {
 // pod's.
 func (c *compiler) readSelf(self *corev1.Node) {
 	c.vouched = map[netip.Addr]bool{}
-	for _, v := range vouchedAddresses(self) {
+	for _, v := range c.vouchedBy(self) {
 		if c.mayVouch(self, v) && !slices.Contains(c.self.Addresses, v.addr) {
 			c.self.Addresses = append(c.self.Addresses, v.addr)
 			c.vouched[v.addr] = true
@@ -260,11 +264,11 @@ func (c *compiler) readKernelAddresses() {
 
 // readNode believes another node of itself, where nobody has a better claim.
 func (c *compiler) readNode(node *corev1.Node) {
-	for _, v := range vouchedAddresses(node) {
+	for _, v := range c.vouchedBy(node) {
 		if c.nodeAt[v.addr] == node || !c.mayVouch(node, v) {
 			continue // it may have one address as internal and external
 		}
-		if block, inside := c.podBlockAround(v.addr); inside {
+		if block, owner := c.podBlocks.overlaps(netip.PrefixFrom(v.addr, v.addr.BitLen()), ""); owner != "" {
 			c.lose(node, v.field, "%s lies in %s, which are addresses of pods: a Node vouches for its own alone", v.addr, block)
 			delete(c.owners, v.addr)
 			continue
@@ -298,54 +302,37 @@ func (c *compiler) ignoreNames(node *corev1.Node) {
 	}
 }
 
-// podBlock is a podCIDR, and whose.
-type podBlock struct {
-	netip.Prefix
-	node *corev1.Node
-}
-
 // readPodBlocks believes a Node of its podCIDRs where they hold neither its own
 // address nor one of a Node that is to be believed before it, and none that is
 // given to such a one's pods.
 func (c *compiler) readPodBlocks(nodes []*corev1.Node) {
-	for i, node := range nodes {
-		for j, block := range podBlocksOf(node) {
-			field := fmt.Sprintf("spec.podCIDRs[%d]", j)
-			if other := slices.IndexFunc(c.podBlocks, func(b podBlock) bool { return b.node != node && b.Overlaps(block) }); other >= 0 {
-				c.lose(node, field, "%s overlaps %s of %s, whose claim comes first: give the node another", block, c.podBlocks[other].Prefix, titleOf(c.podBlocks[other].node))
-				continue
-			}
-			if holds := c.nodeInside(nodes[:i+1], block); holds != "" && node.Name != c.node {
-				c.lose(node, field, "%s holds %s: give the node another", block, holds)
-				continue
-			}
-			c.podBlocks = append(c.podBlocks, podBlock{block, node})
-		}
+	var all []netip.Prefix
+	for _, node := range nodes {
+		all = append(all, podBlocksOf(node)...)
 	}
-}
-
-func (c *compiler) nodeInside(nodes []*corev1.Node, block netip.Prefix) string {
+	addresses := newCover(all)
+	c.podBlocks, c.podBlocksOf = newCover(all), map[*corev1.Node][]netip.Prefix{}
 	for _, addr := range c.self.Addresses {
-		if block.Contains(addr) {
-			return fmt.Sprintf("%s of Node %s", addr, c.node)
-		}
+		addresses.add(netip.PrefixFrom(addr, addr.BitLen()), "Node "+c.node)
 	}
 	for _, node := range nodes {
-		for _, v := range vouchedAddresses(node) {
-			if node.Name != c.node && block.Contains(v.addr) {
-				return fmt.Sprintf("%s of %s", v.addr, titleOf(node))
+		for _, v := range c.vouchedBy(node) {
+			if node.Name != c.node {
+				addresses.add(netip.PrefixFrom(v.addr, v.addr.BitLen()), titleOf(node))
+			}
+		}
+		for i, block := range podBlocksOf(node) {
+			field := fmt.Sprintf("spec.podCIDRs[%d]", i)
+			if other, owner := c.podBlocks.overlaps(block, titleOf(node)); owner != "" {
+				c.lose(node, field, "%s overlaps %s of %s, whose claim comes first: give the node another", block, other, owner)
+			} else if held, owner := addresses.overlaps(block, ""); owner != "" && node.Name != c.node {
+				c.lose(node, field, "%s holds %s of %s: give the node another", block, held.Addr(), owner)
+			} else {
+				c.podBlocks.add(block, titleOf(node))
+				c.podBlocksOf[node] = append(c.podBlocksOf[node], block)
 			}
 		}
 	}
-	return ""
-}
-
-func (c *compiler) podBlockAround(addr netip.Addr) (podBlock, bool) {
-	i := slices.IndexFunc(c.podBlocks, func(b podBlock) bool { return b.Contains(addr) })
-	if i < 0 {
-		return podBlock{}, false
-	}
-	return c.podBlocks[i], true
 }
 
 // certainty is how well it is known that a pod has an address.
@@ -367,8 +354,8 @@ func (c *compiler) certainty(pod *corev1.Pod, addr netip.Addr) certainty {
 		return doubtful // of a node that is gone
 	}
 	sure := unsaid
-	for _, block := range c.podBlocks {
-		if block.node != node || block.Addr().Is4() != addr.Is4() {
+	for _, block := range c.podBlocksOf[node] {
+		if block.Addr().Is4() != addr.Is4() {
 			continue
 		}
 		if block.Contains(addr) && !c.isSaidOf(node, addr) {
@@ -383,7 +370,7 @@ func (c *compiler) certainty(pod *corev1.Pod, addr netip.Addr) certainty {
 // have one of its podCIDR, for a bridge.
 func (c *compiler) isSaidOf(node *corev1.Node, addr netip.Addr) bool {
 	return node.Name == c.node && slices.Contains(c.local.Addresses, addr) ||
-		slices.ContainsFunc(vouchedAddresses(node), func(v vouched) bool { return v.addr == addr })
+		slices.ContainsFunc(c.vouchedBy(node), func(v vouched) bool { return v.addr == addr })
 }
 
 // isPlugged is whether a pod's device is on this node.
@@ -404,20 +391,27 @@ func (c *compiler) isLocal(pod *corev1.Pod) bool {
 // being deleted, and the younger, since an address is given anew when its pod is
 // gone.
 func (c *compiler) claimingPods() []*corev1.Pod {
-	var pods []*corev1.Pod
-	for _, pod := range inOrder(c.objs.Pods) {
+	if c.claiming != nil {
+		return c.claiming
+	}
+	pods := []*corev1.Pod{}
+	turn := map[*corev1.Pod]int{}
+	for _, pod := range c.objs.Pods {
 		// A finished pod's address may be another's by now; one on the host's
 		// network has none of its own.
-		if !isFinished(pod) && !pod.Spec.HostNetwork {
-			pods = append(pods, pod)
+		if isFinished(pod) || pod.Spec.HostNetwork {
+			continue
+		}
+		pods = append(pods, pod)
+		if !c.isPlugged(pod) {
+			turn[pod] = 1 + boolToInt(pod.DeletionTimestamp != nil)
 		}
 	}
-	unplugged := func(pod *corev1.Pod) int { return boolToInt(!c.isPlugged(pod)) }
-	leaving := func(pod *corev1.Pod) int { return boolToInt(pod.DeletionTimestamp != nil && !c.isPlugged(pod)) }
-	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
-		return cmp.Or(cmp.Compare(unplugged(a), unplugged(b)), cmp.Compare(leaving(a), leaving(b)), -compareAge(a, b),
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(cmp.Compare(turn[a], turn[b]), -compareAge(a, b),
 			cmp.Compare(namespaceOr(a.Namespace), namespaceOr(b.Namespace)), cmp.Compare(a.Name, b.Name))
 	})
+	c.claiming = pods
 	return pods
 }
 

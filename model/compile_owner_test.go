@@ -24,7 +24,7 @@ func ownersOf(t *testing.T, text string, local Local) (owners map[string]Identit
 		}
 	}
 	for _, w := range warnings {
-		if w.Lost {
+		if w.Lost || w.Ignored {
 			lost = append(lost, w.String())
 		}
 	}

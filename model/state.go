@@ -22,6 +22,9 @@ type State struct {
 	// sockets reach and no packet.
 	Loopback []Service
 	RuleSets []RuleSet
+	// Peers are the other nodes, those first whose Nodes are to be believed
+	// first. The datapath has no need of them: the node's routes have.
+	Peers []Peer
 }
 
 // Node is the node on which the datapath runs.

@@ -313,6 +313,7 @@ func (k *knowledge) learnPodBlocks(sofar map[netip.Addr]claimant) {
 			}
 			if good {
 				k.blocks = append(k.blocks, blockFor{block, node})
+				k.blocksOf[node] = append(k.blocksOf[node], block)
 			}
 		}
 	}
@@ -343,8 +344,8 @@ func (k *knowledge) wordOf(pod *corev1.Pod, addr netip.Addr) word {
 		return wordElsewhere
 	}
 	worth := wordNoPodCIDR
-	for _, block := range k.blocks {
-		if block.node != node || node == nil || block.Addr().Is4() != addr.Is4() {
+	for _, block := range k.blocksOf[node] {
+		if block.Addr().Is4() != addr.Is4() {
 			continue
 		}
 		if block.Contains(addr) && !slices.Contains(saidOfNode(node), addr) && !(node.Name == k.node && slices.Contains(k.local.Addresses, addr)) {

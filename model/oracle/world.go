@@ -38,6 +38,7 @@ type knowledge struct {
 	vouched   map[netip.Addr]bool          // of nodes, by their Nodes
 	clusterAt map[netip.Addr]*corev1.Service
 	blocks    []blockFor
+	blocksOf  map[*corev1.Node][]netip.Prefix
 	bids      []bid
 	held      map[place]string             // who has places where packets arrive
 	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
@@ -56,7 +57,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},
-		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
+		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
 	}
 	for _, slice := range objs.EndpointSlices {
 		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
