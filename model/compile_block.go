@@ -78,6 +78,9 @@ func ParseLegacyBlock(text string) (netip.Prefix, error) {
 // parseLegacyAddr reads an address as the API reads those of objects: numbers may
 // begin with zeros and are decimal all the same, and IPv4 may be written as IPv6.
 func parseLegacyAddr(text string) (netip.Addr, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		return addr.Unmap(), nil
+	}
 	bits := "/128"
 	if !strings.Contains(text, ":") {
 		bits = "/32"
