@@ -47,10 +47,18 @@ func TestClaimsAgreeWithTheOracle(t *testing.T) {
 		compareOwners(t, world, state, context, met)
 		compareFrontends(t, world, state, context, met)
 		compareNative(t, world, state, context, met)
+		require.Len(t, state.Loopback, len(world.loopback), context)
+		for _, s := range state.Loopback {
+			want := world.loopback[frontend{s.Address, s.Port, s.Protocol, s.Scope}]
+			require.NotNil(t, want, "%s: %s at %s:%d", context, s.Name, s.Address, s.Port)
+			require.Equal(t, []server{{s.Backends[0].Address, s.Backends[0].Port, true}}, want.servers, context)
+			met["at loopback"]++
+		}
 		for _, w := range warnings {
 			count(met, "lost "+w.Object[:4], w.Lost)
 		}
 	}
+	require.Greater(t, met["at loopback"], 30)
 	for _, what := range []string{"the node's", "another node's", "a pod's", "an endpoint", "lost Serv", "lost Pod ", "lost Node", "ClusterIP", "NodePort", "LoadBalancer", "HostPort", "ExternalIP"} {
 		require.Greater(t, met[what], 200, "hardly anything was %s", what)
 	}

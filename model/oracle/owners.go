@@ -444,7 +444,7 @@ func (k *knowledge) grant() {
 	for _, b := range k.bids {
 		exact := place{b.addr, b.port, b.protocol}
 		by := held[exact]
-		if _, ofNode := k.nodeOf[b.addr]; by == "" && ofNode {
+		if _, ofNode := k.nodeOf[b.addr]; by == "" && (ofNode || b.addr.IsLoopback()) {
 			if by = held[place{netip.Addr{}, b.port, b.protocol}]; by == b.who {
 				by = ""
 			}

@@ -274,6 +274,9 @@ func (k *knowledge) learnHostPorts(pod *corev1.Pod) {
 				continue
 			}
 			for _, at := range k.hostAddresses(pod, p.HostIP) {
+				if at.IsLoopback() && p.Protocol == "SCTP" && !pod.Spec.HostNetwork {
+					continue
+				}
 				if pod.Spec.HostNetwork || slices.ContainsFunc(k.addresses[pod], func(addr netip.Addr) bool { return addr.Is4() == at.Is4() }) {
 					k.bids = append(k.bids, bid{
 						order: orderHostPort, made: pod.CreationTimestamp.Time, space: spaceOf(pod.Namespace), name: pod.Name, kind: "Pod", turn: turn,
@@ -294,26 +297,36 @@ func (k *knowledge) learnHostPort(pod *corev1.Pod, p corev1.ContainerPort, at ne
 		if addr.Is4() != at.Is4() {
 			continue
 		}
-		for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
-			k.frontends[frontend{at, uint16(p.HostPort), numberOf(p.Protocol), scope}] = &served{
-				service: podName(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
-				servers: []server{{addr, uint16(p.ContainerPort), true}},
-			}
+		s := &served{
+			service: podName(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
+			servers: []server{{addr, uint16(p.ContainerPort), true}},
 		}
+		where := frontend{at, uint16(p.HostPort), numberOf(p.Protocol), model.ScopeInside}
+		if at.IsLoopback() {
+			k.loopback[where] = s
+			return
+		}
+		k.frontends[where] = s
+		other := *s
+		where.scope = model.ScopeOutside
+		k.frontends[where] = &other
 		return
 	}
 }
 
 // hostAddresses are those on which a host port answers: the node's own that it
 // names, or, where it names none of a family or none at all, those that the
-// operator leaves to such ports.
+// operator leaves to such ports, loopback among them.
 func (k *knowledge) hostAddresses(pod *corev1.Pod, text string) []netip.Addr {
 	wanted, ok := looseAddr(text)
 	if text != "" && !ok {
 		return nil
 	}
 	var addrs []netip.Addr
-	for _, addr := range k.own {
+	if ok && wanted.IsLoopback() {
+		return []netip.Addr{wanted}
+	}
+	for _, addr := range append(slices.Clone(k.own), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1")) {
 		switch allowed := k.local.Options.HostPorts; {
 		case text != "" && !wanted.IsUnspecified():
 			if addr == wanted {

@@ -5,7 +5,6 @@ package oracle
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/weirnet/weir/model"
 )
@@ -47,32 +46,21 @@ func (o *Oracle) Lead(to netip.AddrPort, protocol model.Protocol) (l Lead) {
 }
 
 // atSocket is the frontend that a socket of the node meets: node ports answer on
-// loopback there, and host ports that are for any address.
+// loopback there, and host ports that are for any address or for that one.
 func (k *knowledge) atSocket(to netip.AddrPort, protocol model.Protocol) *served {
 	if !to.Addr().IsLoopback() {
 		return k.frontends[frontend{to.Addr(), to.Port(), protocol, model.ScopeInside}]
+	}
+	if s := k.loopback[frontend{to.Addr(), to.Port(), protocol, model.ScopeInside}]; s != nil {
+		return s
 	}
 	for _, own := range k.own {
 		if own.Is4() != to.Addr().Is4() {
 			continue
 		}
-		s := k.frontends[frontend{own, to.Port(), protocol, model.ScopeInside}]
-		if s != nil && (s.kind == model.KindNodePort || s.kind == model.KindHostPort && k.isForAny(s, to.Port(), protocol)) {
+		if s := k.frontends[frontend{own, to.Port(), protocol, model.ScopeInside}]; s != nil && s.kind == model.KindNodePort {
 			return s
 		}
 	}
 	return nil
-}
-
-// isForAny is whether a host port names no address of the node.
-func (k *knowledge) isForAny(s *served, port uint16, protocol model.Protocol) bool {
-	for _, container := range containersOf(k.objs.Pods[s.service]) {
-		for _, p := range container.Ports {
-			if uint16(p.HostPort) == port && numberOf(p.Protocol) == protocol {
-				at := k.hostAddresses(p.HostIP)
-				return p.HostIP == "" || slices.Contains([]string{"0.0.0.0", "::"}, p.HostIP) && len(at) > 0
-			}
-		}
-	}
-	return false
 }

@@ -26,6 +26,7 @@ type knowledge struct {
 	own       []netip.Addr               // this node's, in the Node's order
 	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
+	loopback  map[frontend]*served // of host ports, for the node's own sockets
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
 	cilium    []ciliumText
@@ -54,7 +55,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 	k := &knowledge{
 		objs: objs, node: node, local: local,
 		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
-		frontends: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
+		frontends: map[frontend]*served{}, loopback: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},
 		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
