@@ -238,6 +238,9 @@ func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tup
 	if again && o.flows[f.opening].flow != before.flow {
 		f.states |= before.states
 	}
+	if e, seen := o.sees(f.replies); again && seen && !e.Current {
+		f.replyEpoch = before.replyEpoch // it is still what it was
+	}
 	o.noted = noted{half{&f, false}, again && !(h.begins() && before.states&^ended == 0)}
 	o.flows.insert(&f, now)
 	return &f
