@@ -70,6 +70,14 @@ static __always_inline int at(const struct packet *pkt, enum hook hook)
 	return (OBJECT_HOOKS & (1 << hook)) && pkt->key.hook == hook;
 }
 
+/* How long ago something was. Clocks of CPUs go by ticks, and that of the CPU
+ * which saw it may be one ahead.
+ */
+static __always_inline __u64 age(const struct packet *pkt, __u64 since)
+{
+	return pkt->now > since ? pkt->now - since : 0;
+}
+
 /* What a program works on. It is a map's value and not on the stack: there it
  * would not fit, and the verifier would follow every constant in it down every
  * path (by measure: 30 times the instructions). Nobody interrupts a program to run another
@@ -338,7 +346,7 @@ static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
 	if (pkt->fragment_off) {
 		pkt->fragment = FRAGMENT_LATER;
 		of = bpf_map_lookup_elem(&fragments, &key);
-		if (!of || pkt->now - of->seen > FRAGMENT_PATIENCE ||
+		if (!of || age(pkt, of->seen) > FRAGMENT_PATIENCE ||
 		    pkt->fragment_off < of->header_end)
 			return REFUSE(pkt, REASON_FRAGMENT);
 		pkt->key.proto = of->proto;

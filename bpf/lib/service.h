@@ -81,7 +81,7 @@ static __noinline int stick(struct packet *pkt, const struct service *service,
 	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
 	int found;
 
-	found = affinity && pkt->now - affinity->used <= service->affinity * SECOND &&
+	found = affinity && age(pkt, affinity->used) <= service->affinity * SECOND &&
 		state_of(pkt, service->id, &affinity->addr, affinity->port) == BACKEND_SERVING;
 	note_read(pkt, TABLE_AFFINITIES, found);
 	if (!found)
