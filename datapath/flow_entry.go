@@ -51,6 +51,10 @@ type FlowReader struct {
 	tables [2]uint32 // descriptors: of the answered, and of the others
 	entry  entry
 	attr   mapLookup
+	// asked is when the kernel was asked for the time, which was then, and within
+	// how long it answered.
+	asked        time.Time
+	then, within time.Duration
 }
 
 // mapLookup is the part of union bpf_attr for BPF_MAP_LOOKUP_ELEM (linux/bpf.h).
@@ -119,18 +123,28 @@ func (r *FlowReader) decode() FlowEntry {
 	}
 }
 
+// tick is the longest by which the kernel's coarse clock is behind the other: one
+// of its timer's ticks (CONFIG_HZ is 100 at least).
+const tick = 10 * time.Millisecond
+
 // Now gives bounds of what the programs take the time for, on the datapath's
-// clock. The kernel's coarse clock goes by ticks, and is behind the other.
+// clock. The kernel is asked once, and Go's clock goes on from there: it is the
+// same one, and costs no system call.
 func (r *FlowReader) Now() (least, most time.Duration, err error) {
-	now, err := r.d.now()
-	if err != nil || r.d.opts.StopClock {
+	if r.d.opts.StopClock {
+		now, err := r.d.now()
 		return time.Duration(now), time.Duration(now), err
 	}
-	var coarse unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &coarse); err != nil {
-		return 0, 0, fmt.Errorf("read clock: %w", err)
+	if r.asked.IsZero() {
+		r.asked = time.Now()
+		now, err := clock{}.read(&settings{})
+		if err != nil {
+			return 0, 0, err
+		}
+		r.then, r.within = time.Duration(now), time.Since(r.asked)
 	}
-	return min(time.Duration(coarse.Nano())+time.Duration(r.d.settings.ClockOffset), time.Duration(now)), time.Duration(now), nil
+	now := r.then + time.Since(r.asked) + time.Duration(r.d.settings.ClockOffset)
+	return now - r.within - tick, now, nil
 }
 
 func (r *FlowReader) lookUp(table uint32) error {

@@ -38,6 +38,10 @@ func (l *Look) Left(said Said) []string {
 	if j.oracle.Sight == nil || j.key == (flowKey{}) {
 		return nil
 	}
+	// Who looked for no flow has made none.
+	if j.lookup == Untold && !j.was && j.oracle.noted.flow == nil {
+		return nil
+	}
 	a := aftermath{j: j, noted: j.oracle.noted, said: said, before: j.entry}
 	if j.oracle.Clock != nil {
 		_, a.to = j.oracle.Clock()
