@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // Programs have to write all that they read of what lies about from earlier
@@ -103,7 +104,14 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
 	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
 	compare("origin", pkt.Origin, cb[4])
-	if forwarded := cb[0]>>8&0xff == uint32(bpf.ContainerVerdictVERDICT_FORWARD); forwarded && judged(left, &w.dirt.scratch.values[0]) {
+	untouched := &w.dirt.scratch.values[0]
+	r := reading{
+		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],
+		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Unwrapped != 0,
+		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open,
+	}
+	if r.action == model.Forward && judged(left, untouched) {
+		r.judged = true
 		faults = append(faults, halves(left)...)
 		stored, err := w.stored(left)
 		if err != nil {
@@ -111,6 +119,7 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		}
 		faults = append(faults, stored...)
 	}
+	faults = append(faults, r.wrong()...)
 	if len(w.told) == 0 {
 		return faults, nil
 	}
