@@ -5,6 +5,7 @@ package prog
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
@@ -17,6 +18,9 @@ func (n *node) run(hook model.Hook, data []byte, ifindex int, mark uint32) (data
 	ran, events, faults, err := n.witness.Run(hook, data, ifindex, mark)
 	if len(events) > 0 {
 		faults = append(faults, misnamed(events, data)...)
+	}
+	if err == nil && ran.Decision.Action == model.Forward {
+		faults = append(faults, n.misaddressed(hook, data, ran.Data, &ran.Decision)...)
 	}
 	if err == nil && ran.Decision.Action == model.Reply {
 		faults = append(faults, n.misanswered(ran.Decision.Reason, data, ran.Data, ifindex)...)
@@ -42,6 +46,28 @@ func misnamed(events []datapath.Looked, data []byte) []string {
 		}
 	}
 	return faults
+}
+
+// misaddressed looks at the hardware addresses of a frame that is let through. A
+// program gives it those of the pod's device where it leads it into a pod; all
+// others are the kernel's to give.
+func (n *node) misaddressed(hook model.Hook, data, left []byte, d *datapath.Decision) []string {
+	const both = 12 // octets of the two
+	if len(data) < both || len(left) < both {
+		return nil
+	}
+	want := data[:both]
+	if d.Out == model.OutLocal && hook != model.ToContainer {
+		i := slices.IndexFunc(n.pods, func(h *host) bool { return h.device.Ifindex == d.Ifindex })
+		if i < 0 {
+			return []string{fmt.Sprintf("it leads into device %d, which is no pod's", d.Ifindex)}
+		}
+		want = slices.Concat(n.pods[i].device.PodMAC, n.pods[i].device.MAC)
+	}
+	if !bytes.Equal(want, left[:both]) {
+		return []string{fmt.Sprintf("the frame's hardware addresses are %x, and have to be %x", left[:both], want)}
+	}
+	return nil
 }
 
 // misanswered compares an answer of the datapath with what it has to be.
