@@ -108,7 +108,12 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 	r := reading{
 		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],
 		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Unwrapped != 0,
-		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open,
+		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open && left.Reply == untouched.Reply,
+		began: pkt.Reused != 0, stored: w.made[pkt.Key],
+		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,
+	}
+	if err := w.surround(&r, left); err != nil {
+		return faults, err
 	}
 	if r.action == model.Forward && judged(left, untouched) {
 		r.judged = true
@@ -118,6 +123,7 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 			return faults, err
 		}
 		faults = append(faults, stored...)
+		w.made[pkt.Key], w.made[left.ReplyKey] = true, true
 	}
 	faults = append(faults, r.wrong()...)
 	if len(w.told) == 0 {
@@ -143,6 +149,30 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		}
 	}
 	return faults, nil
+}
+
+// surround reads what tables have of a packet: the entry that it has met, and who
+// its ends are.
+func (w *Witness) surround(r *reading, left *bpf.ContainerScratch) error {
+	if w.flows == nil {
+		w.flows = w.d.FlowReader()
+	}
+	if r.straight && (r.lookup == FlowKnown || r.lookup == FlowRejudged) {
+		e, err := w.flows.kept(&left.Pkt.Key)
+		if err != nil {
+			return err
+		}
+		if e != nil {
+			met := e.value
+			r.met = &met
+		}
+		return nil
+	}
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	r.own = w.d.endpoints.have[left.Pkt.Key.Ifindex][left.Pkt.Epoch&1].Identity
+	r.src, r.dst = w.d.resident(left.Pkt.Key.Src, left.Pkt.Epoch), w.d.resident(left.Open.Dst, left.Pkt.Epoch)
+	return nil
 }
 
 // scratch is what the programs keep of the packet that they have just seen; nil

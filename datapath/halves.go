@@ -135,9 +135,6 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 	if left.Pkt.TcpFlags&flowRST != 0 || left.ReplyKey == left.Pkt.Key {
 		return nil, nil
 	}
-	if w.flows == nil {
-		w.flows = w.d.FlowReader()
-	}
 	there, err := w.flows.kept(&left.Pkt.Key)
 	if err != nil {
 		return nil, err

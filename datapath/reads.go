@@ -4,6 +4,8 @@ package datapath
 
 import (
 	"fmt"
+	"net/netip"
+	"time"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -53,8 +55,41 @@ type reading struct {
 	judged      bool
 	open, reply *flowValue
 	now         uint64
-	// straight: it is no ICMP error, and its flow was not judged anew.
+	// straight: it is no ICMP error, and has met a flow or none, but got none.
 	straight bool
+	met      *flowValue // what a straight one has met, as it was left; nil where there is none
+	began    bool       // a new connection on the tuple of one that is over
+	stored   bool       // an entry was stored under its key before
+	// src is who sent it, and dst who gets it, as tables of addresses know them.
+	src, dst                 resident
+	own                      uint32 // the identity of the pod at whose device it is
+	srcIdentity, dstIdentity uint32
+}
+
+// resident is what tables know of an address.
+type resident struct {
+	identity uint32
+	exact    bool // the address itself; else a prefix, or nobody
+	prefix   bool
+}
+
+// resident looks an address up as programs of an epoch do.
+func (d *Datapath) resident(a tableAddr, epoch uint32) resident {
+	half := epoch & 1
+	if h := d.addresses.have[a][half]; h.Identity != 0 {
+		return resident{identity: h.Identity, exact: true}
+	}
+	octets := toBytes(a)
+	longest, found := -1, addressHalf{}
+	for key, pair := range d.prefixes.have {
+		if int(key.Bits) > longest && netip.PrefixFrom(netip.AddrFrom16(toBytes(key.Addr)), int(key.Bits)).Contains(netip.AddrFrom16(octets)) {
+			longest, found = int(key.Bits), pair[half]
+		}
+	}
+	if found.Identity != 0 {
+		return resident{identity: found.Identity, prefix: true}
+	}
+	return resident{identity: uint32(model.IdentityWorld)}
 }
 
 // wrong says what is wrong with what was read.
@@ -70,6 +105,7 @@ func (r *reading) wrong() []string {
 	}
 	demand(r.lookup == FlowNone || r.of(inFlows), "a flow was looked up, and its table was not read")
 	demand(r.lookup != FlowKnown && r.lookup != FlowRejudged || r.hit(inFlows) || r.hit(inUnanswered), "a flow was met, and in no table")
+	demand(r.lookup != FlowNew || r.began || r.stored || !r.hit(inFlows) && !r.hit(inUnanswered), "a flow was met where none was ever stored")
 	demand(!r.of(inFlows) || r.hit(inFlows) || r.of(inUnanswered), "a flow was missed, and not looked for among the unanswered")
 	demand(!r.of(inUnanswered) || r.of(inFlows), "a flow was looked for among the unanswered alone")
 	demand(!r.of(inPrefixes) || r.of(inAddresses), "a prefix was looked for before the address")
@@ -81,6 +117,7 @@ func (r *reading) wrong() []string {
 	demand(r.reason != model.ReasonPolicyEgress || r.of(inEgress), "no rule of egress was asked")
 	demand(r.reason != model.ReasonPolicyIngress || r.of(inIngress), "no rule of ingress was asked")
 	demand(r.reason != model.ReasonNoBackend && r.reason != model.ReasonNoLocalBackend || r.hit(inServices), "there is no service to lack a backend")
+	demand(r.reason != model.ReasonNoEndpoint || r.of(inEndpoints) || r.hit(inRoutes), "no pod was looked up to be missed")
 	ofPod := r.hook == model.FromContainer || r.hook == model.ToContainer
 	before := []bpf.ContainerTable{inFlows, inUnanswered}
 	if !ofPod { // who may have sent a tunnel's packet was asked before
@@ -91,12 +128,101 @@ func (r *reading) wrong() []string {
 		r.ofJudged(demand)
 	case r.lookup == FlowKnown && r.straight:
 		demand(r.without(append(before, inRoutes)...) == 0, "a known flow needs none of them but its own, and routes")
-	case r.lookup == FlowRejudged && r.straight && ofPod && r.action == model.Forward:
-		demand(r.hit(inEndpoints), "whose device it is was not asked for a flow that is judged anew")
+		r.ofRoute(demand)
+	case r.lookup == FlowRejudged && r.straight && r.action == model.Forward && r.met != nil:
+		r.ofRejudged(demand)
+		r.ofRoute(demand)
 	case r.lookup == FlowNone && !r.of(inFlows) && ofPod:
 		demand(r.without(inEndpoints) == 0, "nothing was to be looked up of a packet that is dropped as it is")
+		neighbours := r.reason == model.ReasonBadARP || r.reason == model.ReasonBadNDP || r.action == model.Reply || r.action == model.Forward
+		demand(r.hook != model.FromContainer || !neighbours || r.hit(inEndpoints), "of whom a pod asks was not looked up")
 	}
 	return faults
+}
+
+// ofRoute are the demands for a packet of a known flow on routes.
+func (r *reading) ofRoute(demand func(bool, string, ...any)) {
+	if r.met == nil || r.action != model.Forward {
+		return
+	}
+	out := outs[r.met.Out]
+	asks := (out == model.OutDevice || out == model.OutTunnel) &&
+		(r.hook == model.FromContainer || r.hook == model.FromDevice || r.hook == model.ToDevice && r.met.Routed != 0)
+	if !asks {
+		demand(!r.of(inRoutes), "a route was asked for a flow that goes %q", out)
+		return
+	}
+	demand(r.met.Routed <= r.now && r.now-r.met.Routed < uint64(time.Second), "a route of %d is used at %d", r.met.Routed, r.now)
+	demand(!r.of(inRoutes) || r.hit(inRoutes) && r.met.Routed == r.now, "a route was asked at %d, and is noted at %d", r.now, r.met.Routed)
+}
+
+// ofRejudged are the demands for an answer of a flow that was judged before the
+// tables changed.
+func (r *reading) ofRejudged(demand func(bool, string, ...any)) {
+	asked := func(endpoint, address, egress, ingress bool) {
+		for _, one := range []struct {
+			what     string
+			is, want bool
+		}{
+			{"a pod was looked up", r.hit(inEndpoints), endpoint},
+			{"an address was looked up", r.of(inAddresses), address},
+			{"egress was asked", r.hit(inEgress), egress},
+			{"ingress was asked", r.hit(inIngress), ingress},
+		} {
+			demand(one.is == one.want, "judged anew, %s: %v, and has to be %v", one.what, one.is, one.want)
+		}
+	}
+	other := hooks[r.met.OtherHook]
+	switch {
+	case r.hook == model.ToContainer:
+		asked(true, true, true, r.hit(inIngress))
+	case r.hook == model.FromContainer && other == model.ToDevice:
+		asked(true, false, false, false)
+	case r.hook == model.FromContainer && other == model.FromDevice:
+		asked(true, true, false, true)
+	case r.hook == model.FromContainer && other == model.ToContainer:
+		asked(true, true, false, outs[r.met.Out] != model.OutHost)
+	case r.hook == model.FromContainer:
+		straight := r.met.Flags&flowHairpin == 0
+		asked(true, straight, straight, straight)
+	case r.hook == model.FromDevice && other == model.FromContainer:
+		asked(true, true, true, false)
+	}
+}
+
+// ofAddresses are the demands on what was looked up of addresses for a packet that
+// has got a flow.
+func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
+	ends := []resident{r.src}
+	switch r.hook {
+	case model.FromContainer:
+		ends = append(ends, r.dst)
+	case model.FromDevice, model.ToDevice: // others were looked up, to know whose it is
+		if r.open.Service != 0 {
+			demand(r.dstIdentity == r.dst.identity, "it is for identity %d, and is told to be for %d", r.dst.identity, r.dstIdentity)
+		}
+		src := r.src.identity
+		if r.hook == model.ToDevice {
+			src = uint32(model.IdentityHost)
+		}
+		demand(r.srcIdentity == src, "it is from identity %d, and is told to be from %d", src, r.srcIdentity)
+		return
+	}
+	var exact, prefixes, prefix bool
+	for _, e := range ends {
+		exact, prefixes, prefix = exact || e.exact, prefixes || !e.exact, prefix || e.prefix
+	}
+	demand(r.hit(inAddresses) == exact, "an address was known: %v, and has to be %v", r.hit(inAddresses), exact)
+	demand(r.of(inPrefixes) == prefixes, "a prefix was looked for: %v, and has to be %v", r.of(inPrefixes), prefixes)
+	demand(r.hit(inPrefixes) == prefix, "a prefix was known: %v, and has to be %v", r.hit(inPrefixes), prefix)
+	src, dst := r.src.identity, r.dst.identity
+	if r.hook == model.FromContainer { // of a pod at its own device its labels are told
+		src = r.own
+	} else {
+		dst = r.own
+	}
+	demand(r.srcIdentity == src && r.dstIdentity == dst, "it is from identity %d for %d, and is told to be from %d for %d",
+		src, dst, r.srcIdentity, r.dstIdentity)
 }
 
 // ofJudged are the demands on the reads for a packet that has got a flow.
@@ -149,5 +275,6 @@ func (r *reading) ofJudged(demand func(bool, string, ...any)) {
 	} else {
 		demand(r.open.Routed == 0, "no route was asked, and one is noted at %d", r.open.Routed)
 	}
+	r.ofAddresses(demand)
 	demand(r.open.Origin == r.origin, "rule %d has decided, and the flow keeps %d", r.origin, r.open.Origin)
 }

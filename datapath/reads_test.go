@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -23,16 +24,37 @@ func readAs(hits, misses []bpf.ContainerTable) (r reads) {
 	return r
 }
 
+func TestResidentsAreLookedUpAsProgramsDo(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	of := func(text string) resident { return d.resident(encodeAddr(netip.MustParseAddr(text)), d.settings.Epoch) }
+	require.True(t, of("10.0.0.1").exact, "a pod")
+	require.Equal(t, resident{identity: uint32(model.IdentityWorld)}, of("192.0.2.77"), "nobody")
+}
+
 func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 	type tables = []bpf.ContainerTable
 	local, device := uint8(bpf.ContainerOutOUT_LOCAL), uint8(bpf.ContainerOutOUT_DEVICE)
 	opened := func(out uint8, service uint32, routed uint64) reading {
+		dst := resident{identity: 257, exact: true}
+		if out == device {
+			dst = resident{identity: uint32(model.IdentityWorld)}
+		}
 		return reading{
 			hook: model.FromContainer, lookup: FlowNew, action: model.Forward, judged: true, now: 7,
 			open: &flowValue{Out: out, Service: service, Routed: routed}, reply: &flowValue{Out: local},
+			src: resident{identity: 256, exact: true}, dst: dst, own: 256, srcIdentity: 256, dstIdentity: dst.identity,
 		}
 	}
 	missed := tables{inFlows, inUnanswered}
+	other := opened(local, 9, 0)
+	other.dstIdentity = 258
+	anew := func(hook model.Hook, other model.Hook, flags uint8) reading {
+		return reading{hook: hook, lookup: FlowRejudged, action: model.Forward, straight: true, met: &flowValue{OtherHook: hookNumbers[other], Flags: flags, Out: local}}
+	}
+	stale := reading{hook: model.FromContainer, lookup: FlowKnown, action: model.Forward, straight: true, met: &flowValue{Out: device, Routed: 1}, now: 1 + 1e9}
 	known := reading{hook: model.FromContainer, lookup: FlowKnown, action: model.Forward, straight: true}
 	toPod := tables{inEndpoints, inServices, inSlots, inAddresses, inEgress, inIngress}
 	for name, c := range map[string]struct {
@@ -51,10 +73,19 @@ func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 		"to a service's pod by nobody":        {opened(local, 9, 0), tables{inEndpoints, inServices, inAddresses, inEgress, inIngress}, missed, "nobody has chosen the backend"},
 		"a service that is none":              {opened(local, 0, 0), toPod, missed, "there is a service: true"},
 		"a service that nobody found":         {opened(local, 9, 0), tables{inEndpoints, inSlots, inAddresses, inEgress, inIngress}, append(tables{inServices}, missed...), "read for no service"},
-		"to the outside":                      {opened(device, 0, 7), tables{inEndpoints, inEgress, inRoutes}, append(tables{inServices, inAddresses, inPrefixes}, missed...), ""},
-		"to the outside, its prefix not read": {opened(device, 0, 7), tables{inEndpoints, inEgress, inRoutes}, append(tables{inServices, inAddresses}, missed...), "its prefix not looked for"},
-		"to the outside by no route":          {opened(device, 0, 0), tables{inEndpoints, inEgress}, append(tables{inServices, inAddresses, inPrefixes}, missed...), "a route was asked: false"},
-		"a route of another time":             {opened(device, 0, 6), tables{inEndpoints, inEgress, inRoutes}, append(tables{inServices, inAddresses, inPrefixes}, missed...), "a route was found at 7, and is noted at 6"},
+		"to the outside":                      {opened(device, 0, 7), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices, inPrefixes}, missed...), ""},
+		"to the outside, its prefix not read": {opened(device, 0, 7), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices}, missed...), "a prefix was looked for: false"},
+		"to the outside by no route":          {opened(device, 0, 0), tables{inEndpoints, inAddresses, inEgress}, append(tables{inServices, inPrefixes}, missed...), "a route was asked: false"},
+		"a route of another time":             {opened(device, 0, 6), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices, inPrefixes}, missed...), "a route was found at 7, and is noted at 6"},
+		"to another than is told":             {other, toPod, missed, "is told to be from 256 for 258"},
+		"a new flow that was met":             {opened(local, 9, 0), append(tables{inFlows}, toPod...), nil, "met where none was ever stored"},
+		"a route that is too old":             {stale, tables{inFlows}, nil, "a route of 1 is used at 1000000001"},
+		"an answer of a pod, judged anew":     {anew(model.FromContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses, inEgress, inIngress}, nil, ""},
+		"an answer of a pod, half judged":     {anew(model.FromContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses, inEgress}, nil, "ingress was asked: false"},
+		"an answer to itself, judged anew":    {anew(model.FromContainer, model.FromContainer, flowHairpin), tables{inFlows, inEndpoints}, nil, ""},
+		"an answer to the node, judged anew":  {anew(model.FromContainer, model.ToDevice, 0), tables{inFlows, inEndpoints}, nil, ""},
+		"an answer to a pod, unasked":         {anew(model.ToContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses}, nil, "egress was asked: false"},
+		"a neighbour of no pod":               {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonBadARP}, nil, nil, "of whom a pod asks was not looked up"},
 		"malformed":                           {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonTruncated}, nil, nil, ""},
 		"malformed, and looked up": {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonTruncated}, nil,
 			tables{inServices}, "nothing was to be looked up"},
@@ -72,6 +103,8 @@ func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 			require.Contains(t, strings.Join(faults, "\n"), c.want)
 		})
 	}
+	gone := reading{hook: model.FromContainer, lookup: FlowNew, action: model.Drop, reason: model.ReasonNoEndpoint, reads: readAs(nil, missed)}
+	require.Contains(t, gone.wrong()[0], "no pod was looked up to be missed")
 	found := known
 	found.reads = 2 << (2 * inFlows)
 	require.Contains(t, found.wrong()[0], "had what was not looked for")

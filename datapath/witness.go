@@ -31,7 +31,8 @@ type Witness struct {
 	looked []Looked             // the same
 	places map[noted]string     // what is wrong with them, as far as looked at
 	dirt   *dirt
-	flows  *FlowReader // nil before it is needed
+	flows  *FlowReader      // nil before it is needed
+	made   map[flowKey]bool // those under which entries were ever stored
 	// foreign: the programs are another build, of another source.
 	foreign bool
 }
@@ -54,7 +55,7 @@ type Looked struct {
 func (d *Datapath) Witness() *Witness {
 	ours := func(given, embedded []byte) bool { return given == nil || bytes.Equal(given, embedded) }
 	return &Witness{
-		d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{},
+		d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}, made: map[flowKey]bool{},
 		foreign: !ours(d.opts.Object, bpf.ContainerObject()) || !ours(d.opts.HostObject, bpf.HostObject()),
 	}
 }
