@@ -51,6 +51,8 @@ type Datapath struct {
 	labels    labels
 	written   []byte             // labels as they lie beside the pins
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
+
+	sums sums
 }
 
 // Open loads the programs and makes or takes over the tables. The calling

@@ -5,6 +5,8 @@ package datapath
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -26,7 +28,7 @@ const testComplete = 1 << 2
 // tells something.
 func (r *Runner) callSummed(frame []byte) error {
 	r.attr.Flags = 0
-	if r.hook == model.FromDevice && !r.unsummed && hasSum(frame) {
+	if r.hook == model.FromDevice && !r.unsummed && hasSum(frame) && (!isIPv6(frame) || r.d.sumsIPv6()) {
 		r.attr.Flags = testComplete
 	}
 	err := r.call(frame)
@@ -41,6 +43,24 @@ func (r *Runner) callSummed(frame []byte) error {
 	return err
 }
 
+// sums is whether the programs keep a device's sum right, once somebody has asked.
+type sums struct {
+	asked sync.Once
+	ipv6  bool
+}
+
+// sumsIPv6 is whether the programs keep the sum right where they translate IPv6:
+// without a flag of kernel 6.16 they cannot (FeatureCsumIPv6).
+func (d *Datapath) sumsIPv6() bool {
+	d.sums.asked.Do(func() {
+		found, err := probe()
+		d.sums.ipv6 = err == nil && found.csumIPv6 && !slices.Contains(d.opts.Without, FeatureCsumIPv6)
+	})
+	return d.sums.ipv6
+}
+
+func isIPv6(frame []byte) bool { return binary.BigEndian.Uint16(frame[12:]) == 0x86dd }
+
 // hasSum is whether a frame has a checksum that makes up for what is translated:
 // SCTP, datagrams without a checksum and later fragments do not, and nobody looks
 // at a sum of theirs. Nor does it tell anything where an answer cuts the frame: the
@@ -51,9 +71,9 @@ func hasSum(frame []byte) bool {
 		return false
 	}
 	at, proto := ethernet+ipv4, model.Protocol(frame[23])
-	switch kind := binary.BigEndian.Uint16(frame[12:]); {
-	case kind == 0x0800 && frame[14] == 0x45 && binary.BigEndian.Uint16(frame[20:])&0x3fff == 0:
-	case kind == 0x86dd && len(frame) >= ethernet+ipv6:
+	switch {
+	case binary.BigEndian.Uint16(frame[12:]) == 0x0800 && frame[14] == 0x45 && binary.BigEndian.Uint16(frame[20:])&0x3fff == 0:
+	case isIPv6(frame) && len(frame) >= ethernet+ipv6:
 		at, proto = ethernet+ipv6, model.Protocol(frame[20])
 	default:
 		return false
