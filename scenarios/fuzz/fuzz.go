@@ -124,8 +124,7 @@ func Run(ctx context.Context, o Options) (Tally, uint64, error) {
 // counted.
 func (s *search) seats() ([]*seat, error) {
 	if !s.Guided {
-		pool, err := prog.NewPool(s.Parallel, datapath.Options{Edit: s.Edit})
-		return []*seat{{pool: pool}}, err
+		return s.sharedSeat()
 	}
 	s.guide = newGuide()
 	var all []*seat
@@ -140,6 +139,27 @@ func (s *search) seats() ([]*seat, error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// plainEvery is how often a sequence is played by programs as older kernels have
+// them, where the search is not guided.
+const plainEvery = 8
+
+// newer are features that older kernels lack, and that frames meet.
+var newer = []string{datapath.FeatureCoarseClock, datapath.FeatureCsumIPv6}
+
+// sharedSeat is one for all workers.
+func (s *search) sharedSeat() ([]*seat, error) {
+	pool, err := prog.NewPool(s.Parallel, datapath.Options{Edit: s.Edit})
+	if err != nil {
+		return nil, err
+	}
+	plain, err := prog.NewPool(1, datapath.Options{Edit: s.Edit, Without: newer})
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return []*seat{{pool: pool, plain: plain}}, nil
 }
 
 func (s *search) watch(ctx context.Context) {
@@ -211,7 +231,7 @@ func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 	}
 	var found *Finding
 	var failed error
-	err := at.pool.Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.planted()) })
+	err := at.of(n).Use(ctx, q.made.topology(), func(w *prog.World) { found, failed = q.run(ctx, w, s.planted()) })
 	s.mu.Lock()
 	s.total.add(&local)
 	fresh := found != nil && !s.kinds[found.Kind]
@@ -230,13 +250,13 @@ func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 		s.seen(found)
 	}
 	if fresh && s.seen == nil {
-		failed = errors.Join(failed, s.tell(outer, at, Report{*found, q.made, s.Seed, n}))
+		failed = errors.Join(failed, s.tell(outer, at.of(n), Report{*found, q.made, s.Seed, n}))
 	}
 	return errors.Join(err, failed)
 }
 
-func (s *search) tell(ctx context.Context, at *seat, r Report) error {
-	sh := shrinker{pool: at.pool, plant: s.planted(), kind: r.Kind}
+func (s *search) tell(ctx context.Context, in *prog.Pool, r Report) error {
+	sh := shrinker{pool: in, plant: s.planted(), kind: r.Kind}
 	small, finding, err := sh.shrink(ctx, &r.Case)
 	if err != nil {
 		return err

@@ -128,6 +128,7 @@ func (g *guide) end(n uint64, found []news) {
 // seat is what a worker plays with.
 type seat struct {
 	pool     *prog.Pool
+	plain    *prog.Pool      // of programs as older kernels have them; nil: none
 	counters *cover.Counters // nil: nothing is counted
 }
 
@@ -147,11 +148,22 @@ func (s *search) guidedSeat() (*seat, error) {
 		return nil, err
 	}
 	s.guide.ignore(counters.Shapes())
-	return &seat{pool, counters}, nil
+	return &seat{pool: pool, counters: counters}, nil
+}
+
+// of is where the n-th sequence is played.
+func (s *seat) of(n uint64) *prog.Pool {
+	if s.plain != nil && n%plainEvery == plainEvery-1 {
+		return s.plain
+	}
+	return s.pool
 }
 
 func (s *seat) close() {
 	s.pool.Close()
+	if s.plain != nil {
+		s.plain.Close()
+	}
 	if s.counters != nil {
 		_ = s.counters.Close() // nobody reads them any more
 	}
