@@ -290,6 +290,9 @@ func (j *judgement) openToDevice() {
 			}})
 		}
 		f = nil
+		if before := j.oracle.flows[j.key]; before.flow != nil {
+			j.met = append(j.met, before) // what it was is over
+		}
 	}
 	j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
 		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,

@@ -218,7 +218,7 @@ func (s *sequence) turn() (*Finding, int) {
 	if t, ok := frame.Decode(r.out).Tuple(); ok && by == opener {
 		c.answers = &origin{to, t.Reversed()}
 	}
-	if s.chance(5) {
+	if s.chance(8) {
 		if e := s.complaint(r.out, to); e != nil {
 			if e.At.Hook == model.FromDevice && c.isLed() {
 				e = s.wrap(e, c.through)

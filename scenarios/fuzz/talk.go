@@ -354,7 +354,11 @@ func (t *talk) ethernet(at model.Where) frame.Layer {
 	if at.Hook == model.ToContainer || at.Hook == model.ToDevice {
 		return layer("eth", "src", frame.MAC(d.MAC), "dst", frame.MAC(d.PodMAC))
 	}
-	return layer("eth", "src", frame.MAC(d.PodMAC), "dst", frame.MAC(d.MAC))
+	from := d.PodMAC
+	if at.Hook == model.FromDevice && t.chance(10) { // of several routers, or a neighbour
+		from = []byte{0xa6, 0x91, 0x7c, 0x58, 0xe3, byte(t.rng.IntN(256))}
+	}
+	return layer("eth", "src", frame.MAC(from), "dst", frame.MAC(d.MAC))
 }
 
 // parts cuts a packet into fragments, of which some are lost or swapped.
@@ -410,12 +414,16 @@ func fragment(p *frame.Packet, at, n int, more uint64, id uint32) []byte {
 // a router on its way.
 func (t *talk) complaint(out []byte, at model.Where) *Frame {
 	p := frame.Decode(out)
-	t4, t6 := []int{3, 3, 11, 12, 4, 5}, []int{1, 2, 3, 4}
+	t4, t6 := []int{3, 3, 3, 11, 12, 4, 5, 13, 10}, []int{1, 2, 2, 3, 4, 5}
 	if p.Version == 0 || p.L3 != 14 {
 		return nil
 	}
 	quote := p.Data[p.L3:p.End]
-	quote = quote[:min(len(quote), []int{28, 48, 60, 20, 8, 200}[t.rng.IntN(6)])]
+	header := max(20, p.L4-p.L3)
+	quote = quote[:min(len(quote), pick(t.rng, []int{28, 48, 60, 20, 8, 200, header + 7, header + 8}))]
+	if t.chance(15) {
+		quote = t.misquote(p.Version, quote)
+	}
 	from := p.Dst
 	if t.chance(30) {
 		from = t.like(p.Src, append(t.addresses(), outsiders...))
@@ -428,7 +436,7 @@ func (t *talk) complaint(out []byte, at model.Where) *Frame {
 		quote = t.quoteOff(quote)
 	}
 	ip := layer("ipv4", "src", frame.Addr(from), "dst", frame.Addr(to))
-	icmp := layer("icmp", "type", frame.Num(pick(t.rng, t4)), "code", frame.Num(t.rng.IntN(5)), "rest", frame.Num(t.rng.IntN(1500)))
+	icmp := layer("icmp", "type", frame.Num(pick(t.rng, t4)), "code", frame.Num(t.rng.IntN(5)), "rest", frame.Num(t.told()))
 	if p.Version == 6 {
 		ip.Kind, icmp.Kind = "ipv6", "icmpv6"
 		icmp = icmp.With("type", frame.Num(pick(t.rng, t6)))
@@ -463,6 +471,38 @@ func (n *network) quoteOff(quote []byte) []byte {
 	out[at] ^= 1 << n.rng.IntN(8)
 	if words == 2 && len(out) >= 20 {
 		recheck(out)
+	}
+	return out
+}
+
+// told is what an error says besides, mostly of an MTU: about what links have to
+// carry, and anything.
+func (t *talk) told() uint32 {
+	return pick(t.rng, []uint32{0, 1, 67, 68, 1279, 1280, 1400, 67 << 16, t.rng.Uint32()})
+}
+
+// misquote is a quote of something else than was sent, by little; of the same
+// addresses.
+func (t *talk) misquote(version int, quote []byte) []byte {
+	out := slices.Clone(quote)
+	protocol, l4 := 9, 20
+	if version == 6 {
+		protocol, l4 = 6, 40
+	}
+	if len(out) < l4 {
+		return out
+	}
+	switch t.rng.IntN(4) {
+	case 0:
+		out[protocol] = pick(t.rng, []byte{out[protocol] + 1, 1, 6, 17, 58, 132, 133})
+	case 1:
+		out[0] ^= 0x10 << t.rng.IntN(2)
+	case 2: // a later fragment's, in IPv4
+		out[7] ^= byte(1 + t.rng.IntN(8))
+	case 3: // ports, or the type and code of an echo
+		if at := l4 + t.rng.IntN(4); at < len(out) {
+			out[at] ^= 1 << t.rng.IntN(8)
+		}
 	}
 	return out
 }

@@ -106,7 +106,11 @@ var balancers6 = []string{"fd51:a:0:b:0:c:0:20", "fd00:198:51::7:0:2", "fd51:198
 
 // balance gives a load balancer its addresses, and says from where it is used.
 func (n *network) balance(s *corev1.Service, i int, has func(string) bool) {
-	for _, a := range []string{fmt.Sprintf("198.51.100.%d", i+10), balancers6[i]} {
+	far := balancers6[i]
+	if n.chance(30) { // no octet of which is as elsewhere
+		far = fmt.Sprintf("2a17:c394:e5b8:716d:8f2e:a4d1:93c6:b5%02x", i+10)
+	}
+	for _, a := range []string{fmt.Sprintf("198.51.100.%d", i+10), far} {
 		if has(a) && n.chance(90) {
 			s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: a})
 		}
@@ -284,8 +288,14 @@ func (t *talk) stranger(like netip.Addr) netip.Addr {
 	case 4:
 		return t.like(like, nobodies)
 	}
+	if t.chance(10) {
+		return t.like(like, foreigners)
+	}
 	return t.like(like, outsiders)
 }
+
+// foreigners are outsiders with addresses of which no octet is as in others.
+var foreigners = []netip.Addr{netip.MustParseAddr("151.117.93.71"), netip.MustParseAddr("3b21:d6a3:f49c:628e:7d5b:b1e7:c8a9:4fd2")}
 
 // toPlace aims a conversation at where something is served, if that is
 // anywhere in its family.
