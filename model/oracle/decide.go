@@ -51,6 +51,11 @@ func (j *judgement) meetAll() {
 // known judges a packet of a known flow.
 func (j *judgement) known(f half, open func()) {
 	stale := f.isStale(j.oracle.epoch)
+	if stale && !f.reply && f.frontend.addr.IsUnspecified() && !j.isLed() {
+		j.tell("the flow came by a tunnel, and this by none: it is for the node that it names")
+		open()
+		return
+	}
 	if stale && f.service != "" && !j.stillServes(f.flow) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
 		if !f.reply || !j.isDevice() {
