@@ -86,16 +86,17 @@ static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u
 	pkt->key.hook = HOOK_SOCKET;
 }
 
-/* The protocol of services that a socket speaks; 0: none. */
-static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx)
+/* The protocol of services that a socket speaks; 0: none. Only datagrams are sent
+ * without a connection: of UDP, or of what is like it.
+ */
+static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx, int connects)
 {
-	switch (ctx->protocol) {
-	case IPPROTO_TCP:
-	case IPPROTO_MPTCP:
-		return IPPROTO_TCP;
-	case IPPROTO_UDP:
+	__u32 protocol = ctx->protocol;
+
+	if (protocol == IPPROTO_UDP)
 		return IPPROTO_UDP;
-	}
+	if (connects && (protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP))
+		return IPPROTO_TCP;
 	return 0;
 }
 
@@ -202,7 +203,7 @@ static __always_inline int go(struct bpf_sock_addr *ctx, __u8 family, int connec
 	int tries, reason;
 	__u32 zero = 0;
 
-	pkt.key.proto = proto_of(ctx);
+	pkt.key.proto = proto_of(ctx, connects);
 	if (!pkt.key.proto || !of_node(ctx))
 		return PROCEED;
 	ctl = bpf_map_lookup_elem(&control, &zero);

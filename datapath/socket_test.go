@@ -26,6 +26,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/bpf/soil"
 	"github.com/weirnet/weir/model"
 )
@@ -869,14 +870,34 @@ func TestOnlySocketsThatSpeakTCPOrUDPAreLed(t *testing.T) {
 	_, err := d.Apply(n.state)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0))
-	for where, protocol := range map[string]int{"10.1.0.1:80": unix.IPPROTO_ICMP, "[fd01::1]:80": unix.IPPROTO_ICMPV6} {
-		fd, err := unix.Socket(familyOf(where), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
-		require.NoError(t, err)
-		ping := &socket{t, fd, familyOf(where)}
-		t.Cleanup(ping.close)
-		require.NoError(t, ping.connect(where))
-		require.Equal(t, at(where).Addr(), ping.peer().Addr())
+	for _, other := range []struct {
+		where    string
+		protocol int
+	}{
+		{"10.1.0.1:80", unix.IPPROTO_ICMP}, {"[fd01::1]:80", unix.IPPROTO_ICMPV6},
+		{"10.1.0.1:80", unix.IPPROTO_UDPLITE}, {"[fd01::1]:80", unix.IPPROTO_UDPLITE},
+	} {
+		for _, connects := range []bool{true, false} {
+			fd, err := unix.Socket(familyOf(other.where), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, other.protocol)
+			if errors.Is(err, unix.EPROTONOSUPPORT) {
+				t.Logf("this kernel has no sockets of protocol %d", other.protocol)
+				continue
+			}
+			require.NoError(t, err)
+			client := &socket{t, fd, familyOf(other.where)}
+			t.Cleanup(client.close)
+			if connects {
+				require.NoError(t, client.connect(other.where))
+				require.Equal(t, at(other.where).Addr(), client.peer().Addr())
+			} else {
+				// Its content need not be right to leave.
+				_ = client.sendTo(other.where, "no service's")
+			}
+		}
 	}
+	residue, err := d.Residue()
+	require.NoError(t, err)
+	require.NotContains(t, fmt.Sprint(residue), bpf.ContainerMapPeers, "none was led")
 	for _, where := range []string{"10.1.0.2:80", "[fd01::2]:80"} {
 		server := listen(t, unix.SOCK_STREAM, where)
 		fd, err := unix.Socket(familyOf(where), unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
