@@ -8,7 +8,8 @@
 // It crafts no packets but those that it is told to send, and judges none.
 // Its one invariant is that a world leaves nothing behind: its namespaces have
 // no name and its pins no mount point, so that they go with the process, even
-// one that is killed (kept worlds excepted, which a person asked for).
+// one that is killed (kept worlds excepted, which a person asked for). A cgroup
+// has a name; that of a killed process goes when the next one is made.
 package netns
 
 import (
