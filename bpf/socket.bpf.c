@@ -100,16 +100,18 @@ static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx, int connec
 	return 0;
 }
 
-/* The backend that a socket's datagrams to a frontend went to, while it serves. */
+/* The backend that a socket's datagrams to a frontend went to, while it serves:
+ * whoever has the frontend now.
+ */
 static __always_inline int stays(struct packet *pkt, const struct peer_key *frontend,
 				 __u32 service, struct peer *to)
 {
 	struct peer *led = bpf_map_lookup_elem(&peers, frontend);
 
-	if (!led || led->service != service ||
-	    state_of(pkt, service, &led->addr, led->port) != BACKEND_SERVING)
+	if (!led || state_of(pkt, service, &led->addr, led->port) != BACKEND_SERVING)
 		return 0;
-	*to = *led;
+	to->addr = led->addr;
+	to->port = led->port;
 	return 1;
 }
 
@@ -139,6 +141,7 @@ static __noinline int lead(struct packet *pkt, const struct service *service,
 
 /* Remembers as what the process knows its peer. Who sends again and again has
  * mostly been there, and reading costs less than writing; who connects has not.
+ * Only of who is connected does anybody ask for the service.
  */
 static __always_inline void show_as(const struct packet *pkt, __u64 socket, int connects,
 				    const struct peer *to)
@@ -157,8 +160,7 @@ static __always_inline void show_as(const struct packet *pkt, __u64 socket, int 
 	struct peer *noted;
 
 	noted = connects ? NULL : bpf_map_lookup_elem(&peers, &backend);
-	if (noted && noted->service == frontend.service && noted->port == frontend.port &&
-	    addr_equal(&noted->addr, &frontend.addr))
+	if (noted && noted->port == frontend.port && addr_equal(&noted->addr, &frontend.addr))
 		return;
 	bpf_map_update_elem(&peers, &backend, &frontend, BPF_ANY);
 }

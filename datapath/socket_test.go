@@ -635,6 +635,11 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	for i := range clients {
 		require.Equal(t, 0, ask(i), "it moves when its backend is gone")
 	}
+	lead(backends...)
+	for i := range clients {
+		require.Equal(t, 0, ask(i), "it stays there when that is back")
+	}
+	lead(backends[0])
 	n.state.Services[0].Backends[0].Terminating = true
 	n.state.Services[0].Backends = append(n.state.Services[0].Backends, model.Backend{Address: at(backends[1]).Addr(), Port: 53})
 	_, err := d.Apply(n.state)
@@ -689,10 +694,14 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 			_, err := d.Apply(n.state)
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, slices.Min(load()), 8, "%s, connected %t", name, connects)
+			found, err := d.Residue()
+			require.NoError(t, err)
+			require.NotContains(t, fmt.Sprint(found), bpf.ContainerMapAffinities, "nobody is to stay")
 			n.state.Services[0].Affinity = time.Minute
 			_, err = d.Apply(n.state)
 			require.NoError(t, err)
 			require.Equal(t, sockets, slices.Max(load()), "%s, connected %t: all are one client", name, connects)
+			require.NoError(t, d.Reset())
 		}
 		for _, s := range servers {
 			s.close()
@@ -834,7 +843,10 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 	}{{unix.AF_INET, "10.1.0.1:53", four}, {unix.AF_INET6, "10.1.0.1:53", four}, {unix.AF_INET6, "[fd01::1]:53", six}} {
 		server := listen(t, unix.SOCK_DGRAM, way.server)
 		sends, both := newSocket(t, way.family, unix.SOCK_DGRAM), newSocket(t, way.family, unix.SOCK_DGRAM)
+		connects := newSocket(t, way.family, unix.SOCK_DGRAM)
 		for _, to := range way.asks {
+			require.NoError(t, connects.connect(to), "it may connect again and again")
+			require.Equal(t, at(to), connects.peer())
 			for _, client := range []*socket{sends, both} {
 				require.NoError(t, client.sendTo(to, to))
 				require.Equal(t, to, server.echo())
