@@ -985,7 +985,10 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80")}
+	n.state.Services = []model.Service{
+		serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80"),
+		serve(model.ProtocolTCP, model.KindClusterIP, "[fd96::1]:80"), serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1]:80"),
+	}
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state)
 	require.NoError(t, err)
@@ -995,9 +998,10 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 	pod, err := netns.New()
 	require.NoError(t, err)
 	defer pod.Close()
-	loopback(t, "10.96.0.1/32")
+	loopback(t, "10.96.0.1/32", "fd96::1/128")
 	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.96.0.1:80")
 	reaches(t, unix.AF_INET6, "10.96.0.1:80", "10.96.0.1:80")
+	reaches(t, unix.AF_INET6, "[fd96::1]:80", "[fd96::1]:80")
 	require.NoError(t, netns.Set(home))
 	require.Equal(t, refusal(t, unix.ECONNREFUSED), newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("10.96.0.1:80"))
 }
