@@ -29,9 +29,10 @@ static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct 
 	return REFUSE(pkt, REASON_UNKNOWN_ETHERTYPE);
 }
 
-static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
+				     __u8 hook)
 {
-	if (at(pkt, HOOK_FROM_CONTAINER))
+	if (hook == HOOK_FROM_CONTAINER)
 		return judge_from(skb, pkt, s);
 	return judge_to(skb, pkt, s);
 }
@@ -108,7 +109,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		s->old = *flow;
 		pkt->old = 1;
 	}
-	return judge(skb, s);
+	return judge(skb, s, hook);
 }
 
 SEC("tc")

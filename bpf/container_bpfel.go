@@ -351,6 +351,8 @@ const (
 	ContainerReasonREASON_EXTENSION_LIMIT     ContainerReason = 10
 	ContainerReasonREASON_ROUTING_HEADER      ContainerReason = 11
 	ContainerReasonREASON_FRAGMENT            ContainerReason = 12
+	ContainerReasonREASON_SOURCE_ROUTE        ContainerReason = 13
+	ContainerReasonREASON_BAD_IP_OPTIONS      ContainerReason = 14
 	ContainerReasonREASON_MARTIAN_SOURCE      ContainerReason = 20
 	ContainerReasonREASON_MARTIAN_DESTINATION ContainerReason = 21
 	ContainerReasonREASON_SPOOFED_SOURCE      ContainerReason = 22

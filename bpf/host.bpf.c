@@ -31,8 +31,13 @@ static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct pa
 	pkt->out_ifindex = at(pkt, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
 }
 
+/* What a packet meets that is left to the kernel: no action of the kernel's own,
+ * so that there is one place that does it.
+ */
+#define GO_ON	-2
+
 /* Lets the kernel go on with a packet. */
-static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int pass(struct __sk_buff *skb, struct packet *pkt)
 {
 	int reason;
 
@@ -49,11 +54,12 @@ static __always_inline int pass(struct __sk_buff *skb, struct packet *pkt)
 	return deliver(skb, pkt);
 }
 
-static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
+				     __u8 hook)
 {
 	struct service *service;
 
-	if (at(pkt, HOOK_FROM_DEVICE)) {
+	if (hook == HOOK_FROM_DEVICE) {
 		service = frontend_outside(pkt);
 		return service ? judge_from_device(skb, pkt, s, service) : judge_for_node(pkt, s);
 	}
@@ -95,15 +101,13 @@ static __noinline int is_ours(struct packet *pkt)
 {
 	struct address *own;
 
-	if (for_many(pkt))
+	/* Nobody answers it from there, whatever port it leaves from. */
+	if (no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
 	if (guarded(pkt) && !pkt->unwrapped)
 		return 1;
 	if (at(pkt, HOOK_FROM_DEVICE))
 		return !!frontend_outside(pkt);
-	/* Nobody answers it from there, whatever port it leaves from. */
-	if (for_many(pkt))
-		return 0;
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
 		return 0;
@@ -122,9 +126,22 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
 		return drop(skb, pkt, reason);
 	if (reason)
-		return pass(skb, pkt);
+		return GO_ON;
 	pkt->where = HERE;
 	return carry(skb, pkt, &s->open);
+}
+
+/* Whether what is wrong with a packet is no matter of the kernel's: it would lead
+ * the packet on to where nobody has judged it, or the tables would take one
+ * family's address for the other's.
+ */
+static __always_inline int misleads(const struct packet *pkt, int reason)
+{
+	if (reason == REASON_MARTIAN_SOURCE || reason == REASON_MARTIAN_DESTINATION)
+		return 1;
+	return at(pkt, HOOK_FROM_DEVICE) &&
+	       (reason == REASON_SOURCE_ROUTE || reason == REASON_ROUTING_HEADER ||
+		reason == REASON_BAD_IP_OPTIONS);
 }
 
 /* What no flow can be found for. Of the node's own, while policies select it,
@@ -136,9 +153,11 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 {
 	struct packet *pkt = &s->pkt;
 
+	if (!pkt->unwrapped && misleads(pkt, reason))
+		return drop(skb, pkt, reason);
 	/* Without a family nothing is read of it, and the kernel refuses it. */
 	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
-		return pass(skb, pkt);
+		return GO_ON;
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
 		reason = at(pkt, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
@@ -161,25 +180,16 @@ static __always_inline void begin(struct packet *pkt, __u8 hook, const struct se
 	pkt->now = now(ctl);
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+/* Judges a packet, or leaves it to the kernel. */
+static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 hook,
+				const struct settings *ctl)
 {
-	struct settings *ctl;
-	struct packet *pkt;
+	struct packet *pkt = &s->pkt;
 	struct flow *flow;
-	struct scratch *s;
-	__u32 zero = 0;
 	int reason;
 
-	s = bpf_map_lookup_elem(&scratch, &zero);
-	ctl = bpf_map_lookup_elem(&control, &zero);
-	/* Arrays have all their elements: this is for the verifier. */
-	if (!s || !ctl)
-		return TC_ACT_SHOT;
-	pkt = &s->pkt;
-	s->sticky = 0;
-	begin(pkt, hook, ctl);
 	if (skb->vlan_present || !is_ip(skb))
-		return pass(skb, pkt);
+		return GO_ON;
 	reason = parse(skb, pkt);
 	/* Geneve over IPv6 has no checksum. */
 	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_FROM_DEVICE &&
@@ -191,7 +201,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		reason = parse(skb, pkt);
 	}
 	if (!reason && is_nd(pkt))
-		return pass(skb, pkt);
+		return GO_ON;
 	if (!reason && is_icmp_error(pkt))
 		return carry_error(skb, s);
 	if (!reason)
@@ -212,8 +222,26 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		pkt->old = 1;
 	}
 	if (!is_ours(pkt))
-		return pass(skb, pkt);
-	return judge(skb, s);
+		return GO_ON;
+	return judge(skb, s, hook);
+}
+
+static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+{
+	struct settings *ctl;
+	struct scratch *s;
+	__u32 zero = 0;
+	int verdict;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	/* Arrays have all their elements: this is for the verifier. */
+	if (!s || !ctl)
+		return TC_ACT_SHOT;
+	s->sticky = 0;
+	begin(&s->pkt, hook, ctl);
+	verdict = meet(skb, s, hook, ctl);
+	return verdict == GO_ON ? pass(skb, &s->pkt) : verdict;
 }
 
 SEC("tc")

@@ -17,6 +17,8 @@ const (
 	ReasonExtensionLimit     Reason = "extension-limit"
 	ReasonRoutingHeader      Reason = "routing-header"
 	ReasonFragment           Reason = "fragment"
+	ReasonSourceRoute        Reason = "source-route"
+	ReasonBadIPOptions       Reason = "bad-ip-options"
 	ReasonMartianSource      Reason = "martian-source"
 	ReasonMartianDestination Reason = "martian-destination"
 	ReasonSpoofedSource      Reason = "spoofed-source"

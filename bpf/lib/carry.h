@@ -17,7 +17,7 @@ static __always_inline int is_ip(const struct __sk_buff *skb)
 }
 
 /* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
-static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s);
+static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook);
 static int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
 
 /* Where a packet of a flow goes. */
@@ -52,14 +52,16 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 	return deliver(skb, pkt);
 }
 
-/* A packet that opens a flow, or that belongs to one judged under old tables. */
-static __noinline int judge(struct __sk_buff *skb, struct scratch *s)
+/* A packet that opens a flow, or that belongs to one judged under old tables. The
+ * hook is an argument so that the verifier follows the ways of that one alone.
+ */
+static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
-	reason = judge_new(skb, pkt, s);
+	reason = judge_new(skb, pkt, s, hook);
 	if (reason == REASON_NO_BACKEND && !refuse(skb, pkt)) {
 		pkt->where = HERE;
 		return answer(skb, pkt, REASON_NO_BACKEND);

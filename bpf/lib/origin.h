@@ -31,6 +31,18 @@ static __always_inline int for_many(const struct packet *pkt)
 	return (dst->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 }
 
+/* Addresses that no host has. Class E is some networks' own: the kernel takes it
+ * for any other.
+ */
+static __always_inline int no_host(const struct addr *a, __u8 family)
+{
+	__u32 v4 = bpf_ntohl(a->w[3]);
+
+	if (family == FAMILY_IPV6)
+		return martian(a, family);
+	return v4 >> 24 == 0 || v4 >> 24 == 127 || v4 >> 28 == 14 || v4 == 0xffffffff;
+}
+
 /* Whether an address is the node's: its own, or a link-local one, which leads to
  * no other from here.
  */
@@ -56,7 +68,7 @@ static __noinline int judge_foreign(struct packet *pkt)
 
 	if (for_many(pkt))
 		return REASON_NONE;
-	if (martian(&pkt->key.src, pkt->key.family))
+	if (no_host(&pkt->key.src, pkt->key.family))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (linklocal(&pkt->key.src, pkt->key.family)) {
 		if (of_node(pkt, &pkt->key.dst))

@@ -151,6 +151,8 @@ struct extension {
 	__be32 id;		/* of a fragment header, which has its offset in type and left */
 };
 
+#define MAX_OPTIONS	40	/* bytes, and each option has one at least */
+
 #define IP6_MORE	1
 #define IP6_OFFSET	0xfff8
 
@@ -210,10 +212,12 @@ static __always_inline int addr_linklocal6(const struct addr *a)
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-/* Flags that no TCP sends: RFC 9293 3.10.7, and what scanners try. */
+/* Flags that no TCP sends: RFC 9293 3.10.7, and what scanners try. All but what
+ * opens and what resets acknowledges.
+ */
 static __always_inline int tcp_flags_bad(__u8 flags)
 {
-	if (!(flags & (TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_FIN | TCP_FLAG_RST)))
+	if (!(flags & (TCP_FLAG_SYN | TCP_FLAG_ACK | TCP_FLAG_RST)))
 		return 1;
 	return (flags & TCP_FLAG_SYN) && (flags & (TCP_FLAG_FIN | TCP_FLAG_RST));
 }
@@ -370,10 +374,45 @@ static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
+/* Walks IPv4 options, which end where L4 begins. Source routes lead a packet on to
+ * others than who has judged it has seen (RFC 7126 4.3, 4.4), and what does not
+ * fit in the header may be read as one by somebody else.
+ */
+static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 off = ETH_LEN + sizeof(struct iphdr);
+	__u32 end = pkt->l4_off;
+	__u8 option[2];
+	int i;
+
+	for (i = 0; i < MAX_OPTIONS; i++) {
+		if (off >= end)
+			return REASON_NONE;
+		/* One by one: behind the last there may be nothing. */
+		if (bpf_skb_load_bytes(skb, off, option, 1))
+			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
+		if (option[0] == IPOPT_END)
+			return REASON_NONE;
+		if (option[0] == IPOPT_NOOP) {
+			off++;
+			continue;
+		}
+		if (off + 2 > end || bpf_skb_load_bytes(skb, off + 1, option + 1, 1) ||
+		    option[1] < 2 || off + option[1] > end)
+			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
+		if (option[0] == IPOPT_LSRR || option[0] == IPOPT_SSRR)
+			return REFUSE(pkt, REASON_SOURCE_ROUTE);
+		off += option[1];
+	}
+	return REASON_NONE;
+}
+
 static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u32 ihl, len, frag;
 	struct iphdr *ip;
+	__be16 id;
+	int reason;
 
 	if (linear(skb, ETH_LEN + sizeof(*ip)))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -391,6 +430,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	if (len < ihl || len > skb->len - ETH_LEN)
 		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
 	frag = bpf_ntohs(ip->frag_off);
+	id = ip->id;
 
 	addr_from4(&pkt->key.src, ip->saddr);
 	addr_from4(&pkt->key.dst, ip->daddr);
@@ -401,8 +441,13 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	pkt->l4_off = ETH_LEN + ihl;
 	pkt->l4_len = len - ihl;
 	pkt->plain = ihl == sizeof(*ip);
+	if (!pkt->plain) {
+		reason = parse_options(skb, pkt);
+		if (reason)
+			return reason;
+	}
 	if (frag & (IP_MORE | IP_OFFSET)) {
-		pkt->fragment_id = ip->id;
+		pkt->fragment_id = id;
 		pkt->fragment_off = (frag & IP_OFFSET) * 8;
 		return parse_fragment(skb, pkt);
 	}
@@ -454,10 +499,11 @@ static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet
 				start = pkt->l4_off + len;
 			}
 		}
+		/* Who is left on its way is another than its destination. */
+		if (pkt->key.proto == NEXT_ROUTING && (ext.type == 0 || ext.left))
+			return REFUSE(pkt, REASON_ROUTING_HEADER);
 		if (len > pkt->l4_len)
 			return REFUSE(pkt, REASON_TRUNCATED);
-		if (pkt->key.proto == NEXT_ROUTING && ext.type == 0)
-			return REFUSE(pkt, REASON_ROUTING_HEADER);
 		pkt->key.proto = ext.next;
 		pkt->l4_off += len;
 		pkt->l4_len -= len;
@@ -500,6 +546,11 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 	pkt->l4_off = ETH_LEN + sizeof(*ip6);
 	pkt->l4_len = len - sizeof(*ip6);
 	pkt->plain = 1;
+	/* On no wire (RFC 4038 4.2), and in the tables they are IPv4's. */
+	if (addr_mapped(&pkt->key.src))
+		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	if (addr_mapped(&pkt->key.dst))
+		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	reason = parse_extensions(skb, pkt);
 	if (reason)
 		return reason;

@@ -16,12 +16,14 @@ enum reason {
 	REASON_BAD_IP_HEADER = 4,	/* version, or header length under 20 */
 	REASON_BAD_IP_LENGTH = 5,	/* length beyond the frame or under the header */
 	REASON_BAD_TCP_HEADER = 6,	/* data offset under 20 or beyond the packet */
-	REASON_BAD_TCP_FLAGS = 7,	/* none of SYN, ACK, FIN, RST; SYN+FIN; SYN+RST */
+	REASON_BAD_TCP_FLAGS = 7,	/* none of SYN, ACK, RST; SYN+FIN; SYN+RST */
 	REASON_BAD_UDP_LENGTH = 8,	/* under 8 or beyond the packet */
 	REASON_BAD_UDP_CHECKSUM = 9,	/* none, over IPv6 */
 	REASON_EXTENSION_LIMIT = 10,	/* more IPv6 extension headers than read */
-	REASON_ROUTING_HEADER = 11,	/* IPv6 routing header type 0, RFC 5095 */
+	REASON_ROUTING_HEADER = 11,	/* IPv6, type 0 (RFC 5095), or with segments left */
 	REASON_FRAGMENT = 12,		/* a fragment that belongs to nothing known */
+	REASON_SOURCE_ROUTE = 13,	/* IPv4 option LSRR or SSRR */
+	REASON_BAD_IP_OPTIONS = 14,	/* an IPv4 option that its header does not hold */
 
 	/* Addresses. */
 	REASON_MARTIAN_SOURCE = 20,	/* not the address of a host */

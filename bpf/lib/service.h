@@ -3,6 +3,7 @@
 #define WEIR_SERVICE_H
 
 #include "decide.h"
+#include "packet.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_SERVICE_H
@@ -119,6 +120,16 @@ static __always_inline __u32 slot_index(struct packet *pkt, const struct service
 	return entry ? *entry : 0;
 }
 
+/* Whether an address is good for no backend, whoever lists it: no host has it,
+ * or it is another's on each link, as the node's own services are.
+ */
+static __always_inline int nobody(const struct addr *addr)
+{
+	__u8 family = addr_mapped(addr) ? FAMILY_IPV4 : FAMILY_IPV6;
+
+	return martian(addr, family) || linklocal(addr, family);
+}
+
 /* Chooses who serves a flow that begins. */
 static __always_inline int pick(struct packet *pkt, const struct service *service, __u32 seed,
 				struct addr *addr, __be16 *port)
@@ -138,6 +149,8 @@ static __always_inline int pick(struct packet *pkt, const struct service *servic
 	/* A set that is going away under us: the next packet meets the new one. */
 	if (!slot)
 		return REFUSE(pkt, REASON_NO_BACKEND);
+	if (nobody(&slot->addr))
+		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	*addr = slot->addr;
 	*port = slot->port;
 	return REASON_NONE;

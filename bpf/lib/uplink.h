@@ -211,7 +211,7 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 /* Whether a packet is the node's own, and policies select the node. */
 static __noinline int guarded(struct packet *pkt)
 {
-	if (!node_set(pkt) || for_many(pkt))
+	if (!node_set(pkt) || no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
 	return of_node(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }

@@ -52,6 +52,7 @@ func TestNobodyBeyondTheNodeHasAnAddressOfIt(t *testing.T) {
 			"who has no address yet, to all":    ip(none, map[string]string{"IPv4": "255.255.255.255", "IPv6": "ff02::16"}[f.name], model.ProtocolUDP, udp(68, 67, 0)),
 			"the link, where a pod is answered": ping(link, f.web0),
 			"another node":                      ping(f.other, f.web0),
+			"who may be in class E":             ip(map[string]string{"IPv4": "240.0.0.9", "IPv6": f.outside}[f.name], f.web0, f.echo, icmp(f.ping, 0, 1)),
 			"a pod of another node":             ping(f.far, f.web0),
 		} {
 			t.Run(name, func(t *testing.T) { b.requirePassBy(b.in(frame), model.OutHost) })

@@ -161,7 +161,9 @@ func (h *headers) readIPv4(b []byte) {
 	if headerLen > len(b) {
 		h.condemn(model.ReasonTruncated)
 	}
-	h.readable = readable
+	if h.readable = readable; readable {
+		h.readOptions(b[ipv4Len:headerLen])
+	}
 	const more, offset = 0x2000, 0x1fff
 	if field := binary.BigEndian.Uint16(b[6:]); field&(more|offset) != 0 {
 		h.cut = !h.extended
@@ -174,6 +176,26 @@ func (h *headers) readIPv4(b []byte) {
 	}
 	if readable && !h.later() {
 		h.readTransport(model.Protocol(b[9]), b[headerLen:total])
+	}
+}
+
+// readOptions reads IPv4 options (RFC 791, section 3.1). Those that name the way
+// of a packet are for nobody.
+func (h *headers) readOptions(b []byte) {
+	const end, noOperation, looseRoute, strictRoute = 0, 1, 131, 137
+	for len(b) > 0 && b[0] != end {
+		switch {
+		case b[0] == noOperation:
+			b = b[1:]
+			continue
+		case len(b) < 2 || b[1] < 2 || int(b[1]) > len(b):
+			h.condemn(model.ReasonBadIPOptions)
+			return
+		case b[0] == looseRoute, b[0] == strictRoute:
+			h.condemn(model.ReasonSourceRoute)
+			return
+		}
+		b = b[b[1]:]
 	}
 }
 
@@ -197,6 +219,12 @@ func (h *headers) readIPv6(b []byte) {
 		readable = false
 	}
 	h.readable = readable
+	if readable && h.src.Is4In6() {
+		h.condemn(model.ReasonMartianSource)
+	}
+	if readable && h.dst.Is4In6() {
+		h.condemn(model.ReasonMartianDestination)
+	}
 	if readable {
 		h.walkExtensions(b[6], b[ipv6Len:ipv6Len+length])
 	}
@@ -222,7 +250,7 @@ func (h *headers) walkExtensions(next uint8, b []byte) {
 			h.condemn(model.ReasonTruncated)
 			return
 		}
-		if next == routing && b[2] == 0 {
+		if next == routing && (b[2] == 0 || b[3] > 0) {
 			h.condemn(model.ReasonRoutingHeader)
 		}
 		length := 8 + 8*int(b[1])
@@ -291,7 +319,7 @@ func (h *headers) readTCP(b []byte) {
 		h.condemn(model.ReasonBadTCPHeader)
 	}
 	h.tcp = tcpFlags(b[13])
-	none := h.tcp&(flagSYN|flagACK|flagFIN|flagRST) == 0
+	none := h.tcp&(flagSYN|flagACK|flagRST) == 0
 	synAndEnd := h.tcp&flagSYN != 0 && h.tcp&(flagFIN|flagRST) != 0
 	if none || synAndEnd {
 		h.condemn(model.ReasonBadTCPFlags)

@@ -15,12 +15,14 @@ func (j *judgement) atDevice() {
 	h := j.headers
 	switch {
 	case len(j.wrong) > 0 && j.isLed():
+	case j.isMisled():
+		j.tell("the kernel would lead it where nobody has judged it")
 	case len(j.wrong) > 0 && j.guardsOdd():
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
 		j.tell("the kernel is the judge of that")
 		j.branches = append(j.branches, branch{reasons: j.foreigner(), translation: j.unchanged()})
-	case !h.isIP, h.nd != nil, isForMany(h.dst):
+	case !h.isIP, h.nd != nil, isNobodys(h.dst):
 		j.passBy("it is the kernel's own")
 	case h.quote != nil:
 		j.relatedAtDevice()
@@ -33,10 +35,26 @@ func (j *judgement) atDevice() {
 	}
 }
 
+// isMisled is whether what is wrong with a packet first is such that not even the
+// kernel is to have it: it names the way to others than its destination, or
+// addresses of the other family.
+func (j *judgement) isMisled() bool {
+	if len(j.headers.wrong) == 0 {
+		return false
+	}
+	switch j.headers.wrong[0] {
+	case model.ReasonMartianSource, model.ReasonMartianDestination:
+		return true
+	case model.ReasonSourceRoute, model.ReasonBadIPOptions, model.ReasonRoutingHeader:
+		return j.at.Hook == model.FromDevice
+	}
+	return false
+}
+
 // isGuarded is whether the packet is the node's own, which policies select:
 // from or to its addresses, or link-local ones, which are nobody else's.
 func (j *judgement) isGuarded() bool {
-	if !j.isDevice() || !j.headers.isIP || isForMany(j.headers.dst) || !j.world.guards(j.oracle.node) {
+	if !j.isDevice() || !j.headers.isIP || isNobodys(j.headers.dst) || !j.world.guards(j.oracle.node) {
 		return false
 	}
 	own := j.headers.src
@@ -112,6 +130,13 @@ func isForMany(addr netip.Addr) bool {
 	return addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
+// isNobodys is whether no host has an address. What IPv4 keeps for later (class
+// E) some networks have given to hosts of theirs.
+func isNobodys(addr netip.Addr) bool {
+	reserved := addr.Is4() && addr.As4()[0] >= 240 && !isForMany(addr)
+	return isMartianDestination(addr) && !addr.IsLinkLocalUnicast() && !reserved
+}
+
 // passBy lets a packet go where it would have gone without a datapath, as it
 // came.
 func (j *judgement) passBy(why string) {
@@ -158,7 +183,7 @@ func (j *judgement) foreigner() []model.Reason {
 		j.tell("%s is this node's, and nobody else has it", h.src)
 	case neighbour && j.world.endpointAt(h.dst) == nil:
 		j.tell("%s is good on a link, and leads no farther", h.src)
-	case !neighbour && isMartianDestination(h.src):
+	case isNobodys(h.src):
 		j.tell("nobody has the source address %s", h.src)
 	default:
 		return reasons
@@ -365,7 +390,13 @@ func (j *judgement) relatedAtDevice() {
 // the node's devices, or that the node itself opened.
 func (j *judgement) judgeDeviceAnew(f *flow) (way, []model.Reason) {
 	if j.isAnswerAtDevice(f) {
-		if reasons := j.foreigner(); len(reasons) > 0 {
+		switch reasons := j.foreigner(); {
+		case len(reasons) == 0:
+		case f.opening.where.Hook == model.ToDevice:
+			// The node itself has sent there, and its answers may have been
+			// judged with that.
+			j.branches = append(j.branches, branch{reasons: reasons})
+		default:
 			return f.way, reasons
 		}
 		if f.opening.where.Hook == model.ToDevice {

@@ -167,7 +167,7 @@ func (m *mutator) extend(data []byte, p *frame.Packet) []byte {
 	switch {
 	case p.Version == 4 && p.L4 == p.L3+20:
 		words := 1 + m.rng.IntN(10)
-		out := append(bytes.Clone(data[:p.L4]), bytes.Repeat([]byte{1}, words*4)...) // no operation
+		out := append(bytes.Clone(data[:p.L4]), m.ipOptions(words*4)...)
 		h := out[p.L3:]
 		h[0] += uint8(words)
 		binary.BigEndian.PutUint16(h[2:], binary.BigEndian.Uint16(h[2:])+uint16(words*4))
@@ -177,6 +177,17 @@ func (m *mutator) extend(data []byte, p *frame.Packet) []byte {
 		return m.extend6(data, p)
 	}
 	return data
+}
+
+// ipOptions are so many octets of IPv4 options: mostly of those that do nothing,
+// with some others between them, source routes and such that do not fit too.
+func (m *mutator) ipOptions(octets int) []byte {
+	out := bytes.Repeat([]byte{1}, octets)
+	for at := 0; at+2 <= octets && m.rng.IntN(2) == 0; at += 2 + m.rng.IntN(6) {
+		out[at] = []uint8{131, 137, 7, 68, 148, 0, uint8(m.rng.IntN(256))}[m.rng.IntN(7)]
+		out[at+1] = uint8([]int{2, 3, 4, octets - at, octets - at + 1, m.rng.IntN(256)}[m.rng.IntN(6)])
+	}
+	return out
 }
 
 func (m *mutator) extend6(data []byte, p *frame.Packet) []byte {
@@ -191,8 +202,8 @@ func (m *mutator) extend6(data []byte, p *frame.Packet) []byte {
 		one := make([]byte, 8+8*m.rng.IntN(2)*m.rng.IntN(2))
 		one[0], one[1], one[2], one[3] = next, uint8(len(one)/8-1), 1, 4
 		switch kind {
-		case 43: // routing: type 2, sometimes 0
-			one[2], one[3] = uint8(2*min(1, m.rng.IntN(4))), 0
+		case 43: // routing: type 2, sometimes another, or with segments left
+			one[2], one[3] = []uint8{2, 2, 2, 2, 0, 3, 4}[m.rng.IntN(7)], uint8(m.rng.IntN(5)/3)
 		case 44: // atomic, or else
 			one = one[:8]
 			one[1], one[2], one[3] = 0, 0, uint8(m.rng.IntN(2)*m.rng.IntN(16))
@@ -234,7 +245,7 @@ func (m *mutator) transport(data []byte, p *frame.Packet) []byte {
 var martians = []netip.Addr{
 	netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("0.1.2.3"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1"),
 	netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("240.0.0.1"), netip.MustParseAddr("169.254.7.7"), netip.MustParseAddr("223.255.255.255"),
-	netip.MustParseAddr("::"), netip.MustParseAddr("::1"), netip.MustParseAddr("::2"), netip.MustParseAddr("::ffff:10.1.0.1"),
+	netip.MustParseAddr("::"), netip.MustParseAddr("::1"), netip.MustParseAddr("::2"), netip.MustParseAddr("::ffff:10.1.0.1"), netip.MustParseAddr("::ffff:10.0.0.10"), netip.MustParseAddr("::ffff:198.18.0.2"), netip.MustParseAddr("::ffff:10.96.0.10"),
 	netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::7"), netip.MustParseAddr("febf::1"), netip.MustParseAddr("fec0::1"),
 	netip.MustParseAddr("ff02::1"), netip.MustParseAddr("ff0e::7"),
 }

@@ -412,7 +412,11 @@ func (n *network) slice(s *corev1.Service, family corev1.IPFamily) metav1.Object
 		}
 		e.Ports = append(e.Ports, discoveryv1.EndpointPort{Name: &p.Name, Protocol: &p.Protocol, Port: &port})
 	}
-	for _, a := range n.addresses() {
+	all := n.addresses()
+	if n.chance(20) { // a tenant lists what he likes
+		all = append(all, pick(n.rng, []netip.Addr{netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("240.0.0.9")}))
+	}
+	for _, a := range all {
 		if familyOf(a) != family || n.chance(60) {
 			continue
 		}
