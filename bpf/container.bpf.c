@@ -103,6 +103,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (reason)
 		return drop(skb, pkt, reason);
 	flow = find(pkt);
+	if (pkt->stray)
+		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl);
 	if (flow) {

@@ -353,6 +353,7 @@ const (
 	ContainerReasonREASON_FRAGMENT            ContainerReason = 12
 	ContainerReasonREASON_SOURCE_ROUTE        ContainerReason = 13
 	ContainerReasonREASON_BAD_IP_OPTIONS      ContainerReason = 14
+	ContainerReasonREASON_STRAY_SYN           ContainerReason = 15
 	ContainerReasonREASON_MARTIAN_SOURCE      ContainerReason = 20
 	ContainerReasonREASON_MARTIAN_DESTINATION ContainerReason = 21
 	ContainerReasonREASON_SPOOFED_SOURCE      ContainerReason = 22
@@ -446,7 +447,8 @@ type ContainerScratch struct {
 		Audit       uint8
 		Told        uint8
 		FromNode    uint8
-		Pad         [2]uint8
+		Stray       uint8
+		Pad         uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32

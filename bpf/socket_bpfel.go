@@ -241,7 +241,8 @@ type SocketScratch struct {
 		Audit       uint8
 		Told        uint8
 		FromNode    uint8
-		Pad         [2]uint8
+		Stray       uint8
+		Pad         uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32

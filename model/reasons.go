@@ -19,6 +19,7 @@ const (
 	ReasonFragment           Reason = "fragment"
 	ReasonSourceRoute        Reason = "source-route"
 	ReasonBadIPOptions       Reason = "bad-ip-options"
+	ReasonStraySYN           Reason = "stray-syn"
 	ReasonMartianSource      Reason = "martian-source"
 	ReasonMartianDestination Reason = "martian-destination"
 	ReasonSpoofedSource      Reason = "spoofed-source"

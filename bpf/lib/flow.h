@@ -161,7 +161,10 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 }
 
 /* A SYN where a FIN or RST was seen begins another connection. The other half
- * may have waited for longer than its time: it lives as long as this one.
+ * may have waited for longer than its time: it lives as long as this one. Where
+ * answers go, it is of no connection that was opened by a SYN: who answers that
+ * at the same time, with another, sends its acknowledgement too (RFC 9293 3.5). A
+ * connection that was first seen in its middle may have had its ends mistaken.
  */
 static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 {
@@ -176,8 +179,14 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 	half = flow_answered(&other);
 	if (!half)
 		half = bpf_map_lookup_elem(&unanswered, &other);
-	return half && (half->seen & (SEEN_FIN | SEEN_RST)) &&
-	       flow_halves(&pkt->key, &other, half);
+	if (half && !flow_halves(&pkt->key, &other, half))
+		half = NULL;
+	if (half && (half->seen & (SEEN_FIN | SEEN_RST)))
+		return 1;
+	if (!(flow->flags & FLOW_REPLY))
+		return 0;
+	pkt->stray = half && (half->seen & SEEN_SYN);
+	return 1;
 }
 
 static __always_inline void flow_see(struct packet *pkt, struct flow *flow)
@@ -194,7 +203,9 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 		flow->last_seen = pkt->now;
 }
 
-/* find gives the flow of a packet, or NULL: then it is to be judged as new. */
+/* find gives the flow of a packet, or NULL: then it is to be judged as new, or
+ * dropped where it is stray.
+ */
 static __always_inline struct flow *find(struct packet *pkt)
 {
 	struct flow *answered, *flow;

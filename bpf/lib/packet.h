@@ -56,7 +56,8 @@ struct packet {
 	__u8 audit;		/* bits of the directions in which a denial is only told */
 	__u8 told;		/* enum reason: the last of these */
 	__u8 from_node;		/* another node sent it */
-	__u8 pad[2];
+	__u8 stray;		/* a SYN where the answers of a flow go */
+	__u8 pad;
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */

@@ -15,6 +15,13 @@ import (
 func (j *judgement) decide(open func()) {
 	h := j.headers
 	f := j.search(true)
+	if perhaps, surely := j.strays(); perhaps {
+		j.tell("it opens a connection where the answers of another go")
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonStraySYN}})
+		if surely {
+			return
+		}
+	}
 	switch {
 	case f.ought == mustNot:
 		if f.flow != nil && j.isLed() {

@@ -24,6 +24,9 @@ type flow struct {
 
 	// The objects under which each direction was judged last.
 	openEpoch, replyEpoch int
+	// asked is whether its opener's direction has had a SYN: of what was first
+	// seen in its middle, nobody knows who opened it.
+	asked ought
 	life
 }
 
@@ -147,8 +150,17 @@ func (f *flow) next(h *headers, reply bool) states {
 	return next
 }
 
+// asks notes that a packet of the opener's may be what opened the connection.
+func (f *flow) asks(h *headers, sure ought) {
+	if h.tcp&flagSYN != 0 {
+		f.asked = max(f.asked, sure)
+	}
+}
+
 // begin is where a flow is after the packet that opens it.
 func (f *flow) begin(h *headers, now time.Time) {
+	f.asked = mustNot
+	f.asks(h, must)
 	first := began(f.opening.tuple.Protocol, h.tcp)
 	if f.way.out == model.OutTunnel {
 		first |= first.relayed(h.tcp) // the datapath may make that of it or not

@@ -96,6 +96,9 @@ func (l *Look) Judge(lookup Lookup) Expectation {
 	case j.pod == nil:
 		j.meetAll()
 		j.condemn(model.ReasonNoEndpoint, "%s is not an endpoint of node %s", at.Endpoint, j.oracle.node)
+		if perhaps, _ := j.strays(); perhaps {
+			j.condemn(model.ReasonStraySYN, "and what was known of its flows is out of date")
+		}
 		if h.quote != nil {
 			j.condemn(model.ReasonICMPNoFlow, "what was known of its flows is out of date")
 			j.wrong = append(j.wrong, j.impostor()...)
@@ -175,6 +178,9 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 	if len(h.wrong) == 0 && h.quote == nil {
 		for _, met := range e.met {
 			met.maySee(met.next(h, met.reply), now)
+			if !met.reply {
+				met.asks(h, may)
+			}
 		}
 	}
 	for i := range e.unsent {
@@ -201,6 +207,7 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 	elsewhere := !f.reply && (moved.translated != f.translated || moved.answersAt() != f.replies)
 	switch {
 	case elsewhere && h.resets():
+		f.asks(h, may)
 		f.maySee(next, now) // it opens nothing, another way neither
 		return f.flow
 	case elsewhere:
@@ -212,6 +219,9 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 		o.flows.take(f.replies, half{f.flow, true}, now)
 	}
 	f.see(next, now)
+	if !f.reply {
+		f.asks(h, must)
+	}
 	f.judged(o.epoch)
 	o.noted = noted{half: f}
 	return f.flow

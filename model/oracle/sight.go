@@ -149,12 +149,30 @@ func (j *judgement) goesOn(h half) ought {
 	switch {
 	case j.isLed() && !h.reply && h.translated.Dst != j.through:
 		return mustNot
+	case j.headers.begins() && h.reply:
+		return mustNot // or it strays
 	case !j.headers.begins() || h.states&(ended|torn) == 0:
 		return must
 	case h.states&^ended == 0:
 		return mustNot
 	}
 	return may
+}
+
+// strays is whether a packet opens a connection where the answers of another go,
+// which that one's opener has asked for: perhaps, and for sure.
+func (j *judgement) strays() (perhaps, surely bool) {
+	h := j.oracle.flows[j.key]
+	if h.flow == nil || !h.reply || !j.headers.begins() {
+		return false, false
+	}
+	there := h.ought(j.key.tuple.Protocol, j.now)
+	if j.oracle.Sight != nil && !(j.seen && h.is(j.entry)) {
+		there = mustNot
+	}
+	perhaps = there != mustNot && h.states&^ended != 0 && h.asked != mustNot
+	surely = there == must && h.states&(ended|torn) == 0 && h.asked == must
+	return perhaps, surely
 }
 
 func (j *judgement) complain(format string, args ...any) {
