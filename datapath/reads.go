@@ -109,7 +109,6 @@ func (r *reading) wrong() []string {
 	demand(!r.of(inFlows) || r.hit(inFlows) || r.of(inUnanswered), "a flow was missed, and not looked for among the unanswered")
 	demand(!r.of(inUnanswered) || r.of(inFlows), "a flow was looked for among the unanswered alone")
 	demand(!r.of(inPrefixes) || r.of(inAddresses), "a prefix was looked for before the address")
-	demand(!r.of(inAddresses) || r.hit(inAddresses) || r.of(inPrefixes), "an address was missed, and its prefix not looked for")
 	for _, t := range []bpf.ContainerTable{inSlots, inBackends, inAffinities} {
 		demand(!r.of(t) || r.hit(inServices), "table %d was read for no service", t)
 	}
@@ -119,6 +118,8 @@ func (r *reading) wrong() []string {
 	demand(r.reason != model.ReasonNoBackend && r.reason != model.ReasonNoLocalBackend || r.hit(inServices), "there is no service to lack a backend")
 	demand(r.reason != model.ReasonNoEndpoint || r.of(inEndpoints) || r.hit(inRoutes), "no pod was looked up to be missed")
 	ofPod := r.hook == model.FromContainer || r.hook == model.ToContainer
+	// At devices it is asked of some whether they are of this node, which no prefix is.
+	demand(!ofPod || !r.of(inAddresses) || r.hit(inAddresses) || r.of(inPrefixes), "an address was missed, and its prefix not looked for")
 	before := []bpf.ContainerTable{inFlows, inUnanswered}
 	if !ofPod { // who may have sent a tunnel's packet was asked before
 		before = append(before, inAddresses, inPrefixes)
