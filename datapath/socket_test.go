@@ -165,9 +165,6 @@ func monotonicNow(t testing.TB) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// tick is by how much a coarse clock may lag behind.
-const tick = 10 * time.Millisecond
-
 const patience = 5 // seconds that a socket waits
 
 func newSocket(t testing.TB, family, kind int) *socket {
