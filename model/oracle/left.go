@@ -38,16 +38,21 @@ func (l *Look) Left(said Said) []string {
 	if j.oracle.Sight == nil || j.key == (flowKey{}) {
 		return nil
 	}
-	// Who looked for no flow has made none.
-	if j.lookup == Untold && !j.was && j.oracle.noted.flow == nil {
-		return nil
+	noted := j.oracle.noted
+	switch {
+	case j.lookup != Untold:
+	case !j.was:
+		return nil // who looked for no flow has made none
+	default:
+		noted.half = half{} // it was let go, as if it had met none
 	}
-	a := aftermath{j: j, noted: j.oracle.noted, said: said, before: j.entry}
+	a := aftermath{j: j, noted: noted, said: said, before: j.entry}
 	if j.oracle.Clock != nil {
 		_, a.to = j.oracle.Clock()
 	}
 	a.is, a.there = j.oracle.sees(j.key)
 	switch f := a.noted.flow; {
+	case f == nil && j.lookup == Missed && len(j.unsent) > 0: // made, and not sent
 	case f == nil:
 		a.unchanged()
 	case f.states&torn != 0: // nothing says which flow it is of
