@@ -123,9 +123,9 @@ func (r *FlowReader) decode() FlowEntry {
 	}
 }
 
-// tick is the longest by which the kernel's coarse clock is behind the other: one
+// coarseTick is the longest by which the kernel's coarse clock is behind the other: one
 // of its timer's ticks (CONFIG_HZ is 100 at least).
-const tick = 10 * time.Millisecond
+const coarseTick = 10 * time.Millisecond
 
 // Now gives bounds of what the programs take the time for, on the datapath's
 // clock. The kernel is asked once, and Go's clock goes on from there: it is the
@@ -144,7 +144,7 @@ func (r *FlowReader) Now() (least, most time.Duration, err error) {
 		r.then, r.within = time.Duration(now), time.Since(r.asked)
 	}
 	now := r.then + time.Since(r.asked) + time.Duration(r.d.settings.ClockOffset)
-	return now - r.within - tick, now, nil
+	return now - r.within - coarseTick, now, nil
 }
 
 func (r *FlowReader) lookUp(table uint32) error {

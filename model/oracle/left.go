@@ -5,6 +5,7 @@ package oracle
 import (
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"time"
@@ -164,8 +165,8 @@ func (a *aftermath) leads(which string, e *Entry, h half) {
 	}
 	device := a.j.world.local.Devices[to.endpoint]
 	differs(a, which, "the device", e.Ifindex, device.Ifindex)
-	differs(a, which, "the source MAC", e.SMAC, [6]byte(device.MAC))
-	differs(a, which, "the destination MAC", e.DMAC, [6]byte(device.PodMAC))
+	differs(a, which, "the source MAC", e.SMAC, hardware(device.MAC))
+	differs(a, which, "the destination MAC", e.DMAC, hardware(device.PodMAC))
 }
 
 // holdsPort is whether a flow has its answers under a port that is its alone.
@@ -298,6 +299,13 @@ func (a *aftermath) unchanged() {
 	}
 	was.Seen, was.LastSeen, was.Answered, was.Routed = is.Seen, is.LastSeen, is.Answered, is.Routed
 	differs(a, which, "become", is, was)
+}
+
+// hardware is an address of Ethernet; zeros, where there is none.
+func hardware(mac net.HardwareAddr) [6]byte {
+	var six [6]byte
+	copy(six[:], mac)
+	return six
 }
 
 // octets are those of a tuple's addresses.
