@@ -87,6 +87,10 @@ func (j *judgement) known(f half, open func()) {
 	if stale {
 		opens, reasons = j.judgeAnew(f.flow)
 	}
+	// Its client's address may be a pod's by now.
+	if stale && !f.reply && f.service != "" && j.at.Hook == model.FromDevice {
+		reasons = append(reasons, j.stranger()...)
+	}
 	if f.reply {
 		j.tell("it answers the flow %s", f.opening.tuple)
 		back := j.replyWay(f.flow)
