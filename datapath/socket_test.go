@@ -659,6 +659,58 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	}
 }
 
+// TestASocketHasABackendOfEachServiceThatItAsks has sockets ask services by turns
+// whose addresses are alike but for a word or the port.
+func TestASocketHasABackendOfEachServiceThatItAsks(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	d := openDatapath(t, socketOptions(group))
+	for _, way := range []struct {
+		frontends, backends []string
+	}{
+		{[]string{"10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:54"}, threeBackends},
+		{[]string{"[fd96::1]:53", "[fd96:0:0:1::1]:53", "[fd96::1:0:0:1]:53", "[fd96::2]:53", "[fd97::1]:53", "[fd96::1]:54"}, ways["IPv6"].backends},
+	} {
+		n.state.Services = nil
+		for _, f := range way.frontends {
+			n.state.Services = append(n.state.Services, serve(model.ProtocolUDP, model.KindClusterIP, f, way.backends...))
+		}
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+		servers := listenAtAll(t, unix.SOCK_DGRAM, way.backends)
+		apart := map[[2]int]bool{}
+		for range 20 {
+			client := newSocket(t, familyOf(way.frontends[0]), unix.SOCK_DGRAM)
+			ask := func() (with []int) {
+				for _, f := range way.frontends {
+					require.NoError(t, client.sendTo(f, "query"))
+					with = append(with, answering(t, servers, 1)[0])
+					_, from := client.receive()
+					require.Equal(t, at(f), goAddr(t, from))
+				}
+				return with
+			}
+			first := ask()
+			require.Equal(t, first, ask(), "it stays with each")
+			for i := range first {
+				for j := range i {
+					apart[[2]int{j, i}] = apart[[2]int{j, i}] || first[i] != first[j]
+				}
+			}
+			client.close()
+		}
+		for pair, differ := range apart {
+			require.True(t, differ, "%s and %s are led as one", way.frontends[pair[0]], way.frontends[pair[1]])
+		}
+		for _, s := range servers {
+			s.close()
+		}
+	}
+}
+
 // TestSocketsAreSpreadAndStickInEveryWay asks how sockets are led that have sent
 // nothing before, by all programs.
 func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
