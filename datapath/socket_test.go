@@ -447,6 +447,28 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 	}
 }
 
+// Kernels before 6.1 know no other refusal than what a program returns.
+func TestAServiceWithoutABackendRefusesByWhatIsReturned(t *testing.T) {
+	group := inCgroup(t)
+	if group == "" {
+		return
+	}
+	n := withSockets(t)
+	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
+		n.state.Services = append(n.state.Services, serve(protocol, model.KindClusterIP, "10.96.0.1:80"), serve(protocol, model.KindClusterIP, "[fd96::1]:80"))
+	}
+	opts := socketOptions(group)
+	opts.Without = []string{FeatureSetRetval}
+	d := openDatapath(t, opts)
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	for _, frontend := range []string{"10.96.0.1:80", "[fd96::1]:80"} {
+		require.Equal(t, unix.EPERM, newSocket(t, familyOf(frontend), unix.SOCK_STREAM).connect(frontend))
+		require.Equal(t, unix.EPERM, newSocket(t, familyOf(frontend), unix.SOCK_DGRAM).connect(frontend))
+		require.Equal(t, unix.EPERM, newSocket(t, familyOf(frontend), unix.SOCK_DGRAM).sendTo(frontend, "lost"))
+	}
+}
+
 func TestWhatIsNoFrontendIsLeftAlone(t *testing.T) {
 	group := inCgroup(t)
 	if group == "" {
@@ -778,6 +800,42 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 		}
 		require.Len(t, with, 1, "all are one client")
 	}
+	for _, s := range servers {
+		s.close()
+	}
+	for _, way := range ways {
+		sticksWhileItServes(t, n, d, way.family, way.frontend, way.backends)
+	}
+}
+
+// sticksWhileItServes takes a client's backend away: whichever half of the tables
+// tells that it is gone.
+func sticksWhileItServes(t *testing.T, n *node, d *Datapath, family int, frontend string, backends []string) {
+	t.Helper()
+	servers := listenAtAll(t, unix.SOCK_DGRAM, backends)
+	lead := func(to ...string) {
+		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}
+		n.state.Services[0].Affinity = time.Minute
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+	}
+	ask := func() int {
+		client := newSocket(t, family, unix.SOCK_DGRAM)
+		require.NoError(t, client.connect(frontend))
+		client.send("query")
+		return answering(t, servers, 1)[0]
+	}
+	lead(backends...)
+	for range 4 {
+		gone := ask()
+		lead(slices.Delete(slices.Clone(backends), gone, gone+1)...)
+		require.NotEqual(t, gone, ask())
+		lead(backends...)
+		require.NotEqual(t, gone, ask())
+	}
+	for _, s := range servers {
+		s.close()
+	}
 }
 
 // ended is what a socket says of itself once, when it was ended.
@@ -879,12 +937,13 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd96:0:0:1::1]:53", "[fd01::1]:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1:0:0:1]:53", "[fd01::1]:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::2]:53", "[fd01::1]:53"),
+		serve(model.ProtocolUDP, model.KindClusterIP, "[fd97::1]:53", "[fd01::1]:53"),
 	}
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state)
 	require.NoError(t, err)
 	four := []string{"10.96.0.1:53", "10.1.0.1:53", "10.96.0.2:53", "10.96.0.1:53", "10.96.0.1:54", "10.96.0.1:53"}
-	six := []string{"[fd96::1]:53", "[fd01::1]:53", "[fd96::2]:53", "[fd96::1:0:0:1]:53", "[fd96:0:0:1::1]:53", "[fd96::1]:53", "[fd96::1]:54", "[fd96::1]:53"}
+	six := []string{"[fd96::1]:53", "[fd01::1]:53", "[fd96::2]:53", "[fd96::1:0:0:1]:53", "[fd96:0:0:1::1]:53", "[fd96::1]:53", "[fd97::1]:53", "[fd96::1]:53", "[fd96::1]:54", "[fd96::1]:53"}
 	for _, way := range []struct {
 		family int
 		server string
