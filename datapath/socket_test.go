@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -128,7 +129,21 @@ func loopback(t testing.TB, addresses ...string) {
 		require.NoError(t, err)
 		address.Flags = unix.IFA_F_NODAD
 		require.NoError(t, netlink.AddrAdd(lo, address))
+		awaitAddress(t, address.IP)
 	}
+}
+
+// awaitAddress waits until an address can be spoken to: the kernel gives one of
+// IPv6 its route a little later, by a worker that tells nobody.
+func awaitAddress(t testing.TB, ip net.IP) {
+	t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err = netlink.RouteGet(ip); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err, "%s is not usable", ip)
 }
 
 func socketOptions(cgroup string) Options {
@@ -1097,9 +1112,6 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 		serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80"),
 		serve(model.ProtocolTCP, model.KindClusterIP, "[fd96::1]:80"), serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1]:80"),
 	}
-	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
-	require.NoError(t, err)
 	home, err := netns.Get()
 	require.NoError(t, err)
 	defer home.Close()
@@ -1107,6 +1119,11 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 	require.NoError(t, err)
 	defer pod.Close()
 	loopback(t, "10.96.0.1/32", "fd96::1/128")
+	require.NoError(t, netns.Set(home))
+	d := openDatapath(t, socketOptions(group))
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, netns.Set(pod))
 	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.96.0.1:80")
 	reaches(t, unix.AF_INET6, "10.96.0.1:80", "10.96.0.1:80")
 	reaches(t, unix.AF_INET6, "[fd96::1]:80", "[fd96::1]:80")
