@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/weirnet/weir/model"
 )
 
 // outerTTL is what every tunnel's packet begins with.
@@ -43,8 +45,22 @@ func Tunnelled(before, after []byte) []string {
 	}
 	if inner.L3 > outer.L4 {
 		wrong = append(wrong, outer.tunnelledInGeneve(outer.Data[outer.L4:inner.L3])...)
+		wrong = append(wrong, tunnelPort(binary.BigEndian.Uint16(outer.Data[outer.L4:]), inner)...)
 	}
 	return wrong
+}
+
+// tunnelPort checks the port that a datagram comes from: it tells routers of the
+// flow inside (RFC 8926 3.3).
+func tunnelPort(port uint16, inner *Packet) []string {
+	tuple, ok := inner.Tuple()
+	if !ok || inner.Fragment || tuple.Protocol != model.ProtocolTCP && tuple.Protocol != model.ProtocolUDP {
+		return nil
+	}
+	if want := 0xc000 | uint16(Hash(tuple)&0x3fff); port >= 0xc000 && port != want {
+		return []string{fmt.Sprintf("the tunnel's datagram comes from port %d, and its flow is of port %d", port, want)}
+	}
+	return nil
 }
 
 // routed is a copy of the frame as a router leads it on: a checksum that was

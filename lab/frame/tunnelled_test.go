@@ -27,7 +27,7 @@ func wrapped(t *testing.T, ttl int, outer ...frame.Layer) []byte {
 func TestWhatIsWrongInATunnelIsSeen(t *testing.T) {
 	outer := frame.Layer{Kind: "ipv4"}.With("src", frame.Addr(netip.MustParseAddr("198.18.0.2"))).
 		With("dst", frame.Addr(netip.MustParseAddr("10.0.1.12"))).With("flags", frame.Num(2)).With("tos", frame.Num(8))
-	datagram := frame.Layer{Kind: "udp"}.With("sport", frame.Num(0xc001)).With("dport", frame.Num(6081)).With("checksum", frame.Num(0))
+	datagram := frame.Layer{Kind: "udp"}.With("sport", frame.Num(50513)).With("dport", frame.Num(6081)).With("checksum", frame.Num(0))
 	geneve := frame.Layer{Kind: "geneve"}
 	tests := map[string]struct {
 		after []byte
@@ -44,6 +44,7 @@ func TestWhatIsWrongInATunnelIsSeen(t *testing.T) {
 		"a number of fragments":     {wrapped(t, 63, outer.With("id", frame.Num(1))), "identification 1"},
 		"another class":             {wrapped(t, 63, outer.With("tos", frame.Num(0))), "type of service 0x0"},
 		"a socket's port":           {wrapped(t, 63, outer, datagram.With("sport", frame.Num(5000)), geneve), "comes from port 5000"},
+		"another flow's port":       {wrapped(t, 63, outer, datagram.With("sport", frame.Num(50514)), geneve), "and its flow is of port 50513"},
 		"a datagram too short":      {wrapped(t, 63, outer, datagram.With("length", frame.Num(20)), geneve), "says that it has 20 octets"},
 		"a checksum of UDP":         {wrapped(t, 63, outer, datagram.With("checksum", frame.Num(7)), geneve), "0007"},
 		"a network's number":        {wrapped(t, 63, outer, datagram, geneve.With("vni", frame.Num(5))), "0000050"},
