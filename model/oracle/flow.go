@@ -172,7 +172,8 @@ func (f *flow) begin(h *headers, now time.Time) {
 // time was over are gone.
 func (o *Oracle) Collect(now time.Time) {
 	for key, since := range o.dying {
-		if now.Sub(since) > endsEarly {
+		_, there := o.sees(key) // as are flows that nobody answered, until others need the room
+		if now.Sub(since) > endsEarly && !there {
 			delete(o.dying, key)
 		}
 	}

@@ -96,13 +96,13 @@ func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
 		own := e.Reply && !e.Dead && e.Leaves == c.opening.tuple.Reversed() && e.Other == c.opening.where
 		taken := there && !own
 		// What is over, and not written over yet, takes nothing: a reset of nothing
-		// known borrows its port, and leaves it there, even when it was forgotten. What
+		// known borrows its port, and leaves it there, even when it was collected. What
 		// nobody has answered in time is no flow, and is there all the same.
-		if h.flow == nil {
-			return taken, false
+		_, over := c.oracle.dying[key]
+		if h.flow != nil {
+			ought := h.ought(key.tuple.Protocol, c.now)
+			over = h.is(e) && ought == mustNot || h.states&^unanswered == 0 && ought != must
 		}
-		ought := h.ought(key.tuple.Protocol, c.now)
-		over := h.is(e) && ought == mustNot || h.states&^unanswered == 0 && ought != must
 		return taken, taken && !e.Dead && !over
 	}
 	_, maybe = c.oracle.dying[key]
