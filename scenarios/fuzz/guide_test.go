@@ -53,8 +53,8 @@ var seldom = []reach.Excuse{
 	{File: "lib/pod.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
 	{File: "lib/pod.h", Before: "linklocal(&pkt->key.src, pkt->key.family)))", Text: "return REFUSE(pkt, REASON_MARTIAN_SOURCE);"},
 	{File: "lib/pod.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
-	{File: "lib/pod.h", Before: "if (pkt->key.hook == HOOK_FROM_CONTAINER && !addr_equal(own, &pkt->key.src))", Text: "return REFUSE(pkt, REASON_SPOOFED_SOURCE);"},
-	{File: "lib/pod.h", Before: "if (pkt->key.hook == HOOK_TO_CONTAINER && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
+	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_FROM_CONTAINER) && !addr_equal(own, &pkt->key.src))", Text: "return REFUSE(pkt, REASON_SPOOFED_SOURCE);"},
+	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
 	{File: "lib/uplink.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
 	{File: "lib/uplink.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
 }
