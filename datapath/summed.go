@@ -62,8 +62,8 @@ func (d *Datapath) sumsIPv6() bool {
 func isIPv6(frame []byte) bool { return binary.BigEndian.Uint16(frame[12:]) == 0x86dd }
 
 // hasSum is whether a frame has a checksum that makes up for what is translated:
-// SCTP, datagrams without a checksum and later fragments do not, and nobody looks
-// at a sum of theirs. Nor does it tell anything where an answer cuts the frame: the
+// SCTP, ICMP of the other family, datagrams without a checksum and later fragments
+// do not, and nobody looks at a sum of theirs. Nor does it tell anything where an answer cuts the frame: the
 // kernel throws it away then (bpf_skb_change_tail), but compares it all the same.
 func hasSum(frame []byte) bool {
 	const ethernet, ipv4, ipv6, tcp, udp = 14, 20, 40, 20, 8
@@ -83,8 +83,10 @@ func hasSum(frame []byte) bool {
 		return octets == tcp
 	case model.ProtocolUDP:
 		return octets == udp && binary.BigEndian.Uint16(frame[at+6:]) != 0
-	case model.ProtocolICMP, model.ProtocolICMPv6:
-		return octets >= udp
+	case model.ProtocolICMP:
+		return !isIPv6(frame) && octets >= udp
+	case model.ProtocolICMPv6:
+		return isIPv6(frame) && octets >= udp
 	}
 	return false
 }
