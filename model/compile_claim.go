@@ -160,10 +160,13 @@ func (c *compiler) claim(b *bid) bool {
 
 // mayLead refuses an address that is wholly somebody's: a pod's, a gateway's, or
 // another service's ClusterIP. What is sent there would reach its owner no more.
-func (c *compiler) mayLead(obj metav1.Object, field string, addr netip.Addr) bool {
+//
+// A pod whose address its node's podCIDRs do not hold is no obstacle to a load
+// balancer, but to external addresses, which are believed even less.
+func (c *compiler) mayLead(obj metav1.Object, rank rank, field string, addr netip.Addr) bool {
 	owner := ""
 	switch svc := c.clusterAt[addr]; {
-	case c.podAt[addr] != nil && !c.doubted[addr]:
+	case c.podAt[addr] != nil && (rank == rankExternalIP || !c.doubted[addr]):
 		owner = titleOf(c.podAt[addr])
 	case slices.Contains(c.self.Gateways, addr):
 		owner = c.owners[addr]

@@ -110,7 +110,7 @@ func (c *compiler) publishAt(p *servicePort, rank rank, addr netip.Addr, port ui
 	if rank == rankExternalIP {
 		kind = KindExternalIP
 	}
-	if addr.Is4() != p.cluster.Is4() || !c.mayLead(p.object, field, addr) || rank == rankExternalIP && !c.mayBeExternal(p.object, field, addr) {
+	if addr.Is4() != p.cluster.Is4() || !c.mayLead(p.object, rank, field, addr) || rank == rankExternalIP && !c.mayBeExternal(p.object, field, addr) {
 		return
 	}
 	c.bid(p.bid(rank, field, netip.AddrPortFrom(addr, port), func() { c.addOutside(p, kind, addr, port) }))

@@ -86,6 +86,19 @@ func requireUnharmed(t *testing.T, first, second *model.State) {
 			require.Equal(t, a.Owner(), owners[a.Prefix], "%s is another's", a.Prefix)
 		}
 	}
+	clusterIPs := map[netip.Addr]bool{}
+	for _, s := range first.Services {
+		clusterIPs[s.Address] = clusterIPs[s.Address] || s.Kind == model.KindClusterIP
+	}
+	for _, s := range second.Services {
+		owned := slices.ContainsFunc(first.Addresses, func(a model.Address) bool {
+			return a.Prefix.IsSingleIP() && a.Prefix.Addr() == s.Address && a.Owner() < model.FirstBlockIdentity // else a policy's block
+		})
+		ofKernel := s.Address == netip.MustParseAddr("172.18.0.77") // no Node vouches for it
+		if strings.HasPrefix(s.Name, "mallory/") && s.Kind == model.KindExternalIP {
+			require.False(t, owned && !ofKernel || clusterIPs[s.Address], "%s %s is at another's address %s", s.Kind, s.Name, s.Address)
+		}
+	}
 	for _, endpoint := range first.Endpoints {
 		i := slices.IndexFunc(second.Endpoints, func(e model.Endpoint) bool { return e.Name == endpoint.Name })
 		require.GreaterOrEqual(t, i, 0, "%s has no network", endpoint.Name)

@@ -357,10 +357,11 @@ func (k *knowledge) wordOf(pod *corev1.Pod, addr netip.Addr) word {
 }
 
 // isAnothers is whether an address is wholly another service's, a pod's or the
-// gateway's, so that no frontend of svc may be there.
-func (k *knowledge) isAnothers(addr netip.Addr, svc *corev1.Service) bool {
+// gateway's, so that no frontend of svc may be there. A pod that is doubted keeps
+// off external addresses alone.
+func (k *knowledge) isAnothers(addr netip.Addr, svc *corev1.Service, external bool) bool {
 	other := k.clusterAt[addr]
-	return k.pods[addr] != nil && !k.doubted[addr] || k.isGateway(addr) || other != nil && other != svc
+	return k.pods[addr] != nil && (external || !k.doubted[addr]) || k.isGateway(addr) || other != nil && other != svc
 }
 
 // mayBeExternal is whether the operator lets services have an external address.

@@ -99,11 +99,11 @@ func (k *knowledge) learnService(svc *corev1.Service) {
 					ask(orderClusterIP, who, f.addr, f.port, protocol, won)
 				}
 			case model.KindLoadBalancer:
-				if !k.isAnothers(f.addr, svc) {
+				if !k.isAnothers(f.addr, svc, false) {
 					ask(orderLoadBalancer, who, f.addr, f.port, protocol, won)
 				}
 			case model.KindExternalIP:
-				if !k.isAnothers(f.addr, svc) && k.mayBeExternal(f.addr) {
+				if !k.isAnothers(f.addr, svc, true) && k.mayBeExternal(f.addr) {
 					ask(orderExternalIP, who, f.addr, f.port, protocol, won)
 				}
 			}

@@ -26,7 +26,7 @@ type knowledge struct {
 	own       []netip.Addr               // this node's, in the Node's order
 	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
-	loopback  map[frontend]*served // of host ports, for the node's own sockets
+	loopback  map[frontend]*served                     // of host ports, for the node's own sockets
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
 	cilium    []ciliumText
