@@ -200,8 +200,12 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		pkt->unwrapped = 1;
 		reason = parse(skb, pkt);
 	}
-	if (!reason && is_nd(pkt))
-		return GO_ON;
+	if (!reason && is_nd(pkt)) {
+		if (!pkt->fragment)
+			return GO_ON;
+		/* RFC 6980 5: nobody's. */
+		reason = REFUSE(pkt, REASON_BAD_NDP);
+	}
 	if (!reason && is_icmp_error(pkt))
 		return carry_error(skb, s);
 	if (!reason)

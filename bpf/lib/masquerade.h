@@ -215,4 +215,36 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	return REASON_NONE;
 }
 
+/* Whether s->open has to look for a source port: the answers of another flow come
+ * where its own would, since both are one tuple behind their translations (two
+ * services of one pod, a service and its pod, two nodes that lead a client to one
+ * pod). What had another port keeps it.
+ */
+static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
+{
+	struct flow *held;
+
+	if ((s->open.flags & FLOW_SOURCE) || s->open.out == OUT_TUNNEL)
+		return 0;
+	if (pkt->old && (s->old.flags & FLOW_SOURCE) && s->old.sport != pkt->key.sport &&
+	    addr_equal(&s->old.src, &s->open.src))
+		return 1;
+	held = flow_waiting(&s->reply_key, pkt->now);
+	return held && !same_translation(held, &s->reply);
+}
+
+/* Gives s->open a source port of its own where it needs one. */
+static __noinline int own_port(struct packet *pkt, struct scratch *s)
+{
+	struct settings *ctl;
+	__u32 zero = 0;
+
+	if (answers_taken(pkt, s))
+		s->open.flags |= FLOW_SOURCE;
+	if (!(s->open.flags & FLOW_SOURCE))
+		return REASON_NONE;
+	ctl = bpf_map_lookup_elem(&control, &zero);
+	return ctl ? take_port(pkt, s, ctl->seed) : REFUSE(pkt, REASON_NO_SOURCE_PORT);
+}
+
 #endif

@@ -119,11 +119,9 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 	}
 	reply_half(pkt, s);
 	into_pod(&s->reply, pkt->key.ifindex, ep);
-	if (s->open.flags & FLOW_SOURCE) {
-		reason = take_port(pkt, s, ctl->seed);
-		if (reason)
-			return reason;
-	}
+	reason = own_port(pkt, s);
+	if (reason)
+		return reason;
 	flow_diffs(&s->open, &pkt->key);
 	if (makes_nothing(pkt, s))
 		return REASON_NONE;
@@ -175,6 +173,10 @@ static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct
 	s->open.origin = pkt->origin;
 	reply_half(pkt, s);
 	s->reply.out = host ? OUT_HOST : OUT_DEVICE;
+	reason = own_port(pkt, s);
+	if (reason)
+		return reason;
+	flow_diffs(&s->open, &pkt->key);
 	if (makes_nothing(pkt, s))
 		return REASON_NONE;
 	return remember(pkt, s);

@@ -159,18 +159,16 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* Finishes a flow whose opening half is made. */
-static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_out, __u32 seed)
+static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_out)
 {
 	int reason;
 
 	s->open.origin = pkt->origin;
 	reply_half(pkt, s);
 	s->reply.out = reply_out;
-	if (s->open.flags & FLOW_SOURCE) {
-		reason = take_port(pkt, s, seed);
-		if (reason)
-			return reason;
-	}
+	reason = own_port(pkt, s);
+	if (reason)
+		return reason;
 	if (s->open.out != OUT_TUNNEL)
 		flow_diffs(&s->open, &pkt->key);
 	if (makes_nothing(pkt, s))
@@ -205,7 +203,7 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 		return reason;
 	if (ttl_spent(pkt, &s->open))
 		return REFUSE(pkt, REASON_TTL_EXCEEDED);
-	return settle(pkt, s, OUT_DEVICE, ctl->seed);
+	return settle(pkt, s, OUT_DEVICE);
 }
 
 /* Whether a packet is the node's own, and policies select the node. */
@@ -243,12 +241,7 @@ static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
 	flow_begin(pkt, &s->open);
 	s->open.out = OUT_HOST;
 	s->open.other_hook = HOOK_TO_DEVICE;
-	s->open.origin = pkt->origin;
-	reply_half(pkt, s);
-	s->reply.out = OUT_DEVICE;
-	if (makes_nothing(pkt, s))
-		return REASON_NONE;
-	return remember(pkt, s);
+	return settle(pkt, s, OUT_DEVICE);
 }
 
 /* Whether masquerading could take the port of what the node sends. */
@@ -278,8 +271,8 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 	struct endpoint *target = NULL;
 	struct settings *ctl;
 	struct address *peer;
+	int reason, tracked;
 	__u32 zero = 0;
-	int reason;
 
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	if (!ctl)
@@ -318,8 +311,9 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 		if (reason)
 			return reason;
 	}
-	reason = settle(pkt, s, OUT_HOST, ctl->seed);
-	if (!reason || service || !(s->open.flags & FLOW_SOURCE))
+	tracked = s->open.flags & FLOW_SOURCE;
+	reason = settle(pkt, s, OUT_HOST);
+	if (!reason || service || !tracked)
 		return reason;
 	/* What is nobody's to translate leaves without a note of its port, too.
 	 * What it was before, under another port, is over.

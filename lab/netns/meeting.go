@@ -17,8 +17,9 @@ import (
 // payload is the message alone.
 //
 // A dialler is recognized by its address as the listener sees it. Behind
-// source NAT, where that is one of the node's addresses, it is recognized by
-// its message, or by being the only one who waits to be accepted.
+// source NAT, where that is one of the node's addresses, or its own with another
+// port, it is recognized by its message, or by being the only one who waits to
+// be accepted.
 type meetings struct {
 	node []netip.Addr
 
@@ -105,6 +106,8 @@ func (m *meetings) from(peer netip.AddrPort, protocol model.Protocol, eligible f
 		case c.protocol != protocol || !eligible(c):
 		case c.local == peer:
 			exact = append(exact, c)
+		case c.local.Addr() == peer.Addr(): // its port alone is another
+			others = append(others, c)
 		case !translated || c.local.Addr().Is4() != peer.Addr().Is4():
 		case c.local.Port() == peer.Port():
 			samePort = append(samePort, c)

@@ -107,7 +107,7 @@ func (j *judgement) known(f half, open func()) {
 	}
 	// Another flow may have come to have its answers under the same key: a
 	// source port that is looked for again is then another.
-	t.AnySport = t.AnySport || stale && f.hasSource() && j.oracle.flows[f.replies].flow != f.flow
+	t.AnySport = t.AnySport || stale && f.way.out != model.OutTunnel && j.oracle.flows[f.replies].flow != f.flow
 	j.leave(t, reasons)
 	if stale && f.service == "" && j.at.Hook != model.ToContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
@@ -235,6 +235,10 @@ func (j *judgement) open(translated model.Tuple, s *served) {
 }
 
 func (j *judgement) leaveNew(translated model.Tuple, to way, f *flow, reasons []model.Reason) {
+	if to.out != model.OutTunnel {
+		j.leaveApart(translated, to, f, reasons)
+		return
+	}
 	j.leave(Translation{Tuple: translated, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}, reasons)
 }
 

@@ -162,9 +162,15 @@ func hasPorts(t model.Tuple) bool {
 // leaveByPort judges a new flow whose answers are told from others' by its
 // source port: its own, or another where that is taken.
 func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []model.Reason) {
-	f := j.newFlow(t, to, s)
+	j.leaveApart(t, to, j.newFlow(t, to, s), reasons)
+}
+
+// leaveApart is that for the flow that would be remembered.
+func (j *judgement) leaveApart(t model.Tuple, to way, f *flow, reasons []model.Reason) {
 	c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to})
-	c.kept = j.kept
+	if c.kept = j.kept; len(j.world.local.Uplinks) == 0 {
+		c.first, c.last = 1024, 65535 // none is the node's own
+	}
 	maybe, surely := c.ownTaken()
 	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
 	switch {

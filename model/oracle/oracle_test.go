@@ -647,14 +647,19 @@ func TestRoutesAreTheKernels(t *testing.T) {
 	require.NoError(t, e.Check(Outcome{Action: model.Drop, Reason: model.ReasonNoRoute}))
 }
 
-func TestOfTwoFlowsWhoseAnswersAreAlikeTheNewerHasThem(t *testing.T) {
+func TestOfTwoFlowsWhoseAnswersWouldBeAlikeTheSecondHasAnotherPort(t *testing.T) {
 	b := newBench(t)
 	direct := tuple(model.ProtocolTCP, "10.0.0.1", 1, "10.0.0.2", 8080)
 	b.pass(b.from(client, syn("10.0.0.1", "10.0.0.2", 1, 8080)), direct, model.OutLocal)
-	b.pass(b.from(client, syn("10.0.0.1", "10.96.0.10", 1, 80)), direct, model.OutLocal)
-	e := b.from(web0, ip("10.0.0.2", "10.0.0.1", model.ProtocolTCP, tcp(8080, 1, flagSYN|flagACK)))
-	require.NoError(t, e.Check(Outcome{Action: model.Forward, Tuple: tuple(model.ProtocolTCP, "10.96.0.10", 80, "10.0.0.1", 1)}))
-	require.Error(t, e.Check(Outcome{Action: model.Forward, Tuple: direct.Reversed()}))
+	second := b.from(client, syn("10.0.0.1", "10.96.0.10", 1, 80))
+	require.Error(t, second.Check(Outcome{Action: model.Forward, Tuple: direct}))
+	other := tuple(model.ProtocolTCP, "10.0.0.1", 40000, "10.0.0.2", 8080)
+	b.pass(second, other, model.OutLocal)
+	answers := func(to uint16) Expectation {
+		return b.from(web0, ip("10.0.0.2", "10.0.0.1", model.ProtocolTCP, tcp(8080, to, flagSYN|flagACK)))
+	}
+	b.pass(answers(1), direct.Reversed(), model.OutLocal)
+	b.pass(answers(40000), tuple(model.ProtocolTCP, "10.96.0.10", 80, "10.0.0.1", 1), model.OutLocal)
 }
 
 func TestAnUnexpectedOutcomeNamesBothSides(t *testing.T) {
