@@ -28,7 +28,9 @@ static __noinline struct address *address_exact(struct packet *pkt, const struct
 {
 	struct address *address = address_half(pkt, bpf_map_lookup_elem(&addresses, addr));
 
-	note_read(pkt, TABLE_ADDRESSES, !!address);
+	/* A miss says nothing by itself: its prefix is not looked for. */
+	if (address)
+		note_read(pkt, TABLE_ADDRESSES, 1);
 	return address;
 }
 

@@ -197,7 +197,8 @@ func (f *flow) masqueraded() bool { return f.translated.Src != f.opening.tuple.S
 // hasSource is whether a flow's answers are told from others' by a source port
 // that it alone has.
 func (f *flow) hasSource() bool {
-	return f.hairpin || f.masqueraded() || f.opening.where.Hook == model.ToDevice
+	return f.hairpin || f.masqueraded() || f.opening.where.Hook == model.ToDevice ||
+		f.way.out != model.OutTunnel && f.translated.Sport != f.opening.tuple.Sport
 }
 
 // sourceFor gives what leaves a hook by some way the source that it has there;
