@@ -73,7 +73,8 @@ static __always_inline int flow_halves(const struct flow_key *key, const struct 
 
 	flow_other(&back, other, half);
 	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
-	       back.sport == key->sport && back.dport == key->dport;
+	       back.sport == key->sport && back.dport == key->dport &&
+	       back.hook == key->hook && back.ifindex == key->ifindex;
 }
 
 /* An entry, though it was not answered yet. One whose time is over lives on

@@ -171,7 +171,7 @@ func (a *aftermath) leads(which string, e *Entry, h half) {
 
 // holdsPort is whether a flow has its answers under a port that is its alone.
 func (a *aftermath) holdsPort(f *flow) bool {
-	if f.opening.where.Hook == model.ToDevice {
+	if f.opening.where.Hook == model.ToDevice && f.translated.Sport == f.opening.tuple.Sport {
 		return f.service != "" || a.j.lends(f.opening.tuple)
 	}
 	return f.hasSource()

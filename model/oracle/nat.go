@@ -101,7 +101,7 @@ func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
 		_, over := c.oracle.dying[key]
 		if h.flow != nil {
 			ought := h.ought(key.tuple.Protocol, c.now)
-			over = h.is(e) && ought == mustNot || h.states&^unanswered == 0 && ought != must
+			over = h.is(e) && (ought == mustNot || ought != must && !e.Answered) || h.states&^unanswered == 0 && ought != must
 		}
 		return taken, taken && !e.Dead && !over
 	}
