@@ -24,11 +24,12 @@
 #define THIS_FILE FILE_HOST_BPF_C
 
 /* The way that the kernel goes on with a packet. */
-static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct packet *pkt)
+static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct packet *pkt,
+					  __u8 hook)
 {
 	pkt->as_it_is = 1;
-	pkt->out = at(pkt, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
-	pkt->out_ifindex = at(pkt, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
+	pkt->out = hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
+	pkt->out_ifindex = hook == HOOK_FROM_DEVICE ? 0 : skb->ifindex;
 }
 
 /* What a packet meets that is left to the kernel: no action of the kernel's own,
@@ -37,20 +38,20 @@ static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct pa
 #define GO_ON	-2
 
 /* Lets the kernel go on with a packet. */
-static __noinline int pass(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 {
 	int reason;
 
 	if (pkt->unwrapped)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	/* Neighbours are asked and told by whatever address they have. */
-	if (at(pkt, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
+	if (hook == HOOK_FROM_DEVICE && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
 		reason = judge_foreign(pkt);
 		if (reason)
 			return drop(skb, pkt, reason);
 	}
 	pkt->where = HERE;
-	way_of_kernel(skb, pkt);
+	way_of_kernel(skb, pkt, hook);
 	return deliver(skb, pkt);
 }
 
@@ -97,7 +98,7 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 }
 
 /* Whether a packet of no known flow is for a judgement. */
-static __noinline int is_ours(struct packet *pkt)
+static __noinline int is_ours(struct packet *pkt, __u8 hook)
 {
 	struct address *own;
 
@@ -106,7 +107,7 @@ static __noinline int is_ours(struct packet *pkt)
 		return 0;
 	if (guarded(pkt) && !pkt->unwrapped)
 		return 1;
-	if (at(pkt, HOOK_FROM_DEVICE))
+	if (hook == HOOK_FROM_DEVICE)
 		return !!frontend_outside(pkt);
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
@@ -135,11 +136,11 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
  * the packet on to where nobody has judged it, or the tables would take one
  * family's address for the other's.
  */
-static __always_inline int misleads(const struct packet *pkt, int reason)
+static __always_inline int misleads(__u8 hook, int reason)
 {
 	if (reason == REASON_MARTIAN_SOURCE || reason == REASON_MARTIAN_DESTINATION)
 		return 1;
-	return at(pkt, HOOK_FROM_DEVICE) &&
+	return hook == HOOK_FROM_DEVICE &&
 	       (reason == REASON_SOURCE_ROUTE || reason == REASON_ROUTING_HEADER ||
 		reason == REASON_BAD_IP_OPTIONS);
 }
@@ -149,24 +150,24 @@ static __always_inline int misleads(const struct packet *pkt, int reason)
  * fragments what none of them was. UDP without a checksum over IPv6 is of tunnels
  * (RFC 6935), and asked packet by packet.
  */
-static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int reason)
+static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int reason, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 
-	if (!pkt->unwrapped && misleads(pkt, reason))
+	if (!pkt->unwrapped && misleads(hook, reason))
 		return drop(skb, pkt, reason);
 	/* Without a family nothing is read of it, and the kernel refuses it. */
 	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
 		return GO_ON;
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
-		reason = at(pkt, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
+		reason = hook == HOOK_FROM_DEVICE ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
 	}
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;
-	way_of_kernel(skb, pkt);
+	way_of_kernel(skb, pkt, hook);
 	if (pkt->audit)
 		audited(skb, pkt);
 	return deliver(skb, pkt);
@@ -211,7 +212,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 	if (!reason)
 		reason = judge_icmp(pkt);
 	if (reason)
-		return pass_odd(skb, s, reason);
+		return pass_odd(skb, s, reason, hook);
 	flow = find(pkt);
 	if (pkt->stray)
 		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
@@ -227,7 +228,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		s->old = *flow;
 		pkt->old = 1;
 	}
-	if (!is_ours(pkt))
+	if (!is_ours(pkt, hook))
 		return GO_ON;
 	return judge(skb, s, hook);
 }
@@ -247,7 +248,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	s->sticky = 0;
 	begin(&s->pkt, hook, ctl);
 	verdict = meet(skb, s, hook, ctl);
-	return verdict == GO_ON ? pass(skb, &s->pkt) : verdict;
+	return verdict == GO_ON ? pass(skb, &s->pkt, hook) : verdict;
 }
 
 SEC("tc")

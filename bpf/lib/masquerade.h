@@ -224,7 +224,7 @@ static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
 {
 	struct flow *held;
 
-	if ((s->open.flags & FLOW_SOURCE) || s->open.out == OUT_TUNNEL)
+	if (s->open.out == OUT_TUNNEL)
 		return 0;
 	if (pkt->old && (s->old.flags & FLOW_SOURCE) && s->old.sport != pkt->key.sport &&
 	    addr_equal(&s->old.src, &s->open.src))
@@ -239,10 +239,11 @@ static __noinline int own_port(struct packet *pkt, struct scratch *s)
 	struct settings *ctl;
 	__u32 zero = 0;
 
-	if (answers_taken(pkt, s))
+	if (!(s->open.flags & FLOW_SOURCE)) {
+		if (!answers_taken(pkt, s))
+			return REASON_NONE;
 		s->open.flags |= FLOW_SOURCE;
-	if (!(s->open.flags & FLOW_SOURCE))
-		return REASON_NONE;
+	}
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	return ctl ? take_port(pkt, s, ctl->seed) : REFUSE(pkt, REASON_NO_SOURCE_PORT);
 }

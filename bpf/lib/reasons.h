@@ -44,7 +44,7 @@ enum reason {
 	REASON_ICMP_MTU = 42,		/* an error that claims less than any link carries */
 
 	/* Tunnels. */
-	REASON_BAD_TUNNEL = 45,		/* a node's tunnel brought what is for nobody here */
+	REASON_BAD_TUNNEL = 45,		/* a tunnel's packet for nobody here, or what would look like one */
 
 	/* Let through, and told: what a policy's denial would have dropped. */
 	REASON_AUDIT_EGRESS = 48,

@@ -43,6 +43,19 @@ struct outer6 {
 	struct geneve geneve;
 };
 
+/* Whether what a service leads on would look like a node's tunnel to the node that
+ * it goes to: it has the node's source, and who sent it wrote what is inside.
+ */
+static __noinline int poses_as_tunnel(struct packet *pkt, const struct flow *flow)
+{
+	struct node *self;
+
+	if (pkt->key.proto != IPPROTO_UDP || flow->dport != bpf_htons(GENEVE_PORT))
+		return 0;
+	self = node_half(pkt);
+	return self && self->tunnel == TUNNEL_GENEVE;
+}
+
 static __always_inline __u32 outer_len(const struct packet *pkt, __u8 tunnel)
 {
 	__u32 len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);

@@ -152,6 +152,8 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 		s->open.out = OUT_TUNNEL;
 		return route(skb, pkt, &s->open);
 	}
+	if (poses_as_tunnel(pkt, &s->open))
+		return REFUSE(pkt, REASON_BAD_TUNNEL);
 	s->open.out = OUT_DEVICE;
 	if (masquerade(pkt, s))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
@@ -302,6 +304,8 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 		s->open.other_hook = HOOK_FROM_CONTAINER;
 		s->open.other_ifindex = peer->ifindex;
 	} else {
+		if (service && poses_as_tunnel(pkt, &s->open))
+			return REFUSE(pkt, REASON_BAD_TUNNEL);
 		s->open.out = OUT_DEVICE;
 		s->open.other_hook = HOOK_FROM_DEVICE;
 		reason = node_policy(pkt, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);

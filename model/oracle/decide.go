@@ -87,6 +87,9 @@ func (j *judgement) known(f half, open func()) {
 	if stale {
 		opens, reasons = j.judgeAnew(f.flow)
 	}
+	if stale && !f.reply && f.service != "" && j.isDevice() && opens.out == model.OutDevice && j.posesAsTunnel(f.translated) {
+		reasons = append(reasons, model.ReasonBadTunnel)
+	}
 	// Its client's address may be a pod's by now.
 	if stale && !f.reply && f.service != "" && j.at.Hook == model.FromDevice {
 		reasons = append(reasons, j.stranger()...)

@@ -109,6 +109,16 @@ func (j *judgement) isWrapped() bool {
 	return false
 }
 
+// posesAsTunnel is whether what a service leads to another node would be taken
+// there for a packet of this node's tunnel.
+func (j *judgement) posesAsTunnel(t model.Tuple) bool {
+	poses := j.world.tunnel() == model.TunnelGeneve && t.Protocol == model.ProtocolUDP && t.Dport == genevePort
+	if poses {
+		j.tell("to the node of %s it would look like this node's tunnel", t.Dst)
+	}
+	return poses
+}
+
 // carrierOf is the protocol by which a packet of a family is said to be inside
 // of another one.
 func carrierOf(like netip.Addr) model.Protocol {

@@ -263,6 +263,10 @@ func (j *judgement) leadIn(s *served, server server) {
 	case model.OutHost:
 		reasons = j.nodeRules(model.Ingress, t)
 	case model.OutDevice:
+		if j.posesAsTunnel(t) {
+			j.leave(Translation{Tuple: t, Out: to.out}, []model.Reason{model.ReasonBadTunnel})
+			return
+		}
 		source, known := j.world.lent(t.Dst)
 		if !known {
 			j.tell("the node lends no address of that family, and the answer would not come back this way")
@@ -340,6 +344,9 @@ func (j *judgement) leadOut(s *served, server server) {
 	var reasons []model.Reason
 	if to.out == model.OutDevice {
 		reasons = j.nodeRules(model.Egress, t)
+	}
+	if to.out == model.OutDevice && j.posesAsTunnel(t) {
+		reasons = append(reasons, model.ReasonBadTunnel)
 	}
 	if to.out == model.OutHost {
 		j.tell("the kernel would not take back what it has sent to itself")
