@@ -51,10 +51,9 @@ type FlowReader struct {
 	tables [2]uint32 // descriptors: of the answered, and of the others
 	entry  entry
 	attr   mapLookup
-	// asked is when the kernel was asked for the time, which was then, and within
-	// how long it answered.
-	asked        time.Time
-	then, within time.Duration
+	// asked is when the kernel was asked for the time, which was no later than then.
+	asked time.Time
+	then  time.Duration
 }
 
 // mapLookup is the part of union bpf_attr for BPF_MAP_LOOKUP_ELEM (linux/bpf.h).
@@ -123,13 +122,10 @@ func (r *FlowReader) decode() FlowEntry {
 	}
 }
 
-// coarseTick is the longest by which the kernel's coarse clock is behind the other: one
-// of its timer's ticks (CONFIG_HZ is 100 at least).
-const coarseTick = 10 * time.Millisecond
-
 // Now gives bounds of what the programs take the time for, on the datapath's
-// clock. The kernel is asked once, and Go's clock goes on from there: it is the
-// same one, and costs no system call.
+// clock: what the kernel's coarse clock shows, which waits for the timer, and what
+// the other one does. The kernel is asked for the latter once, and Go's clock goes
+// on from there: it is the same one, and costs no system call.
 func (r *FlowReader) Now() (least, most time.Duration, err error) {
 	if r.d.opts.StopClock {
 		now, err := r.d.now()
@@ -141,10 +137,14 @@ func (r *FlowReader) Now() (least, most time.Duration, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		r.then, r.within = time.Duration(now), time.Since(r.asked)
+		r.then = time.Duration(now) + time.Since(r.asked)
 	}
-	now := r.then + time.Since(r.asked) + time.Duration(r.d.settings.ClockOffset)
-	return now - r.within - coarseTick, now, nil
+	var coarse unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &coarse); err != nil {
+		return 0, 0, fmt.Errorf("read clock: %w", err)
+	}
+	offset := time.Duration(r.d.settings.ClockOffset)
+	return time.Duration(coarse.Nano()) + offset, r.then + time.Since(r.asked) + offset, nil
 }
 
 func (r *FlowReader) lookUp(table uint32) error {
