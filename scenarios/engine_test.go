@@ -98,25 +98,13 @@ kind: Service
 metadata:
   name: web
 spec:
-  type: NodePort
   selector:
     app: web
   ports:
   - port: 80
-    nodePort: 30080
----
-apiVersion: v1
-kind: Service
-metadata:
-  name: other
-spec:
-  type: NodePort
-  selector:
-    app: web
-  ports:
-  - port: 81
-    nodePort: 30080
-`, "x.txtar:4:", "nodePort"},
+    targetPort: 8080
+    protocol: SCTP
+`, "x.txtar:4:", "targetPort"},
 		"an object deleted before it is there": {"delete networkpolicy/deny\napply deny.yaml\n" + refuseAll, "x.txtar:4:", "no networkpolicy/default/deny to delete"},
 		"an update of what is not there":       {"update deny.yaml\n" + refuseAll, "x.txtar:4:", "not there yet"},
 		"a frame without a destination":        {"send client ip() udp(dport=53)\n", "x.txtar:4:", "no address: dst"},
