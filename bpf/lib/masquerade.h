@@ -198,9 +198,12 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	if (!held)
 		held = flow_waiting(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
-		/* Ours already. Who answers may be silent for longer than the opener. */
+		/* Ours already. Who answers may be silent for longer than the opener,
+		 * and what was the opener's direction once may be in its place.
+		 */
 		if (!makes_nothing(pkt, s) &&
-		    (pkt->reused || (!goes_on(pkt, s) && flow_expired(held, pkt->key.proto, pkt->now))) &&
+		    (pkt->reused || !(held->flags & FLOW_REPLY) ||
+		     (!goes_on(pkt, s) && flow_expired(held, pkt->key.proto, pkt->now))) &&
 		    flow_store(&s->reply_key, &s->reply))
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
