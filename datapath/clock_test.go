@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -46,6 +47,26 @@ func TestAStoppedClockGoesOnlyByAdvance(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, at+3000, now, "the collector's clock is the programs'")
 		})
+	}
+}
+
+func TestTheTimeIsBoundedByTheClockOfThePrograms(t *testing.T) {
+	newNode(t)
+	d := openDatapath(t, small())
+	require.NoError(t, d.Advance(time.Hour))
+	read := func(clock int32) time.Duration {
+		var ts unix.Timespec
+		require.NoError(t, unix.ClockGettime(clock, &ts))
+		return time.Duration(ts.Nano()) + time.Hour
+	}
+	r := d.FlowReader()
+	for range 1000 {
+		coarse, fine := read(unix.CLOCK_MONOTONIC_COARSE), read(unix.CLOCK_MONOTONIC)
+		least, most, err := r.Now()
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, least, coarse, "packets that come now have no earlier time")
+		require.LessOrEqual(t, least, read(unix.CLOCK_MONOTONIC_COARSE))
+		require.GreaterOrEqual(t, most, fine, "the fine clock is that of older kernels")
 	}
 }
 

@@ -32,6 +32,10 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
+// coarseTick is the longest by which the kernel's coarse clock is behind the other: one
+// of its timer's ticks (CONFIG_HZ is 100 at least).
+const coarseTick = 10 * time.Millisecond
+
 // cgroupVariable tells a test that it runs in a cgroup of its own, and where
 // that is.
 const cgroupVariable = "WEIR_TEST_CGROUP"
