@@ -137,10 +137,10 @@ func (j *judgement) judgeAnew(f *flow) (way, []model.Reason) {
 		return j.judgeDeviceAnew(f)
 	case opener == nil:
 		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
-		return f.way, []model.Reason{model.ReasonNoEndpoint, model.ReasonPolicyEgress, model.ReasonPolicyIngress}
+		return f.way, append(j.foreigner(), model.ReasonNoEndpoint, model.ReasonPolicyEgress, model.ReasonPolicyIngress)
 	case !j.owns(opener, f):
 		j.tell("Pod %s, which the flow belongs to, has its address no longer", f.opening.where.Endpoint)
-		return f.way, []model.Reason{model.ReasonNoEndpoint}
+		return f.way, append(j.foreigner(), model.ReasonNoEndpoint)
 	case f.opening.where.Hook == model.ToContainer:
 		return f.way, j.ingress(opener, f.opening.tuple)
 	case f.hairpin:
