@@ -124,7 +124,7 @@ type ContainerEvent struct {
 	Out         uint8
 	Reason      uint8
 	Lookup      uint8
-	Pad         [2]uint8
+	Pad         uint16
 	Where       uint32
 	Tables      uint32
 	Time        uint64

@@ -94,7 +94,7 @@ struct event {
 	__u8 out;
 	__u8 reason;
 	__u8 lookup;
-	__u8 pad[2];
+	__u16 pad;
 	__u32 where;
 	__u32 tables;
 	__u64 time;		/* of the datapath's clock */
@@ -105,6 +105,9 @@ struct event {
 	__u32 origin;
 	struct flow_key key;
 };
+
+_Static_assert(sizeof(struct event) == offsetof(struct event, key) + sizeof(struct flow_key),
+	       "an event has no octets that nobody writes");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -160,13 +163,14 @@ static __noinline void tell(struct packet *pkt, __u32 len, __u8 kind, __u8 verdi
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
 		return;
-	__builtin_memset(event, 0, sizeof(*event));
+	/* All of it is written: the ring has what was told before. */
 	event->version = EVENT_VERSION;
 	event->kind = kind;
 	event->verdict = verdict;
 	event->out = pkt->out;
 	event->reason = reason;
 	event->lookup = pkt->lookup;
+	event->pad = 0;
 	event->where = pkt->where;
 	event->tables = pkt->tables;
 	event->time = pkt->now;
@@ -202,7 +206,10 @@ static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
 	skb->cb[4] = pkt->origin;
 }
 
-static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
+/* Sockets' programs have no packet to drop or to answer. */
+#define OF_PACKETS static __noinline __attribute__((unused))
+
+OF_PACKETS int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
@@ -216,7 +223,7 @@ static __always_inline int drop(struct __sk_buff *skb, struct packet *pkt, int r
 /* answer sends what skb has become back to who sent it: by the device that it
  * came from, or up again, to the node.
  */
-static __always_inline int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
+OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	pkt->out = OUT_SELF;
 	pkt->out_ifindex = skb->ifindex;

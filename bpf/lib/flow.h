@@ -28,7 +28,8 @@ static __always_inline __u64 flow_patience(const struct flow *flow, __u8 proto)
 	return UNANSWERED_OTHER;
 }
 
-static __always_inline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
+/* One for all who ask, none of them on the fast path. */
+static __noinline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
 {
 	return now > flow->last_seen && now - flow->last_seen > flow_patience(flow, proto);
 }

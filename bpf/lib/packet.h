@@ -455,64 +455,64 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	return parse_l4(skb, pkt);
 }
 
-/* Walks extension headers from pkt->l4_off on. The first that is none of
- * those known by name is the upper protocol: AH and ESP too, for nothing
- * behind them can be judged.
+/* Whether a header is an extension that is walked. Any other is the upper protocol:
+ * AH and ESP too, for nothing behind them can be judged.
  */
-static __always_inline int parse_extensions(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int is_extension(__u8 next)
 {
-	__u32 len, frag, start = 0;
-	struct extension ext;
-	int i;
+	return next == NEXT_HOP_BY_HOP || next == NEXT_DESTINATION || next == NEXT_ROUTING ||
+	       next == NEXT_FRAGMENT;
+}
 
+/* Steps over the extension header at pkt->l4_off. */
+static __noinline int parse_extension(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct extension ext;
+	__u32 len, frag;
+
+	if (pkt->l4_len < 8 || bpf_skb_load_bytes(skb, pkt->l4_off, &ext, sizeof(ext)))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	len = pkt->key.proto == NEXT_FRAGMENT ? 8 : ((__u32)ext.len + 1) * 8;
+	if (pkt->fragment)
+		pkt->l4_start += len;
+	/* RFC 6946: an atomic fragment is no fragment. A second fragment header is
+	 * no more than noise.
+	 */
+	frag = ((__u32)ext.type << 8) | ext.left;
+	if (pkt->key.proto == NEXT_FRAGMENT && (frag & (IP6_OFFSET | IP6_MORE))) {
+		if (pkt->fragment)
+			return REFUSE(pkt, REASON_FRAGMENT);
+		pkt->fragment = FRAGMENT_FIRST;
+		pkt->fragment_id = ext.id;
+		pkt->fragment_off = frag & IP6_OFFSET;
+	}
+	/* Who is left on its way is another than its destination. */
+	if (pkt->key.proto == NEXT_ROUTING && (ext.type == 0 || ext.left))
+		return REFUSE(pkt, REASON_ROUTING_HEADER);
+	if (len > pkt->l4_len)
+		return REFUSE(pkt, REASON_TRUNCATED);
+	pkt->key.proto = ext.next;
+	pkt->l4_off += len;
+	pkt->l4_len -= len;
+	return REASON_NONE;
+}
+
+/* Walks extension headers from pkt->l4_off on. */
+static __noinline int parse_extensions(struct __sk_buff *skb, struct packet *pkt)
+{
+	int i, reason;
+
+	pkt->plain = 0;
 	/* Unrolled: clang lays the loop out so that its back edge falls through,
 	 * which the verifiers of 5.10 and 6.1 refuse ("back-edge from insn").
 	 */
 #pragma unroll
-	for (i = 0; i <= MAX_EXTENSIONS; i++) {
-		switch (pkt->key.proto) {
-		case NEXT_HOP_BY_HOP:
-		case NEXT_DESTINATION:
-		case NEXT_ROUTING:
-			break;
-		case NEXT_FRAGMENT:
-			break;
-		default:
+	for (i = 0; i < MAX_EXTENSIONS; i++) {
+		reason = parse_extension(skb, pkt);
+		if (reason)
+			return reason;
+		if (pkt->fragment_off || !is_extension(pkt->key.proto))
 			return REASON_NONE;
-		}
-		if (i == MAX_EXTENSIONS)
-			return REFUSE(pkt, REASON_EXTENSION_LIMIT);
-		if (pkt->l4_len < 8 || bpf_skb_load_bytes(skb, pkt->l4_off, &ext, sizeof(ext)))
-			return REFUSE(pkt, REASON_TRUNCATED);
-		len = ((__u32)ext.len + 1) * 8;
-		if (pkt->key.proto == NEXT_FRAGMENT) {
-			len = 8;
-			/* RFC 6946: an atomic fragment is no fragment. A second
-			 * fragment header is no more than noise.
-			 */
-			frag = ((__u32)ext.type << 8) | ext.left;
-			if ((frag & (IP6_OFFSET | IP6_MORE)) && pkt->fragment)
-				return REFUSE(pkt, REASON_FRAGMENT);
-			if (frag & (IP6_OFFSET | IP6_MORE)) {
-				pkt->fragment = FRAGMENT_FIRST;
-				pkt->fragment_id = ext.id;
-				pkt->fragment_off = frag & IP6_OFFSET;
-				start = pkt->l4_off + len;
-			}
-		}
-		/* Who is left on its way is another than its destination. */
-		if (pkt->key.proto == NEXT_ROUTING && (ext.type == 0 || ext.left))
-			return REFUSE(pkt, REASON_ROUTING_HEADER);
-		if (len > pkt->l4_len)
-			return REFUSE(pkt, REASON_TRUNCATED);
-		pkt->key.proto = ext.next;
-		pkt->l4_off += len;
-		pkt->l4_len -= len;
-		pkt->plain = 0;
-		if (pkt->fragment_off)
-			return REASON_NONE;
-		if (pkt->fragment)
-			pkt->l4_start = pkt->l4_off - start;
 	}
 	return REFUSE(pkt, REASON_EXTENSION_LIMIT);
 }
@@ -552,11 +552,13 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (addr_mapped(&pkt->key.dst))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
-	reason = parse_extensions(skb, pkt);
-	if (reason)
-		return reason;
-	if (pkt->fragment)
-		return parse_fragment(skb, pkt);
+	if (is_extension(pkt->key.proto)) {
+		reason = parse_extensions(skb, pkt);
+		if (reason)
+			return reason;
+		if (pkt->fragment)
+			return parse_fragment(skb, pkt);
+	}
 	return parse_l4(skb, pkt);
 }
 
