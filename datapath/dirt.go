@@ -126,6 +126,11 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		w.made[pkt.Key], w.made[left.ReplyKey] = true, true
 	}
 	faults = append(faults, r.wrong()...)
+	met, err := w.meets(&r, left)
+	if err != nil {
+		return faults, err
+	}
+	faults = append(faults, met...)
 	if len(w.told) == 0 {
 		return faults, nil
 	}
@@ -148,6 +153,23 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 				meter.Told, meter.Second, meter.Lost-soiledWord, want.Told, want.Second))
 		}
 	}
+	return faults, nil
+}
+
+// meets looks at the entry of a flow that was known.
+func (w *Witness) meets(r *reading, left *bpf.ContainerScratch) ([]string, error) {
+	key := left.Pkt.Key
+	if !r.straight || r.lookup != FlowKnown {
+		delete(w.met, key)
+		delete(w.met, left.ReplyKey)
+		return nil, nil
+	}
+	m, err := w.flows.meet(&key)
+	if err != nil || m == nil {
+		return nil, err
+	}
+	faults := m.wrong(left, r.reads, w.met[key])
+	w.met[key] = m
 	return faults, nil
 }
 

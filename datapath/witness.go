@@ -31,8 +31,9 @@ type Witness struct {
 	looked []Looked             // the same
 	places map[noted]string     // what is wrong with them, as far as looked at
 	dirt   *dirt
-	flows  *FlowReader      // nil before it is needed
-	made   map[flowKey]bool // those under which entries were ever stored
+	flows  *FlowReader          // nil before it is needed
+	made   map[flowKey]bool     // those under which entries were ever stored
+	met    map[flowKey]*meeting // as the last packet of the flow left them
 	// foreign: the programs are another build, of another source.
 	foreign bool
 }
@@ -55,7 +56,7 @@ type Looked struct {
 func (d *Datapath) Witness() *Witness {
 	ours := func(given, embedded []byte) bool { return given == nil || bytes.Equal(given, embedded) }
 	return &Witness{
-		d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}, made: map[flowKey]bool{},
+		d: d, runners: map[model.Hook]*Runner{}, counts: map[int]bpf.ContainerCounter{}, raised: map[int]bool{}, places: map[noted]string{}, made: map[flowKey]bool{}, met: map[flowKey]*meeting{},
 		foreign: !ours(d.opts.Object, bpf.ContainerObject()) || !ours(d.opts.HostObject, bpf.HostObject()),
 	}
 }

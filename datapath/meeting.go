@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// A packet that meets its flow leaves the entry as it was, but for what it adds
+// itself: when it was seen, the flags that it has, that both directions were seen,
+// and with that the table in which the entry is.
+
+// touchEvery is TOUCH_EVERY of bpf/lib/limits.h.
+const touchEvery = uint64(time.Second)
+
+const flowAnswered = uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED)
+
+// meeting is an entry that a packet has met, as it was left.
+type meeting struct {
+	value flowValue
+	// moved: it is among the answered flows; there it cannot be where a dead entry
+	// takes its place, or none is left.
+	moved, dead bool
+	// twice: it is among the others as well.
+	twice bool
+}
+
+// meet reads the entry that a packet of a key has met; nil where there is none.
+func (r *FlowReader) meet(key *flowKey) (*meeting, error) {
+	var m *meeting
+	dead := false
+	r.entry.key = *key
+	for i, table := range r.tables {
+		err := r.lookUp(table)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+		case err != nil:
+			return nil, fmt.Errorf("look up flow %s: %w", decodeTuple(key), err)
+		case i == 0 && r.entry.dead():
+			dead = true
+		case m == nil:
+			m = &meeting{value: r.entry.value, moved: i == 0, dead: dead}
+		default:
+			m.twice = true
+		}
+	}
+	return m, nil
+}
+
+// wrong says what is wrong with how an entry was left by a packet that has met it
+// and was no new flow's; before is how the last one left it, if it was none either.
+func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting) []string {
+	var faults []string
+	demand := func(ok bool, format string, args ...any) {
+		if !ok {
+			faults = append(faults, "the flow that it has met is wrong: "+fmt.Sprintf(format, args...))
+		}
+	}
+	is, pkt := &m.value, &left.Pkt
+	flags := pkt.TcpFlags & flowSeen
+	answered := is.Flags&flowAnswered != 0
+	demand(is.Seen&flags == flags, "it has flags %#x, and of its direction were seen %#x", flags, is.Seen)
+	demand(is.LastSeen <= pkt.Now && pkt.Now-is.LastSeen < touchEvery, "it comes at %d, and is noted at %d", pkt.Now, is.LastSeen)
+	demand(is.Flags&flowReply == 0 || answered, "it answers, and its flow is not answered")
+	demand(is.Out != uint8(bpf.ContainerOutOUT_TUNNEL) || answered || is.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) == 0, "it has seen an answer, and is not answered")
+	demand(!m.moved || !m.twice, "it is in both tables")
+	demand(m.moved || m.dead || !answered, "it is answered, and not among those")
+	if before == nil || before.value.LastSeen > pkt.Now {
+		return faults
+	}
+	was := &before.value
+	if was.Flags&flowAnswered == is.Flags&flowAnswered && pkt.Now-was.LastSeen < touchEvery {
+		demand(is.LastSeen == was.LastSeen, "it was noted at %d, and again at %d", was.LastSeen, is.LastSeen)
+	}
+	if was.Flags&flowAnswered != 0 && before.moved && read.hit(inFlows) {
+		demand(!read.of(inUnanswered), "it is answered, and was looked for among the others")
+	}
+	return faults
+}
