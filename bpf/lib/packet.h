@@ -448,11 +448,11 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 			return reason;
 	}
 	if (frag & (IP_MORE | IP_OFFSET)) {
+		pkt->fragment = FRAGMENT_FIRST;
 		pkt->fragment_id = id;
 		pkt->fragment_off = (frag & IP_OFFSET) * 8;
-		return parse_fragment(skb, pkt);
 	}
-	return parse_l4(skb, pkt);
+	return REASON_NONE;
 }
 
 /* Whether a header is an extension that is walked. Any other is the upper protocol:
@@ -520,7 +520,6 @@ static __noinline int parse_extensions(struct __sk_buff *skb, struct packet *pkt
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct ipv6hdr *ip6;
-	int reason;
 	__u32 len;
 
 	if (linear(skb, ETH_LEN + sizeof(*ip6)))
@@ -552,22 +551,21 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (addr_mapped(&pkt->key.dst))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
-	if (is_extension(pkt->key.proto)) {
-		reason = parse_extensions(skb, pkt);
-		if (reason)
-			return reason;
-		if (pkt->fragment)
-			return parse_fragment(skb, pkt);
-	}
-	return parse_l4(skb, pkt);
+	return is_extension(pkt->key.proto) ? parse_extensions(skb, pkt) : REASON_NONE;
 }
 
 /* parse reads an IP packet of either family. */
 static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
 {
+	int reason;
+
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return parse_ipv4(skb, pkt);
-	return parse_ipv6(skb, pkt);
+		reason = parse_ipv4(skb, pkt);
+	else
+		reason = parse_ipv6(skb, pkt);
+	if (reason)
+		return reason;
+	return pkt->fragment ? parse_fragment(skb, pkt) : parse_l4(skb, pkt);
 }
 
 /* Addresses that are no host's. Link-local ones are left to the caller. */
