@@ -211,13 +211,18 @@ static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
 
 OF_PACKETS int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
+	int verdict;
+
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
 	pkt->as_it_is = 0;
 	note(skb, pkt, VERDICT_DROP, reason);
 	count(pkt, skb->len, reason);
 	tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);
-	return TC_ACT_SHOT;
+	verdict = TC_ACT_SHOT;
+	/* Else the compiler leaves it to each caller to return what it is. */
+	barrier_var(verdict);
+	return verdict;
 }
 
 /* answer sends what skb has become back to who sent it: by the device that it

@@ -44,10 +44,10 @@ func inProg(t *testing.T, which string, only func(*mutant.Mutant) bool) *Report 
 // What drop returns is what the kernel obeys; what it notes only tells of it.
 func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
 	report := inProg(t, "", func(m *mutant.Mutant) bool {
-		// The last line of drop is made into the one before it: what is kept over
-		// the call of tell is what is returned.
+		// What drop returns is put where it belongs behind the call of tell, on whose
+		// line it is.
 		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/decide.h" &&
-			m.Text == "tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "w9 = 2" || m.Before == "w8 = 2")
+			m.Text == "tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
 	})
 	noticed := map[string]int{}
 	for _, r := range report.Results {
