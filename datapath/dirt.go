@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/bpf/soil"
 	"github.com/weirnet/weir/model"
 )
 
@@ -59,6 +60,38 @@ func (s *dirt) spread() error {
 		return fmt.Errorf("soil table %s: %w", bpf.ContainerMapMeters, err)
 	}
 	return nil
+}
+
+// soil makes a Runner run its program on a stack that is soiled before.
+func (w *Witness) soil(r *Runner) error {
+	name := hookPrograms[r.hook]
+	prog, err := w.d.programs.get(name)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.hook, err)
+	}
+	prog, err = w.d.programs.behindSoil(name, prog)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.hook, err)
+	}
+	r.attr.ProgFD = uint32(prog.FD())
+	return nil
+}
+
+// behindSoil gives what soils the stack and goes on as a program.
+func (p *programs) behindSoil(name string, prog *ebpf.Program) (*ebpf.Program, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.soiled == nil {
+		p.soiled = map[string]*soil.Before{}
+	}
+	if p.soiled[name] == nil {
+		before, err := soil.NewBefore()
+		if err != nil {
+			return nil, err
+		}
+		p.soiled[name] = before
+	}
+	return p.soiled[name].Lead(prog)
 }
 
 // element is the only one of a table with a value a CPU, and is read and written by

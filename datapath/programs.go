@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/bpf/soil"
 )
 
 // programs are the loaded programs of all hooks, over one set of tables. Those
@@ -27,6 +28,7 @@ type programs struct {
 	loaded    map[string]*ebpf.Program
 	exchange  *Exchange // nil: none
 	exchanged exchanged
+	soiled    map[string]*soil.Before // those that a Witness runs in place of programs
 }
 
 // loadPrograms loads the programs of pods' devices. The maps are the tables, and
@@ -95,7 +97,7 @@ func (p *programs) add(spec *ebpf.CollectionSpec, opts ebpf.ProgramOptions) erro
 func (p *programs) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return errors.Join(p.exchanged.close(), closeAll(p.loaded))
+	return errors.Join(closeAll(p.soiled), p.exchanged.close(), closeAll(p.loaded))
 }
 
 // attachedTo are the programs of a device or of a cgroup, by its role and where

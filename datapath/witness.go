@@ -68,6 +68,9 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	runner := w.runners[hook]
 	if runner == nil {
 		runner = w.d.Runner(hook)
+		if err := w.soil(runner); err != nil {
+			return Ran{}, nil, nil, err
+		}
 		w.runners[hook] = runner
 	}
 	if w.dirt == nil {
