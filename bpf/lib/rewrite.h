@@ -16,19 +16,21 @@
 /* Whether the kernel has WEIR_F_IPV6; older ones refuse it. */
 volatile const __u32 csum_ipv6;
 
-static __always_inline __u16 csum_fold(__u64 sum)
+static __always_inline __u32 csum_half(__u32 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~sum;
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* The first half leaves a carry, the second none. */
+static __always_inline __u16 csum_fold(__u32 sum)
+{
+	return ~csum_half(csum_half(sum));
 }
 
 /* RFC 1624, equation 3, with the difference already summed. */
 static __always_inline __u16 csum_apply(__u16 check, __u32 diff)
 {
-	return csum_fold((__u64)(__u16)~check + diff);
+	return csum_fold((__u16)~check + csum_half(diff));
 }
 
 /* Where the L4 checksum is; 0 for protocols that have none over addresses. */
@@ -108,7 +110,9 @@ static __always_inline int routed(const struct packet *pkt, const struct flow *f
 	       flow->out != OUT_HOST;
 }
 
-/* Ports, or an echo's identifier: the request has it as source port. */
+/* Ports, or an echo's identifier: the request has it as source port, the reply as
+ * destination port, and the other is 0.
+ */
 static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *pkt,
 					 const struct flow *flow)
 {
@@ -116,18 +120,16 @@ static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *p
 	struct ports *ports = l4;
 	struct icmphdr *icmp = l4;
 
-	if (pkt->fragment == FRAGMENT_LATER)
+	if (pkt->fragment == FRAGMENT_LATER || !changes_port(pkt))
 		return 0;
+	/* A header of ports is as long at least. */
+	if ((void *)(icmp + 1) > frame_end(skb))
+		return -1;
 	if (has_ports(pkt->key.proto)) {
-		if ((void *)(ports + 1) > frame_end(skb))
-			return -1;
 		ports->src = flow->sport;
 		ports->dst = flow->dport;
-	} else if (is_echo(pkt)) {
-		if ((void *)(icmp + 1) > frame_end(skb))
-			return -1;
-		icmp->id = pkt->icmp_type == ICMP_ECHO || pkt->icmp_type == ICMPV6_ECHO_REQUEST ?
-			   flow->sport : flow->dport;
+	} else {
+		icmp->id = flow->sport | flow->dport;
 	}
 	return 0;
 }
