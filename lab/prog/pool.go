@@ -210,6 +210,9 @@ func (w *worker) run(j job) error {
 		if err := dp.Reset(); err != nil {
 			return fmt.Errorf("empty the tables for a new world: %w", err)
 		}
+		if err := dp.BeginAt(firstEpoch(&j.topo, i)); err != nil {
+			return fmt.Errorf("begin a new world: %w", err)
+		}
 	}
 	world, err := newWorld(j.topo, w.net, w.datapaths[:nodes])
 	if err != nil {
@@ -217,4 +220,14 @@ func (w *worker) run(j job) error {
 	}
 	j.use(world)
 	return nil
+}
+
+// firstEpoch is 1 or 2, as the topology is, and not the same for neighbours: programs
+// have to read the right half of each table in either.
+func firstEpoch(topo *lab.Topology, node int) uint32 {
+	epoch := node + len(topo.Pods) + len(topo.Outside)
+	if len(topo.Gateways) > 0 && topo.Gateways[0].Is6() {
+		epoch++
+	}
+	return 1 + uint32(epoch&1)
 }
