@@ -66,6 +66,14 @@ func halves(left *bpf.ContainerScratch) []string {
 	want.LastSeen, want.Epoch, want.Seen = pkt.Now, pkt.Epoch, pkt.TcpFlags&flowSeen
 	want.Flags &= flowTranslated | flowHairpin | flowSource
 	same("the way there", *open, want)
+	for what, half := range map[string]*flowValue{"the way there": open, "the way back": reply} {
+		if half.Out != uint8(bpf.ContainerOutOUT_LOCAL) {
+			same("the MACs of "+what+", which leads to no pod,", [2][6]uint8{half.Smac, half.Dmac}, [2][6]uint8{})
+		}
+		if half.Out == uint8(bpf.ContainerOutOUT_HOST) {
+			same("the device of "+what+", which leads to the node,", half.Ifindex, uint32(0))
+		}
+	}
 	return faults
 }
 

@@ -81,14 +81,24 @@ static __always_inline int judge_echo(struct packet *pkt)
 
 static __always_inline void flow_begin(struct packet *pkt, struct flow *flow)
 {
-	__builtin_memset(flow, 0, sizeof(*flow));
 	flow->last_seen = pkt->now;
+	flow->routed = 0;
 	flow->epoch = pkt->epoch;
+	flow->ifindex = 0;
+	flow->service = 0;
+	flow->origin = 0;
 	flow->src = pkt->key.src;
 	flow->dst = pkt->key.dst;
 	flow->sport = pkt->key.sport;
 	flow->dport = pkt->key.dport;
+	flow->addr_diff = 0;
+	flow->port_diff = 0;
+	flow->other_ifindex = 0;
+	flow->other_hook = 0;
+	flow->out = OUT_NONE;
+	flow->flags = 0;
 	flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
+	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
 }
 
 static __always_inline void into_pod(struct flow *flow, __u32 ifindex, const struct endpoint *ep)

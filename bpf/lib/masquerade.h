@@ -15,14 +15,18 @@
  * are peers.
  */
 
-/* The reply half of s->open, for packets that undo what the opening half does. */
+/* The reply half of s->open, for packets that undo what the opening half does. Its
+ * way out is its caller's to say.
+ */
 static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 {
 	struct flow *reply = &s->reply;
 
-	__builtin_memset(reply, 0, sizeof(*reply));
 	reply->last_seen = pkt->now;
+	reply->routed = 0;
 	reply->epoch = pkt->epoch;
+	reply->ifindex = 0;
+	reply->origin = 0;
 	reply->src = pkt->key.dst;
 	reply->dst = pkt->key.src;
 	reply->sport = pkt->key.dport;
@@ -31,6 +35,8 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 	reply->flags = FLOW_REPLY | (s->open.flags & FLOW_HAIRPIN);
 	reply->other_ifindex = pkt->key.ifindex;
 	reply->other_hook = pkt->key.hook;
+	reply->seen = 0;
+	__builtin_memset(reply->smac, 0, sizeof(reply->smac) + sizeof(reply->dmac));
 	flow_other(&s->reply_key, &pkt->key, &s->open);
 	flow_diffs(reply, &s->reply_key);
 }

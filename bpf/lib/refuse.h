@@ -76,8 +76,8 @@ static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt
 	made.icmp.checksum = csum_fold((__u32)sum);
 	/* What a device has summed is the quote; an IPv4 header adds nothing. */
 	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
-	__builtin_memcpy(start + ETH_LEN, &made, sizeof(made));
 	eth_swap(start);
+	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return REASON_NONE;
 }
 
@@ -122,9 +122,9 @@ static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt
 	icmp.icmp6_cksum = csum_fold((__u32)sum);
 	sum = bpf_csum_diff(NULL, 0, (void *)&ip6, sizeof(ip6), 0);
 	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&icmp, sizeof(icmp), sum));
-	__builtin_memcpy(start + ETH_LEN, &ip6, sizeof(ip6));
-	__builtin_memcpy(start + ETH_LEN + sizeof(ip6), &icmp, sizeof(icmp));
 	eth_swap(start);
+	bpf_skb_store_bytes(skb, ETH_LEN, &ip6, sizeof(ip6), 0); /* there is room */
+	bpf_skb_store_bytes(skb, ETH_LEN + sizeof(ip6), &icmp, sizeof(icmp), 0);
 	return REASON_NONE;
 }
 
