@@ -72,6 +72,10 @@ type trip struct {
 	walk  lab.Walk
 }
 
+// maxSteps is how many hooks a frame may meet: more than a hop limit allows where
+// each node lowers it, and few enough that one which does not is told of.
+const maxSteps = 512
+
 func (t *trip) faultf(format string, args ...any) {
 	t.walk.Faults = append(t.walk.Faults, fmt.Sprintf(format, args...))
 }
@@ -79,6 +83,10 @@ func (t *trip) faultf(format string, args ...any) {
 // hook runs a program at a device of a node, the pod's or the uplink where pod
 // is nil, and gives what it decided.
 func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, error) {
+	if len(t.walk.Steps) == maxSteps {
+		t.faultf("it goes round: it has met %d hooks", maxSteps)
+		return datapath.Decision{Action: model.Drop}, nil
+	}
 	now := t.world.now()
 	endpoint, ifindex := n.name, t.world.net.uplink.Ifindex
 	if pod != nil {
