@@ -20,7 +20,10 @@ type Excuse struct {
 	// File and Text are of the source line: a line that has changed is another
 	// one. Kind, Before and After may have * in them; empty fits all.
 	File, Text, Kind, Before, After string
-	Reason                          string
+	// Functions are those in which the line is meant: hooks have it in common, and
+	// what one of them never meets another does. None: all.
+	Functions []string
+	Reason    string
 
 	used, near bool // a mutant fits it, or is of its file
 }
@@ -34,6 +37,7 @@ type Equivalents struct{ entries []*Excuse }
 //	# Why these are no errors.
 //	lib/packet.h: if (len < ihl) | bound off by one
 //	lib/packet.h: if (len < ihl) | condition * | if w2 > * => *
+//	lib/packet.h in from_device, to_device: if (len < ihl) | condition *
 //
 // Kinds of errors besides those of programs may be in it if they are given.
 func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalents, error) {
@@ -80,9 +84,12 @@ const separator = " | "
 func parseEquivalent(line string, kinds []mutant.Kind) (*Excuse, error) {
 	file, rest, ok := strings.Cut(line, ": ")
 	if !ok {
-		return nil, errors.New("expected FILE: TEXT OF THE LINE | KIND [| BEFORE => AFTER]")
+		return nil, errors.New("expected FILE [in FUNCTION, FUNCTION]: TEXT OF THE LINE | KIND [| BEFORE => AFTER]")
 	}
 	e := &Excuse{File: file}
+	if file, functions, ok := strings.Cut(file, " in "); ok {
+		e.File, e.Functions = file, strings.Split(functions, ", ")
+	}
 	if at := strings.LastIndex(rest, separator); at >= 0 {
 		if before, after, ok := strings.Cut(rest[at+len(separator):], " => "); ok {
 			e.Before, e.After = before, after
@@ -110,6 +117,7 @@ func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 	for _, entry := range e.entries {
 		entry.near = entry.near || entry.File == m.File
 		if entry.File == m.File && entry.Text == m.Text && fits(entry.Kind, string(m.Kind)) &&
+			(entry.Functions == nil || slices.Contains(entry.Functions, m.Function)) &&
 			(entry.Before == "" || fits(entry.Before, m.Before)) && (entry.After == "" || fits(entry.After, m.After)) {
 			entry.used = true
 			return entry

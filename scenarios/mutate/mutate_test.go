@@ -30,6 +30,9 @@ lib/packet.h: if (len < ihl) | condition * | if w2 > * goto * => *
 # Another line.
 lib/packet.h: gone(); | call left out
 lib/flow.h: of_no_mutant(); | call left out
+
+# One hook never meets it.
+lib/packet.h in to_pod, to_node: if (odd) | condition made never
 `))
 	require.NoError(t, err)
 	found := list.Find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
@@ -43,6 +46,11 @@ lib/flow.h: of_no_mutant(); | call left out
 	} {
 		require.Nil(t, list.Find(m), name)
 	}
+	for function, listed := range map[string]bool{"to_pod": true, "to_node": true, "from_pod": false} {
+		m := mutantAt("if (odd)", mutant.Never, "", "")
+		m.Function = function
+		require.Equal(t, listed, list.Find(m) != nil, function)
+	}
 	stale := list.Unused()
 	require.Len(t, stale, 1)
 	require.Equal(t, "list:8", stale[0].Place)
@@ -53,7 +61,7 @@ func TestABadListSaysWhere(t *testing.T) {
 		"without a reason": {"lib/a.h: a(); | call left out", "list:1: no reason stands above it"},
 		"of no kind":       {"# Why.\nlib/a.h: a(); | all wrong", `list:2: "all wrong" is no kind`},
 		"without a kind":   {"# Why.\nlib/a.h: a();", "list:2: expected a kind behind the text of the line"},
-		"without a file":   {"# Why.\na();", "list:2: expected FILE: TEXT OF THE LINE | KIND"},
+		"without a file":   {"# Why.\na();", "list:2: expected FILE [in FUNCTION, FUNCTION]: TEXT OF THE LINE | KIND"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ReadEquivalents("list", strings.NewReader(c.list))
