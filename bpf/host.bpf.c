@@ -114,7 +114,7 @@ static __noinline int is_ours(struct packet *pkt, __u8 hook)
 		return 0;
 	if (service_of(pkt, SCOPE_INSIDE))
 		return 1;
-	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && !judge_echo(pkt) && is_tracked(pkt);
+	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && is_tracked(pkt);
 }
 
 /* An ICMP error of a flow that is known here goes its way. */

@@ -91,8 +91,6 @@ static __always_inline void flow_begin(struct packet *pkt, struct flow *flow)
 	flow->dst = pkt->key.dst;
 	flow->sport = pkt->key.sport;
 	flow->dport = pkt->key.dport;
-	flow->addr_diff = 0;
-	flow->port_diff = 0;
 	flow->other_ifindex = 0;
 	flow->other_hook = 0;
 	flow->out = OUT_NONE;

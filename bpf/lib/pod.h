@@ -161,6 +161,7 @@ static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct
 	pkt->src_identity = identity_of(address);
 	pkt->dst_identity = ep->identity;
 	flow_begin(pkt, &s->open);
+	no_diffs(&s->open);
 	into_pod(&s->open, pkt->key.ifindex, ep);
 	s->open.other_hook = HOOK_FROM_CONTAINER;
 	s->open.other_ifindex = pkt->key.ifindex;

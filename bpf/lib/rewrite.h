@@ -206,6 +206,13 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 	return REASON_NONE;
 }
 
+/* Of a flow that leaves as it comes. */
+static __always_inline void no_diffs(struct flow *flow)
+{
+	flow->addr_diff = 0;
+	flow->port_diff = 0;
+}
+
 /* The differences that rewrite needs, once a flow. */
 static __always_inline void flow_diffs(struct flow *flow, struct flow_key *key)
 {
@@ -213,11 +220,10 @@ static __always_inline void flow_diffs(struct flow *flow, struct flow_key *key)
 	struct ports to = { flow->sport, flow->dport };
 	__s64 diff;
 
-	flow->addr_diff = 0;
-	flow->port_diff = 0;
 	if (addr_equal(&flow->src, &key->src) && addr_equal(&flow->dst, &key->dst) &&
 	    from.src == to.src && from.dst == to.dst) {
 		flow->flags &= ~FLOW_TRANSLATED;
+		no_diffs(flow);
 		return;
 	}
 	flow->flags |= FLOW_TRANSLATED;

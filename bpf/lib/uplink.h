@@ -171,7 +171,9 @@ static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_o
 	reason = own_port(pkt, s);
 	if (reason)
 		return reason;
-	if (s->open.out != OUT_TUNNEL)
+	if (s->open.out == OUT_TUNNEL)
+		no_diffs(&s->open);
+	else
 		flow_diffs(&s->open, &pkt->key);
 	if (makes_nothing(pkt, s))
 		return REASON_NONE;
