@@ -239,7 +239,9 @@ func (j *judgement) open(translated model.Tuple, s *served) {
 
 func (j *judgement) leaveNew(translated model.Tuple, to way, f *flow, reasons []model.Reason) {
 	if to.out != model.OutTunnel {
-		j.leaveApart(translated, to, f, reasons)
+		c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to})
+		c.plain = true
+		j.leaveApart(translated, to, f, c, reasons)
 		return
 	}
 	j.leave(Translation{Tuple: translated, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}, reasons)

@@ -69,6 +69,7 @@ type portChoice struct {
 	first, last uint16
 	kept        uint16 // what the flow had before
 	fenced      bool   // it is lent its source: a port outside of the range may be the node's own
+	plain       bool   // nothing of it needs a port but others' answers
 }
 
 // keepsOwn is whether a flow may have the port that it came with.
@@ -97,11 +98,12 @@ func (c *portChoice) taken(key flowKey) (maybe, surely bool) {
 		taken := there && !own
 		// What is over, and not written over yet, takes nothing: a reset of nothing
 		// known borrows its port, and leaves it there, even when it was collected. What
-		// nobody has answered in time is no flow, and is there all the same.
+		// nobody has answered in time is no flow, and is there all the same; of what was
+		// answered only those that need a port wait until it is collected.
 		_, over := c.oracle.dying[key]
 		if h.flow != nil {
 			ought := h.ought(key.tuple.Protocol, c.now)
-			over = h.is(e) && (ought == mustNot || ought != must && !e.Answered) || h.states&^unanswered == 0 && ought != must
+			over = h.is(e) && (ought == mustNot || ought != must && (c.plain || !e.Answered)) || h.states&^unanswered == 0 && ought != must
 		}
 		return taken, taken && !e.Dead && !over
 	}
@@ -162,12 +164,11 @@ func hasPorts(t model.Tuple) bool {
 // leaveByPort judges a new flow whose answers are told from others' by its
 // source port: its own, or another where that is taken.
 func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []model.Reason) {
-	j.leaveApart(t, to, j.newFlow(t, to, s), reasons)
+	j.leaveApart(t, to, j.newFlow(t, to, s), j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to}), reasons)
 }
 
-// leaveApart is that for the flow that would be remembered.
-func (j *judgement) leaveApart(t model.Tuple, to way, f *flow, reasons []model.Reason) {
-	c := j.portsFor(flow{opening: flowKey{j.at, j.headers.tuple}, translated: t, way: to})
+// leaveApart is that for the flow that would be remembered, and its ports.
+func (j *judgement) leaveApart(t model.Tuple, to way, f *flow, c *portChoice, reasons []model.Reason) {
 	if c.kept = j.kept; len(j.world.local.Uplinks) == 0 {
 		c.first, c.last = 1024, 65535 // none is the node's own
 	}
