@@ -145,6 +145,7 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		began: pkt.Reused != 0, stored: w.made[pkt.Key],
 		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,
 	}
+	faults = append(faults, wayOut(&r, pkt.Out, pkt.OutIfindex, pkt.AsItIs)...)
 	if err := w.surround(&r, left); err != nil {
 		return faults, err
 	}

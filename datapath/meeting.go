@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // A packet that meets its flow leaves the entry as it was, but for what it adds
@@ -83,4 +84,20 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 		demand(!read.of(inUnanswered), "it is answered, and was looked for among the others")
 	}
 	return faults
+}
+
+// wayOut says what is wrong with the way out that is kept of a packet: one that is
+// dropped has none, and at a pod's device the hook says who goes on with it.
+func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
+	switch {
+	case r.action == model.Drop && (out != 0 || ifindex != 0 || asItIs != 0):
+		return []string{fmt.Sprintf("it is dropped, and has a way out, %d by device %d", out, ifindex)}
+	case r.action != model.Forward:
+		return nil
+	case r.hook == model.FromContainer && asItIs != 0:
+		return []string{"it comes from a pod, and is let through as it is"}
+	case r.hook == model.ToContainer && asItIs != 1:
+		return []string{"it goes to a pod by the kernel, and is not let through as it is"}
+	}
+	return nil
 }

@@ -219,6 +219,9 @@ func reasonNamed(line string) model.Reason {
 	return model.Reason(strings.ToLower(strings.ReplaceAll(m[1], "_", "-")))
 }
 
+// eventVersion is EVENT_VERSION of bpf/lib/decide.h.
+const eventVersion = 1
+
 // events compares what was told of a run with its note.
 func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) []string {
 	var faults []string
@@ -236,6 +239,9 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 		e := &w.told[i]
 		if i < len(want) && (bpf.ContainerEventKind(e.Kind) != want[i].kind || bpf.ContainerVerdict(e.Verdict) != want[i].verdict) {
 			fault("an event is of kind %d with verdict %d, and not of %d with %d", e.Kind, e.Verdict, want[i].kind, want[i].verdict)
+		}
+		if e.Version != eventVersion {
+			fault("an event is of version %d", e.Version)
 		}
 		if hooks[e.Key.Hook] != hook {
 			fault("an event is of hook %d", e.Key.Hook)
