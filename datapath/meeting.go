@@ -72,11 +72,13 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 	demand(is.Flags&flowReply == 0 || answered, "it answers, and its flow is not answered")
 	demand(is.Out != uint8(bpf.ContainerOutOUT_TUNNEL) || answered || is.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) == 0, "it has seen an answer, and is not answered")
 	demand(!m.moved || !m.twice, "it is in both tables")
-	demand(m.moved || m.dead || !answered, "it is answered, and not among those")
 	if before == nil || before.value.LastSeen > pkt.Now {
 		return faults
 	}
 	was := &before.value
+	// One whose place a dead entry had is tried again once a second.
+	tried := was.Flags&flowAnswered == 0 || pkt.Now-was.LastSeen >= touchEvery
+	demand(m.moved || m.dead || !answered || !tried, "it is answered, and not among those")
 	if was.Flags&flowAnswered == is.Flags&flowAnswered && pkt.Now-was.LastSeen < touchEvery {
 		demand(is.LastSeen == was.LastSeen, "it was noted at %d, and again at %d", was.LastSeen, is.LastSeen)
 	}
