@@ -49,7 +49,6 @@ func (d *Datapath) Collect() (Collected, error) {
 	for _, e := range expired {
 		d.dead[e.key] = now
 	}
-	d.swept = d.swept || len(expired) > 0
 	if c.Deleted, err = d.bury(answered, now); err != nil {
 		return c, err
 	}

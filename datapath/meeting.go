@@ -26,8 +26,7 @@ const flowAnswered = uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED)
 type meeting struct {
 	value flowValue
 	// moved: it is among the answered flows; there it cannot be where a dead entry
-	// takes its place, or none is left. One that was answered beside a dead entry
-	// stays where it was when that one is gone.
+	// takes its place, or none is left.
 	moved, dead bool
 	// twice: it is among the others as well.
 	twice bool
@@ -36,7 +35,7 @@ type meeting struct {
 // meet reads the entry that a packet of a key has met; nil where there is none.
 func (r *FlowReader) meet(key *flowKey) (*meeting, error) {
 	var m *meeting
-	dead := r.d.swept
+	dead := false
 	r.entry.key = *key
 	for i, table := range r.tables {
 		err := r.lookUp(table)

@@ -51,7 +51,6 @@ type Datapath struct {
 	labels    labels
 	written   []byte             // labels as they lie beside the pins
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
-	swept     bool               // entries have been found dead since Reset
 
 	sums sums
 }

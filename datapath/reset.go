@@ -35,7 +35,6 @@ func (d *Datapath) Reset() error {
 	d.settings.Epoch = 1
 	d.flipped = time.Time{}
 	clear(d.dead)
-	d.swept = false
 	d.labels = newLabels()
 	d.wanted, d.sticky = nil, nil
 	d.maglev.clear()
