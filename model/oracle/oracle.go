@@ -189,7 +189,7 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 			continue
 		}
 		before := o.flows[t.flow.opening]
-		over := before.flow != nil && before.ought(t.flow.opening.tuple.Protocol, now) == mustNot
+		over := before.flow != nil && (before.ought(t.flow.opening.tuple.Protocol, now) == mustNot || h.begins() && before.states&^ended == 0)
 		if made, seen := o.sees(t.flow.opening); seen && t.led == made.Leaves && (over || !before.is(made)) {
 			o.stick(o.open(t.flow, h, t, t.led, now), false, now)
 		}
