@@ -455,7 +455,7 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 		require.Zero(t, e.Length)
 		require.Zero(t, e.DstIdentity)
 		require.Zero(t, e.Decision.Origin)
-		require.InDelta(t, began+(ended-began)/2, e.Time, float64(ended-began)/2+float64(10*time.Millisecond), "the time is the event's")
+		require.InDelta(t, began+(ended-began)/2, e.Time, float64(ended-began)/2+float64(coarseTick), "the time is the event's")
 		require.Equal(t, model.IdentityHost, e.SrcIdentity)
 		require.Equal(t, "bpf/lib/service.h", e.Decision.File)
 	}

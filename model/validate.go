@@ -347,19 +347,6 @@ func (v *validator) legacyBlock(field, text string) {
 	}
 }
 
-func (v *validator) prefix(field, text string) (netip.Prefix, bool) {
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		v.fail(field, "%q is not an address block like 10.0.0.0/8 or fd00::/16", text)
-		return prefix, false
-	}
-	if problem := prefixProblem(prefix); problem != "" {
-		v.fail(field, "%s", problem)
-		return prefix, false
-	}
-	return prefix, true
-}
-
 func (v *validator) selector(field string, selector *metav1.LabelSelector) {
 	v.labels(field+".matchLabels", selector.MatchLabels)
 	for i, e := range selector.MatchExpressions {
