@@ -87,21 +87,32 @@ func (r *FlowReader) Entry(hook model.Hook, ifindex int, t model.Tuple) (FlowEnt
 	}
 	var last FlowEntry
 	there := false
-	for _, table := range r.tables {
+	err := r.each(func(bool) bool {
+		there, last = true, r.decode()
+		return last.Dead
+	})
+	if err != nil {
+		return FlowEntry{}, false, err
+	}
+	return last, there, nil
+}
+
+// each reads the entries under r.entry's key, the answered one first, while more
+// are asked for.
+func (r *FlowReader) each(do func(answered bool) (more bool)) error {
+	for i, table := range r.tables {
 		err := r.lookUp(table)
 		if errors.Is(err, unix.ENOENT) {
 			continue
 		}
 		if err != nil {
-			return FlowEntry{}, false, fmt.Errorf("look up flow %s: %w", t, err)
+			return fmt.Errorf("look up flow %s: %w", decodeTuple(&r.entry.key), err)
 		}
-		there = true
-		last = r.decode()
-		if !last.Dead {
-			break
+		if !do(i == 0) {
+			return nil
 		}
 	}
-	return last, there, nil
+	return nil
 }
 
 // decode gives what was looked up.

@@ -4,10 +4,7 @@ package datapath
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
 )
@@ -121,19 +118,15 @@ func onesSum(sum uint32) uint32 { return sum % 0xffff }
 // kept reads the entry that a packet of a key would meet; nil where there is none.
 func (r *FlowReader) kept(key *flowKey) (*entry, error) {
 	r.entry.key = *key
-	for _, table := range r.tables {
-		err := r.lookUp(table)
-		if errors.Is(err, unix.ENOENT) {
-			continue
+	var live *entry
+	err := r.each(func(bool) bool {
+		if r.entry.dead() {
+			return true
 		}
-		if err != nil {
-			return nil, fmt.Errorf("look up flow %s: %w", decodeTuple(key), err)
-		}
-		if !r.entry.dead() {
-			return &r.entry, nil
-		}
-	}
-	return nil, nil
+		live = &r.entry
+		return false
+	})
+	return live, err
 }
 
 // stored compares the flow tables with the entries that were made of a packet. A

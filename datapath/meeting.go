@@ -3,11 +3,8 @@
 package datapath
 
 import (
-	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
@@ -37,21 +34,18 @@ func (r *FlowReader) meet(key *flowKey) (*meeting, error) {
 	var m *meeting
 	dead := false
 	r.entry.key = *key
-	for i, table := range r.tables {
-		err := r.lookUp(table)
+	err := r.each(func(moved bool) bool {
 		switch {
-		case errors.Is(err, unix.ENOENT):
-		case err != nil:
-			return nil, fmt.Errorf("look up flow %s: %w", decodeTuple(key), err)
-		case i == 0 && r.entry.dead():
+		case moved && r.entry.dead():
 			dead = true
 		case m == nil:
-			m = &meeting{value: r.entry.value, moved: i == 0, dead: dead}
+			m = &meeting{value: r.entry.value, moved: moved, dead: dead}
 		default:
 			m.twice = true
 		}
-	}
-	return m, nil
+		return true
+	})
+	return m, err
 }
 
 // wrong says what is wrong with how an entry was left by a packet that has met it
