@@ -35,10 +35,7 @@ func NewBefore() (*Before, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make table of the program behind the soil: %w", err)
 	}
-	out := asm.Instructions{asm.LoadImm(asm.R0, octet, asm.DWord)}
-	for offset := int16(8); offset <= stack; offset += 8 {
-		out = append(out, asm.StoreMem(asm.RFP, -offset, asm.R0, asm.DWord))
-	}
+	out := append(asm.Instructions{asm.LoadImm(asm.R0, octet, asm.DWord)}, filled()...)
 	out = append(out,
 		asm.LoadMapPtr(asm.R2, next.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(),
 		asm.Mov.Imm(asm.R0, noAction), asm.Return())

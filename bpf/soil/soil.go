@@ -71,10 +71,16 @@ func dirt() asm.Instructions {
 		asm.LoadImm(asm.R1, 0x0101010101010101, asm.DWord), // no octet is 0
 		asm.Or.Reg(asm.R0, asm.R1),
 	}
+	out = append(out, filled()...)
+	return append(out, asm.Mov.Imm(asm.R0, 1), asm.Return())
+}
+
+// filled writes R0 to all of the stack.
+func filled() (out asm.Instructions) {
 	for offset := int16(8); offset <= stack; offset += 8 {
 		out = append(out, asm.StoreMem(asm.RFP, -offset, asm.R0, asm.DWord))
 	}
-	return append(out, asm.Mov.Imm(asm.R0, 1), asm.Return())
+	return out
 }
 
 // Close detaches it.
