@@ -12,9 +12,11 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/bpf"
 	source "github.com/weirnet/weir/bpf/blocks"
 	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios/reach"
@@ -51,7 +53,7 @@ func TestACaseThatIsKeptHasItsLastFramesAndAllElse(t *testing.T) {
 var seldom = []reach.Excuse{
 	{File: "lib/packet.h", Before: "if (pkt->key.family == FAMILY_IPV6 && !udp->check)", Text: "return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);"},
 	{File: "lib/pod.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
-	{File: "lib/pod.h", Before: "linklocal(&pkt->key.src, pkt->key.family)))", Text: "return REFUSE(pkt, REASON_MARTIAN_SOURCE);"},
+	{File: "lib/uplink.h", Before: "if (poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
 	{File: "lib/pod.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_FROM_CONTAINER) && !addr_equal(own, &pkt->key.src))", Text: "return REFUSE(pkt, REASON_SPOOFED_SOURCE);"},
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
@@ -102,6 +104,13 @@ func leaveOut(at reach.Excuse, changed *int) func(*ebpf.CollectionSpec) error {
 func TestLinesThatErrorsArePlantedInAreThere(t *testing.T) {
 	for _, at := range seldom {
 		require.Len(t, at.Lines(), 1, "%s", at)
+		changed := 0
+		for _, load := range []func() (*ebpf.CollectionSpec, error){bpf.LoadContainer, bpf.LoadHost} {
+			spec, err := load()
+			require.NoError(t, err)
+			require.NoError(t, leaveOut(at, &changed)(spec))
+		}
+		assert.Positive(t, changed, "%s has no check to leave out", at)
 	}
 }
 
