@@ -47,18 +47,18 @@ func TestACaseThatIsKeptHasItsLastFramesAndAllElse(t *testing.T) {
 	require.Len(t, c.Steps, 3*recall+20, "the case itself stays")
 }
 
-// seldom are lines that a frame in ten thousand or fewer reaches, as
-// BenchmarkPlantedErrors found them: refusals. The errors that are planted leave out
-// what leads there. Each is the line before, and the line.
+// seldom are lines that a frame in twenty thousand or fewer reaches, as weir fuzz
+// --uplinks --guided=false --cover counts them: refusals. The errors that are
+// planted leave out what leads there. Each is the line before, and the line.
 var seldom = []reach.Excuse{
 	{File: "lib/packet.h", Before: "if (pkt->key.family == FAMILY_IPV6 && !udp->check)", Text: "return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);"},
-	{File: "lib/pod.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
-	{File: "lib/uplink.h", Before: "if (poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
-	{File: "lib/pod.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
-	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_FROM_CONTAINER) && !addr_equal(own, &pkt->key.src))", Text: "return REFUSE(pkt, REASON_SPOOFED_SOURCE);"},
+	{File: "lib/packet.h", Before: "if (pkt->fragment)", Text: "return REFUSE(pkt, REASON_FRAGMENT);"},
+	{File: "lib/related.h", Before: "if (pkt->fragment)", Text: "return REFUSE(pkt, REASON_FRAGMENT);"},
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
 	{File: "lib/uplink.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
+	{File: "lib/uplink.h", Before: "if (service && poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
 	{File: "lib/uplink.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
+	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));"},
 }
 
 // leaveOut takes out the check that leads to a line: it is never reached. What
@@ -122,7 +122,7 @@ func BenchmarkPlantedErrors(b *testing.B) {
 	names := map[bool]string{true: "guided", false: "blind"}
 	sums := map[bool]*hunt{true: {}, false: {}}
 	for b.Loop() {
-		for seed := uint64(1); seed <= 3; seed++ {
+		for seed := uint64(1); seed <= 2; seed++ {
 			known := unplanted(b, seed, false)
 			maps.Copy(known, unplanted(b, seed, true))
 			b.Logf("seed %d: without an error: %v", seed, slices.Collect(maps.Keys(known)))
