@@ -3,17 +3,14 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/oracle"
+	"github.com/weirnet/weir/policy"
 )
 
 type policyCheck struct {
@@ -50,15 +47,6 @@ and 2 when there is no answer, because the objects or the command line are wrong
 	return cmd
 }
 
-// noAnswerBut leaves an answer as it is, such as a denial, and a signal; it
-// makes other errors noAnswer.
-func noAnswerBut(err error) error {
-	if _, ok := errors.AsType[*exitError](err); ok || errors.Is(err, context.Canceled) {
-		return err
-	}
-	return noAnswer(err)
-}
-
 func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err := oneOf("output", o.output, "text", "json"); err != nil {
 		return err
@@ -66,93 +54,43 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if o.from == "" || o.to == "" || o.port == "" || len(args) == 0 && !o.objects.live() {
 		return usageError(errors.New("who wants to reach what? Give --from, --to, --port and the objects, or --kubeconfig\nSee 'weir policy check --help'"))
 	}
-	port, err := parsePolicyPort(o.port)
+	port, err := policy.ParsePort(o.port)
 	if err != nil {
-		return err
+		return usageError(err)
 	}
 	objs, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}
-	from, err := findParty(objs, o.from)
+	from, err := policy.FindParty(objs, o.from)
 	if err != nil {
 		return fmt.Errorf("--from: %w", err)
 	}
-	to, err := findParty(objs, o.to)
+	to, err := policy.FindParty(objs, o.to)
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
 	}
-	warnings, err := doubts(objs)
+	warnings, err := policy.Doubts(objs)
 	if err != nil {
 		return err
 	}
 	tellWarnings(cmd.ErrOrStderr(), warnings)
 	for _, name := range []string{from, to} {
-		if len(addressesOf(objs, name)) == 0 && namesBlocks(objs) {
+		if len(policy.AddressesOf(objs, name)) == 0 && policy.NamesBlocks(objs) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "weir: warning: %s has no address, and no block of addresses holds it: give it status.podIPs\n", name)
 		}
 	}
-	decisions, err := decideByFamily(objs, from, to, port)
+	answers, err := policy.Check(objs, from, to, port)
 	if err != nil {
 		return err
 	}
-	if err := o.tell(cmd.OutOrStdout(), from, to, port, decisions); err != nil {
+	if err := o.tell(cmd.OutOrStdout(), from, to, port, answers); err != nil {
 		return err
 	}
-	if !allAllowed(decisions) {
+	if !policy.Allowed(answers) {
 		return &exitError{code: exitFailed}
 	}
 	return nil
-}
-
-// familyDecision is what policies say in one family; "" is all that the two ends
-// have in common.
-type familyDecision struct {
-	family string
-	oracle.Decision
-}
-
-func allAllowed(all []familyDecision) bool {
-	return !slices.ContainsFunc(all, func(d familyDecision) bool { return !d.Allowed })
-}
-
-// decideByFamily asks in all families that the two ends have in common, and tells
-// once what is the same in both.
-func decideByFamily(objs *model.Objects, from, to string, port policyPort) ([]familyDecision, error) {
-	explainer := oracle.NewExplainer(objs)
-	src, dst := addressesOf(objs, from), addressesOf(objs, to)
-	if len(src) == 0 || len(dst) == 0 {
-		d, err := explainer.Explain(from, to, port.port, port.protocol)
-		return []familyDecision{{"", d}}, err
-	}
-	a, b := &policyPod{from, src}, &policyPod{to, dst}
-	var all []familyDecision
-	for _, family := range []string{familyIPv4, familyIPv6} {
-		at, by, ok := meeting(a.of(family), b.of(family))
-		if !ok {
-			continue
-		}
-		d, err := explainer.Explain(at.String(), by.String(), port.port, port.protocol)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, familyDecision{family, d})
-	}
-	switch {
-	case len(all) == 0:
-		return nil, fmt.Errorf("from %s to %s there is no flow: they have no address of one family: name one by its other address", from, to)
-	case len(all) == 1 || sameReasons(&all[0].Decision, &all[1].Decision):
-		all = all[:1]
-		all[0].family = ""
-	}
-	return all, nil
-}
-
-// sameReasons is whether two decisions are alike but for the addresses.
-func sameReasons(a, b *oracle.Decision) bool {
-	return a.Allowed == b.Allowed && slices.EqualFunc(a.Rulings, b.Rulings, func(r, s oracle.Ruling) bool {
-		return r.Direction == s.Direction && r.Subject == s.Subject && r.Allowed == s.Allowed && r.Passed == s.Passed && r.Reason() == s.Reason()
-	})
 }
 
 // rulingRow is what one side's policies say.
@@ -170,13 +108,13 @@ type rulingRow struct {
 	Text      string   `json:"text"`
 }
 
-func tellDecision(out io.Writer, from, to string, port policyPort, d *familyDecision) {
+func tellDecision(out io.Writer, from, to string, port policy.Port, d *policy.Answer) {
 	verdict := "denied"
 	if d.Allowed {
 		verdict = "allowed"
 	}
-	if d.family != "" {
-		verdict += " by " + d.family
+	if d.Family != "" {
+		verdict += " by " + d.Family
 	}
 	fmt.Fprintf(out, "%s: %s to %s %s\n", verdict, from, to, port)
 	for _, line := range d.Story() {
@@ -187,19 +125,19 @@ func tellDecision(out io.Writer, from, to string, port policyPort, d *familyDeci
 	}
 }
 
-func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, decisions []familyDecision) error {
+func (o *policyCheck) tell(out io.Writer, from, to string, port policy.Port, answers []policy.Answer) error {
 	rows := []rulingRow{}
-	for i := range decisions {
+	for i := range answers {
 		if o.output == "text" {
-			tellDecision(out, from, to, port, &decisions[i])
+			tellDecision(out, from, to, port, &answers[i])
 		}
-		rows = append(rows, rulingRows(&decisions[i])...)
+		rows = append(rows, rulingRows(&answers[i])...)
 	}
 	if o.output == "text" {
 		return nil
 	}
 	err := json.NewEncoder(out).Encode(map[string]any{
-		"allowed": allAllowed(decisions), "from": from, "to": to, "port": port.port, "protocol": port.protocol.String(), "rulings": rows,
+		"allowed": policy.Allowed(answers), "from": from, "to": to, "port": port.Number, "protocol": port.Protocol.String(), "rulings": rows,
 	})
 	if err != nil {
 		return fmt.Errorf("write decision: %w", err)
@@ -207,10 +145,10 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policyPort, deci
 	return nil
 }
 
-func rulingRows(d *familyDecision) []rulingRow {
+func rulingRows(d *policy.Answer) []rulingRow {
 	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Family: d.family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
+		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
 		if r.Origin.Policy != "" {
 			row.Rule = &r.Origin.Rule
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/oracle"
+	"github.com/weirnet/weir/policy"
 )
 
 type policyTable struct {
@@ -60,30 +60,31 @@ the objects or the command line are wrong.`,
 }
 
 func (o *policyTable) run(cmd *cobra.Command, args []string) error {
-	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("family", cmp.Or(o.family, familyIPv4), familyIPv4, familyIPv6), oneOf("engine", o.engine, "model", "bpf")); err != nil {
+	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("family", cmp.Or(o.family, policy.IPv4), policy.IPv4, policy.IPv6), oneOf("engine", o.engine, "model", "bpf")); err != nil {
 		return usageError(err)
 	}
 	if len(args) == 0 && !o.objects.live() {
 		return usageError(errors.New("of which objects? Name files or folders, or a cluster by --kubeconfig\nSee 'weir policy table --help'"))
 	}
-	ports, err := parsePolicyPorts(o.ports)
+	ports, err := policy.ParsePorts(o.ports)
 	if err != nil {
-		return err
+		return usageError(fmt.Errorf("--ports: %w", err))
 	}
 	objs, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}
-	pods := policyPods(objs, cmd.ErrOrStderr())
+	pods, left := policy.Pods(objs)
+	tellLeftOut(cmd.ErrOrStderr(), left)
 	if o.family != "" {
-		if pods = withFamily(pods, o.family); len(pods) == 0 {
+		if pods = policy.WithFamily(pods, o.family); len(pods) == 0 {
 			return usageError(fmt.Errorf("--family %s: no pod among the objects has such an address", o.family))
 		}
 	}
 	if len(pods) == 0 {
-		return usageError(errNoPods)
+		return usageError(policy.ErrNoPods)
 	}
-	warnings, err := doubts(objs)
+	warnings, err := policy.Doubts(objs)
 	if err != nil {
 		return err
 	}
@@ -98,115 +99,36 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 		}
 		return nil
 	}
-	return table.text(cmd.OutOrStdout(), ports)
+	return printTable(cmd.OutOrStdout(), table, ports)
 }
 
-func parsePolicyPorts(texts []string) ([]policyPort, error) {
-	var ports []policyPort
-	for _, text := range texts {
-		port, err := parsePolicyPort(text)
-		if err != nil {
-			return nil, err
-		}
-		ports = append(ports, port)
-	}
-	slices.SortFunc(ports, comparePorts)
-	ports = slices.Compact(ports)
-	if len(ports) == 0 {
-		return nil, usageError(errors.New("--ports: name at least one, as 80/tcp"))
-	}
-	return ports, nil
-}
-
-func comparePorts(a, b policyPort) int {
-	return cmp.Or(cmp.Compare(a.port, b.port), cmp.Compare(a.protocol.String(), b.protocol.String()))
-}
-
-func (o *policyTable) ask(ctx context.Context, objs *model.Objects, pods []policyPod, ports []policyPort) (*flowTable, error) {
+func (o *policyTable) ask(ctx context.Context, objs *model.Objects, pods []policy.Pod, ports []policy.Port) (*policy.Table, error) {
 	if o.engine == "model" {
-		return askModel(ctx, objs, pods, ports)
+		return policy.ModelTable(ctx, objs, pods, ports)
 	}
-	var table *flowTable
-	err := withPolicyPrograms(ctx, func(p *policyPrograms) error {
+	var table *policy.Table
+	err := policy.WithPrograms(ctx, func(p *policy.Programs) error {
 		var err error
-		table, err = p.ask(ctx, objs, pods, ports)
+		table, err = p.Table(ctx, objs, pods, ports)
 		return err
 	})
 	return table, err
 }
 
-// flowTable is who may reach whom. Rows are sorted by their fields in order.
-type flowTable struct {
-	Engine  string    `json:"engine"`
-	Allowed []flowPut `json:"allowed"`
-	Denied  []flowPut `json:"denied"`
-}
-
-// flowPut is a flow as it is put to an engine.
-type flowPut struct {
-	From     string `json:"from"` // namespace/pod
-	To       string `json:"to"`
-	Port     uint16 `json:"port"` // of the target
-	Protocol string `json:"protocol"`
-}
-
-// fill asks about all pairs of pods and all ports. Pods that have no family in
-// common are denied to each other.
-func (t *flowTable) fill(ctx context.Context, pods []policyPod, ports []policyPort, ask func(from, to *policyPod, port policyPort) (bool, error)) error {
-	t.Allowed, t.Denied = []flowPut{}, []flowPut{}
-	for i := range pods {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		for j := range pods {
-			if i == j {
-				continue
-			}
-			for _, port := range ports {
-				allowed, err := ask(&pods[i], &pods[j], port)
-				if err != nil {
-					return err
-				}
-				row := flowPut{pods[i].name, pods[j].name, port.port, port.protocol.String()}
-				if allowed {
-					t.Allowed = append(t.Allowed, row)
-				} else {
-					t.Denied = append(t.Denied, row)
-				}
-			}
-		}
-	}
-	return nil
-}
-
-func askModel(ctx context.Context, objs *model.Objects, pods []policyPod, ports []policyPort) (*flowTable, error) {
-	table := &flowTable{Engine: "model"}
-	explainer := oracle.NewExplainer(objs)
-	err := table.fill(ctx, pods, ports, func(from, to *policyPod, port policyPort) (bool, error) {
-		src, dst, ok := meeting(from, to)
-		if !ok {
-			return false, nil
-		}
-		decision, err := explainer.Explain(src.String(), dst.String(), port.port, port.protocol)
-		return decision.Allowed, err
-	})
-	return table, err
-}
-
-// text prints a line for each pair, and a column for each port.
-func (t *flowTable) text(out io.Writer, ports []policyPort) error {
+// printTable prints a line for each pair, and a column for each port.
+func printTable(out io.Writer, t *policy.Table, ports []policy.Port) error {
 	type pair struct{ from, to string }
-	verdicts := map[pair]map[policyPort]string{}
+	verdicts := map[pair]map[policy.Port]string{}
 	var pairs []pair
-	put := func(rows []flowPut, verdict string) {
+	put := func(rows []policy.Flow, verdict string) {
 		for _, row := range rows {
 			at := pair{row.From, row.To}
 			if verdicts[at] == nil {
-				verdicts[at] = map[policyPort]string{}
+				verdicts[at] = map[policy.Port]string{}
 				pairs = append(pairs, at)
 			}
 			for _, port := range ports {
-				if port.port == row.Port && port.protocol.String() == row.Protocol {
+				if port.Number == row.Port && port.Protocol.String() == row.Protocol {
 					verdicts[at][port] = verdict
 				}
 			}

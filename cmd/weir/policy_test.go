@@ -4,21 +4,17 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/policygen"
+	"github.com/weirnet/weir/policy"
 )
 
 const deathstar = "testdata/policy/rule1.yaml"
@@ -244,30 +240,6 @@ func TestWarningsOfTheOldObjectsAreToldApart(t *testing.T) {
 	require.Equal(t, 1, strings.Count(stderr, "matches no pod"), "once for both")
 }
 
-// A cluster's policies that cannot be kept are isolated, as its agents do it;
-// those that are asked about are refused.
-func TestRefusedPoliciesOfAClusterAreIsolated(t *testing.T) {
-	server := "apiVersion: v1\nkind: Pod\nmetadata: {name: server}\nstatus: {podIP: 10.0.0.1}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: kubernetes, labels: {kubernetes.io/service-name: kubernetes}}\naddressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 6443}]\n---\n"
-	policy := "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: {endpointSelector: {}, egressDeny: [{toEntities: [kube-apiserver]}]}\n"
-	live, err := model.Parse("live.yaml", strings.NewReader(server+policy))
-	require.NoError(t, err)
-	given, err := model.Parse("given.yaml", strings.NewReader(policy))
-	require.NoError(t, err)
-
-	asked := live.Clone()
-	var told bytes.Buffer
-	require.NoError(t, leaveRefused(asked, given, &told))
-	require.Empty(t, told.String())
-	_, err = doubts(asked)
-	require.ErrorContains(t, err, "not supported yet")
-
-	require.NoError(t, leaveRefused(live, model.NewObjects(), &told))
-	require.Contains(t, told.String(), "weir: left out: CiliumNetworkPolicy default/p: spec.egressDeny[0].toEntities[0]: kube-apiserver is at 10.0.0.1, the address of Pod default/server")
-	require.Contains(t, told.String(), "(the pods that it selects are isolated for egress until it is mended)")
-	_, err = doubts(live)
-	require.NoError(t, err)
-}
-
 func TestPolicyCheckPrintsJSON(t *testing.T) {
 	out, _, code := weirPolicy("check", "--from", "tiefighter", "--to", "deathstar", "--port", "80", "-o", "json", deathstar)
 	require.Equal(t, exitOK, code)
@@ -312,11 +284,11 @@ func TestPolicyTableIsTheSameFromBothEngines(t *testing.T) {
 	fromBPF, stderr, code := weirPolicy(append(args, "bpf")...)
 	require.Equal(t, exitOK, code, stderr)
 	require.Equal(t, fromModel, strings.Replace(fromBPF, `"engine":"bpf"`, `"engine":"model"`, 1))
-	var table flowTable
+	var table policy.Table
 	require.NoError(t, json.Unmarshal([]byte(fromBPF), &table))
-	require.Contains(t, table.Allowed, flowPut{"default/tiefighter", "default/deathstar", 80, "tcp"})
-	require.Contains(t, table.Denied, flowPut{"default/xwing", "default/deathstar", 80, "tcp"})
-	require.Contains(t, table.Denied, flowPut{"default/tiefighter", "default/deathstar", 81, "tcp"})
+	require.Contains(t, table.Allowed, policy.Flow{From: "default/tiefighter", To: "default/deathstar", Port: 80, Protocol: "tcp"})
+	require.Contains(t, table.Denied, policy.Flow{From: "default/xwing", To: "default/deathstar", Port: 80, Protocol: "tcp"})
+	require.Contains(t, table.Denied, policy.Flow{From: "default/tiefighter", To: "default/deathstar", Port: 81, Protocol: "tcp"})
 	require.Len(t, append(table.Allowed, table.Denied...), 3*2*5)
 }
 
@@ -372,88 +344,6 @@ func TestPolicyDiffReadsACapture(t *testing.T) {
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, out, "cut: tcp 10.1.0.1:1000 to 10.96.0.1:80: egress denied")
 	require.Contains(t, out, "1 of 1 recorded flows would be cut")
-}
-
-// The tables that policies become, and the programs that read them, answer as
-// the model does. WEIR_POLICY_SETS says how many sets of policies are compared.
-func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
-	needRoot(t)
-	sets := 200
-	if testing.Short() {
-		sets = 40
-	}
-	if text := os.Getenv("WEIR_POLICY_SETS"); text != "" {
-		var err error
-		sets, err = strconv.Atoi(text)
-		require.NoError(t, err)
-	}
-	seed := uint64(rand.Uint32())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
-	ports, err := parsePolicyPorts([]string{"1/tcp", "79/tcp", "80/tcp", "443/tcp", "1023/tcp", "8080/tcp", "65535/tcp", "53/udp", "80/udp", "8081/udp", "80/sctp", "443/sctp", "icmp"})
-	require.NoError(t, err)
-	begin, allowed, denied := time.Now(), 0, 0
-	err = withPolicyPrograms(t.Context(), func(p *policyPrograms) error {
-		for set := range sets {
-			options := policygen.Options{Nodes: 1, MaxPods: 6, MaxPolicies: 6, OneFamily: set%2 == 0}
-			family := familyIPv4
-			if set%4 == 1 {
-				family = familyIPv6
-			}
-			objs := policygen.Cluster(rand.New(rand.NewPCG(seed, uint64(set))), options)
-			one, two, err := bothTables(t.Context(), p, objs, family, ports)
-			if err != nil {
-				return err
-			}
-			if one != two {
-				objs = policygen.Shrink(objs, func(o *model.Objects) bool {
-					one, two, err := bothTables(t.Context(), p, o, family, ports)
-					return err == nil && one != two
-				})
-				one, two, _ = bothTables(t.Context(), p, objs, family, ports)
-				t.Errorf("TEST_SEED=%d set %d: the engines disagree by %s\nmodel %s\nbpf   %s\n%s", seed, set, family, allowedIn(one), allowedIn(two), policygen.Text(objs))
-				return nil
-			}
-			table := flowTable{}
-			if err := json.Unmarshal([]byte(one), &table); err != nil {
-				return err
-			}
-			allowed, denied = allowed+len(table.Allowed), denied+len(table.Denied)
-		}
-		return nil
-	})
-	require.NoError(t, err)
-	t.Logf("seed %d: %d sets, %d flows allowed and %d denied, in %s", seed, sets, allowed, denied, time.Since(begin).Round(time.Millisecond))
-	require.Greater(t, allowed, sets, "a comparison in which hardly anything passes says little")
-	require.Greater(t, denied, sets, "a comparison in which hardly anything is denied says little")
-}
-
-// allowedIn is the part of a table that tells the rest.
-func allowedIn(table string) string {
-	allowed, _, _ := strings.Cut(table, `,"denied"`)
-	return allowed
-}
-
-func bothTables(ctx context.Context, p *policyPrograms, objs *model.Objects, family string, ports []policyPort) (fromModel, fromBPF string, err error) {
-	pods := withFamily(policyPods(objs, &bytes.Buffer{}), family)
-	one, err := askModel(ctx, objs, pods, ports)
-	if err != nil {
-		return "", "", err
-	}
-	two, err := p.ask(ctx, objs, pods, ports)
-	if err != nil {
-		return "", "", err
-	}
-	two.Engine = one.Engine
-	a, err := json.Marshal(one)
-	if err != nil {
-		return "", "", err
-	}
-	b, err := json.Marshal(two)
-	return string(a), string(b), err
 }
 
 func TestPolicyCommandsNameAClusterThatIsNotThere(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
-	"github.com/weirnet/weir/pcap/record"
+	"github.com/weirnet/weir/record"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/report"
 	"github.com/weirnet/weir/scenarios/syntax"

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 )
 
 type replayRun struct {

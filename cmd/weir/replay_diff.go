@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 )
 
 // operand is what a side of --diff is.

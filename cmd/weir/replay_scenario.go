@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/report"
 	"github.com/weirnet/weir/scenarios/syntax"

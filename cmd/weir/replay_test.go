@@ -17,7 +17,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/pcap"
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 )
 
 // weirReplay runs `weir replay` and gives its output and exit code.

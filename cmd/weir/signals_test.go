@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/pcap"
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 )
 
 func TestASignalEndsTheWorkAndSaysWhich(t *testing.T) {

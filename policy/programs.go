@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package policy
 
 import (
 	"context"
@@ -12,33 +12,33 @@ import (
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/pcap/replay"
+	"github.com/weirnet/weir/replay"
 )
 
-// policyPrograms is the datapath's programs, in a network namespace of their
+// Programs is the datapath's programs, in a network namespace of their
 // own, for one goroutine.
-type policyPrograms struct {
+type Programs struct {
 	network *replay.Network
 	dp      *datapath.Datapath
 	used    bool
 }
 
-// withPolicyPrograms loads the programs, and removes them after use.
-func withPolicyPrograms(ctx context.Context, use func(*policyPrograms) error) error {
+// WithPrograms loads the programs, and removes them after use.
+func WithPrograms(ctx context.Context, use func(*Programs) error) error {
 	return replay.WithNetwork(ctx, func(n *replay.Network) error {
 		dp, err := datapath.Open(datapath.Options{})
 		if err != nil {
 			return fmt.Errorf("open datapath for policies: %w", err)
 		}
-		return errors.Join(use(&policyPrograms{network: n, dp: dp}), dp.Close())
+		return errors.Join(use(&Programs{network: n, dp: dp}), dp.Close())
 	})
 }
 
-var policyGateways = model.Gateways()
+var gateways = model.Gateways()
 
-// ask fills a table: all pods are put on one node, and a frame of each flow is
+// Table fills one: all pods are put on one node, and a frame of each flow is
 // sent from the device of its sender.
-func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []policyPod, ports []policyPort) (*flowTable, error) {
+func (p *Programs) Table(ctx context.Context, objs *model.Objects, pods []Pod, ports []Port) (*Table, error) {
 	together, _, err := onOneNode(objs)
 	if err != nil {
 		return nil, err
@@ -49,9 +49,9 @@ func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []po
 	if err != nil {
 		return nil, err
 	}
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: policyGateways}
+	local := model.Local{Devices: map[string]model.Device{}, Gateways: gateways}
 	for i, pod := range pods {
-		local.Devices[pod.name] = devices[i]
+		local.Devices[pod.Name] = devices[i]
 	}
 	state, _, err := model.Compile(together, "node", local)
 	if err != nil {
@@ -67,14 +67,14 @@ func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []po
 		return nil, fmt.Errorf("apply policies: %w", err)
 	}
 	runner := p.dp.Runner(model.FromContainer)
-	table := &flowTable{Engine: "bpf"}
+	table := &Table{Engine: "bpf"}
 	sport := freeSource(ports)
-	err = table.fill(ctx, pods, ports, func(from, to *policyPod, port policyPort) (bool, error) {
+	err = table.fill(ctx, pods, ports, func(from, to *Pod, port Port) (bool, error) {
 		src, dst, ok := meeting(from, to)
 		if !ok {
 			return false, nil
 		}
-		device := local.Devices[from.name]
+		device := local.Devices[from.Name]
 		data, err := openingFrame(&device, src, dst, sport, port)
 		if err != nil {
 			return false, err
@@ -83,38 +83,38 @@ func (p *policyPrograms) ask(ctx context.Context, objs *model.Objects, pods []po
 		if err != nil {
 			return false, err
 		}
-		return policyVerdict(from, to, port, &ran.Decision)
+		return verdictOf(from, to, port, &ran.Decision)
 	})
 	return table, err
 }
 
-// policyVerdict reads a decision that only policy should have made.
-func policyVerdict(from, to *policyPod, port policyPort, d *datapath.Decision) (bool, error) {
+// verdictOf reads a decision that only policy should have made.
+func verdictOf(from, to *Pod, port Port, d *datapath.Decision) (bool, error) {
 	switch {
 	case d.Action == model.Forward && d.Out == model.OutLocal:
 		return true, nil
 	case d.Action == model.Drop && (d.Reason == model.ReasonPolicyEgress || d.Reason == model.ReasonPolicyIngress):
 		return false, nil
 	}
-	return false, fmt.Errorf("ask the datapath for %s to %s %s: it says %s %s, at %s:%d, which is not for policy to say", from.name, to.name, port, d.Action, d.Reason, d.File, d.Line)
+	return false, fmt.Errorf("ask the datapath for %s to %s %s: it says %s %s, at %s:%d, which is not for policy to say", from.Name, to.Name, port, d.Action, d.Reason, d.File, d.Line)
 }
 
 // freeSource gives a source port that no flow asked for has as its target's: a
 // flow of a pair would be the other's reply.
-func freeSource(ports []policyPort) uint16 {
+func freeSource(ports []Port) uint16 {
 	source := uint16(40000)
-	for slices.ContainsFunc(ports, func(p policyPort) bool { return p.port == source }) {
+	for slices.ContainsFunc(ports, func(p Port) bool { return p.Number == source }) {
 		source++
 	}
 	return source
 }
 
 // openingFrame is the first of a flow.
-func openingFrame(device *model.Device, src, dst netip.Addr, sport uint16, port policyPort) ([]byte, error) {
+func openingFrame(device *model.Device, src, dst netip.Addr, sport uint16, port Port) ([]byte, error) {
 	eth := frame.Layer{Kind: "eth"}.With("src", frame.MAC(device.PodMAC)).With("dst", frame.MAC(device.MAC))
 	ip := frame.Lower(frame.Layer{Kind: "ip"}, src.Is6()).With("src", frame.Addr(src)).With("dst", frame.Addr(dst))
 	var transport frame.Layer
-	switch port.protocol {
+	switch port.Protocol {
 	case model.ProtocolTCP:
 		transport = frame.Layer{Kind: "tcp"}.With("flags", frame.Num(uint8(0x02)))
 	case model.ProtocolUDP:
@@ -124,8 +124,8 @@ func openingFrame(device *model.Device, src, dst netip.Addr, sport uint16, port 
 	default:
 		transport = frame.Lower(frame.Layer{Kind: "echo"}, src.Is6()).With("id", frame.Num(sport))
 	}
-	if port.protocol != model.ProtocolICMP {
-		transport = transport.With("sport", frame.Num(sport)).With("dport", frame.Num(port.port))
+	if port.Protocol != model.ProtocolICMP {
+		transport = transport.With("sport", frame.Num(sport)).With("dport", frame.Num(port.Number))
 	}
 	data, err := frame.Build(eth, ip, transport)
 	if err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package policy
 
 import (
 	"bytes"
@@ -17,8 +17,8 @@ import (
 	"github.com/weirnet/weir/pcap"
 )
 
-// flowCut is a recorded flow that was allowed and would not be any more.
-type flowCut struct {
+// Cut is a recorded flow that was allowed and would not be any more.
+type Cut struct {
 	From     netip.AddrPort `json:"from"`
 	To       netip.AddrPort `json:"to"`
 	Backend  netip.AddrPort `json:"backend,omitzero"` // where To is a service's
@@ -26,7 +26,7 @@ type flowCut struct {
 	Because  string         `json:"because"`
 }
 
-func (c flowCut) String() string {
+func (c Cut) String() string {
 	to := c.To.String()
 	if c.Backend.IsValid() {
 		to += " by backend " + c.Backend.String()
@@ -34,14 +34,11 @@ func (c flowCut) String() string {
 	return fmt.Sprintf("cut: %s %s to %s: %s", c.Protocol, c.From, to, c.Because)
 }
 
-// cutFlows asks both sides about the flows of a file.
-func cutFlows(ctx context.Context, before, after *policySide, path string) ([]flowCut, int, error) {
-	flows, err := readFlows(ctx, path)
-	if err != nil {
-		return nil, 0, err
-	}
+// CutFlows gives those of recorded flows that a change would cut. A flow to a
+// service is asked of each backend.
+func CutFlows(before, after *Side, flows []model.Tuple) ([]Cut, error) {
 	frontends := frontendsOf(before.objs)
-	var cut []flowCut
+	var cut []Cut
 	for _, t := range flows {
 		targets := frontends[frontendAt{netip.AddrPortFrom(t.Dst, t.Dport), t.Protocol}]
 		throughService := len(targets) > 0
@@ -51,23 +48,23 @@ func cutFlows(ctx context.Context, before, after *policySide, path string) ([]fl
 		for _, target := range targets {
 			was, err := before.explainer.Explain(t.Src.String(), target.Addr().String(), target.Port(), t.Protocol)
 			if err != nil {
-				return nil, 0, err
+				return nil, err
 			}
 			is, err := after.explainer.Explain(t.Src.String(), target.Addr().String(), target.Port(), t.Protocol)
 			if err != nil {
-				return nil, 0, err
+				return nil, err
 			}
 			if !was.Allowed || is.Allowed {
 				continue
 			}
-			c := flowCut{From: netip.AddrPortFrom(t.Src, t.Sport), To: netip.AddrPortFrom(t.Dst, t.Dport), Protocol: t.Protocol.String(), Because: because(&was, &is)}
+			c := Cut{From: netip.AddrPortFrom(t.Src, t.Sport), To: netip.AddrPortFrom(t.Dst, t.Dport), Protocol: t.Protocol.String(), Because: because(&was, &is)}
 			if throughService {
 				c.Backend = target
 			}
 			cut = append(cut, c)
 		}
 	}
-	return cut, len(flows), nil
+	return cut, nil
 }
 
 type frontendAt struct {
@@ -91,8 +88,9 @@ func frontendsOf(objs *model.Objects) map[frontendAt][]netip.AddrPort {
 	return found
 }
 
-// readFlows gives every flow of a file once, as it was opened.
-func readFlows(ctx context.Context, path string) ([]model.Tuple, error) {
+// ReadFlows gives every flow of a file once, as it was opened. The file is a
+// capture (pcap or pcapng), or what weir flow list -o json has printed.
+func ReadFlows(ctx context.Context, path string) ([]model.Tuple, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read flows: %w", err)
@@ -103,9 +101,16 @@ func readFlows(ctx context.Context, path string) ([]model.Tuple, error) {
 	return flowsOfCapture(ctx, path, data)
 }
 
+// listedFlow is what is read of a flow that weir flow list has printed.
+type listedFlow struct {
+	Protocol   string
+	Tuple      struct{ Src, Dst netip.AddrPort }
+	Translated struct{ Src, Dst netip.AddrPort }
+}
+
 // flowsOfJSON reads objects that follow each other, or one list of them.
 func flowsOfJSON(path string, data []byte) ([]model.Tuple, error) {
-	var rows []flowRow
+	var rows []listedFlow
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	for {
 		var one json.RawMessage
@@ -116,7 +121,7 @@ func flowsOfJSON(path string, data []byte) ([]model.Tuple, error) {
 		if err == nil && one[0] == '[' {
 			err = json.Unmarshal(one, &rows)
 		} else if err == nil {
-			var row flowRow
+			var row listedFlow
 			err = json.Unmarshal(one, &row)
 			rows = append(rows, row)
 		}

@@ -49,7 +49,7 @@ func TestADifferenceIsToldByFlow(t *testing.T) {
 
 func TestEqualProgramsOfTwoFilesDoNotDiffer(t *testing.T) {
 	needRoot(t)
-	object, err := os.ReadFile("../../bpf/container_bpfel.o")
+	object, err := os.ReadFile("../bpf/container_bpfel.o")
 	require.NoError(t, err)
 	captures := twoFlows(t)
 	require.NoError(t, WithNetwork(context.Background(), func(n *Network) error {

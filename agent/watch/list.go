@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package watch
+
+import (
+	"context"
+
+	"github.com/weirnet/weir/model"
+)
+
+// List reads a cluster's objects once, as an agent would, and tells which of
+// them cannot be read. The context bounds how long the cluster may take.
+func List(ctx context.Context, kubeconfig string) (*model.Objects, []Refused, error) {
+	clients, err := Connect(kubeconfig)
+	if err != nil {
+		return nil, nil, err
+	}
+	w, err := New(clients.Typed, clients.Dynamic, func() {})
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Run(ctx)
+	}()
+	err = w.WaitForSync(ctx)
+	objs, refused := w.Objects()
+	cancel()
+	<-ended
+	if err != nil {
+		return nil, nil, err
+	}
+	return objs, refused, nil
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
+)
+
+// FindParty brings a name that a person gives to the form in which the model
+// knows it: an address, namespace/pod or the name of a node.
+func FindParty(objs *model.Objects, text string) (string, error) {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return text, nil
+	}
+	names := []string{text, "default/" + text}
+	if dot := strings.LastIndexByte(text, '.'); dot > 0 && !strings.Contains(text, "/") {
+		names = append(names, text[dot+1:]+"/"+text[:dot])
+	}
+	for _, name := range names {
+		if objs.Pods[name] != nil {
+			return name, nil
+		}
+	}
+	if node := strings.TrimPrefix(text, "node/"); objs.Nodes[node] != nil {
+		return node, nil
+	}
+	have := slices.Sorted(maps.Keys(objs.Pods))
+	const most = 10
+	if len(have) > most {
+		have = append(have[:most], "…")
+	}
+	return "", fmt.Errorf("there is no pod %q among the objects: name one as POD.NAMESPACE or NAMESPACE/POD, or give an address; there are %s", text, strings.Join(have, ", "))
+}
+
+// AddressesOf are those of a pod, a node or an address.
+func AddressesOf(objs *model.Objects, name string) []netip.Addr {
+	var texts []string
+	switch pod, node := objs.Pods[name], objs.Nodes[name]; {
+	case pod != nil:
+		texts = append(texts, pod.Status.PodIP)
+		for _, ip := range pod.Status.PodIPs {
+			texts = append(texts, ip.IP)
+		}
+	case node != nil:
+		for _, a := range node.Status.Addresses {
+			texts = append(texts, a.Address)
+		}
+	default:
+		texts = []string{name}
+	}
+	var addrs []netip.Addr
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// NamesBlocks is whether a policy names blocks that hold pods.
+func NamesBlocks(objs *model.Objects) bool {
+	for _, policy := range objs.NetworkPolicies {
+		var peers []networkingv1.NetworkPolicyPeer
+		for _, rule := range policy.Spec.Ingress {
+			peers = append(peers, rule.From...)
+		}
+		for _, rule := range policy.Spec.Egress {
+			peers = append(peers, rule.To...)
+		}
+		if slices.ContainsFunc(peers, func(p networkingv1.NetworkPolicyPeer) bool { return p.IPBlock != nil }) {
+			return true
+		}
+	}
+	for _, policy := range objs.ClusterNetworkPolicies {
+		for _, rule := range policy.Spec.Egress {
+			if slices.ContainsFunc(rule.To, func(p policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool { return len(p.Networks) > 0 }) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+)
+
+// Refusal is an object that is left out, and what follows from that.
+type Refusal struct {
+	Object, Field, Problem string
+	Follows                string // "": nothing
+}
+
+func (r Refusal) String() string {
+	problem := r.Problem
+	if r.Field != "" {
+		problem = r.Field + ": " + problem
+	}
+	if r.Follows != "" {
+		problem += " (" + r.Follows + ")"
+	}
+	return r.Object + ": " + problem
+}
+
+// LeaveRefused does with a cluster's objects that cannot be kept what the agents
+// do: it leaves them out, and isolates the pods of policies. What was given by
+// the caller stays, for him to be told.
+func LeaveRefused(live, given *model.Objects) []Refusal {
+	var refusals []Refusal
+	stays := given.Titles()
+	for {
+		_, err := Doubts(live)
+		left := 0
+		for _, err := range joined(err) {
+			refused, ok := errors.AsType[*model.FieldError](err)
+			if !ok || slices.Contains(stays, refused.Object) {
+				continue
+			}
+			stays = append(stays, refused.Object) // what is in its place now
+			if told, found := live.LeaveOut(refused.Object); found {
+				left++
+				refusals = append(refusals, Refusal{refused.Object, refused.Field, refused.Problem, told})
+			}
+		}
+		if left == 0 {
+			return refusals // what is wrong yet, the caller meets
+		}
+	}
+}
+
+func joined(err error) []error {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, err := range several.Unwrap() {
+		all = append(all, joined(err)...)
+	}
+	return all
+}
