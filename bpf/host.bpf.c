@@ -97,8 +97,10 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 	return deliver(skb, pkt);
 }
 
-/* Whether a packet of no known flow is for a judgement. */
-static __noinline int is_ours(struct packet *pkt, __u8 hook)
+/* Whether a packet of no known flow is for a judgement. One whose flow policies
+ * had asked about, and was given another source port, keeps that when they are gone.
+ */
+static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 hook)
 {
 	struct address *own;
 
@@ -106,6 +108,8 @@ static __noinline int is_ours(struct packet *pkt, __u8 hook)
 	if (no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
 	if (guarded(pkt) && !pkt->unwrapped)
+		return 1;
+	if (pkt->old && !pkt->unwrapped && !old->service && old->sport != pkt->key.sport)
 		return 1;
 	if (hook == HOOK_FROM_DEVICE)
 		return !!frontend_outside(pkt);
@@ -228,7 +232,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		s->old = *flow;
 		pkt->old = 1;
 	}
-	if (!is_ours(pkt, hook))
+	if (!is_ours(pkt, &s->old, hook))
 		return GO_ON;
 	return judge(skb, s, hook);
 }
