@@ -108,9 +108,6 @@ func (j *judgement) known(f half, open func()) {
 		reasons = append(reasons, sourceless...)
 		j.maybeShutOut(f.flow)
 	}
-	// Another flow may have come to have its answers under the same key: a
-	// source port that is looked for again is then another.
-	t.AnySport = t.AnySport || stale && f.way.out != model.OutTunnel && j.oracle.flows[f.replies].flow != f.flow
 	j.leave(t, reasons)
 	if stale && f.service == "" && j.at.Hook != model.ToContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the

@@ -142,7 +142,10 @@ func (c *portChoice) crowded() bool {
 func (j *judgement) portsFor(f flow) *portChoice {
 	f.node = j.oracle.node
 	c := &portChoice{oracle: j.oracle, answers: f.answersAt(), opening: f.opening, now: j.now}
-	c.first, c.last = j.world.lentPorts()
+	c.first, c.last = 1024, 65535
+	if len(j.world.local.Uplinks) > 0 && !f.hairpin { // some are the node's own
+		c.first, c.last = j.world.lentPorts()
+	}
 	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != model.ToDevice && !f.hairpin && hasPorts(f.translated)
 	return c
 }
@@ -169,9 +172,7 @@ func (j *judgement) leaveByPort(t model.Tuple, to way, s *served, reasons []mode
 
 // leaveApart is that for the flow that would be remembered, and its ports.
 func (j *judgement) leaveApart(t model.Tuple, to way, f *flow, c *portChoice, reasons []model.Reason) {
-	if c.kept = j.kept; len(j.world.local.Uplinks) == 0 {
-		c.first, c.last = 1024, 65535 // none is the node's own
-	}
+	c.kept = j.kept
 	maybe, surely := c.ownTaken()
 	tr := Translation{Tuple: t, Out: to.out, Endpoint: to.endpoint, flow: f, opens: to}
 	switch {
@@ -219,36 +220,42 @@ func (j *judgement) sourceFor(own, dst netip.Addr, hook model.Hook, out model.Ou
 }
 
 // resource gives a known flow that is judged anew the source that it has by
-// its way now, and its port where it keeps that.
+// its way now, and its port where it keeps that: not where the answers of another
+// come to where its own would.
 func (j *judgement) resource(f *flow, opens way) (Translation, []model.Reason) {
 	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
-	if f.hairpin || f.opening.where.Hook == model.ToContainer {
-		return t, nil
+	own, source := f.opening.tuple, f.translated.Src
+	if !f.hairpin {
+		lent, has := j.sourceFor(own.Src, t.Tuple.Dst, f.opening.where.Hook, opens.out)
+		if source = lent; !has {
+			return t, []model.Reason{model.ReasonNoSourcePort}
+		}
 	}
-	own := f.opening.tuple
-	source, has := j.sourceFor(own.Src, t.Tuple.Dst, f.opening.where.Hook, opens.out)
-	switch {
-	case !has:
-		return t, []model.Reason{model.ReasonNoSourcePort}
-	case source != f.translated.Src:
+	if source != f.translated.Src {
 		t.Tuple.Src, t.Tuple.Sport = source, own.Sport
 	}
-	if source == own.Src && f.opening.where.Hook != model.ToDevice {
+	if opens.out == model.OutTunnel {
+		return t, nil // this node does not see its answers
+	}
+	like := flow{opening: f.opening, translated: t.Tuple, way: opens, hairpin: f.hairpin}
+	c := j.portsFor(like)
+	c.kept, c.plain = f.translated.Sport, !like.hasSource()
+	if c.answers == f.replies && j.oracle.flows[f.replies].flow == f {
 		return t, nil
 	}
-	c := j.portsFor(flow{opening: f.opening, translated: t.Tuple, way: opens})
-	c.kept = f.translated.Sport
-	maybe, _ := c.ownTaken()
-	moved := c.answers != f.replies // to where others' answers may come
+	maybe, surely := c.ownTaken()
 	switch {
-	case !moved:
-	case hasPorts(t.Tuple):
-		t.AnySport, t.ports = maybe || source != f.translated.Src, c
-	case maybe:
+	case !maybe && (source == f.translated.Src || c.keepsOwn()):
+	case !hasPorts(t.Tuple):
+		if surely {
+			return t, []model.Reason{model.ReasonNoSourcePort}
+		}
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
-	}
-	if moved && (maybe || !c.keepsOwn()) && c.crowded() {
-		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+	default:
+		t.AnySport, t.ports = true, c
+		if c.crowded() {
+			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoSourcePort}})
+		}
 	}
 	return t, nil
 }
