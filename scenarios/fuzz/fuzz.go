@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/model"
 )
 
 // Options say what to do.
@@ -43,9 +44,11 @@ type Options struct {
 	// Progress is called about once a second.
 	Progress func(Tally, time.Duration)
 
-	misread misread             // plants another error, in tests
-	digest  func(n, sum uint64) // of each sequence's frames; for tests
-	seen    func(*Finding)      // each finding, in place of Found; for tests
+	misread  misread                   // plants another error, in tests
+	wanted   func(*model.Objects) bool // for tests: see sequence
+	patience time.Duration             // of who shrinks a finding; 0: the usual one. For tests
+	digest   func(n, sum uint64)       // of each sequence's frames; for tests
+	seen     func(*Finding)            // each finding, in place of Found; for tests
 }
 
 func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }
@@ -223,6 +226,7 @@ func (s *search) sequence(ctx context.Context, at *seat, n uint64, t *Tally) *se
 func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 	local := Tally{Sequences: 1}
 	q := s.sequence(ctx, at, n, &local)
+	q.wanted = s.wanted
 	if q.watcher != nil {
 		defer func() { s.guide.end(n, q.watcher.found) }()
 	}
@@ -256,7 +260,7 @@ func (s *search) one(ctx, outer context.Context, at *seat, n uint64) error {
 }
 
 func (s *search) tell(ctx context.Context, in *prog.Pool, r Report) error {
-	sh := shrinker{pool: in, plant: s.planted(), kind: r.Kind}
+	sh := shrinker{pool: in, plant: s.planted(), kind: r.Kind, patience: s.patience}
 	small, finding, err := sh.shrink(ctx, &r.Case)
 	if err != nil {
 		return err

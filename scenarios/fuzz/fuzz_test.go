@@ -4,7 +4,6 @@ package fuzz
 
 import (
 	"bytes"
-	"context"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -149,10 +148,8 @@ func TestAnErrorOfTheModelIsFoundAndShrunkToAScenarioThatFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var found []Report
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			_, disagreements, err := Run(ctx, Options{Seed: 5, Doubt: test.doubt, Uplinks: test.uplinks, MaxKinds: 1,
-				Found: func(r Report) { found = append(found, r) }})
+			_, disagreements, err := Run(t.Context(), Options{Seed: 5, Sequences: 300, Parallel: 1, Doubt: test.doubt, Uplinks: test.uplinks,
+				MaxKinds: 1, patience: time.Hour, Found: func(r Report) { found = append(found, r) }})
 			require.NoError(t, err)
 			require.NotZero(t, disagreements)
 			require.NotEmpty(t, found)

@@ -38,6 +38,9 @@ type sequence struct {
 	failure error
 	from    *Case    // that it goes on from; nil: none
 	watcher *watcher // nil: nobody asks what it reaches
+	// wanted are the networks that are played, which then stay as they begin; nil:
+	// any, and they change. For tests.
+	wanted func(*model.Objects) bool
 }
 
 // newSequence makes the n-th sequence of a seed.
@@ -63,7 +66,7 @@ func (s *sequence) run(ctx context.Context, w *prog.World, plant planted) (*Find
 		return nil, err
 	}
 	put, take := s.begin()
-	for !s.change(ctx, put) && s.failure == nil && ctx.Err() == nil {
+	for (s.isUnwanted(put) || !s.change(ctx, put)) && s.failure == nil && ctx.Err() == nil {
 		put, take = s.begin()
 	}
 	if len(take.Delete) > 0 {
@@ -78,6 +81,15 @@ func (s *sequence) run(ctx context.Context, w *prog.World, plant planted) (*Find
 		sent += max(1, frames)
 	}
 	return nil, nil
+}
+
+// isUnwanted is whether a network that begins so is not to be played.
+func (s *sequence) isUnwanted(begin *Change) bool {
+	if s.wanted == nil {
+		return false
+	}
+	objs := s.player.objs.Clone()
+	return begin.to(objs) != nil || !s.wanted(objs)
 }
 
 // sit makes the network in which the sequence is played.
@@ -104,7 +116,9 @@ func (s *sequence) look(frames int) {
 func (s *sequence) once(ctx context.Context) (found *Finding, frames int) {
 	switch n := s.rng.IntN(1000); {
 	case n < 6:
-		s.change(ctx, s.network.change())
+		if s.wanted == nil {
+			s.change(ctx, s.network.change())
+		}
 		return nil, 0
 	case n < 12:
 		by := pick(s.rng, []time.Duration{time.Second, 11 * time.Second, 25 * time.Second, 40 * time.Second, 70 * time.Second, 130 * time.Second, 200 * time.Second, 7 * time.Hour})

@@ -27,19 +27,23 @@ type shrinker struct {
 	plant planted
 	kind  string
 
+	patience time.Duration // 0: the usual one
 	deadline time.Time
 	best     *Case
 	finding  *Finding // of best
 	err      error
 }
 
-// patience is how long one finding is shrunk.
-const patience = 20 * time.Second
+// usualPatience is how long one finding is shrunk.
+const usualPatience = 20 * time.Second
 
 // shrink gives the smallest case that it finds. The finding is nil when the
 // case does not show it again.
 func (s *shrinker) shrink(ctx context.Context, c *Case) (*Case, *Finding, error) {
-	s.deadline = time.Now().Add(patience)
+	if s.patience == 0 {
+		s.patience = usualPatience
+	}
+	s.deadline = time.Now().Add(s.patience)
 	s.best = c
 	if !s.try(ctx, c) {
 		return c, nil, s.err
