@@ -168,14 +168,13 @@ static __always_inline void *frame_end(struct __sk_buff *skb)
 }
 
 /* linear makes the first len bytes of the frame readable and writable in
- * place. It may move the packet: pointers have to be taken again.
+ * place, where there are so many. It may move the packet: pointers have to be taken
+ * again.
  */
 static __always_inline int linear(struct __sk_buff *skb, __u32 len)
 {
 	if (frame_start(skb) + len <= frame_end(skb))
 		return 0;
-	if (skb->len < len)
-		return -1;
 	return bpf_skb_pull_data(skb, len);
 }
 
@@ -228,10 +227,8 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	struct tcphdr *tcp;
 	__u32 doff;
 
-	if (pkt->l4_len < sizeof(*tcp) || linear(skb, pkt->l4_off + sizeof(*tcp)))
-		return REFUSE(pkt, REASON_TRUNCATED);
 	tcp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(tcp + 1) > frame_end(skb))
+	if (pkt->l4_len < sizeof(*tcp) || (void *)(tcp + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	doff = tcp->doff * 4;
@@ -250,10 +247,8 @@ static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
 	struct udphdr *udp;
 	__u32 len;
 
-	if (pkt->l4_len < sizeof(*udp) || linear(skb, pkt->l4_off + sizeof(*udp)))
-		return REFUSE(pkt, REASON_TRUNCATED);
 	udp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(udp + 1) > frame_end(skb))
+	if (pkt->l4_len < sizeof(*udp) || (void *)(udp + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	len = bpf_ntohs(udp->len);
@@ -271,10 +266,8 @@ static __always_inline int parse_sctp(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct ports *ports;
 
-	if (pkt->l4_len < 12 || linear(skb, pkt->l4_off + 12))
-		return REFUSE(pkt, REASON_TRUNCATED);
 	ports = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(ports + 1) > frame_end(skb))
+	if (pkt->l4_len < 12 || (void *)(ports + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	pkt->key.sport = ports->src;
@@ -290,10 +283,8 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
 	struct icmphdr *icmp;
 	__u8 request, reply;
 
-	if (pkt->l4_len < sizeof(*icmp) || linear(skb, pkt->l4_off + sizeof(*icmp)))
-		return REFUSE(pkt, REASON_TRUNCATED);
 	icmp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(icmp + 1) > frame_end(skb))
+	if (pkt->l4_len < sizeof(*icmp) || (void *)(icmp + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	request = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST;
@@ -312,6 +303,9 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
 
 static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 {
+	__u32 longest = sizeof(struct tcphdr);
+
+	linear(skb, pkt->l4_off + (pkt->l4_len < longest ? pkt->l4_len : longest));
 	switch (pkt->key.proto) {
 	case IPPROTO_TCP:
 		return parse_tcp(skb, pkt);
@@ -415,8 +409,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	__be16 id;
 	int reason;
 
-	if (linear(skb, ETH_LEN + sizeof(*ip)))
-		return REFUSE(pkt, REASON_TRUNCATED);
+	linear(skb, ETH_LEN + sizeof(*ip));
 	ip = frame_start(skb) + ETH_LEN;
 	if ((void *)(ip + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -522,8 +515,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 	struct ipv6hdr *ip6;
 	__u32 len;
 
-	if (linear(skb, ETH_LEN + sizeof(*ip6)))
-		return REFUSE(pkt, REASON_TRUNCATED);
+	linear(skb, ETH_LEN + sizeof(*ip6));
 	ip6 = frame_start(skb) + ETH_LEN;
 	if ((void *)(ip6 + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -568,7 +560,9 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
 	return pkt->fragment ? parse_fragment(skb, pkt) : parse_l4(skb, pkt);
 }
 
-/* Addresses that are no host's. Link-local ones are left to the caller. */
+/* Addresses that are no host's. Link-local ones are left to the caller, and of IPv6
+ * those that stand for IPv4's: parse_ipv6 has refused them.
+ */
 static __always_inline int martian(const struct addr *a, __u8 family)
 {
 	__u32 v4 = bpf_ntohl(a->w[3]);
@@ -576,8 +570,6 @@ static __always_inline int martian(const struct addr *a, __u8 family)
 	if (family == FAMILY_IPV4)
 		return v4 >> 24 == 0 || v4 >> 24 == 127 || v4 >> 28 >= 14;
 	if ((a->w[0] & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000))
-		return 1;
-	if (addr_mapped(a))
 		return 1;
 	return !(a->w[0] | a->w[1] | a->w[2]) && v4 <= 1;
 }

@@ -17,20 +17,17 @@
  *	entry at B: B -> A is VIP -> A	A gets it: unreachable { A -> VIP }
  */
 
-/* What of a quote is read and rewritten. */
-struct quote4 {
-	struct iphdr ip;
+/* What of a quoted transport header is read. */
+struct quoted {
 	struct ports ports;	/* of ICMP: type, code, checksum */
 	__be16 id;
 	__be16 rest;
 };
 
-struct quote6 {
-	struct ipv6hdr ip6;
-	struct ports ports;
-	__be16 id;
-	__be16 rest;
-};
+static __always_inline __u32 quote_off(const struct packet *pkt)
+{
+	return pkt->l4_off + sizeof(struct icmphdr);
+}
 
 static __always_inline int is_icmp_error(const struct packet *pkt)
 {
@@ -47,8 +44,7 @@ static __always_inline int is_icmp_error(const struct packet *pkt)
  * request, whose code is 0, opens a flow; the other family's ICMP is a protocol
  * without ports.
  */
-static __always_inline int turn_ports(struct flow_key *key, const struct ports *ports,
-				      __be16 id)
+static __always_inline int turn_ports(struct flow_key *key, const struct quoted *quoted)
 {
 	int is_v4 = key->family == FAMILY_IPV4;
 
@@ -56,114 +52,101 @@ static __always_inline int turn_ports(struct flow_key *key, const struct ports *
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		key->sport = ports->dst;
-		key->dport = ports->src;
+		key->sport = quoted->ports.dst;
+		key->dport = quoted->ports.src;
 		return 0;
 	}
 	if (key->proto != (is_v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
 		return 0;
-	if (ports->src != (is_v4 ? bpf_htons(ICMP_ECHO << 8) :
+	if (quoted->ports.src != (is_v4 ? bpf_htons(ICMP_ECHO << 8) :
 				   bpf_htons(ICMPV6_ECHO_REQUEST << 8)))
 		return -1;
-	key->dport = id;
+	key->dport = quoted->id;
 	return 0;
 }
 
+/* What is read here is there: it is in l4_len. */
 static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt,
-				       struct flow_key *key, __u32 *off)
+				       struct flow_key *key)
 {
-	struct quote4 quote;
-	__u32 ihl;
+	__u32 need = sizeof(struct icmphdr) + sizeof(struct quoted);
+	struct quoted quoted;
+	struct iphdr ip;
 
-	*off = pkt->l4_off + sizeof(struct icmphdr);
-	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote) ||
-	    bpf_skb_load_bytes(skb, *off, &quote, sizeof(quote)))
+	if (pkt->l4_len < need + sizeof(ip))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	ihl = quote.ip.ihl * 4;
-	if (quote.ip.version != 4 || ihl < sizeof(quote.ip))
-		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	bpf_skb_load_bytes(skb, quote_off(pkt), &ip, sizeof(ip));
 	/* A later fragment has no ports. */
-	if (quote.ip.frag_off & bpf_htons(IP_OFFSET))
+	if (ip.version != 4 || ip.ihl < 5 || (ip.frag_off & bpf_htons(IP_OFFSET)))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-	if (ihl != sizeof(quote.ip) &&
-	    (pkt->l4_len < sizeof(struct icmphdr) + ihl + 8 ||
-	     bpf_skb_load_bytes(skb, *off + ihl, &quote.ports, 8)))
+	if (pkt->l4_len < need + ip.ihl * 4)
 		return REFUSE(pkt, REASON_TRUNCATED);
-	addr_from4(&key->src, quote.ip.daddr);
-	addr_from4(&key->dst, quote.ip.saddr);
-	key->proto = quote.ip.protocol;
-	if (turn_ports(key, &quote.ports, quote.id))
+	bpf_skb_load_bytes(skb, quote_off(pkt) + ip.ihl * 4, &quoted, sizeof(quoted));
+	addr_from4(&key->src, ip.daddr);
+	addr_from4(&key->dst, ip.saddr);
+	key->proto = ip.protocol;
+	if (turn_ports(key, &quoted))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
 
 static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt,
-				       struct flow_key *key, __u32 *off)
+				       struct flow_key *key)
 {
-	struct quote6 quote;
+	struct {
+		struct ipv6hdr ip6;
+		struct quoted quoted;
+	} quote;
 
-	*off = pkt->l4_off + sizeof(struct icmphdr);
-	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote) ||
-	    bpf_skb_load_bytes(skb, *off, &quote, sizeof(quote)))
+	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	if (quote.ip6.version != 6)
-		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	bpf_skb_load_bytes(skb, quote_off(pkt), &quote, sizeof(quote));
 	addr_from6(&key->src, &quote.ip6.daddr);
 	addr_from6(&key->dst, &quote.ip6.saddr);
 	key->proto = quote.ip6.nexthdr;
-	if (turn_ports(key, &quote.ports, quote.id))
+	if (quote.ip6.version != 6 || turn_ports(key, &quote.quoted))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
 
 /* Writes into the quote what its packet was before translation, and mends the
- * error's checksum. The quoted L4 checksum stays: nobody can judge it.
+ * error's checksum, of which the sum over a quoted IPv4 header is no part: it stays
+ * as it is. The quoted L4 checksum stays: nobody can judge it.
  */
 static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *pkt,
-					 const struct flow_key *key, const struct flow *flow,
-					 __u32 off)
+					 const struct flow_key *key, const struct flow *flow)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
-	__u32 l4 = off + sizeof(struct ipv6hdr);
-	struct ports from, to;
-	__s64 diff;
+	struct ports ports = { flow->dport, flow->sport };
+	__u32 off = quote_off(pkt);
+	__u64 diff = 0;
 
 	if (pkt->key.family == FAMILY_IPV4) {
-		struct iphdr old, new;
+		struct iphdr ip;
 
-		if (bpf_skb_load_bytes(skb, off, &old, sizeof(old)))
+		bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)); /* read_quote4 has read it */
+		ip.saddr = flow->dst.w[3];
+		ip.daddr = flow->src.w[3];
+		ip.check = csum_apply(ip.check, flow->addr_diff);
+		if (bpf_skb_store_bytes(skb, off, &ip, sizeof(ip), 0))
 			return -1;
-		new = old;
-		new.saddr = flow->dst.w[3];
-		new.daddr = flow->src.w[3];
-		diff = bpf_csum_diff(&old.saddr, 8, &new.saddr, 8, 0);
-		new.check = csum_apply(old.check, diff);
-		diff = bpf_csum_diff((void *)&old, sizeof(old), (void *)&new, sizeof(new), 0);
-		if (bpf_skb_store_bytes(skb, off, &new, sizeof(new), 0))
-			return -1;
-		l4 = off + old.ihl * 4;
+		off += ip.ihl * 4;
 	} else {
-		struct in6_addr old[2];
-		struct addr new[2] = { flow->dst, flow->src };
+		struct addr addrs[2] = { flow->dst, flow->src };
 
-		off += offsetof(struct ipv6hdr, saddr);
-		if (bpf_skb_load_bytes(skb, off, old, sizeof(old)))
+		diff = csum_half(flow->addr_diff);
+		if (bpf_skb_store_bytes(skb, off + offsetof(struct ipv6hdr, saddr), addrs,
+					sizeof(addrs), 0))
 			return -1;
-		diff = bpf_csum_diff((void *)old, sizeof(old), (void *)new, sizeof(new), 0);
-		if (bpf_skb_store_bytes(skb, off, new, sizeof(new), 0))
-			return -1;
+		off += sizeof(struct ipv6hdr);
 	}
 	if (has_ports(key->proto)) {
-		from = (struct ports){ key->dport, key->sport };
-		to = (struct ports){ flow->dport, flow->sport };
-		diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), diff);
-		if (bpf_skb_store_bytes(skb, l4, &to, sizeof(to), 0))
+		diff += csum_half(flow->port_diff);
+		if (bpf_skb_store_bytes(skb, off, &ports, sizeof(ports), 0))
 			return -1;
 	} else if (key->dport != flow->dport) { /* an echo request's identifier */
-		from = (struct ports){ key->dport, 0 };
-		to = (struct ports){ flow->dport, 0 };
-		diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), diff);
-		if (bpf_skb_store_bytes(skb, l4 + offsetof(struct icmphdr, id), &to.src, 2, 0))
+		diff += csum_half(flow->port_diff);
+		if (bpf_skb_store_bytes(skb, off + offsetof(struct icmphdr, id), &ports.src, 2, 0))
 			return -1;
 	}
 	return bpf_l4_csum_replace(skb, check, 0, diff, 0);
@@ -214,7 +197,9 @@ static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
 /* Whether an error of a flow may pass, under tables that have changed since. */
 static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
 {
-	struct flow_key outer = pkt->key;
+	struct flow_key *key = &pkt->key;
+	struct addr teller = key->src;
+	__u8 proto = key->proto;
 	int reason;
 
 	/* Of the opening direction: its next packet is judged, and the error
@@ -222,9 +207,15 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
 	 */
 	if (!(flow->flags & FLOW_REPLY))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-	pkt->key = s->reply_key;
+	key->src = s->reply_key.src;
+	key->sport = s->reply_key.sport;
+	key->dport = s->reply_key.dport;
+	key->proto = s->reply_key.proto;
 	reason = rejudge_reply(pkt, flow);
-	pkt->key = outer;
+	key->src = teller;
+	key->sport = 0;
+	key->dport = 0;
+	key->proto = proto;
 	return reason;
 }
 
@@ -253,15 +244,17 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	struct flow_key *key = &s->reply_key;
 	struct flow *flow;
 	int reason;
-	__u32 off;
 
 	if (pkt->fragment)
 		return REFUSE(pkt, REASON_FRAGMENT);
-	*key = pkt->key;
 	key->sport = 0;
 	key->dport = 0;
-	reason = pkt->key.family == FAMILY_IPV4 ? read_quote4(skb, pkt, key, &off) :
-						  read_quote6(skb, pkt, key, &off);
+	key->family = pkt->key.family;
+	key->hook = pkt->key.hook;
+	key->pad = 0;
+	key->ifindex = pkt->key.ifindex;
+	reason = pkt->key.family == FAMILY_IPV4 ? read_quote4(skb, pkt, key) :
+						  read_quote6(skb, pkt, key);
 	if (reason)
 		return reason;
 	flow = related_flow(pkt, key);
@@ -281,14 +274,14 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 			return reason;
 	}
 	s->open = *flow;
-	s->open.sport = pkt->key.sport;
-	s->open.dport = pkt->key.dport;
+	s->open.sport = 0;
+	s->open.dport = 0;
 	if (!addr_equal(&key->src, &pkt->key.src))
 		s->open.src = pkt->key.src;
 	if (flow->out == OUT_TUNNEL) /* as it is: the quote is what the other node knows */
 		return route(skb, pkt, &s->open);
 	flow_diffs(&s->open, &pkt->key);
-	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow, off))
+	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (s->open.out == OUT_DEVICE && routed(pkt, &s->open))
 		return route(skb, pkt, &s->open);

@@ -56,11 +56,10 @@ static __noinline int poses_as_tunnel(struct packet *pkt, const struct flow *flo
 	return self && self->tunnel == TUNNEL_GENEVE;
 }
 
-static __always_inline __u32 outer_len(const struct packet *pkt, __u8 tunnel)
+static __always_inline __u32 outer_len(__u32 ip_len, __u8 tunnel)
 {
-	__u32 len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-
-	return tunnel == TUNNEL_GENEVE ? len + sizeof(struct udphdr) + sizeof(struct geneve) : len;
+	return tunnel == TUNNEL_GENEVE ? ip_len + sizeof(struct udphdr) + sizeof(struct geneve) :
+					 ip_len;
 }
 
 /* What of a packet fits into the tunnel, or 0 where this one does. The kernel
@@ -70,11 +69,12 @@ static __always_inline __u32 outer_len(const struct packet *pkt, __u8 tunnel)
 static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct node *self = node_half(pkt);
+	__u32 ip_len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	__u32 len = pkt->len, limit;
 
 	if (!self)
 		return 0;
-	limit = self->mtu - outer_len(pkt, self->tunnel);
+	limit = self->mtu - outer_len(ip_len, self->tunnel);
 	if (skb->gso_size && pkt->key.proto == IPPROTO_TCP)
 		return 0;
 	if (skb->gso_size)
@@ -89,32 +89,20 @@ static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *
  */
 static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
 {
-	struct tcphdr l4 = {};
-	__u32 check, half;
-	__u16 f;
-	__s64 sum;
+	__u32 offset = csum_offset(pkt), len = sizeof(struct udphdr);
+	__u8 quoted[sizeof(struct tcphdr)] = {};
+	__u16 none = 0, half, f;
 
-	if (pkt->key.proto == IPPROTO_TCP) {
-		check = pkt->l4_off + offsetof(struct tcphdr, check);
-		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(l4)))
-			return -1;
-		l4.check = 0;
-	} else if (pkt->key.proto == IPPROTO_UDP) {
-		struct udphdr *udp = (void *)&l4;
-
-		check = pkt->l4_off + offsetof(struct udphdr, check);
-		if (bpf_skb_load_bytes(skb, pkt->l4_off, &l4, sizeof(*udp)))
-			return -1;
-		udp->check = 0;
-	} else {
+	if (!offset || !csum_partial(skb, pkt->l4_off + offset))
 		return 0;
-	}
-	if (!csum_partial(skb, check))
-		return 0;
-	sum = bpf_csum_diff(NULL, 0, (void *)&l4, sizeof(l4), 0);
-	half = csum_fold((__u32)sum);
+	if (pkt->key.proto == IPPROTO_TCP)
+		len = sizeof(struct tcphdr);
+	if (bpf_skb_store_bytes(skb, pkt->l4_off + offset, &none, sizeof(none), 0) ||
+	    bpf_skb_load_bytes(skb, pkt->l4_off, quoted, len))
+		return -1;
+	half = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), 0));
 	f = (half >> 1) | (half << 15);
-	return bpf_skb_store_bytes(skb, check, &f, sizeof(f), 0);
+	return bpf_skb_store_bytes(skb, pkt->l4_off + offset, &f, sizeof(f), 0);
 }
 
 #define FRAGMENT_LEN	8	/* of IPv6's header of a fragment */
@@ -135,8 +123,10 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 {
 	int is_tcp = pkt->key.proto == IPPROTO_TCP;
 
-	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. */
-	if (is_icmp_error(pkt))
+	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. No other ICMP goes by
+	 * the tunnel.
+	 */
+	if (pkt->icmp_type)
 		return REFUSE(pkt, REASON_TOO_BIG);
 	/* What comes in parts is told of by the first. It has no checksum of its
 	 * own, and the kernel none to make.
@@ -158,7 +148,7 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 }
 
 static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
-				      __u32 len)
+				      __u32 len, __u16 proto)
 {
 	/* RFC 8926 3.3: the source port is the entropy of the flow inside. */
 	udp->source = bpf_htons(0xc000 | (hash_tuple(&pkt->key, 0) & 0x3fff));
@@ -167,68 +157,74 @@ static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, st
 	udp->check = 0;	/* RFC 6935: the inner packet has its own */
 	geneve->options = 0;
 	geneve->flags = 0;
-	geneve->proto = pkt->key.family == FAMILY_IPV4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
+	geneve->proto = bpf_htons(proto);
 	geneve->vni = 0;
+}
+
+/* Puts the headers of a tunnel before the packet. The kernel makes checksums in it,
+ * and cuts it, by what the flags say; the datagrams of a super-packet of UDP are as
+ * long as they are.
+ */
+static __noinline int put_outer(struct __sk_buff *skb, const struct packet *pkt, const void *outer,
+				__u32 len, __u64 flags)
+{
+	if (pkt->key.proto == IPPROTO_UDP)
+		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
+	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	return bpf_skb_store_bytes(skb, ETH_LEN, outer, len, BPF_F_RECOMPUTE_CSUM);
 }
 
 static __noinline int wrap4(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
 			    const struct node *self)
 {
-	__u32 len = outer_len(pkt, self->tunnel);
+	__u32 len = outer_len(sizeof(struct iphdr), self->tunnel);
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
-	struct outer4 outer = {};
+	struct outer4 outer;
 	__s64 sum;
 
-	if (bpf_skb_load_bytes(skb, ETH_LEN + offsetof(struct iphdr, tos), &outer.ip.tos, 1))
-		return -1;
 	outer.ip.version = 4;
 	outer.ip.ihl = 5;
+	bpf_skb_load_bytes(skb, ETH_LEN + offsetof(struct iphdr, tos), &outer.ip.tos, 1);
 	outer.ip.tot_len = bpf_htons(pkt->len + len);
+	outer.ip.id = 0;
 	outer.ip.frag_off = bpf_htons(IP_DF);
 	outer.ip.ttl = OUTER_TTL;
-	outer.ip.protocol = self->tunnel == TUNNEL_GENEVE ? IPPROTO_UDP : IPPROTO_IPIP4;
+	outer.ip.protocol = IPPROTO_IPIP4;
+	outer.ip.check = 0;
 	outer.ip.saddr = self->masquerade4.w[3];
 	outer.ip.daddr = flow->dst.w[3];
+	if (self->tunnel == TUNNEL_GENEVE) {
+		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
+		outer.ip.protocol = IPPROTO_UDP;
+		outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip), ETH_P_IP);
+	}
 	sum = bpf_csum_diff(NULL, 0, (void *)&outer.ip, sizeof(outer.ip), 0);
 	outer.ip.check = csum_fold((__u32)sum);
-	outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip));
-	if (pkt->key.proto == IPPROTO_UDP)
-		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
-	if (self->tunnel == TUNNEL_GENEVE)
-		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
-		return -1;
-	if (self->tunnel == TUNNEL_GENEVE)
-		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), BPF_F_RECOMPUTE_CSUM);
-	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip, sizeof(outer.ip), BPF_F_RECOMPUTE_CSUM);
+	return put_outer(skb, pkt, &outer, len, flags);
 }
 
 static __noinline int wrap6(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
 			    const struct node *self)
 {
-	__u32 len = outer_len(pkt, self->tunnel);
+	__u32 len = outer_len(sizeof(struct ipv6hdr), self->tunnel);
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
-	struct outer6 outer = {};
+	struct outer6 outer;
 
-	/* Version, traffic class and flow label are the inner packet's. */
-	if (bpf_skb_load_bytes(skb, ETH_LEN, &outer.ip6, 4))
-		return -1;
 	outer.ip6.payload_len = bpf_htons(pkt->len + len - sizeof(outer.ip6));
-	outer.ip6.nexthdr = self->tunnel == TUNNEL_GENEVE ? IPPROTO_UDP : IPPROTO_IPIP6;
+	outer.ip6.nexthdr = IPPROTO_IPIP6;
 	outer.ip6.hop_limit = OUTER_TTL;
 	__builtin_memcpy(&outer.ip6.saddr, &self->masquerade6, sizeof(outer.ip6.saddr));
 	__builtin_memcpy(&outer.ip6.daddr, &flow->dst, sizeof(outer.ip6.daddr));
-	outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip6));
-	if (pkt->key.proto == IPPROTO_UDP)
-		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
-	if (self->tunnel == TUNNEL_GENEVE)
+	if (self->tunnel == TUNNEL_GENEVE) {
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
-	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
-		return -1;
-	if (self->tunnel == TUNNEL_GENEVE)
-		return bpf_skb_store_bytes(skb, ETH_LEN, &outer, sizeof(outer), BPF_F_RECOMPUTE_CSUM);
-	return bpf_skb_store_bytes(skb, ETH_LEN, &outer.ip6, sizeof(outer.ip6),
-				   BPF_F_RECOMPUTE_CSUM);
+		outer.ip6.nexthdr = IPPROTO_UDP;
+		outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip6),
+			  ETH_P_IPV6);
+	}
+	/* Version, traffic class and flow label are the inner packet's. */
+	bpf_skb_load_bytes(skb, ETH_LEN, &outer.ip6, 4);
+	return put_outer(skb, pkt, &outer, len, flags);
 }
 
 /* Puts a packet into the tunnel to flow->dst. */
