@@ -23,12 +23,12 @@ var ErrSum = errors.New("the device's sum over the frame does not fit to what th
 // and the kernel compares the sum afterwards.
 const testComplete = 1 << 2
 
-// callSummed runs a frame that comes by a device as one of which the device has
+// callSummed runs a frame as one that has come by some device, which has
 // told the sum, where the kernel can do that and the frame is one of which the sum
 // tells something.
 func (r *Runner) callSummed(frame []byte) error {
 	r.attr.Flags = 0
-	if r.hook == model.FromDevice && !r.unsummed && hasSum(frame) && (!isIPv6(frame) || r.d.sumsIPv6()) {
+	if !r.unsummed && hasSum(frame) && (!isIPv6(frame) || r.d.sumsIPv6()) {
 		r.attr.Flags = testComplete
 	}
 	err := r.call(frame)
@@ -85,8 +85,9 @@ func hasSum(frame []byte) bool {
 		return octets == udp && binary.BigEndian.Uint16(frame[at+6:]) != 0
 	case model.ProtocolICMP:
 		return !isIPv6(frame) && octets >= udp
-	case model.ProtocolICMPv6:
-		return isIPv6(frame) && octets >= udp
+	case model.ProtocolICMPv6: // but what asks neighbours: who asks has made it, and no device has summed it
+		const firstOfND, lastOfND = 133, 137
+		return isIPv6(frame) && octets >= udp && (frame[at] < firstOfND || frame[at] > lastOfND)
 	}
 	return false
 }

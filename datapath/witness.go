@@ -34,6 +34,7 @@ type Witness struct {
 	flows  *FlowReader          // nil before it is needed
 	made   map[flowKey]bool     // those under which entries were ever stored
 	met    map[flowKey]*meeting // as the last packet of the flow left them
+	epoch  uint32               // of which the other halves are soiled
 	// foreign: the programs are another build, of another source.
 	foreign bool
 }
@@ -80,6 +81,9 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 		}
 	}
 	if err := w.dirt.spread(); err != nil {
+		return Ran{}, nil, nil, err
+	}
+	if err := w.soilHalves(); err != nil {
 		return Ran{}, nil, nil, err
 	}
 	copy(runner.in.CB[1:], []uint32{soiledWord, soiledWord, soiledWord, soiledWord})

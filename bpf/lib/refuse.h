@@ -27,13 +27,13 @@ static __always_inline void eth_swap(struct ethhdr *eth)
 
 /* Cuts the packet to its quote and makes room for the headers before it. The
  * quote is as much behind the IP header as its caller says; the kernel cuts off
- * no checksum that it has still to make.
+ * no checksum that it has still to make, and what it has cut is no super-packet.
  */
 static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32 headers)
 {
 	if (bpf_skb_change_tail(skb, ETH_LEN + quote, 0))
 		return -1;
-	if (bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+	if (bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0))
 		return -1;
 	return linear(skb, ETH_LEN + headers + quote);
 }
@@ -133,12 +133,13 @@ static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt
  */
 static __always_inline int csum_partial(struct __sk_buff *skb, __u32 offset)
 {
-	__u16 before = 0, after = 0;
+	__u16 before, after;
 
-	if (bpf_skb_load_bytes(skb, offset, &before, sizeof(before)) ||
-	    bpf_l4_csum_replace(skb, offset, 0, bpf_htons(1), 0) ||
-	    bpf_skb_load_bytes(skb, offset, &after, sizeof(after)))
+	/* parse() has read it. */
+	bpf_skb_load_bytes(skb, offset, &before, sizeof(before));
+	if (bpf_l4_csum_replace(skb, offset, 0, bpf_htons(1), 0))
 		return 0;
+	bpf_skb_load_bytes(skb, offset, &after, sizeof(after));
 	if (before == after)
 		return 1;
 	bpf_skb_store_bytes(skb, offset, &before, sizeof(before), 0);
