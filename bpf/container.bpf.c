@@ -58,7 +58,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;
-	return carry(skb, pkt, &s->open);
+	return carry_made(skb, s);
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
@@ -90,7 +90,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		pkt->out = OUT_LOCAL;
 		pkt->out_ifindex = pkt->key.ifindex;
 		pkt->where = HERE;
-		return deliver(skb, pkt);
+		return deliver(skb, pkt, HOOK_TO_CONTAINER);
 	}
 	reason = parse(skb, pkt);
 	if (reason)
@@ -106,7 +106,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (pkt->stray)
 		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return known(skb, s, flow, ctl);
+		return known(skb, s, flow, ctl, hook);
 	if (flow) {
 		s->old = *flow;
 		pkt->old = 1;

@@ -52,7 +52,7 @@ static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 	}
 	pkt->where = HERE;
 	way_of_kernel(skb, pkt, hook);
-	return deliver(skb, pkt);
+	return deliver(skb, pkt, hook);
 }
 
 static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
@@ -87,14 +87,15 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 			return drop(skb, pkt, reason);
 		return answer(skb, pkt, reason);
 	}
-	reason = rewrite(skb, pkt, flow);
+	/* It leaves as it came, but for the hop. */
+	reason = hop_down(skb, pkt);
 	if (!reason)
 		reason = wrap(skb, pkt, flow);
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
-	return deliver(skb, pkt);
+	return deliver(skb, pkt, HOOK_FROM_DEVICE);
 }
 
 /* Whether a packet of no known flow is for a judgement. One whose flow policies
@@ -133,7 +134,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	if (reason)
 		return GO_ON;
 	pkt->where = HERE;
-	return carry(skb, pkt, &s->open);
+	return carry_made(skb, s);
 }
 
 /* Whether what is wrong with a packet is no matter of the kernel's: it would lead
@@ -174,7 +175,7 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 	way_of_kernel(skb, pkt, hook);
 	if (pkt->audit)
 		audited(skb, pkt);
-	return deliver(skb, pkt);
+	return deliver(skb, pkt, hook);
 }
 
 static __always_inline void begin(struct packet *pkt, __u8 hook, const struct settings *ctl)
@@ -227,7 +228,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		flow = NULL;
 	}
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return known(skb, s, flow, ctl);
+		return known(skb, s, flow, ctl, hook);
 	if (flow) {
 		s->old = *flow;
 		pkt->old = 1;

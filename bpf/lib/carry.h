@@ -22,34 +22,41 @@ static int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *
 
 /* Where a packet of a flow goes. */
 static __always_inline void way_out(const struct __sk_buff *skb, struct packet *pkt,
-				    const struct flow *flow)
+				    const struct flow *flow, __u8 hook)
 {
 	pkt->out = flow->out;
 	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
-	if (at(pkt, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
+	if (is_hook(hook, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
 		pkt->as_it_is = 1;
-	if (at(pkt, HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
+	if (is_hook(hook, HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
 		pkt->as_it_is = 1;
 		pkt->out_ifindex = skb->ifindex;
 	}
 }
 
 /* Carries a packet as its flow says. */
-static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
+				 __u8 hook)
 {
 	int reason;
 
-	if (ttl_spent(pkt, flow))
+	if (routes(hook, flow) && pkt->ttl <= 1)
 		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
 	if (flow->out == OUT_TUNNEL)
 		return carry_tunnel(skb, pkt, flow);
-	reason = rewrite(skb, pkt, flow);
+	reason = rewrite(skb, pkt, flow, hook);
 	if (reason)
 		return drop(skb, pkt, reason);
-	way_out(skb, pkt, flow);
+	way_out(skb, pkt, flow, hook);
 	if (pkt->audit)
 		audited(skb, pkt);
-	return deliver(skb, pkt);
+	return deliver(skb, pkt, hook);
+}
+
+/* The same for a flow that was made of this packet. One for all but known flows. */
+static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
+{
+	return carry(skb, &s->pkt, &s->open, s->pkt.key.hook);
 }
 
 /* A packet that opens a flow, or that belongs to one judged under old tables. The
@@ -68,25 +75,25 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 	}
 	if (reason)
 		return drop(skb, pkt, reason);
-	way_out(skb, pkt, &s->open);
+	way_out(skb, pkt, &s->open, hook);
 	pkt->where = HERE;
 	if (!pkt->audit)
 		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, &s->open);
+	return carry_made(skb, s);
 }
 
 /* At to_device the kernel has chosen the way of all but what it sent to a
  * service: those have been routed once, when they were judged.
  */
-static __always_inline int asks_route(const struct packet *pkt, const struct flow *flow)
+static __always_inline int asks_route(const struct flow *flow, __u8 hook)
 {
 	if (flow->out != OUT_DEVICE && flow->out != OUT_TUNNEL)
 		return 0;
-	return routed(pkt, flow) || (at(pkt, HOOK_TO_DEVICE) && flow->routed);
+	return routes(hook, flow) || (is_hook(hook, HOOK_TO_DEVICE) && flow->routed);
 }
 
 static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
-				 const struct settings *ctl)
+				 const struct settings *ctl, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
@@ -100,7 +107,7 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 			return drop(skb, pkt, reason);
 		pkt->where = HERE;
 	}
-	if (asks_route(pkt, flow) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
+	if (asks_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
 		reason = route(skb, pkt, flow);
 		if (reason)
 			return drop(skb, pkt, reason);
@@ -108,7 +115,7 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 	}
 	if (ctl->trace)
 		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, flow);
+	return carry(skb, pkt, flow, hook);
 }
 
 #endif

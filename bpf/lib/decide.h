@@ -240,16 +240,16 @@ OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
-static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 {
-	if (at(pkt, HOOK_TO_CONTAINER))
+	if (is_hook(hook, HOOK_TO_CONTAINER))
 		pkt->as_it_is = 1;
 	note(skb, pkt, VERDICT_FORWARD, pkt->told);
 	count(pkt, skb->len, REASON_NONE);
 	if (pkt->as_it_is)
 		return TC_ACT_OK;
 	/* bpf_redirect_peer is for ingress alone. */
-	if (at(pkt, HOOK_TO_DEVICE) && pkt->out == OUT_LOCAL) {
+	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->out == OUT_LOCAL) {
 		skb->mark = mark_with(skb->mark, MARK_DELIVERED);
 		return bpf_redirect(pkt->out_ifindex, 0);
 	}

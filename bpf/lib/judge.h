@@ -24,7 +24,7 @@ static __always_inline const struct addr *endpoint_addr(const struct endpoint *e
 	return family == FAMILY_IPV4 ? &ep->addr4 : &ep->addr6;
 }
 
-static __always_inline struct endpoint *endpoint_ready(struct packet *pkt, __u32 ifindex)
+static __noinline struct endpoint *endpoint_ready(struct packet *pkt, __u32 ifindex)
 {
 	struct endpoint_pair *pair = bpf_map_lookup_elem(&endpoints, &ifindex);
 	struct endpoint *ep = NULL;
@@ -37,49 +37,40 @@ static __always_inline struct endpoint *endpoint_ready(struct packet *pkt, __u32
 	return ep;
 }
 
+static __always_inline int is_icmp(const struct packet *pkt)
+{
+	return pkt->key.proto == (pkt->key.family == FAMILY_IPV4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+}
+
+static __noinline int judge_icmp_type(struct packet *pkt)
+{
+	if (is_echo(pkt))
+		return REASON_NONE;
+	if (pkt->key.family == FAMILY_IPV4 &&
+	    (pkt->icmp_type == ICMP_SOURCE_QUENCH || pkt->icmp_type == ICMP_REDIRECT))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	return REFUSE(pkt, REASON_ICMP_TYPE);
+}
+
 /* ICMP other than echo has no flow of its own, and its key may be that of an
- * echo with identifier 0: it is judged before flows are looked up.
+ * echo with identifier 0: it is judged before flows are looked up. Errors have gone
+ * another way.
  */
 static __always_inline int judge_icmp(struct packet *pkt)
 {
-	__u8 type = pkt->icmp_type;
-
-	if (pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP) {
-		switch (type) {
-		case ICMP_ECHO:
-		case ICMP_ECHOREPLY:
-			return REASON_NONE;
-		case ICMP_DEST_UNREACH:
-		case ICMP_SOURCE_QUENCH:
-		case ICMP_REDIRECT:
-		case ICMP_TIME_EXCEEDED:
-		case ICMP_PARAMETERPROB:
-			return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-		}
-		return REFUSE(pkt, REASON_ICMP_TYPE);
-	}
-	if (pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6) {
-		if (type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY)
-			return REASON_NONE;
-		if (type >= 1 && type <= 4)
-			return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-		return REFUSE(pkt, REASON_ICMP_TYPE);
-	}
-	return REASON_NONE;
+	return is_icmp(pkt) ? judge_icmp_type(pkt) : REASON_NONE;
 }
 
 /* An echo reply begins no flow. */
-static __always_inline int judge_echo(struct packet *pkt)
+static __noinline int judge_echo(struct packet *pkt)
 {
-	if ((pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP &&
-	     pkt->icmp_type == ICMP_ECHOREPLY) ||
-	    (pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
-	     pkt->icmp_type == ICMPV6_ECHO_REPLY))
+	if (is_icmp(pkt) &&
+	    pkt->icmp_type == (pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
 
-static __always_inline void flow_begin(struct packet *pkt, struct flow *flow)
+static __noinline int flow_begin(struct packet *pkt, struct flow *flow)
 {
 	flow->last_seen = pkt->now;
 	flow->routed = 0;
@@ -97,32 +88,48 @@ static __always_inline void flow_begin(struct packet *pkt, struct flow *flow)
 	flow->flags = 0;
 	flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
 	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
+	return 0;
+}
+
+/* The hardware addresses of a frame for a pod, which may have others by now. */
+static __noinline int pod_macs(struct flow *flow, const struct endpoint *ep)
+{
+	__builtin_memcpy(flow->smac, ep->mac, sizeof(flow->smac));
+	__builtin_memcpy(flow->dmac, ep->pod_mac, sizeof(flow->dmac));
+	return 0;
 }
 
 static __always_inline void into_pod(struct flow *flow, __u32 ifindex, const struct endpoint *ep)
 {
 	flow->out = OUT_LOCAL;
 	flow->ifindex = ifindex;
-	__builtin_memcpy(flow->smac, ep->mac, sizeof(flow->smac));
-	__builtin_memcpy(flow->dmac, ep->pod_mac, sizeof(flow->dmac));
+	pod_macs(flow, ep);
+}
+
+/* Stores the reply half where it is not yet. */
+static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
+{
+	struct flow *reply;
+
+	/* What has a source port has its reply half since it has that. */
+	if (s->open.flags & FLOW_SOURCE)
+		return 0;
+	/* Who answers may be silent for longer than the opener may be. */
+	reply = flow_waiting(&s->reply_key, pkt->now);
+	/* What was the opener's direction once may be in its place. */
+	if (reply && !pkt->reused && (reply->flags & FLOW_REPLY) &&
+	    same_translation(reply, &s->reply))
+		return 0;
+	return flow_store(&s->reply_key, &s->reply);
 }
 
 /* Stores both halves, the reply first: a flow that has no way back is none. */
 static __noinline int remember(struct packet *pkt, struct scratch *s)
 {
-	struct flow *reply, *old = NULL;
+	struct flow *old = NULL;
 
-	/* One whose source is translated has its reply half since it has a port. */
-	if (!(s->open.flags & FLOW_SOURCE) && s->open.out != OUT_TUNNEL) {
-		/* Who answers may be silent for longer than the opener may be. */
-		reply = flow_waiting(&s->reply_key, pkt->now);
-		/* What was the opener's direction once may be in its place. */
-		if (!reply || pkt->reused || !(reply->flags & FLOW_REPLY) ||
-		    !same_translation(reply, &s->reply)) {
-			if (flow_store(&s->reply_key, &s->reply))
-				return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
-		}
-	}
+	if (s->open.out != OUT_TUNNEL && remember_reply(pkt, s))
+		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (goes_on(pkt, s)) {
 		old = flow_answered(&pkt->key);
 		if (!old)
@@ -134,8 +141,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		old->out = s->open.out;
 		old->origin = s->open.origin;
 		old->service = s->open.service;
-		__builtin_memcpy(old->smac, s->open.smac, sizeof(old->smac));
-		__builtin_memcpy(old->dmac, s->open.dmac, sizeof(old->dmac));
+		__builtin_memcpy(old->smac, s->open.smac, sizeof(old->smac) + sizeof(old->dmac));
 		old->epoch = s->open.epoch;
 		return REASON_NONE;
 	}

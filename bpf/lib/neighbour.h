@@ -62,7 +62,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	if (arp->op == bpf_htons(ARP_REPLY) && mac_equal(arp->sender_mac, ep->pod_mac)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver(skb, pkt);
+		return deliver(skb, pkt, HOOK_FROM_CONTAINER);
 	}
 	if (arp->op != bpf_htons(ARP_REQUEST) || !v4_equal(arp->target_ip, &ep->gateway4))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
@@ -195,7 +195,7 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver(skb, pkt);
+		return deliver(skb, pkt, HOOK_FROM_CONTAINER);
 	}
 	if (nd->type != ND_NEIGHBOUR_SOLICIT || addr_none(&ep->gateway6) ||
 	    !addr_equal(&nd->target, &ep->gateway6))
@@ -223,7 +223,7 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
 	pkt->where = HERE;
-	return deliver(skb, pkt);
+	return deliver(skb, pkt, HOOK_TO_CONTAINER);
 }
 
 #endif

@@ -63,12 +63,18 @@ struct packet {
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
 };
 
-/* Whether a packet is at this hook. An object says whose programs it has by
+/* Whether a hook is this one. An object says whose programs it has by
  * OBJECT_HOOKS, and the compiler leaves out what is of other hooks.
  */
+static __always_inline int is_hook(__u8 hook, enum hook which)
+{
+	return (OBJECT_HOOKS & (1 << which)) && hook == which;
+}
+
+/* Whether a packet is at this hook. */
 static __always_inline int at(const struct packet *pkt, enum hook hook)
 {
-	return (OBJECT_HOOKS & (1 << hook)) && pkt->key.hook == hook;
+	return is_hook(pkt->key.hook, hook);
 }
 
 /* How long ago something was. Clocks of CPUs go by ticks, and that of the CPU

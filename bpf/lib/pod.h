@@ -161,7 +161,6 @@ static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct
 	pkt->src_identity = identity_of(address);
 	pkt->dst_identity = ep->identity;
 	flow_begin(pkt, &s->open);
-	no_diffs(&s->open);
 	into_pod(&s->open, pkt->key.ifindex, ep);
 	s->open.other_hook = HOOK_FROM_CONTAINER;
 	s->open.other_ifindex = pkt->key.ifindex;
@@ -196,6 +195,7 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 		/* A pod of this node has that address by now. */
 		if (address && address->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+		pod_macs(flow, ep);
 		reason = policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
 				pkt->key.sport);
 		if (reason || !address || !(address->flags & ADDRESS_HOST))
@@ -221,7 +221,7 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 	opener = endpoint_ready(pkt, flow->other_ifindex);
 	if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	into_pod(flow, flow->other_ifindex, opener);
+	pod_macs(flow, opener);
 	if (flow->flags & FLOW_HAIRPIN)
 		return REASON_NONE;
 	reason = policy(pkt, opener->set, DIRECTION_EGRESS,

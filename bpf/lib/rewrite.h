@@ -103,11 +103,16 @@ static __always_inline int changes_port(const struct packet *pkt)
 	return has_ports(pkt->key.proto) || is_echo(pkt);
 }
 
-/* Whether the hook does a router's work. */
+/* Whether a hook does a router's work. */
+static __always_inline int routes(__u8 hook, const struct flow *flow)
+{
+	return (is_hook(hook, HOOK_FROM_CONTAINER) || is_hook(hook, HOOK_FROM_DEVICE)) &&
+	       flow->out != OUT_HOST;
+}
+
 static __always_inline int routed(const struct packet *pkt, const struct flow *flow)
 {
-	return (at(pkt, HOOK_FROM_CONTAINER) || at(pkt, HOOK_FROM_DEVICE)) &&
-	       flow->out != OUT_HOST;
+	return routes(pkt->key.hook, flow);
 }
 
 /* Ports, or an echo's identifier: the request has it as source port, the reply as
@@ -160,14 +165,36 @@ static __always_inline void hop_limit_down(struct __sk_buff *skb, struct ipv6hdr
 	bpf_csum_update(skb, (__u16)~bpf_htons(1));
 }
 
+/* What is routed is a hop on its way. */
+static __always_inline int hop_down(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct ethhdr *eth = frame_start(skb);
+
+	if (pkt->key.family == FAMILY_IPV4) {
+		struct iphdr *ip = (void *)(eth + 1);
+
+		if ((void *)(ip + 1) > frame_end(skb))
+			return REFUSE(pkt, REASON_REWRITE_FAILED);
+		ttl_down(ip);
+	} else {
+		struct ipv6hdr *ip6 = (void *)(eth + 1);
+
+		if ((void *)(ip6 + 1) > frame_end(skb))
+			return REFUSE(pkt, REASON_REWRITE_FAILED);
+		hop_limit_down(skb, ip6);
+	}
+	return REASON_NONE;
+}
+
 /* rewrite makes the packet what the flow says: addresses, ports, checksums,
- * hop limit and, for a local pod, MACs.
+ * hop limit and, for a local pod, MACs. The hook is an argument so that the
+ * compiler leaves out what others do.
  */
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
-				   const struct flow *flow)
+				   const struct flow *flow, __u8 hook)
 {
 	int translated = flow->flags & FLOW_TRANSLATED;
-	int hop = routed(pkt, flow);
+	int hop = routes(hook, flow);
 	struct ethhdr *eth;
 
 	if (translated && rewrite_l4_csum(skb, pkt, flow))
@@ -197,7 +224,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 		if (hop)
 			hop_limit_down(skb, ip6);
 	}
-	if (flow->out == OUT_LOCAL && !at(pkt, HOOK_TO_CONTAINER)) {
+	if (flow->out == OUT_LOCAL && !is_hook(hook, HOOK_TO_CONTAINER)) {
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);
 	}
@@ -214,7 +241,7 @@ static __always_inline void no_diffs(struct flow *flow)
 }
 
 /* The differences that rewrite needs, once a flow. */
-static __always_inline void flow_diffs(struct flow *flow, struct flow_key *key)
+static __noinline int flow_diffs(struct flow *flow, struct flow_key *key)
 {
 	struct ports from = { key->sport, key->dport };
 	struct ports to = { flow->sport, flow->dport };
@@ -224,13 +251,14 @@ static __always_inline void flow_diffs(struct flow *flow, struct flow_key *key)
 	    from.src == to.src && from.dst == to.dst) {
 		flow->flags &= ~FLOW_TRANSLATED;
 		no_diffs(flow);
-		return;
+		return 0;
 	}
 	flow->flags |= FLOW_TRANSLATED;
 	diff = bpf_csum_diff(key->src.w, sizeof(struct addr), flow->src.w, sizeof(struct addr), 0);
 	diff = bpf_csum_diff(key->dst.w, sizeof(struct addr), flow->dst.w, sizeof(struct addr), diff);
 	flow->addr_diff = diff;
 	flow->port_diff = bpf_csum_diff((void *)&from, sizeof(from), (void *)&to, sizeof(to), 0);
+	return 0;
 }
 
 #endif

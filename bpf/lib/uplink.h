@@ -350,7 +350,7 @@ static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 		opener = endpoint_ready(pkt, flow->other_ifindex);
 		if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		into_pod(flow, flow->other_ifindex, opener);
+		pod_macs(flow, opener);
 		reason = policy(pkt, opener->set, DIRECTION_EGRESS,
 				identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
 	} else if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_TO_DEVICE) {
