@@ -23,9 +23,10 @@ var ErrSum = errors.New("the device's sum over the frame does not fit to what th
 // and the kernel compares the sum afterwards.
 const testComplete = 1 << 2
 
-// callSummed runs a frame as one that has come by some device, which has
-// told the sum, where the kernel can do that and the frame is one of which the sum
-// tells something.
+// callSummed runs a frame as one of which the device that it came by has told the
+// sum, where the kernel can do that and the frame is one of which the sum tells
+// something. What pods and the node send has none such, but all hooks keep it right
+// by the same code.
 func (r *Runner) callSummed(frame []byte) error {
 	r.attr.Flags = 0
 	if !r.unsummed && hasSum(frame) && (!isIPv6(frame) || r.d.sumsIPv6()) {
