@@ -5,6 +5,7 @@ package scenarios
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -105,6 +106,29 @@ func (p *play) terminate(ctx context.Context, o syntax.Object) error {
 	now := metav1.NewTime(time.Unix(1_700_000_000, 0))
 	pod.DeletionTimestamp = &now
 	p.objects.Pods[key] = pod
+	return p.compile(ctx)
+}
+
+// renewer is a world that can give a pod another interface.
+type renewer interface {
+	Renew(pod string) (model.Device, error)
+}
+
+func (p *play) renew(ctx context.Context, o syntax.Object) error {
+	name := o.Namespace + "/" + o.Name
+	w, ok := p.world.(renewer)
+	if !ok {
+		return labError(fmt.Errorf("renew %s: the world has one interface for each pod", name))
+	}
+	device, err := w.Renew(name)
+	if err != nil {
+		return labError(err)
+	}
+	for _, local := range p.locals {
+		if _, its := local.Devices[name]; its {
+			local.Devices[name] = device
+		}
+	}
 	return p.compile(ctx)
 }
 

@@ -393,6 +393,8 @@ func (p *play) verb(ctx context.Context, verb syntax.Verb) error {
 		return p.label(ctx, v)
 	case *syntax.Terminate:
 		return p.terminate(ctx, v.Pod)
+	case *syntax.Renew:
+		return p.renew(ctx, v.Pod)
 	case *syntax.Listen:
 		return p.listen(ctx, v)
 	case *syntax.Connect:

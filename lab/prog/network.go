@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -90,6 +91,16 @@ func settle() error {
 // address as it was is seen.
 func macOf(kind, n byte) net.HardwareAddr {
 	return net.HardwareAddr{kind + n<<2, kind + 16 + n, kind + 32 + n, kind + 48 + n, kind + n<<2 + 1, kind + 4 + n<<2}
+}
+
+// renewed is another address for a device in whose place another is made: no
+// other has an octet of it in the same place.
+func renewed(mac net.HardwareAddr) net.HardwareAddr {
+	out := slices.Clone(mac)
+	for i := range out {
+		out[i] ^= 0x20
+	}
+	return out
 }
 
 // veth makes a pair, the host's side and in place of the pod's a second one.

@@ -156,6 +156,22 @@ func (w *World) Devices(name string) map[string]model.Device {
 	return out
 }
 
+// Renew gives a pod's interface other hardware addresses on both its sides, and
+// says which: it is made again, under its name and addresses. The datapath is told
+// by the next Apply.
+func (w *World) Renew(pod string) (model.Device, error) {
+	h, err := w.host(pod)
+	if err == nil && h.kind != isPod {
+		err = fmt.Errorf("it is no pod")
+	}
+	if err != nil {
+		return model.Device{}, fmt.Errorf("renew the interface of %s: %w", pod, err)
+	}
+	h.device.MAC, h.device.PodMAC = renewed(h.device.MAC), renewed(h.device.PodMAC)
+	h.mac, h.gateway = h.device.PodMAC, h.device.MAC
+	return h.device, nil
+}
+
 // Uplinks implements lab.World.
 func (w *World) Uplinks(name string) []model.Uplink {
 	if !w.uplinks || w.nodeCalled(name) == nil {

@@ -22,11 +22,12 @@ type Case struct {
 	Options model.Options
 }
 
-// Step is one of: a frame, a change of objects, time that passes, or a run of
-// the collector.
+// Step is one of: a frame, a change of objects, a pod's name that gets another
+// interface, time that passes, or a run of the collector.
 type Step struct {
 	Frame   *Frame
 	Change  *Change
+	Renew   string
 	Advance time.Duration
 	Collect bool
 }

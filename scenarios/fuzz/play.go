@@ -116,6 +116,22 @@ func (p *player) change(ctx context.Context, c *Change) error {
 	return nil
 }
 
+// renew gives a pod another interface, if it has one.
+func (p *player) renew(ctx context.Context, pod string) error {
+	if _, its := p.local.Devices[pod]; !its {
+		return nil
+	}
+	device, err := p.world.Renew(pod)
+	if err != nil {
+		return err
+	}
+	p.local.Devices[pod] = device
+	if err := p.change(ctx, &Change{}); !errors.Is(err, errRefused) {
+		return err
+	}
+	return nil
+}
+
 // ran is what became of a frame. Out is good until the next frame.
 type ran struct {
 	decision datapath.Decision
@@ -238,6 +254,8 @@ func (p *player) step(ctx context.Context, s *Step) (*Finding, error) {
 			return nil, err
 		}
 		return nil, nil
+	case s.Renew != "":
+		return nil, p.renew(ctx, s.Renew)
 	case s.Collect:
 		if err := p.world.Collect(ctx); err != nil {
 			return nil, err

@@ -97,13 +97,18 @@ func (s *sequence) sit(ctx context.Context, w *prog.World, plant planted) (err e
 	if s.player, err = newPlayer(ctx, &s.made, w, plant); err != nil {
 		return err
 	}
+	s.know()
+	s.keep(s.player.objs)
+	s.survey()
+	return nil
+}
+
+// know notes the devices that there are now.
+func (s *sequence) know() {
 	s.devices = maps.Clone(s.player.local.Devices)
 	for _, u := range s.player.local.Uplinks {
 		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}
 	}
-	s.keep(s.player.objs)
-	s.survey()
-	return nil
 }
 
 func (s *sequence) look(frames int) {
@@ -115,6 +120,10 @@ func (s *sequence) look(frames int) {
 // once does one thing: mostly the next turn of a conversation.
 func (s *sequence) once(ctx context.Context) (found *Finding, frames int) {
 	switch n := s.rng.IntN(1000); {
+	case n < 1:
+		_, s.failure = s.player.step(ctx, s.add(Step{Renew: pick(s.rng, s.network.pods)}))
+		s.know()
+		return nil, 0
 	case n < 6:
 		if s.wanted == nil {
 			s.change(ctx, s.network.change())

@@ -97,6 +97,8 @@ func (w *writer) step(s *Step) error {
 		w.send(s.Frame)
 	case s.Change != nil:
 		return w.change(s.Change)
+	case s.Renew != "":
+		w.linef("renew pod/%s", hostName(s.Renew))
 	case s.Collect:
 		w.linef("collect")
 	default:

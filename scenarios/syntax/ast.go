@@ -158,6 +158,8 @@ type (
 	}
 	// Terminate marks a pod as being deleted.
 	Terminate struct{ Pod Object }
+	// Renew gives a pod another interface.
+	Renew struct{ Pod Object }
 
 	// Listen makes a host serve a port. Without Answer it sends back what it got.
 	Listen struct {
@@ -261,6 +263,7 @@ func (*Update) verb()     {}
 func (*Delete) verb()     {}
 func (*Label) verb()      {}
 func (*Terminate) verb()  {}
+func (*Renew) verb()      {}
 func (*Listen) verb()     {}
 func (*Connect) verb()    {}
 func (*Say) verb()        {}

@@ -196,6 +196,9 @@ func (c *checker) step(s *Step) {
 		c.podObject(s.Pos, "label", v.Object)
 	case *Terminate:
 		c.podObject(s.Pos, "terminate", v.Pod)
+	case *Renew:
+		c.onlyProg(s.Pos, "renew")
+		c.podObject(s.Pos, "renew", v.Pod)
 	case *Listen:
 		c.host(s.Pos, "listen", v.Host)
 	case *Connect:

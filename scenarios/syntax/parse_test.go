@@ -110,6 +110,8 @@ func TestMistakesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"a verdict value":                     {script("send client ip(dst=web)\nverdict forward out=west"), "x.txtar:5:", "out=west: expected local, host, device, tunnel, self, none"},
 		"a verdict on nothing":                {script("verdict forward"), "x.txtar:4:", "no frame was sent before"},
 		"a verdict in a world without":        {"worlds prog netns\ntopology two-pods\nsend client ip(dst=web)\nverdict forward\n", "x.txtar:4:", "only world prog has this"},
+		"a pod renewed in a world without":    {"worlds prog netns\ntopology two-pods\nrenew pod/web\n", "x.txtar:3:", "only world prog has this"},
+		"a namespace that is renewed":         {script("renew namespace/default"), "x.txtar:4:", "only a pod is renewed, not a namespace"},
 		"tcx where nothing is attached":       {"worlds prog\ntopology two-pods\nuses tcx from 6.6\n", "x.txtar:3:", "attaches programs to nothing"},
 		"without in a world that shares":      {"worlds prog netns\nwithout tcx\ntopology two-pods\nping client -> web\n", "x.txtar:1:", "only world netns"},
 		"sockets in a world without":          {"worlds prog netns\ntopology two-pods\nsockets\nping client -> web\n", "x.txtar:1:", "only world netns runs programs at the nodes' sockets"},

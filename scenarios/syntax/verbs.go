@@ -32,6 +32,7 @@ func init() {
 		"delete":    {"delete KIND/[NAMESPACE/]NAME...", "remove objects", parseDelete},
 		"label":     {"label pod/NAME|namespace/NAME KEY=VALUE... KEY-...", "set labels, remove labels", parseLabel},
 		"terminate": {"terminate pod/NAME", "mark a pod as being deleted", parseTerminate},
+		"renew":     {"renew pod/NAME", "give a pod another interface, with other hardware addresses, as if it was made again while its flows last; only in world prog", parseRenew},
 		"listen":    {`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen},
 		"connect": {`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [unconnected] [mapped] [fails refused|timeout|reset]`,
 			"open an exchange with a host, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address; without as, also send, expect the answer, and close; " +
@@ -159,15 +160,26 @@ func parseLabel(l *line) (Verb, error) {
 }
 
 func parseTerminate(l *line) (Verb, error) {
+	o, err := onlyPod(l, "terminates")
+	return &Terminate{o}, err
+}
+
+func parseRenew(l *line) (Verb, error) {
+	o, err := onlyPod(l, "is renewed")
+	return &Renew{o}, err
+}
+
+// onlyPod reads the name of a pod, of which alone something is true.
+func onlyPod(l *line, what string) (Object, error) {
 	name, err := l.word("pod/NAME")
 	if err != nil {
-		return nil, err
+		return Object{}, err
 	}
 	o, err := object(l, name)
 	if err == nil && o.Kind != "pod" {
-		err = fmt.Errorf("only a pod terminates, not a %s\n\tusage: %s", o.Kind, l.usage)
+		err = fmt.Errorf("only a pod %s, not a %s\n\tusage: %s", what, o.Kind, l.usage)
 	}
-	return &Terminate{o}, err
+	return o, err
 }
 
 func parseListen(l *line) (Verb, error) {
