@@ -41,7 +41,8 @@ type Topology struct {
 	// Sockets lets what is dialled on the nodes have programs at its sockets, node
 	// ports on loopback too. Only worlds of real sockets have that.
 	Sockets bool
-	// Routes are what the router carries to a node besides.
+	// Routes are what the router carries to a node besides. Those to one
+	// address share what is sent there: see frame.Path.
 	Routes []Route
 }
 
@@ -56,6 +57,11 @@ type Manner struct {
 
 // Routed says whether there is a router between the nodes and the others.
 func (t Topology) Routed() bool { return t.Uplinks || len(t.Nodes) > 1 }
+
+// HasSecond says whether the nodes have second uplinks.
+func (t Topology) HasSecond() bool {
+	return slices.ContainsFunc(t.Outside, func(h Host) bool { return h.Second })
+}
 
 // NodeOf gives the index of a pod's node; -1 when there is none of that name.
 func (t Topology) NodeOf(pod Host) int {
@@ -78,6 +84,10 @@ type Host struct {
 	Addresses []netip.Addr // at most one of each family for pods and outside hosts
 	// Node is, of a pod, the node that it runs on; empty: the first.
 	Node string
+	// Second is, of a host outside, that the nodes' second uplinks lead to it and
+	// from it. In a network where a host has it, each node has two, both to the
+	// router; all other traffic takes the first.
+	Second bool
 	// Silent hosts answer nothing by themselves: no handshake, no reset, no
 	// echo. What they send is what Send is given.
 	Silent bool
@@ -109,6 +119,15 @@ type World interface {
 	Ping(ctx context.Context, host string, to netip.Addr) error
 
 	// Frames.
+
+	// The network, changed while it runs.
+
+	// Assign gives a node's kernel an address beside its own, or takes it away
+	// again. Ports that the node listens on are served at it too.
+	Assign(ctx context.Context, node string, a netip.Addr, has bool) error
+	// Lead has the router carry what is sent to an address to nodes from now on,
+	// instead of to those of before; to none: as if nothing had been said of it.
+	Lead(ctx context.Context, to netip.Addr, nodes ...string) error
 
 	// Send puts a frame on host's interface.
 	Send(ctx context.Context, host string, frame []byte) error

@@ -125,6 +125,9 @@ func (s *Scenario) route() error {
 	for _, r := range s.Routes {
 		for _, family := range s.Families {
 			a, err := s.address(r.To, family)
+			if err == nil {
+				err = s.mayLead(a)
+			}
 			if err != nil {
 				return &syntax.Error{Pos: r.Pos, Err: fmt.Errorf("route: %w", err)}
 			}

@@ -169,14 +169,16 @@ func TestExchangesAreFollowedFromHookToHook(t *testing.T) {
 		{"internet", "internet"}:     "",
 	}
 	for pair, want := range first {
-		at, met := p.firstHook(pair[0], address(pair[1]))
+		packet, err := opening(model.Tuple{Src: address(pair[0]), Dst: address(pair[1]), Protocol: model.ProtocolTCP})
+		require.NoError(t, err)
+		at, met := p.firstHook(pair[0], packet)
 		require.Equal(t, want != "", met, "%v", pair)
 		if met {
 			require.Equal(t, want, at.where.String()+" on "+at.node, "%v", pair)
 		}
 	}
 	at := place{node: "node", where: model.Where{Hook: model.FromContainer, Endpoint: "default/client"}}
-	crossing := oracle.Translation{Tuple: model.Tuple{Dst: address("web-2")}, Out: model.OutDevice}
+	crossing := oracle.Translation{Tuple: model.Tuple{Src: address("client"), Dst: address("web-2"), Protocol: model.ProtocolTCP}, Out: model.OutDevice}
 	at, met := p.nextHook(at, crossing)
 	require.True(t, met)
 	require.Equal(t, "from-device of node-2 on node-2", at.where.String()+" on "+at.node)

@@ -72,6 +72,33 @@ func (p *play) value(kind string, spec frame.FieldSpec, text, sender string) (fr
 	return frame.Parse(spec, text)
 }
 
+// pose gives the outermost address of a sender somebody else's.
+func (p *play) pose(layers []frame.Layer, as string) ([]frame.Layer, error) {
+	if as == "" {
+		return layers, nil
+	}
+	for i, l := range layers {
+		family, field := familyOf(l.Kind), "src"
+		switch l.Kind {
+		case "ipv4", "ipv6":
+		case "arp":
+			field = "spa"
+		default:
+			continue
+		}
+		a, err := p.address(as, family)
+		if err != nil {
+			return nil, mismatch("posing-as: %v", err)
+		}
+		if a.Is6() != family.V6() {
+			return nil, mismatch("posing-as: %s is no address of %s, which the frame is of: begin the step with [ipv4] or [ipv6], or pose as a host", a, family)
+		}
+		layers[i] = l.With(field, frame.Addr(a))
+		break
+	}
+	return layers, nil
+}
+
 // complete adds what a sender fills in by himself: Ethernet addresses, his own
 // address as the source, and as ARP's sender.
 func (p *play) complete(layers []frame.Layer, sender string) ([]frame.Layer, error) {
@@ -172,7 +199,7 @@ func undelivered(err error, data []byte) error {
 // counters say became of it with what the model expects. World prog compares
 // each hook's decision instead.
 func (p *play) sendAndCompare(ctx context.Context, host string, data []byte) error {
-	at, judged := p.firstHook(host, frame.Decode(data).Dst)
+	at, judged := p.firstHook(host, data)
 	before, err := p.counters(at)
 	if err != nil {
 		return err

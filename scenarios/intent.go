@@ -37,6 +37,9 @@ type listener struct {
 // serves says whether somebody answers what arrives as t.
 func (p *play) serves(t model.Tuple) bool {
 	host := p.hostAt(t.Dst)
+	if holders := p.leads.Holders(t.Dst); len(holders) > 0 {
+		host = holders[0]
+	}
 	h, ok := p.hosts[host]
 	switch {
 	case !ok || h.Silent:
@@ -200,6 +203,9 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 		}
 	}
 	port := local.Port()
+	if port == 0 && len(p.leads.Towards(to)) > 1 {
+		return // the port was the world's choice, and has chosen the way
+	}
 	if port == 0 {
 		port = 65000 // the world chose, and the exchange failed
 	}
@@ -214,7 +220,11 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 }
 
 func (p *play) exchangeFrom(in intent, from string, t model.Tuple) {
-	if at, ok := p.firstHook(from, t.Dst); ok {
+	packet, err := opening(t)
+	if err != nil {
+		return // of two families: it never left
+	}
+	if at, ok := p.firstHook(from, packet); ok {
 		p.judge.exchange(in, at, t)
 	}
 }
@@ -265,13 +275,13 @@ func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
 	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	err = p.world.Ping(limited, p.hostName(v.From), to)
-	if at, ok := p.firstHook(v.From, to); ok && p.kind != syntax.Prog && (err == nil || failed(err) != "") {
+	if p.kind != syntax.Prog && (err == nil || failed(err) != "") {
 		from, _ := p.address(v.From, p.family)
 		t := model.Tuple{Src: from, Dst: to, Sport: uint16(time.Now().UnixNano()), Protocol: model.ProtocolICMP}
 		if p.family.V6() {
 			t.Protocol = model.ProtocolICMPv6
 		}
-		p.judge.exchange(intent{outcome: outcomeOf(err), serves: p.serves, next: p.nextHook}, at, t)
+		p.exchangeFrom(intent{outcome: outcomeOf(err), serves: p.serves, next: p.nextHook}, v.From, t)
 	}
 	return ended(fmt.Sprintf("ping %s -> %s", v.From, v.To), v.Fails, err)
 }

@@ -28,8 +28,8 @@ func (p *play) compile(ctx context.Context) error {
 		}
 	}
 	// The oracles are given what was written, not what was derived from it.
-	for _, b := range p.judge.benches {
-		b.oracle.SetObjects(p.objects.Clone())
+	for i, b := range p.judge.benches {
+		b.oracle.SetNetwork(p.objects.Clone(), p.locals[i])
 	}
 	return nil
 }

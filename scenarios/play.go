@@ -23,6 +23,7 @@ type play struct {
 	world   lab.World
 	objects *model.Objects
 	locals  []model.Local // by the index of the node
+	leads   lab.Leads     // of the router, and what nodes were given
 	judge   *judge
 
 	conns     map[string]*conversation
@@ -75,8 +76,8 @@ func (p *play) stretch(d time.Duration) time.Duration {
 func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.World) *play {
 	p := &play{
 		Scenario: s, family: family, kind: kind, world: world,
-		objects: s.objects.Clone(),
-		conns:   map[string]*conversation{}, listening: map[listener]bool{},
+		objects: s.objects.Clone(), leads: lab.NewLeads(s.topology.Routes),
+		conns: map[string]*conversation{}, listening: map[listener]bool{},
 		dropped: map[model.Reason]uint64{}, inbox: map[string][]lab.Frame{},
 	}
 	identities := model.NewAllocator() // one for all, as one cluster has one
@@ -395,6 +396,12 @@ func (p *play) verb(ctx context.Context, verb syntax.Verb) error {
 		return p.terminate(ctx, v.Pod)
 	case *syntax.Renew:
 		return p.renew(ctx, v.Pod)
+	case *syntax.Give:
+		return p.give(ctx, v)
+	case *syntax.Take:
+		return p.take(ctx, v)
+	case *syntax.Lead:
+		return p.lead(ctx, v)
 	case *syntax.Listen:
 		return p.listen(ctx, v)
 	case *syntax.Connect:

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/weirnet/weir/datapath"
@@ -44,7 +45,8 @@ func (s *Scenario) rehearse() error {
 
 func (p *play) rehearse(verb syntax.Verb) error {
 	switch v := verb.(type) {
-	case *syntax.Apply, *syntax.Update, *syntax.Delete, *syntax.Label, *syntax.Terminate:
+	case *syntax.Apply, *syntax.Update, *syntax.Delete, *syntax.Label, *syntax.Terminate,
+		*syntax.Give, *syntax.Take, *syntax.Lead:
 		return p.verb(context.Background(), verb)
 	case *syntax.Connect:
 		return p.lookUp(v.From, v.To.Name)
@@ -80,6 +82,9 @@ func (p *play) build(v *syntax.Send) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if layers, err = p.pose(layers, v.Sender); err != nil {
+		return nil, err
+	}
 	if layers, err = p.complete(layers, v.Host); err != nil {
 		return nil, err
 	}
@@ -112,8 +117,16 @@ func (w *paper) Uplinks(string) []model.Uplink {
 	if !w.topology.Uplinks {
 		return nil
 	}
-	return []model.Uplink{{Name: "uplink", Ifindex: 255, MAC: net.HardwareAddr{2, 0xfe, 0, 0, 0, 0xff}}}
+	uplinks := []model.Uplink{{Name: "uplink", Ifindex: 255, MAC: net.HardwareAddr{2, 0xfe, 0, 0, 0, 0xff}}}
+	if w.topology.HasSecond() {
+		uplinks = append(uplinks, model.Uplink{Name: "second", Ifindex: 254, MAC: net.HardwareAddr{2, 0xfe, 0, 0, 0, 0xfe}})
+	}
+	return uplinks
 }
+
+func (w *paper) Assign(context.Context, string, netip.Addr, bool) error { return nil }
+
+func (w *paper) Lead(context.Context, netip.Addr, ...string) error { return nil }
 
 func (w *paper) Apply(context.Context, string, *model.State) (datapath.Change, error) {
 	return datapath.Change{}, nil

@@ -35,6 +35,7 @@ var (
 
 	nodePlan    = plan("198.18.0.2", "fd00:198:18::7:0:2")
 	outsidePlan = plan("203.0.113.10", "2001:db8::10")
+	secondPlan  = plan("198.19.0.10", "fd00:1919::10") // behind second uplinks
 )
 
 // PodBlocks are what the pods of the n-th node have addresses of. The one of
@@ -109,6 +110,9 @@ func Parse(path string, data []byte) (*Scenario, error) {
 	s.giveClusterIPs()
 	s.giveBalancers()
 	s.giveNodePorts()
+	if err := s.addressesApart(); err != nil {
+		return nil, err
+	}
 	if err := s.route(); err != nil {
 		return nil, err
 	}
@@ -151,6 +155,9 @@ func (s *Scenario) plan() {
 	}
 	for i, name := range s.Outside {
 		h := lab.Host{Name: name, Addresses: outsidePlan(i), Silent: slices.Contains(s.Silent, name)}
+		if second := slices.Index(s.Second, name); second >= 0 {
+			h.Second, h.Addresses = true, secondPlan(second)
+		}
 		t.Outside = append(t.Outside, h)
 		s.hosts[name] = h
 	}
@@ -197,7 +204,8 @@ func podObject(p syntax.Pod, addresses []netip.Addr) *corev1.Pod {
 }
 
 // address looks a name up in a family: a host, the gateway, a service's
-// ClusterIP or its load balancer's address, or an address as it is.
+// ClusterIP or its load balancer's address, an address that has a name, or one
+// as it is.
 func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return a, nil
@@ -208,6 +216,8 @@ func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error
 		candidates = h.Addresses
 	case name == "gateway":
 		candidates = gateways
+	case s.HasAddress(name):
+		candidates = s.named(name)
 	case s.services[name] != nil:
 		svc := s.services[name]
 		for _, ip := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
@@ -224,6 +234,12 @@ func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("%s has no %s address", name, family)
+}
+
+// named are the addresses that have a name.
+func (s *Scenario) named(name string) []netip.Addr {
+	i := slices.IndexFunc(s.Named, func(n syntax.Named) bool { return n.Name == name })
+	return s.Named[i].Addresses
 }
 
 // hostAt finds the host that has an address, for people.

@@ -24,14 +24,14 @@ type place struct {
 
 // firstHook is where a packet of a host first meets a datapath; false when it
 // does not.
-func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
-	sender := p.hosts[from]
+func (p *play) firstHook(from string, packet []byte) (place, bool) {
+	sender, to := p.hosts[from], frame.Decode(packet).Dst
 	switch {
 	case slices.ContainsFunc(p.topology.Pods, func(h lab.Host) bool { return h.Name == sender.Name }):
 		return place{node: sender.Node, where: model.Where{Hook: model.FromContainer, Endpoint: sender.Name}}, true
 	case !p.HasNode(from):
-		return p.arriving(to, p.topology.Nodes[0].Name)
-	case slices.Contains(sender.Addresses, to):
+		return p.arriving(packet, p.topology.Nodes[0].Name)
+	case slices.Contains(sender.Addresses, to), p.leads.Has(from, to):
 		return place{}, false // by its loopback device
 	}
 	if at, ok := p.intoPod(from, to); ok {
@@ -40,7 +40,7 @@ func (p *play) firstHook(from string, to netip.Addr) (place, bool) {
 	if p.topology.Uplinks {
 		return place{node: from, where: model.Where{Hook: model.ToDevice, Endpoint: from}}, true
 	}
-	return p.arriving(to, "")
+	return p.arriving(packet, "")
 }
 
 // nextHook is where a packet that a hook let pass meets a datapath again.
@@ -51,15 +51,20 @@ func (p *play) nextHook(at place, t oracle.Translation) (place, bool) {
 		next.ledOn = true
 		return next, ok
 	case t.Out == model.OutDevice || t.Out == model.OutTunnel:
-		return p.arriving(t.Tuple.Dst, "")
+		packet, err := leaving(t)
+		if err != nil {
+			return place{}, false
+		}
+		return p.arriving(packet, "")
 	}
 	return place{}, false
 }
 
 // arriving is the hook that meets what is on its way between nodes and others:
 // on the node that has the address, else on the other one.
-func (p *play) arriving(to netip.Addr, other string) (place, bool) {
-	node := p.nodeTowards(to)
+func (p *play) arriving(packet []byte, other string) (place, bool) {
+	to := frame.Decode(packet).Dst
+	node := p.nodeTowards(packet, to)
 	if node == "" {
 		node = other
 	}
@@ -76,8 +81,8 @@ func (p *play) arriving(to netip.Addr, other string) (place, bool) {
 	return place{node: node, where: model.Where{Hook: model.FromDevice, Endpoint: node}}, true
 }
 
-// nodeTowards is the node to which an address leads, if any.
-func (p *play) nodeTowards(to netip.Addr) string {
+// nodeTowards is the node to which a packet is led by its destination, if any.
+func (p *play) nodeTowards(packet []byte, to netip.Addr) string {
 	for _, h := range slices.Concat(p.topology.Nodes, p.topology.Pods) {
 		switch {
 		case !slices.Contains(h.Addresses, to):
@@ -87,12 +92,11 @@ func (p *play) nodeTowards(to netip.Addr) string {
 			return h.Name
 		}
 	}
-	for _, r := range p.topology.Routes {
-		if r.To == to {
-			return r.Node
-		}
+	nodes := p.leads.Towards(to)
+	if len(nodes) == 0 {
+		return ""
 	}
-	return ""
+	return nodes[frame.Path(packet, len(nodes))]
 }
 
 // intoPod is the hook of the node's pod that has an address.

@@ -181,6 +181,14 @@ func (w *World) configureNodeItself(n *node) error {
 		if err := n.routeTo(l); err != nil {
 			return err
 		}
+		if !l.second {
+			continue
+		}
+		for _, a := range n.bySecond {
+			if err := n.inside.addRoute(l.ifindex, a, l.gateway(a.Is4()), firstOf(n.addresses, a.Is4())); err != nil {
+				return err
+			}
+		}
 	}
 	for _, is4 := range []bool{true, false} {
 		if err := w.routeElsewhere(n, is4); err != nil {
@@ -217,6 +225,9 @@ func (w *World) routeElsewhere(n *node, is4 bool) error {
 func (h *host) routeTo(l link) error {
 	if err := h.inside.addAddress(l.ifindex, linkLocal(l.mac)); err != nil {
 		return err
+	}
+	if l.second {
+		return nil // known by the first one already
 	}
 	for _, a := range l.peer.addresses {
 		from := firstOf(h.addresses, a.Is4())

@@ -314,6 +314,9 @@ func (n *node) wayOut(frame []byte) (*tap, int) {
 			return n.arrivals.taps[0], l.ifindex
 		}
 	}
+	if slices.Contains(n.bySecond, to) {
+		return n.arrivals.taps[1], secondUplinkIndex
+	}
 	for i, l := range n.links {
 		if slices.Contains(l.peer.addresses, to) {
 			return n.arrivals.taps[i], l.ifindex

@@ -23,7 +23,9 @@ type host struct {
 	wire      wire   // of a pod or an outside host
 	links     []link // a pod's or an outside host's one; a node's uplinks
 	ports     []link // a node's to its pods; all of the router's
+	second    bool   // of an outside host: behind the nodes' second uplinks
 	arrivals  *arrivals
+	served    openPorts
 	cgroup    *cgroup // of a node whose sockets have programs and of its pods, else nil
 
 	inside configurator // of nodes and the router, while the world is built
@@ -34,6 +36,8 @@ type node struct {
 	*host
 	pods  []*host
 	hooks bool // at its uplinks
+	// bySecond are the addresses that its second uplink leads to.
+	bySecond []netip.Addr
 
 	pins     *bpffs             // with Options.Pin
 	datapath *datapath.Datapath // nil with Options.Plain, and once closed
@@ -46,6 +50,7 @@ type link struct {
 	mac     net.HardwareAddr
 	peerMAC net.HardwareAddr
 	peer    *host // nil: nobody
+	second  bool  // between a node and the router: the second of two
 }
 
 // wire is a veth pair between a node or the router and somebody else.
@@ -64,8 +69,9 @@ const hostInterface = "eth0"
 // differs: a veth pair with one index at both ends takes the slow way through
 // the kernel's link watch (linkwatch_urgent_event) and comes up a second late.
 const (
-	firstUplinkIndex = 10
-	firstPodIndex    = 100
+	firstUplinkIndex  = 10
+	secondUplinkIndex = firstUplinkIndex + 1 // of nodes with two towards a router
+	firstPodIndex     = 100
 )
 
 // podWire is the wire of the nth pod of a node, which is the mth of the world,
@@ -101,6 +107,17 @@ func nodeWire(n int) wire {
 		nodeMAC:   macAddress(3, n),
 		hostName:  fmt.Sprintf("node-%d", n),
 		hostMAC:   macAddress(5, n),
+	}
+}
+
+// secondWire is the second wire of the nth node, from 0, to the router.
+func secondWire(n int) wire {
+	return wire{
+		nodeName:  "eth1",
+		nodeIndex: secondUplinkIndex,
+		nodeMAC:   macAddress(7, n),
+		hostName:  fmt.Sprintf("second-%d", n),
+		hostMAC:   macAddress(8, n),
 	}
 }
 
@@ -194,6 +211,9 @@ func checkTopology(t lab.Topology) error {
 		if err := check(h, 1); err != nil {
 			return err
 		}
+	}
+	if t.HasSecond() && !t.Routed() {
+		return errors.New("build topology: second uplinks lead to a router, and there is none: let the uplinks have programs")
 	}
 	return checkPlaces(t)
 }

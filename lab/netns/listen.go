@@ -25,7 +25,7 @@ type served struct{ conn *net.TCPConn }
 // Listen makes host accept TCP connections or UDP datagrams on port of all
 // its addresses until Close. A stranger's message (nobody's who dialled in
 // this world) is whatever came in one read. An empty answer is none.
-func (w *World) Listen(ctx context.Context, host string, protocol model.Protocol, port uint16, answer func([]byte) []byte) error {
+func (w *World) Listen(ctx context.Context, host string, protocol model.Protocol, number uint16, answer func([]byte) []byte) error {
 	h, err := w.host(host)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
@@ -35,16 +35,29 @@ func (w *World) Listen(ctx context.Context, host string, protocol model.Protocol
 	}
 	l := &listener{world: w, host: host, answer: answer}
 	for _, a := range h.addresses {
-		at := netip.AddrPortFrom(a, port)
-		if err := h.ns.run(func() error { return l.listen(ctx, protocol, at) }); err != nil {
-			return fmt.Errorf("listen on %s %s port %d: %w", host, protocol, port, err)
+		at := netip.AddrPortFrom(a, number)
+		err := h.ns.run(func() error {
+			_, err := l.listen(ctx, protocol, at)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("listen on %s %s port %d: %w", host, protocol, number, err)
+		}
+	}
+	w.roads.mu.Lock()
+	defer w.roads.mu.Unlock()
+	p := openPort{protocol, number, answer}
+	h.served.all = append(h.served.all, p)
+	for a := range h.served.further {
+		if err := w.listenFurther(ctx, h, a, p); err != nil {
+			return fmt.Errorf("listen on %s %s port %d: %w", host, protocol, number, err)
 		}
 	}
 	return nil
 }
 
 // listen opens one socket, in the calling thread's namespace, and serves it.
-func (l *listener) listen(ctx context.Context, protocol model.Protocol, at netip.AddrPort) error {
+func (l *listener) listen(ctx context.Context, protocol model.Protocol, at netip.AddrPort) (closer, error) {
 	config := net.ListenConfig{KeepAlive: -1}
 	// Go listens with MPTCP by itself, which BPF's socket maps refuse and
 	// which puts options into the handshake.
@@ -53,17 +66,17 @@ func (l *listener) listen(ctx context.Context, protocol model.Protocol, at netip
 	case model.ProtocolTCP:
 		socket, err := config.Listen(ctx, "tcp", at.String())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return l.world.serve(socket, func() { l.accept(socket) })
+		return socket, l.world.serve(socket, func() { l.accept(socket) })
 	case model.ProtocolUDP:
 		socket, err := config.ListenPacket(ctx, "udp", at.String())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return l.world.serve(socket, func() { l.receive(socket.(*net.UDPConn)) })
+		return socket, l.world.serve(socket, func() { l.receive(socket.(*net.UDPConn)) })
 	}
-	return errors.New("only tcp and udp have ports that a socket listens on here")
+	return nil, errors.New("only tcp and udp have ports that a socket listens on here")
 }
 
 // serve calls f in a goroutine that lasts until c is closed, by Close or by f.

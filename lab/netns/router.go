@@ -29,24 +29,29 @@ const routerName = "(router)"
 // link-local ones.
 var routerV4 = netip.MustParseAddr("169.254.0.254")
 
-// connectToRouter makes a node's uplink.
+// connectToRouter makes a node's uplinks.
 func (w *World) connectToRouter(n *node, number int) error {
-	wire := nodeWire(number)
-	if err := n.inside.connect(wire, w.router.ns); err != nil {
-		return fmt.Errorf("%s: %w", n.name, err)
+	wires := []wire{nodeWire(number)}
+	if w.topology.HasSecond() {
+		wires = append(wires, secondWire(number))
 	}
-	ifindex, err := w.router.inside.up(wire.hostName)
-	if err != nil {
-		return fmt.Errorf("%s: %w", n.name, err)
+	for i, wire := range wires {
+		if err := n.inside.connect(wire, w.router.ns); err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+		ifindex, err := w.router.inside.up(wire.hostName)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.name, err)
+		}
+		n.links = append(n.links, link{
+			name: wire.nodeName, ifindex: wire.nodeIndex,
+			mac: wire.nodeMAC, peerMAC: wire.hostMAC, peer: w.router, second: i > 0,
+		})
+		w.router.ports = append(w.router.ports, link{
+			name: wire.hostName, ifindex: ifindex,
+			mac: wire.hostMAC, peerMAC: wire.nodeMAC, peer: n.host, second: i > 0,
+		})
 	}
-	n.links = []link{{
-		name: wire.nodeName, ifindex: wire.nodeIndex,
-		mac: wire.nodeMAC, peerMAC: wire.hostMAC, peer: w.router,
-	}}
-	w.router.ports = append(w.router.ports, link{
-		name: wire.hostName, ifindex: ifindex,
-		mac: wire.hostMAC, peerMAC: wire.nodeMAC, peer: n.host,
-	})
 	return nil
 }
 
@@ -70,78 +75,6 @@ func (w *World) configureRouter() error {
 		return fmt.Errorf("%s: %w", r.name, err)
 	}
 	return nil
-}
-
-// way is where the router sends a destination: a port, and the addresses of
-// the Ethernet header there in their order.
-type way struct {
-	Ifindex uint32
-	To      [6]byte
-	From    [6]byte
-}
-
-func (l link) way() way {
-	return way{uint32(l.ifindex), [6]byte(l.peerMAC), [6]byte(l.mac)}
-}
-
-// elsewhere is the key of the way of what comes from outside for nobody. As
-// an address it is nobody's.
-var elsewhere [16]byte
-
-// wayTo is the key of an address: an IPv4 address has zeros behind it. The
-// IPv6 addresses that look like that are nobody's here.
-func wayTo(a netip.Addr) (key [16]byte) {
-	copy(key[:], a.AsSlice())
-	return key
-}
-
-// ways are where everything goes.
-func (w *World) ways() map[[16]byte]way {
-	ways, port := map[[16]byte]way{}, map[*host]link{}
-	for _, l := range w.router.ports {
-		port[l.peer] = l
-	}
-	ways[elsewhere] = port[w.nodes[0].host].way()
-	for _, r := range w.topology.Routes {
-		ways[wayTo(r.To)] = port[w.byName[r.Node]].way()
-	}
-	lead := func(h *host, by link) {
-		for _, a := range h.addresses {
-			ways[wayTo(a)] = by.way()
-		}
-	}
-	for _, n := range w.nodes {
-		lead(n.host, port[n.host])
-		for _, pod := range n.pods {
-			lead(pod, port[n.host])
-		}
-	}
-	for _, h := range w.outside {
-		lead(h, port[h])
-	}
-	return ways
-}
-
-// carry attaches a program to each port. They stay for as long as the ports.
-func (w *World) carry() error {
-	all := w.ways()
-	ways, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "ways", Type: ebpf.Hash, KeySize: 16, ValueSize: 16, MaxEntries: uint32(len(all)),
-	})
-	if err != nil {
-		return fmt.Errorf("create table of ways: %w", err)
-	}
-	defer ways.Close()
-	for to, way := range all {
-		if err := ways.Put(&to, &way); err != nil {
-			return fmt.Errorf("add way to %x: %w", to, err)
-		}
-	}
-	toNodes, toOutside := w.router.ports[:len(w.nodes)], w.router.ports[len(w.nodes):]
-	return errors.Join(
-		w.attachAll(toNodes, carrying(ways.FD(), false)),
-		w.attachAll(toOutside, carrying(ways.FD(), true)),
-	)
 }
 
 func (w *World) attachAll(ports []link, instructions asm.Instructions) error {
@@ -200,7 +133,7 @@ const (
 const keyAt = -16
 
 // carrying is the program of a port. R6 is the packet, R7 its protocol and
-// then its way.
+// then its ways and the way.
 func carrying(ways int, fromOutside bool) asm.Instructions {
 	lost := asm.Instructions{asm.Mov.Imm(asm.R0, actShot), asm.Return()}
 	if fromOutside {
@@ -230,8 +163,8 @@ func carrying(ways int, fromOutside bool) asm.Instructions {
 		labelled("known", lookUp(ways)),
 		asm.Instructions{asm.JNE.Imm(asm.R0, 0, "on")},
 		labelled("lost", lost),
-		labelled("on", asm.Instructions{
-			asm.Mov.Reg(asm.R7, asm.R0),
+		labelled("on", chooseHop()),
+		asm.Instructions{
 			asm.Mov.Reg(asm.R1, asm.R6),
 			asm.Mov.Imm(asm.R2, 0), // offset
 			asm.Mov.Reg(asm.R3, asm.R7), asm.Add.Imm(asm.R3, 4),
@@ -242,7 +175,7 @@ func carrying(ways int, fromOutside bool) asm.Instructions {
 			asm.Mov.Imm(asm.R2, 0), // flags
 			asm.FnRedirect.Call(),
 			asm.Return(),
-		}),
+		},
 		labelled("own", asm.Instructions{asm.Mov.Imm(asm.R0, actOK), asm.Return()}),
 	)
 }

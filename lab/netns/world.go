@@ -59,6 +59,7 @@ type World struct {
 	nodes    []*node
 	outside  []*host
 	router   *host // nil: outside hosts are neighbours of the only node
+	roads    roads // of the router
 	byName   map[string]*host
 
 	names    *names // of a kept world
@@ -104,13 +105,14 @@ func newStarted(ctx context.Context, topology lab.Topology, options Options, poo
 func newWorld(topology lab.Topology, options Options) *World {
 	w := &World{
 		topology: topology,
+		roads:    roads{leads: lab.NewLeads(topology.Routes)},
 		options:  options,
 		byName:   map[string]*host{},
 		open:     map[closer]struct{}{},
 	}
 	w.closing, w.stop = context.WithCancel(context.Background())
 	add := func(h lab.Host) *host {
-		added := &host{name: h.Name, addresses: h.Addresses, silent: h.Silent}
+		added := &host{name: h.Name, addresses: h.Addresses, silent: h.Silent, second: h.Second}
 		w.byName[h.Name] = added
 		return added
 	}
@@ -127,6 +129,11 @@ func newWorld(topology lab.Topology, options Options) *World {
 	}
 	for _, h := range topology.Outside {
 		w.outside = append(w.outside, add(h))
+		if h.Second {
+			for _, n := range w.nodes {
+				n.bySecond = append(n.bySecond, h.Addresses...)
+			}
+		}
 	}
 	wireOf := outsideWire
 	if topology.Routed() {
@@ -253,6 +260,7 @@ func (w *World) Close() error {
 func (w *World) dismantle() error {
 	errs := []error{w.closeTaps()}
 	w.serving.Wait()
+	errs = append(errs, w.roads.close())
 	for _, n := range w.nodes {
 		if n.pins != nil {
 			errs = append(errs, n.pins.close())

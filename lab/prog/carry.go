@@ -58,7 +58,7 @@ func (w *World) carry(from *host, data []byte) error {
 	case isNode:
 		err = t.fromNode(from.node)
 	case isOutside:
-		err = t.fromOutside()
+		err = t.fromOutside(from)
 	}
 	w.walks = append(w.walks, t.walk)
 	return err
@@ -70,6 +70,8 @@ type trip struct {
 	data  []byte // as it is now
 	mark  uint32 // that hooks of the node where it is have left; lost between machines
 	walk  lab.Walk
+	// second says at which of two uplinks the frame is.
+	second bool
 }
 
 // maxSteps is how many hooks a frame may meet: more than a hop limit allows where
@@ -88,7 +90,7 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 		return datapath.Decision{Action: model.Drop}, nil
 	}
 	now := t.world.now()
-	endpoint, ifindex := n.name, t.world.net.uplink.Ifindex
+	endpoint, ifindex := n.name, t.uplink()
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
@@ -120,7 +122,7 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 // unseen has a hook see a frame that the mark says is judged already: it lets
 // it pass without a word.
 func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
-	endpoint, ifindex := n.name, t.world.net.uplink.Ifindex
+	endpoint, ifindex := n.name, t.uplink()
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
@@ -175,8 +177,9 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 		t.deliver(n.pods[i])
 		return nil
 	case model.OutDevice, model.OutTunnel:
-		if d.Ifindex != t.world.net.uplink.Ifindex {
-			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.world.net.uplink.Ifindex)
+		t.takeRoute()
+		if d.Ifindex != t.uplink() {
+			t.faultf("the way out is device %d, but the route leads to device %d", d.Ifindex, t.uplink())
 			return nil
 		}
 		if d.Out == model.OutTunnel {
@@ -186,6 +189,23 @@ func (t *trip) follow(n *node, d datapath.Decision) error {
 	}
 	t.faultf("the frame was neither dropped nor given a way out (%q, %q)", d.Action, d.Out)
 	return nil
+}
+
+// uplink is the device of the uplink where the frame is.
+func (t *trip) uplink() int {
+	if t.second {
+		return t.world.net.second.Ifindex
+	}
+	return t.world.net.uplink.Ifindex
+}
+
+// takeRoute goes to the uplink that a node's kernel has a route by.
+func (t *trip) takeRoute() {
+	if !t.world.second {
+		return
+	}
+	to := t.world.outsideAt(frame.Decode(t.data))
+	t.second = to != nil && to.second
 }
 
 // address gives the frame hardware addresses, in a copy.

@@ -27,6 +27,7 @@ func (t *trip) fromNode(n *node) error {
 		t.deliver(n.host) // by its loopback device
 		return nil
 	}
+	t.takeRoute()
 	return t.leave(n)
 }
 
@@ -107,7 +108,8 @@ func (w *World) outsideAt(p *frame.Packet) *host {
 	return w.outside[i]
 }
 
-func (t *trip) fromOutside() error {
+func (t *trip) fromOutside(from *host) error {
+	t.second = from.second
 	if t.world.routed {
 		return t.route(nil)
 	}
@@ -128,6 +130,9 @@ func (t *trip) route(from *node) error {
 		return nil
 	}
 	to := t.world.nodeTowards(p)
+	if from != nil {
+		t.second = false // nodes know each other by their first uplinks
+	}
 	if to == nil && from == nil {
 		to = t.world.nodes[0]
 	}
@@ -160,12 +165,11 @@ func (w *World) nodeTowards(p *frame.Packet) *node {
 			return n
 		}
 	}
-	for _, r := range w.routes {
-		if r.To == p.Dst {
-			return w.nodeCalled(r.Node)
-		}
+	nodes := w.leads.Towards(p.Dst)
+	if len(nodes) == 0 {
+		return nil
 	}
-	return nil
+	return w.nodeCalled(nodes[frame.Path(p.Data, len(nodes))])
 }
 
 // arrive does what a node does with a frame from its uplink.
@@ -210,6 +214,7 @@ func (t *trip) intoStack(n *node) error {
 	if pod == nil {
 		t.address(routerMAC, n.mac)
 		decrement(t.data, p)
+		t.takeRoute()
 		return t.leave(n)
 	}
 	t.address(pod.mac, pod.device.MAC)

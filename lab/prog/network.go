@@ -24,6 +24,7 @@ import (
 type network struct {
 	pods   [MaxPods]model.Device
 	uplink model.Device
+	second model.Device // an uplink, in worlds that have two
 }
 
 // The next hop of everything beyond a node, and the uplink's own addresses,
@@ -33,6 +34,8 @@ var (
 	router6   = netip.MustParseAddr("fd00:198:18::1")
 	uplink4   = "198.18.0.254/24"
 	uplink6   = "fd00:198:18::fe/64"
+	second4   = "198.19.0.254/24"
+	second6   = "fd00:1919::fe/64"
 	routerMAC = macOf(0x42, 0)
 )
 
@@ -63,7 +66,14 @@ func newNetwork() (*network, error) {
 	if n.uplink, err = veth(handle, "uplink", 15); err != nil {
 		return nil, err
 	}
-	return n, n.route(handle)
+	// The hosts behind it are neighbours, as far as the kernel's routes tell.
+	if n.second, err = veth(handle, "second", 14); err != nil {
+		return nil, err
+	}
+	if err := n.route(handle); err != nil {
+		return nil, err
+	}
+	return n, assign(handle, n.second, second4, second6)
 }
 
 // settle makes the namespace forward and keep still.
@@ -133,19 +143,8 @@ func veth(handle *netlink.Handle, name string, n byte) (model.Device, error) {
 // route gives the uplink its addresses, and everything beyond a next hop
 // that is already known.
 func (n *network) route(handle *netlink.Handle) error {
-	link, err := handle.LinkByIndex(n.uplink.Ifindex)
-	if err != nil {
-		return fmt.Errorf("find device %s: %w", n.uplink.Name, err)
-	}
-	for _, cidr := range []string{uplink4, uplink6} {
-		addr, err := netlink.ParseAddr(cidr)
-		if err != nil {
-			return fmt.Errorf("read address %s: %w", cidr, err)
-		}
-		addr.Flags = unix.IFA_F_NODAD
-		if err := handle.AddrAdd(link, addr); err != nil {
-			return fmt.Errorf("give %s the address %s: %w", n.uplink.Name, cidr, err)
-		}
+	if err := assign(handle, n.uplink, uplink4, uplink6); err != nil {
+		return err
 	}
 	for _, hop := range []netip.Addr{router4, router6} {
 		family := unix.AF_INET
@@ -164,6 +163,25 @@ func (n *network) route(handle *netlink.Handle) error {
 		err = handle.RouteAdd(&netlink.Route{LinkIndex: n.uplink.Ifindex, Dst: everywhere, Gw: hop.AsSlice()})
 		if err != nil {
 			return fmt.Errorf("add default route via %s: %w", hop, err)
+		}
+	}
+	return nil
+}
+
+// assign gives a device addresses, and with them routes to what is around them.
+func assign(handle *netlink.Handle, d model.Device, cidrs ...string) error {
+	link, err := handle.LinkByIndex(d.Ifindex)
+	if err != nil {
+		return fmt.Errorf("find device %s: %w", d.Name, err)
+	}
+	for _, cidr := range cidrs {
+		addr, err := netlink.ParseAddr(cidr)
+		if err != nil {
+			return fmt.Errorf("read address %s: %w", cidr, err)
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := handle.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("give %s the address %s: %w", d.Name, cidr, err)
 		}
 	}
 	return nil

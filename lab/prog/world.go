@@ -21,7 +21,8 @@ type World struct {
 	net     *network
 	routed  bool          // see lab.Topology
 	uplinks bool          // have programs
-	routes  []lab.Route   // of the router, besides
+	leads   lab.Leads     // of the router, besides
+	second  bool          // nodes have a second uplink
 	offset  time.Duration // of the clocks
 	hosts   map[string]*host
 	nodes   []*node
@@ -56,6 +57,7 @@ type host struct {
 	gateway   net.HardwareAddr
 	arrived   []lab.Frame
 	stack     stack
+	second    bool // of a host outside: behind the second uplinks
 }
 
 // node is a machine with pods. All nodes have the devices of the worker's
@@ -78,7 +80,7 @@ const firstPort = 32768
 
 func newWorld(topo lab.Topology, nw *network, dps []*datapath.Datapath) (*World, error) {
 	w := &World{
-		net: nw, routed: topo.Routed(), uplinks: topo.Uplinks, routes: topo.Routes,
+		net: nw, routed: topo.Routed(), uplinks: topo.Uplinks, leads: lab.NewLeads(topo.Routes), second: topo.HasSecond(),
 		hosts: make(map[string]*host, len(topo.Nodes)+len(topo.Pods)+len(topo.Outside)), nextPort: firstPort,
 	}
 	for i, t := range topo.Nodes {
@@ -96,7 +98,7 @@ func newWorld(topo lab.Topology, nw *network, dps []*datapath.Datapath) (*World,
 		w.add(h, t)
 	}
 	for i, t := range topo.Outside {
-		h := &host{name: t.Name, kind: isOutside, addresses: t.Addresses, gateway: nw.uplink.MAC,
+		h := &host{name: t.Name, kind: isOutside, addresses: t.Addresses, gateway: nw.uplink.MAC, second: t.Second,
 			mac: net.HardwareAddr{0x02, 0x0a, 0, 0, 0, byte(i + 1)}}
 		if w.routed {
 			h.gateway = routerMAC
@@ -177,8 +179,45 @@ func (w *World) Uplinks(name string) []model.Uplink {
 	if !w.uplinks || w.nodeCalled(name) == nil {
 		return nil
 	}
-	d := w.net.uplink
-	return []model.Uplink{{Name: d.Name, Ifindex: d.Ifindex, MAC: d.MAC}}
+	uplinks := []model.Uplink{uplinkAt(w.net.uplink)}
+	if w.second {
+		uplinks = append(uplinks, uplinkAt(w.net.second))
+	}
+	return uplinks
+}
+
+func uplinkAt(d model.Device) model.Uplink {
+	return model.Uplink{Name: d.Name, Ifindex: d.Ifindex, MAC: d.MAC}
+}
+
+// Assign implements lab.World.
+func (w *World) Assign(_ context.Context, name string, a netip.Addr, has bool) error {
+	n := w.nodeCalled(name)
+	if n == nil {
+		return fmt.Errorf("assign %s: there is no node %s in the world", a, name)
+	}
+	if n.own(a) == has {
+		return fmt.Errorf("assign %s to %s: it is there already, or not any more", a, n.name)
+	}
+	without := func(b netip.Addr) bool { return a == b }
+	// A new list: the old one is the topology's.
+	n.addresses = slices.DeleteFunc(slices.Clone(n.addresses), without)
+	if has {
+		n.addresses = append(n.addresses, a)
+	}
+	w.leads.Assign(n.name, a, has)
+	return nil
+}
+
+// Lead implements lab.World.
+func (w *World) Lead(_ context.Context, to netip.Addr, nodes ...string) error {
+	for _, name := range nodes {
+		if w.nodeCalled(name) == nil {
+			return fmt.Errorf("lead %s: there is no node %s in the world", to, name)
+		}
+	}
+	w.leads.Lead(to, nodes...)
+	return nil
 }
 
 // MACs implements lab.World.

@@ -11,6 +11,7 @@ package syntax
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -39,10 +40,12 @@ type File struct {
 	Pods       []Pod
 	Namespaces []Namespace
 	Outside    []string
+	Named      []Named  // addresses that no host has at first
 	Silent     []string // hosts whose stacks answer nothing
 	Without    []string // features that the datapath is not to use
 
 	Uplinks bool          // the nodes' own devices have programs
+	Second  []string      // outside hosts that second uplinks of the nodes lead to
 	Sockets bool          // the nodes' own sockets have programs
 	Options model.Options // the operator's
 	Routes  []Route       // of the router, besides
@@ -93,10 +96,18 @@ type Node struct {
 	Labels map[string]string
 }
 
-// Route leads what is sent to an address to a node.
+// Named is an address, at most one of each family, by a name.
+type Named struct {
+	Pos       Pos
+	Name      string
+	Addresses []netip.Addr
+}
+
+// Route leads what is sent to an address to a node. Routes to one address share
+// what is sent there.
 type Route struct {
 	Pos  Pos
-	To   string // an address, or the name of a load balancer's
+	To   string // an address, its name, or that of a load balancer's
 	Node string
 }
 
@@ -161,6 +172,13 @@ type (
 	// Renew gives a pod another interface.
 	Renew struct{ Pod Object }
 
+	// Give has nodes have addresses beside their own.
+	Give struct{ Addresses, Nodes []string }
+	// Take takes addresses away that were given.
+	Take struct{ Addresses, Nodes []string }
+	// Lead has the router lead addresses elsewhere.
+	Lead struct{ Addresses, Nodes []string }
+
 	// Listen makes a host serve a port. Without Answer it sends back what it got.
 	Listen struct {
 		Host     string
@@ -203,6 +221,7 @@ type (
 	// Send puts a frame on a host's interface.
 	Send struct {
 		Host   string
+		Sender string // whom it poses as; empty: nobody
 		Layers []Layer
 	}
 	// Expect waits for a frame at a host. With Nothing, none that matches may come.
@@ -264,6 +283,9 @@ func (*Delete) verb()     {}
 func (*Label) verb()      {}
 func (*Terminate) verb()  {}
 func (*Renew) verb()      {}
+func (*Give) verb()       {}
+func (*Take) verb()       {}
+func (*Lead) verb()       {}
 func (*Listen) verb()     {}
 func (*Connect) verb()    {}
 func (*Say) verb()        {}

@@ -23,12 +23,13 @@ type checker struct {
 	objects  map[string]*model.Objects
 	services map[string]bool // name.namespace of those in any attached file
 	sent     bool
+	given    holders
 }
 
 // check finds the mistakes that single lines do not show.
 func (p *parser) check() {
 	f := p.file
-	c := &checker{parser: p, conns: map[string]Pos{}, used: map[string]bool{}, objects: map[string]*model.Objects{}, services: map[string]bool{}}
+	c := &checker{parser: p, conns: map[string]Pos{}, used: map[string]bool{}, objects: map[string]*model.Objects{}, services: map[string]bool{}, given: holders{}}
 	if len(f.Worlds) == 0 {
 		p.failf(p.pos(1), "no worlds are declared: expected a line like 'worlds prog netns'")
 	}
@@ -119,13 +120,12 @@ func (c *checker) network(f *File) {
 	}
 	for _, r := range f.Routes {
 		c.node(r.Pos, "route", r.Node)
-		if _, err := netip.ParseAddr(r.To); err != nil && !c.services[BalancedService(r.To)] {
-			c.failf(r.Pos, "route: %s is neither an address nor lb(SERVICE.NAMESPACE) of a service that an attached file has", r.To)
-		}
+		c.routable(r.Pos, "route", r.To)
 	}
-	if len(f.Routes) > 0 && !f.Uplinks && len(f.Nodes) == 1 {
-		c.failf(f.Routes[0].Pos, "route: there is no router in a network of one node without an uplink: add 'uplink'")
+	if len(f.Routes) > 0 {
+		c.routed(f.Routes[0].Pos, "route")
 	}
+	c.second()
 }
 
 // BalancedService gives NAME.NAMESPACE of lb(NAME.NAMESPACE); empty for any
@@ -141,7 +141,7 @@ func BalancedService(name string) string {
 
 // place checks a name that something is sent to.
 func (c *checker) place(at Pos, verb, name string) {
-	if c.file.HasHost(name) || name == "gateway" || c.services[name] || c.services[BalancedService(name)] {
+	if c.file.HasHost(name) || c.file.HasAddress(name) || name == "gateway" || c.services[name] || c.services[BalancedService(name)] {
 		return
 	}
 	if _, err := netip.ParseAddr(name); err == nil {
@@ -155,7 +155,7 @@ func (c *checker) place(at Pos, verb, name string) {
 		c.failf(at, "%s: no attached file has a service %s in namespace %s", verb, svc, ns)
 		return
 	}
-	c.failf(at, "%s: %s is no host: expected one of %s, gateway, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address", verb, name, strings.Join(c.file.HostNames(), ", "))
+	c.failf(at, "%s: %s is no host: expected one of %s, gateway, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE), an address or the name of one", verb, name, strings.Join(c.file.HostNames(), ", "))
 }
 
 func (c *checker) needFiles(at Pos, names []string) {
@@ -199,6 +199,12 @@ func (c *checker) step(s *Step) {
 	case *Renew:
 		c.onlyProg(s.Pos, "renew")
 		c.podObject(s.Pos, "renew", v.Pod)
+	case *Give:
+		c.give(s, v)
+	case *Take:
+		c.take(s, v)
+	case *Lead:
+		c.lead(s, v)
 	case *Listen:
 		c.host(s.Pos, "listen", v.Host)
 	case *Connect:
@@ -214,6 +220,9 @@ func (c *checker) step(s *Step) {
 		c.place(s.Pos, "ping", v.To)
 	case *Send:
 		c.host(s.Pos, "send", v.Host)
+		if v.Sender != "" {
+			c.place(s.Pos, "send: posing-as", v.Sender)
+		}
 		c.layers(s, v.Layers, true)
 		c.sent = true
 	case *Expect:
@@ -305,7 +314,7 @@ func (c *checker) value(spec frame.FieldSpec, value string) error {
 	named := c.file.HasHost(value) || value == "gateway"
 	switch spec.Type {
 	case frame.Address:
-		if named || c.services[value] || c.services[BalancedService(value)] {
+		if named || c.file.HasAddress(value) || c.services[value] || c.services[BalancedService(value)] {
 			return nil
 		}
 	case frame.Hardware:

@@ -26,13 +26,17 @@ func init() {
 		"needs":     {"needs kernel RELEASE | needs config OPTION", "what the kernel must have; else the scenario is skipped", parseNeeds},
 		"without":   {"without " + strings.Join(features, "|") + "...", "features of the kernel that the datapath is not to use; only in world netns", parseWithout},
 		"topology":  {"topology " + strings.Join(sortedKeys(topologies), "|"), "a network that is ready made", parseTopology},
-		"pod":       {"pod [NAMESPACE/]NAME [KEY=VALUE...] [PORTNAME:PORT/PROTO...] [on NODE]", "a pod with labels and named ports", parsePod},
-		"namespace": {"namespace NAME [KEY=VALUE...]", "a namespace with labels", parseNamespace},
+		"pod":       {"pod [NAMESPACE/]NAME [KEY=[VALUE]...] [PORTNAME:PORT/PROTO...] [on NODE]", "a pod with labels and named ports; KEY= is a label without a value", parsePod},
+		"namespace": {"namespace NAME [KEY=[VALUE]...]", "a namespace with labels", parseNamespace},
 		"outside":   {"outside NAME...", "hosts beyond the nodes' uplinks", parseOutside},
-		"node":      {"node NAME [KEY=VALUE...]", "another node beside 'node', or labels of that one", parseNode},
-		"uplink":    {"uplink", "the nodes' own devices have programs too; headers that need it say so by themselves", parseUplink},
-		"sockets":   {"sockets", "the nodes' own sockets have programs: what is dialled on a node is led to a service's backend before there is a packet, by node ports on loopback too; only in world netns", parseSockets},
-		"route":     {"route ADDRESS|lb(SERVICE.NAMESPACE)... via NODE", "where the router leads addresses that no host has; else to the first node", parseRoute},
+		"node":      {"node NAME [KEY=[VALUE]...]", "another node beside 'node', or labels of that one", parseNode},
+		"uplink": {"uplink [second HOST...]", "the nodes' own devices have programs too; headers that need it say so by themselves; " +
+			"with second, each node has one more, which leads to those hosts outside and from them", parseUplink},
+		"address": {"address NAME ADDRESS [ADDRESS]",
+			"a name for an address of each family that no host has, until a step gives it to a node", parseAddress},
+		"sockets": {"sockets", "the nodes' own sockets have programs: what is dialled on a node is led to a service's backend before there is a packet, by node ports on loopback too; only in world netns", parseSockets},
+		"route": {"route ADDRESS|NAME|lb(SERVICE.NAMESPACE)... via NODE...", "where the router leads addresses that no host has; else to the first node; " +
+			"several nodes share what is sent there: " + sharing, parseRoute},
 		"masquerade": {"masquerade [except CIDR...] [ports FIRST-LAST]",
 			"what leaves the cluster has the node's address (uplink)", parseMasquerade},
 		"maglev":    {"maglev [SIZE]", "backends are chosen by Maglev's tables", parseMaglev},
@@ -168,11 +172,9 @@ func parsePod(p *parser, at Pos, l *line) error {
 	}
 	for !l.done() {
 		if l.assigned() {
-			a, err := l.assignment("KEY=VALUE")
-			if err != nil {
+			if err := l.label("pod "+pod.HostName(), pod.Labels); err != nil {
 				return err
 			}
-			pod.Labels[a.Name] = a.Value
 			continue
 		}
 		if l.accept("on") {
@@ -223,19 +225,30 @@ func (p Pod) HostName() string {
 }
 
 func (p *parser) addPod(pod Pod) {
-	if p.file.HasHost(pod.HostName()) {
-		p.failf(pod.Pos, "there is a host %s already: give each its own name", pod.HostName())
+	if !p.isFree(pod.Pos, pod.HostName()) {
 		return
 	}
 	p.file.Pods = append(p.file.Pods, pod)
 }
 
 func (p *parser) addOutside(at Pos, name string) {
-	if p.file.HasHost(name) {
-		p.failf(at, "there is a host %s already: give each its own name", name)
+	if !p.isFree(at, name) {
 		return
 	}
 	p.file.Outside = append(p.file.Outside, name)
+}
+
+// isFree says whether nobody has a name yet, and that somebody has.
+func (p *parser) isFree(at Pos, name string) bool {
+	switch {
+	case p.file.HasHost(name):
+		p.failf(at, "there is a host %s already: give each its own name", name)
+	case p.file.HasAddress(name):
+		p.failf(at, "there is an address %s already: give each its own name", name)
+	default:
+		return true
+	}
+	return false
 }
 
 // HasHost says whether there is a host of that name.
@@ -263,11 +276,9 @@ func parseNamespace(p *parser, at Pos, l *line) error {
 	}
 	ns := Namespace{Pos: at, Name: name, Labels: map[string]string{}}
 	for !l.done() {
-		a, err := l.assignment("KEY=VALUE")
-		if err != nil {
+		if err := l.label("namespace "+name, ns.Labels); err != nil {
 			return err
 		}
-		ns.Labels[a.Name] = a.Value
 	}
 	if slices.ContainsFunc(p.file.Namespaces, func(n Namespace) bool { return n.Name == name }) {
 		return fmt.Errorf("namespace %s is described twice: describe it once", name)

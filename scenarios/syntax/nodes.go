@@ -27,8 +27,7 @@ func (f *File) NodeNames() []string {
 }
 
 func (p *parser) addNode(n Node) {
-	if p.file.HasHost(n.Name) {
-		p.failf(n.Pos, "there is a host %s already: give each its own name", n.Name)
+	if !p.isFree(n.Pos, n.Name) {
 		return
 	}
 	p.file.Nodes = append(p.file.Nodes, n)
@@ -41,11 +40,9 @@ func parseNode(p *parser, at Pos, l *line) error {
 	}
 	n := Node{Pos: at, Name: name, Labels: map[string]string{}}
 	for !l.done() {
-		a, err := l.assignment("KEY=VALUE")
-		if err != nil {
+		if err := l.label("node "+name, n.Labels); err != nil {
 			return err
 		}
-		n.Labels[a.Name] = a.Value
 	}
 	// Nodes that are there already, by a topology or always, get labels.
 	for i := range p.file.Nodes {
@@ -62,30 +59,6 @@ func parseNode(p *parser, at Pos, l *line) error {
 	}
 	p.addNode(n)
 	return nil
-}
-
-func parseUplink(p *parser, _ Pos, _ *line) error {
-	p.file.Uplinks = true
-	return nil
-}
-
-func parseRoute(p *parser, at Pos, l *line) error {
-	var to []string
-	for !l.accept("via") {
-		name, err := l.word("an address, lb(SERVICE.NAMESPACE) or 'via'")
-		if err != nil {
-			return err
-		}
-		to = append(to, name)
-	}
-	node, err := l.word("a node")
-	if err == nil && len(to) == 0 {
-		return fmt.Errorf("expected an address before 'via'\n\tusage: %s", l.usage)
-	}
-	for _, name := range to {
-		p.file.Routes = append(p.file.Routes, Route{at, name, node})
-	}
-	return err
 }
 
 func prefix(l *line) (netip.Prefix, error) {

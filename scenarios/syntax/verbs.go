@@ -30,17 +30,22 @@ func init() {
 		"apply":     {"apply FILE...", "make objects, or change those that are there", parseApply},
 		"update":    {"update FILE...", "change objects that are there", parseUpdate},
 		"delete":    {"delete KIND/[NAMESPACE/]NAME...", "remove objects", parseDelete},
-		"label":     {"label pod/NAME|namespace/NAME KEY=VALUE... KEY-...", "set labels, remove labels", parseLabel},
+		"label":     {"label pod/NAME|namespace/NAME KEY=[VALUE]... KEY-...", "set labels, remove labels; KEY= leaves the label without a value", parseLabel},
 		"terminate": {"terminate pod/NAME", "mark a pod as being deleted", parseTerminate},
 		"renew":     {"renew pod/NAME", "give a pod another interface, with other hardware addresses, as if it was made again while its flows last; only in world prog", parseRenew},
-		"listen":    {`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen},
+		"give": {"give ADDRESS|NAME... to NODE...", "give nodes an address beside their own, which their Node objects do not list: their kernels have it, and the router leads it there; " +
+			"of several nodes, " + sharing, parseGive},
+		"take":   {"take ADDRESS|NAME... from NODE...", "take away an address that was given", parseTake},
+		"lead":   {"lead ADDRESS|NAME|lb(SERVICE.NAMESPACE)... via NODE...", "have the router lead an address to other nodes from now on: to one by hand, or to several, " + sharing, parseLead},
+		"listen": {`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen},
 		"connect": {`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [unconnected] [mapped] [fails refused|timeout|reset]`,
 			"open an exchange with a host, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address; without as, also send, expect the answer, and close; " +
 				"unconnected is a UDP socket that says with each message where it goes, mapped an IPv6 socket that speaks IPv4 (world netns)", parseConnect},
 		"say":   {`say CONN "TEXT" [hears "TEXT"] [fails refused|timeout|reset]`, "send on an open exchange and expect the answer", parseSay},
 		"close": {"close CONN", "end an exchange", parseClose},
 		"ping":  {"ping HOST -> NAME [fails refused|timeout]", "expect an answer to an echo request", parsePing},
-		"send":  {"send HOST LAYER(FIELD=VALUE ...)...", "put a frame on a host's interface", parseSend},
+		"send": {"send HOST [posing-as SENDER] LAYER(FIELD=VALUE ...)...",
+			"put a frame on a host's interface; posing-as gives it the IP address of somebody else as the sender's: of a host, the gateway, a service, or an address", parseSend},
 		"expect": {"expect HOST LAYER(FIELD=VALUE ...)... | expect HOST nothing [LAYER(...)...]",
 			"wait for a frame; a field that is not named is not checked", parseExpect},
 		"verdict": {"verdict forward|drop|reply [reason=R|none] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
@@ -139,11 +144,9 @@ func parseLabel(l *line) (Verb, error) {
 	}
 	for !l.done() {
 		if l.assigned() {
-			a, err := l.assignment("KEY=VALUE")
-			if err != nil {
+			if err := l.label(v.Object.String(), v.Set); err != nil {
 				return nil, err
 			}
-			v.Set[a.Name] = a.Value
 			continue
 		}
 		t := l.next()
@@ -369,11 +372,20 @@ func parseSend(l *line) (Verb, error) {
 	if err != nil {
 		return nil, err
 	}
-	layers, err := layers(l, true)
-	if err == nil && len(layers) == 0 {
+	v := &Send{Host: host}
+	if l.accept("posing-as") {
+		if v.Sender, err = l.word("whom it poses as"); err != nil {
+			return nil, err
+		}
+	}
+	v.Layers, err = layers(l, true)
+	if err == nil && len(v.Layers) == 0 {
 		err = l.expected("a layer like tcp(dport=80)", l.peek())
 	}
-	return &Send{host, layers}, err
+	if err == nil && v.Sender != "" {
+		err = v.poses()
+	}
+	return v, err
 }
 
 func parseExpect(l *line) (Verb, error) {
