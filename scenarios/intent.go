@@ -200,6 +200,9 @@ func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, 
 		local = conn.Local()
 		if host, ok := p.hosts[p.scriptName(conn.Server())]; ok {
 			in.server, in.peer = addressOf(host, p.family), conn.Peer()
+			if p.leads.Has(host.Name, to) {
+				in.server = to
+			}
 		}
 	}
 	port := local.Port()

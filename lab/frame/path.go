@@ -52,6 +52,7 @@ func Path(data []byte, n int) int {
 	for _, w := range words {
 		h = bits.RotateLeft32((h^w)*PathFactor, PathRotation)
 	}
+	h = (h ^ h>>16) * PathFactor
 	return int(uint64(h>>16) * uint64(n) >> 16)
 }
 
@@ -59,7 +60,8 @@ func Path(data []byte, n int) int {
 // into the hash, which is multiplied then and rotated. The words are those of
 // the source, then of the destination, an IPv4 address having three of zero
 // behind it, then both ports, then the protocol; all as they are read on a wire.
-// The upper half of the hash is scaled to the number of next hops.
+// At last the upper half is xored into the lower one, all is multiplied once more,
+// and the upper half is scaled to the number of next hops.
 const (
 	PathWords    = 10
 	PathFactor   = 0x9e3779b1

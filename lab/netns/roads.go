@@ -267,6 +267,11 @@ func chooseHop() asm.Instructions {
 		)
 	}
 	return append(all,
+		asm.Mov.Reg32(asm.R1, asm.R0),
+		asm.RSh.Imm32(asm.R1, 16),
+		asm.Xor.Reg32(asm.R0, asm.R1),
+		asm.Mov.Imm32(asm.R1, factor()),
+		asm.Mul.Reg32(asm.R0, asm.R1),
 		asm.RSh.Imm32(asm.R0, 16),
 		asm.Mul.Reg(asm.R0, asm.R8),
 		asm.RSh.Imm(asm.R0, 16),
