@@ -55,6 +55,7 @@ func TestCluster(t *testing.T) {
 		{"the nodes themselves reach services", fromNodes},
 		{"a host port answers from outside and on the node", hostPort},
 		{"a policy decides who comes in", policy},
+		{"a tenant takes nothing that is others'", tenants},
 		{"a killed agent costs no request and no connection", kill},
 		{"agents are replaced one by one without a loss", restart},
 		{"identities are still the same on all nodes", identities},

@@ -158,7 +158,11 @@ func (e *environment) exec(ctx context.Context, namespace, pod string, command .
 
 // load asks from a pod. Its error is of the attempt, not of what was lost.
 func (e *environment) load(ctx context.Context, pod string, l traffic.Load) (*traffic.Report, error) {
-	text, err := e.exec(ctx, e.ns, pod, "/weir", "lab", "traffic", "load", "-o", "json", "--target", l.Target,
+	return e.loadFrom(ctx, e.ns, pod, l)
+}
+
+func (e *environment) loadFrom(ctx context.Context, namespace, pod string, l traffic.Load) (*traffic.Report, error) {
+	text, err := e.exec(ctx, namespace, pod, "/weir", "lab", "traffic", "load", "-o", "json", "--target", l.Target,
 		"--rate", fmt.Sprint(l.Rate), "--connections", fmt.Sprint(l.Connections), "--duration", l.Duration.String(),
 		"--timeout", l.Timeout.String())
 	report := new(traffic.Report)
