@@ -69,7 +69,7 @@ type World struct {
 var _ lab.World = (*World)(nil)
 
 // New records a world from now on: frames of the interfaces of pods and hosts
-// outside, and of the nodes' uplinks if they lead to a router, both ways. Of
+// outside, and of the nodes' first uplinks if they lead to a router, both ways. Of
 // silent hosts it has what the script sends.
 func New(w *netns.World, topology lab.Topology) (*World, error) {
 	r := &World{World: w}
