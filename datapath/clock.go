@@ -48,6 +48,20 @@ func (d *Datapath) Advance(by time.Duration) error {
 	return d.writeSettings()
 }
 
+// Hold takes back time in which nothing happened, so that what is waited for does
+// not age what is there. It is for who alone passes packets: by is less than what
+// has passed since the datapath last asked for the time, or its clock would go
+// back.
+func (d *Datapath) Hold(by time.Duration) error {
+	if by < 0 {
+		return fmt.Errorf("hold the clock for %s: it is Advance that moves it forward", by)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settings.ClockOffset -= uint64(by) // and so below 0, which sums as it should
+	return d.writeSettings()
+}
+
 // errStopped keeps packets of the world from meeting a clock that stands still.
 var errStopped = errors.New("a clock that stands still is for frames that are run, not for devices or pins: leave Attach, PinPath and Cgroup empty")
 

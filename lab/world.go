@@ -135,6 +135,8 @@ type World interface {
 	// call for that host, oldest first, waiting until there is one or ctx ends.
 	Arrived(ctx context.Context, host string) ([]Frame, error)
 
+	// Now is the time by the datapaths' clocks.
+	Now() time.Time
 	// Advance moves all datapaths' clocks.
 	Advance(ctx context.Context, by time.Duration) error
 	// Collect runs each node's flow collector once.

@@ -21,7 +21,7 @@ import (
 // judged by itself: what is right on one says nothing of what others know.
 type judge struct {
 	benches   []*bench                // by the index of the node
-	offset    time.Duration           // of the datapaths' clocks
+	now       func() time.Time        // by the datapaths' clocks
 	reasons   map[model.Reason]uint64 // steps by their reason
 	disagreed []Disagreement
 	story     []string
@@ -90,8 +90,8 @@ func (d Disagreement) String() string {
 }
 
 // newJudge makes a judge; locals are what each node knows of itself.
-func newJudge(topo lab.Topology, locals []model.Local) *judge {
-	j := &judge{reasons: map[model.Reason]uint64{}}
+func newJudge(topo lab.Topology, locals []model.Local, now func() time.Time) *judge {
+	j := &judge{now: now, reasons: map[model.Reason]uint64{}}
 	for i, local := range locals {
 		b := &bench{
 			node: topo.Nodes[i].Name, oracle: oracle.NewOracle(topo.Nodes[i].Name, local),
@@ -284,7 +284,7 @@ type intent struct {
 // packet, hook by hook. What the model lets through may still be refused by
 // who gets it.
 func (j *judge) exchange(in intent, at place, t model.Tuple) {
-	now := time.Now().Add(j.offset)
+	now := j.now()
 	packet, err := opening(t)
 	// More hooks than these no way has.
 	for range 8 {
@@ -429,7 +429,7 @@ func onTheWire(t model.Tuple, all []oracle.Translation) model.Tuple {
 // are counted too: one counter that fits is enough. leftAs knows what became
 // of a tuple, where the model leaves a choice.
 func (j *judge) sent(data []byte, at place, before, after map[model.Reason]uint64, leftAs func(model.Tuple) (model.Tuple, bool)) error {
-	now := time.Now().Add(j.offset)
+	now := j.now()
 	b := j.at(at.node)
 	e := b.expect(data, at, now)
 	j.story = e.Story

@@ -58,7 +58,7 @@ status: {phase: Running, podIPs: [{ip: 10.0.0.11}]}
 		"no service":                  {"10.0.0.10:81", intent{outcome: refusal}, "10.0.0.10:81", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := newJudge(topo, []model.Local{{}})
+			j := newJudge(topo, []model.Local{{}}, nil)
 			j.at("").oracle.SetObjects(objs)
 			to := netip.MustParseAddrPort(c.to)
 			led, ok := j.led(c.in, "node", model.Tuple{Dst: to.Addr(), Dport: to.Port(), Protocol: model.ProtocolTCP})

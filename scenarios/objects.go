@@ -133,7 +133,6 @@ func (p *play) renew(ctx context.Context, o syntax.Object) error {
 }
 
 func (p *play) advance(ctx context.Context, by time.Duration) error {
-	p.judge.offset += by
 	if err := p.world.Advance(ctx, by); err != nil {
 		return labError(err)
 	}
@@ -145,7 +144,7 @@ func (p *play) collect(ctx context.Context) error {
 		return labError(err)
 	}
 	for _, b := range p.judge.benches {
-		b.oracle.Collect(time.Now().Add(p.judge.offset))
+		b.oracle.Collect(p.world.Now())
 	}
 	return nil
 }

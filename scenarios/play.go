@@ -87,7 +87,7 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 			Gateways: s.topology.Gateways, Options: s.Options, Identities: identities,
 		})
 	}
-	p.judge = newJudge(s.topology, p.locals)
+	p.judge = newJudge(s.topology, p.locals, world.Now)
 	if w, ok := world.(interface {
 		OnFrame(func(string, model.Where, []byte, time.Time))
 		OnStep(func(lab.Step, time.Time))

@@ -435,6 +435,13 @@ func (w *World) Apply(ctx context.Context, name string, state *model.State) (cha
 	return change, nil
 }
 
+// Now implements lab.World.
+func (w *World) Now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Now().Add(w.advanced)
+}
+
 // Advance moves the datapaths' clocks.
 func (w *World) Advance(ctx context.Context, by time.Duration) error {
 	w.mu.Lock()

@@ -50,7 +50,7 @@ func (w *World) emit(from *host, data []byte) error {
 
 // carry takes one frame from a host to where it ends.
 func (w *World) carry(from *host, data []byte) error {
-	t := &trip{world: w, data: data, walk: lab.Walk{Time: w.now(), From: from.name, Sent: data}}
+	t := &trip{world: w, data: data, walk: lab.Walk{Time: w.Now(), From: from.name, Sent: data}}
 	var err error
 	switch from.kind {
 	case isPod:
@@ -89,7 +89,7 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 		t.faultf("it goes round: it has met %d hooks", maxSteps)
 		return datapath.Decision{Action: model.Drop}, nil
 	}
-	now := t.world.now()
+	now := t.world.Now()
 	endpoint, ifindex := n.name, t.uplink()
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
@@ -97,7 +97,7 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 	if t.world.onFrame != nil {
 		t.world.onFrame(n.name, model.Where{Hook: hook, Endpoint: endpoint}, t.data, now)
 	}
-	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
+	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.mark)
 	var contradiction *datapath.Contradiction
 	if errors.Is(err, datapath.ErrSum) { // the kernel gives nothing of it back
 		t.faultf("%s of %s: %v", hook, endpoint, datapath.ErrSum)
@@ -126,7 +126,7 @@ func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
-	ran, faults, err := n.run(hook, t.data, ifindex, t.mark)
+	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.mark)
 	t.walk.Faults = append(t.walk.Faults, faults...)
 	var contradiction *datapath.Contradiction
 	switch {
@@ -232,7 +232,7 @@ func (t *trip) intoPod(pod *host) error {
 func (t *trip) deliver(to *host) {
 	t.walk.To, t.walk.Delivered = to.name, t.data
 	t.verify(to)
-	to.arrived = append(to.arrived, lab.Frame{Time: t.world.now(), Host: to.name, Data: t.data})
+	to.arrived = append(to.arrived, lab.Frame{Time: t.world.Now(), Host: to.name, Data: t.data})
 	for _, answer := range to.stack.receive(t.data) {
 		t.world.queue = append(t.world.queue, departure{to, answer})
 	}

@@ -24,6 +24,8 @@ type World struct {
 	leads   lab.Leads     // of the router, besides
 	second  bool          // nodes have a second uplink
 	offset  time.Duration // of the clocks
+	busy    time.Time     // when something last happened
+	unheld  error         // of a clock that could not be held
 	hosts   map[string]*host
 	nodes   []*node
 	outside []*host
@@ -236,23 +238,6 @@ func (w *World) Apply(_ context.Context, name string, state *model.State) (datap
 		return datapath.Change{}, fmt.Errorf("apply state: there is no node %s in the world", name)
 	}
 	return n.dp.Apply(state)
-}
-
-// now is the time by the datapaths' clocks.
-func (w *World) now() time.Time { return time.Now().Add(w.offset) }
-
-// Advance implements lab.World.
-func (w *World) Advance(_ context.Context, by time.Duration) error {
-	w.offset += by
-	return w.each(func(dp *datapath.Datapath) error { return dp.Advance(by) })
-}
-
-// Collect implements lab.World.
-func (w *World) Collect(context.Context) error {
-	return w.each(func(dp *datapath.Datapath) error {
-		_, err := dp.Collect()
-		return err
-	})
 }
 
 func (w *World) each(f func(*datapath.Datapath) error) error {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
@@ -47,7 +46,6 @@ type player struct {
 	referee *scenarios.Referee
 	objs    *model.Objects
 	misread misread
-	offset  time.Duration // of the datapath's clock
 	// every is how many frames are played between two looks at the counters,
 	// and played those since the last.
 	every, played int
@@ -141,7 +139,7 @@ type ran struct {
 
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
-	now := time.Now().Add(p.offset)
+	now := p.world.Now()
 	p.referee.Look(f.At, f.Data, now)
 	got, faults, err := p.world.Pass("", f.At.Hook, f.Data, p.ifindex(f.At))
 	if errors.Is(err, datapath.ErrSum) {
@@ -260,10 +258,9 @@ func (p *player) step(ctx context.Context, s *Step) (*Finding, error) {
 		if err := p.world.Collect(ctx); err != nil {
 			return nil, err
 		}
-		p.referee.Oracle().Collect(time.Now().Add(p.offset))
+		p.referee.Oracle().Collect(p.world.Now())
 		return nil, nil
 	}
-	p.offset += s.Advance
 	return nil, p.world.Advance(ctx, s.Advance)
 }
 
