@@ -134,7 +134,7 @@ func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
 		for i := range possible.Translations {
 			t := &possible.Translations[i]
 			switch {
-			case !t.leavesAs(observed):
+			case !t.leavesAs(observed), o.hasNotOpened(t):
 			case chosen == nil:
 				chosen = t
 			case t.flow != chosen.flow:
@@ -167,6 +167,16 @@ func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
 	if doubtful {
 		f.tear(now)
 	}
+}
+
+// hasNotOpened is whether a part of a packet has made nothing of a flow that would
+// have a port of its own: the bytes of a later one do not tell.
+func (o *Oracle) hasNotOpened(t *Translation) bool {
+	if o.Sight == nil || !t.Portless || !t.AnySport || t.known || t.flow == nil {
+		return false
+	}
+	e, there := o.sees(t.flow.opening)
+	return !there || e.Dead
 }
 
 // Meet tells the oracle that a hook saw the frame that e is about, and did not
