@@ -43,9 +43,9 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 
 static __always_inline int same_translation(const struct flow *a, const struct flow *b)
 {
-	return addr_equal(&a->src, &b->src) && addr_equal(&a->dst, &b->dst) &&
-	       a->sport == b->sport && a->dport == b->dport &&
-	       a->other_ifindex == b->other_ifindex && a->other_hook == b->other_hook;
+	return !(addr_differs(&a->src, &b->src) | addr_differs(&a->dst, &b->dst) |
+		 (a->sport ^ b->sport) | (a->dport ^ b->dport) |
+		 (a->other_ifindex ^ b->other_ifindex) | (a->other_hook ^ b->other_hook));
 }
 
 static __always_inline struct node *node_half(struct packet *pkt)

@@ -197,10 +197,18 @@ static __always_inline void addr_from6(struct addr *a, const struct in6_addr *v6
 	__builtin_memcpy(a, v6, sizeof(*a));
 }
 
+/* The bits in which addresses differ, of all words: one branch decides whether any
+ * does, where one a word would be four ways for the verifier to follow.
+ */
+static __always_inline __u32 addr_differs(const struct addr *a, const struct addr *b)
+{
+	return (a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) |
+	       (a->w[3] ^ b->w[3]);
+}
+
 static __always_inline int addr_equal(const struct addr *a, const struct addr *b)
 {
-	return a->w[3] == b->w[3] && a->w[2] == b->w[2] &&
-	       a->w[1] == b->w[1] && a->w[0] == b->w[0];
+	return !addr_differs(a, b);
 }
 
 static __always_inline int addr_none(const struct addr *a)
@@ -210,7 +218,7 @@ static __always_inline int addr_none(const struct addr *a)
 
 static __always_inline int addr_mapped(const struct addr *a)
 {
-	return !(a->w[0] | a->w[1]) && a->w[2] == bpf_htonl(0xffff);
+	return !(a->w[0] | a->w[1] | (a->w[2] ^ bpf_htonl(0xffff)));
 }
 
 static __always_inline int addr_linklocal6(const struct addr *a)

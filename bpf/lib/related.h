@@ -40,14 +40,13 @@ static __always_inline int is_icmp_error(const struct packet *pkt)
 }
 
 /* The quoted packet's ports, turned round. An echo request has its identifier
- * as source port, so its reply has it as destination port. Of ICMP only that
- * request, whose code is 0, opens a flow; the other family's ICMP is a protocol
+ * as source port, so its reply has it as destination port. Of the family's ICMP only
+ * that request, whose code is 0, opens a flow; the other family's is a protocol
  * without ports.
  */
-static __always_inline int turn_ports(struct flow_key *key, const struct quoted *quoted)
+static __always_inline int turn_ports(struct flow_key *key, const struct quoted *quoted,
+				      __u8 icmp, __u8 request)
 {
-	int is_v4 = key->family == FAMILY_IPV4;
-
 	switch (key->proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
@@ -56,10 +55,9 @@ static __always_inline int turn_ports(struct flow_key *key, const struct quoted 
 		key->dport = quoted->ports.src;
 		return 0;
 	}
-	if (key->proto != (is_v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6))
+	if (key->proto != icmp)
 		return 0;
-	if (quoted->ports.src != (is_v4 ? bpf_htons(ICMP_ECHO << 8) :
-				   bpf_htons(ICMPV6_ECHO_REQUEST << 8)))
+	if (quoted->ports.src != bpf_htons(request << 8))
 		return -1;
 	key->dport = quoted->id;
 	return 0;
@@ -85,7 +83,7 @@ static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt
 	addr_from4(&key->src, ip.daddr);
 	addr_from4(&key->dst, ip.saddr);
 	key->proto = ip.protocol;
-	if (turn_ports(key, &quoted))
+	if (turn_ports(key, &quoted, IPPROTO_ICMP, ICMP_ECHO))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
@@ -104,7 +102,8 @@ static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt
 	addr_from6(&key->src, &quote.ip6.daddr);
 	addr_from6(&key->dst, &quote.ip6.saddr);
 	key->proto = quote.ip6.nexthdr;
-	if (quote.ip6.version != 6 || turn_ports(key, &quote.quoted))
+	if (quote.ip6.version != 6 ||
+	    turn_ports(key, &quote.quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
@@ -173,14 +172,9 @@ static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
 {
 	struct address *address;
 
-	if (at(pkt, HOOK_FROM_DEVICE)) {
-		int reason = judge_foreign(pkt);
-
-		if (reason)
-			return reason;
-	}
+	/* The other end may be no stranger any more. */
 	if (addr_equal(&key->src, &pkt->key.src))
-		return REASON_NONE;
+		return at(pkt, HOOK_FROM_DEVICE) ? judge_foreign(pkt) : REASON_NONE;
 	/* A pod speaks for itself. */
 	if (at(pkt, HOOK_FROM_CONTAINER))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
@@ -228,14 +222,33 @@ static __always_inline int mtu_absurd(struct __sk_buff *skb, const struct packet
 	struct icmp6hdr icmp;
 	__u32 mtu;
 
-	if (bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)))
-		return 1;
+	bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)); /* parse() has read it */
 	mtu = bpf_ntohl(icmp.icmp6_mtu);
 	if (pkt->key.family == FAMILY_IPV6)
 		return icmp.icmp6_type == ICMPV6_PKT_TOOBIG && mtu < 1280;
 	mtu &= 0xffff;
 	return icmp.icmp6_type == ICMP_DEST_UNREACH && icmp.icmp6_code == ICMP_FRAG_NEEDED &&
 	       mtu && mtu < 68;
+}
+
+/* Makes s->open what is done to an error: the flow's way, and its addresses, but that
+ * a router on the way keeps its own.
+ */
+static __always_inline void related_open(const struct packet *pkt, struct scratch *s,
+					 const struct flow_key *key, const struct flow *flow)
+{
+	struct flow *open = &s->open;
+
+	open->src = addr_equal(&key->src, &pkt->key.src) ? flow->src : pkt->key.src;
+	open->dst = flow->dst;
+	open->sport = 0;
+	open->dport = 0;
+	open->flags = flow->flags;
+	open->out = flow->out;
+	open->ifindex = flow->ifindex;
+	open->routed = flow->routed;
+	__builtin_memcpy(open->smac, flow->smac, sizeof(open->smac));
+	__builtin_memcpy(open->dmac, flow->dmac, sizeof(open->dmac));
 }
 
 /* An ICMP error: s->open becomes what is done to it. */
@@ -273,11 +286,7 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 		if (reason)
 			return reason;
 	}
-	s->open = *flow;
-	s->open.sport = 0;
-	s->open.dport = 0;
-	if (!addr_equal(&key->src, &pkt->key.src))
-		s->open.src = pkt->key.src;
+	related_open(pkt, s, key, flow);
 	if (flow->out == OUT_TUNNEL) /* as it is: the quote is what the other node knows */
 		return route(skb, pkt, &s->open);
 	flow_diffs(&s->open, &pkt->key);
