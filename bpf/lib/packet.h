@@ -184,6 +184,30 @@ static __always_inline int linear(struct __sk_buff *skb, __u32 len)
 	return bpf_skb_pull_data(skb, len);
 }
 
+/* Most frames' headers, without options. */
+#define HEADERS	(ETH_LEN + (__u32)(sizeof(struct ipv6hdr) + sizeof(struct tcphdr)))
+
+static __noinline void pull_headers(struct __sk_buff *skb)
+{
+	bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+}
+
+/* Makes headers readable in place. A frame that is shorter lies in one piece. */
+static __always_inline void linear_headers(struct __sk_buff *skb)
+{
+	if (frame_start(skb) + HEADERS > frame_end(skb) &&
+	    frame_end(skb) - frame_start(skb) < skb->len)
+		pull_headers(skb);
+}
+
+/* Makes the transport header readable in place where options are before it. */
+static __noinline void linear_l4(struct __sk_buff *skb, const struct packet *pkt)
+{
+	__u32 len = sizeof(struct tcphdr);
+
+	linear(skb, pkt->l4_off + (pkt->l4_len < len ? pkt->l4_len : len));
+}
+
 static __always_inline void addr_from4(struct addr *a, __be32 v4)
 {
 	a->w[0] = 0;
@@ -317,9 +341,6 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
 
 static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 {
-	__u32 longest = sizeof(struct tcphdr);
-
-	linear(skb, pkt->l4_off + (pkt->l4_len < longest ? pkt->l4_len : longest));
 	switch (pkt->key.proto) {
 	case IPPROTO_TCP:
 		return parse_tcp(skb, pkt);
@@ -394,6 +415,7 @@ static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
 	__u8 option[2];
 	int i;
 
+	linear_l4(skb, pkt);
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		if (off >= end)
 			return REASON_NONE;
@@ -423,7 +445,6 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	__be16 id;
 	int reason;
 
-	linear(skb, ETH_LEN + sizeof(*ip));
 	ip = frame_start(skb) + ETH_LEN;
 	if ((void *)(ip + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -518,8 +539,10 @@ static __noinline int parse_extensions(struct __sk_buff *skb, struct packet *pkt
 		reason = parse_extension(skb, pkt);
 		if (reason)
 			return reason;
-		if (pkt->fragment_off || !is_extension(pkt->key.proto))
+		if (pkt->fragment_off || !is_extension(pkt->key.proto)) {
+			linear_l4(skb, pkt);
 			return REASON_NONE;
+		}
 	}
 	return REFUSE(pkt, REASON_EXTENSION_LIMIT);
 }
@@ -529,7 +552,6 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 	struct ipv6hdr *ip6;
 	__u32 len;
 
-	linear(skb, ETH_LEN + sizeof(*ip6));
 	ip6 = frame_start(skb) + ETH_LEN;
 	if ((void *)(ip6 + 1) > frame_end(skb))
 		return REFUSE(pkt, REASON_TRUNCATED);
@@ -565,6 +587,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
 {
 	int reason;
 
+	linear_headers(skb);
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		reason = parse_ipv4(skb, pkt);
 	else

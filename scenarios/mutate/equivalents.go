@@ -21,7 +21,8 @@ type Excuse struct {
 	// one. Kind, Before and After may have * in them; empty fits all.
 	File, Text, Kind, Before, After string
 	// Functions are those in which the line is meant: hooks have it in common, and
-	// what one of them never meets another does. None: all.
+	// what one of them never meets another does. PROGRAM/FUNCTION is that of an object
+	// which has the program, where another object has it too. None: all.
 	Functions []string
 	Reason    string
 
@@ -38,6 +39,7 @@ type Equivalents struct{ entries []*Excuse }
 //	lib/packet.h: if (len < ihl) | bound off by one
 //	lib/packet.h: if (len < ihl) | condition * | if w2 > * => *
 //	lib/packet.h in from_device, to_device: if (len < ihl) | condition *
+//	lib/related.h in from_device/related: if (len < ihl) | condition *
 //
 // Kinds of errors besides those of programs may be in it if they are given.
 func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalents, error) {
@@ -117,13 +119,23 @@ func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 	for _, entry := range e.entries {
 		entry.near = entry.near || entry.File == m.File
 		if entry.File == m.File && entry.Text == m.Text && fits(entry.Kind, string(m.Kind)) &&
-			(entry.Functions == nil || slices.Contains(entry.Functions, m.Function)) &&
+			entry.means(m) &&
 			(entry.Before == "" || fits(entry.Before, m.Before)) && (entry.After == "" || fits(entry.After, m.After)) {
 			entry.used = true
 			return entry
 		}
 	}
 	return nil
+}
+
+// means says whether it is for the function that a mutant is in.
+func (x *Excuse) means(m *mutant.Mutant) bool {
+	return x.Functions == nil || slices.ContainsFunc(x.Functions, func(name string) bool {
+		if program, function, ok := strings.Cut(name, "/"); ok {
+			return function == m.Function && slices.Contains(m.Programs, program)
+		}
+		return name == m.Function
+	})
 }
 
 // Unused are entries that no mutant fits, of files that mutants are of: an object

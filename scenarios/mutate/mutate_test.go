@@ -33,6 +33,7 @@ lib/flow.h: of_no_mutant(); | call left out
 
 # One hook never meets it.
 lib/packet.h in to_pod, to_node: if (odd) | condition made never
+lib/packet.h in to_node/parse: if (even) | condition made never
 `))
 	require.NoError(t, err)
 	found := list.Find(mutantAt("a = b | c;", mutant.Store, "x", "nothing"))
@@ -50,6 +51,11 @@ lib/packet.h in to_pod, to_node: if (odd) | condition made never
 		m := mutantAt("if (odd)", mutant.Never, "", "")
 		m.Function = function
 		require.Equal(t, listed, list.Find(m) != nil, function)
+	}
+	for program, listed := range map[string]bool{"to_node": true, "to_pod": false} {
+		m := mutantAt("if (even)", mutant.Never, "", "")
+		m.Function, m.Programs = "parse", []string{program}
+		require.Equal(t, listed, list.Find(m) != nil, program)
 	}
 	stale := list.Unused()
 	require.Len(t, stale, 1)
