@@ -283,8 +283,7 @@ type ContainerNode struct {
 	Mtu         uint32
 	Set         uint32
 	Tunnel      uint8
-	Present     uint8
-	Pad         [2]uint8
+	Pad         [3]uint8
 }
 
 type ContainerNodePair struct {

@@ -165,8 +165,7 @@ type HostNodePair struct {
 		Mtu         uint32
 		Set         uint32
 		Tunnel      uint8
-		Present     uint8
-		Pad         [2]uint8
+		Pad         [3]uint8
 	}
 }
 

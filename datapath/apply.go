@@ -214,7 +214,7 @@ func planNode(state *model.State, sets map[string]uint32, want *desired) error {
 		return fmt.Errorf("apply state: node %s wants rule set %q, which the state does not have", state.Node.Name, state.Node.RuleSet)
 	}
 	if state.Node.RuleSet != "" {
-		want.nodes[0] = nodeHalf{FirstPort: 1, Mtu: leastMTU(state.Node.Uplinks), Set: set, Present: 1}
+		want.nodes[0] = nodeHalf{Mtu: leastMTU(state.Node.Uplinks), Set: set}
 	}
 	if m := state.Node.Masquerade; m != nil {
 		if m.FirstPort == 0 || m.LastPort < m.FirstPort {
@@ -224,7 +224,7 @@ func planNode(state *model.State, sets map[string]uint32, want *desired) error {
 			Masquerade4: encodeAddr(m.IPv4), Masquerade6: encodeAddr(m.IPv6),
 			FirstPort: m.FirstPort, LastPort: m.LastPort,
 			Mtu: leastMTU(state.Node.Uplinks), Tunnel: uint8(encodeTunnel(state.Node.Tunnel)),
-			Set: want.nodes[0].Set, Present: 1,
+			Set: want.nodes[0].Set,
 		}
 	}
 	for _, u := range state.Node.Uplinks {

@@ -87,7 +87,7 @@ static __noinline int flow_begin(struct packet *pkt, struct flow *flow)
 	flow->out = OUT_NONE;
 	flow->flags = 0;
 	flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
-	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
+	no_macs(flow);
 	return 0;
 }
 

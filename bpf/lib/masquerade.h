@@ -15,8 +15,14 @@
  * are peers.
  */
 
+/* Of a half that leads to no pod. */
+static __always_inline void no_macs(struct flow *flow)
+{
+	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
+}
+
 /* The reply half of s->open, for packets that undo what the opening half does. Its
- * way out is its caller's to say.
+ * way out, and the MACs of it, are its caller's to say.
  */
 static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 {
@@ -36,7 +42,6 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 	reply->other_ifindex = pkt->key.ifindex;
 	reply->other_hook = pkt->key.hook;
 	reply->seen = 0;
-	__builtin_memset(reply->smac, 0, sizeof(reply->smac) + sizeof(reply->dmac));
 	flow_other(&s->reply_key, &pkt->key, &s->open);
 	flow_diffs(reply, &s->reply_key);
 }
@@ -51,14 +56,12 @@ static __always_inline int same_translation(const struct flow *a, const struct f
 static __always_inline struct node *node_half(struct packet *pkt)
 {
 	struct node_pair *pair;
-	struct node *half;
 	__u32 zero = 0;
 
 	pair = bpf_map_lookup_elem(&nodes, &zero);
 	if (!pair)
 		return NULL;
-	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
-	return half->present ? half : NULL;
+	return &pair->half[GENERATION(pkt->epoch)];
 }
 
 /* The rule set of the node's own traffic; 0 where no policy selects the node. */
@@ -70,15 +73,19 @@ static __always_inline __u32 node_set(struct packet *pkt)
 }
 
 /* The address that stands for what is behind the node; NULL where there is none. */
-static __always_inline const struct addr *node_source(struct packet *pkt)
+static __always_inline const struct addr *source_of(const struct packet *pkt, const struct node *self)
 {
-	struct node *self = node_half(pkt);
 	const struct addr *source;
 
 	if (!self)
 		return NULL;
 	source = pkt->key.family == FAMILY_IPV4 ? &self->masquerade4 : &self->masquerade6;
 	return addr_none(source) ? NULL : source;
+}
+
+static __always_inline const struct addr *node_source(struct packet *pkt)
+{
+	return source_of(pkt, node_half(pkt));
 }
 
 /* Gives s->open the node's source, if it has one. Replies come in by a device. */
@@ -119,7 +126,7 @@ static __always_inline void port_range(struct packet *pkt, struct scratch *s, __
 	range->first = 1024;
 	range->count = 64512;
 	range->hash = hash_tuple(&pkt->key, seed);
-	if (self && !(s->open.flags & FLOW_HAIRPIN) && self->last_port >= self->first_port) {
+	if (self && !(s->open.flags & FLOW_HAIRPIN) && self->last_port) {
 		range->first = self->first_port;
 		range->count = self->last_port - range->first + 1;
 	}
@@ -140,7 +147,7 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
 {
 	__u32 port = bpf_ntohs(s->open.sport);
 
-	if (at(pkt, HOOK_TO_DEVICE) || (s->open.flags & FLOW_HAIRPIN) || !changes_port(pkt))
+	if (at(pkt, HOOK_TO_DEVICE) || (s->open.flags & FLOW_HAIRPIN))
 		return 0;
 	return port < range->first || port - range->first >= range->count;
 }
@@ -149,19 +156,19 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
  * of those that a hash leads to.
  */
 static __always_inline int find_port(struct packet *pkt, struct scratch *s,
-				     const struct port_range *range, int own_taken)
+				     const struct port_range *range, int changes, int own_taken)
 {
 	__u32 i;
 
 	if (own_taken) {
-		if (!changes_port(pkt))
+		if (!changes)
 			return -1;
 		try_port(s, range, MAX_PORT_PROBES + 1);
 	}
 	for (i = 1; i <= MAX_PORT_PROBES; i++) {
 		if (!port_taken(&s->reply_key, pkt->now))
 			return 0;
-		if (!changes_port(pkt))
+		if (!changes)
 			return -1;
 		try_port(s, range, i);
 	}
@@ -188,6 +195,7 @@ static __always_inline int makes_nothing(const struct packet *pkt, const struct 
  */
 static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
+	int changes = changes_port(pkt);
 	struct port_range range;
 	struct flow *held;
 
@@ -195,7 +203,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	if (pkt->old && addr_equal(&s->old.src, &s->open.src)) {
 		s->open.sport = s->old.sport;
 		s->reply_key.dport = s->open.sport;
-	} else if (port_foreign(pkt, s, &range)) {
+	} else if (changes && port_foreign(pkt, s, &range)) {
 		try_port(s, &range, 0);
 	}
 	s->reply.flags |= FLOW_SOURCE;
@@ -214,7 +222,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
 	}
-	if (find_port(pkt, s, &range, !!held))
+	if (find_port(pkt, s, &range, changes, !!held))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	flow_diffs(&s->reply, &s->reply_key);
 	if (makes_nothing(pkt, s))
@@ -235,7 +243,7 @@ static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
 
 	if (s->open.out == OUT_TUNNEL)
 		return 0;
-	if (pkt->old && (s->old.flags & FLOW_SOURCE) && s->old.sport != pkt->key.sport &&
+	if (pkt->old && s->old.sport != pkt->key.sport &&
 	    addr_equal(&s->old.src, &s->open.src))
 		return 1;
 	held = flow_waiting(&s->reply_key, pkt->now);

@@ -172,6 +172,7 @@ static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct
 	}
 	s->open.origin = pkt->origin;
 	reply_half(pkt, s);
+	no_macs(&s->reply);
 	s->reply.out = host ? OUT_HOST : OUT_DEVICE;
 	reason = own_port(pkt, s);
 	if (reason)

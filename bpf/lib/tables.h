@@ -59,13 +59,12 @@ struct {
 struct node {
 	struct addr masquerade4; /* source of what leaves the cluster; all zero: none */
 	struct addr masquerade6;
-	__u16 first_port;	/* host order; source ports that are taken; none: behind the last */
-	__u16 last_port;
+	__u16 first_port;	/* host order; source ports that are taken */
+	__u16 last_port;	/* 0: none are */
 	__u32 mtu;		/* the least of the node's devices */
 	__u32 set;		/* rule set of the node's own traffic; 0: no policy selects it */
 	__u8 tunnel;		/* enum tunnel */
-	__u8 present;		/* 0: absent */
-	__u8 pad[2];
+	__u8 pad[3];
 };
 
 enum tunnel {

@@ -167,6 +167,7 @@ static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_o
 
 	s->open.origin = pkt->origin;
 	reply_half(pkt, s);
+	no_macs(&s->reply);
 	s->reply.out = reply_out;
 	reason = own_port(pkt, s);
 	if (reason)
@@ -251,9 +252,9 @@ static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
 /* Whether masquerading could take the port of what the node sends. */
 static __always_inline int is_tracked(struct packet *pkt)
 {
-	const struct addr *source = node_source(pkt);
-	__u32 port = bpf_ntohs(pkt->key.sport);
 	struct node *self = node_half(pkt);
+	const struct addr *source = source_of(pkt, self);
+	__u32 port = bpf_ntohs(pkt->key.sport);
 
 	if (!source || !self || !addr_equal(source, &pkt->key.src))
 		return 0;
