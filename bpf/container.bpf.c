@@ -14,7 +14,6 @@
 #define OBJECT_HOOKS (1 << HOOK_FROM_CONTAINER | 1 << HOOK_TO_CONTAINER)
 
 #include "lib/carry.h"
-#include "lib/clock.h"
 #include "lib/neighbour.h"
 #include "lib/pod.h"
 
@@ -76,12 +75,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (!s || !ctl)
 		return TC_ACT_SHOT;
 	pkt = &s->pkt;
-	__builtin_memset(pkt, 0, sizeof(*pkt));
-	s->sticky = 0;
-	pkt->key.hook = hook;
-	pkt->key.ifindex = skb->ifindex;
-	pkt->epoch = ctl->epoch;
-	pkt->now = now(ctl);
+	begin(s, hook, skb->ifindex, ctl);
 	if (skb->vlan_present || !is_ip(skb)) {
 		if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_ARP))
 			return drop(skb, pkt, refuse_ethertype(skb, pkt));
@@ -107,10 +101,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl, hook);
-	if (flow) {
-		s->old = *flow;
-		pkt->old = 1;
-	}
+	if (flow)
+		keep_old(s, flow);
 	return judge(skb, s, hook);
 }
 

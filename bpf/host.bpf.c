@@ -16,7 +16,6 @@
 #define OBJECT_HOOKS (1 << HOOK_FROM_DEVICE | 1 << HOOK_TO_DEVICE)
 
 #include "lib/carry.h"
-#include "lib/clock.h"
 #include "lib/neighbour.h"
 #include "lib/uplink.h"
 
@@ -31,11 +30,6 @@ static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct pa
 	pkt->out = hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
 	pkt->out_ifindex = hook == HOOK_FROM_DEVICE ? 0 : skb->ifindex;
 }
-
-/* What a packet meets that is left to the kernel: no action of the kernel's own,
- * so that there is one place that does it.
- */
-#define GO_ON	-2
 
 /* Lets the kernel go on with a packet. */
 static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
@@ -123,7 +117,7 @@ static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 h
 }
 
 /* An ICMP error of a flow that is known here goes its way. */
-static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
+static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
@@ -132,7 +126,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
 		return drop(skb, pkt, reason);
 	if (reason)
-		return GO_ON;
+		return pass(skb, pkt, hook);
 	pkt->where = HERE;
 	return carry_made(skb, s);
 }
@@ -163,7 +157,7 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 		return drop(skb, pkt, reason);
 	/* Without a family nothing is read of it, and the kernel refuses it. */
 	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
-		return GO_ON;
+		return pass(skb, pkt, hook);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
 		reason = hook == HOOK_FROM_DEVICE ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
@@ -178,14 +172,6 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 	return deliver(skb, pkt, hook);
 }
 
-static __always_inline void begin(struct packet *pkt, __u8 hook, const struct settings *ctl)
-{
-	__builtin_memset(pkt, 0, sizeof(*pkt));
-	pkt->key.hook = hook;
-	pkt->epoch = ctl->epoch;
-	pkt->now = now(ctl);
-}
-
 /* Judges a packet, or leaves it to the kernel. */
 static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 hook,
 				const struct settings *ctl)
@@ -195,25 +181,27 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 	int reason;
 
 	if (skb->vlan_present || !is_ip(skb))
-		return GO_ON;
+		return pass(skb, pkt, hook);
 	reason = parse(skb, pkt);
 	/* Geneve over IPv6 has no checksum. */
 	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_FROM_DEVICE &&
 	    is_wrapped(pkt)) {
 		if (unwrap(skb, s))
 			return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
-		begin(pkt, hook, ctl);
+		/* All else is written anew. */
+		pkt->key.sport = 0;
+		pkt->key.dport = 0;
 		pkt->unwrapped = 1;
 		reason = parse(skb, pkt);
 	}
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)
-			return GO_ON;
+			return pass(skb, pkt, hook);
 		/* RFC 6980 5: nobody's. */
 		reason = REFUSE(pkt, REASON_BAD_NDP);
 	}
 	if (!reason && is_icmp_error(pkt))
-		return carry_error(skb, s);
+		return carry_error(skb, s, hook);
 	if (!reason)
 		reason = judge_icmp(pkt);
 	if (reason)
@@ -229,12 +217,10 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 	}
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl, hook);
-	if (flow) {
-		s->old = *flow;
-		pkt->old = 1;
-	}
+	if (flow)
+		keep_old(s, flow);
 	if (!is_ours(pkt, &s->old, hook))
-		return GO_ON;
+		return pass(skb, pkt, hook);
 	return judge(skb, s, hook);
 }
 
@@ -243,17 +229,14 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	struct settings *ctl;
 	struct scratch *s;
 	__u32 zero = 0;
-	int verdict;
 
 	s = bpf_map_lookup_elem(&scratch, &zero);
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	/* Arrays have all their elements: this is for the verifier. */
 	if (!s || !ctl)
 		return TC_ACT_SHOT;
-	s->sticky = 0;
-	begin(&s->pkt, hook, ctl);
-	verdict = meet(skb, s, hook, ctl);
-	return verdict == GO_ON ? pass(skb, &s->pkt, hook) : verdict;
+	begin(s, hook, 0, ctl);
+	return meet(skb, s, hook, ctl);
 }
 
 SEC("tc")

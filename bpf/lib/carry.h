@@ -2,6 +2,7 @@
 #ifndef WEIR_CARRY_H
 #define WEIR_CARRY_H
 
+#include "clock.h"
 #include "judge.h"
 #include "refuse.h"
 #include "related.h"
@@ -14,6 +15,37 @@
 static __always_inline int is_ip(const struct __sk_buff *skb)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+}
+
+/* Of a packet nothing is known yet. */
+static __always_inline void begin(struct scratch *s, __u8 hook, __u32 ifindex,
+				  const struct settings *ctl)
+{
+	struct packet *pkt = &s->pkt;
+
+	__builtin_memset(pkt, 0, sizeof(*pkt));
+	s->sticky = 0;
+	pkt->key.hook = hook;
+	pkt->key.ifindex = ifindex;
+	pkt->epoch = ctl->epoch;
+	pkt->now = now(ctl);
+}
+
+/* Keeps what an older epoch has judged of a packet's flow, as far as anybody asks. */
+static __noinline int keep_old(struct scratch *s, const struct flow *flow)
+{
+	struct flow *old = &s->old;
+
+	s->pkt.old = 1;
+	old->src = flow->src;
+	old->dst = flow->dst;
+	old->sport = flow->sport;
+	old->dport = flow->dport;
+	old->other_hook = flow->other_hook;
+	old->other_ifindex = flow->other_ifindex;
+	old->service = flow->service;
+	old->flags = flow->flags;
+	return 0;
 }
 
 /* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
