@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -137,6 +138,9 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
 	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
 	compare("origin", pkt.Origin, cb[4])
+	if n := slices.Index(unsafe.Slice((*uint32)(unsafe.Pointer(pkt)), unsafe.Sizeof(*pkt)/4), soiledWord); n >= 0 {
+		faults = append(faults, fmt.Sprintf("of the packet it keeps octets from %d on that it has not written", 4*n))
+	}
 	untouched := &w.dirt.scratch.values[0]
 	r := reading{
 		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],

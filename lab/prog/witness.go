@@ -37,16 +37,30 @@ func misnamed(events []datapath.Looked, data []byte) []string {
 	p := frame.Decode(data)
 	tuple, ok := p.Tuple()
 	_, quotes := p.Quoted()
-	_, wrapped := p.Carried()
 	// A later fragment is told of with the ports of the first.
-	if !ok || quotes || wrapped || p.Later() {
+	if !ok || quotes || p.Later() {
 		return nil
+	}
+	carried := tuple
+	if inner, wrapped := p.Carried(); wrapped { // and may have been taken out of that
+		_, quotes = inner.Quoted()
+		if carried, ok = inner.Tuple(); !ok || quotes || inner.Later() {
+			return nil
+		}
 	}
 	var faults []string
 	for i := range events {
-		// Before a flow is looked up the packet may not have been read.
-		if e := &events[i]; e.Flow != datapath.FlowNone && e.Tuple != tuple {
-			faults = append(faults, fmt.Sprintf("an event tells of %s, and the packet is %s", e.Tuple, tuple))
+		e := &events[i]
+		fits := func(t model.Tuple) bool {
+			if e.Flow != datapath.FlowNone {
+				return e.Tuple == t
+			}
+			// Before a flow is looked up the packet may not have been read to its ports.
+			port := func(told, is uint16) bool { return told == 0 || told == is }
+			return port(e.Tuple.Sport, t.Sport) && port(e.Tuple.Dport, t.Dport)
+		}
+		if !fits(tuple) && !fits(carried) {
+			faults = append(faults, fmt.Sprintf("an event tells of %s, and the packet is %s", e.Tuple, carried))
 		}
 	}
 	return faults
