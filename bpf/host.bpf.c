@@ -82,7 +82,7 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 		return answer(skb, pkt, reason);
 	}
 	/* It leaves as it came, but for the hop. */
-	reason = hop_down(skb, pkt);
+	reason = hop_down(skb, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 	if (!reason)
 		reason = wrap(skb, pkt, flow);
 	if (reason)

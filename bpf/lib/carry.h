@@ -68,15 +68,15 @@ static __always_inline void way_out(const struct __sk_buff *skb, struct packet *
 
 /* Carries a packet as its flow says. */
 static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
-				 __u8 hook)
+				 __u8 hook, int hurry)
 {
 	int reason;
 
 	if (routes(hook, flow) && pkt->ttl <= 1)
 		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
-	if (flow->out == OUT_TUNNEL)
+	if (is_tunnel(flow->out))
 		return carry_tunnel(skb, pkt, flow);
-	reason = rewrite(skb, pkt, flow, hook);
+	reason = rewrite(skb, pkt, flow, hook, hurry);
 	if (reason)
 		return drop(skb, pkt, reason);
 	way_out(skb, pkt, flow, hook);
@@ -88,7 +88,7 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 /* The same for a flow that was made of this packet. One for all but known flows. */
 static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
 {
-	return carry(skb, &s->pkt, &s->open, s->pkt.key.hook);
+	return carry(skb, &s->pkt, &s->open, s->pkt.key.hook, 0);
 }
 
 /* A packet that opens a flow, or that belongs to one judged under old tables. The
@@ -119,7 +119,7 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
  */
 static __always_inline int asks_route(const struct flow *flow, __u8 hook)
 {
-	if (flow->out != OUT_DEVICE && flow->out != OUT_TUNNEL)
+	if (flow->out != OUT_DEVICE && !is_tunnel(flow->out))
 		return 0;
 	return routes(hook, flow) || (is_hook(hook, HOOK_TO_DEVICE) && flow->routed);
 }
@@ -147,7 +147,8 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 	}
 	if (ctl->trace)
 		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, flow, hook);
+	return carry(skb, pkt, flow, hook,
+		     hook == HOOK_FROM_CONTAINER || hook == HOOK_FROM_DEVICE);
 }
 
 #endif

@@ -29,6 +29,12 @@ enum out {
 	OUT_SELF = 6,
 };
 
+/* Whether this leads into a tunnel. Only what comes by a device does. */
+static __always_inline int is_tunnel(__u8 out)
+{
+	return (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE)) && out == OUT_TUNNEL;
+}
+
 enum lookup {
 	LOOKUP_NONE = 0,
 	LOOKUP_NEW = 1,

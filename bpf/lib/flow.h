@@ -136,7 +136,7 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	struct flow *moved, *reply;
 	struct flow_key other;
 
-	if (flow->out == OUT_TUNNEL) {
+	if (is_tunnel(flow->out)) {
 		/* Answers go another way: who acknowledges has seen one. */
 		if (!(flow->seen & SEEN_ACK))
 			return flow;

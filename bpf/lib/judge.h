@@ -128,7 +128,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 {
 	struct flow *old = NULL;
 
-	if (s->open.out != OUT_TUNNEL && remember_reply(pkt, s))
+	if (!is_tunnel(s->open.out) && remember_reply(pkt, s))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (goes_on(pkt, s)) {
 		old = flow_answered(&pkt->key);

@@ -31,7 +31,7 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 		return REFUSE(pkt, REASON_SAME_ADDRESS);
 	if (martian(&pkt->key.dst, pkt->key.family))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
-	if (pkt->key.family == FAMILY_IPV6 && addr_linklocal6(&pkt->key.dst))
+	if (addr_linklocal6(&pkt->key.dst))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	return judge_echo(pkt);
 }

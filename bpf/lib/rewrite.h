@@ -85,7 +85,7 @@ static __always_inline int has_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
 }
 
-static __always_inline int is_echo(const struct packet *pkt)
+static __noinline int is_echo(const struct packet *pkt)
 {
 	__u8 type = pkt->icmp_type;
 
@@ -166,7 +166,7 @@ static __always_inline void hop_limit_down(struct __sk_buff *skb, struct ipv6hdr
 }
 
 /* What is routed is a hop on its way. */
-static __always_inline int hop_down(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int hop_down(struct __sk_buff *skb, const struct packet *pkt)
 {
 	struct ethhdr *eth = frame_start(skb);
 
@@ -174,62 +174,73 @@ static __always_inline int hop_down(struct __sk_buff *skb, struct packet *pkt)
 		struct iphdr *ip = (void *)(eth + 1);
 
 		if ((void *)(ip + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
+			return -1;
 		ttl_down(ip);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
 
 		if ((void *)(ip6 + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
+			return -1;
 		hop_limit_down(skb, ip6);
 	}
-	return REASON_NONE;
+	return 0;
 }
 
-/* rewrite makes the packet what the flow says: addresses, ports, checksums,
- * hop limit and, for a local pod, MACs. The hook is an argument so that the
- * compiler leaves out what others do.
- */
-static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
-				   const struct flow *flow, __u8 hook)
+/* Makes the packet's tuple what the flow says. */
+static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt,
+				const struct flow *flow)
 {
-	int translated = flow->flags & FLOW_TRANSLATED;
-	int hop = routes(hook, flow);
 	struct ethhdr *eth;
 
-	if (translated && rewrite_l4_csum(skb, pkt, flow))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (!translated && !hop)
-		return REASON_NONE;
-
+	if (rewrite_l4_csum(skb, pkt, flow))
+		return -1;
 	eth = frame_start(skb);
 	if (pkt->key.family == FAMILY_IPV4) {
 		struct iphdr *ip = (void *)(eth + 1);
 
 		if ((void *)(ip + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
-		if (translated)
-			rewrite_ip(ip, flow);
-		if (hop)
-			ttl_down(ip);
+			return -1;
+		rewrite_ip(ip, flow);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
 
 		if ((void *)(ip6 + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
-		if (translated) {
-			__builtin_memcpy(&ip6->saddr, &flow->src, sizeof(flow->src));
-			__builtin_memcpy(&ip6->daddr, &flow->dst, sizeof(flow->dst));
-		}
-		if (hop)
-			hop_limit_down(skb, ip6);
+			return -1;
+		__builtin_memcpy(&ip6->saddr, &flow->src, sizeof(flow->src));
+		__builtin_memcpy(&ip6->daddr, &flow->dst, sizeof(flow->dst));
 	}
+	return rewrite_ports(skb, pkt, flow);
+}
+
+/* The same, once for all who are in no hurry: a call costs some ns. */
+static __noinline int translate_slowly(struct __sk_buff *skb, struct packet *pkt,
+				       const struct flow *flow)
+{
+	return translate(skb, pkt, flow);
+}
+
+/* rewrite makes the packet what the flow says: addresses, ports, checksums,
+ * hop limit and, for a local pod, MACs. The hook is an argument so that the
+ * compiler leaves out what others do. In a hurry is what comes of a known flow from a
+ * pod or by a device.
+ */
+static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
+				   const struct flow *flow, __u8 hook, int hurry)
+{
+	struct ethhdr *eth;
+
+	if ((flow->flags & FLOW_TRANSLATED) &&
+	    (hurry ? translate(skb, pkt, flow) : translate_slowly(skb, pkt, flow)))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	if (routes(hook, flow) && hop_down(skb, pkt))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (flow->out == OUT_LOCAL && !is_hook(hook, HOOK_TO_CONTAINER)) {
+		eth = frame_start(skb);
+		if ((void *)(eth + 1) > frame_end(skb))
+			return REFUSE(pkt, REASON_REWRITE_FAILED);
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);
 	}
-	if (translated && rewrite_ports(skb, pkt, flow))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	return REASON_NONE;
 }
 
