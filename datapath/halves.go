@@ -5,6 +5,7 @@ package datapath
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/weirnet/weir/bpf"
 )
@@ -153,13 +154,18 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 		}
 	}
 	compare("the way there", there, left.Open)
-	// Who speaks to itself from the port to which it speaks has one entry for both.
-	if left.Open.Out == uint8(bpf.ContainerOutOUT_TUNNEL) || left.ReplyKey == left.Pkt.Key {
-		return faults, nil
-	}
 	back, err := w.flows.kept(&left.ReplyKey)
 	if err != nil {
 		return faults, err
+	}
+	if left.Open.Out == uint8(bpf.ContainerOutOUT_TUNNEL) {
+		if back != nil {
+			faults = append(faults, "it leads into a tunnel, and there is an entry of its answers, which go another way")
+		}
+		return faults, nil
+	}
+	if back != nil {
+		faults = append(faults, w.wayBack(left, &back.value)...)
 	}
 	made := left.Reply
 	if back != nil { // one that is as it was keeps its way out until it is met
@@ -168,4 +174,34 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 	}
 	compare("the way back", back, made)
 	return faults, nil
+}
+
+// answersLast is shorter than any entry waits, once it is answered.
+const answersLast = uint64(10 * time.Second)
+
+// wayBack says what is wrong with the entry of answers behind a packet that was
+// judged: where a connection begins anew, it has seen nothing; else one that has
+// seen answers goes on.
+func (w *Witness) wayBack(left *bpf.ContainerScratch, is *flowValue) []string {
+	if left.Pkt.Reused != 0 {
+		if is.Seen != 0 || is.Flags&flowAnswered != 0 || is.LastSeen != left.Pkt.Now {
+			return []string{fmt.Sprintf("the way back, of a connection that begins, has seen flags %#x, at %d, with flags %#x", is.Seen, is.LastSeen, is.Flags)}
+		}
+		return nil
+	}
+	before := w.met[left.ReplyKey]
+	if before == nil || before.value.Flags&flowReply == 0 || before.value.Flags&flowAnswered == 0 ||
+		left.Pkt.Now-before.value.LastSeen > answersLast || !sameTranslation(&before.value, &left.Reply) {
+		return nil
+	}
+	if is.Seen != before.value.Seen || is.Flags != before.value.Flags || is.LastSeen != before.value.LastSeen {
+		return []string{fmt.Sprintf("the way back was %+v, and is %+v, though it goes on", before.value, *is)}
+	}
+	return nil
+}
+
+// sameTranslation is whether two entries make the same of a packet.
+func sameTranslation(a, b *flowValue) bool {
+	return a.Src == b.Src && a.Dst == b.Dst && a.Sport == b.Sport && a.Dport == b.Dport &&
+		a.OtherHook == b.OtherHook && a.OtherIfindex == b.OtherIfindex
 }
