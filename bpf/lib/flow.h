@@ -64,18 +64,14 @@ static __always_inline void flow_other(struct flow_key *other, const struct flow
 	other->ifindex = flow->other_ifindex;
 }
 
-/* Whether an entry is the other half of the one at a key: a flow that began
- * anew may have taken another backend since.
+/* Whether what is where a key's flow has its other half leads back: a flow that
+ * began anew may have taken another backend since, and others its place. Who sends
+ * is at one hook and device alone, so that these need no look.
  */
-static __always_inline int flow_halves(const struct flow_key *key, const struct flow_key *other,
-				       const struct flow *half)
+static __always_inline int flow_halves(const struct flow_key *key, const struct flow *half)
 {
-	struct flow_key back;
-
-	flow_other(&back, other, half);
-	return addr_equal(&back.src, &key->src) && addr_equal(&back.dst, &key->dst) &&
-	       back.sport == key->sport && back.dport == key->dport &&
-	       back.hook == key->hook && back.ifindex == key->ifindex;
+	return addr_equal(&half->dst, &key->src) && addr_equal(&half->src, &key->dst) &&
+	       half->dport == key->sport && half->sport == key->dport;
 }
 
 /* An entry, though it was not answered yet. One whose time is over lives on
@@ -97,7 +93,7 @@ static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 no
 	half = flow_answered(&other);
 	if (!half)
 		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, &other, half))
+	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, half))
 		return NULL;
 	return flow;
 }
@@ -181,7 +177,7 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 	half = flow_answered(&other);
 	if (!half)
 		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (half && !flow_halves(&pkt->key, &other, half))
+	if (half && !flow_halves(&pkt->key, half))
 		half = NULL;
 	if (half && (half->seen & (SEEN_FIN | SEEN_RST)))
 		return 1;
