@@ -98,7 +98,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return drop(skb, pkt, reason);
 	flow = find(pkt);
 	if (pkt->stray)
-		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
+		return drop(skb, pkt, pkt->stray);
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
 		return known(skb, s, flow, ctl, hook);
 	if (flow)

@@ -179,6 +179,8 @@ type ContainerFlow struct {
 	Seen         uint8
 	Smac         [6]uint8
 	Dmac         [6]uint8
+	Sent         uint32
+	Acked        uint32
 }
 
 type ContainerFlowFlags uint32
@@ -190,6 +192,8 @@ const (
 	ContainerFlowFlagsFLOW_HAIRPIN    ContainerFlowFlags = 8
 	ContainerFlowFlagsFLOW_DEAD       ContainerFlowFlags = 16
 	ContainerFlowFlagsFLOW_SOURCE     ContainerFlowFlags = 32
+	ContainerFlowFlagsFLOW_SENT       ContainerFlowFlags = 64
+	ContainerFlowFlagsFLOW_ACKED      ContainerFlowFlags = 128
 )
 
 type ContainerFlowKey struct {
@@ -353,6 +357,7 @@ const (
 	ContainerReasonREASON_SOURCE_ROUTE        ContainerReason = 13
 	ContainerReasonREASON_BAD_IP_OPTIONS      ContainerReason = 14
 	ContainerReasonREASON_STRAY_SYN           ContainerReason = 15
+	ContainerReasonREASON_OUT_OF_WINDOW       ContainerReason = 16
 	ContainerReasonREASON_MARTIAN_SOURCE      ContainerReason = 20
 	ContainerReasonREASON_MARTIAN_DESTINATION ContainerReason = 21
 	ContainerReasonREASON_SPOOFED_SOURCE      ContainerReason = 22
@@ -447,10 +452,12 @@ type ContainerScratch struct {
 		Told        uint8
 		FromNode    uint8
 		Stray       uint8
-		Pad         uint8
+		Idle        uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
+		Seq         uint32
+		Ack         uint32
 		_           [4]byte
 	}
 	Old      ContainerFlow

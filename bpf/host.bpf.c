@@ -208,7 +208,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		return pass_odd(skb, s, reason, hook);
 	flow = find(pkt);
 	if (pkt->stray)
-		return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));
+		return drop(skb, pkt, pkt->stray);
 	/* The node that chose the backend may have chosen another since. */
 	if (flow && pkt->unwrapped && !(flow->flags & FLOW_REPLY) &&
 	    !addr_equal(&flow->dst, &s->pod)) {

@@ -108,6 +108,8 @@ type SocketFlow struct {
 	Seen         uint8
 	Smac         [6]uint8
 	Dmac         [6]uint8
+	Sent         uint32
+	Acked        uint32
 }
 
 type SocketFlowKey struct {
@@ -241,10 +243,12 @@ type SocketScratch struct {
 		Told        uint8
 		FromNode    uint8
 		Stray       uint8
-		Pad         uint8
+		Idle        uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
+		Seq         uint32
+		Ack         uint32
 		_           [4]byte
 	}
 	Old      SocketFlow

@@ -68,6 +68,12 @@ func encodePort(p uint16) uint16 {
 
 func decodePort(p uint16) uint16 { return encodePort(p) }
 
+func decodeNumber(n uint32) uint32 {
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], n)
+	return binary.BigEndian.Uint32(b[:])
+}
+
 func encodePrefix(p netip.Prefix) prefixKey {
 	bits := p.Bits()
 	if p.Addr().Is4() {

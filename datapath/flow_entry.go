@@ -42,6 +42,15 @@ type FlowEntry struct {
 	// AddrDiff and PortDiff are what translation adds to a checksum, one's
 	// complement sums of words in the host's order.
 	AddrDiff, PortDiff uint32
+	// Sent is where its direction's last segment of TCP begins, and Acked what that
+	// has acknowledged.
+	Sent, Acked SequenceNumber
+}
+
+// SequenceNumber is one of TCP.
+type SequenceNumber struct {
+	Known bool
+	Value uint32
 }
 
 // FlowReader reads single entries of the flow table, with buffers of its own, so
@@ -130,7 +139,16 @@ func (r *FlowReader) decode() FlowEntry {
 		Service: r.d.labels.service(e.value.Service), Origin: r.d.labels.origin(e.value.Origin),
 		Seen: e.value.Seen, LastSeen: time.Duration(e.value.LastSeen), Routed: time.Duration(e.value.Routed),
 		AddrDiff: e.value.AddrDiff, PortDiff: e.value.PortDiff,
+		Sent: e.number(flowSent, e.value.Sent), Acked: e.number(flowAcked, e.value.Acked),
 	}
+}
+
+// number decodes one that is known if the entry has a flag.
+func (e *entry) number(flag uint8, n uint32) SequenceNumber {
+	if e.value.Flags&flag == 0 {
+		return SequenceNumber{}
+	}
+	return SequenceNumber{true, decodeNumber(n)}
 }
 
 // Now gives bounds of what the programs take the time for, on the datapath's

@@ -41,6 +41,9 @@ func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 			require.Positive(t, got.LastSeen)
 			require.NotZero(t, got.AddrDiff)
 			require.NotZero(t, got.PortDiff)
+			require.Equal(t, got.Seen != 0, got.Sent.Known)
+			require.Equal(t, got.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) != 0, got.Acked.Known)
+			got.Sent, got.Acked = SequenceNumber{}, SequenceNumber{}
 			got.LastSeen, got.AddrDiff, got.PortDiff = 0, 0, 0
 			require.Equal(t, want, got)
 		}

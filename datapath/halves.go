@@ -56,13 +56,15 @@ func halves(left *bpf.ContainerScratch) []string {
 	faults = append(faults, difference("the way back", &left.ReplyKey, reply)...)
 	want := *reply
 	want.LastSeen, want.Routed, want.Epoch, want.Service, want.Origin, want.Seen = pkt.Now, 0, pkt.Epoch, open.Service, 0, 0
+	want.Sent, want.Acked = 0, 0
 	want.Src, want.Dst, want.Sport, want.Dport = key.Dst, key.Src, key.Dport, key.Sport
 	want.OtherIfindex, want.OtherHook = key.Ifindex, key.Hook
 	want.Flags = flowReply | open.Flags&(flowHairpin|flowSource) | reply.Flags&flowTranslated
 	same("the way back", *reply, want)
 	want = *open
-	want.LastSeen, want.Epoch, want.Seen = pkt.Now, pkt.Epoch, pkt.TcpFlags&flowSeen
+	want.LastSeen, want.Epoch, want.Seen, want.Sent, want.Acked = pkt.Now, pkt.Epoch, 0, 0, 0
 	want.Flags &= flowTranslated | flowHairpin | flowSource
+	want = trace(left, want)
 	same("the way there", *open, want)
 	for what, half := range map[string]*flowValue{"the way there": open, "the way back": reply} {
 		if half.Out != uint8(bpf.ContainerOutOUT_LOCAL) {
@@ -149,6 +151,13 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 		}
 		// An entry that is judged anew keeps what it has seen, and when.
 		made.LastSeen, made.Seen, made.Flags = is.value.LastSeen, made.Seen|is.value.Seen, made.Flags|is.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED)
+		if made.Flags&flowNumbers == 0 { // the packet has none
+			made.Flags |= is.value.Flags & flowNumbers
+			made.Sent, made.Acked = is.value.Sent, is.value.Acked
+		}
+		if made.Flags&flowAcked == 0 { // what is not known may be anything
+			made.Acked = is.value.Acked
+		}
 		if is.value != made {
 			faults = append(faults, fmt.Sprintf("%s is %+v in the table, and %+v was made", what, is.value, made))
 		}

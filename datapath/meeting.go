@@ -58,9 +58,20 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 		}
 	}
 	is, pkt := &m.value, &left.Pkt
+	if pkt.Idle != 0 {
+		demand(pkt.TcpFlags&(flowFIN|flowRST) != 0, "it ends nothing, and has left no trace")
+		if before != nil {
+			was := &before.value
+			demand(is.Seen == was.Seen && is.LastSeen == was.LastSeen && is.Flags == was.Flags && numberOf(is) == numberOf(was),
+				"it is to leave no trace, and has left %+v, which was %+v", *is, *was)
+		}
+		return faults
+	}
 	flags := pkt.TcpFlags & flowSeen
 	answered := is.Flags&flowAnswered != 0
 	demand(is.Seen&flags == flags, "it has flags %#x, and of its direction were seen %#x", flags, is.Seen)
+	traced := trace(left, *is)
+	demand(numberOf(is) == numberOf(&traced), "it shows %+v, and noted is %+v", numberOf(&traced), numberOf(is))
 	demand(is.LastSeen <= pkt.Now && pkt.Now-is.LastSeen < touchEvery, "it comes at %d, and is noted at %d", pkt.Now, is.LastSeen)
 	demand(is.Flags&flowReply == 0 || answered, "it answers, and its flow is not answered")
 	demand(is.Out != uint8(bpf.ContainerOutOUT_TUNNEL) || answered || is.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) == 0, "it has seen an answer, and is not answered")
@@ -69,6 +80,9 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 		return faults
 	}
 	was := &before.value
+	if flags&(flowACK|flowSYN) == 0 || flags&flowRST != 0 {
+		demand(numberOf(is) == numberOf(was), "it shows no numbers, and noted is %+v, which was %+v", numberOf(is), numberOf(was))
+	}
 	// One whose place a dead entry had is tried again once a second.
 	tried := was.Flags&flowAnswered == 0 || pkt.Now-was.LastSeen >= touchEvery
 	demand(m.moved || m.dead || !answered || !tried, "it is answered, and not among those")

@@ -20,6 +20,7 @@ const (
 	ReasonSourceRoute        Reason = "source-route"
 	ReasonBadIPOptions       Reason = "bad-ip-options"
 	ReasonStraySYN           Reason = "stray-syn"
+	ReasonOutOfWindow        Reason = "out-of-window"
 	ReasonMartianSource      Reason = "martian-source"
 	ReasonMartianDestination Reason = "martian-destination"
 	ReasonSpoofedSource      Reason = "spoofed-source"

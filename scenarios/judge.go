@@ -132,6 +132,7 @@ func (j *judge) see(node string, dp *datapath.Datapath) {
 			Out: e.Out, Ifindex: e.Ifindex, SMAC: e.SMAC, DMAC: e.DMAC,
 			Current: e.Current, Service: e.Service, Origin: e.Origin, Seen: e.Seen,
 			LastSeen: e.LastSeen, Routed: e.Routed, AddrDiff: e.AddrDiff, PortDiff: e.PortDiff,
+			Sent: oracle.Number(e.Sent), Acked: oracle.Number(e.Acked),
 		}, there
 	}
 	b.oracle.Clock = func() (time.Duration, time.Duration) {

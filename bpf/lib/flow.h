@@ -34,6 +34,28 @@ static __noinline int flow_expired(const struct flow *flow, __u8 proto, __u64 no
 	return now > flow->last_seen && now - flow->last_seen > flow_patience(flow, proto);
 }
 
+/* What a packet leaves in its flow's entry: its flags, and where both sides are. The
+ * acknowledgement of a reset is no promise of its sender's, and a SYN without one is of
+ * a side that has got nothing.
+ */
+static __always_inline void flow_trace(const struct packet *pkt, struct flow *flow)
+{
+	const __u8 numbers = FLOW_SENT | FLOW_ACKED;
+	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
+
+	if (seen & ~flow->seen)
+		flow->seen |= seen;
+	if ((seen & (SEEN_ACK | SEEN_RST)) == SEEN_ACK) {
+		flow->sent = pkt->seq;
+		flow->acked = pkt->ack;
+		if ((flow->flags & numbers) != numbers)
+			flow->flags |= numbers;
+	} else if (seen & SEEN_SYN) {
+		flow->sent = pkt->seq;
+		flow->flags = (flow->flags & ~numbers) | FLOW_SENT;
+	}
+}
+
 /* An answered entry, or NULL. A dead one waits for its deletion and is none. */
 static __always_inline struct flow *flow_answered(const struct flow_key *key)
 {
@@ -158,6 +180,19 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	return moved ? moved : flow;
 }
 
+/* The other half of a flow, whatever its time; NULL where there is none. */
+static __noinline struct flow *flow_half(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key other;
+	struct flow *half;
+
+	flow_other(&other, key, flow);
+	half = flow_answered(&other);
+	if (!half)
+		half = bpf_map_lookup_elem(&unanswered, &other);
+	return half && flow_halves(key, half) ? half : NULL;
+}
+
 /* A SYN where a FIN or RST was seen begins another connection. The other half
  * may have waited for longer than its time: it lives as long as this one. Where
  * answers go, it is of no connection that was opened by a SYN: who answers that
@@ -166,33 +201,47 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
  */
 static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 {
-	struct flow_key other;
 	struct flow *half;
 
 	if ((pkt->tcp_flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
 		return 0;
 	if (flow->seen & (SEEN_FIN | SEEN_RST))
 		return 1;
-	flow_other(&other, &pkt->key, flow);
-	half = flow_answered(&other);
-	if (!half)
-		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (half && !flow_halves(&pkt->key, half))
-		half = NULL;
+	half = flow_half(&pkt->key, flow);
 	if (half && (half->seen & (SEEN_FIN | SEEN_RST)))
 		return 1;
 	if (!(flow->flags & FLOW_REPLY))
 		return 0;
-	pkt->stray = half && (half->seen & SEEN_SYN);
+	if (half && (half->seen & SEEN_SYN))
+		pkt->stray = REFUSE(pkt, REASON_STRAY_SYN);
 	return 1;
 }
 
-static __always_inline void flow_see(struct packet *pkt, struct flow *flow)
+/* Whether two sequence numbers are no farther from each other than that. */
+static __always_inline int near(__be32 a, __be32 b, __u32 window)
 {
-	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
+	return bpf_ntohl(a) - bpf_ntohl(b) + window <= 2 * window;
+}
 
-	if (seen & ~flow->seen)
-		flow->seen |= seen;
+/* What a FIN or RST does to its flow: ends it, where it is near what its receiver has
+ * acknowledged, which nobody who is not on the way knows. Where that is in doubt,
+ * since much is in flight, it passes and leaves no trace: the receiver is the judge
+ * (RFC 5961 3, 4). What is of neither side is stray. Where the receiver's packets are
+ * not seen, or none has acknowledged anything yet, nothing is dropped.
+ */
+static __noinline void flow_end(struct packet *pkt, const struct flow *flow)
+{
+	struct flow *half = flow_half(&pkt->key, flow);
+	int sent = flow->flags & FLOW_SENT;
+
+	if (!half || !(half->flags & FLOW_ACKED)) {
+		pkt->idle = sent && !near(pkt->seq, flow->sent, WINDOW_ENDS);
+		return;
+	}
+	pkt->idle = !near(pkt->seq, half->acked, WINDOW_ENDS);
+	if (!near(pkt->seq, half->acked, WINDOW_PASSES) &&
+	    !(sent && near(pkt->seq, flow->sent, WINDOW_PASSES)))
+		pkt->stray = REFUSE(pkt, REASON_OUT_OF_WINDOW);
 }
 
 static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
@@ -219,7 +268,14 @@ static __always_inline struct flow *find(struct packet *pkt)
 	pkt->reused = flow_reused(pkt, flow);
 	if (pkt->reused)
 		return NULL;
-	flow_see(pkt, flow);
+	if (pkt->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
+		flow_end(pkt, flow);
+		if (pkt->stray)
+			return NULL;
+		if (pkt->idle)
+			return flow;
+	}
+	flow_trace(pkt, flow);
 	if (!(flow->flags & FLOW_ANSWERED) || !answered)
 		flow = flow_promote(pkt, flow, !!answered);
 	if (flow)

@@ -86,7 +86,11 @@ static __noinline int flow_begin(struct packet *pkt, struct flow *flow)
 	flow->other_hook = 0;
 	flow->out = OUT_NONE;
 	flow->flags = 0;
-	flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
+	flow->seen = 0;
+	flow->sent = 0;
+	flow->acked = 0;
+	if (!pkt->idle)
+		flow_trace(pkt, flow);
 	no_macs(flow);
 	return 0;
 }

@@ -24,6 +24,15 @@
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
 #define MAX_PORT_PROBES		16	/* source ports tried for a translation */
 
+/* How far a FIN or RST may be from what its receiver has acknowledged to end a
+ * flow: more than a super-packet of half a MiB, and 1 of 2,048 sequence numbers.
+ */
+#define WINDOW_ENDS		(1U << 20)
+/* How far it may be from that, or from what its own side has last sent, to pass: as
+ * much as is in flight on a fast and far link.
+ */
+#define WINDOW_PASSES		(16U << 20)
+
 #define SECOND			1000000000ULL
 
 /* How long a flow may be idle before it is answered. The answered ones are

@@ -42,6 +42,8 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 	reply->other_ifindex = pkt->key.ifindex;
 	reply->other_hook = pkt->key.hook;
 	reply->seen = 0;
+	reply->sent = 0;
+	reply->acked = 0;
 	flow_other(&s->reply_key, &pkt->key, &s->open);
 	flow_diffs(reply, &s->reply_key);
 }

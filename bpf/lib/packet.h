@@ -56,11 +56,13 @@ struct packet {
 	__u8 audit;		/* bits of the directions in which a denial is only told */
 	__u8 told;		/* enum reason: the last of these */
 	__u8 from_node;		/* another node sent it */
-	__u8 stray;		/* a SYN where the answers of a flow go */
-	__u8 pad;
+	__u8 stray;		/* enum reason: why it is not of the flow whose tuple it has */
+	__u8 idle;		/* of a flow, and leaves no trace in it */
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
+	__be32 seq;		/* of TCP */
+	__be32 ack;
 };
 
 /* Whether a hook is this one. An object says whose programs it has by
@@ -277,6 +279,8 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_BAD_TCP_FLAGS);
 	pkt->key.sport = tcp->source;
 	pkt->key.dport = tcp->dest;
+	pkt->seq = tcp->seq;
+	pkt->ack = tcp->ack_seq;
 	return REASON_NONE;
 }
 

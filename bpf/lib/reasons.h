@@ -25,6 +25,7 @@ enum reason {
 	REASON_SOURCE_ROUTE = 13,	/* IPv4 option LSRR or SSRR */
 	REASON_BAD_IP_OPTIONS = 14,	/* an IPv4 option that its header does not hold */
 	REASON_STRAY_SYN = 15,		/* a connection opened where another's answers go */
+	REASON_OUT_OF_WINDOW = 16,	/* a FIN or RST that no end of the connection has sent */
 
 	/* Addresses. */
 	REASON_MARTIAN_SOURCE = 20,	/* not the address of a host */

@@ -22,6 +22,14 @@ func (j *judgement) decide(open func()) {
 			return
 		}
 	}
+	if perhaps, surely := j.isOutside(); perhaps {
+		j.tell("its sequence number is none of the connection's that it would end")
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonOutOfWindow}})
+		if surely {
+			j.strayed = true
+			return
+		}
+	}
 	switch {
 	case f.ought == mustNot:
 		if f.flow != nil && j.isLed() {

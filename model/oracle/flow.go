@@ -27,6 +27,8 @@ type flow struct {
 	// asked is whether its opener's direction has had a SYN: of what was first
 	// seen in its middle, nobody knows who opened it.
 	asked ought
+	// sides are the opener's and the answering one's.
+	sides [2]side
 	life
 }
 
@@ -158,10 +160,18 @@ func (f *flow) asks(h *headers, sure ought) {
 }
 
 // begin is where a flow is after the packet that opens it.
-func (f *flow) begin(h *headers, now time.Time) {
+func (f *flow) begin(h *headers, is effect, now time.Time) {
 	f.asked = mustNot
 	f.asks(h, must)
-	first := began(f.opening.tuple.Protocol, h.tcp)
+	f.sides = [2]side{}
+	var first states
+	if is&counts != 0 {
+		first |= began(f.opening.tuple.Protocol, h.tcp)
+		f.shows(h, false, is == counts)
+	}
+	if is&idles != 0 { // as if it had said nothing
+		first |= began(f.opening.tuple.Protocol, 0)
+	}
 	if f.way.out == model.OutTunnel {
 		first |= first.relayed(h.tcp) // the datapath may make that of it or not
 	}

@@ -30,7 +30,10 @@ type headers struct {
 
 	fragment *fragment // nil for a whole packet
 	transport
-	tcp   tcpFlags
+	tcp tcpFlags
+	// sequence and acknowledged are TCP's numbers.
+	sequence, acknowledged uint32
+
 	quote *quote // of an ICMP error that may belong to a flow
 }
 
@@ -318,6 +321,7 @@ func (h *headers) readTCP(b []byte) {
 	if offset := int(b[12]>>4) * 4; offset < tcpLen || offset > len(b) {
 		h.condemn(model.ReasonBadTCPHeader)
 	}
+	h.sequence, h.acknowledged = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
 	h.tcp = tcpFlags(b[13])
 	none := h.tcp&(flagSYN|flagACK|flagRST) == 0
 	synAndEnd := h.tcp&flagSYN != 0 && h.tcp&(flagFIN|flagRST) != 0

@@ -21,6 +21,8 @@ type noted struct {
 	half
 	// kept is whether the other half may be one that was there before.
 	kept bool
+	// effect is what the packet was to the flow.
+	effect effect
 }
 
 // Said is what the datapath has noted of a frame, beside its verdict.
@@ -111,20 +113,50 @@ func (a *aftermath) met() {
 	const which = "the flow's entry"
 	made := a.made()
 	a.common(which, &a.is, a.noted.half)
-	seen := a.flags()
-	if !made {
-		seen |= a.before.Seen
-	}
-	differs(a, which, "seen the flags", a.is.Seen, seen)
 	differs(a, which, "been judged under the present objects", a.is.Current, true)
-	a.touched(which, made)
-	a.answered(which, made)
+	if !made && a.noted.effect&idles != 0 && (a.noted.effect == idles || a.untouched()) {
+		a.requireUntouched(which)
+	} else {
+		a.shown(which, made)
+		a.touched(which, made)
+		a.answered(which, made)
+	}
 	a.routed(which, made)
 	if made {
 		a.named(which, &a.is)
 		differs(a, which, "the origin", a.is.Origin, a.said.Origin)
 		a.opposite()
 	}
+}
+
+// untouched is whether an entry does not tell that the packet came.
+func (a *aftermath) untouched() bool {
+	was, is := a.before, a.is
+	return is.Seen == was.Seen && is.LastSeen == was.LastSeen && is.Answered == was.Answered && is.Sent == was.Sent && is.Acked == was.Acked
+}
+
+func (a *aftermath) requireUntouched(which string) {
+	if !a.untouched() {
+		a.complain("%s was changed by a packet that may be anybody's", which)
+	}
+}
+
+// shown judges what an entry holds of what its direction has shown.
+func (a *aftermath) shown(which string, made bool) {
+	seen, before := a.flags(), side{}
+	if made && a.noted.effect&idles != 0 && a.is.Seen == 0 {
+		seen = 0
+	}
+	if !made {
+		seen |= a.before.Seen
+		before = side{numbers{a.before.Sent}, numbers{a.before.Acked}}
+	}
+	differs(a, which, "seen the flags", a.is.Seen, seen)
+	if h := a.j.headers; h.quote == nil && seen != 0 {
+		before = before.after(h)
+	}
+	before.sent.each(func(n Number) { differs(a, which, "the number", a.is.Sent, n) })
+	before.acked.each(func(n Number) { differs(a, which, "acknowledged the number", a.is.Acked, n) })
 }
 
 // common judges what an entry holds all its life, and where it leads now.
@@ -253,6 +285,8 @@ func (a *aftermath) opposite() {
 		a.complain("%s was last seen at %s, and was made between %s and %s", which, e.LastSeen, a.j.from, a.to)
 	}
 	differs(a, which, "seen the flags", e.Seen, 0)
+	differs(a, which, "the number", e.Sent, Number{})
+	differs(a, which, "acknowledged the number", e.Acked, Number{})
 	differs(a, which, "been answered", e.Answered, false)
 	differs(a, which, "been judged under the present objects", e.Current, true)
 	differs(a, which, "asked for a device at", e.Routed, 0)
@@ -285,8 +319,18 @@ func (a *aftermath) unchanged() {
 	case !a.there:
 		return
 	}
+	if a.j.strayed {
+		a.requireUntouched(which)
+		return
+	}
 	if is.Seen != was.Seen|a.flags() {
 		differs(a, which, "seen the flags", is.Seen, was.Seen)
+	}
+	if h := a.j.headers; h.quote == nil && (is.Sent != was.Sent || is.Acked != was.Acked) {
+		s := side{numbers{was.Sent}, numbers{was.Acked}}.after(h)
+		s.sent.each(func(n Number) { differs(a, which, "the number", is.Sent, n) })
+		s.acked.each(func(n Number) { differs(a, which, "acknowledged the number", is.Acked, n) })
+		was.Sent, was.Acked = is.Sent, is.Acked
 	}
 	if is.LastSeen != was.LastSeen && a.j.oracle.Clock != nil && !a.now(is.LastSeen) {
 		a.complain("%s was last seen at %s, and at %s before", which, is.LastSeen, was.LastSeen)

@@ -29,6 +29,7 @@ func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {
 		return d.Ifindex, hardware(d.MAC), hardware(d.PodMAC)
 	}
 	there := Entry{Leaves: direct, Other: atWeb, Out: model.OutLocal, Current: true, Seen: uint8(flagSYN)}
+	there.Sent.Known = true
 	there.Ifindex, there.SMAC, there.DMAC = device(web0)
 	back := Entry{Reply: true, Leaves: direct.Reversed(), Other: atClient, Out: model.OutLocal, Current: true}
 	back.Ifindex, back.SMAC, back.DMAC = device(client)
@@ -40,6 +41,10 @@ func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {
 	}{
 		{"nothing", "", func(_, _ *Entry) {}},
 		{"flags that were not shown", "has seen the flags 18", func(e, _ *Entry) { e.Seen |= uint8(flagACK) }},
+		{"another number", "has the number", func(e, _ *Entry) { e.Sent.Value++ }},
+		{"something acknowledged", "has acknowledged the number", func(e, _ *Entry) { e.Acked.Known = true }},
+		{"answers that have numbers", "the entry of answers has the number", func(_, e *Entry) { e.Sent.Known = true }},
+		{"answers that acknowledge", "the entry of answers has acknowledged", func(_, e *Entry) { e.Acked.Known = true }},
 		{"an answer that nobody gave", "has been answered true", func(e, _ *Entry) { e.Answered = true }},
 		{"another way out", "has the way out host", func(e, _ *Entry) { e.Out = model.OutHost }},
 		{"another device", "has the device", func(e, _ *Entry) { e.Ifindex++ }},

@@ -99,6 +99,9 @@ func (l *Look) Judge(lookup Lookup) Expectation {
 		if perhaps, _ := j.strays(); perhaps {
 			j.condemn(model.ReasonStraySYN, "and what was known of its flows is out of date")
 		}
+		if perhaps, _ := j.isOutside(); perhaps {
+			j.condemn(model.ReasonOutOfWindow, "and what was known of its flows is out of date")
+		}
 		if h.quote != nil {
 			j.condemn(model.ReasonICMPNoFlow, "what was known of its flows is out of date")
 			j.wrong = append(j.wrong, j.impostor()...)
@@ -161,7 +164,7 @@ func (o *Oracle) Observe(e Expectation, observed model.Tuple, now time.Time) {
 	if chosen.known {
 		f = o.goOn(half{f, chosen.reply}, &e.frame, chosen, observed, now)
 	} else {
-		f = o.open(f, &e.frame, chosen, observed, now)
+		f = o.open(f, &e.frame, chosen, e.met, observed, now)
 		o.stick(f, doubtful, now)
 	}
 	if doubtful {
@@ -187,7 +190,12 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 	h := &e.frame
 	if len(h.wrong) == 0 && h.quote == nil {
 		for _, met := range e.met {
+			is := met.effect(h, met.reply)
+			if is&counts == 0 {
+				continue
+			}
 			met.maySee(met.next(h, met.reply), now)
+			met.shows(h, met.reply, false)
 			if !met.reply {
 				met.asks(h, may)
 			}
@@ -201,13 +209,14 @@ func (o *Oracle) Meet(e Expectation, now time.Time) {
 		before := o.flows[t.flow.opening]
 		over := before.flow != nil && (before.ought(t.flow.opening.tuple.Protocol, now) == mustNot || h.begins() && before.states&^ended == 0)
 		if made, seen := o.sees(t.flow.opening); seen && t.led == made.Leaves && (over || !before.is(made)) {
-			o.stick(o.open(t.flow, h, t, t.led, now), false, now)
+			o.stick(o.open(t.flow, h, t, e.met, t.led, now), false, now)
 		}
 	}
 }
 
 // goOn notes a packet of a known flow, and gives the flow that it is of now.
 func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, now time.Time) *flow {
+	is := f.effect(h, f.reply) &^ outside
 	next := f.next(h, f.reply)
 	moved := *f.flow
 	moved.way = t.opens
@@ -221,28 +230,37 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 		f.maySee(next, now) // it opens nothing, another way neither
 		return f.flow
 	case elsewhere:
-		return o.open(f.flow, h, t, observed, now)
+		return o.open(f.flow, h, t, []half{f}, observed, now)
 	case !f.reply && f.isStale(o.epoch): // judged anew, it has both its keys again
 		if f.way = t.opens; f.ought(f.opening.tuple.Protocol, now) != must {
 			next |= torn // its answers may have begun again
 		}
 		o.flows.take(f.replies, half{f.flow, true}, now)
 	}
-	f.see(next, now)
+	switch is {
+	case idles:
+	case counts:
+		f.see(next, now)
+		f.shows(h, f.reply, true)
+	default:
+		f.maySee(next, now)
+		f.shows(h, f.reply, false)
+	}
 	if !f.reply {
 		f.asks(h, must)
 	}
 	f.judged(o.epoch)
-	o.noted = noted{half: f}
+	o.noted = noted{half: f, effect: is}
 	return f.flow
 }
 
 // open notes a flow that begins, or begins again another way.
-func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tuple, now time.Time) *flow {
+func (o *Oracle) open(like *flow, h *headers, t *Translation, met []half, observed model.Tuple, now time.Time) *flow {
 	f := *like
 	f.way, f.translated = t.opens, observed
+	is := o.effectBegun(h, met)
 	f.openEpoch, f.replyEpoch = o.epoch, o.epoch
-	f.begin(h, now)
+	f.begin(h, is, now)
 	if t.Portless { // its bytes do not tell the port
 		made, seen := o.sees(f.opening)
 		if f.translated = t.Tuple; t.AnySport && seen {
@@ -261,7 +279,11 @@ func (o *Oracle) open(like *flow, h *headers, t *Translation, observed model.Tup
 	if e, seen := o.sees(f.replies); again && seen && !e.Current {
 		f.replyEpoch = before.replyEpoch // it is still what it was
 	}
-	o.noted = noted{half{&f, false}, again && !(h.begins() && before.states&^ended == 0)}
+	kept := again && !(h.begins() && before.states&^ended == 0)
+	if kept {
+		f.sides[1] = before.sides[1].or(side{})
+	}
+	o.noted = noted{half: half{&f, false}, kept: kept, effect: is}
 	o.flows.insert(&f, now)
 	return &f
 }
@@ -296,6 +318,7 @@ type judgement struct {
 	wrong    []model.Reason
 	branches []branch
 	met      []half       // that the packet may have met
+	strayed  bool         // it is of no flow, whatever it says
 	again    bool         // a known flow looks for another backend, and has a source port
 	kept     uint16       // that port
 	audit    model.Reason // why the policies that were asked last would have dropped it, and only tell

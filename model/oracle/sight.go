@@ -34,6 +34,15 @@ type Entry struct {
 	// AddrDiff and PortDiff are what translation adds to a checksum: one's
 	// complement sums in the host's order.
 	AddrDiff, PortDiff uint32
+	// Sent is where its direction's last segment of TCP begins, and Acked what that
+	// has acknowledged.
+	Sent, Acked Number
+}
+
+// Number is a sequence number of TCP.
+type Number struct {
+	Known bool
+	Value uint32
 }
 
 // Sight is what a world sees of the datapath's flow table: the entry under a

@@ -56,6 +56,7 @@ type conversation struct {
 	answers *origin
 	through hop  // of the opener's packets, where they come in a tunnel
 	leaves  bool // by a tunnel, as was seen
+	stream  *stream
 }
 
 // origin is where packets begin: the hook that they meet first, and their tuple.
@@ -231,7 +232,7 @@ func (t *talk) next(c *conversation) (*Frame, side, bool) {
 	if c.leaves && t.chance(30) {
 		now.octets = t.brimful(o.tuple)
 	}
-	data, err := frame.Build(t.layers(o, now)...)
+	data, err := frame.Build(t.layers(o, now, t.number(c, now))...)
 	if err != nil {
 		return nil, opener, false // answers of the other family's: there are none
 	}
@@ -266,7 +267,7 @@ func (t *talk) answer(c *conversation) origin {
 }
 
 // layers describes a packet as it is sent at its origin.
-func (t *talk) layers(o origin, now turn) []frame.Layer {
+func (t *talk) layers(o origin, now turn, n numbers) []frame.Layer {
 	ip := layer("ipv4", "src", frame.Addr(o.tuple.Src), "dst", frame.Addr(o.tuple.Dst))
 	if o.tuple.Src.Is6() {
 		ip.Kind = "ipv6"
@@ -277,7 +278,7 @@ func (t *talk) layers(o origin, now turn) []frame.Layer {
 	}
 	switch o.tuple.Protocol {
 	case model.ProtocolTCP:
-		out = append(out, t.segment(ports("tcp"), now.flags))
+		out = append(out, t.segment(ports("tcp"), now.flags, n))
 	case model.ProtocolUDP:
 		out = append(out, ports("udp"))
 	case model.ProtocolSCTP:
@@ -320,7 +321,7 @@ func (t *talk) between(layers []frame.Layer) []frame.Layer {
 
 // segment gives TCP what a datapath has to keep, or to answer by: numbers, seldom
 // options and what hosts hardly set.
-func (t *talk) segment(l frame.Layer, flags uint64) frame.Layer {
+func (t *talk) segment(l frame.Layer, flags uint64, n numbers) frame.Layer {
 	const urgent, reserved = 0x20, 0xc0
 	if t.chance(10) {
 		flags |= t.rng.Uint64() & (urgent | reserved | psh)
@@ -329,8 +330,7 @@ func (t *talk) segment(l frame.Layer, flags uint64) frame.Layer {
 	if t.chance(5) { // no operation
 		l = l.With("options", frame.Data(bytes.Repeat([]byte{1}, 4*(1+t.rng.IntN(10)))))
 	}
-	numbers := t.rng.Uint64()
-	return l.With("flags", frame.Num(flags)).With("seq", frame.Num(uint32(numbers))).With("ack", frame.Num(uint32(numbers>>32)))
+	return l.With("flags", frame.Num(flags)).With("seq", frame.Num(n.sequence)).With("ack", frame.Num(n.acknowledged))
 }
 
 // echo is a request of the opener's, or the answerer's reply.

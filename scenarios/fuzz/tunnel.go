@@ -100,7 +100,7 @@ func (t *talk) answered(asked []byte) []byte {
 		return nil
 	}
 	o := origin{model.Where{Hook: model.ToDevice, Endpoint: nodeName}, tuple.Reversed()}
-	data, err := frame.Build(t.layers(o, turn{by: answerer, flags: psh | ack, octets: 64})...)
+	data, err := frame.Build(t.layers(o, turn{by: answerer, flags: psh | ack, octets: 64}, t.anyNumbers())...)
 	if err != nil {
 		return nil
 	}

@@ -15,7 +15,7 @@ var reasons = []model.Reason{
 	model.ReasonTruncated, model.ReasonUnknownEthertype, model.ReasonVLAN, model.ReasonBadIPHeader,
 	model.ReasonBadIPLength, model.ReasonBadTCPHeader, model.ReasonBadTCPFlags, model.ReasonBadUDPLength,
 	model.ReasonBadUDPChecksum, model.ReasonExtensionLimit, model.ReasonRoutingHeader, model.ReasonFragment,
-	model.ReasonSourceRoute, model.ReasonBadIPOptions, model.ReasonStraySYN,
+	model.ReasonSourceRoute, model.ReasonBadIPOptions, model.ReasonStraySYN, model.ReasonOutOfWindow,
 	model.ReasonMartianSource, model.ReasonMartianDestination, model.ReasonSpoofedSource, model.ReasonSameAddress,
 	model.ReasonNotForEndpoint, model.ReasonTTLExceeded, model.ReasonBadARP, model.ReasonBadNDP,
 	model.ReasonICMPType, model.ReasonICMPNoFlow, model.ReasonAuditEgress, model.ReasonAuditIngress, model.ReasonNoEndpoint, model.ReasonPolicyEgress,
