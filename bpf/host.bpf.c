@@ -194,6 +194,10 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		pkt->unwrapped = 1;
 		reason = parse(skb, pkt);
 	}
+	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_TO_DEVICE &&
+	    pkt->key.proto == IPPROTO_UDP && pkt->key.dport == bpf_htons(GENEVE_PORT) &&
+	    feigns_tunnel(pkt))
+		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)
 			return pass(skb, pkt, hook);

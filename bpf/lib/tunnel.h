@@ -43,17 +43,48 @@ struct outer6 {
 	struct geneve geneve;
 };
 
+/* Whether nodes take what is in datagrams of UDP to GENEVE_PORT for packets. */
+static __noinline int tunnels_udp(struct packet *pkt)
+{
+	struct node *self = node_half(pkt);
+
+	return self && self->tunnel == TUNNEL_GENEVE;
+}
+
 /* Whether what a service leads on would look like a node's tunnel to the node that
  * it goes to: it has the node's source, and who sent it wrote what is inside.
  */
 static __noinline int poses_as_tunnel(struct packet *pkt, const struct flow *flow)
 {
-	struct node *self;
+	return pkt->key.proto == IPPROTO_UDP && flow->dport == bpf_htons(GENEVE_PORT) &&
+	       tunnels_udp(pkt);
+}
 
-	if (pkt->key.proto != IPPROTO_UDP || flow->dport != bpf_htons(GENEVE_PORT))
+/* Whether what a socket of the node's sends would look like its tunnel to the node of
+ * a pod: the tunnel's own packets do not come this way. Who may bind a socket is
+ * anybody whose pod is on the node's network.
+ */
+static __noinline int feigns_tunnel(struct packet *pkt)
+{
+	struct address *address;
+
+	if (pkt->fragment || !pkt->plain || !tunnels_udp(pkt))
 		return 0;
-	self = node_half(pkt);
-	return self && self->tunnel == TUNNEL_GENEVE;
+	address = address_of(pkt, &pkt->key.src);
+	if (!address || !(address->flags & ADDRESS_HOST))
+		return 0;
+	address = address_of(pkt, &pkt->key.dst);
+	return address && !address->ifindex && of_pod(address->identity);
+}
+
+/* Whether the answers of a service to a client would look so to the client's node:
+ * they have the frontend's address, which may be the node's, and whoever answers
+ * writes what is inside.
+ */
+static __always_inline int answers_as_tunnel(struct packet *pkt)
+{
+	return pkt->key.proto == IPPROTO_UDP && pkt->key.sport == bpf_htons(GENEVE_PORT) &&
+	       of_pod(pkt->src_identity) && tunnels_udp(pkt);
 }
 
 static __always_inline __u32 outer_len(__u32 ip_len, __u8 tunnel)

@@ -199,6 +199,8 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 		return reason;
 	pkt->src_identity = identity_of(client);
 	pkt->from_node = client && (client->flags & ADDRESS_NODE);
+	if (answers_as_tunnel(pkt))
+		return REFUSE(pkt, REASON_BAD_TUNNEL);
 	flow_begin(pkt, &s->open);
 	reason = choose(pkt, s, service, ctl->seed);
 	if (reason)

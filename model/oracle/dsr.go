@@ -119,6 +119,16 @@ func (j *judgement) posesAsTunnel(t model.Tuple) bool {
 	return poses
 }
 
+// feignsTunnel is whether a socket of the node's own sends to a pod of another node
+// what would be taken there for a packet of this node's tunnel.
+func (j *judgement) feignsTunnel() bool {
+	h := j.headers
+	sound := !slices.ContainsFunc(h.wrong, func(r model.Reason) bool { return r != model.ReasonBadUDPChecksum })
+	return j.at.Hook == model.ToDevice && sound && h.hasTuple && !h.extended && j.world.tunnel() == model.TunnelGeneve &&
+		h.tuple.Protocol == model.ProtocolUDP && h.tuple.Dport == genevePort &&
+		j.world.isHost(h.src) && j.world.pods[h.dst] != nil && j.world.endpointAt(h.dst) == nil
+}
+
 // carrierOf is the protocol by which a packet of a family is said to be inside
 // of another one.
 func carrierOf(like netip.Addr) model.Protocol {

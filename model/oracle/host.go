@@ -15,6 +15,9 @@ func (j *judgement) atDevice() {
 	h := j.headers
 	switch {
 	case len(j.wrong) > 0 && j.isLed():
+	case j.feignsTunnel():
+		j.wrong = j.wrong[:0]
+		j.condemn(model.ReasonBadTunnel, "to the node of %s it would look like this node's tunnel", h.dst)
 	case j.isMisled():
 		j.tell("the kernel would lead it where nobody has judged it")
 	case len(j.wrong) > 0 && j.guardsOdd():
@@ -232,6 +235,10 @@ func (j *judgement) stranger() []model.Reason {
 	if local := j.world.endpointAt(t.Src); local != nil {
 		j.tell("%s is Pod %s of this node, which is not outside", t.Src, podName(local))
 		reasons = append(reasons, model.ReasonSpoofedSource)
+	}
+	if j.world.tunnel() == model.TunnelGeneve && t.Protocol == model.ProtocolUDP && t.Sport == genevePort && j.world.pods[t.Src] != nil {
+		j.tell("its answers would look like this node's tunnel to the node of %s", t.Src)
+		reasons = append(reasons, model.ReasonBadTunnel)
 	}
 	if t.Src == t.Dst {
 		j.tell("source and destination are both %s", t.Src)

@@ -365,7 +365,7 @@ func (n *network) service() []metav1.Object {
 			p.TargetPort = intstr.FromString(map[corev1.Protocol]string{corev1.ProtocolTCP: "http", corev1.ProtocolUDP: "dns"}[p.Protocol])
 		}
 		if n.wide && p.Protocol == corev1.ProtocolUDP && n.chance(15) {
-			p.TargetPort = intstr.FromInt32(6081) // of the nodes' tunnels
+			p.TargetPort = intstr.FromInt32(tunnelPort)
 		}
 		taken := func(o corev1.ServicePort) bool { return o.Port == p.Port && o.Protocol == p.Protocol }
 		if !slices.ContainsFunc(s.Spec.Ports, taken) {

@@ -11,6 +11,9 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
+// tunnelPort is that of Geneve (RFC 8926).
+const tunnelPort = 6081
+
 // What networks have whose pods answer the clients of other nodes themselves:
 // packets that nodes lead to each other by tunnels, well made and not, and from
 // others than nodes.
@@ -160,7 +163,7 @@ func (t *talk) outer(way hop) frame.Layer {
 
 // datagram is Geneve's UDP: nodes leave out its checksum.
 func (t *talk) datagram() frame.Layer {
-	udp := layer("udp", "sport", frame.Num(0xc000+t.rng.IntN(0x4000)), "dport", frame.Num(6081))
+	udp := layer("udp", "sport", frame.Num(0xc000+t.rng.IntN(0x4000)), "dport", frame.Num(tunnelPort))
 	if t.chance(75) {
 		udp = udp.With("checksum", frame.Num(0))
 	}

@@ -267,8 +267,31 @@ func (t *talk) beyond() *conversation {
 	if c.tuple.Protocol == model.ProtocolICMP || c.tuple.Protocol == model.ProtocolICMPv6 {
 		c.tuple.Dport = 0
 	}
+	if c.tuple.Protocol == model.ProtocolUDP && t.tunnels() && t.chance(20) {
+		t.feign(c)
+	}
 	c.script = t.script(c.tuple.Protocol)
 	return c
+}
+
+// feign has a conversation, or its answers, look like the nodes' tunnel: it is mostly
+// with a pod of another node.
+func (t *talk) feign(c *conversation) {
+	others := slices.DeleteFunc(t.elsewhereOf(), func(a netip.Addr) bool {
+		return slices.Contains(outsiders, a) || slices.Contains([]netip.Addr{node4, node6, other4, other6}, a)
+	})
+	far := t.like(c.tuple.Src, others)
+	if c.at.Hook == model.FromDevice {
+		c.tuple.Sport = tunnelPort
+		if far.IsValid() && t.chance(80) {
+			c.tuple.Src = far
+		}
+		return
+	}
+	c.tuple.Dport = tunnelPort
+	if far.IsValid() && t.chance(80) {
+		c.tuple.Dst = far
+	}
 }
 
 // nobodies are sources that nobody beyond the node has: the pods' gateways, the
