@@ -76,6 +76,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		return TC_ACT_SHOT;
 	pkt = &s->pkt;
 	begin(s, hook, skb->ifindex, ctl);
+	pkt->led = hook == HOOK_TO_CONTAINER && skb->ingress_ifindex;
 	if (skb->vlan_present || !is_ip(skb)) {
 		if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_ARP))
 			return drop(skb, pkt, refuse_ethertype(skb, pkt));

@@ -192,8 +192,8 @@ const (
 	ContainerFlowFlagsFLOW_HAIRPIN    ContainerFlowFlags = 8
 	ContainerFlowFlagsFLOW_DEAD       ContainerFlowFlags = 16
 	ContainerFlowFlagsFLOW_SOURCE     ContainerFlowFlags = 32
-	ContainerFlowFlagsFLOW_SENT       ContainerFlowFlags = 64
-	ContainerFlowFlagsFLOW_ACKED      ContainerFlowFlags = 128
+	ContainerFlowFlagsFLOW_ACKED      ContainerFlowFlags = 64
+	ContainerFlowFlagsFLOW_HERE       ContainerFlowFlags = 128
 )
 
 type ContainerFlowKey struct {
@@ -453,12 +453,13 @@ type ContainerScratch struct {
 		FromNode    uint8
 		Stray       uint8
 		Idle        uint8
+		Led         uint8
+		Pad         [3]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
 		Seq         uint32
 		Ack         uint32
-		_           [4]byte
 	}
 	Old      ContainerFlow
 	Open     ContainerFlow

@@ -244,12 +244,13 @@ type HostScratch struct {
 		FromNode    uint8
 		Stray       uint8
 		Idle        uint8
+		Led         uint8
+		Pad         [3]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32
 		Seq         uint32
 		Ack         uint32
-		_           [4]byte
 	}
 	Old      HostFlow
 	Open     HostFlow

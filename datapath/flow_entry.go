@@ -45,6 +45,7 @@ type FlowEntry struct {
 	// Sent is where its direction's last segment of TCP begins, and Acked what that
 	// has acknowledged.
 	Sent, Acked SequenceNumber
+	Here        bool // at a pod: its packets are made by the node itself
 }
 
 // SequenceNumber is one of TCP.
@@ -139,13 +140,15 @@ func (r *FlowReader) decode() FlowEntry {
 		Service: r.d.labels.service(e.value.Service), Origin: r.d.labels.origin(e.value.Origin),
 		Seen: e.value.Seen, LastSeen: time.Duration(e.value.LastSeen), Routed: time.Duration(e.value.Routed),
 		AddrDiff: e.value.AddrDiff, PortDiff: e.value.PortDiff,
-		Sent: e.number(flowSent, e.value.Sent), Acked: e.number(flowAcked, e.value.Acked),
+		Sent:  sequenceNumber(e.value.Seen&(flowSYN|flowACK), e.value.Sent),
+		Acked: sequenceNumber(e.value.Flags&flowAcked, e.value.Acked),
+		Here:  has(bpf.ContainerFlowFlagsFLOW_HERE),
 	}
 }
 
-// number decodes one that is known if the entry has a flag.
-func (e *entry) number(flag uint8, n uint32) SequenceNumber {
-	if e.value.Flags&flag == 0 {
+// sequenceNumber decodes one that is known.
+func sequenceNumber(known uint8, n uint32) SequenceNumber {
+	if known == 0 {
 		return SequenceNumber{}
 	}
 	return SequenceNumber{true, decodeNumber(n)}

@@ -60,10 +60,16 @@ func halves(left *bpf.ContainerScratch) []string {
 	want.Src, want.Dst, want.Sport, want.Dport = key.Dst, key.Src, key.Dport, key.Sport
 	want.OtherIfindex, want.OtherHook = key.Ifindex, key.Hook
 	want.Flags = flowReply | open.Flags&(flowHairpin|flowSource) | reply.Flags&flowTranslated
+	if key.Hook == uint8(bpf.ContainerHookHOOK_FROM_CONTAINER) && open.Out == uint8(bpf.ContainerOutOUT_HOST) {
+		want.Flags |= flowHere
+	}
 	same("the way back", *reply, want)
 	want = *open
 	want.LastSeen, want.Epoch, want.Seen, want.Sent, want.Acked = pkt.Now, pkt.Epoch, 0, 0, 0
 	want.Flags &= flowTranslated | flowHairpin | flowSource
+	if key.Hook == uint8(bpf.ContainerHookHOOK_TO_CONTAINER) && reply.Out == uint8(bpf.ContainerOutOUT_HOST) {
+		want.Flags |= flowHere
+	}
 	want = trace(left, want)
 	same("the way there", *open, want)
 	for what, half := range map[string]*flowValue{"the way there": open, "the way back": reply} {
@@ -150,12 +156,12 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 			return
 		}
 		// An entry that is judged anew keeps what it has seen, and when.
+		traced := numberOf(&made)
 		made.LastSeen, made.Seen, made.Flags = is.value.LastSeen, made.Seen|is.value.Seen, made.Flags|is.value.Flags&uint8(bpf.ContainerFlowFlagsFLOW_ANSWERED)
-		if made.Flags&flowNumbers == 0 { // the packet has none
-			made.Flags |= is.value.Flags & flowNumbers
+		if !traced.isSent { // the packet has none
+			made.Flags |= is.value.Flags & flowAcked
 			made.Sent, made.Acked = is.value.Sent, is.value.Acked
-		}
-		if made.Flags&flowAcked == 0 { // what is not known may be anything
+		} else if !traced.isAcked { // what is not known may be anything
 			made.Acked = is.value.Acked
 		}
 		if is.value != made {

@@ -15,7 +15,7 @@ func TestAnEntryIsLeftAsItWasMet(t *testing.T) {
 	const now = 100 * touchEvery
 	ack := uint8(bpf.ContainerFlowSeenSEEN_ACK)
 	entry := func(flags uint8, seen uint8, ago uint64) *meeting {
-		return &meeting{value: flowValue{Flags: flags | flowNumbers, Seen: seen, LastSeen: now - ago}, moved: flags&flowAnswered != 0}
+		return &meeting{value: flowValue{Flags: flags | flowAcked, Seen: seen, LastSeen: now - ago}, moved: flags&flowAnswered != 0}
 	}
 	led := entry(0, ack, 0)
 	led.value.Out = uint8(bpf.ContainerOutOUT_TUNNEL)
@@ -34,7 +34,7 @@ func TestAnEntryIsLeftAsItWasMet(t *testing.T) {
 		"as it has to be":               {entry(0, ack, 7), nil, 0, ""},
 		"a flag that is not kept":       {entry(0, flowRST, 0), nil, 0, "of its direction were seen 0x4"},
 		"not touched":                   {entry(0, ack, touchEvery), nil, 0, "and is noted at"},
-		"in the future":                 {&meeting{value: flowValue{Flags: flowNumbers, Seen: ack, LastSeen: now + 1}}, nil, 0, "and is noted at"},
+		"in the future":                 {&meeting{value: flowValue{Flags: flowAcked, Seen: ack, LastSeen: now + 1}}, nil, 0, "and is noted at"},
 		"an answer that is none":        {entry(flowReply, ack, 0), nil, 0, "its flow is not answered"},
 		"an acknowledgement in vain":    {led, nil, 0, "is not answered"},
 		"in both tables":                {twice, nil, 0, "in both tables"},
@@ -67,8 +67,8 @@ func TestAnEntryShowsWhereBothSidesAre(t *testing.T) {
 	entry := func(flags, seen uint8, sent, acked uint32) *meeting {
 		return &meeting{value: flowValue{Flags: flags, Seen: seen, LastSeen: now, Sent: sent, Acked: acked}}
 	}
-	acked, opened := entry(flowNumbers, flowACK, 5, 7), entry(flowSent, flowSYN, 5, 7)
-	ended := entry(flowNumbers, flowACK|flowFIN, 5, 7)
+	acked, opened := entry(flowAcked, flowACK, 5, 7), entry(0, flowSYN, 5, 7)
+	ended := entry(flowAcked, flowACK|flowFIN, 5, 7)
 	for name, c := range map[string]struct {
 		flags      uint8
 		seq, ack   uint32
@@ -76,14 +76,14 @@ func TestAnEntryShowsWhereBothSidesAre(t *testing.T) {
 		is, before *meeting
 		want       string
 	}{
-		"an acknowledgement":                     {flowACK, 5, 7, false, acked, nil, ""},
-		"one that is not noted":                  {flowACK, 5, 7, false, entry(flowSent, flowACK, 5, 7), nil, "noted is"},
-		"another one":                            {flowACK, 5, 8, false, acked, nil, "noted is"},
-		"another place":                          {flowACK, 6, 7, false, acked, nil, "noted is"},
-		"a side that has got nothing":            {flowSYN, 5, 0, false, opened, nil, ""},
-		"which has got something":                {flowSYN, 5, 0, false, entry(flowNumbers, flowSYN, 5, 7), nil, "noted is"},
-		"a reset":                                {flowRST, 9, 9, false, entry(flowNumbers, flowACK|flowRST, 5, 7), acked, ""},
-		"a reset that is believed":               {flowRST | flowACK, 9, 9, false, entry(flowNumbers, flowACK|flowRST, 9, 9), acked, "it shows no numbers"},
+		"an acknowledgement":          {flowACK, 5, 7, false, acked, nil, ""},
+		"one that is not noted":       {flowACK, 5, 7, false, entry(0, flowACK, 5, 7), nil, "noted is"},
+		"another one":                 {flowACK, 5, 8, false, acked, nil, "noted is"},
+		"another place":               {flowACK, 6, 7, false, acked, nil, "noted is"},
+		"a side that has got nothing": {flowSYN, 5, 0, false, opened, nil, ""},
+		"which has got something":     {flowSYN, 5, 0, false, entry(flowAcked, flowSYN, 5, 7), nil, "noted is"},
+		"a reset":                     {flowRST, 9, 9, false, entry(flowAcked, flowACK|flowRST, 5, 7), acked, ""},
+
 		"what may be anybody's":                  {flowFIN | flowACK, 9, 9, true, acked, acked, ""},
 		"what may be anybody's, and is believed": {flowFIN | flowACK, 9, 9, true, ended, acked, "no trace"},
 		"an acknowledgement without a trace":     {flowACK, 5, 7, true, acked, acked, "it ends nothing"},

@@ -5,12 +5,11 @@ package datapath
 import "github.com/weirnet/weir/bpf"
 
 const (
-	flowSent    = uint8(bpf.ContainerFlowFlagsFLOW_SENT)
-	flowAcked   = uint8(bpf.ContainerFlowFlagsFLOW_ACKED)
-	flowNumbers = flowSent | flowAcked
-	flowACK     = uint8(bpf.ContainerFlowSeenSEEN_ACK)
-	flowSYN     = uint8(bpf.ContainerFlowSeenSEEN_SYN)
-	flowFIN     = uint8(bpf.ContainerFlowSeenSEEN_FIN)
+	flowAcked = uint8(bpf.ContainerFlowFlagsFLOW_ACKED)
+	flowHere  = uint8(bpf.ContainerFlowFlagsFLOW_HERE)
+	flowACK   = uint8(bpf.ContainerFlowSeenSEEN_ACK)
+	flowSYN   = uint8(bpf.ContainerFlowSeenSEEN_SYN)
+	flowFIN   = uint8(bpf.ContainerFlowSeenSEEN_FIN)
 )
 
 // trace is what a packet leaves in the entry of its flow: the flags that it has, and
@@ -23,26 +22,26 @@ func trace(left *bpf.ContainerScratch, before flowValue) flowValue {
 	}
 	before.Seen |= flags
 	switch {
-	case flags&(flowACK|flowRST) == flowACK:
-		before.Sent, before.Acked, before.Flags = pkt.Seq, pkt.Ack, before.Flags|flowNumbers
+	case flags&flowACK != 0:
+		before.Sent, before.Acked, before.Flags = pkt.Seq, pkt.Ack, before.Flags|flowAcked
 	case flags&flowSYN != 0:
-		before.Sent, before.Flags = pkt.Seq, before.Flags&^flowAcked|flowSent
+		before.Sent, before.Flags = pkt.Seq, before.Flags&^flowAcked
 	}
 	return before
 }
 
 // number is what an entry holds of both sides; what is not known is nothing.
 type number struct {
-	known       uint8
-	sent, acked uint32
+	isSent, isAcked bool
+	sent, acked     uint32
 }
 
 func numberOf(v *flowValue) number {
-	n := number{known: v.Flags & flowNumbers}
-	if n.known&flowSent != 0 {
+	n := number{isSent: v.Seen&(flowSYN|flowACK) != 0, isAcked: v.Flags&flowAcked != 0}
+	if n.isSent {
 		n.sent = v.Sent
 	}
-	if n.known&flowAcked != 0 {
+	if n.isAcked {
 		n.acked = v.Acked
 	}
 	return n

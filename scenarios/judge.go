@@ -132,7 +132,7 @@ func (j *judge) see(node string, dp *datapath.Datapath) {
 			Out: e.Out, Ifindex: e.Ifindex, SMAC: e.SMAC, DMAC: e.DMAC,
 			Current: e.Current, Service: e.Service, Origin: e.Origin, Seen: e.Seen,
 			LastSeen: e.LastSeen, Routed: e.Routed, AddrDiff: e.AddrDiff, PortDiff: e.PortDiff,
-			Sent: oracle.Number(e.Sent), Acked: oracle.Number(e.Acked),
+			Sent: oracle.Number(e.Sent), Acked: oracle.Number(e.Acked), Here: e.Here,
 		}, there
 	}
 	b.oracle.Clock = func() (time.Duration, time.Duration) {

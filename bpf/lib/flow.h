@@ -34,25 +34,23 @@ static __noinline int flow_expired(const struct flow *flow, __u8 proto, __u64 no
 	return now > flow->last_seen && now - flow->last_seen > flow_patience(flow, proto);
 }
 
-/* What a packet leaves in its flow's entry: its flags, and where both sides are. The
- * acknowledgement of a reset is no promise of its sender's, and a SYN without one is of
- * a side that has got nothing.
+/* What a packet leaves in its flow's entry: its flags, and where both sides are. A SYN
+ * without an acknowledgement is of a side that has got nothing.
  */
 static __always_inline void flow_trace(const struct packet *pkt, struct flow *flow)
 {
-	const __u8 numbers = FLOW_SENT | FLOW_ACKED;
 	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
 
 	if (seen & ~flow->seen)
 		flow->seen |= seen;
-	if ((seen & (SEEN_ACK | SEEN_RST)) == SEEN_ACK) {
+	if (seen & SEEN_ACK) {
 		flow->sent = pkt->seq;
 		flow->acked = pkt->ack;
-		if ((flow->flags & numbers) != numbers)
-			flow->flags |= numbers;
+		if (!(flow->flags & FLOW_ACKED))
+			flow->flags |= FLOW_ACKED;
 	} else if (seen & SEEN_SYN) {
 		flow->sent = pkt->seq;
-		flow->flags = (flow->flags & ~numbers) | FLOW_SENT;
+		flow->flags &= ~FLOW_ACKED;
 	}
 }
 
@@ -232,7 +230,7 @@ static __always_inline int near(__be32 a, __be32 b, __u32 window)
 static __noinline void flow_end(struct packet *pkt, const struct flow *flow)
 {
 	struct flow *half = flow_half(&pkt->key, flow);
-	int sent = flow->flags & FLOW_SENT;
+	int sent = flow->seen & (SEEN_SYN | SEEN_ACK);
 
 	if (!half || !(half->flags & FLOW_ACKED)) {
 		pkt->idle = sent && !near(pkt->seq, flow->sent, WINDOW_ENDS);
@@ -264,6 +262,11 @@ static __always_inline struct flow *find(struct packet *pkt)
 		note_read(pkt, TABLE_UNANSWERED, !!flow);
 		if (!flow)
 			return NULL;
+	}
+	/* One of an older epoch is asked again whose address it has. */
+	if (pkt->led && (flow->flags & FLOW_HERE) && flow->epoch == pkt->epoch) {
+		pkt->stray = REFUSE(pkt, REASON_MARTIAN_SOURCE);
+		return NULL;
 	}
 	pkt->reused = flow_reused(pkt, flow);
 	if (pkt->reused)

@@ -145,6 +145,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		old->out = s->open.out;
 		old->origin = s->open.origin;
 		old->service = s->open.service;
+		old->flags = (old->flags & ~FLOW_HERE) | (s->open.flags & FLOW_HERE);
 		__builtin_memcpy(old->smac, s->open.smac, sizeof(old->smac) + sizeof(old->dmac));
 		old->epoch = s->open.epoch;
 		return REASON_NONE;

@@ -58,6 +58,8 @@ struct packet {
 	__u8 from_node;		/* another node sent it */
 	__u8 stray;		/* enum reason: why it is not of the flow whose tuple it has */
 	__u8 idle;		/* of a flow, and leaves no trace in it */
+	__u8 led;		/* to a pod, and the node has not made it */
+	__u8 pad[3];
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */

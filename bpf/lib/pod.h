@@ -118,6 +118,8 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 		s->open.flags |= FLOW_SOURCE;
 	}
 	reply_half(pkt, s);
+	if (s->open.out == OUT_HOST)
+		s->reply.flags |= FLOW_HERE;
 	into_pod(&s->reply, pkt->key.ifindex, ep);
 	reason = own_port(pkt, s);
 	if (reason)
@@ -161,6 +163,8 @@ static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct
 	pkt->src_identity = identity_of(address);
 	pkt->dst_identity = ep->identity;
 	flow_begin(pkt, &s->open);
+	if (host)
+		s->open.flags |= FLOW_HERE;
 	into_pod(&s->open, pkt->key.ifindex, ep);
 	s->open.other_hook = HOOK_FROM_CONTAINER;
 	s->open.other_ifindex = pkt->key.ifindex;
@@ -196,10 +200,16 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 		/* A pod of this node has that address by now. */
 		if (address && address->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
+		flow->flags &= ~FLOW_HERE;
+		if (address && (address->flags & ADDRESS_HOST)) {
+			if (pkt->led)
+				return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+			flow->flags |= FLOW_HERE;
+		}
 		pod_macs(flow, ep);
 		reason = policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
 				pkt->key.sport);
-		if (reason || !address || !(address->flags & ADDRESS_HOST))
+		if (reason || !(flow->flags & FLOW_HERE))
 			return reason;
 		return node_policy(pkt, DIRECTION_INGRESS,
 				   identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);

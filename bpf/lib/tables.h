@@ -390,8 +390,8 @@ enum flow_flags {
 	FLOW_HAIRPIN = 1 << 3,	/* a pod with itself: policy is not asked */
 	FLOW_DEAD = 1 << 4,	/* expired: not a flow any more, deleted soon */
 	FLOW_SOURCE = 1 << 5,	/* its source is translated, and has a port of its own */
-	FLOW_SENT = 1 << 6,	/* flow.sent is known */
-	FLOW_ACKED = 1 << 7,	/* flow.acked is known */
+	FLOW_ACKED = 1 << 6,	/* flow.acked is known */
+	FLOW_HERE = 1 << 7,	/* at a pod: its packets are made by the node itself */
 };
 
 enum flow_seen {
@@ -421,7 +421,7 @@ struct flow {
 	__u8 seen;		/* TCP flags of this direction, ever */
 	__u8 smac[6];		/* for a local pod */
 	__u8 dmac[6];
-	__be32 sent;		/* of TCP: where this direction's last segment begins */
+	__be32 sent;		/* of TCP, once a SYN or ACK was seen: where the last segment begins */
 	__be32 acked;		/* what that acknowledges: where the other's next begins */
 };
 

@@ -131,6 +131,9 @@ func (j *judgement) toContainer() {
 		j.condemn(model.ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
 	}
 	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src) && !j.strayLinkLocal())
+	if j.ledOn && h.quote == nil && j.world.isHost(h.src) {
+		j.condemn(model.ReasonMartianSource, "the node has not made it, and %s is the node's", h.src)
+	}
 	switch {
 	case h.quote != nil:
 		j.related()

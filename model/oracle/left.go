@@ -173,6 +173,9 @@ func (a *aftermath) common(which string, e *Entry, h half) {
 	translated := !tunnelled && own != e.Leaves
 	differs(a, which, "a translation", e.Translated, translated)
 	differs(a, which, "a hairpin", e.Hairpin, h.hairpin)
+	if h.opening.where.Hook == model.ToContainer && !h.reply || h.replies.where.Hook == model.ToContainer && h.reply {
+		differs(a, which, "been made by the node", e.Here, e.Current && a.j.world.isHost(own.Src) || !e.Current && e.Here)
+	}
 	differs(a, which, "a source port of its own", e.Source, a.holdsPort(h.flow))
 	var addrs, ports uint16
 	if translated {

@@ -37,6 +37,7 @@ type Entry struct {
 	// Sent is where its direction's last segment of TCP begins, and Acked what that
 	// has acknowledged.
 	Sent, Acked Number
+	Here        bool // at a pod: its packets are made by the node itself
 }
 
 // Number is a sequence number of TCP.

@@ -60,7 +60,7 @@ type side struct {
 func (s side) after(h *headers) side {
 	switch {
 	case h.tuple.Protocol != model.ProtocolTCP:
-	case h.tcp&(flagACK|flagRST) == flagACK:
+	case h.tcp&flagACK != 0:
 		return side{numbers{{true, h.sequence}}, numbers{{true, h.acknowledged}}}
 	case h.tcp&flagSYN != 0:
 		return side{sent: numbers{{true, h.sequence}}}
