@@ -370,6 +370,7 @@ const (
 	ContainerReasonREASON_ICMP_NO_FLOW        ContainerReason = 41
 	ContainerReasonREASON_ICMP_MTU            ContainerReason = 42
 	ContainerReasonREASON_BAD_TUNNEL          ContainerReason = 45
+	ContainerReasonREASON_NO_FRONTEND         ContainerReason = 46
 	ContainerReasonREASON_AUDIT_EGRESS        ContainerReason = 48
 	ContainerReasonREASON_AUDIT_INGRESS       ContainerReason = 49
 	ContainerReasonREASON_NO_ENDPOINT         ContainerReason = 50
@@ -489,6 +490,7 @@ const (
 	ContainerServiceFlagsSERVICE_LOCAL   ContainerServiceFlags = 1
 	ContainerServiceFlagsSERVICE_SOURCES ContainerServiceFlags = 2
 	ContainerServiceFlagsSERVICE_DSR     ContainerServiceFlags = 4
+	ContainerServiceFlagsSERVICE_ECHO    ContainerServiceFlags = 8
 )
 
 type ContainerServiceKey struct {

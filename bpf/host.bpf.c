@@ -41,6 +41,9 @@ static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 	/* Neighbours are asked and told by whatever address they have. */
 	if (hook == HOOK_FROM_DEVICE && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
 		reason = judge_foreign(pkt);
+		/* The kernel would send it on, mostly to where it came from. */
+		if (!reason && service_address(pkt))
+			reason = REFUSE(pkt, REASON_NO_FRONTEND);
 		if (reason)
 			return drop(skb, pkt, reason);
 	}
@@ -56,7 +59,9 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 
 	if (hook == HOOK_FROM_DEVICE) {
 		service = frontend_outside(pkt);
-		return service ? judge_from_device(skb, pkt, s, service) : judge_for_node(pkt, s);
+		if (service)
+			return judge_from_device(skb, pkt, s, service);
+		return service_address(pkt) ? judge_stray(pkt) : judge_for_node(pkt, s);
 	}
 	service = service_of(pkt, SCOPE_INSIDE);
 	return judge_to_device(skb, pkt, s, service);
@@ -107,11 +112,11 @@ static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 h
 	if (pkt->old && !pkt->unwrapped && !old->service && old->sport != pkt->key.sport)
 		return 1;
 	if (hook == HOOK_FROM_DEVICE)
-		return !!frontend_outside(pkt);
+		return frontend_outside(pkt) || (!pkt->unwrapped && service_address(pkt));
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
 		return 0;
-	if (service_of(pkt, SCOPE_INSIDE))
+	if (service_of(pkt, SCOPE_INSIDE) || service_address(pkt))
 		return 1;
 	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && is_tracked(pkt);
 }

@@ -90,7 +90,7 @@ func (v *View) services(half int) ([]Frontend, error) {
 	var all []Frontend
 	var failed error
 	err = readBatches(v.maps[bpf.ContainerMapServices], func(key serviceKey, pair [2]serviceHalf) {
-		if pair[half].Id == 0 {
+		if pair[half].Id == 0 || isAddress(&key) {
 			return
 		}
 		f, err := v.frontend(&key, &pair[half], lists)

@@ -116,6 +116,7 @@ func (r *reading) wrong() []string {
 	demand(r.reason != model.ReasonPolicyEgress || r.of(inEgress), "no rule of egress was asked")
 	demand(r.reason != model.ReasonPolicyIngress || r.of(inIngress), "no rule of ingress was asked")
 	demand(r.reason != model.ReasonNoBackend && r.reason != model.ReasonNoLocalBackend || r.hit(inServices), "there is no service to lack a backend")
+	demand(r.reason != model.ReasonNoFrontend || r.hit(inServices), "the address is no service's")
 	demand(r.reason != model.ReasonNoEndpoint || r.of(inEndpoints) || r.hit(inRoutes), "no pod was looked up to be missed")
 	ofPod := r.hook == model.FromContainer || r.hook == model.ToContainer
 	// At devices it is asked of some whether they are of this node, which no prefix is.

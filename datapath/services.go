@@ -96,8 +96,20 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
 		addBackends(want.backends, half.Id, s)
 	}
+	for _, addr := range state.ServiceAddresses {
+		key := serviceKey{Addr: encodeAddr(addr)}
+		half := serviceHalf{Id: ids.of(key)}
+		if state.AnswersPings {
+			half.Flags = uint32(bpf.ContainerServiceFlagsSERVICE_ECHO)
+		}
+		want.services[key] = half
+	}
 	return d.roomForServices(state, want)
 }
+
+// isAddress is whether a row is not of a frontend, but of an address with all of
+// its ports.
+func isAddress(key *serviceKey) bool { return key.Port == 0 && key.Proto == 0 }
 
 // addBackends lists a service's backends. What comes by a tunnel names its
 // backend without a port, which is port 0 here. Of several at one address it is

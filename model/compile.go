@@ -76,6 +76,7 @@ func (c *compiler) compile() (*State, error) {
 		Addresses: c.addresses(),
 	}
 	state.Loopback, state.Peers = c.loopback, c.otherNodes()
+	state.ServiceAddresses, state.AnswersPings = c.serviceAddresses(), c.local.Options.ServicePings != PingsDropped
 	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)

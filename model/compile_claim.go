@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -83,19 +84,26 @@ func (c *compiler) claimSockets() {
 	for addr, node := range c.nodesByAddress() {
 		hold(addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port, "the kubelet of "+titleOf(node))
 	}
-	// Others may write slices of this name's service; only this one is the
-	// API server's own.
-	servers := c.objs.EndpointSlices[metav1.NamespaceDefault+"/kubernetes"]
-	if servers == nil {
-		return
-	}
-	for _, addr := range addressesOf(servers) {
-		for _, port := range servers.Ports {
-			if c.podAt[addr] == nil {
-				hold(addr, value(port.Port), "the cluster's API server")
-			}
+	for _, addr := range c.apiAddresses() {
+		for _, port := range c.apiSlice().Ports {
+			hold(addr, value(port.Port), "the cluster's API server")
 		}
 	}
+}
+
+// apiSlice lists the API's servers; nil: nobody does. Others may write slices of
+// its service; only the one of this name is the API server's own.
+func (c *compiler) apiSlice() *discoveryv1.EndpointSlice {
+	return c.objs.EndpointSlices[metav1.NamespaceDefault+"/kubernetes"]
+}
+
+// apiAddresses are those of the API's servers that are no pods.
+func (c *compiler) apiAddresses() []netip.Addr {
+	servers := c.apiSlice()
+	if servers == nil {
+		return nil
+	}
+	return slices.DeleteFunc(addressesOf(servers), func(addr netip.Addr) bool { return c.podAt[addr] != nil })
 }
 
 func (c *compiler) nodesByAddress() map[netip.Addr]*corev1.Node {

@@ -40,10 +40,21 @@ type Options struct {
 	HostPorts Allowed
 	// AuditAnnotations are those that are believed.
 	AuditAnnotations AuditAnnotations
+	// ServicePings is what becomes of pings of services' addresses.
+	ServicePings ServicePings
 	// ReservedPorts are TCP ports of all nodes, which no object takes; nil:
 	// DefaultReservedPorts.
 	ReservedPorts []uint16
 }
+
+// ServicePings is what becomes of pings of addresses that are services' alone.
+type ServicePings string
+
+// ServicePings. The empty one is PingsAnswered.
+const (
+	PingsAnswered ServicePings = "answer"
+	PingsDropped  ServicePings = "drop"
+)
 
 // AuditAnnotations says whose annotations that denials are only told count.
 type AuditAnnotations string
@@ -149,6 +160,11 @@ func (o *Options) Validate() error {
 	case "", AuditPods, AuditNamespaces, AuditPolicies, AuditOff:
 	default:
 		fail("auditAnnotations", "'%s' is unknown: use %s, %s, %s or %s", o.AuditAnnotations, AuditPods, AuditNamespaces, AuditPolicies, AuditOff)
+	}
+	switch o.ServicePings {
+	case "", PingsAnswered, PingsDropped:
+	default:
+		fail("servicePings", "'%s' is unknown: use %s or %s", o.ServicePings, PingsAnswered, PingsDropped)
 	}
 	if i := slices.Index(o.ReservedPorts, 0); i >= 0 {
 		fail(fmt.Sprintf("reservedPorts[%d]", i), "0 is no port: give 1–65535")

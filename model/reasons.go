@@ -32,6 +32,7 @@ const (
 	ReasonICMPType           Reason = "icmp-type"
 	ReasonICMPNoFlow         Reason = "icmp-no-flow"
 	ReasonBadTunnel          Reason = "bad-tunnel"
+	ReasonNoFrontend         Reason = "no-frontend"
 	ReasonICMPMTU            Reason = "icmp-mtu"
 	ReasonAuditEgress        Reason = "audit-egress"
 	ReasonAuditIngress       Reason = "audit-ingress"

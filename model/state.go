@@ -18,6 +18,11 @@ type State struct {
 	Endpoints []Endpoint
 	Addresses []Address
 	Services  []Service
+	// ServiceAddresses are those of Services that are nobody else's: not a node's,
+	// not a pod's. What is sent there, and to no frontend, is refused. Pings are
+	// answered where AnswersPings.
+	ServiceAddresses []netip.Addr
+	AnswersPings     bool
 	// Loopback are frontends at the node's loopback addresses, which its own
 	// sockets reach and no packet.
 	Loopback []Service

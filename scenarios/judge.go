@@ -302,8 +302,12 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 				expected = timeout
 			}
 		case e.Action == model.Reply:
-			if in.outcome != refusal {
-				expected = refusal
+			replied := refusal
+			if t.Protocol == model.ProtocolICMP || t.Protocol == model.ProtocolICMPv6 {
+				replied = answered // the datapath answers pings
+			}
+			if in.outcome != replied {
+				expected = replied
 			}
 		case in.server.IsValid():
 			var t oracle.Translation

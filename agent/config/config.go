@@ -44,6 +44,9 @@ type Config struct {
 	// AuditAnnotations are those that are believed; empty: pods', which lift
 	// policies of their namespaces alone, and all others.
 	AuditAnnotations model.AuditAnnotations `json:"auditAnnotations,omitempty"`
+	// ServicePings is what becomes of pings of services' addresses: "answer" (the
+	// default) or "drop".
+	ServicePings model.ServicePings `json:"servicePings,omitempty"`
 	// ReservedPorts are TCP ports of the nodes that no object takes; nil:
 	// model.DefaultReservedPorts.
 	ReservedPorts []uint16 `json:"reservedPorts,omitempty"`
@@ -70,7 +73,7 @@ func (c *Config) Options() model.Options {
 		NodePortAddresses: c.NodePortAddresses,
 		Masquerade:        c.Masquerade, MasqueradeExcluded: c.MasqueradeExcluded,
 		Algorithm: c.Algorithm, MaglevSize: c.MaglevSize, Return: c.Return, Tunnel: c.Tunnel,
-		ExternalIPs: c.ExternalIPs, HostPorts: c.HostPorts, AuditAnnotations: c.AuditAnnotations, ReservedPorts: c.ReservedPorts,
+		ExternalIPs: c.ExternalIPs, HostPorts: c.HostPorts, AuditAnnotations: c.AuditAnnotations, ServicePings: c.ServicePings, ReservedPorts: c.ReservedPorts,
 	}
 }
 

@@ -97,14 +97,18 @@ static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
 static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
+	__u32 where;
 	int reason;
 
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
 	reason = judge_new(skb, pkt, s, hook);
-	if (reason == REASON_NO_BACKEND && !refuse(skb, pkt)) {
+	where = pkt->where;
+	if ((reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND) && !refuse(skb, pkt)) {
 		pkt->where = HERE;
-		return answer(skb, pkt, REASON_NO_BACKEND);
+		return answer(skb, pkt, reason);
 	}
+	if (reason == REASON_NO_FRONTEND)
+		pkt->where = where;
 	if (reason)
 		return drop(skb, pkt, reason);
 	way_out(skb, pkt, &s->open, hook);

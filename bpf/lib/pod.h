@@ -102,6 +102,8 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 		reason = choose(pkt, s, service, ctl->seed);
 		if (reason)
 			return reason;
+	} else if (service_address(pkt)) {
+		return REFUSE(pkt, REASON_NO_FRONTEND);
 	}
 	reason = judge_way(skb, pkt, ep, s);
 	if (reason)

@@ -47,6 +47,9 @@ enum reason {
 	/* Tunnels. */
 	REASON_BAD_TUNNEL = 45,		/* a tunnel's packet for nobody here, or what would look like one */
 
+	/* Services. */
+	REASON_NO_FRONTEND = 46,	/* a service's address, and no port of it */
+
 	/* Let through, and told: what a policy's denial would have dropped. */
 	REASON_AUDIT_EGRESS = 48,
 	REASON_AUDIT_INGRESS = 49,

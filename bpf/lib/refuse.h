@@ -4,6 +4,7 @@
 
 #include "decide.h"
 #include "rewrite.h"
+#include "service.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_REFUSE_H
@@ -11,8 +12,8 @@
 /* Refuses a packet from the address that it was sent to: TCP by a reset (RFC
  * 9293 3.10.7.1), UDP by ICMP port unreachable (RFC 792, RFC 4443 3.1). Not
  * TCP by ICMP: a socket that is busy connecting ignores that, and asks again
- * after a second. Packets with IP options or extension headers are dropped
- * without an answer.
+ * after a second. A ping is answered instead. Packets with IP options or extension
+ * headers are dropped without an answer.
  */
 #define REFUSE_TTL	64
 
@@ -240,6 +241,46 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
+/* Makes a ping its answer, where the address that it is for answers pings. What it
+ * carries, and the sum of that, stays.
+ */
+static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
+	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
+	struct service *service = service_address(pkt);
+	__u8 ttl = REFUSE_TTL;
+	struct ethhdr *eth;
+	long failed;
+
+	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
+		return REASON_NO_FRONTEND;
+	if (pkt->key.family == FAMILY_IPV4) {
+		__be32 turned[2] = { pkt->key.dst.w[3], pkt->key.src.w[3] };
+		__u32 sum = ETH_LEN + offsetof(struct iphdr, check);
+
+		failed = bpf_l3_csum_replace(skb, sum, bpf_htons(pkt->ttl << 8), bpf_htons(ttl << 8), 2) ||
+			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct iphdr, ttl), &ttl, 1, 0) ||
+			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct iphdr, saddr), turned, sizeof(turned), 0);
+	} else {
+		struct addr turned[2] = { pkt->key.dst, pkt->key.src };
+
+		failed = bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct ipv6hdr, hop_limit), &ttl, 1,
+					     BPF_F_RECOMPUTE_CSUM) ||
+			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct ipv6hdr, saddr), turned, sizeof(turned), 0);
+	}
+	/* Type and code are one word of the sum; the code is 0. */
+	if (failed ||
+	    bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2) ||
+	    bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0) || linear(skb, ETH_LEN))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	eth = frame_start(skb);
+	if ((void *)(eth + 1) > frame_end(skb))
+		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	eth_swap(eth);
+	return REASON_NONE;
+}
+
 /* refuse makes the packet its own refusal. A reason other than NONE: it could
  * not be made, and the packet is to be dropped.
  */
@@ -254,6 +295,8 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0, sizeof(struct udphdr)) :
 			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0,
 				    sizeof(struct udphdr));
+	if (is_echo(pkt))
+		return answer_echo(skb, pkt);
 	return REFUSE(pkt, REASON_NO_BACKEND);
 }
 

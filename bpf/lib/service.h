@@ -56,6 +56,22 @@ static __always_inline struct service *service_of(struct packet *pkt, __u8 scope
 	return service;
 }
 
+/* What there is of an address that is of services alone; NULL for any other. */
+OF_PACKETS struct service *service_address(struct packet *pkt)
+{
+	struct service_key key = { .addr = pkt->key.dst };
+	struct service_pair *pair = bpf_map_lookup_elem(&services, &key);
+	struct service *service;
+
+	if (!pair)
+		return NULL;
+	service = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	if (!service->id)
+		return NULL;
+	note_read(pkt, TABLE_SERVICES, 1);
+	return service;
+}
+
 /* What a service says of a backend; BACKEND_ABSENT where it has none such. */
 static __noinline __u32 state_of(struct packet *pkt, __u32 service,
 				      const struct addr *addr, __be16 port)

@@ -154,7 +154,10 @@ struct {
 	__type(value, struct address_pair);
 } prefixes SEC(".maps");
 
-/* Services by frontend. A changed list of backends is a new set of slots. */
+/* Services by frontend. A changed list of backends is a new set of slots. An
+ * address that is of services alone stands there too, inside, with protocol and
+ * port 0: what comes to it, and to no frontend, is led nowhere.
+ */
 struct service_key {
 	struct addr addr;
 	__be16 port;
@@ -171,6 +174,7 @@ enum service_flags {
 	SERVICE_LOCAL = 1 << 0,	/* without a backend: dropped, not refused */
 	SERVICE_SOURCES = 1 << 1, /* only for those in `sources` */
 	SERVICE_DSR = 1 << 2,	/* backends elsewhere answer the client themselves */
+	SERVICE_ECHO = 1 << 3,	/* of an address: it answers pings */
 };
 
 struct service {

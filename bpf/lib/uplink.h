@@ -213,6 +213,14 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	return settle(pkt, s, OUT_DEVICE);
 }
 
+/* A packet from outside to an address that is of services, and to none of them. */
+static __noinline int judge_stray(struct packet *pkt)
+{
+	int reason = judge_client(pkt, address_of(pkt, &pkt->key.src));
+
+	return reason ? reason : REFUSE(pkt, REASON_NO_FRONTEND);
+}
+
 /* Whether a packet is the node's own, and policies select the node. */
 static __noinline int guarded(struct packet *pkt)
 {
@@ -287,6 +295,8 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 	reason = judge_echo(pkt);
 	if (reason)
 		return reason;
+	if (!service && service_address(pkt))
+		return REFUSE(pkt, REASON_NO_FRONTEND);
 	pkt->src_identity = IDENTITY_HOST;
 	flow_begin(pkt, &s->open);
 	if (service) {

@@ -12,21 +12,24 @@ import (
 
 // Answer is what a datapath's answer to a frame has to be, to the last octet: an
 // ARP reply (RFC 826) and a neighbour advertisement (RFC 4861 4.4) of the gateway
-// whose hardware address is mac; a reset (RFC 9293 3.10.7.1) or an ICMP error (RFC
-// 792, RFC 4443 3.1 and 3.2) from whom the frame was sent to. pod is the hardware
+// whose hardware address is mac; a reset (RFC 9293 3.10.7.1) an ICMP error (RFC
+// 792, RFC 4443 3.1 and 3.2) or an echo reply from whom the frame was sent to. pod is the hardware
 // address of the pod that asks. An ICMP error's MTU is the one given, 0 of what
 // says nothing of one. Checksums are 0: WithoutChecksums makes what was sent
 // comparable. Nil for what has no answer that is known here.
 func Answer(asked []byte, reason model.Reason, mac, pod []byte, mtu uint32) []byte {
 	p := Decode(asked)
+	refused := reason == model.ReasonNoBackend || reason == model.ReasonNoFrontend
 	switch {
 	case reason == model.ReasonARPAnswered:
 		return arpAnswer(asked, mac)
 	case reason == model.ReasonNDPAnswered:
 		return neighbourAnswer(asked, mac, pod)
-	case reason == model.ReasonNoBackend && model.Protocol(p.Proto) == model.ProtocolTCP:
+	case refused && model.Protocol(p.Proto) == model.ProtocolTCP:
 		return p.reset()
-	case reason == model.ReasonNoBackend || reason == model.ReasonTooBig:
+	case refused && (p.Proto == uint8(model.ProtocolICMP) || p.Proto == uint8(model.ProtocolICMPv6)):
+		return p.echo()
+	case refused || reason == model.ReasonTooBig:
 		return p.unreachable(mtu)
 	}
 	return nil
@@ -98,6 +101,24 @@ func (p *Packet) reset() []byte {
 		binary.BigEndian.PutUint32(tcp[8:], binary.BigEndian.Uint32(segment[4:])+length)
 	}
 	return append(out, tcp[:]...)
+}
+
+// echo is the answer of a ping, by the same words and with the same payload.
+func (p *Packet) echo() []byte {
+	out := append(turned(p.Data), p.Data[14:]...)
+	ip := out[14:]
+	if p.Version == 4 {
+		ip[8] = answerTTL
+		copy(ip[12:], p.Data[14+16:14+20])
+		copy(ip[16:], p.Data[14+12:14+16])
+		out[p.L4] = 0
+		return out
+	}
+	ip[7] = answerTTL
+	copy(ip[8:], p.Data[14+24:14+40])
+	copy(ip[24:], p.Data[14+8:14+24])
+	out[p.L4] = 129
+	return out
 }
 
 // unreachable is the error about a packet: destination unreachable, or with an

@@ -71,6 +71,11 @@ func (j *judgement) known(f half, open func()) {
 		open()
 		return
 	}
+	if stale && !f.reply && f.service == "" && j.at.Hook != model.ToContainer && j.isStray() {
+		j.tell("the address that the flow leads to has become a service's")
+		open()
+		return
+	}
 	if stale && f.service != "" && !j.stillServes(f.flow) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
 		if !f.reply || !j.isDevice() {
@@ -197,6 +202,10 @@ func (j *judgement) openFromContainer() {
 	if j.answersGateway() {
 		j.tell("it answers nothing that came from the gateway %s", t.Dst)
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonMartianDestination}})
+		return
+	}
+	if j.isStray() {
+		j.refuseStray()
 		return
 	}
 	s := j.frontend()

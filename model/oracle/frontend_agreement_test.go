@@ -47,7 +47,7 @@ func TestFrontendsAgreeWithTheOracle(t *testing.T) {
 	for _, kind := range []model.ServiceKind{model.KindClusterIP, model.KindNodePort, model.KindLoadBalancer, model.KindExternalIP, model.KindHostPort} {
 		require.Greater(t, met[string(kind)], 50, "few frontends of kind %s were compared", kind)
 	}
-	for _, what := range []string{"outside", "local", "sources", "affinity", "chosen among several", "masqueraded", "native", "answered directly"} {
+	for _, what := range []string{"outside", "local", "sources", "affinity", "services' alone", "chosen among several", "masqueraded", "native", "answered directly"} {
 		require.Greater(t, met[what], 50, "hardly anything was %s", what)
 	}
 }
@@ -63,6 +63,12 @@ func compareFrontends(t *testing.T, world *knowledge, state *model.State, contex
 		}
 	}
 	require.Len(t, state.Services, expected, context)
+	alone := map[netip.Addr]bool{}
+	for _, addr := range state.ServiceAddresses {
+		alone[addr] = true
+	}
+	require.Equal(t, world.services, alone, context)
+	met["services' alone"] += len(alone)
 	for _, svc := range state.Services {
 		where := fmt.Sprintf("%s: %s %s at %s:%d %s", context, svc.Kind, svc.Name, svc.Address, svc.Port, svc.Scope)
 		want := world.frontends[frontend{svc.Address, svc.Port, svc.Protocol, svc.Scope}]

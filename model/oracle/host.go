@@ -24,7 +24,7 @@ func (j *judgement) atDevice() {
 	case len(j.wrong) > 0:
 		j.wrong = j.wrong[:0]
 		j.tell("the kernel is the judge of that")
-		j.branches = append(j.branches, branch{reasons: j.foreigner(), translation: j.unchanged()})
+		j.branches = append(j.branches, branch{reasons: j.unwelcome(), translation: j.unchanged()})
 	case !h.isIP, h.nd != nil, isNobodys(h.dst):
 		j.passBy("it is the kernel's own")
 	case h.quote != nil:
@@ -160,7 +160,19 @@ func (j *judgement) passBy(why string) {
 	if h.quote != nil {
 		t.Quoted = h.quote.tuple
 	}
-	j.branches = append(j.branches, branch{reasons: j.foreigner(), translation: t})
+	j.branches = append(j.branches, branch{reasons: j.unwelcome(), translation: t})
+}
+
+// unwelcome is why the kernel is not to have what comes in by a device of the
+// node: it would send on what is for a service's address.
+func (j *judgement) unwelcome() []model.Reason {
+	reasons := j.foreigner()
+	h := j.headers
+	if len(reasons) > 0 || j.at.Hook != model.FromDevice || !h.readable || h.nd != nil && len(h.wrong) == 0 || !j.world.services[h.dst] {
+		return reasons
+	}
+	j.tell("%s is a service's address, and nobody else's", h.dst)
+	return []model.Reason{model.ReasonNoFrontend}
 }
 
 // foreigner is why nobody beyond the node can have sent what comes in by a device
@@ -210,12 +222,16 @@ func (j *judgement) openFromDevice() {
 		j.openToNode()
 		return
 	}
-	if s == nil {
+	before := len(j.branches)
+	switch {
+	case j.isStray():
+		j.refuseStray()
+	case s == nil:
 		j.passBy("no service is reached by that from outside")
 		return
+	default:
+		j.choose(s, func(to server) { j.leadIn(s, to) })
 	}
-	before := len(j.branches)
-	j.choose(s, func(to server) { j.leadIn(s, to) })
 	doom := j.stranger()
 	for i := range j.branches[before:] {
 		if b := &j.branches[before+i]; len(doom) > 0 {
@@ -295,6 +311,10 @@ func (j *judgement) openToDevice() {
 	guarded := j.isGuarded()
 	if !j.world.isHost(t.Src) && !guarded {
 		j.passBy("the node only forwards it")
+		return
+	}
+	if j.isStray() {
+		j.refuseStray()
 		return
 	}
 	if s := j.frontend(); s != nil {

@@ -366,7 +366,7 @@ func TestErrorsAboutTranslatedFlowsComeByTheDevice(t *testing.T) {
 		asked := tuple(model.ProtocolUDP, f.outside, 45000, f.node, 30080)
 		b.passError(b.in(unreachable(f.far, f.node, sent)), between(f.node, f.outside), asked, model.OutDevice)
 		b.passError(b.in(unreachable(f.guest, f.node, sent)), between(f.guest, f.outside), asked, model.OutDevice) // a router's
-		b.requirePassBy(b.in(unreachable(f.far, f.lb, sent)), model.OutHost)
+		requireDrop(t, b.in(unreachable(f.far, f.lb, sent)), model.ReasonNoFrontend)                               // nobody's but a service's
 		requireDrop(t, b.in(with(unreachable(f.far, f.node, sent), hopsAt(f), 1)), model.ReasonTTLExceeded)
 
 		// The client's, about an answer.

@@ -26,6 +26,7 @@ type knowledge struct {
 	own       []netip.Addr               // this node's, in the Node's order
 	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
+	services  map[netip.Addr]bool                      // addresses that are services' alone
 	loopback  map[frontend]*served                     // of host ports, for the node's own sockets
 	policies  map[string][]*networkingv1.NetworkPolicy // by namespace, by name
 	cluster   []*policyv1alpha2.ClusterNetworkPolicy   // in the order in which they are asked
@@ -81,6 +82,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 		k.learnHostPorts(pod)
 	}
 	k.grant()
+	k.learnServiceAddresses()
 	k.learnNative()
 	for _, policy := range objs.NetworkPolicies {
 		ns := spaceOf(policy.Namespace)

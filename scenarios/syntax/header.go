@@ -40,6 +40,7 @@ func init() {
 		"masquerade": {"masquerade [except CIDR...] [ports FIRST-LAST]",
 			"what leaves the cluster has the node's address (uplink)", parseMasquerade},
 		"maglev":    {"maglev [SIZE]", "backends are chosen by Maglev's tables", parseMaglev},
+		"pings":     {"pings answer|drop", "what becomes of pings of services' addresses", parsePings},
 		"nodeports": {"nodeports on CIDR...", "which of the nodes' addresses answer on node ports (uplink)", parseNodePorts},
 		"return":    {"return snat|dsr|hybrid [ipip|geneve]", "how answers of backends on other nodes come back (uplink)", parseReturn},
 		"silent":    {"silent HOST...", "hosts that answer nothing by themselves: their frames are all in the script", parseSilent},

@@ -126,6 +126,17 @@ func parseMaglev(p *parser, _ Pos, l *line) error {
 	return nil
 }
 
+func parsePings(p *parser, _ Pos, l *line) error {
+	t := l.next()
+	switch pings := model.ServicePings(t.value); pings {
+	case model.PingsAnswered, model.PingsDropped:
+		p.file.Options.ServicePings = pings
+	default:
+		return l.expected("answer or drop", t)
+	}
+	return nil
+}
+
 func parseNodePorts(p *parser, _ Pos, l *line) error {
 	p.file.Uplinks = true
 	if err := l.must("on"); err != nil {

@@ -29,6 +29,7 @@ node node-3 topology.kubernetes.io/zone=b
 pod late app=late on node-3
 masquerade except 192.0.2.0/24 2001:db8:1::1 ports 40000-50000
 maglev 251
+pings drop
 nodeports on 198.18.0.0/24
 return dsr geneve
 route 198.51.100.9 lb(web.default) via node-2
@@ -53,10 +54,10 @@ table services on node-2 has "80"
 	require.True(t, f.Uplinks)
 	require.Equal(t, model.Options{
 		Masquerade: true, MasqueradeExcluded: prefixes("192.0.2.0/24", "2001:db8:1::1/128"), FirstPort: 40000, LastPort: 50000,
-		Algorithm: model.AlgorithmMaglev, MaglevSize: 251, NodePortAddresses: prefixes("198.18.0.0/24"),
+		Algorithm: model.AlgorithmMaglev, MaglevSize: 251, ServicePings: model.PingsDropped, NodePortAddresses: prefixes("198.18.0.0/24"),
 		Return: model.ReturnDSR, Tunnel: model.TunnelGeneve,
 	}, f.Options)
-	require.Equal(t, []Route{{Pos{"x.txtar", 11}, "198.51.100.9", "node-2"}, {Pos{"x.txtar", 11}, "lb(web.default)", "node-2"}}, f.Routes)
+	require.Equal(t, []Route{{Pos{"x.txtar", 12}, "198.51.100.9", "node-2"}, {Pos{"x.txtar", 12}, "lb(web.default)", "node-2"}}, f.Routes)
 	require.Equal(t, "lb(web.default)", f.Steps[1].Verb.(*Connect).To.Name)
 	require.Equal(t, Assignment{"dst", "lb(web.default)"}, f.Steps[2].Verb.(*Send).Layers[0].Fields[1])
 	require.Equal(t, "node-3", f.Steps[5].Verb.(*Counter).Node)
@@ -85,6 +86,7 @@ func TestMistakesAboutNodesNameTheirPlaceAndWhatWasExpected(t *testing.T) {
 		"nothing excepted":                    {"masquerade except ports 1-2" + step, "x.txtar:4:", "expected a CIDR"},
 		"a CIDR with host bits":               {"masquerade except 10.0.0.1/8" + step, "x.txtar:4:", "a CIDR like 10.0.0.0/8 or an address, found '10.0.0.1/8'"},
 		"a table of a size that is no prime":  {"maglev 250" + step, "x.txtar:1:", "prime"},
+		"pings that are neither":              {"pings ignore" + step, "x.txtar:4:", "answer or drop, found 'ignore'"},
 		"a size that is no number":            {"maglev big" + step, "x.txtar:4:", "a size of a table, found 'big'"},
 		"node ports on nothing":               {"nodeports on" + step, "x.txtar:4:", "a CIDR"},
 		"a way back that is none":             {"return home" + step, "x.txtar:4:", "snat, dsr or hybrid, found 'home'"},

@@ -19,7 +19,7 @@ var reasons = []model.Reason{
 	model.ReasonMartianSource, model.ReasonMartianDestination, model.ReasonSpoofedSource, model.ReasonSameAddress,
 	model.ReasonNotForEndpoint, model.ReasonTTLExceeded, model.ReasonBadARP, model.ReasonBadNDP,
 	model.ReasonICMPType, model.ReasonICMPNoFlow, model.ReasonAuditEgress, model.ReasonAuditIngress, model.ReasonNoEndpoint, model.ReasonPolicyEgress,
-	model.ReasonPolicyIngress, model.ReasonNoBackend, model.ReasonNoRoute, model.ReasonFlowTableFull,
+	model.ReasonPolicyIngress, model.ReasonNoBackend, model.ReasonNoFrontend, model.ReasonNoRoute, model.ReasonFlowTableFull,
 	model.ReasonNoSourcePort, model.ReasonRewriteFailed, model.ReasonSourceRange, model.ReasonNoLocalBackend,
 	model.ReasonICMPMTU, model.ReasonBadTunnel, model.ReasonTooBig, model.ReasonARPAnswered, model.ReasonNDPAnswered,
 }
