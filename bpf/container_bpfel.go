@@ -50,9 +50,9 @@ type ContainerAffinity struct {
 }
 
 type ContainerAffinityKey struct {
-	_       structs.HostLayout
-	Service uint32
-	Client  ContainerAddr
+	_      structs.HostLayout
+	Group  uint32
+	Client ContainerAddr
 }
 
 type ContainerBackend struct {
@@ -482,6 +482,7 @@ type ContainerService struct {
 	Sources   uint32
 	Table     uint32
 	TableSize uint32
+	Group     uint32
 }
 
 type ContainerServiceFlags uint32

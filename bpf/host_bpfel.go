@@ -40,9 +40,9 @@ type HostAffinity struct {
 }
 
 type HostAffinityKey struct {
-	_       structs.HostLayout
-	Service uint32
-	Client  HostAddr
+	_      structs.HostLayout
+	Group  uint32
+	Client HostAddr
 }
 
 type HostBackendKey struct {
@@ -282,6 +282,7 @@ type HostServicePair struct {
 		Sources   uint32
 		Table     uint32
 		TableSize uint32
+		Group     uint32
 	}
 }
 

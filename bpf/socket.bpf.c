@@ -133,7 +133,7 @@ static __noinline int lead(struct packet *pkt, const struct service *service,
 	if (reason)
 		return reason;
 	if (service->affinity)
-		stay(pkt, service->id, &to->addr, to->port);
+		stay(pkt, service->group, &to->addr, to->port);
 	if (frontend)
 		bpf_map_update_elem(&peers, frontend, to, BPF_ANY);
 	return REASON_NONE;

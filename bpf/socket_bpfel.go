@@ -40,9 +40,9 @@ type SocketAffinity struct {
 }
 
 type SocketAffinityKey struct {
-	_       structs.HostLayout
-	Service uint32
-	Client  SocketAddr
+	_      structs.HostLayout
+	Group  uint32
+	Client SocketAddr
 }
 
 type SocketBackendKey struct {
@@ -282,6 +282,7 @@ type SocketServicePair struct {
 		Sources   uint32
 		Table     uint32
 		TableSize uint32
+		Group     uint32
 	}
 }
 

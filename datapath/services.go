@@ -75,7 +75,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 	}
 	want.services = map[serviceKey]serviceHalf{}
 	want.backends = map[backendKey]backendHalf{}
-	ids := d.serviceIDs()
+	ids, groups := d.serviceIDs(), d.groupsOf(state.Services)
 	for i := range state.Services {
 		s := &state.Services[i]
 		key := encodeServiceKey(s)
@@ -86,6 +86,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		half.Id = ids.of(key)
 		half.Count = uint32(len(frontends[i].slots))
 		half.Affinity = seconds(s.Affinity)
+		half.Group = groups[groupOf(s)]
 		if s.Local {
 			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL)
 		}
@@ -247,7 +248,7 @@ func (d *Datapath) sweepServices(half int) error {
 		slots[s.Set], sources[s.Sources] = true, true
 		tables[maglevRange{s.Table, s.TableSize}] = true
 		if s.Affinity != 0 {
-			sticky[s.Id] = true
+			sticky[s.Group] = true
 		}
 	}
 	d.maglev.sweep(tables)
@@ -269,7 +270,7 @@ func (d *Datapath) sweepAffinities(sticky map[uint32]bool) error {
 	var gone []affinityKey
 	m := d.maps[bpf.ContainerMapAffinities]
 	err := readBatches(m, func(key affinityKey, _ affinity) {
-		if !sticky[key.Service] {
+		if !sticky[key.Group] {
 			gone = append(gone, key)
 		}
 	})

@@ -64,7 +64,7 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 	if (pkt->unwrapped)
 		return choose_pod(pkt, s, service->id);
 	if (service->affinity)
-		s->sticky = service->id;
+		s->sticky = service->group;
 	return pick(pkt, service, seed, &s->open.dst, &s->open.dport);
 }
 

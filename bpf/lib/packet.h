@@ -101,7 +101,7 @@ struct scratch {
 	struct flow reply;
 	struct flow_key reply_key;
 	struct addr pod;	/* to which a tunnel has led the packet */
-	__u32 sticky;		/* service that keeps this client with its backend */
+	__u32 sticky;		/* group of frontends that keep this client with its backend */
 	__u32 pad;
 };
 

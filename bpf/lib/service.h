@@ -94,7 +94,7 @@ static __noinline __u32 state_of(struct packet *pkt, __u32 service,
 static __noinline int stick(struct packet *pkt, const struct service *service,
 			    struct addr *addr, __be16 *port)
 {
-	struct affinity_key key = { .service = service->id, .client = pkt->key.src };
+	struct affinity_key key = { .group = service->group, .client = pkt->key.src };
 	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
 	int found;
 
@@ -109,10 +109,10 @@ static __noinline int stick(struct packet *pkt, const struct service *service,
 }
 
 /* Remembers the backend of a flow that begins. */
-static __always_inline void stay(const struct packet *pkt, __u32 service,
+static __always_inline void stay(const struct packet *pkt, __u32 group,
 				 const struct addr *addr, __be16 port)
 {
-	struct affinity_key key = { .service = service, .client = pkt->key.src };
+	struct affinity_key key = { .group = group, .client = pkt->key.src };
 	struct affinity affinity = {
 		.used = pkt->now,
 		.addr = *addr,

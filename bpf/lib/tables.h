@@ -186,6 +186,7 @@ struct service {
 	__u32 sources;		/* list of those who may */
 	__u32 table;		/* first entry in `maglev` */
 	__u32 table_size;	/* 0: any slot, by chance */
+	__u32 group;		/* of all frontends of one port of a service, which keep clients together */
 };
 
 struct service_pair {
@@ -247,9 +248,9 @@ struct {
 	__type(value, __u32);
 } sources SEC(".maps");
 
-/* The backend that a client's flows stay with. */
+/* The backend that a client's flows stay with, whichever frontend they come to. */
 struct affinity_key {
-	__u32 service;
+	__u32 group;		/* struct service.group */
 	struct addr client;
 };
 

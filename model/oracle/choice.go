@@ -9,10 +9,12 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
-// affinityKey is what a client's affinity is remembered by: frontends do not
-// share theirs.
+// affinityKey is what a client's affinity is remembered by: all frontends of a
+// service's port share it, for as long as the service asks for that.
 type affinityKey struct {
-	frontend frontend
+	service  string
+	port     uint16 // by which the service calls it
+	protocol model.Protocol
 	client   netip.Addr
 }
 
@@ -93,6 +95,11 @@ func (j *judgement) choose(s *served, lead func(server)) {
 	}
 }
 
+// keeps is by what a client of a service is remembered.
+func (s *served) keeps(protocol model.Protocol, client netip.Addr) affinityKey {
+	return affinityKey{s.service, s.of, protocol, client}
+}
+
 // candidates are the servers of whom one is chosen: all that are eligible, or
 // the one that the client's flows stay with.
 func (j *judgement) candidates(s *served, client netip.Addr) []server {
@@ -102,11 +109,11 @@ func (j *judgement) candidates(s *served, client netip.Addr) []server {
 			eligible = append(eligible, b)
 		}
 	}
-	p, known := j.oracle.affinities[affinityKey{j.place(), client}]
+	p, known := j.oracle.affinities[s.keeps(j.headers.tuple.Protocol, client)]
 	b, found := s.serverAt(p.addr, p.port)
 	age := j.now.Sub(p.since)
 	if s.affinity == 0 || !known || !found || !b.eligible || age > s.affinity-affinitySlop ||
-		s.since > p.epoch || len(j.oracle.affinities) > maxAffinities {
+		s.stays > p.epoch || len(j.oracle.affinities) > maxAffinities {
 		return eligible
 	}
 	j.tell("the flows of %s stay where its last ones went", client)
@@ -116,9 +123,9 @@ func (j *judgement) candidates(s *served, client netip.Addr) []server {
 // stick remembers who serves the client of a flow that begins; nobody, where
 // that is in doubt.
 func (o *Oracle) stick(f *flow, doubtful bool, now time.Time) {
-	key := affinityKey{f.frontend, f.opening.tuple.Src}
+	key := f.sticks
 	switch {
-	case !f.sticks:
+	case key == affinityKey{}:
 	case doubtful:
 		delete(o.affinities, key)
 	default:

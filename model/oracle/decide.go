@@ -295,7 +295,10 @@ func (j *judgement) newFlow(translated model.Tuple, to way, s *served) *flow {
 	f := &flow{opening: flowKey{j.at, j.headers.tuple}, translated: translated, way: to, node: j.oracle.node}
 	f.replies = f.answersAt()
 	if s != nil {
-		f.service, f.frontend, f.sticks = s.service, j.place(), s.affinity > 0 && !j.isLed()
+		f.service, f.frontend = s.service, j.place()
+		if s.affinity > 0 && !j.isLed() {
+			f.sticks = s.keeps(j.headers.tuple.Protocol, j.headers.tuple.Src)
+		}
 	}
 	return f
 }

@@ -20,7 +20,7 @@ type flow struct {
 	frontend   frontend
 	service    string // whose frontend that is; empty when nothing is translated
 	hairpin    bool
-	sticks     bool // its client's next flow goes where it does
+	sticks     affinityKey // by which its client's next flow goes where it does; zero: it does not
 
 	// The objects under which each direction was judged last.
 	openEpoch, replyEpoch int

@@ -69,8 +69,17 @@ func (o *Oracle) SetNetwork(objs *model.Objects, local model.Local) {
 	o.local = local
 	o.world = know(objs, o.node, local)
 	o.epoch++
+	kept := map[affinityKey]int{}
+	for key, s := range before {
+		if group := s.keeps(key.protocol, netip.Addr{}); s.affinity > 0 {
+			kept[group] = s.stays
+		}
+	}
 	for key, s := range o.world.frontends {
-		s.since = o.epoch
+		s.since, s.stays = o.epoch, o.epoch
+		if stays, found := kept[s.keeps(key.protocol, netip.Addr{})]; found {
+			s.stays = stays
+		}
 		if was, found := before[key]; found {
 			s.since = was.since
 		}

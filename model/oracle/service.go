@@ -31,11 +31,13 @@ type served struct {
 	service  string // namespace/name, of a Pod for a host port
 	kind     model.ServiceKind
 	port     uint16
+	of       uint16 // the service's own port, whatever the frontend's is
 	servers  []server
 	local    bool // only this node's serve: without one, packets are not refused
 	affinity time.Duration
 	sources  []string // who may come, as it is written; none: everybody
 	since    int      // epoch of the objects in which the frontend came
+	stays    int      // and since when its service's port keeps clients
 }
 
 func (s *served) String() string {
@@ -92,7 +94,7 @@ func (k *knowledge) learnService(svc *corev1.Service) {
 			everybody[v4] = k.listedFor(svc, port, v4)
 		}
 		for _, f := range k.facesOf(svc, port) {
-			won := func() { k.learnFace(svc, f, protocol, everybody[f.addr.Is4()]) }
+			won := func() { k.learnFace(svc, f, port, everybody[f.addr.Is4()]) }
 			switch f.kind {
 			case model.KindClusterIP:
 				if k.clusterAt[f.addr] == svc {
@@ -117,7 +119,7 @@ func (k *knowledge) learnService(svc *corev1.Service) {
 					twice := face{model.KindLoadBalancer, f.addr, f.port}
 					if f.kind == model.KindNodePort && !slices.Contains(faces, twice) && !k.isNodesSocket(f.addr, f.port, protocol) {
 						k.held[place{f.addr, f.port, protocol}] = nameOfService(svc) + who
-						k.learnFace(svc, f, protocol, everybody[f.addr.Is4()])
+						k.learnFace(svc, f, port, everybody[f.addr.Is4()])
 					}
 				}
 			})
@@ -152,21 +154,21 @@ func (k *knowledge) isNodesSocket(addr netip.Addr, port uint16, protocol model.P
 }
 
 // learnFace notes who serves at one place, in both scopes.
-func (k *knowledge) learnFace(svc *corev1.Service, f face, protocol model.Protocol, everybody []listed) {
+func (k *knowledge) learnFace(svc *corev1.Service, f face, port corev1.ServicePort, everybody []listed) {
 	for _, scope := range []model.Scope{model.ScopeInside, model.ScopeOutside} {
 		if f.kind == model.KindClusterIP && scope == model.ScopeOutside {
 			continue
 		}
 		local := k.onlyHere(svc, f.kind, scope)
 		s := &served{
-			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port,
+			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port, of: uint16(port.Port),
 			local: local, affinity: affinityOf(svc),
 			servers: k.serve(svc, everybody, local),
 		}
 		if f.kind == model.KindLoadBalancer {
 			s.sources = sourcesOf(svc)
 		}
-		k.frontends[frontend{f.addr, f.port, protocol, scope}] = s
+		k.frontends[frontend{f.addr, f.port, numberOf(port.Protocol), scope}] = s
 	}
 }
 
