@@ -148,6 +148,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 func (o *Options) forDatapath() datapath.Options {
 	options := o.Datapath
 	options.PinPath, options.Attach = o.Paths.Pins, true
+	options.Lifetimes = o.Config.FlowLifetimes
 	if o.Paths.HostRoot != "" {
 		options.Cgroup = findCgroup(o.Paths.HostRoot)
 	}

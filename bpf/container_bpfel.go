@@ -601,32 +601,38 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ContainerMapAddresses      = "addresses"
-	ContainerMapAffinities     = "affinities"
-	ContainerMapBackends       = "backends"
-	ContainerMapControl        = "control"
-	ContainerMapCounters       = "counters"
-	ContainerMapEndpoints      = "endpoints"
-	ContainerMapEvents         = "events"
-	ContainerMapFlows          = "flows"
-	ContainerMapFragments      = "fragments"
-	ContainerMapMaglev         = "maglev"
-	ContainerMapMeters         = "meters"
-	ContainerMapNodes          = "nodes"
-	ContainerMapPeers          = "peers"
-	ContainerMapPrefixes       = "prefixes"
-	ContainerMapRules          = "rules"
-	ContainerMapScratch        = "scratch"
-	ContainerMapServices       = "services"
-	ContainerMapSlots          = "slots"
-	ContainerMapSources        = "sources"
-	ContainerMapUnanswered     = "unanswered"
-	ContainerProgFromContainer = "from_container"
-	ContainerProgMarkExpired   = "mark_expired"
-	ContainerProgToContainer   = "to_container"
-	ContainerVarCoarseClock    = "coarse_clock"
-	ContainerVarCsumIpv6       = "csum_ipv6"
-	ContainerVarMirror         = "mirror"
+	ContainerMapAddresses       = "addresses"
+	ContainerMapAffinities      = "affinities"
+	ContainerMapBackends        = "backends"
+	ContainerMapControl         = "control"
+	ContainerMapCounters        = "counters"
+	ContainerMapEndpoints       = "endpoints"
+	ContainerMapEvents          = "events"
+	ContainerMapFlows           = "flows"
+	ContainerMapFragments       = "fragments"
+	ContainerMapMaglev          = "maglev"
+	ContainerMapMeters          = "meters"
+	ContainerMapNodes           = "nodes"
+	ContainerMapPeers           = "peers"
+	ContainerMapPrefixes        = "prefixes"
+	ContainerMapRules           = "rules"
+	ContainerMapScratch         = "scratch"
+	ContainerMapServices        = "services"
+	ContainerMapSlots           = "slots"
+	ContainerMapSources         = "sources"
+	ContainerMapUnanswered      = "unanswered"
+	ContainerProgFromContainer  = "from_container"
+	ContainerProgMarkExpired    = "mark_expired"
+	ContainerProgToContainer    = "to_container"
+	ContainerVarAnsweredOther   = "answered_other"
+	ContainerVarAnsweredTcp     = "answered_tcp"
+	ContainerVarCoarseClock     = "coarse_clock"
+	ContainerVarCsumIpv6        = "csum_ipv6"
+	ContainerVarMirror          = "mirror"
+	ContainerVarUnansweredIcmp  = "unanswered_icmp"
+	ContainerVarUnansweredOther = "unanswered_other"
+	ContainerVarUnansweredTcp   = "unanswered_tcp"
+	ContainerVarUnansweredUdp   = "unanswered_udp"
 )
 
 // LoadContainer returns the embedded CollectionSpec for Container.
@@ -706,9 +712,15 @@ type ContainerMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ContainerVariableSpecs struct {
-	CoarseClock *ebpf.VariableSpec `ebpf:"coarse_clock"`
-	CsumIpv6    *ebpf.VariableSpec `ebpf:"csum_ipv6"`
-	Mirror      *ebpf.VariableSpec `ebpf:"mirror"`
+	AnsweredOther   *ebpf.VariableSpec `ebpf:"answered_other"`
+	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
+	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
+	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
+	Mirror          *ebpf.VariableSpec `ebpf:"mirror"`
+	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
+	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
+	UnansweredTcp   *ebpf.VariableSpec `ebpf:"unanswered_tcp"`
+	UnansweredUdp   *ebpf.VariableSpec `ebpf:"unanswered_udp"`
 }
 
 // ContainerObjects contains all objects after they have been loaded into the kernel.
@@ -782,9 +794,15 @@ func (m *ContainerMaps) Close() error {
 //
 // It can be passed to LoadContainerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ContainerVariables struct {
-	CoarseClock *ebpf.Variable `ebpf:"coarse_clock"`
-	CsumIpv6    *ebpf.Variable `ebpf:"csum_ipv6"`
-	Mirror      *ebpf.Variable `ebpf:"mirror"`
+	AnsweredOther   *ebpf.Variable `ebpf:"answered_other"`
+	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
+	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
+	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`
+	Mirror          *ebpf.Variable `ebpf:"mirror"`
+	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
+	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`
+	UnansweredTcp   *ebpf.Variable `ebpf:"unanswered_tcp"`
+	UnansweredUdp   *ebpf.Variable `ebpf:"unanswered_udp"`
 }
 
 // ContainerPrograms contains all programs after they have been loaded into the kernel.

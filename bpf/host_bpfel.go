@@ -319,30 +319,36 @@ type HostSourceKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	HostMapAddresses   = "addresses"
-	HostMapAffinities  = "affinities"
-	HostMapBackends    = "backends"
-	HostMapControl     = "control"
-	HostMapCounters    = "counters"
-	HostMapEndpoints   = "endpoints"
-	HostMapEvents      = "events"
-	HostMapFlows       = "flows"
-	HostMapFragments   = "fragments"
-	HostMapMaglev      = "maglev"
-	HostMapMeters      = "meters"
-	HostMapNodes       = "nodes"
-	HostMapPeers       = "peers"
-	HostMapPrefixes    = "prefixes"
-	HostMapRules       = "rules"
-	HostMapScratch     = "scratch"
-	HostMapServices    = "services"
-	HostMapSlots       = "slots"
-	HostMapSources     = "sources"
-	HostMapUnanswered  = "unanswered"
-	HostProgFromDevice = "from_device"
-	HostProgToDevice   = "to_device"
-	HostVarCoarseClock = "coarse_clock"
-	HostVarCsumIpv6    = "csum_ipv6"
+	HostMapAddresses       = "addresses"
+	HostMapAffinities      = "affinities"
+	HostMapBackends        = "backends"
+	HostMapControl         = "control"
+	HostMapCounters        = "counters"
+	HostMapEndpoints       = "endpoints"
+	HostMapEvents          = "events"
+	HostMapFlows           = "flows"
+	HostMapFragments       = "fragments"
+	HostMapMaglev          = "maglev"
+	HostMapMeters          = "meters"
+	HostMapNodes           = "nodes"
+	HostMapPeers           = "peers"
+	HostMapPrefixes        = "prefixes"
+	HostMapRules           = "rules"
+	HostMapScratch         = "scratch"
+	HostMapServices        = "services"
+	HostMapSlots           = "slots"
+	HostMapSources         = "sources"
+	HostMapUnanswered      = "unanswered"
+	HostProgFromDevice     = "from_device"
+	HostProgToDevice       = "to_device"
+	HostVarAnsweredOther   = "answered_other"
+	HostVarAnsweredTcp     = "answered_tcp"
+	HostVarCoarseClock     = "coarse_clock"
+	HostVarCsumIpv6        = "csum_ipv6"
+	HostVarUnansweredIcmp  = "unanswered_icmp"
+	HostVarUnansweredOther = "unanswered_other"
+	HostVarUnansweredTcp   = "unanswered_tcp"
+	HostVarUnansweredUdp   = "unanswered_udp"
 )
 
 // LoadHost returns the embedded CollectionSpec for Host.
@@ -421,8 +427,14 @@ type HostMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HostVariableSpecs struct {
-	CoarseClock *ebpf.VariableSpec `ebpf:"coarse_clock"`
-	CsumIpv6    *ebpf.VariableSpec `ebpf:"csum_ipv6"`
+	AnsweredOther   *ebpf.VariableSpec `ebpf:"answered_other"`
+	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
+	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
+	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
+	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
+	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
+	UnansweredTcp   *ebpf.VariableSpec `ebpf:"unanswered_tcp"`
+	UnansweredUdp   *ebpf.VariableSpec `ebpf:"unanswered_udp"`
 }
 
 // HostObjects contains all objects after they have been loaded into the kernel.
@@ -496,8 +508,14 @@ func (m *HostMaps) Close() error {
 //
 // It can be passed to LoadHostObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HostVariables struct {
-	CoarseClock *ebpf.Variable `ebpf:"coarse_clock"`
-	CsumIpv6    *ebpf.Variable `ebpf:"csum_ipv6"`
+	AnsweredOther   *ebpf.Variable `ebpf:"answered_other"`
+	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
+	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
+	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`
+	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
+	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`
+	UnansweredTcp   *ebpf.Variable `ebpf:"unanswered_tcp"`
+	UnansweredUdp   *ebpf.Variable `ebpf:"unanswered_udp"`
 }
 
 // HostPrograms contains all programs after they have been loaded into the kernel.

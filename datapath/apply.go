@@ -88,6 +88,7 @@ func (d *Datapath) half() int { return int(d.settings.Epoch & 1) }
 // plan encodes a state. It changes nothing.
 func (d *Datapath) plan(state *model.State) (*desired, error) {
 	want := &desired{devices: map[uint32]string{}, names: newStateNames(state.Node.Name)}
+	want.names.Lifetimes = d.opts.Lifetimes
 	sets, err := d.planRules(state, want)
 	if err != nil {
 		return nil, err

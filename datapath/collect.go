@@ -7,10 +7,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // Collected is what a run of the collector did, in flow entries.
@@ -42,7 +44,7 @@ func (d *Datapath) Collect() (Collected, error) {
 		return Collected{}, err
 	}
 	c := Collected{Seen: len(answered) + len(unanswered)}
-	expired := overdue(answered, unanswered, now)
+	expired := overdue(d.opts.Lifetimes, answered, unanswered, now)
 	if c.Marked, err = d.mark(expired); err != nil {
 		return c, err
 	}
@@ -60,7 +62,7 @@ func (d *Datapath) Collect() (Collected, error) {
 // overdue lists entries of the table of answered flows that were idle for too
 // long in both directions. A flow that began anew in an answered one's place is
 // there too, and packets find it for as long as any that nobody has answered.
-func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
+func overdue(l model.Lifetimes, answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 	var expired []*entry
 	for _, e := range answered {
 		if e.dead() {
@@ -72,9 +74,9 @@ func overdue(answered, unanswered map[flowKey]*entry, now uint64) []*entry {
 			last = max(last, half.value.LastSeen)
 			was = was || half.answered()
 		}
-		timeout := timeoutUnanswered(e.key.Proto)
+		timeout := timeoutUnanswered(l, e.key.Proto)
 		if was {
-			timeout = timeoutOf(e.key.Proto, pairState(e, half))
+			timeout = timeoutOf(l, e.key.Proto, pairState(e, half))
 		}
 		if now > last && now-last > uint64(timeout) {
 			expired = append(expired, e)
@@ -177,10 +179,10 @@ func (d *Datapath) forget(unanswered, answered map[flowKey]*entry, now uint64) (
 			last = max(last, half.value.LastSeen)
 			was = was || half.answered()
 		}
-		timeout := timeoutOf(key.Proto, pairState(e, half))
+		timeout := timeoutOf(d.opts.Lifetimes, key.Proto, pairState(e, half))
 		if !was {
 			// Packets find it for as long, whatever else was seen.
-			timeout = longOver * max(timeout, timeouts[StateSynSent])
+			timeout = longOver * max(timeout, timeoutUnanswered(d.opts.Lifetimes, key.Proto), time.Minute)
 		}
 		if now <= last || now-last <= uint64(timeout) {
 			continue

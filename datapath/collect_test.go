@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket/layers"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/bpf"
@@ -88,4 +89,33 @@ func TestAFlowThatWasTouchedIsNotMarked(t *testing.T) {
 	gone, err := d.mark([]*entry{{key: flowKey{Proto: 6}}})
 	require.NoError(t, err)
 	require.Zero(t, gone, "what is not there any more is not marked")
+}
+
+// What an operator says of lifetimes holds for the collector, for what is listed, and
+// for the programs, which tell by themselves when an unanswered flow is over.
+func TestFlowsLiveAsLongAsTheOperatorSays(t *testing.T) {
+	n := newNode(t)
+	opts := small()
+	opts.Lifetimes = model.Lifetimes{model.LifetimeTCPFinWait: 10 * time.Minute, model.LifetimeTCPUnanswered: 200 * time.Second}
+	d := openDatapath(t, opts)
+	_, err := d.Apply(n.state)
+	require.NoError(t, err)
+	establish(t, d, n, 1000)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, func(tcp *layers.TCP) { tcp.FIN, tcp.ACK = true, true }), model.Forward)
+	again := func(port uint16) FlowLookup {
+		return run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", port, 80, ack), model.Forward).Decision.Flow
+	}
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1001, 80, syn), model.Forward)
+	require.NoError(t, d.Advance(190*time.Second))
+	require.Equal(t, FlowKnown, again(1001), "nobody has answered for 190 of 200 s")
+	require.NoError(t, d.Advance(210*time.Second))
+	require.Equal(t, FlowNew, again(1001))
+	_, err = d.Collect()
+	require.NoError(t, err)
+	require.Equal(t, FlowKnown, again(1000), "one side has closed 400 of 600 s ago")
+	require.NoError(t, d.Advance(11*time.Minute))
+	c, err := d.Collect()
+	require.NoError(t, err)
+	require.Equal(t, 2, c.Marked)
+	require.Equal(t, FlowNew, again(1000))
 }

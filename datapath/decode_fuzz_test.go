@@ -72,7 +72,7 @@ func FuzzFlow(f *testing.F) {
 		}
 		flow := d.flow(&e, nil, now)
 		require.NotEmpty(t, flow.State)
-		require.Positive(t, timeoutOf(e.key.Proto, flow.State))
+		require.Positive(t, timeoutOf(nil, e.key.Proto, flow.State))
 		require.Equal(t, now > e.value.LastSeen, flow.Idle != 0)
 		back := entry{key: e.other(), value: e.value}
 		require.Equal(t, e.key.Proto, back.key.Proto)

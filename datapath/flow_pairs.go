@@ -39,13 +39,14 @@ func (v *View) FlowPairs() ([]FlowPair, error) {
 
 // flowTables are both flow tables at one time.
 type flowTables struct {
+	lifetimes            model.Lifetimes
 	answered, unanswered map[flowKey]*entry
 	names                map[netip.Addr]string
 	now                  uint64
 }
 
 func (v *View) readFlowTables() (*flowTables, error) {
-	t := &flowTables{}
+	t := &flowTables{lifetimes: v.labels.Lifetimes}
 	var err error
 	if t.answered, err = readFlows(v.maps[bpf.ContainerMapFlows]); err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func (t *flowTables) shadowed(key flowKey) bool {
 // over says whether a flow's time is over, in both directions.
 func (t *flowTables) over(e *entry) bool {
 	half := otherHalf(e, t.answered, t.unanswered)
-	return t.idle(e, half) > timeoutOf(e.key.Proto, pairState(e, half))
+	return t.idle(e, half) > timeoutOf(t.lifetimes, e.key.Proto, pairState(e, half))
 }
 
 func (t *flowTables) idle(e, half *entry) time.Duration {

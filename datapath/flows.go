@@ -46,21 +46,15 @@ const (
 	StateClosed      FlowState = "closed"    // reset
 )
 
-// timeouts are how long an answered flow may be idle, in both directions.
-var timeouts = map[FlowState]time.Duration{
-	StateSynSent:     60 * time.Second,
-	StateSynReceived: 60 * time.Second,
-	StateEstablished: 6 * time.Hour,
-	StateFinWait:     120 * time.Second,
-	StateTimeWait:    60 * time.Second,
-	StateClosed:      10 * time.Second,
+// ofTCP are the lifetimes of connections by their state.
+var ofTCP = map[FlowState]model.Lifetime{
+	StateSynSent:     model.LifetimeTCPUnanswered,
+	StateSynReceived: model.LifetimeTCPSynReceived,
+	StateEstablished: model.LifetimeTCPEstablished,
+	StateFinWait:     model.LifetimeTCPFinWait,
+	StateTimeWait:    model.LifetimeTCPTimeWait,
+	StateClosed:      model.LifetimeTCPClosed,
 }
-
-const (
-	timeoutUDP   = 180 * time.Second
-	timeoutICMP  = 30 * time.Second
-	timeoutOther = 600 * time.Second
-)
 
 // stateOf gives a flow's state from the flags that its opening and its reply
 // direction have shown.
@@ -94,25 +88,51 @@ func stateOf(proto uint8, opening, reply uint8, answered bool) FlowState {
 	return StateEstablished
 }
 
-func timeoutOf(proto uint8, state FlowState) time.Duration {
+// timeoutOf is how long an answered flow may be idle, in both directions.
+func timeoutOf(l model.Lifetimes, proto uint8, state FlowState) time.Duration {
 	switch model.Protocol(proto) {
 	case model.ProtocolTCP:
-		return timeouts[state]
+		return l.Of(ofTCP[state])
 	case model.ProtocolUDP:
-		return timeoutUDP
+		return l.Of(model.LifetimeUDP)
 	case model.ProtocolICMP, model.ProtocolICMPv6:
-		return timeoutICMP
+		return l.Of(model.LifetimeICMP)
 	}
-	return timeoutOther
+	return l.Of(model.LifetimeOther)
 }
 
 // timeoutUnanswered is how long packets find a flow that nobody has answered.
-func timeoutUnanswered(proto uint8) time.Duration {
+func timeoutUnanswered(l model.Lifetimes, proto uint8) time.Duration {
 	switch model.Protocol(proto) {
-	case model.ProtocolUDP, model.ProtocolICMP, model.ProtocolICMPv6:
-		return 30 * time.Second
+	case model.ProtocolTCP:
+		return l.Of(model.LifetimeTCPUnanswered)
+	case model.ProtocolUDP:
+		return l.Of(model.LifetimeUDPUnanswered)
+	case model.ProtocolICMP, model.ProtocolICMPv6:
+		return l.Of(model.LifetimeICMPUnanswered)
 	}
-	return 60 * time.Second
+	return l.Of(model.LifetimeOtherUnanswered)
+}
+
+// lifetimesOfPrograms are those that programs know, in seconds by their constants.
+// Those of answered flows are the longest: programs tell no states apart.
+func lifetimesOfPrograms(l model.Lifetimes) map[string]uint32 {
+	longest := func(kinds ...model.Lifetime) time.Duration {
+		var span time.Duration
+		for _, kind := range kinds {
+			span = max(span, l.Of(kind))
+		}
+		return span
+	}
+	return map[string]uint32{
+		bpf.ContainerVarUnansweredTcp:   seconds(l.Of(model.LifetimeTCPUnanswered)),
+		bpf.ContainerVarUnansweredUdp:   seconds(l.Of(model.LifetimeUDPUnanswered)),
+		bpf.ContainerVarUnansweredIcmp:  seconds(l.Of(model.LifetimeICMPUnanswered)),
+		bpf.ContainerVarUnansweredOther: seconds(l.Of(model.LifetimeOtherUnanswered)),
+		bpf.ContainerVarAnsweredTcp: seconds(longest(model.LifetimeTCPEstablished, model.LifetimeTCPFinWait,
+			model.LifetimeTCPSynReceived, model.LifetimeTCPTimeWait, model.LifetimeTCPClosed)),
+		bpf.ContainerVarAnsweredOther: seconds(longest(model.LifetimeUDP, model.LifetimeICMP, model.LifetimeOther)),
+	}
 }
 
 // entry is an element of a flow table.

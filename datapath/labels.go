@@ -31,6 +31,8 @@ type stateNames struct {
 	Node      string                 `json:"node"`
 	Endpoints map[uint32]string      `json:"endpoints"` // by ifindex
 	Services  map[uint32]ServiceName `json:"services"`  // by id
+	// Lifetimes are those by which flows are collected.
+	Lifetimes model.Lifetimes `json:"lifetimes,omitempty"`
 }
 
 // ServiceName is what people call a frontend.

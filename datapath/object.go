@@ -105,15 +105,18 @@ func (o *objects) configure(opts *Options) error {
 		bpf.ContainerVarCsumIpv6:    found.csumIPv6 && !slices.Contains(opts.Without, FeatureCsumIPv6),
 		bpf.SocketVarSetRetval:      found.setRetval && !slices.Contains(opts.Without, FeatureSetRetval),
 	}
+	values := lifetimesOfPrograms(opts.Lifetimes)
+	for name, on := range constants {
+		values[name] = 0
+		if on {
+			values[name] = 1
+		}
+	}
 	for _, spec := range o.all() {
 		resize(spec, opts)
-		for name, on := range constants {
+		for name, value := range values {
 			if spec.Variables[name] == nil {
 				continue
-			}
-			value := uint32(0)
-			if on {
-				value = 1
 			}
 			if err := spec.Variables[name].Set(value); err != nil {
 				return fmt.Errorf("set constant %s: %w", name, err)

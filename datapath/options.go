@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Options say how a Datapath is opened.
@@ -33,6 +35,8 @@ type Options struct {
 	// Flows is the room for answered flows, in entries (two a flow);
 	// Unanswered for those not yet answered. 0: the default of bpf/lib/limits.h.
 	Flows, Unanswered uint32
+	// Lifetimes are how long flows may be idle; nil: the defaults.
+	Lifetimes model.Lifetimes
 	// Seed is of every choice that a program makes: equal seeds, equal choices.
 	Seed uint32
 	// EventsPerSecond bounds the events that a CPU tells. 0: 1,000.

@@ -50,6 +50,9 @@ type Config struct {
 	// ReservedPorts are TCP ports of the nodes that no object takes; nil:
 	// model.DefaultReservedPorts.
 	ReservedPorts []uint16 `json:"reservedPorts,omitempty"`
+	// FlowLifetimes are how long flows may be idle, as in tcp-fin-wait=4m,udp=3m;
+	// what is not named has the default.
+	FlowLifetimes model.Lifetimes `json:"flowLifetimes,omitempty"`
 	// Devices are the uplinks by name; empty: those that have the node's
 	// addresses or a default route.
 	Devices []string `json:"devices,omitempty"`

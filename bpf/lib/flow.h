@@ -12,20 +12,31 @@
  * once the other direction was seen; where there is no room it stays.
  */
 
+/* How many seconds a flow may be idle before it is answered, and, where it found no
+ * room in the table of answered ones, behind that; the others are the collector's,
+ * in Go. The loader says what holds.
+ */
+volatile const __u32 unanswered_tcp = 60;
+volatile const __u32 unanswered_udp = 30;
+volatile const __u32 unanswered_icmp = 30;
+volatile const __u32 unanswered_other = 60;
+volatile const __u32 answered_tcp = 6 * 3600;
+volatile const __u32 answered_other = 600;
+
 static __always_inline __u64 flow_patience(const struct flow *flow, __u8 proto)
 {
 	if (flow->flags & FLOW_ANSWERED)
-		return proto == IPPROTO_TCP ? ANSWERED_TCP : ANSWERED_OTHER;
+		return (proto == IPPROTO_TCP ? answered_tcp : answered_other) * SECOND;
 	switch (proto) {
 	case IPPROTO_TCP:
-		return UNANSWERED_TCP;
+		return unanswered_tcp * SECOND;
 	case IPPROTO_UDP:
-		return UNANSWERED_UDP;
+		return unanswered_udp * SECOND;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
-		return UNANSWERED_ICMP;
+		return unanswered_icmp * SECOND;
 	}
-	return UNANSWERED_OTHER;
+	return unanswered_other * SECOND;
 }
 
 /* One for all who ask, none of them on the fast path. */

@@ -35,17 +35,6 @@
 
 #define SECOND			1000000000ULL
 
-/* How long a flow may be idle before it is answered. The answered ones are
- * the collector's, in Go.
- */
-#define UNANSWERED_TCP		(60 * SECOND)
-#define UNANSWERED_UDP		(30 * SECOND)
-#define UNANSWERED_ICMP		(30 * SECOND)
-#define UNANSWERED_OTHER	(60 * SECOND)
-/* An answered flow that found no room in the table of answered ones. */
-#define ANSWERED_TCP		(6 * 3600 * SECOND)
-#define ANSWERED_OTHER		(600 * SECOND)
-
 #define FRAGMENT_PATIENCE	(30 * SECOND)	/* the kernel's own, net.ipv4.ipfrag_time */
 #define ROUTE_CACHE		(1 * SECOND)	/* trust in a route's device */
 #define TOUCH_EVERY		(1 * SECOND)	/* grain of a flow's last_seen */

@@ -42,7 +42,7 @@ type configFlags struct {
 	excluded, nodePorts          []string
 	answers, tunnel, algorithm   string
 	externalIPs, hostPorts       string
-	audits, pings                string
+	audits, pings, lifetimes     string
 	reserved                     []uint
 	excludedBlocks, nodePortNets []netip.Prefix
 }
@@ -56,6 +56,7 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.hostPorts, "host-ports", "on", "at which of a node's addresses host ports answer that name no hostIP: on (all of them, loopback too), off, or `blocks`")
 	f.set.StringVar(&f.audits, "audit-annotations", "", "whose weir.net/policy-audit counts: pods, namespaces, policies or off, each with those after it (default: pods, which lift no policy of the whole cluster)")
 	f.set.StringVar(&f.pings, "service-pings", "", "what becomes of pings of services' addresses: answer or drop (default: answer)")
+	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: docs/datapath.md)")
 	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
 	f.set.StringVar(&f.answers, "return", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
 	f.set.StringVar(&f.tunnel, "tunnel", "", "what carries packets to other nodes where --return needs it: ipip or geneve")
@@ -79,6 +80,9 @@ func (f *configFlags) parse() error {
 	}
 	if f.config.HostPorts, err = model.ParseAllowed(f.hostPorts); err != nil {
 		return usageError(fmt.Errorf("--host-ports: %w", err))
+	}
+	if f.config.FlowLifetimes, err = model.ParseLifetimes(f.lifetimes); err != nil {
+		return usageError(fmt.Errorf("--flow-lifetimes: %w", err))
 	}
 	f.config.ReservedPorts = nil
 	for _, port := range f.reserved {
@@ -112,6 +116,7 @@ func (f *configFlags) change(c *config.Config) {
 		"host-ports":          func() { c.HostPorts = f.config.HostPorts },
 		"audit-annotations":   func() { c.AuditAnnotations = model.AuditAnnotations(f.audits) },
 		"service-pings":       func() { c.ServicePings = model.ServicePings(f.pings) },
+		"flow-lifetimes":      func() { c.FlowLifetimes = f.config.FlowLifetimes },
 		"reserved-ports":      func() { c.ReservedPorts = f.config.ReservedPorts },
 		"return":              func() { c.Return = model.Return(f.answers) },
 		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) },

@@ -43,7 +43,7 @@ func (s states) lifetime(p model.Protocol) time.Duration {
 	case opening, premature, joined, quit, aborted, challenged, accepted, closing:
 		return 60 * time.Second
 	case left, parted:
-		return 120 * time.Second
+		return 240 * time.Second // RFC 5382 REQ-5
 	case reset:
 		return 10 * time.Second
 	case asking:

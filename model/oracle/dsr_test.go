@@ -297,7 +297,7 @@ func TestAFlowWhoseAnswersGoAnotherWayLastsByItsOpenersWord(t *testing.T) {
 		b.now = b.now.Add(5 * time.Hour)
 		require.True(t, surely(b, model.ProtocolTCP))
 		send(b, ip(f.outside, f.node, model.ProtocolTCP, tcp(5000, 30080, flagFIN|flagACK)))
-		b.now = b.now.Add(110 * time.Second)
+		b.now = b.now.Add(230 * time.Second)
 		require.True(t, surely(b, model.ProtocolTCP))
 		b.now = b.now.Add(20 * time.Second)
 		require.False(t, surely(b, model.ProtocolTCP))

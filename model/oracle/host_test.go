@@ -130,7 +130,6 @@ func TestTheKernelIsTheJudgeOfItsOwn(t *testing.T) {
 			"another port of the node":             to30080(tcp(1, 22, flagSYN)),
 			"a node port's number, in the cluster": ip(f.outside, f.web0, model.ProtocolTCP, tcp(1, 30080, flagSYN)),
 			"a pod":                                ip(f.outside, f.web0, model.ProtocolTCP, tcp(1, 8080, flagSYN)),
-			"a cluster address, which is inside":   ip(f.outside, f.cluster, model.ProtocolTCP, tcp(1, 80, flagSYN)),
 			"a protocol without ports":             ip(f.outside, f.node, 47, make([]byte, 8)),
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -162,7 +161,11 @@ func TestServicesAreReachedFromOutsideByAllTheirAddresses(t *testing.T) {
 			b.requireOnly(b.from(web0, ip(f.web0, f.outside, model.ProtocolTCP, tcp(8080, sport, flagSYN|flagACK))),
 				tuple(model.ProtocolTCP, at.addr, at.port, f.outside, sport), Translation{Out: model.OutDevice, Hops: 1})
 		}
-		b.requirePassBy(b.in(ip(f.outside, f.lb, model.ProtocolTCP, tcp(1, 30080, flagSYN))), model.OutHost)
+		requireReply(t, b.in(ip(f.outside, f.lb, model.ProtocolTCP, tcp(1, 30080, flagSYN))), model.ReasonNoFrontend)
+		requireReply(t, b.in(ip(f.outside, f.cluster, model.ProtocolTCP, tcp(1, 80, flagSYN))), model.ReasonNoFrontend) // it is inside
+		requireReply(t, b.in(ip(f.outside, f.lb, f.echo, icmp(f.ping, 0, 1))), model.ReasonNoFrontend)
+		requireDrop(t, b.in(ip(f.outside, f.lb, f.echo, icmp(f.pong, 0, 1))), model.ReasonNoFrontend)
+		requireDrop(t, b.in(ip(f.outside, f.lb, 47, make([]byte, 8))), model.ReasonNoFrontend)
 		requireDrop(t, b.in(with(ip(f.outside, f.node, model.ProtocolTCP, tcp(9, 30080, flagSYN)), hopsAt(f), 1)), model.ReasonTTLExceeded)
 
 		nobody := nodeBench(t, model.Options{}, shop("nobody", ""))
