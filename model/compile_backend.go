@@ -23,19 +23,49 @@ type compiledBackend struct {
 	nodes    []string
 }
 
-// merge adds what another slice says of the same server: while it moves from
-// one to the other, it is in both.
-func (b *compiledBackend) merge(other *compiledBackend) {
-	b.ready = b.ready || other.ready
-	b.retiring = b.retiring || other.retiring
-	b.local = b.local || other.local
-	b.zones = append(b.zones, other.zones...)
-	b.nodes = append(b.nodes, other.nodes...)
+// usefulness orders what is said of one server: who is ready is used before who
+// serves to its end, and that one before all others.
+func (b *compiledBackend) usefulness() int {
+	switch {
+	case b.ready:
+		return 2
+	case b.retiring:
+		return 1
+	}
+	return 0
 }
 
-// readBackends gives who serves a port in one family, by address.
+// distinct gives every server once: while it moves from one slice to another, it is
+// in both, or an old entry is left of it. What is said of it is what those entries
+// say that are the most useful: where it is, and for whom, is not taken from one
+// that is not used.
+func distinct(entries []compiledBackend) []compiledBackend {
+	found := map[netip.AddrPort]int{}
+	var backends []compiledBackend
+	for _, entry := range entries {
+		i, twice := found[entry.at]
+		if !twice {
+			found[entry.at] = len(backends)
+			backends = append(backends, entry)
+			continue
+		}
+		b := &backends[i]
+		switch {
+		case entry.usefulness() > b.usefulness():
+			*b = entry
+		case entry.usefulness() == b.usefulness():
+			b.local = b.local || entry.local
+			b.zones = slices.Concat(b.zones, entry.zones)
+			b.nodes = slices.Concat(b.nodes, entry.nodes)
+		}
+	}
+	slices.SortFunc(backends, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
+	return backends
+}
+
+// readBackends gives who serves a port in one family, entry by entry.
 func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family discoveryv1.AddressType, port corev1.ServicePort) []compiledBackend {
-	found := map[netip.AddrPort]compiledBackend{}
+	var entries []compiledBackend
 	for _, slice := range endpoints {
 		number, has := numberIn(slice, port)
 		if slice.AddressType != family || !has {
@@ -48,19 +78,10 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 			if err != nil {
 				continue
 			}
-			backend := c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), namespaceOr(slice.Namespace))
-			if old, twice := found[backend.at]; twice {
-				backend.merge(&old)
-			}
-			found[backend.at] = backend
+			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), namespaceOr(slice.Namespace)))
 		}
 	}
-	backends := make([]compiledBackend, 0, len(found))
-	for _, backend := range found {
-		backends = append(backends, backend)
-	}
-	slices.SortFunc(backends, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
-	return backends
+	return entries
 }
 
 func (c *compiler) readBackend(endpoint *discoveryv1.Endpoint, at netip.AddrPort, namespace string) compiledBackend {
@@ -100,6 +121,7 @@ func (c *compiler) podBehind(endpoint *discoveryv1.Endpoint, addr netip.Addr, na
 // clusterBackends is whom a port leads to that may lead to any node: where
 // hints are obeyed, new flows go to those that are meant for this node.
 func (c *compiler) clusterBackends(all []compiledBackend, distribution string) []Backend {
+	all = distinct(all)
 	return backendsFor(all, c.hinted(all, distribution))
 }
 
@@ -111,7 +133,7 @@ func localBackends(all []compiledBackend) []Backend {
 			here = append(here, backend)
 		}
 	}
-	return backendsFor(here, anyBackend)
+	return backendsFor(distinct(here), anyBackend)
 }
 
 // backendsFor chooses who gets new flows: those that are ready and fit, or,

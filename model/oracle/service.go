@@ -364,6 +364,7 @@ func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) [
 			there = append(there, l)
 		}
 	}
+	there = once(there)
 	anyReady := slices.ContainsFunc(there, func(l listed) bool { return l.ready })
 	hinted := func(listed) bool { return true }
 	if !local {
@@ -379,6 +380,41 @@ func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) [
 		return a.addr.Less(b.addr) || a.addr == b.addr && a.port < b.port
 	})
 	return servers
+}
+
+// once tells each address once, by its best entries: one that is ready, else one that
+// lingers. Of an address that several entries of a kind tell of, all their words
+// hold.
+func once(there []listed) []listed {
+	kind := func(l listed) string {
+		switch {
+		case l.ready:
+			return "ready"
+		case l.lingers:
+			return "lingers"
+		}
+		return "other"
+	}
+	told := map[netip.AddrPort]bool{}
+	var all []listed
+	for _, wanted := range []string{"ready", "lingers", "other"} {
+		these := map[netip.AddrPort]listed{}
+		for _, l := range there {
+			if kind(l) != wanted || told[l.at] {
+				continue
+			}
+			first := these[l.at]
+			l.here = l.here || first.here
+			l.forZones = append(slices.Clone(first.forZones), l.forZones...)
+			l.forNodes = append(slices.Clone(first.forNodes), l.forNodes...)
+			these[l.at] = l
+		}
+		for at, l := range these {
+			told[at] = true
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 // hinted is by whom of those who are ready this node is to be served. Hints
@@ -419,24 +455,14 @@ func (k *knowledge) zoneOf(node string) string {
 // listedFor finds who is listed for a port: by the service's slices, or, while
 // it has no slice, the pods that its selector matches.
 func (k *knowledge) listedFor(svc *corev1.Service, port corev1.ServicePort, v4 bool) []listed {
-	found := map[netip.AddrPort]listed{}
-	add := func(l listed) {
-		if old, twice := found[l.at]; twice {
-			l.ready, l.lingers, l.here = l.ready || old.ready, l.lingers || old.lingers, l.here || old.here
-			l.forZones, l.forNodes = append(l.forZones, old.forZones...), append(l.forNodes, old.forNodes...)
-		}
-		found[l.at] = l
-	}
+	var all []listed
+	add := func(l listed) { all = append(all, l) }
 	slicesOf := k.slices[spaceOf(svc.Namespace)+"/"+svc.Name]
 	for _, slice := range slicesOf {
 		k.listedIn(slice, port, v4, add)
 	}
 	if len(slicesOf) == 0 && len(svc.Spec.Selector) > 0 {
 		k.selected(svc, port, v4, add)
-	}
-	all := make([]listed, 0, len(found))
-	for _, l := range found {
-		all = append(all, l)
 	}
 	return all
 }
