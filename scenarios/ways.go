@@ -27,6 +27,8 @@ type place struct {
 func (p *play) firstHook(from string, packet []byte) (place, bool) {
 	sender, to := p.hosts[from], frame.Decode(packet).Dst
 	switch {
+	case sender.Node != "" && slices.Contains(sender.Addresses, to):
+		return place{}, false // by its loopback device
 	case slices.ContainsFunc(p.topology.Pods, func(h lab.Host) bool { return h.Name == sender.Name }):
 		return place{node: sender.Node, where: model.Where{Hook: model.FromContainer, Endpoint: sender.Name}}, true
 	case !p.HasNode(from):

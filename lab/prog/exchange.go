@@ -56,7 +56,7 @@ func (w *World) dialTCP(h *host, t model.Tuple) (lab.Conn, error) {
 	w.served = accepted{}
 	conn, syn := h.stack.open(t)
 	c.tcp = conn
-	if err := w.emit(h, syn); err != nil {
+	if err := w.speak(h, syn); err != nil {
 		return nil, err
 	}
 	switch conn.state {
@@ -114,7 +114,7 @@ func (c *exchange) exchangeTCP(message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("send on %s: %w", c.tuple, lab.ErrReset)
 	}
 	before := c.tcp.next
-	if err := c.world.emit(c.host, c.host.stack.segment(c.tcp, flagPSH|flagACK, message)); err != nil {
+	if err := c.world.speak(c.host, c.host.stack.segment(c.tcp, flagPSH|flagACK, message)); err != nil {
 		return nil, err
 	}
 	switch {
@@ -132,7 +132,7 @@ func (c *exchange) exchangeTCP(message []byte) ([]byte, error) {
 func (c *exchange) exchangeUDP(message []byte) ([]byte, error) {
 	c.udp.refused = false
 	c.world.served = accepted{}
-	if err := c.world.emit(c.host, c.host.stack.datagram(c.tuple, message)); err != nil {
+	if err := c.world.speak(c.host, c.host.stack.datagram(c.tuple, message)); err != nil {
 		return nil, err
 	}
 	switch {
@@ -171,7 +171,7 @@ func (c *exchange) Close() error {
 		return nil
 	}
 	c.tcp.state = finSent
-	err := c.world.emit(c.host, c.host.stack.segment(c.tcp, flagFIN|flagACK, nil))
+	err := c.world.speak(c.host, c.host.stack.segment(c.tcp, flagFIN|flagACK, nil))
 	delete(c.host.stack.conns, c.tuple)
 	return err
 }
@@ -196,13 +196,30 @@ func (w *World) Ping(_ context.Context, name string, to netip.Addr) error {
 	h.stack.pings[t] = false
 	request := h.stack.to(t.Src, to, icmpLayer(to.Is6(), typ, 0, uint32(t.Sport)<<16|1),
 		frame.Layer{Kind: "payload", Fields: []frame.Field{{Name: "size", Value: frame.Num(56)}}})
-	if err := w.emit(h, request); err != nil {
+	if err := w.speak(h, request); err != nil {
 		return err
 	}
 	answered := h.stack.pings[t]
 	delete(h.stack.pings, t)
 	if !answered {
 		return fmt.Errorf("ping %s from %s: %w", to, name, lab.ErrTimeout)
+	}
+	return nil
+}
+
+// speak sends what a host's own programs say. What a pod says to itself stays on its
+// loopback device, where no hook is.
+func (w *World) speak(from *host, data []byte) error {
+	if from.kind != isPod || !from.own(frame.Decode(data).Dst) {
+		return w.emit(from, data)
+	}
+	queue := [][]byte{data}
+	for n := 0; len(queue) > 0; n++ {
+		if n == maxFrames {
+			return fmt.Errorf("send from %s to itself: %w: stopped after %d", from.name, ErrLoop, maxFrames)
+		}
+		copy(queue[0], from.mac)
+		queue = append(queue[1:], from.stack.receive(queue[0])...)
 	}
 	return nil
 }
