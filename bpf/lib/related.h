@@ -251,6 +251,38 @@ static __always_inline void related_open(const struct packet *pkt, struct scratc
 	__builtin_memcpy(open->dmac, flow->dmac, sizeof(open->dmac));
 }
 
+/* Where the flow is of which no node but the backend's knows, perhaps: a router's
+ * error about the answer of a backend that answers clients itself comes to any of
+ * the nodes that have the service's address. Where all of them choose alike, the
+ * error is led to whom its client's packets are led, as it is, and judged there.
+ */
+static __noinline int related_elsewhere(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+{
+	struct flow_key outer = pkt->key;
+	struct address *address;
+	struct service *service;
+	int alike = 0;
+
+	if (!at(pkt, HOOK_FROM_DEVICE) || pkt->unwrapped || !service_address(pkt) ||
+	    related_source(skb, pkt, &s->reply_key) || mtu_absurd(skb, pkt))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	pkt->key = s->reply_key;
+	flow_begin(pkt, &s->open);
+	address = address_of(pkt, &pkt->key.src);
+	service = service_of(pkt, SCOPE_OUTSIDE);
+	if (service && (service->flags & SERVICE_DSR) && !of_pod(identity_of(address)) &&
+	    !(address && (address->flags & ADDRESS_NODE)))
+		alike = service->count == 1 || (service->table_size && !service->affinity);
+	if (alike)
+		alike = !pick(pkt, service, 0, &s->open.dst, &s->open.dport);
+	pkt->key = outer;
+	address = address_of(pkt, &s->open.dst);
+	if (!alike || !address || address->ifindex || !of_pod(address->identity))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	s->open.out = OUT_TUNNEL;
+	return route(skb, pkt, &s->open);
+}
+
 /* An ICMP error: s->open becomes what is done to it. */
 static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
@@ -272,8 +304,10 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 		return reason;
 	flow = related_flow(pkt, key);
 	/* Errors go to who sent the quoted packet. */
-	if (!flow || !addr_equal(&key->dst, &pkt->key.dst))
+	if (!addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	if (!flow)
+		return related_elsewhere(skb, pkt, s);
 	reason = related_source(skb, pkt, key);
 	if (reason)
 		return reason;

@@ -415,6 +415,9 @@ func (j *judgement) relatedAtDevice() {
 			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPMTU}})
 		}
 	}
+	if f.ought != must && j.ledElsewhere() {
+		return
+	}
 	if f.ought != must || j.at.Hook == model.ToDevice {
 		j.passBy("it is an error about " + quoted.String() + ", of which no flow is known")
 	}

@@ -28,16 +28,17 @@ type frontend struct {
 
 // served is one frontend and who serves it.
 type served struct {
-	service  string // namespace/name, of a Pod for a host port
-	kind     model.ServiceKind
-	port     uint16
-	of       uint16 // the service's own port, whatever the frontend's is
-	servers  []server
-	local    bool // only this node's serve: without one, packets are not refused
-	affinity time.Duration
-	sources  []string // who may come, as it is written; none: everybody
-	since    int      // epoch of the objects in which the frontend came
-	stays    int      // and since when its service's port keeps clients
+	service   string // namespace/name, of a Pod for a host port
+	kind      model.ServiceKind
+	port      uint16
+	of        uint16 // the service's own port, whatever the frontend's is
+	servers   []server
+	local     bool // only this node's serve: without one, packets are not refused
+	affinity  time.Duration
+	algorithm string   // that the service asks for
+	sources   []string // who may come, as it is written; none: everybody
+	since     int      // epoch of the objects in which the frontend came
+	stays     int      // and since when its service's port keeps clients
 }
 
 func (s *served) String() string {
@@ -163,7 +164,7 @@ func (k *knowledge) learnFace(svc *corev1.Service, f face, port corev1.ServicePo
 		s := &served{
 			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port, of: uint16(port.Port),
 			local: local, affinity: affinityOf(svc),
-			servers: k.serve(svc, everybody, local),
+			servers: k.serve(svc, everybody, local), algorithm: svc.Annotations["weir.net/algorithm"],
 		}
 		if f.kind == model.KindLoadBalancer {
 			s.sources = sourcesOf(svc)
