@@ -117,7 +117,8 @@ func (e *tenant) create(t *testing.T, namespace, name string, change func(*corev
 // shell is a pod whose root may do to its own network what he likes.
 func (e *tenant) shell() corev1.PodSpec {
 	return corev1.PodSpec{
-		NodeName: e.node, TerminationGracePeriodSeconds: ptr.To[int64](0),
+		NodeName: e.node, Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		TerminationGracePeriodSeconds: ptr.To[int64](0),
 		Containers: []corev1.Container{{
 			Name: poser, Image: e.tool, ImagePullPolicy: corev1.PullIfNotPresent, Command: []string{"sh", "-c", "while :; do sleep 3600; done"},
 			SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)},
