@@ -184,6 +184,9 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 	}
 	made := left.Reply
 	if back != nil { // one that is as it was keeps its way out until it is met
+		if back.value.Epoch != left.Pkt.Epoch {
+			made.Flags = made.Flags&^flowHere | back.value.Flags&flowHere
+		}
 		made.Epoch, made.Service, made.Origin, made.Routed = back.value.Epoch, back.value.Service, back.value.Origin, back.value.Routed
 		made.Out, made.Ifindex, made.Smac, made.Dmac = back.value.Out, back.value.Ifindex, back.value.Smac, back.value.Dmac
 	}
