@@ -97,7 +97,7 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 	return deliver(skb, pkt, HOOK_FROM_DEVICE);
 }
 
-/* Whether a packet of no known flow is for a judgement. One whose flow policies
+/* Whether a packet is for a judgement, of none or of an old flow. One that policies
  * had asked about, and was given another source port, keeps that when they are gone.
  */
 static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 hook)
@@ -109,7 +109,7 @@ static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 h
 		return 0;
 	if (guarded(pkt) && !pkt->unwrapped)
 		return 1;
-	if (pkt->old && !pkt->unwrapped && !old->service && old->sport != pkt->key.sport)
+	if (old && !old->service && old->sport != pkt->key.sport)
 		return 1;
 	if (hook == HOOK_FROM_DEVICE)
 		return frontend_outside(pkt) || (!pkt->unwrapped && service_address(pkt));
@@ -228,7 +228,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		return known(skb, s, flow, ctl, hook);
 	if (flow)
 		keep_old(s, flow);
-	if (!is_ours(pkt, &s->old, hook))
+	if (!is_ours(pkt, flow, hook))
 		return pass(skb, pkt, hook);
 	return judge(skb, s, hook);
 }
