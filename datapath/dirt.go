@@ -29,6 +29,7 @@ const soiledWord = 0xa5a5a5a5
 // dirt is what is put into the tables of one element a CPU, and what is read there
 // after a run.
 type dirt struct {
+	runs                 uint32
 	scratch, scratchLeft element[bpf.ContainerScratch]
 	meters, metersLeft   element[bpf.ContainerMeter]
 }
@@ -50,6 +51,14 @@ func newDirt(d *Datapath) (*dirt, error) {
 		s.meters.values[i] = bpf.ContainerMeter{Second: 1 << 40, Lost: soiledWord, Told: ^uint32(0), Pad: soiledWord}
 	}
 	return s, nil
+}
+
+// word is what skb->cb has before the next run, and, by it, what the stack is soiled
+// with: another one each time. What is read of the same dirt twice, as a key's octet
+// that was not written, would be found again.
+func (s *dirt) word() uint32 {
+	s.runs++
+	return soiledWord ^ (s.runs & 0x3f * 0x01010101)
 }
 
 // spread puts it where it belongs.
@@ -119,7 +128,7 @@ func (e *element[T]) do(command uintptr) error {
 
 // kept compares what the programs keep of the packet, and of their events, with
 // the note and with the events that were told.
-func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
+func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 	left, err := w.scratch()
 	if err != nil || left == nil {
 		return nil, err
@@ -148,6 +157,9 @@ func (w *Witness) kept(cb *[5]uint32) ([]string, error) {
 		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open && left.Reply == untouched.Reply,
 		began: pkt.Reused != 0, stored: w.made[pkt.Key],
 		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,
+	}
+	if pkt.Unwrapped == 0 && (r.lookup != FlowNone || r.action == model.Reply) {
+		faults = append(faults, parsed(frame, left)...)
 	}
 	faults = append(faults, wayOut(&r, pkt.Out, pkt.OutIfindex, pkt.AsItIs)...)
 	if err := w.surround(&r, left); err != nil {

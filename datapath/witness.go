@@ -86,7 +86,8 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	if err := w.soilHalves(); err != nil {
 		return Ran{}, nil, nil, err
 	}
-	copy(runner.in.CB[1:], []uint32{soiledWord, soiledWord, soiledWord, soiledWord})
+	dirt := w.dirt.word()
+	copy(runner.in.CB[1:], []uint32{dirt, dirt, dirt, dirt})
 	ran, err := runner.Run(frame, ifindex, mark)
 	w.told = w.told[:0]
 	w.d.mu.Lock()
@@ -111,7 +112,7 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	}
 	w.count(hook, &ran)
 	faults := append(w.place(&ran.Decision), w.events(hook, &runner.out.CB, &ran, ifindex)...)
-	kept, problem := w.kept(&runner.out.CB)
+	kept, problem := w.kept(frame, &runner.out.CB)
 	if problem != nil {
 		return ran, w.looked, faults, problem
 	}

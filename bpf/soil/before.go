@@ -14,8 +14,8 @@ import (
 //
 // It calls that one's tail: what is called like this takes the stack of who called,
 // from the same place on, where a run of its own would find what the kernel's way to
-// it has left, which is mostly zeros. The dirt is the same each time, so that an
-// error that reads it does the same again.
+// it has left, which is mostly zeros. Who runs it says by the second word of skb->cb
+// how the dirt differs.
 type Before struct {
 	prog *ebpf.Program
 	next *ebpf.Map // with one element: the other program
@@ -35,7 +35,12 @@ func NewBefore() (*Before, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make table of the program behind the soil: %w", err)
 	}
-	out := append(asm.Instructions{asm.LoadImm(asm.R0, octet, asm.DWord)}, filled()...)
+	const secondWord = 52 // of cb in struct __sk_buff
+	out := append(asm.Instructions{
+		asm.LoadMem(asm.R0, asm.R1, secondWord, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.R0), asm.LSh.Imm(asm.R2, 32), asm.Or.Reg(asm.R0, asm.R2),
+		asm.LoadImm(asm.R2, octet, asm.DWord), asm.Xor.Reg(asm.R0, asm.R2),
+	}, filled()...)
 	out = append(out,
 		asm.LoadMapPtr(asm.R2, next.FD()), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(),
 		asm.Mov.Imm(asm.R0, noAction), asm.Return())
