@@ -121,13 +121,14 @@ static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *
 static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u32 offset = csum_offset(pkt), len = sizeof(struct udphdr);
-	__u8 quoted[sizeof(struct tcphdr)] = {};
+	__u8 quoted[sizeof(struct tcphdr)];
 	__u16 none = 0, half, f;
 
 	if (!offset || !csum_partial(skb, pkt->l4_off + offset))
 		return 0;
 	if (pkt->key.proto == IPPROTO_TCP)
 		len = sizeof(struct tcphdr);
+	__builtin_memset(quoted, 0, sizeof(quoted));
 	if (bpf_skb_store_bytes(skb, pkt->l4_off + offset, &none, sizeof(none), 0) ||
 	    bpf_skb_load_bytes(skb, pkt->l4_off, quoted, len))
 		return -1;
