@@ -50,9 +50,13 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 
 static __always_inline int same_translation(const struct flow *a, const struct flow *b)
 {
+	__u32 ports_a, ports_b;
+
+	__builtin_memcpy(&ports_a, &a->sport, sizeof(ports_a));
+	__builtin_memcpy(&ports_b, &b->sport, sizeof(ports_b));
 	return !(addr_differs(&a->src, &b->src) | addr_differs(&a->dst, &b->dst) |
-		 (a->sport ^ b->sport) | (a->dport ^ b->dport) |
-		 (a->other_ifindex ^ b->other_ifindex) | (a->other_hook ^ b->other_hook));
+		 (ports_a ^ ports_b) | (a->other_ifindex ^ b->other_ifindex) |
+		 (a->other_hook ^ b->other_hook));
 }
 
 static __always_inline struct node *node_half(struct packet *pkt)

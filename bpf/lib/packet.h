@@ -230,8 +230,12 @@ static __always_inline void addr_from6(struct addr *a, const struct in6_addr *v6
  */
 static __always_inline __u32 addr_differs(const struct addr *a, const struct addr *b)
 {
-	return (a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) |
-	       (a->w[3] ^ b->w[3]);
+	__u32 bits = (a->w[0] ^ b->w[0]) | (a->w[1] ^ b->w[1]) | (a->w[2] ^ b->w[2]) |
+		     (a->w[3] ^ b->w[3]);
+
+	/* Else clang makes a branch a word of it. */
+	asm volatile("" : "+r"(bits));
+	return bits;
 }
 
 static __always_inline int addr_equal(const struct addr *a, const struct addr *b)
