@@ -99,7 +99,7 @@ static __always_inline void flow_other(struct flow_key *other, const struct flow
  * began anew may have taken another backend since, and others its place. Who sends
  * is at one hook and device alone, so that these need no look.
  */
-static __always_inline int flow_halves(const struct flow_key *key, const struct flow *half)
+static __noinline int flow_halves(const struct flow_key *key, const struct flow *half)
 {
 	return addr_equal(&half->dst, &key->src) && addr_equal(&half->src, &key->dst) &&
 	       half->dport == key->sport && half->sport == key->dport;

@@ -29,7 +29,7 @@ type mutating struct {
 	output   string
 	state    string
 	list     string
-	only     string
+	only     []string
 	without  []string
 	fuzz     time.Duration
 	parallel int
@@ -60,7 +60,7 @@ did.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
-  weir mutate --only 'lib/packet.h' --without netns
+  weir mutate --only lib/packet.h,lib/flow.h --without netns
   weir mutate --object build/container_bpfel.o --sample 50 -o json
   weir mutate --go ./model --tests ./model/... --sample 200
   weir mutate --go ./model/... --changed origin/main --without fuzz`,
@@ -79,7 +79,7 @@ did.`,
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one mutant a line) or html (a page by source line)")
 	f.StringVar(&o.state, "state", "", "remember what was found in this file, and go on from there")
 	f.StringVar(&o.list, "equivalents", "", "the list of mutants that are no errors; default the one inside this binary")
-	f.StringVar(&o.only, "only", "", "only mutants whose FILE:LINE or ID contains this")
+	f.StringSliceVar(&o.only, "only", nil, "only mutants whose FILE:LINE or ID contains one of these")
 	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket; with --go test, prog, fuzz")
 	f.DurationVar(&o.fuzz, "fuzz", 5*time.Second, "how long the fuzzer is given for a mutant")
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
@@ -161,7 +161,8 @@ func (o *mutating) check() error {
 }
 
 func (o *mutating) isOnly(id, file string, line int) bool {
-	return strings.Contains(id, o.only) || strings.Contains(fmt.Sprintf("%s:%d", file, line), o.only)
+	at := fmt.Sprintf("%s:%d", file, line)
+	return slices.ContainsFunc(o.only, func(part string) bool { return strings.Contains(id, part) || strings.Contains(at, part) })
 }
 
 func (o *mutating) write(cmd *cobra.Command, r *mutate.Report) error {
@@ -190,7 +191,7 @@ func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
 	if opts.Scenarios, err = loadScenarios(o.paths); err != nil {
 		return nil, err
 	}
-	if o.only != "" {
+	if len(o.only) > 0 {
 		opts.Only = func(m *mutant.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
 	}
 	if o.changed != "" {

@@ -52,7 +52,7 @@ func (o *mutating) optionsGo(ctx context.Context) (*suite.Options, error) {
 	opts := &suite.Options{
 		Dir: ".", Patterns: o.golang, Tests: o.tests, Sample: o.sample, Seed: o.seed, Fuzz: o.fuzz, Without: o.without, Parallel: o.parallel, State: o.state,
 	}
-	if o.only != "" {
+	if len(o.only) > 0 {
 		opts.Only = func(m *source.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
 	}
 	if o.changed != "" {
