@@ -120,9 +120,10 @@ static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
 		return 0;
 	/* Who answers may be silent for longer than the opener may be. */
 	reply = flow_waiting(&s->reply_key, pkt->now);
-	/* What was the opener's direction once may be in its place. */
-	if (reply && !pkt->reused && (reply->flags & FLOW_REPLY) &&
-	    same_translation(reply, &s->reply))
+	/* What was the opener's direction once may be in its place; who has another
+	 * flow's answers there has a source port.
+	 */
+	if (reply && !pkt->reused && (reply->flags & FLOW_REPLY))
 		return 0;
 	return flow_store(&s->reply_key, &s->reply);
 }
