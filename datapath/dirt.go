@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -32,6 +33,47 @@ type dirt struct {
 	runs                 uint32
 	scratch, scratchLeft element[bpf.ContainerScratch]
 	meters, metersLeft   element[bpf.ContainerMeter]
+	runs                 int
+	// limited: in this second so many events were told that not all may be.
+	limited bool
+}
+
+const (
+	// everyLimited is how often a run finds its second full, and half as far from
+	// that one that has room for a single event.
+	everyLimited = 16
+	// secondOver is a second that is: a new one begins.
+	secondOver = 1 << 40
+)
+
+// fill has the meters be those of a second in which told events were told.
+func (s *dirt) fill(second uint64, told uint32) {
+	for i := range s.meters.values {
+		s.meters.values[i] = bpf.ContainerMeter{Second: second, Lost: soiledWord, Told: told, Pad: soiledWord}
+	}
+}
+
+// limit fills the second of some runs.
+func (w *Witness) limit() error {
+	s := w.dirt
+	s.runs++
+	turn := s.runs % everyLimited
+	if s.limited = turn == 0 || turn == everyLimited/2; !s.limited {
+		s.fill(secondOver, ^uint32(0))
+		return nil
+	}
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	now, err := w.d.now()
+	if err != nil {
+		return err
+	}
+	told := w.d.settings.EventsPerSecond
+	if turn != 0 {
+		told--
+	}
+	s.fill(now/uint64(time.Second), told)
+	return nil
 }
 
 func newDirt(d *Datapath) (*dirt, error) {
@@ -47,8 +89,6 @@ func newDirt(d *Datapath) (*dirt, error) {
 	for i := range cpus {
 		octets := unsafe.Slice((*byte)(unsafe.Pointer(&s.scratch.values[i])), unsafe.Sizeof(s.scratch.values[i]))
 		copy(octets, bytes.Repeat([]byte{soiled}, len(octets)))
-		// A second that is long over, with all of its events told: a new one begins.
-		s.meters.values[i] = bpf.ContainerMeter{Second: 1 << 40, Lost: soiledWord, Told: ^uint32(0), Pad: soiledWord}
 	}
 	return s, nil
 }
@@ -181,6 +221,11 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 		return faults, err
 	}
 	faults = append(faults, met...)
+	metered, err := w.metered(pkt.Now)
+	if err != nil {
+		return faults, err
+	}
+	faults = append(faults, metered...)
 	if len(w.told) == 0 {
 		return faults, nil
 	}
@@ -189,19 +234,36 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d, %+v, and keeps one at %d from %d to %d, %+v",
 			last.Time, last.SrcIdentity, last.DstIdentity, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, decodeTuple(&pkt.Key)))
 	}
+	return faults, nil
+}
+
+// metered says what is wrong with the meter of events behind a run at a time: what
+// was told in its second, and what could not be.
+func (w *Witness) metered(now uint64) ([]string, error) {
 	if err := w.dirt.metersLeft.do(unix.BPF_MAP_LOOKUP_ELEM); err != nil {
-		return faults, fmt.Errorf("read table %s: %w", bpf.ContainerMapMeters, err)
+		return nil, fmt.Errorf("read table %s: %w", bpf.ContainerMapMeters, err)
 	}
+	var faults []string
+	told, lost := uint32(len(w.told)), uint64(0)
 	for cpu := range w.dirt.metersLeft.values {
-		meter := &w.dirt.metersLeft.values[cpu]
-		if *meter == w.dirt.meters.values[cpu] {
+		meter, want := w.dirt.metersLeft.values[cpu], w.dirt.meters.values[cpu]
+		if meter == want {
 			continue
 		}
-		want := bpf.ContainerMeter{Second: pkt.Now / 1e9, Lost: soiledWord, Told: uint32(len(w.told)), Pad: soiledWord}
-		if *meter != want {
-			faults = append(faults, fmt.Sprintf("the meter of events has %d of second %d and %d lost, and %d were told in second %d",
-				meter.Told, meter.Second, meter.Lost-soiledWord, want.Told, want.Second))
+		if second := now / uint64(time.Second); second != want.Second {
+			want.Second, want.Told = second, 0
 		}
+		lost = meter.Lost - want.Lost
+		room := w.d.opts.EventsPerSecond - want.Told
+		want.Told += told
+		want.Lost += lost
+		if meter != want || told > room || lost > 0 && told != room || lost > 2 {
+			faults = append(faults, fmt.Sprintf("the meter of events has %d of second %d and %d lost, and %d were told in second %d, where there was room for %d",
+				meter.Told, meter.Second, lost, told, now/uint64(time.Second), room))
+		}
+	}
+	if int(told)+int(lost) < w.due {
+		faults = append(faults, fmt.Sprintf("%d events were told and %d lost, and there are %d to tell", told, lost, w.due))
 	}
 	return faults, nil
 }

@@ -29,6 +29,7 @@ type Witness struct {
 	audits bpf.ContainerCounter
 	told   []bpf.ContainerEvent // of the last run
 	looked []Looked             // the same
+	due    int                  // how many it had to tell, at least
 	places map[noted]string     // what is wrong with them, as far as looked at
 	dirt   *dirt
 	flows  *FlowReader          // nil before it is needed
@@ -79,6 +80,9 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 		if w.dirt, err = newDirt(w.d); err != nil {
 			return Ran{}, nil, nil, err
 		}
+	}
+	if err := w.limit(); err != nil {
+		return Ran{}, nil, nil, err
 	}
 	if err := w.dirt.spread(); err != nil {
 		return Ran{}, nil, nil, err
@@ -232,6 +236,9 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	want := dueEvents(ran)
+	if w.due = len(want); w.dirt.limited {
+		return nil // the meter tells how many were
+	}
 	if len(w.told) == len(want)+1 && ran.Decision.Action != model.Forward {
 		// It was judged first, and dropped or answered when it was carried.
 		want = append([]dueEvent{{bpf.ContainerEventKindEVENT_VERDICT, bpf.ContainerVerdictVERDICT_FORWARD}}, want...)
