@@ -105,6 +105,8 @@ func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
 		return nil
 	case r.hook == model.FromContainer && asItIs != 0:
 		return []string{"it comes from a pod, and is let through as it is"}
+	case asItIs != 0 && (r.hook == model.FromDevice && ifindex != 0 || r.hook == model.ToDevice && ifindex == 0):
+		return []string{fmt.Sprintf("the kernel goes on with it at %s, and the device of its way out is %d", r.hook, ifindex)}
 	case r.hook == model.ToContainer && asItIs != 1:
 		return []string{"it goes to a pod by the kernel, and is not let through as it is"}
 	}

@@ -260,7 +260,7 @@ static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
 }
 
 /* Whether masquerading could take the port of what the node sends. */
-static __always_inline int is_tracked(struct packet *pkt)
+static __noinline int is_tracked(struct packet *pkt)
 {
 	struct node *self = node_half(pkt);
 	const struct addr *source = source_of(pkt, self);
