@@ -101,6 +101,8 @@ func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
 	switch {
 	case r.action == model.Drop && (out != 0 || ifindex != 0 || asItIs != 0):
 		return []string{fmt.Sprintf("it is dropped, and has a way out, %d by device %d", out, ifindex)}
+	case r.action == model.Reply && ifindex == 0:
+		return []string{"it is answered by no device"}
 	case r.action != model.Forward:
 		return nil
 	case r.hook == model.FromContainer && asItIs != 0:

@@ -57,7 +57,8 @@ static __always_inline void way_out(const struct __sk_buff *skb, struct packet *
 				    const struct flow *flow, __u8 hook)
 {
 	pkt->out = flow->out;
-	pkt->out_ifindex = flow->out == OUT_HOST ? 0 : flow->ifindex;
+	if (flow->out != OUT_HOST)
+		pkt->out_ifindex = flow->ifindex;
 	if (is_hook(hook, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
 		pkt->as_it_is = 1;
 	if (is_hook(hook, HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
@@ -141,13 +142,11 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 		reason = rejudge_reply(pkt, flow);
 		if (reason)
 			return drop(skb, pkt, reason);
-		pkt->where = HERE;
 	}
 	if (asks_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
 		reason = route(skb, pkt, flow);
 		if (reason)
 			return drop(skb, pkt, reason);
-		pkt->where = HERE;
 	}
 	if (ctl->trace)
 		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
