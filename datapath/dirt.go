@@ -33,7 +33,7 @@ type dirt struct {
 	runs                 uint32
 	scratch, scratchLeft element[bpf.ContainerScratch]
 	meters, metersLeft   element[bpf.ContainerMeter]
-	runs                 int
+	seconds              int // that were filled
 	// limited: in this second so many events were told that not all may be.
 	limited bool
 }
@@ -56,8 +56,8 @@ func (s *dirt) fill(second uint64, told uint32) {
 // limit fills the second of some runs.
 func (w *Witness) limit() error {
 	s := w.dirt
-	s.runs++
-	turn := s.runs % everyLimited
+	s.seconds++
+	turn := s.seconds % everyLimited
 	if s.limited = turn == 0 || turn == everyLimited/2; !s.limited {
 		s.fill(secondOver, ^uint32(0))
 		return nil
