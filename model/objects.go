@@ -154,6 +154,15 @@ type kind struct {
 	remove     func(o *Objects, key string) bool
 }
 
+// alike are the other versions of a kind's API that have the same fields and mean the
+// same by them: they are read as the one.
+func alike(kind string) []string {
+	if kind == "ClusterNetworkPolicy" { // sigs.k8s.io/network-policy-api v0.3.0
+		return []string{"policy.networking.k8s.io/v1beta1"}
+	}
+	return nil
+}
+
 func kinds() []kind {
 	return []kind{
 		{"Pod", "v1", []string{"pod", "pods", "po"}, true, func() metav1.Object { return new(corev1.Pod) },

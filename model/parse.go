@@ -10,6 +10,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -289,7 +290,7 @@ func (h *header) kind() (*kind, string) {
 		if k.name != h.Kind {
 			continue
 		}
-		if h.APIVersion != k.apiVersion {
+		if h.APIVersion != k.apiVersion && !slices.Contains(alike(k.name), h.APIVersion) {
 			return nil, fmt.Sprintf("apiVersion: %q is not known for kind %s: use %s", h.APIVersion, k.name, k.apiVersion)
 		}
 		return &k, ""

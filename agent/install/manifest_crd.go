@@ -30,6 +30,9 @@ func policyCRDs() []*apiextensionsv1.CustomResourceDefinition {
 	}, "spec")
 	// The API server asks for this of the groups of Kubernetes itself. The
 	// schema is not the approved one.
+	beta := *cluster.Spec.Versions[0].DeepCopy()
+	beta.Name, beta.Storage = "v1beta1", false
+	cluster.Spec.Versions = append(cluster.Spec.Versions, beta)
 	cluster.Annotations = map[string]string{"api-approved.kubernetes.io": "unapproved, a schema that takes any spec"}
 	return []*apiextensionsv1.CustomResourceDefinition{
 		cilium("CiliumNetworkPolicy", "ciliumnetworkpolicies", apiextensionsv1.NamespaceScoped, "cnp"),

@@ -35,6 +35,7 @@ type customKinds struct {
 }
 
 type customKind struct {
+	version  string
 	informer cache.SharedIndexInformer
 	stop     context.CancelFunc
 }
@@ -48,12 +49,23 @@ type parsed struct {
 	raw     []byte // of one with a problem
 }
 
+// customResource is a kind, and the versions in which it is read: the first that a
+// cluster has. What is written in another comes in that one too.
+type customResource struct {
+	group, resource string
+	versions        []string
+}
+
+func (r *customResource) in(version string) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: r.group, Version: version, Resource: r.resource}
+}
+
 // customResources are the kinds, by name of their definition.
-func customResources() map[string]schema.GroupVersionResource {
-	return map[string]schema.GroupVersionResource{
-		"ciliumnetworkpolicies.cilium.io":                 {Group: "cilium.io", Version: "v2", Resource: "ciliumnetworkpolicies"},
-		"ciliumclusterwidenetworkpolicies.cilium.io":      {Group: "cilium.io", Version: "v2", Resource: "ciliumclusterwidenetworkpolicies"},
-		"clusternetworkpolicies.policy.networking.k8s.io": {Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies"},
+func customResources() map[string]customResource {
+	return map[string]customResource{
+		"ciliumnetworkpolicies.cilium.io":                 {"cilium.io", "ciliumnetworkpolicies", []string{"v2"}},
+		"ciliumclusterwidenetworkpolicies.cilium.io":      {"cilium.io", "ciliumclusterwidenetworkpolicies", []string{"v2"}},
+		"clusternetworkpolicies.policy.networking.k8s.io": {"policy.networking.k8s.io", "clusternetworkpolicies", []string{"v1beta1", "v1alpha2"}},
 	}
 }
 
@@ -112,33 +124,45 @@ func (c *customKinds) adjust(ctx context.Context, kinds *sync.WaitGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name, resource := range customResources() {
-		served, running := c.serves(name, resource.Version), c.running[name]
-		switch {
-		case served && running == nil:
-			kind, err := c.start(ctx, resource, kinds)
-			if err != nil {
-				c.watcher.bad(resource.Resource, err)
-				continue
-			}
-			c.running[name] = kind
-		case !served && running != nil:
+		version, running := c.served(name, resource.versions), c.running[name]
+		if running != nil && running.version != version {
 			running.stop()
 			delete(c.running, name)
-			c.watcher.good(resource.Resource)
+			c.watcher.good(resource.resource)
 			c.watcher.changed()
+			running = nil
 		}
+		if version == "" || running != nil {
+			continue
+		}
+		kind, err := c.start(ctx, resource.in(version), kinds)
+		if err != nil {
+			c.watcher.bad(resource.resource, err)
+			continue
+		}
+		c.running[name] = kind
 	}
 	c.complete = c.complete || c.definitions.HasSynced()
 }
 
 func (c *customKinds) start(ctx context.Context, resource schema.GroupVersionResource, kinds *sync.WaitGroup) (*customKind, error) {
-	kind := &customKind{informer: dynamicinformer.NewFilteredDynamicInformer(c.client, resource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer()}
+	kind := &customKind{version: resource.Version, informer: dynamicinformer.NewFilteredDynamicInformer(c.client, resource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer()}
 	if err := errors.Join(kind.informer.SetTransform(withoutBallast), c.watcher.follow(resource.Resource, kind.informer)); err != nil {
 		return nil, err
 	}
 	ctx, kind.stop = context.WithCancel(ctx)
 	kinds.Go(func() { kind.informer.RunWithContext(ctx) })
 	return kind, nil
+}
+
+// served gives the first of some versions in which the API has a kind; empty: none.
+func (c *customKinds) served(name string, versions []string) string {
+	for _, version := range versions {
+		if c.serves(name, version) {
+			return version
+		}
+	}
+	return ""
 }
 
 // serves says whether the API has a kind in a version.

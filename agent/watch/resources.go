@@ -30,7 +30,8 @@ func Resources() []schema.GroupVersionResource {
 	custom := customResources()
 	all := append(builtin(), definitionResource)
 	for _, name := range slices.Sorted(maps.Keys(custom)) {
-		all = append(all, custom[name])
+		resource := custom[name]
+		all = append(all, resource.in(resource.versions[0])) // a right is to a resource, in all versions
 	}
 	return all
 }

@@ -21,7 +21,7 @@ func policyCommand() *cobra.Command {
 		Long: `Say what network policies allow, and what a change of them would.
 
 Policies are NetworkPolicy (networking.k8s.io/v1), ClusterNetworkPolicy
-(policy.networking.k8s.io/v1alpha2), CiliumNetworkPolicy and
+(policy.networking.k8s.io/v1beta1 or v1alpha2), CiliumNetworkPolicy and
 CiliumClusterwideNetworkPolicy (cilium.io/v2, addresses and ports). They are
 read from manifests, with the Pods (their addresses in status.podIPs),
 Namespaces and, where policies speak of them, Nodes, Services and
