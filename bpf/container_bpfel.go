@@ -419,6 +419,7 @@ type ContainerScope uint32
 const (
 	ContainerScopeSCOPE_INSIDE  ContainerScope = 0
 	ContainerScopeSCOPE_OUTSIDE ContainerScope = 1
+	ContainerScopeSCOPE_ADDRESS ContainerScope = 2
 )
 
 type ContainerScratch struct {

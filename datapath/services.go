@@ -98,7 +98,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		addBackends(want.backends, half.Id, s)
 	}
 	for _, addr := range state.ServiceAddresses {
-		key := serviceKey{Addr: encodeAddr(addr)}
+		key := serviceKey{Addr: encodeAddr(addr), Scope: uint8(bpf.ContainerScopeSCOPE_ADDRESS)}
 		half := serviceHalf{Id: ids.of(key)}
 		if state.AnswersPings {
 			half.Flags = uint32(bpf.ContainerServiceFlagsSERVICE_ECHO)
@@ -110,7 +110,9 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 
 // isAddress is whether a row is not of a frontend, but of an address with all of
 // its ports.
-func isAddress(key *serviceKey) bool { return key.Port == 0 && key.Proto == 0 }
+func isAddress(key *serviceKey) bool {
+	return key.Scope == uint8(bpf.ContainerScopeSCOPE_ADDRESS)
+}
 
 // addBackends lists a service's backends. What comes by a tunnel names its
 // backend without a port, which is port 0 here. Of several at one address it is

@@ -256,12 +256,16 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
 		return REASON_NO_FRONTEND;
 	if (pkt->key.family == FAMILY_IPV4) {
-		__be32 turned[2] = { pkt->key.dst.w[3], pkt->key.src.w[3] };
-		__u32 sum = ETH_LEN + offsetof(struct iphdr, check);
+		struct iphdr ip;
 
-		failed = bpf_l3_csum_replace(skb, sum, bpf_htons(pkt->ttl << 8), bpf_htons(ttl << 8), 2) ||
-			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct iphdr, ttl), &ttl, 1, 0) ||
-			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct iphdr, saddr), turned, sizeof(turned), 0);
+		failed = bpf_skb_load_bytes(skb, ETH_LEN, &ip, sizeof(ip));
+		bpf_csum_update(skb, bpf_csum_diff((void *)&ip, sizeof(ip), NULL, 0, 0));
+		ip.ttl = ttl;
+		ip.saddr = pkt->key.dst.w[3];
+		ip.daddr = pkt->key.src.w[3];
+		ip.check = 0;
+		ip.check = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)&ip, sizeof(ip), 0));
+		failed = failed || bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0);
 	} else {
 		struct addr turned[2] = { pkt->key.dst, pkt->key.src };
 

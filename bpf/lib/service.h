@@ -59,7 +59,7 @@ static __always_inline struct service *service_of(struct packet *pkt, __u8 scope
 /* What there is of an address that is of services alone; NULL for any other. */
 OF_PACKETS struct service *service_address(struct packet *pkt)
 {
-	struct service_key key = { .addr = pkt->key.dst };
+	struct service_key key = { .addr = pkt->key.dst, .scope = SCOPE_ADDRESS };
 	struct service_pair *pair = bpf_map_lookup_elem(&services, &key);
 	struct service *service;
 

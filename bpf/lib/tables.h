@@ -155,8 +155,8 @@ struct {
 } prefixes SEC(".maps");
 
 /* Services by frontend. A changed list of backends is a new set of slots. An
- * address that is of services alone stands there too, inside, with protocol and
- * port 0: what comes to it, and to no frontend, is led nowhere.
+ * address that is of services alone stands there too, in a scope of its own with
+ * protocol and port 0: what comes to it, and to no frontend, is led nowhere.
  */
 struct service_key {
 	struct addr addr;
@@ -168,6 +168,7 @@ struct service_key {
 enum scope {
 	SCOPE_INSIDE = 0,	/* from pods of this node, and from the node */
 	SCOPE_OUTSIDE = 1,	/* what comes in by a device of the node's */
+	SCOPE_ADDRESS = 2,	/* no frontend: an address that is of services alone */
 };
 
 enum service_flags {

@@ -216,9 +216,15 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 /* A packet from outside to an address that is of services, and to none of them. */
 static __noinline int judge_stray(struct packet *pkt)
 {
-	int reason = judge_client(pkt, address_of(pkt, &pkt->key.src));
+	struct address *client = address_of(pkt, &pkt->key.src);
+	int reason = judge_client(pkt, client);
 
-	return reason ? reason : REFUSE(pkt, REASON_NO_FRONTEND);
+	if (reason)
+		return reason;
+	pkt->src_identity = identity_of(client);
+	if (answers_as_tunnel(pkt))
+		return REFUSE(pkt, REASON_BAD_TUNNEL);
+	return REFUSE(pkt, REASON_NO_FRONTEND);
 }
 
 /* Whether a packet is the node's own, and policies select the node. */
