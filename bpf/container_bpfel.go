@@ -67,7 +67,8 @@ type ContainerBackendKey struct {
 	Service uint32
 	Addr    ContainerAddr
 	Port    uint16
-	Pad     [2]uint8
+	Proto   uint8
+	Pad     uint8
 }
 
 type ContainerBackendPair struct {

@@ -112,7 +112,8 @@ static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 h
 	if (old && !old->service && old->sport != pkt->key.sport)
 		return 1;
 	if (hook == HOOK_FROM_DEVICE)
-		return frontend_outside(pkt) || (!pkt->unwrapped && service_address(pkt));
+		return frontend_outside(pkt) ||
+		       (!pkt->unwrapped && (service_address(pkt) || serves_here(pkt)));
 	own = address_of(pkt, &pkt->key.src);
 	if (!own || !(own->flags & ADDRESS_HOST))
 		return 0;

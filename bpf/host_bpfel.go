@@ -50,7 +50,8 @@ type HostBackendKey struct {
 	Service uint32
 	Addr    HostAddr
 	Port    uint16
-	Pad     [2]uint8
+	Proto   uint8
+	Pad     uint8
 }
 
 type HostBackendPair struct {

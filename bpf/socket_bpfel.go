@@ -50,7 +50,8 @@ type SocketBackendKey struct {
 	Service uint32
 	Addr    SocketAddr
 	Port    uint16
-	Pad     [2]uint8
+	Proto   uint8
+	Pad     uint8
 }
 
 type SocketBackendPair struct {

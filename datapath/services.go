@@ -96,6 +96,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		want.services[key] = half
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
 		addBackends(want.backends, half.Id, s)
+		want.addSockets(s)
 	}
 	for _, addr := range state.ServiceAddresses {
 		key := serviceKey{Addr: encodeAddr(addr), Scope: uint8(bpf.ContainerScopeSCOPE_ADDRESS)}
@@ -128,6 +129,18 @@ func addBackends(backends map[backendKey]backendHalf, id uint32, s *model.Servic
 		key.Port, half.Port = 0, key.Port
 		if other, ok := backends[key]; !ok || preferred(half, other) {
 			backends[key] = half
+		}
+	}
+}
+
+// addSockets lists those backends of a service that are the node's own sockets, as
+// service 0's: who comes to them by himself is remembered too.
+func (want *desired) addSockets(s *model.Service) {
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		addr := encodeAddr(b.Address)
+		if want.addresses[addr].Flags&uint8(bpf.ContainerAddressFlagsADDRESS_HOST) != 0 {
+			want.backends[backendKey{Addr: addr, Port: encodePort(b.Port), Proto: uint8(s.Protocol)}] = stateOfBackend(&model.Backend{})
 		}
 	}
 }

@@ -269,12 +269,15 @@ struct {
 	__type(value, struct affinity);
 } affinities SEC(".maps");
 
-/* The backends that a service has, those that take no new flows too. */
+/* The backends that a service has, those that take no new flows too. Service 0 has
+ * those of all services that are the node's own sockets.
+ */
 struct backend_key {
 	__u32 service;
 	struct addr addr;
 	__be16 port;
-	__u8 pad[2];
+	__u8 proto;		/* of service 0 */
+	__u8 pad;
 };
 
 enum backend_state {

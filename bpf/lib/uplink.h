@@ -235,6 +235,21 @@ static __noinline int guarded(struct packet *pkt)
 	return of_node(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }
 
+/* Whether a socket of the node's serves there for a service: who comes to it by himself
+ * and who is led there may be one tuple to it, and their answers too.
+ */
+static __noinline int serves_here(struct packet *pkt)
+{
+	struct backend_key key = {
+		.addr = pkt->key.dst,
+		.port = pkt->key.dport,
+		.proto = pkt->key.proto,
+	};
+	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
+
+	return pair && (GENERATION(pkt->epoch) ? pair->half[1].state : pair->half[0].state);
+}
+
 /* Who may come to the node itself. */
 static __noinline int judge_visitor(struct packet *pkt)
 {

@@ -128,6 +128,13 @@ func (j *judgement) isDevice() bool {
 	return j.at.Hook == model.FromDevice || j.at.Hook == model.ToDevice
 }
 
+// isServedHere is whether the packet comes to a socket of the node's, to which a
+// service leads others: with them it might be one to that socket.
+func (j *judgement) isServedHere() bool {
+	t := j.headers.tuple
+	return j.world.sockets[place{t.Dst, t.Dport, t.Protocol}]
+}
+
 // isForMany is whether an address is multicast or the broadcast address.
 func isForMany(addr netip.Addr) bool {
 	return addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255})
@@ -218,7 +225,7 @@ func (j *judgement) unchanged() Translation {
 // node. Only what is for a service is anybody's but the kernel's.
 func (j *judgement) openFromDevice() {
 	s := j.frontend()
-	if s == nil && j.isGuarded() && !j.isLed() {
+	if s == nil && (j.isGuarded() || j.isServedHere()) && !j.isLed() {
 		j.openToNode()
 		return
 	}

@@ -49,6 +49,8 @@ type knowledge struct {
 	// Of services, by namespace/name, and of namespaces.
 	slices map[string][]*discoveryv1.EndpointSlice
 	inside map[string][]*corev1.Pod
+	// sockets are the node's own to which services lead.
+	sockets map[place]bool
 }
 
 // know indexes objects. It is tolerant: what the compiler refuses is left out.
@@ -59,7 +61,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 		frontends: map[frontend]*served{}, loopback: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},
-		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, labels: map[string]map[string]string{},
+		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, sockets: map[place]bool{}, labels: map[string]map[string]string{},
 	}
 	for _, slice := range objs.EndpointSlices {
 		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
@@ -83,6 +85,7 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 	}
 	k.grant()
 	k.learnServiceAddresses()
+	k.learnSockets()
 	k.learnNative()
 	for _, policy := range objs.NetworkPolicies {
 		ns := spaceOf(policy.Namespace)
@@ -94,6 +97,17 @@ func know(objs *model.Objects, node string, local model.Local) *knowledge {
 	k.learnPolicies()
 	k.learnAudits()
 	return k
+}
+
+// learnSockets finds the node's own sockets to which services lead.
+func (k *knowledge) learnSockets() {
+	for at, s := range k.frontends {
+		for _, server := range s.servers {
+			if k.isHost(server.addr) {
+				k.sockets[place{server.addr, server.port, at.protocol}] = true
+			}
+		}
+	}
 }
 
 func spaceOf(namespace string) string {
