@@ -105,7 +105,7 @@ func (j *judgement) known(f half, open func()) {
 	}
 	// Its client's address may be a pod's by now.
 	if stale && !f.reply && f.service != "" && j.at.Hook == model.FromDevice {
-		reasons = append(reasons, j.stranger()...)
+		reasons = append(append(reasons, j.stranger()...), j.answersAsTunnel()...)
 	}
 	if f.reply {
 		j.tell("it answers the flow %s", f.opening.tuple)

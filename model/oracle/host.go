@@ -240,11 +240,24 @@ func (j *judgement) openFromDevice() {
 		j.choose(s, func(to server) { j.leadIn(s, to) })
 	}
 	doom := j.stranger()
+	if s != nil {
+		doom = append(doom, j.answersAsTunnel()...)
+	}
 	for i := range j.branches[before:] {
 		if b := &j.branches[before+i]; len(doom) > 0 {
 			b.reasons, b.answer = append(b.reasons, doom...), model.ReasonNone
 		}
 	}
+}
+
+// answersAsTunnel is why nobody may be led from where the packet comes from.
+func (j *judgement) answersAsTunnel() []model.Reason {
+	t := j.headers.tuple
+	if j.world.tunnel() != model.TunnelGeneve || t.Protocol != model.ProtocolUDP || t.Sport != genevePort || j.world.pods[t.Src] == nil {
+		return nil
+	}
+	j.tell("its answers would look like this node's tunnel to the node of %s", t.Src)
+	return []model.Reason{model.ReasonBadTunnel}
 }
 
 // stranger is why nobody outside can have sent the packet.
@@ -258,10 +271,6 @@ func (j *judgement) stranger() []model.Reason {
 	if local := j.world.endpointAt(t.Src); local != nil {
 		j.tell("%s is Pod %s of this node, which is not outside", t.Src, podName(local))
 		reasons = append(reasons, model.ReasonSpoofedSource)
-	}
-	if j.world.tunnel() == model.TunnelGeneve && t.Protocol == model.ProtocolUDP && t.Sport == genevePort && j.world.pods[t.Src] != nil {
-		j.tell("its answers would look like this node's tunnel to the node of %s", t.Src)
-		reasons = append(reasons, model.ReasonBadTunnel)
 	}
 	if t.Src == t.Dst {
 		j.tell("source and destination are both %s", t.Src)
