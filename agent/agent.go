@@ -74,6 +74,7 @@ type Agent struct {
 	datapath   *datapath.Datapath
 	health     healthcheck.Server
 	identities *model.Allocator
+	budgets    model.Budgets
 	shared     Identities // nil: the node numbers alone
 	started    time.Time
 	monitor    monitor
@@ -145,8 +146,9 @@ func (a *Agent) open(ctx context.Context) (err error) {
 }
 
 // forDatapath is how an agent opens its datapath.
-func (o *Options) forDatapath() datapath.Options {
+func (o *Options) forDatapath(room map[string]uint32) datapath.Options {
 	options := o.Datapath
+	options.Room = o.Config.Room(room)
 	options.PinPath, options.Attach = o.Paths.Pins, true
 	options.Lifetimes = o.Config.FlowLifetimes
 	if o.Paths.HostRoot != "" {
@@ -157,7 +159,12 @@ func (o *Options) forDatapath() datapath.Options {
 
 // openDatapath waits for an agent before this one to end.
 func (a *Agent) openDatapath(ctx context.Context) (err error) {
-	options := a.opts.forDatapath()
+	room, err := datapath.DefaultRoom()
+	if err != nil {
+		return err
+	}
+	a.budgets = a.opts.Config.Budgets(room)
+	options := a.opts.forDatapath(room)
 	if a.opts.Paths.HostRoot != "" && options.Cgroup == "" {
 		a.log.Warn("the node has no cgroup2 hierarchy: its own sockets reach services by packets alone, and not those that the node serves itself")
 	}

@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -274,10 +275,11 @@ func podDevices(t *testing.T) (names []string) {
 
 // sandbox is a pod's network namespace, as a runtime makes it.
 type sandbox struct {
-	n    *node
-	pod  string
-	id   string
-	path string
+	n         *node
+	pod       string
+	id        string
+	path      string
+	namespace string // of the pod; empty: default
 }
 
 func (n *node) sandbox(pod, id string) *sandbox {
@@ -294,7 +296,7 @@ func (n *node) sandbox(pod, id string) *sandbox {
 		done <- err
 	}()
 	require.NoError(n.t, <-done)
-	s := &sandbox{n, pod, id, path}
+	s := &sandbox{n: n, pod: pod, id: id, path: path}
 	n.t.Cleanup(s.destroy)
 	return s
 }
@@ -333,7 +335,7 @@ func (s *sandbox) call(command string, more map[string]any) (map[string]any, err
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = []string{
 		"CNI_COMMAND=" + command, "CNI_PATH=/none", "CNI_IFNAME=eth0", "CNI_CONTAINERID=" + s.id, "CNI_NETNS=" + s.path,
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + s.pod + ";K8S_POD_UID=uid-of-" + s.pod,
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + cmp.Or(s.namespace, "default") + ";K8S_POD_NAME=" + s.pod + ";K8S_POD_UID=uid-of-" + s.pod,
 	}
 	cmd.Stdin = bytes.NewReader(input)
 	var stdout, stderr bytes.Buffer

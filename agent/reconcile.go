@@ -78,7 +78,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
 	inputs := model.Local{
 		Addresses: local.own(), Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
-		Options: a.opts.Config.Options(), Identities: a.identities,
+		Options: a.opts.Config.Options(), Identities: a.identities, Budgets: a.budgets,
 	}
 	a.shareIdentities()
 	out := leftOut{objs: objs}

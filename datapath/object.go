@@ -113,7 +113,9 @@ func (o *objects) configure(opts *Options) error {
 		}
 	}
 	for _, spec := range o.all() {
-		resize(spec, opts)
+		if err := resize(spec, opts); err != nil {
+			return err
+		}
 		for name, value := range values {
 			if spec.Variables[name] == nil {
 				continue
@@ -132,22 +134,6 @@ func (o *objects) configure(opts *Options) error {
 		}
 	}
 	return nil
-}
-
-// resize gives tables the room that the options ask for.
-func resize(spec *ebpf.CollectionSpec, opts *Options) {
-	for name, room := range map[string]uint32{
-		bpf.ContainerMapFlows:      opts.Flows,
-		bpf.ContainerMapUnanswered: opts.Unanswered,
-		bpf.ContainerMapServices:   opts.Services,
-	} {
-		if room != 0 {
-			spec.Maps[name].MaxEntries = room
-		}
-	}
-	if opts.Cgroup == "" { // nobody writes it, and it is allocated whole
-		spec.Maps[bpf.ContainerMapPeers].MaxEntries = 1
-	}
 }
 
 func (o *objects) all() []*ebpf.CollectionSpec {

@@ -30,6 +30,11 @@ type Options struct {
 	// LoopbackNodePorts lets these sockets reach node ports at 127.0.0.1 and ::1
 	// too.
 	LoopbackNodePorts bool
+	// Room is that of tables, in entries, by their names in bpf/lib/tables.h;
+	// absent: the default of bpf/lib/limits.h. An Apply has the old state and the
+	// new one in the tables for a moment, so that what may be replaced whole needs
+	// room twice.
+	Room map[string]uint32
 	// Services is the room for frontends; 0: the default of bpf/lib/limits.h.
 	Services uint32
 	// Flows is the room for answered flows, in entries (two a flow);

@@ -5,9 +5,11 @@ package lab
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/model"
 )
 
 // Difference is something that a world loads otherwise than an agent does. All
@@ -18,7 +20,9 @@ type Difference struct {
 	// OtherNodes: on all nodes of a world but the first.
 	OtherNodes bool
 	Room       uint32 // of a table; 0 where the world does not have it at all
-	Why        string
+	// Half is a table that has room for one state, and an agent's for two.
+	Half bool
+	Why  string
 }
 
 // Differences are all there are. A test opens an agent's datapath and those of
@@ -38,6 +42,12 @@ func differences() []Difference {
 		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "table peers", Worlds: []string{"prog"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
 	}
+	for _, table := range model.Tables() {
+		out = append(out, Difference{
+			What: "table " + string(table), Worlds: []string{"prog", "netns"}, Half: true,
+			Why: "an agent bounds what objects may fill, so that a new state fits beside the old one; a lab's states are small",
+		})
+	}
 	for _, hook := range []string{"connect", "sendmsg", "recvmsg", "getpeername"} {
 		for _, family := range []string{"4", "6"} {
 			out = append(out, Difference{
@@ -53,8 +63,15 @@ var room = regexp.MustCompile(`room=\d+`)
 
 // In is what a world has in the place of what an agent has.
 func (d *Difference) In(agent *datapath.Loaded) string {
-	if d.Room == 0 {
+	table := agent.Tables[strings.TrimPrefix(d.What, "table ")]
+	switch {
+	case d.Half:
+		return room.ReplaceAllStringFunc(table, func(text string) string {
+			entries, _ := strconv.Atoi(strings.TrimPrefix(text, "room=")) // digits, by the pattern
+			return fmt.Sprintf("room=%d", entries/2)
+		})
+	case d.Room == 0:
 		return "none"
 	}
-	return room.ReplaceAllString(agent.Tables[strings.TrimPrefix(d.What, "table ")], fmt.Sprintf("room=%d", d.Room))
+	return room.ReplaceAllString(table, fmt.Sprintf("room=%d", d.Room))
 }

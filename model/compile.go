@@ -37,7 +37,9 @@ func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.P
 // Objects that are invalid, contradict each other or ask for what is not
 // supported yet are errors, all of them joined, most as *FieldError; the State
 // is then nil. What matches nothing is a Warning, and so is a field that claims
-// an address or a port to which another object has a better claim.
+// an address or a port to which another object has a better claim. What exceeds
+// local.Budgets is an error of the objects that are to be left out: without
+// them, and with policies isolated (LeaveOut), the others compile.
 func Compile(objs *Objects, node string, local Local) (*State, []Warning, error) {
 	c := newCompiler(objs, node, local)
 	state, err := c.compile()
@@ -47,7 +49,7 @@ func Compile(objs *Objects, node string, local Local) (*State, []Warning, error)
 func newCompiler(objs *Objects, node string, local Local) *compiler {
 	c := &compiler{
 		host: &identity{number: IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
+		refused: map[string]bool{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = NewAllocator()
@@ -56,7 +58,7 @@ func newCompiler(objs *Objects, node string, local Local) *compiler {
 }
 
 func (c *compiler) compile() (*State, error) {
-	if err := c.local.Options.Validate(); err != nil {
+	if err := errors.Join(c.local.Options.Validate(), c.local.Budgets.Validate()); err != nil {
 		c.errs = append(c.errs, err)
 	}
 	c.validate()
@@ -68,6 +70,10 @@ func (c *compiler) compile() (*State, error) {
 		return nil, errors.Join(c.errs...)
 	}
 	c.allocateIdentities()
+	c.nameBlocks()
+	if len(c.errs) > 0 {
+		return nil, errors.Join(c.errs...) // there is no room to read them
+	}
 	c.readBlocks()
 	c.readMembers()
 	state := &State{
@@ -77,7 +83,13 @@ func (c *compiler) compile() (*State, error) {
 	}
 	state.Loopback, state.Peers = c.loopback, c.otherNodes()
 	state.ServiceAddresses, state.AnswersPings = c.serviceAddresses(), c.local.Options.ServicePings != PingsDropped
-	state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(c.policies())
+	policies := c.policies()
+	if len(c.errs) == 0 {
+		state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(policies)
+	}
+	if len(c.errs) == 0 {
+		c.fits(state, policies)
+	}
 	if len(c.errs) > 0 {
 		return nil, errors.Join(c.errs...)
 	}
@@ -90,27 +102,28 @@ type compiler struct {
 	node  string
 	local Local
 
-	blocks     map[netip.Prefix]Identity  // that policies name
-	held       map[string]*block          // that hold pods and nodes too, by name
-	members    map[string][]member        // of groups that policies name
-	numbers    map[netip.Addr]Identity    // of pods and nodes
-	variants   map[Identity][]Identity    // the numbers of an identity's addresses
-	families   familySet                  // of all pods' addresses
-	reserved   map[Identity]sourcedLabels // of who is no pod
-	self       Node
-	zone       string                      // of the node
-	remote     []netip.Addr                // addresses of the other nodes
-	nodeAt     map[netip.Addr]*corev1.Node // the same
-	namespaces map[string]labels.Set
-	pods       []*compiledPod             // by name
-	podAt      map[netip.Addr]*corev1.Pod // the same by address
-	doubted    map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
-	plugged    map[netip.Addr]*corev1.Pod // whose devices are here
-	claiming   []*corev1.Pod              // see claimingPods
-	podBlocks  *cover                     // that nodes have for pods
-	clusterAt  map[netip.Addr]*corev1.Service
-	vouched    map[netip.Addr]bool // addresses that this node's Node lists
-	vouchers   map[*corev1.Node][]vouched
+	blocks        map[netip.Prefix]Identity // that policies name
+	blocksInOrder []netip.Prefix
+	held          map[string]*block          // that hold pods and nodes too, by name
+	members       map[string][]member        // of groups that policies name
+	numbers       map[netip.Addr]Identity    // of pods and nodes
+	variants      map[Identity][]Identity    // the numbers of an identity's addresses
+	families      familySet                  // of all pods' addresses
+	reserved      map[Identity]sourcedLabels // of who is no pod
+	self          Node
+	zone          string                      // of the node
+	remote        []netip.Addr                // addresses of the other nodes
+	nodeAt        map[netip.Addr]*corev1.Node // the same
+	namespaces    map[string]labels.Set
+	pods          []*compiledPod             // by name
+	podAt         map[netip.Addr]*corev1.Pod // the same by address
+	doubted       map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
+	plugged       map[netip.Addr]*corev1.Pod // whose devices are here
+	claiming      []*corev1.Pod              // see claimingPods
+	podBlocks     *cover                     // that nodes have for pods
+	clusterAt     map[netip.Addr]*corev1.Service
+	vouched       map[netip.Addr]bool // addresses that this node's Node lists
+	vouchers      map[*corev1.Node][]vouched
 
 	podBlocksOf map[*corev1.Node][]netip.Prefix
 	identities  []*identity // by number
@@ -126,6 +139,9 @@ type compiler struct {
 	warnings []Warning
 	errs     []error
 	told     map[string]bool // what has been told once of a loss
+
+	named   map[netip.Prefix]metav1.Object // the policy whose block it is
+	refused map[string]bool                // objects for which a table has no room
 }
 
 // compiledPod is a pod that has an address of its own.
@@ -278,6 +294,9 @@ func (c *compiler) leniencyOf(pod *corev1.Pod) leniency {
 func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, all []RuleSet, ofNode string) {
 	sets := map[string]RuleSet{}
 	if slices.ContainsFunc(policies, func(p *compiledPolicy) bool { return p.subjects[c.host] }) {
+		if !c.mayWrite(c.host, policies, 0) {
+			return nil, nil, ""
+		}
 		set := c.ruleSet(c.host, policies, lenientToNone)
 		ofNode, sets[set.Key] = set.Key, set
 	}
@@ -286,6 +305,7 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, 
 		leniency
 	}
 	bySubject := map[subject]string{}
+	written := 0
 	for _, pod := range c.pods {
 		if !pod.local {
 			continue
@@ -298,8 +318,12 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, 
 		who := subject{pod.identity, c.leniencyOf(pod.object)}
 		key, made := bySubject[who]
 		if !made {
+			if !c.mayWrite(pod.identity, policies, written) {
+				break
+			}
 			set := c.ruleSet(pod.identity, policies, who.leniency)
 			key = set.Key
+			written += len(set.Rules)
 			sets[key], bySubject[who] = set, key
 		}
 		endpoint := Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}

@@ -4,6 +4,7 @@ package model
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ func (c *compiler) readBlocks() {
 	for key, number := range numbers {
 		c.blocks[netip.MustParsePrefix(key)] = number
 	}
+	c.blocksInOrder = slices.SortedFunc(maps.Keys(c.blocks), netip.Prefix.Compare)
 }
 
 // parseBlock reads a block, or an address alone; what is beyond the block's
@@ -133,12 +135,17 @@ func (c *compiler) blockPeers(object metav1.Object, field, text string, exceptio
 	return c.blocksIn(cidr, excepts)
 }
 
+// blocksIn gives those of the prefixes in a block, which stand side by side, that
+// lie in none of the exceptions.
 func (c *compiler) blocksIn(cidr netip.Prefix, excepts []netip.Prefix) []Identity {
 	var found []Identity
-	for prefix, number := range c.blocks {
-		excluded := slices.ContainsFunc(excepts, func(except netip.Prefix) bool { return within(prefix, except) })
-		if within(prefix, cidr) && !excluded {
-			found = append(found, number)
+	first, _ := slices.BinarySearchFunc(c.blocksInOrder, cidr, netip.Prefix.Compare)
+	for _, prefix := range c.blocksInOrder[first:] {
+		if !within(prefix, cidr) {
+			break
+		}
+		if !slices.ContainsFunc(excepts, func(except netip.Prefix) bool { return within(prefix, except) }) {
+			found = append(found, c.blocks[prefix])
 		}
 	}
 	return found

@@ -273,10 +273,16 @@ func (c *compiler) ciliumPeers(rule *compiledRule, spec *ciliumSpec, entry *cili
 		}
 	}
 	for i, text := range entry.cidrs {
+		if !c.writable(spec.object, len(rule.numbers)) {
+			return
+		}
 		field := fmt.Sprintf("%s.%sCIDR[%d]", rule.field, entry.from, i)
 		rule.numbers = append(rule.numbers, c.ciliumBlock(spec, field, text, nil)...)
 	}
 	for i, set := range entry.cidrSets {
+		if !c.writable(spec.object, len(rule.numbers)) {
+			return
+		}
 		field := fmt.Sprintf("%s.%sCIDRSet[%d].cidr", rule.field, entry.from, i)
 		rule.numbers = append(rule.numbers, c.ciliumBlock(spec, field, set.CIDR, set.Except)...)
 	}
@@ -299,8 +305,21 @@ func (c *compiler) ciliumBlock(spec *ciliumSpec, field, text string, excepts []s
 // blocksOfCilium are all prefixes that have to be told apart for Cilium's
 // policies.
 func (c *compiler) blocksOfCilium() []string {
+	texts := c.namedByCilium(c.objs)
+	if len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0 {
+		for addr := range c.apiServers() {
+			texts = append(texts, addr.String())
+		}
+		// The families of the world have entities of their own.
+		texts = append(texts, "0.0.0.0/0", "::/0")
+	}
+	return texts
+}
+
+// namedByCilium are the blocks that the policies among some objects name.
+func (c *compiler) namedByCilium(objs *Objects) []string {
 	var texts []string
-	for _, spec := range eachCiliumSpec(c.objs) {
+	for _, spec := range eachCiliumSpec(objs) {
 		for _, entry := range spec.entries() {
 			texts = append(texts, entry.cidrs...)
 			for _, set := range entry.cidrSets {
@@ -312,13 +331,6 @@ func (c *compiler) blocksOfCilium() []string {
 				}
 			}
 		}
-	}
-	if len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0 {
-		for addr := range c.apiServers() {
-			texts = append(texts, addr.String())
-		}
-		// The families of the world have entities of their own.
-		texts = append(texts, "0.0.0.0/0", "::/0")
 	}
 	return texts
 }

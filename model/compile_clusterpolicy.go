@@ -74,7 +74,7 @@ func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *c
 			}
 		}
 		for _, cidr := range networksOf(r.To) {
-			c.addBlock(&rule, &block{cidr: cidr})
+			c.addBlock(p.object, &rule, &block{cidr: cidr})
 		}
 		c.keepClusterRule(p, rule)
 	}

@@ -24,12 +24,29 @@ type region map[Identity][]portMatch
 
 var everything = portMatch{}
 
+// few is how many ports are looked through one by one.
+const few = 32
+
 func (r region) add(peer Identity, ports ...portMatch) {
-	for _, port := range ports {
-		if !slices.Contains(r[peer], port) {
-			r[peer] = append(r[peer], port)
+	have := r[peer]
+	known := func(port portMatch) bool { return slices.Contains(have, port) }
+	if len(have)+len(ports) > few {
+		seen := make(map[portMatch]bool, len(have)+len(ports))
+		for _, port := range have {
+			seen[port] = true
+		}
+		known = func(port portMatch) bool {
+			was := seen[port]
+			seen[port] = true
+			return was
 		}
 	}
+	for _, port := range ports {
+		if !known(port) {
+			have = append(have, port)
+		}
+	}
+	r[peer] = have
 }
 
 // within gives the part of r that is in other. nil is all traffic.
@@ -129,6 +146,7 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 	if len(ports) == 0 {
 		c.peers(found, subject, rule, required, everything)
 	}
+	var numbers []portMatch
 	for _, port := range ports {
 		if port.name != "" && rule.direction == Egress {
 			// Who is no pod has no names, so a rule for any peer is one for
@@ -149,7 +167,10 @@ func (c *compiler) matches(subject *identity, rule *compiledRule, required func(
 			}
 			continue
 		}
-		c.peers(found, subject, rule, required, port.matches(subject)...)
+		numbers = append(numbers, port.matches(subject)...)
+	}
+	if len(numbers) > 0 {
+		c.peers(found, subject, rule, required, numbers...)
 	}
 	return found
 }

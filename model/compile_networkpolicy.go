@@ -79,7 +79,7 @@ func (c *compiler) networkPolicyRule(p *compiledPolicy, direction Direction, ind
 				c.warnOfLegacyBlock(p.object, fmt.Sprintf("%s.except[%d]", at, j), except)
 			}
 			if b, ok := blockOf(peer.IPBlock); ok {
-				c.addBlock(&rule, b)
+				c.addBlock(p.object, &rule, b)
 			}
 			continue
 		}

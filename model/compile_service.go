@@ -164,9 +164,17 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 		return
 	}
 	c.warnOfFamilies(svc, addresses)
+	if !c.servable(svc, TableServices, len(svc.Spec.Ports)*(len(addresses)+len(svc.Spec.ExternalIPs)+len(svc.Status.LoadBalancer.Ingress))) {
+		return
+	}
+	backends := 0
 	for _, addr := range addresses {
 		for index := range svc.Spec.Ports {
-			c.publish(c.servicePort(svc, index, addr, endpoints))
+			p := c.servicePort(svc, index, addr, endpoints)
+			if backends += len(p.anywhere); !c.servable(svc, TableBackends, backends) {
+				return
+			}
+			c.publish(p)
 		}
 	}
 	c.claimHealthCheck(svc)

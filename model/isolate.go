@@ -114,8 +114,20 @@ func (r *refusal) put(policy metav1.Object, told string) string {
 	}
 	// Upsert knows all kinds of policies.
 	_ = r.objects.Upsert(policy)
+	r.objects.markStandIn(policy)
 	return told
 }
+
+func (o *Objects) markStandIn(policy metav1.Object) {
+	if o.standIns == nil {
+		o.standIns = map[string]metav1.Object{}
+	}
+	o.standIns[titleOf(policy)] = policy
+}
+
+// isStandIn is whether an object is in the place of one that cannot be kept. It is
+// not refused for want of room in its turn: that would lift the policy.
+func (o *Objects) isStandIn(object metav1.Object) bool { return o.standIns[titleOf(object)] == object }
 
 // hasNamespace is whether there can be pods of the policy's namespace. A policy
 // of another would be refused again.

@@ -18,6 +18,8 @@ type Local struct {
 	Uplinks []Uplink
 	// Options are the operator's.
 	Options Options
+	// Budgets bound what the state has of each table; nil: no bounds.
+	Budgets Budgets
 	// Identities gives the numbers and keeps them between compiles; nil gives
 	// numbers that hold for one compile alone.
 	Identities *Allocator

@@ -30,6 +30,8 @@ type Objects struct {
 	ClusterNetworkPolicies           map[string]*policyv1alpha2.ClusterNetworkPolicy
 	CiliumNetworkPolicies            map[string]*CiliumNetworkPolicy
 	CiliumClusterwideNetworkPolicies map[string]*CiliumClusterwideNetworkPolicy
+
+	standIns map[string]metav1.Object // what Isolate has put in, by title; nil: nothing
 }
 
 // ErrNotFound is returned for an object that is not among the Objects.
@@ -95,6 +97,9 @@ func (o *Objects) Merge(other *Objects) {
 	maps.Copy(o.ClusterNetworkPolicies, other.ClusterNetworkPolicies)
 	maps.Copy(o.CiliumNetworkPolicies, other.CiliumNetworkPolicies)
 	maps.Copy(o.CiliumClusterwideNetworkPolicies, other.CiliumClusterwideNetworkPolicies)
+	for _, object := range other.standIns {
+		o.markStandIn(object)
+	}
 }
 
 // Upsert puts obj in place of the one that has its kind and name, if any. A

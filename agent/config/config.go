@@ -53,6 +53,11 @@ type Config struct {
 	// FlowLifetimes are how long flows may be idle, as in tcp-fin-wait=4m,udp=3m;
 	// what is not named has the default.
 	FlowLifetimes model.Lifetimes `json:"flowLifetimes,omitempty"`
+	// Tables are the sizes of the datapath's tables, in entries; absent: those of
+	// bpf/lib/limits.h.
+	// Of those that objects fill it is the budget, and what does not fit is
+	// refused object by object.
+	Tables map[model.Table]int `json:"tables,omitempty"`
 	// Devices are the uplinks by name; empty: those that have the node's
 	// addresses or a default route.
 	Devices []string `json:"devices,omitempty"`
@@ -83,7 +88,7 @@ func (c *Config) Options() model.Options {
 // Validate says what is wrong: all of it joined, each naming its field.
 func (c *Config) Validate() error {
 	options := c.Options()
-	return errors.Join(options.Validate(), c.validateMTU())
+	return errors.Join(options.Validate(), c.validateTables(), c.validateMTU())
 }
 
 func (c *Config) validateMTU() error {

@@ -268,3 +268,76 @@ func withoutWords(mine *model.Objects) *model.Objects {
 	}
 	return plain
 }
+
+// A tenant who asks for more than there is loses what is too much, and others
+// nothing: their budgets are as good as their own.
+func TestNobodyHarmsAnotherByNumbers(t *testing.T) {
+	lost := 0
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 11))
+		written, _ := randomServices(r)
+		before := written.Clone()
+		addOperator(r, before)
+		makeOld(before)
+		local := randomLocal(r)
+		for name, pod := range before.Pods {
+			if pod.Spec.NodeName == "node-a" {
+				local.Devices[name] = model.Device{Name: "veth-" + name}
+			}
+		}
+		local.Identities = model.NewAllocator()
+		first := stateOf(t, before, local)
+		local.Budgets = model.Budgets{}
+		for table, entries := range model.Fill(first) {
+			local.Budgets[table] = entries + 1 + r.IntN(200)
+		}
+		after := before.Clone()
+		after.Merge(greedy(r))
+		for {
+			second, _, err := model.Compile(model.DeriveEndpointSlices(after), "node-a", local)
+			if err == nil {
+				requireUnharmed(t, first, second)
+				break
+			}
+			joined, ok := err.(interface{ Unwrap() []error })
+			require.True(t, ok, err)
+			for _, err := range joined.Unwrap() {
+				var field *model.FieldError
+				require.ErrorAs(t, err, &field)
+				require.Contains(t, field.Object, "mallory/", "seed %d", seed)
+				_, found := after.LeaveOut(field.Object)
+				require.True(t, found)
+				lost++
+			}
+		}
+	}
+	require.Greater(t, lost, 60)
+}
+
+// greedy is a tenant's objects that have more of each table than all others.
+func greedy(r *rand.Rand) *model.Objects {
+	mine := model.NewObjects()
+	meta := func(name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "mallory", Name: name, CreationTimestamp: metav1.NewTime(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))}
+	}
+	for i := range 1 + r.IntN(4) {
+		policy := &networkingv1.NetworkPolicy{ObjectMeta: meta(fmt.Sprintf("policy-%d", i))}
+		var peers []networkingv1.NetworkPolicyPeer
+		for block := range 400 {
+			peers = append(peers, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: fmt.Sprintf("11.%d.%d.%d/%d", i, block>>7, block&127*2, pick(r, []int{31, 32}))}})
+		}
+		policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peers}}
+		mine.NetworkPolicies["mallory/"+policy.Name] = policy
+		svc := &corev1.Service{ObjectMeta: meta(fmt.Sprintf("service-%d", i))}
+		svc.Spec.Type = corev1.ServiceTypeLoadBalancer
+		svc.Spec.ClusterIPs = []string{fmt.Sprintf("10.96.9.%d", i+1)}
+		svc.Spec.Selector = map[string]string{"app": pick(r, []string{"a", "b"})}
+		for port := range 300 {
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: fmt.Sprintf("p%d", port), Port: int32(10000 + port)})
+			svc.Spec.LoadBalancerSourceRanges = append(svc.Spec.LoadBalancerSourceRanges, fmt.Sprintf("11.%d.%d.0/24", i, port&255))
+		}
+		svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: fmt.Sprintf("203.0.113.%d", 201+i)}}
+		mine.Services["mallory/"+svc.Name] = svc
+	}
+	return mine
+}

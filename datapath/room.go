@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf"
+)
+
+// DefaultRoom is how many entries each table that programs share has room for,
+// by its name in bpf/lib/tables.h, where Options say nothing else.
+func DefaultRoom() (map[string]uint32, error) {
+	spec, err := bpf.LoadContainer()
+	if err != nil {
+		return nil, fmt.Errorf("read the embedded objects: %w", err)
+	}
+	room := map[string]uint32{}
+	for _, name := range sharedMaps {
+		room[name] = spec.Maps[name].MaxEntries
+	}
+	return room, nil
+}
+
+// TableSize is how large a table is.
+type TableSize struct {
+	Name  string
+	Room  uint32 // entries
+	Bytes uint64 // of the kernel's memory, as the kernel counts it
+}
+
+// TableSizes are those of all tables that programs share. A table whose entries
+// are not allocated before they are written grows: what it takes now counts.
+func (d *Datapath) TableSizes() ([]TableSize, error) {
+	var sizes []TableSize
+	for _, name := range sharedMaps {
+		info, err := d.maps[name].Info()
+		if err != nil {
+			return nil, fmt.Errorf("look at table %s: %w", name, err)
+		}
+		bytes, _ := info.Memlock() // kernels without it say nothing
+		sizes = append(sizes, TableSize{name, info.MaxEntries, bytes})
+	}
+	return sizes, nil
+}
+
+// resize gives tables the room that the options ask for.
+func resize(spec *ebpf.CollectionSpec, opts *Options) error {
+	for name, room := range opts.Room {
+		if spec.Maps[name] == nil {
+			return fmt.Errorf("give table %s room for %d entries: there is no such table", name, room)
+		}
+		spec.Maps[name].MaxEntries = room
+	}
+	for name, room := range map[string]uint32{
+		bpf.ContainerMapFlows:      opts.Flows,
+		bpf.ContainerMapUnanswered: opts.Unanswered,
+		bpf.ContainerMapServices:   opts.Services,
+	} {
+		if room != 0 {
+			spec.Maps[name].MaxEntries = room
+		}
+	}
+	if opts.Cgroup == "" { // nobody writes it, and it is allocated whole
+		spec.Maps[bpf.ContainerMapPeers].MaxEntries = 1
+	}
+	return nil
+}
