@@ -114,33 +114,43 @@ func TestATenantThatAsksForTooMuchStopsNobodyElse(t *testing.T) {
 		isolate bool
 	}{
 		"source ranges": {
-			objects: strings.Replace(served("lb", "type: LoadBalancer, clusterIP: 10.97.0.1, clusterIPs: [10.97.0.1], loadBalancerSourceRanges: ["+many(66000, func(i int) string {
-				return fmt.Sprintf("11.%d.%d.%d/32, ", i>>16&255, i>>8&255, i&255)
-			})+"]", 1, 0, 0), "ports:", "ports:", 1) + "",
-			refused: map[string]string{"Service zzz/lb": "66000 entries of table sources"},
+			objects: strings.Replace(served("lb", "type: LoadBalancer, clusterIP: 10.97.0.1, clusterIPs: [10.97.0.1], loadBalancerSourceRanges: ["+many(120, func(i int) string {
+				return fmt.Sprintf("11.0.0.%d/32, ", i)
+			})+"]", 1, 0, 0), "\n---", "\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.5}]}}\n---", 1),
+			tables:  map[model.Table]int{model.TableSources: 100},
+			refused: map[string]string{"Service zzz/lb": "120 entries of table sources, whose budget of 100"},
 		},
 		"rules": {
-			objects: strings.Replace(blocksOf("many", "b", 0, 3000), "  - from:", "  - ports: ["+many(100, func(i int) string { return fmt.Sprintf("{port: %d}, ", 1001+2*i) })+"]\n    from:", 1),
-			refused: map[string]string{"NetworkPolicy zzz/many": "300000 entries of table rules"}, isolate: true,
+			objects: strings.Replace(blocksOf("many", "b", 0, 30), "  - from:", "  - ports: ["+many(10, func(i int) string { return fmt.Sprintf("{port: %d}, ", 1001+2*i) })+"]\n    from:", 1),
+			tables:  map[model.Table]int{model.TableRules: 200},
+			refused: map[string]string{"NetworkPolicy zzz/many": "300 entries of table rules, whose budget of 200"}, isolate: true,
+		},
+		"rules that cannot even be written down": {
+			objects: strings.Replace(blocksOf("many", "b", 0, 300), "  - from:", "  - ports: ["+many(10, func(i int) string { return fmt.Sprintf("{port: %d}, ", 1001+2*i) })+"]\n    from:", 1),
+			tables:  map[model.Table]int{model.TableRules: 200},
+			refused: map[string]string{"NetworkPolicy zzz/many": "3000 entries of table rules, whose budget of 200"}, isolate: true,
 		},
 		"backends": {
-			objects: served("s", "clusterIP: 10.97.0.1, clusterIPs: [10.97.0.1]", 100, 3, 1000),
-			refused: map[string]string{"Service zzz/s": "entries of table backends"},
+			objects: served("s", "clusterIP: 10.97.0.1, clusterIPs: [10.97.0.1]", 10, 3, 10),
+			tables:  map[model.Table]int{model.TableBackends: 200},
+			refused: map[string]string{"Service zzz/s": "entries of table backends, whose budget of 200"},
 		},
 		"blocks": {
-			objects: many(4, func(i int) string { return blocksOf(fmt.Sprintf("many-%d", i), "b", 5000*i, 5000) }),
-			refused: map[string]string{"NetworkPolicy zzz/many-3": "5000 entries of table prefixes"}, isolate: true,
+			objects: many(4, func(i int) string { return blocksOf(fmt.Sprintf("many-%d", i), "b", 50*i, 50) }),
+			tables:  map[model.Table]int{model.TablePrefixes: 160},
+			refused: map[string]string{"NetworkPolicy zzz/many-3": "50 entries of table prefixes, whose budget of 160"}, isolate: true,
 		},
 		"Maglev tables": {
-			objects: many(130, func(i int) string {
-				return strings.ReplaceAll(strings.Replace(served(fmt.Sprintf("m-%03d", i), fmt.Sprintf("clusterIP: 10.97.1.%d, clusterIPs: [10.97.1.%d]", i, i), 1, 1, 2),
+			objects: many(4, func(i int) string {
+				return strings.ReplaceAll(strings.Replace(served(fmt.Sprintf("m-%d", i), fmt.Sprintf("clusterIP: 10.97.1.%d, clusterIPs: [10.97.1.%d]", i, i), 1, 1, 2),
 					"uid: ", "annotations: {weir.net/algorithm: maglev}, uid: ", 1), "11.0.0", fmt.Sprintf("11.9.%d", i))
 			}),
-			refused: map[string]string{"Service zzz/m-129": "16381 entries of table maglev", "Service zzz/m-128": "16381 entries of table maglev"},
+			tables:  map[model.Table]int{model.TableMaglev: 40000},
+			refused: map[string]string{"Service zzz/m-3": "16381 entries of table maglev", "Service zzz/m-2": "16381 entries of table maglev"},
 		},
 		"a weight": {
 			objects: weighed(200, "256"), tables: map[model.Table]int{model.TableSlots: 400},
-			refused: map[string]string{"Service zzz/heavy": "455 entries of table slots"},
+			refused: map[string]string{"Service zzz/heavy": "455 entries of table slots, whose budget of 400"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

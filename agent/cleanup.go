@@ -66,7 +66,7 @@ func removeDatapath(pins string, tell func(string)) error {
 	if _, err := os.Stat(pins); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	d, err := datapath.Open(datapath.Options{PinPath: pins, Attach: true})
+	d, err := datapath.Open(datapath.Options{PinPath: pins, Attach: true, KeepRoom: true})
 	if errors.Is(err, datapath.ErrLocked) {
 		return fmt.Errorf("remove the datapath: %w: end the agent first", err)
 	}

@@ -5,12 +5,14 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // A table of another layout, of an earlier or a later version, is moved: a new
@@ -212,6 +214,9 @@ func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
 	if m.key == nil || perCPU(m.from.Type()) {
 		return nil
 	}
+	if whole, err := m.copyMemory(to); whole || err != nil {
+		return err
+	}
 	var last any
 	for {
 		key, err := m.from.NextKeyBytes(last)
@@ -237,6 +242,26 @@ func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
 			return fmt.Errorf("move table %s: %w", m.name, err)
 		}
 	}
+}
+
+// copyMemory copies a table whose values lie in memory as they did, and says
+// whether it is one: one by one, millions of them take seconds.
+func (m *move) copyMemory(to *ebpf.Map) (whole bool, err error) {
+	if m.from.Flags()&to.Flags()&unix.BPF_F_MMAPABLE == 0 || m.from.ValueSize() != to.ValueSize() {
+		return false, nil
+	}
+	from, err := m.from.Memory()
+	if err != nil {
+		return false, fmt.Errorf("move table %s: map the old one into memory: %w", m.name, err)
+	}
+	into, err := to.Memory()
+	if err != nil {
+		return false, fmt.Errorf("move table %s: map the new one into memory: %w", m.name, err)
+	}
+	if _, err := io.Copy(io.NewOffsetWriter(into, 0), io.NewSectionReader(from, 0, int64(min(from.Size(), into.Size())))); err != nil {
+		return false, fmt.Errorf("move table %s: %w", m.name, err)
+	}
+	return true, nil
 }
 
 func (all moves) replacements() map[string]*ebpf.Map {

@@ -35,6 +35,9 @@ type Options struct {
 	// new one in the tables for a moment, so that what may be replaced whole needs
 	// room twice.
 	Room map[string]uint32
+	// KeepRoom leaves tables that are pinned the room that they have, whatever is
+	// said here: to take all of it away, mostly.
+	KeepRoom bool
 	// Services is the room for frontends; 0: the default of bpf/lib/limits.h.
 	Services uint32
 	// Flows is the room for answered flows, in entries (two a flow);

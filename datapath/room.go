@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"fmt"
+	"path/filepath"
 
 	"github.com/cilium/ebpf"
 
@@ -65,6 +66,23 @@ func resize(spec *ebpf.CollectionSpec, opts *Options) error {
 	}
 	if opts.Cgroup == "" { // nobody writes it, and it is allocated whole
 		spec.Maps[bpf.ContainerMapPeers].MaxEntries = 1
+	}
+	if opts.KeepRoom && opts.PinPath != "" {
+		return keepRoom(spec, opts.PinPath)
+	}
+	return nil
+}
+
+func keepRoom(spec *ebpf.CollectionSpec, pinPath string) error {
+	for _, name := range sharedMaps {
+		m, err := ebpf.LoadPinnedMap(filepath.Join(pinPath, name), nil)
+		if err != nil {
+			continue // whether it is there, and ours, is planMoves' to say
+		}
+		spec.Maps[name].MaxEntries = m.MaxEntries()
+		if err := m.Close(); err != nil {
+			return fmt.Errorf("look at table %s: %w", name, err)
+		}
 	}
 	return nil
 }
