@@ -93,6 +93,10 @@ type Agent struct {
 	status   api.Status
 	problems map[string]api.Problem
 	objects  *model.Objects // of the last compile
+	flows    datapath.Collected
+	full     map[string]bool // tables of which it was told
+	filled   map[model.Table]int
+	counted  *model.State // whose entries filled counts
 }
 
 // inForce is an endpoint in the datapath.
@@ -107,7 +111,7 @@ func Run(ctx context.Context, opts Options) error {
 	a := &Agent{
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
 		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), turned: make(chan struct{}),
-		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: model.NewObjects(),
+		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: model.NewObjects(), full: map[string]bool{},
 	}
 	if a.opts.Patience == 0 {
 		a.opts.Patience = DefaultPatience
@@ -305,8 +309,9 @@ func (a *Agent) collect(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			_, err := a.datapath.Collect()
+			collected, err := a.datapath.Collect()
 			a.report("collect flows", err)
+			a.noteFill(collected)
 		}
 	}
 }

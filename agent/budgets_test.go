@@ -4,6 +4,7 @@ package agent_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,7 +146,7 @@ func TestATenantThatAsksForTooMuchStopsNobodyElse(t *testing.T) {
 				return strings.ReplaceAll(strings.Replace(served(fmt.Sprintf("m-%d", i), fmt.Sprintf("clusterIP: 10.97.1.%d, clusterIPs: [10.97.1.%d]", i, i), 1, 1, 2),
 					"uid: ", "annotations: {weir.net/algorithm: maglev}, uid: ", 1), "11.0.0", fmt.Sprintf("11.9.%d", i))
 			}),
-			tables:  map[model.Table]int{model.TableMaglev: 40000},
+			tables:  map[model.Table]int{model.TableMaglev: 45000},
 			refused: map[string]string{"Service zzz/m-3": "16381 entries of table maglev", "Service zzz/m-2": "16381 entries of table maglev"},
 		},
 		"a weight": {
@@ -186,6 +187,12 @@ spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress]}
 			require.True(t, s.Ready, s.NotReady)
 			require.Empty(t, s.Errors)
 			require.Len(t, s.Refused, len(c.refused))
+			for table, room := range c.tables {
+				i := slices.IndexFunc(s.Tables, func(t api.Table) bool { return t.Name == string(table) })
+				require.Equal(t, room, s.Tables[i].Room)
+				require.LessOrEqual(t, s.Tables[i].Entries, room)
+				require.Equal(t, name == "blocks", s.Tables[i].IsNearlyFull(), "%v", s.Tables[i])
+			}
 			require.Error(t, other.reach(a, ofA[0]), "a new denial acts")
 			require.NoError(t, d.reach(other, ofC[0]), "a new pod reaches others")
 			require.NoError(t, other.reach(d, ofD[0]))

@@ -93,6 +93,14 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 	gauge("objects_refused", "Objects of the cluster that are left out.", float64(len(s.Refused)-fields))
 	gauge("claims_lost", "Fields of objects that claim what is another's, and are left out.", float64(fields))
 	gauge("fields_ignored", "Fields of objects that say nothing here.", float64(len(s.Ignored)))
+	for _, table := range s.Tables {
+		of := func(name, help string, value float64) {
+			out <- prometheus.MustNewConstMetric(metric(name, help, "table"), prometheus.GaugeValue, value, table.Name)
+		}
+		of("table_entries", "Entries of a table of the datapath.", float64(table.Entries))
+		of("table_room", "Entries that a table of the datapath may have.", float64(table.Room))
+		of("table_bytes", "Memory of the kernel that a table of the datapath takes.", float64(table.Bytes))
+	}
 	gauge("problems", "What fails now.", float64(len(s.Errors)))
 	gauge("addresses_used", "Addresses of the node's podCIDRs that are given.", float64(a.store.Pool.Used()))
 	gauge("apply_last_seconds", "How long the last change of the datapath took.", s.Apply.Seconds)

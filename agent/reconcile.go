@@ -263,6 +263,7 @@ func (a *Agent) publish(objs *model.Objects, local *localNode, refused, ignored 
 		s.Services = len(a.state.Services)
 		s.Identities = countIdentities(a.state)
 	}
+	a.fillLocked()
 	s.NotReady = a.notReady(objs, err)
 	wasReady := s.Ready
 	s.Ready = s.NotReady == ""

@@ -16,7 +16,10 @@ import (
 )
 
 // Collected is what a run of the collector did, in flow entries.
-type Collected struct{ Seen, Marked, Deleted int }
+type Collected struct {
+	Answered, Unanswered int // that it saw
+	Marked, Deleted      int
+}
 
 // Collect removes expired flows: it marks those whose time is over, and
 // deletes those that were marked a second or more ago by the datapath's clock,
@@ -43,7 +46,7 @@ func (d *Datapath) Collect() (Collected, error) {
 	if err != nil {
 		return Collected{}, err
 	}
-	c := Collected{Seen: len(answered) + len(unanswered)}
+	c := Collected{Answered: len(answered), Unanswered: len(unanswered)}
 	expired := overdue(d.opts.Lifetimes, answered, unanswered, now)
 	if c.Marked, err = d.mark(expired); err != nil {
 		return c, err

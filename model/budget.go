@@ -20,7 +20,7 @@ const (
 	TableEndpoints Table = "endpoints" // pods of the node
 	TableAddresses Table = "addresses" // of pods and nodes, and single ones that policies name
 	TablePrefixes  Table = "prefixes"  // blocks that policies name
-	TableServices  Table = "services"  // frontends
+	TableServices  Table = "services"  // frontends, and addresses of services
 	TableSlots     Table = "slots"     // backends of lists of those that take new flows, by weight
 	TableBackends  Table = "backends"  // of frontends
 	TableMaglev    Table = "maglev"    // places of Maglev tables
@@ -97,6 +97,9 @@ func eachUse(s *State, frontends []*Service, each func(use)) {
 	lists := newLists()
 	for _, frontend := range frontends {
 		lists.of(frontend, each)
+	}
+	for _, addr := range s.ServiceAddresses {
+		each(use{table: TableServices, entries: 1, address: addr})
 	}
 	for i := range s.RuleSets {
 		each(use{table: TableRules, entries: len(s.RuleSets[i].Rules), rules: &s.RuleSets[i]})

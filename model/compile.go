@@ -141,6 +141,7 @@ type compiler struct {
 	told     map[string]bool // what has been told once of a loss
 
 	named   map[netip.Prefix]metav1.Object // the policy whose block it is
+	authors map[netip.Addr]metav1.Object   // the service whose address it is
 	refused map[string]bool                // objects for which a table has no room
 }
 

@@ -73,7 +73,17 @@ func (c *compiler) fits(s *State, policies []*compiledPolicy) {
 	}
 	wanted := demands{}
 	named := policiesByName(policies)
-	eachUse(s, c.frontendsByAge(s), func(u use) {
+	frontends := c.frontendsByAge(s)
+	c.authors = map[netip.Addr]metav1.Object{}
+	for addr, svc := range c.clusterAt {
+		c.authors[addr] = svc
+	}
+	for _, frontend := range frontends {
+		if author := c.authorOf(frontend); author != nil && c.authors[frontend.Address] == nil {
+			c.authors[frontend.Address] = author
+		}
+	}
+	eachUse(s, frontends, func(u use) {
 		object, field := c.userOf(&u)
 		if u.rules == nil {
 			wanted.of(u.table).add(object, field, u.entries)
@@ -108,6 +118,8 @@ func (c *compiler) userOf(u *use) (metav1.Object, string) {
 		return c.named[u.prefix], "spec"
 	case !u.address.IsValid():
 		return nil, ""
+	case u.table == TableServices:
+		return c.authors[u.address], "spec"
 	}
 	if pod := c.podAt[u.address]; pod != nil {
 		return pod, "status.podIPs"

@@ -9,6 +9,7 @@
 package api
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -57,6 +58,9 @@ type Status struct {
 	Policies   int           `json:"policies"`   // objects of all kinds
 	Objects    int           `json:"objects"`    // of the cluster, of all kinds
 
+	// Tables are those that objects fill, and those of flows, by name.
+	Tables []Table `json:"tables,omitempty"`
+
 	Apply Apply `json:"apply"`
 	// Refused are objects that are left out, and fields of objects that claim
 	// an address or a port to which another has the better claim.
@@ -64,6 +68,23 @@ type Status struct {
 	// Ignored are fields of objects that say nothing here.
 	Ignored []Refused `json:"ignored,omitempty"`
 	Errors  []Problem `json:"errors"` // what fails now
+}
+
+// Table is how full a table of the datapath is.
+type Table struct {
+	Name    string `json:"name"`
+	Entries int    `json:"entries"`
+	Room    int    `json:"room"`  // entries that it may have: the configuration's tables.Name
+	Bytes   uint64 `json:"bytes"` // of the kernel's memory, now
+}
+
+// IsNearlyFull is whether somebody ought to give it more room.
+func (t *Table) IsNearlyFull() bool { return t.Entries*100 >= t.Room*nearlyFull }
+
+const nearlyFull = 80 // percent
+
+func (t *Table) String() string {
+	return fmt.Sprintf("table %s has %d of %d entries: ask who needs them, or raise tables.%s of the configuration", t.Name, t.Entries, t.Room, t.Name)
 }
 
 // EndpointCount counts the node's pods by how far they are.

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
 )
 
 func TestAConfigurationIsReadStrictly(t *testing.T) {
@@ -21,6 +23,8 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		{"annotations of nobody", "auditAnnotations: tenants", "auditAnnotations"},
 		{"a port that is none", "reservedPorts: [0]", "reservedPorts[0]"},
 		{"an MTU that IPv6 does not allow", "mtu: 500", "between 1280 and 65535"},
+		{"a table that is none", "tables: {rulez: 7}", "tables.rulez"},
+		{"a table without room", "tables: {rules: 0}", "tables.rules"},
 		{"text that is no YAML", "{", "config.yaml"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,4 +89,21 @@ func FuzzParse(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, text, back, "what is written is read as the same")
 	})
+}
+
+func TestTablesOfObjectsHoldTwoStates(t *testing.T) {
+	c, err := Parse([]byte("tables: {rules: 1000, flows: 500}"))
+	require.NoError(t, err)
+	require.NoError(t, c.Validate())
+	defaults := map[string]uint32{}
+	for _, table := range model.Tables() {
+		defaults[string(table)] = 64
+	}
+	require.Equal(t, 1000, c.Budgets(defaults)[model.TableRules])
+	require.Equal(t, 64, c.Budgets(defaults)[model.TableSlots])
+	room := c.Room(defaults)
+	require.Equal(t, uint32(2000), room["rules"])
+	require.Equal(t, uint32(128), room["slots"])
+	require.Equal(t, uint32(500), room["flows"])
+	require.NotContains(t, room, "unanswered", "it is as the datapath has it")
 }

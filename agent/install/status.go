@@ -158,8 +158,8 @@ func agentProblems(s *LocalStatus) []string {
 	return problems
 }
 
-// agentNotes are of fields that are left out alone: whoever may write an object
-// could have no node healthy otherwise.
+// agentNotes are of tables that are nearly full, and of fields that are left out
+// alone: whoever may write an object could have no node healthy otherwise.
 func agentNotes(s *LocalStatus) []string {
 	var notes []string
 	for i := range s.Refused {
@@ -169,6 +169,11 @@ func agentNotes(s *LocalStatus) []string {
 	}
 	for i := range s.Ignored {
 		notes = append(notes, fmt.Sprintf("ignored: %s: %s", fieldOf(&s.Ignored[i]), s.Ignored[i].Problem))
+	}
+	for i := range s.Tables {
+		if table := &s.Tables[i]; table.IsNearlyFull() {
+			notes = append(notes, "nearly full: "+table.String())
+		}
 	}
 	return notes
 }

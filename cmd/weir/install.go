@@ -43,6 +43,7 @@ type configFlags struct {
 	answers, tunnel, algorithm   string
 	externalIPs, hostPorts       string
 	audits, pings, lifetimes     string
+	tables                       map[string]int
 	reserved                     []uint
 	excludedBlocks, nodePortNets []netip.Prefix
 }
@@ -62,6 +63,7 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.tunnel, "tunnel", "", "what carries packets to other nodes where --return needs it: ipip or geneve")
 	f.set.StringVar(&f.algorithm, "algorithm", "", "how backends are chosen: random or maglev (default: random)")
 	f.set.IntVar(&f.config.MaglevSize, "maglev-size", 0, "size of a Maglev table, a `prime` (default: 16381)")
+	f.set.StringToIntVar(&f.tables, "tables", nil, "room of the datapath's tables, `name=entries` with commas between them: see 'weir status --tables' (default: those of docs/security.md)")
 	f.set.StringSliceVar(&f.config.Devices, "devices", nil, "`names` of the nodes' uplinks (default: those that hold the node's addresses or a default route)")
 	f.set.IntVar(&f.config.MTU, "mtu", 0, "`bytes` of an IP packet of a pod (default: as the uplinks')")
 }
@@ -83,6 +85,10 @@ func (f *configFlags) parse() error {
 	}
 	if f.config.FlowLifetimes, err = model.ParseLifetimes(f.lifetimes); err != nil {
 		return usageError(fmt.Errorf("--flow-lifetimes: %w", err))
+	}
+	f.config.Tables = map[model.Table]int{}
+	for name, entries := range f.tables {
+		f.config.Tables[model.Table(name)] = entries
 	}
 	f.config.ReservedPorts = nil
 	for _, port := range f.reserved {
@@ -122,6 +128,7 @@ func (f *configFlags) change(c *config.Config) {
 		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) },
 		"algorithm":           func() { c.Algorithm = model.Algorithm(f.algorithm) },
 		"maglev-size":         func() { c.MaglevSize = f.config.MaglevSize },
+		"tables":              func() { c.Tables = f.config.Tables },
 		"devices":             func() { c.Devices = f.config.Devices },
 		"mtu":                 func() { c.MTU = f.config.MTU },
 	} {

@@ -23,6 +23,7 @@ type statusFlags struct {
 	output  vmOutput
 	wait    bool
 	timeout time.Duration
+	tables  bool
 	local   bool
 	socket  string
 }
@@ -37,9 +38,11 @@ func statusCommand() *cobra.Command {
 Each agent is asked in its pod, so the kubeconfig's user needs pods/exec in
 kube-system. Exit status: 0 all nodes are healthy, 1 some are not, 2 the command
 line is wrong. A node is healthy when it and its agent are ready, and nothing
-fails or is left out.`,
+fails or is left out. Tables that are 80 % full or more are told of; --tables
+shows all of them.`,
 		Example: `  weir status
   weir status --wait --timeout 1m
+  weir status --tables
   weir status -o json | jq 'select(.healthy | not) | {node, problems}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return flags.run(cmd) },
@@ -49,6 +52,7 @@ fails or is left out.`,
 	f := cmd.Flags()
 	f.BoolVar(&flags.wait, "wait", false, "wait until all nodes are healthy")
 	f.DurationVar(&flags.timeout, "timeout", 5*time.Minute, "wait no longer than this")
+	f.BoolVar(&flags.tables, "tables", false, "show how full the tables of each node are, and their memory")
 	f.BoolVar(&flags.local, "local", false, "ask this node's agent alone, on its socket")
 	f.StringVar(&flags.socket, "socket", api.DefaultSocket, "`path` of the agent's socket, for --local")
 	return cmd
@@ -69,7 +73,7 @@ func (f *statusFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := printStatus(cmd.OutOrStdout(), f.output, status); err != nil {
+	if err := f.print(cmd.OutOrStdout(), status); err != nil {
 		return err
 	}
 	if !install.Healthy(status) {
@@ -83,6 +87,35 @@ func (f *statusFlags) ask(ctx context.Context, cluster *install.Cluster) ([]inst
 		return cluster.WaitHealthy(ctx, f.timeout)
 	}
 	return cluster.Status(ctx)
+}
+
+func (f *statusFlags) print(w io.Writer, status []install.NodeStatus) error {
+	err := printStatus(w, f.output, status)
+	if err != nil || !f.tables || f.output.format == "json" { // JSON has them always
+		return err
+	}
+	return printTables(w, f.output, status)
+}
+
+// tableRow is a table of a node.
+type tableRow struct {
+	node string
+	api.Table
+}
+
+func printTables(w io.Writer, o vmOutput, status []install.NodeStatus) error {
+	var rows []tableRow
+	for i := range status {
+		if a := status[i].Agent; a != nil {
+			for _, table := range a.Tables {
+				rows = append(rows, tableRow{status[i].Node, table})
+			}
+		}
+	}
+	fmt.Fprintln(w)
+	return vmPrint(o, w, "NODE\tTABLE\tENTRIES\tROOM\tFILL\tMEMORY", rows, func(r tableRow) string {
+		return fmt.Sprintf("%s\t%s\t%d\t%d\t%d %%\t%.1f MiB", r.node, r.Name, r.Entries, r.Room, r.Entries*100/max(r.Room, 1), float64(r.Bytes)/(1<<20))
+	})
 }
 
 func printStatus(w io.Writer, o vmOutput, status []install.NodeStatus) error {
@@ -156,7 +189,7 @@ func (f *statusFlags) runLocal(cmd *cobra.Command) error {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(status)
 	}
 	node := status.NodeStatus()
-	return errors.Join(printStatus(cmd.OutOrStdout(), f.output, []install.NodeStatus{node}), healthyOr(node.Healthy))
+	return errors.Join(f.print(cmd.OutOrStdout(), []install.NodeStatus{node}), healthyOr(node.Healthy))
 }
 
 func healthyOr(healthy bool) error {
