@@ -589,6 +589,21 @@ const (
 	ContainerTunnelTUNNEL_GENEVE ContainerTunnel = 2
 )
 
+type ContainerTurn struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow ContainerFlowKey
+}
+
+type ContainerTurnKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Turn    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
 type ContainerVerdict uint32
 
 const (
@@ -622,6 +637,7 @@ const (
 	ContainerMapServices        = "services"
 	ContainerMapSlots           = "slots"
 	ContainerMapSources         = "sources"
+	ContainerMapTurns           = "turns"
 	ContainerMapUnanswered      = "unanswered"
 	ContainerProgFromContainer  = "from_container"
 	ContainerProgMarkExpired    = "mark_expired"
@@ -630,6 +646,8 @@ const (
 	ContainerVarAnsweredTcp     = "answered_tcp"
 	ContainerVarCoarseClock     = "coarse_clock"
 	ContainerVarCsumIpv6        = "csum_ipv6"
+	ContainerVarFlowShare       = "flow_share"
+	ContainerVarFragmentShare   = "fragment_share"
 	ContainerVarMirror          = "mirror"
 	ContainerVarUnansweredIcmp  = "unanswered_icmp"
 	ContainerVarUnansweredOther = "unanswered_other"
@@ -707,6 +725,7 @@ type ContainerMapSpecs struct {
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
+	Turns      *ebpf.MapSpec `ebpf:"turns"`
 	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
 }
 
@@ -718,6 +737,8 @@ type ContainerVariableSpecs struct {
 	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
+	FlowShare       *ebpf.VariableSpec `ebpf:"flow_share"`
+	FragmentShare   *ebpf.VariableSpec `ebpf:"fragment_share"`
 	Mirror          *ebpf.VariableSpec `ebpf:"mirror"`
 	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
@@ -764,6 +785,7 @@ type ContainerMaps struct {
 	Services   *ebpf.Map `ebpf:"services"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Sources    *ebpf.Map `ebpf:"sources"`
+	Turns      *ebpf.Map `ebpf:"turns"`
 	Unanswered *ebpf.Map `ebpf:"unanswered"`
 }
 
@@ -788,6 +810,7 @@ func (m *ContainerMaps) Close() error {
 		m.Services,
 		m.Slots,
 		m.Sources,
+		m.Turns,
 		m.Unanswered,
 	)
 }
@@ -800,6 +823,8 @@ type ContainerVariables struct {
 	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`
+	FlowShare       *ebpf.Variable `ebpf:"flow_share"`
+	FragmentShare   *ebpf.Variable `ebpf:"fragment_share"`
 	Mirror          *ebpf.Variable `ebpf:"mirror"`
 	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`

@@ -316,6 +316,21 @@ type HostSourceKey struct {
 	Addr HostAddr
 }
 
+type HostTurn struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow HostFlowKey
+}
+
+type HostTurnKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Turn    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -339,6 +354,7 @@ const (
 	HostMapServices        = "services"
 	HostMapSlots           = "slots"
 	HostMapSources         = "sources"
+	HostMapTurns           = "turns"
 	HostMapUnanswered      = "unanswered"
 	HostProgFromDevice     = "from_device"
 	HostProgToDevice       = "to_device"
@@ -346,6 +362,8 @@ const (
 	HostVarAnsweredTcp     = "answered_tcp"
 	HostVarCoarseClock     = "coarse_clock"
 	HostVarCsumIpv6        = "csum_ipv6"
+	HostVarFlowShare       = "flow_share"
+	HostVarFragmentShare   = "fragment_share"
 	HostVarUnansweredIcmp  = "unanswered_icmp"
 	HostVarUnansweredOther = "unanswered_other"
 	HostVarUnansweredTcp   = "unanswered_tcp"
@@ -421,6 +439,7 @@ type HostMapSpecs struct {
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
+	Turns      *ebpf.MapSpec `ebpf:"turns"`
 	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
 }
 
@@ -432,6 +451,8 @@ type HostVariableSpecs struct {
 	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
+	FlowShare       *ebpf.VariableSpec `ebpf:"flow_share"`
+	FragmentShare   *ebpf.VariableSpec `ebpf:"fragment_share"`
 	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.VariableSpec `ebpf:"unanswered_tcp"`
@@ -477,6 +498,7 @@ type HostMaps struct {
 	Services   *ebpf.Map `ebpf:"services"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Sources    *ebpf.Map `ebpf:"sources"`
+	Turns      *ebpf.Map `ebpf:"turns"`
 	Unanswered *ebpf.Map `ebpf:"unanswered"`
 }
 
@@ -501,6 +523,7 @@ func (m *HostMaps) Close() error {
 		m.Services,
 		m.Slots,
 		m.Sources,
+		m.Turns,
 		m.Unanswered,
 	)
 }
@@ -513,6 +536,8 @@ type HostVariables struct {
 	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`
+	FlowShare       *ebpf.Variable `ebpf:"flow_share"`
+	FragmentShare   *ebpf.Variable `ebpf:"fragment_share"`
 	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.Variable `ebpf:"unanswered_tcp"`

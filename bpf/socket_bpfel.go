@@ -316,6 +316,21 @@ type SocketSourceKey struct {
 	Addr SocketAddr
 }
 
+type SocketTurn struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow SocketFlowKey
+}
+
+type SocketTurnKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Turn    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -339,6 +354,7 @@ const (
 	SocketMapServices      = "services"
 	SocketMapSlots         = "slots"
 	SocketMapSources       = "sources"
+	SocketMapTurns         = "turns"
 	SocketMapUnanswered    = "unanswered"
 	SocketProgConnect4     = "connect4"
 	SocketProgConnect6     = "connect6"
@@ -349,6 +365,8 @@ const (
 	SocketProgSendmsg4     = "sendmsg4"
 	SocketProgSendmsg6     = "sendmsg6"
 	SocketVarCoarseClock   = "coarse_clock"
+	SocketVarFlowShare     = "flow_share"
+	SocketVarFragmentShare = "fragment_share"
 	SocketVarNodeNetns     = "node_netns"
 	SocketVarSetRetval     = "set_retval"
 )
@@ -428,6 +446,7 @@ type SocketMapSpecs struct {
 	Services   *ebpf.MapSpec `ebpf:"services"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Sources    *ebpf.MapSpec `ebpf:"sources"`
+	Turns      *ebpf.MapSpec `ebpf:"turns"`
 	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
 }
 
@@ -435,9 +454,11 @@ type SocketMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketVariableSpecs struct {
-	CoarseClock *ebpf.VariableSpec `ebpf:"coarse_clock"`
-	NodeNetns   *ebpf.VariableSpec `ebpf:"node_netns"`
-	SetRetval   *ebpf.VariableSpec `ebpf:"set_retval"`
+	CoarseClock   *ebpf.VariableSpec `ebpf:"coarse_clock"`
+	FlowShare     *ebpf.VariableSpec `ebpf:"flow_share"`
+	FragmentShare *ebpf.VariableSpec `ebpf:"fragment_share"`
+	NodeNetns     *ebpf.VariableSpec `ebpf:"node_netns"`
+	SetRetval     *ebpf.VariableSpec `ebpf:"set_retval"`
 }
 
 // SocketObjects contains all objects after they have been loaded into the kernel.
@@ -479,6 +500,7 @@ type SocketMaps struct {
 	Services   *ebpf.Map `ebpf:"services"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Sources    *ebpf.Map `ebpf:"sources"`
+	Turns      *ebpf.Map `ebpf:"turns"`
 	Unanswered *ebpf.Map `ebpf:"unanswered"`
 }
 
@@ -503,6 +525,7 @@ func (m *SocketMaps) Close() error {
 		m.Services,
 		m.Slots,
 		m.Sources,
+		m.Turns,
 		m.Unanswered,
 	)
 }
@@ -511,9 +534,11 @@ func (m *SocketMaps) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketVariables struct {
-	CoarseClock *ebpf.Variable `ebpf:"coarse_clock"`
-	NodeNetns   *ebpf.Variable `ebpf:"node_netns"`
-	SetRetval   *ebpf.Variable `ebpf:"set_retval"`
+	CoarseClock   *ebpf.Variable `ebpf:"coarse_clock"`
+	FlowShare     *ebpf.Variable `ebpf:"flow_share"`
+	FragmentShare *ebpf.Variable `ebpf:"fragment_share"`
+	NodeNetns     *ebpf.Variable `ebpf:"node_netns"`
+	SetRetval     *ebpf.Variable `ebpf:"set_retval"`
 }
 
 // SocketPrograms contains all programs after they have been loaded into the kernel.

@@ -34,6 +34,7 @@ type (
 	flowKey      = bpf.ContainerFlowKey
 	flowValue    = bpf.ContainerFlow
 	fragmentKey  = bpf.ContainerFragmentKey
+	turnKey      = bpf.ContainerTurnKey
 	settings     = bpf.ContainerSettings
 )
 

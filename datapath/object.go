@@ -30,7 +30,7 @@ var sharedMaps = []string{
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
 	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapCounters,
 	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,
-	bpf.ContainerMapPeers,
+	bpf.ContainerMapPeers, bpf.ContainerMapTurns,
 }
 
 // readObjects reads the programs that are to be loaded: the embedded ones, or
@@ -114,6 +114,9 @@ func (o *objects) configure(opts *Options) error {
 	}
 	for _, spec := range o.all() {
 		if err := resize(spec, opts); err != nil {
+			return err
+		}
+		if err := setShares(spec); err != nil {
 			return err
 		}
 		for name, value := range values {

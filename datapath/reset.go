@@ -47,6 +47,7 @@ func (d *Datapath) Reset() error {
 		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
 		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
 		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),
+		empty[turnKey](d.maps[bpf.ContainerMapTurns]),
 		d.clearCounters(), d.clearMeters(),
 		d.writeSettings(),
 	)

@@ -73,6 +73,23 @@ func resize(spec *ebpf.CollectionSpec, opts *Options) error {
 	return nil
 }
 
+// setShares gives each endpoint a quarter of the tables that make room by
+// themselves: a flow has two entries.
+func setShares(spec *ebpf.CollectionSpec) error {
+	for name, share := range map[string]uint32{
+		bpf.ContainerVarFlowShare:     spec.Maps[bpf.ContainerMapUnanswered].MaxEntries / 8,
+		bpf.ContainerVarFragmentShare: spec.Maps[bpf.ContainerMapFragments].MaxEntries / 4,
+	} {
+		if spec.Variables[name] == nil {
+			continue
+		}
+		if err := spec.Variables[name].Set(max(share, 1)); err != nil {
+			return fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 func keepRoom(spec *ebpf.CollectionSpec, pinPath string) error {
 	for _, name := range sharedMaps {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(pinPath, name), nil)

@@ -19,7 +19,7 @@ type Difference struct {
 	Worlds []string // those that differ
 	// OtherNodes: on all nodes of a world but the first.
 	OtherNodes bool
-	Room       uint32 // of a table; 0 where the world does not have it at all
+	Room       uint32 // of a table, or a constant that follows from one; 0 where the world does not have it at all
 	// Half is a table that has room for one state, and an agent's for two.
 	Half bool
 	Why  string
@@ -40,6 +40,8 @@ func differences() []Difference {
 		{What: "table unanswered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "table flows", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "constant flow_share", Worlds: []string{"netns"}, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
+		{What: "constant flow_share", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
 		{What: "table peers", Worlds: []string{"prog"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
 	}
 	for _, table := range model.Tables() {
@@ -72,6 +74,8 @@ func (d *Difference) In(agent *datapath.Loaded) string {
 		})
 	case d.Room == 0:
 		return "none"
+	case strings.HasPrefix(d.What, "constant "):
+		return fmt.Sprint(d.Room)
 	}
 	return room.ReplaceAllString(table, fmt.Sprintf("room=%d", d.Room))
 }

@@ -9,6 +9,7 @@
 #include "policy.h"
 #include "rewrite.h"
 #include "route.h"
+#include "share.h"
 #include "choose.h"
 
 #undef THIS_FILE
@@ -153,6 +154,7 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	}
 	if (flow_store(&pkt->key, &s->open))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
+	turn_of_flow(&pkt->key);
 	if (s->sticky)
 		stay(pkt, s->sticky, &s->open.dst, s->open.dport);
 	return REASON_NONE;

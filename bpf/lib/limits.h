@@ -19,6 +19,7 @@
 #define MAX_FLOWS		131072	/* entries: two a flow */
 #define MAX_UNANSWERED		65536
 #define MAX_FRAGMENTS		8192
+#define MAX_TURNS		32768	/* of all endpoints that open much */
 #define EVENT_RING_BYTES	(1 << 20)
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */

@@ -17,6 +17,7 @@
 #include "place.h"
 #include "reasons.h"
 #include "tables.h"
+#include "turn.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_PACKET_H
@@ -409,7 +410,9 @@ static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
 	made.proto = pkt->key.proto;
 	made.icmp_type = pkt->icmp_type;
 	made.header_end = pkt->l4_start + (pkt->key.proto == IPPROTO_TCP ? 20 : 8);
-	if (bpf_map_update_elem(&fragments, &key, &made, BPF_ANY))
+	if (!bpf_map_update_elem(&fragments, &key, &made, BPF_NOEXIST))
+		turn_of_fragments(&key);
+	else if (bpf_map_update_elem(&fragments, &key, &made, BPF_ANY))
 		return REFUSE(pkt, REASON_FRAGMENT);
 	return REASON_NONE;
 }

@@ -480,4 +480,35 @@ struct {
 	__type(value, struct fragments_of);
 } fragments SEC(".maps");
 
+/* What endpoints have opened in the two tables above, by turns: lib/turn.h. */
+enum turn_of {
+	TURN_FLOWS = 0,
+	TURN_FRAGMENTS = 1,
+};
+
+#define TURN_NEXT	0xffffffffU	/* holds the number of the next turn */
+
+struct turn_key {
+	__u32 ifindex;
+	__u32 turn;
+	__u8 hook;
+	__u8 of;		/* enum turn_of */
+	__u8 pad[2];
+};
+
+struct turn {
+	__u32 next;
+	union {
+		struct flow_key flow;
+		struct fragment_key fragment;
+	};
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MAX_TURNS);
+	__type(key, struct turn_key);
+	__type(value, struct turn);
+} turns SEC(".maps");
+
 #endif

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_SHARE_H
+#define WEIR_SHARE_H
+
+#include "flow.h"
+#include "turn.h"
+
+/* Takes a flow that nobody has answered out of its table, both halves: what was
+ * answered in the meantime stays.
+ */
+static __noinline void share_forget(const struct flow_key *key)
+{
+	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
+	struct flow_key other;
+	struct flow *half;
+
+	if (!flow || (flow->flags & FLOW_ANSWERED))
+		return;
+	flow_other(&other, key, flow);
+	half = flow_answered(&other);
+	if (!half)
+		half = bpf_map_lookup_elem(&unanswered, &other);
+	if (half && ((half->flags & FLOW_ANSWERED) || !flow_halves(key, half)))
+		return;
+	bpf_map_delete_elem(&unanswered, &other);
+	bpf_map_delete_elem(&unanswered, key);
+}
+
+/* A pod has opened a flow. Who comes from outside is no endpoint. */
+static __noinline void turn_of_flow(const struct flow_key *key)
+{
+	struct turn_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = TURN_FLOWS };
+	struct turn mine = {}, *old;
+
+	if (key->hook != HOOK_FROM_CONTAINER)
+		return;
+	old = turn_take(&at, flow_share);
+	mine.flow = *key;
+	if (old) {
+		struct flow_key gone = old->flow;
+
+		bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
+		share_forget(&gone);
+		return;
+	}
+	bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
+}
+
+#endif

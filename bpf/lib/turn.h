@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_TURN_H
+#define WEIR_TURN_H
+
+#include "tables.h"
+
+/* Shares of tables that make room by themselves. What an endpoint opens there
+ * takes turns, as many as its share: who takes a turn again takes what it has
+ * opened in that turn before out of the table, if it is still there. So a flood
+ * makes room among its own, and nobody is refused for it. Only openings pay.
+ *
+ * Turns are counted without a lock: of two CPUs that take one at once, one has
+ * its opening forgotten, which then waits to be the longest unused.
+ */
+
+volatile const __u32 flow_share = MAX_UNANSWERED / 8;	/* flows: two entries each, a quarter */
+volatile const __u32 fragment_share = MAX_FRAGMENTS / 4;
+
+/* The opening that is in the turn of a key, or NULL; the turn is then the next. */
+static __noinline struct turn *turn_take(struct turn_key *key, __u32 share)
+{
+	struct turn_key counter = *key;
+	struct turn *next;
+	struct turn first = {};
+
+	counter.turn = TURN_NEXT;
+	next = bpf_map_lookup_elem(&turns, &counter);
+	if (!next) {
+		first.next = 1;
+		bpf_map_update_elem(&turns, &counter, &first, BPF_ANY);
+		key->turn = 0;
+	} else {
+		key->turn = next->next % share;
+		next->next = key->turn + 1;
+	}
+	return bpf_map_lookup_elem(&turns, key);
+}
+
+/* The ports of a fragmented packet that are new in the table. */
+static __noinline void turn_of_fragments(const struct fragment_key *key)
+{
+	struct turn_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = TURN_FRAGMENTS };
+	struct turn mine = {}, *old;
+
+	old = turn_take(&at, fragment_share);
+	if (old)
+		bpf_map_delete_elem(&fragments, &old->fragment);
+	mine.fragment = *key;
+	bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
+}
+
+#endif
