@@ -620,6 +620,7 @@ const (
 const (
 	ContainerMapAddresses       = "addresses"
 	ContainerMapAffinities      = "affinities"
+	ContainerMapAnsweredBy      = "answered_by"
 	ContainerMapBackends        = "backends"
 	ContainerMapControl         = "control"
 	ContainerMapCounters        = "counters"
@@ -643,6 +644,7 @@ const (
 	ContainerProgMarkExpired    = "mark_expired"
 	ContainerProgToContainer    = "to_container"
 	ContainerVarAnsweredOther   = "answered_other"
+	ContainerVarAnsweredShare   = "answered_share"
 	ContainerVarAnsweredTcp     = "answered_tcp"
 	ContainerVarCoarseClock     = "coarse_clock"
 	ContainerVarCsumIpv6        = "csum_ipv6"
@@ -708,6 +710,7 @@ type ContainerProgramSpecs struct {
 type ContainerMapSpecs struct {
 	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
 	Affinities *ebpf.MapSpec `ebpf:"affinities"`
+	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
@@ -734,6 +737,7 @@ type ContainerMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ContainerVariableSpecs struct {
 	AnsweredOther   *ebpf.VariableSpec `ebpf:"answered_other"`
+	AnsweredShare   *ebpf.VariableSpec `ebpf:"answered_share"`
 	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
@@ -768,6 +772,7 @@ func (o *ContainerObjects) Close() error {
 type ContainerMaps struct {
 	Addresses  *ebpf.Map `ebpf:"addresses"`
 	Affinities *ebpf.Map `ebpf:"affinities"`
+	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Control    *ebpf.Map `ebpf:"control"`
 	Counters   *ebpf.Map `ebpf:"counters"`
@@ -793,6 +798,7 @@ func (m *ContainerMaps) Close() error {
 	return _ContainerClose(
 		m.Addresses,
 		m.Affinities,
+		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,
@@ -820,6 +826,7 @@ func (m *ContainerMaps) Close() error {
 // It can be passed to LoadContainerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ContainerVariables struct {
 	AnsweredOther   *ebpf.Variable `ebpf:"answered_other"`
+	AnsweredShare   *ebpf.Variable `ebpf:"answered_share"`
 	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`

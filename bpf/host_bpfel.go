@@ -337,6 +337,7 @@ type HostTurnKey struct {
 const (
 	HostMapAddresses       = "addresses"
 	HostMapAffinities      = "affinities"
+	HostMapAnsweredBy      = "answered_by"
 	HostMapBackends        = "backends"
 	HostMapControl         = "control"
 	HostMapCounters        = "counters"
@@ -359,6 +360,7 @@ const (
 	HostProgFromDevice     = "from_device"
 	HostProgToDevice       = "to_device"
 	HostVarAnsweredOther   = "answered_other"
+	HostVarAnsweredShare   = "answered_share"
 	HostVarAnsweredTcp     = "answered_tcp"
 	HostVarCoarseClock     = "coarse_clock"
 	HostVarCsumIpv6        = "csum_ipv6"
@@ -422,6 +424,7 @@ type HostProgramSpecs struct {
 type HostMapSpecs struct {
 	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
 	Affinities *ebpf.MapSpec `ebpf:"affinities"`
+	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
@@ -448,6 +451,7 @@ type HostMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HostVariableSpecs struct {
 	AnsweredOther   *ebpf.VariableSpec `ebpf:"answered_other"`
+	AnsweredShare   *ebpf.VariableSpec `ebpf:"answered_share"`
 	AnsweredTcp     *ebpf.VariableSpec `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.VariableSpec `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
@@ -481,6 +485,7 @@ func (o *HostObjects) Close() error {
 type HostMaps struct {
 	Addresses  *ebpf.Map `ebpf:"addresses"`
 	Affinities *ebpf.Map `ebpf:"affinities"`
+	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Control    *ebpf.Map `ebpf:"control"`
 	Counters   *ebpf.Map `ebpf:"counters"`
@@ -506,6 +511,7 @@ func (m *HostMaps) Close() error {
 	return _HostClose(
 		m.Addresses,
 		m.Affinities,
+		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,
@@ -533,6 +539,7 @@ func (m *HostMaps) Close() error {
 // It can be passed to LoadHostObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HostVariables struct {
 	AnsweredOther   *ebpf.Variable `ebpf:"answered_other"`
+	AnsweredShare   *ebpf.Variable `ebpf:"answered_share"`
 	AnsweredTcp     *ebpf.Variable `ebpf:"answered_tcp"`
 	CoarseClock     *ebpf.Variable `ebpf:"coarse_clock"`
 	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`

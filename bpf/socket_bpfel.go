@@ -337,6 +337,7 @@ type SocketTurnKey struct {
 const (
 	SocketMapAddresses     = "addresses"
 	SocketMapAffinities    = "affinities"
+	SocketMapAnsweredBy    = "answered_by"
 	SocketMapBackends      = "backends"
 	SocketMapControl       = "control"
 	SocketMapCounters      = "counters"
@@ -429,6 +430,7 @@ type SocketProgramSpecs struct {
 type SocketMapSpecs struct {
 	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
 	Affinities *ebpf.MapSpec `ebpf:"affinities"`
+	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
 	Backends   *ebpf.MapSpec `ebpf:"backends"`
 	Control    *ebpf.MapSpec `ebpf:"control"`
 	Counters   *ebpf.MapSpec `ebpf:"counters"`
@@ -483,6 +485,7 @@ func (o *SocketObjects) Close() error {
 type SocketMaps struct {
 	Addresses  *ebpf.Map `ebpf:"addresses"`
 	Affinities *ebpf.Map `ebpf:"affinities"`
+	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
 	Backends   *ebpf.Map `ebpf:"backends"`
 	Control    *ebpf.Map `ebpf:"control"`
 	Counters   *ebpf.Map `ebpf:"counters"`
@@ -508,6 +511,7 @@ func (m *SocketMaps) Close() error {
 	return _SocketClose(
 		m.Addresses,
 		m.Affinities,
+		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,

@@ -59,7 +59,40 @@ func (d *Datapath) Collect() (Collected, error) {
 	}
 	n, err := d.forget(unanswered, answered, now)
 	c.Deleted += n
-	return c, err
+	return c, errors.Join(err, d.countAnswered(answered))
+}
+
+// countAnswered counts what each pod has of the table of answered flows: programs
+// only add to that. What they add meanwhile is counted the next time.
+func (d *Datapath) countAnswered(answered map[flowKey]*entry) error {
+	m := d.maps[bpf.ContainerMapAnsweredBy]
+	counts := map[uint32]uint32{}
+	for _, e := range answered {
+		if opener := e.opener(); opener != 0 {
+			counts[opener]++
+		}
+	}
+	var gone []uint32
+	err := readBatches(m, func(opener, _ uint32) {
+		if counts[opener] == 0 {
+			gone = append(gone, opener)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, opener := range gone {
+		if err := m.Delete(opener); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("delete from table %s: %w", mapName(m), err))
+		}
+	}
+	for opener, count := range counts {
+		if err := m.Put(opener, count); err != nil {
+			errs = append(errs, fmt.Errorf("write table %s: %w", mapName(m), err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // overdue lists entries of the table of answered flows that were idle for too

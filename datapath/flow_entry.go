@@ -188,3 +188,11 @@ func (r *FlowReader) lookUp(table uint32) error {
 	}
 	return nil
 }
+
+// opener is the device of the pod that opened the flow; 0: it came from elsewhere.
+func (e *entry) opener() uint32 {
+	if e.value.Flags&flowReply != 0 {
+		return e.value.OtherIfindex
+	}
+	return e.key.Ifindex
+}

@@ -30,7 +30,7 @@ var sharedMaps = []string{
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
 	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapCounters,
 	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,
-	bpf.ContainerMapPeers, bpf.ContainerMapTurns,
+	bpf.ContainerMapPeers, bpf.ContainerMapTurns, bpf.ContainerMapAnsweredBy,
 }
 
 // readObjects reads the programs that are to be loaded: the embedded ones, or

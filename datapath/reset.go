@@ -48,6 +48,7 @@ func (d *Datapath) Reset() error {
 		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
 		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),
 		empty[turnKey](d.maps[bpf.ContainerMapTurns]),
+		empty[uint32](d.maps[bpf.ContainerMapAnsweredBy]),
 		d.clearCounters(), d.clearMeters(),
 		d.writeSettings(),
 	)

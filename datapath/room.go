@@ -78,6 +78,7 @@ func resize(spec *ebpf.CollectionSpec, opts *Options) error {
 func setShares(spec *ebpf.CollectionSpec) error {
 	for name, share := range map[string]uint32{
 		bpf.ContainerVarFlowShare:     spec.Maps[bpf.ContainerMapUnanswered].MaxEntries / 8,
+		bpf.ContainerVarAnsweredShare: spec.Maps[bpf.ContainerMapFlows].MaxEntries / 4,
 		bpf.ContainerVarFragmentShare: spec.Maps[bpf.ContainerMapFragments].MaxEntries / 4,
 	} {
 		if spec.Variables[name] == nil {

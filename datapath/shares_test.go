@@ -5,8 +5,10 @@ package datapath
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/google/gopacket/layers"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/bpf"
@@ -108,5 +110,61 @@ func TestAPodThatFloodsFragmentsForgetsItsOwn(t *testing.T) {
 		if shares {
 			require.Equal(t, model.Drop, send(n.web.Ifindex, "10.0.0.2", "10.0.0.1", floods*3000-1000, 24, false), "its oldest made room")
 		}
+	}
+}
+
+// A pod that answers itself has its share of the table of answered flows, until
+// they are over: another's flow that is answered then lives through any flood.
+func TestAPodThatFloodsAnsweredFlowsLeavesRoom(t *testing.T) {
+	n := newNode(t)
+	uplink := withUplink(t, n)
+	victim := translations(n, uplink)["masqueraded, ipv4"]
+	const room, share = 4096, 1024
+	for _, shares := range []bool{true, false} {
+		d := openDatapath(t, Options{Unanswered: 4096, Flows: room, Edit: func(spec *ebpf.CollectionSpec) error {
+			if v := spec.Variables[bpf.ContainerVarAnsweredShare]; v != nil && !shares {
+				require.NoError(t, v.Set(uint32(1)<<31))
+			}
+			return nil
+		}})
+		_, err := d.Apply(n.state)
+		require.NoError(t, err)
+		web := func(src, dst string, sport, dport uint16, flags func(*layers.TCP)) {
+			_, err := d.Run(model.FromContainer, Frame{Data: tcpFrame(t, src, dst, sport, dport, flags), Ifindex: n.web.Ifindex})
+			require.NoError(t, err)
+		}
+		for i := range uint16(3000) { // to itself by its service: it is the node for itself
+			web("10.0.0.2", "10.96.0.1", 1100+i, 80, syn)
+			web("10.0.0.2", "192.0.2.1", 8080, 1100+i, synAck)
+			web("10.0.0.2", "10.96.0.1", 1100+i, 80, tcpFlags["ACK"])
+		}
+		held := func() (count int) {
+			require.NoError(t, readBatches(d.maps[bpf.ContainerMapFlows], func(key flowKey, _ flowValue) { count++ }))
+			return count
+		}
+		if !shares {
+			require.Equal(t, room, held(), "without a share it has all of it")
+			continue
+		}
+		require.Equal(t, share, held())
+		_, err = d.Collect()
+		require.NoError(t, err)
+		victim.establish(t, d, 50000)
+		for i := range 6000 {
+			web("10.0.0.2", fmt.Sprintf("203.0.113.%d", 1+i%200), uint16(1024+i), 80, syn)
+		}
+		answer := victim.answer(t, d, 50000, "ACK").Decision
+		require.Equal(t, FlowKnown, answer.Flow)
+		require.Equal(t, model.OutLocal, answer.Out)
+		require.NoError(t, d.Advance(24*time.Hour))
+		for range 3 { // marked, deleted, counted
+			_, err = d.Collect()
+			require.NoError(t, err)
+			require.NoError(t, d.Advance(2*time.Second))
+		}
+		require.Zero(t, held())
+		counts := 0
+		require.NoError(t, readBatches(d.maps[bpf.ContainerMapAnsweredBy], func(uint32, uint32) { counts++ }))
+		require.Zero(t, counts, "what is over counts no more")
 	}
 }

@@ -42,6 +42,8 @@ func differences() []Difference {
 		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "constant flow_share", Worlds: []string{"netns"}, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
 		{What: "constant flow_share", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
+		{What: "constant answered_share", Worlds: []string{"netns"}, Room: FlowRoom / 4, Why: "it is a part of the table of flows"},
+		{What: "constant answered_share", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom / 4, Why: "it is a part of the table of flows"},
 		{What: "table peers", Worlds: []string{"prog"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
 	}
 	for _, table := range model.Tables() {

@@ -153,6 +153,28 @@ static __always_inline long flow_reserve(const struct flow_key *key, const struc
 	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
 }
 
+volatile const __u32 answered_share = MAX_FLOWS / 4;	/* entries of `flows` */
+
+/* Counts an entry of the table of answered flows for the pod that opened it; not
+ * where it has its share. Outside has no count.
+ */
+static __noinline int flow_count(__u32 opener)
+{
+	__u32 *count, one = 1;
+
+	if (!opener)
+		return 0;
+	count = bpf_map_lookup_elem(&answered_by, &opener);
+	if (!count) {
+		bpf_map_update_elem(&answered_by, &opener, &one, BPF_NOEXIST);
+		return 0;
+	}
+	if (*count >= answered_share)
+		return -1;
+	__sync_fetch_and_add(count, 1);
+	return 0;
+}
+
 /* Makes an entry an answered one when it may, and moves it to those unless it
  * is there. Gives the entry to go on with: the old element may be another
  * key's at once. NULL when the flow's other half is nowhere: it has to be
@@ -181,7 +203,9 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 		return flow;
 	flow->flags |= FLOW_ANSWERED;
 	flow->last_seen = pkt->now;
-	if (there || bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+	if (there ||
+	    flow_count(flow->flags & FLOW_REPLY ? flow->other_ifindex : pkt->key.ifindex) ||
+	    bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
 		return flow;
 	moved = flow_answered(&pkt->key);
 	if (moved)

@@ -5,22 +5,24 @@
 #include "flow.h"
 #include "turn.h"
 
-/* Takes a flow that nobody has answered out of its table, both halves: what was
- * answered in the meantime stays.
+/* Takes a flow that nobody has answered out of its table, both halves. What was
+ * answered in the meantime stays, unless it is too much for the table of those.
  */
 static __noinline void share_forget(const struct flow_key *key)
 {
 	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
 	struct flow_key other;
+	__u32 *count = bpf_map_lookup_elem(&answered_by, &key->ifindex);
+	int crowded = count && *count >= answered_share;
 	struct flow *half;
 
-	if (!flow || (flow->flags & FLOW_ANSWERED))
+	if (!flow || (!crowded && (flow->flags & FLOW_ANSWERED)))
 		return;
 	flow_other(&other, key, flow);
 	half = flow_answered(&other);
 	if (!half)
 		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (half && ((half->flags & FLOW_ANSWERED) || !flow_halves(key, half)))
+	if (half && ((!crowded && (half->flags & FLOW_ANSWERED)) || !flow_halves(key, half)))
 		return;
 	bpf_map_delete_elem(&unanswered, &other);
 	bpf_map_delete_elem(&unanswered, key);

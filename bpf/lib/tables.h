@@ -448,6 +448,17 @@ struct {
 	__type(value, struct flow);
 } unanswered SEC(".maps");
 
+/* Entries of `flows` by the device of the pod that has opened them. Programs add,
+ * the collector counts anew.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_ENDPOINTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u32);
+} answered_by SEC(".maps");
+
 /* The ports of fragmented packets, from their first fragments. When it is full
  * the longest unused makes room, and what still comes of that packet is
  * dropped: bounded, and closed.
