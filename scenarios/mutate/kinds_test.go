@@ -66,9 +66,9 @@ func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
 
 func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
 	lines := map[mutant.Kind][]string{
-		mutant.Round:     {"if (ttl_spent(pkt, flow))"},
+		mutant.Round:     {"if (routes(hook, flow) && pkt->ttl <= 1)"},
 		mutant.Always:    {"if (!s || !ctl)"},
-		mutant.Never:     {"if (ttl_spent(pkt, flow))"},
+		mutant.Never:     {"if (routes(hook, flow) && pkt->ttl <= 1)"},
 		mutant.Bound:     {"if (doff < sizeof(*tcp) || doff > pkt->l4_len)"},
 		mutant.Immediate: {"return state == BACKEND_SERVING ||"},
 		mutant.Swap:      {"len = bpf_ntohs(ip->tot_len);"},
@@ -94,8 +94,9 @@ func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
 // later, if any come.
 func TestAFieldThatIsLeftOutOfAFlowsEntryIsNoticed(t *testing.T) {
 	lines := []string{
-		"flow->seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);",
 		"flow->seen |= seen;",
+		"flow->sent = pkt->seq;",
+		"flow->acked = pkt->ack;",
 		"flow->last_seen = pkt->now;",
 		"reply->last_seen = pkt->now;",
 		"flow->epoch = pkt->epoch;",
