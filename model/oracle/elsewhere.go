@@ -52,3 +52,15 @@ func (j *judgement) ledElsewhere() bool {
 	}
 	return surely
 }
+
+// ledUnseen is whether another node may have led the flow of an error here through
+// its tunnel, where nobody who sees no flow table has seen it.
+func (j *judgement) ledUnseen() bool {
+	h := j.headers
+	asked := h.quote.tuple.Reversed()
+	s := j.world.frontends[frontend{asked.Dst, asked.Dport, asked.Protocol, model.ScopeOutside}]
+	if j.oracle.Sight != nil || j.at.Hook != model.FromDevice || s == nil || h.dst != asked.Dst || !j.world.answersItself(asked.Protocol) {
+		return false
+	}
+	return slices.ContainsFunc(s.servers, func(b server) bool { return j.world.endpointAt(b.addr) != nil })
+}

@@ -434,6 +434,10 @@ func (j *judgement) relatedAtDevice() {
 	if f.ought != must && j.ledElsewhere() {
 		return
 	}
+	if f.ought != must && j.ledUnseen() {
+		j.tell("another node may have led %s here", quoted.Reversed())
+		j.branches = append(j.branches, branch{translation: j.unchanged()})
+	}
 	if f.ought != must || j.at.Hook == model.ToDevice {
 		j.passBy("it is an error about " + quoted.String() + ", of which no flow is known")
 	}
