@@ -102,7 +102,8 @@ type compiler struct {
 	node  string
 	local Local
 
-	blocks        map[netip.Prefix]Identity // that policies name
+	blocks        map[netip.Prefix]Identity  // that policies name
+	namers        map[Identity]metav1.Object // of these blocks
 	blocksInOrder []netip.Prefix
 	held          map[string]*block          // that hold pods and nodes too, by name
 	members       map[string][]member        // of groups that policies name

@@ -90,7 +90,7 @@ func (c *compiler) fits(s *State, policies []*compiledPolicy) {
 			return
 		}
 		for _, rule := range u.rules.Rules {
-			wanted.of(u.table).add(named[rule.Origin.Policy], "spec", 1)
+			wanted.of(u.table).add(c.namerOf(rule.Peer, named[rule.Origin.Policy]), "spec", 1)
 		}
 	})
 	for _, table := range Tables() {

@@ -64,15 +64,58 @@ func (c *compiler) blocksOf(policy metav1.Object) []string {
 	return append(prefixesOf(memberBlocks(one, c.families)), c.namedByCilium(one)...)
 }
 
-// writable refuses a policy that is written down more than excess times the
-// budget, and says whether it is not.
-func (c *compiler) writable(object metav1.Object, entries int) bool {
+// writable refuses who has rules written down more than excess times the budget,
+// and says whether nobody has.
+func (c *compiler) writable(object metav1.Object, rules ...compiledRule) bool {
 	budget, bounded := c.local.Budgets[TableRules]
-	if !bounded || entries <= excess*budget {
+	all := 0
+	for i := range rules {
+		r := &rules[i]
+		all += r.written() * max(len(r.peers)+len(r.members)+len(r.numbers), 1)
+	}
+	if !bounded || all <= excess*budget {
 		return true
 	}
-	c.tooMuch(object, "spec", TableRules, entries)
-	return false
+	if len(c.errs) > 0 {
+		return false // who has it all written is refused already
+	}
+	wanted := newDemand(TableRules)
+	wanted.times = excess
+	c.charge(wanted, object, rules)
+	c.shed(wanted)
+	return len(c.errs) == 0
+}
+
+// charge adds what rules of an object are written as at most at one subject. A
+// block that another object has named first is that one's: nobody's rule about a
+// large block is larger for the small ones that others name in it.
+func (c *compiler) charge(d *demand, object metav1.Object, rules []compiledRule) {
+	for i := range rules {
+		r := &rules[i]
+		ports := r.written()
+		d.add(object, "spec", ports*(len(r.peers)+len(r.members)))
+		for _, number := range r.numbers {
+			d.add(c.namerOf(number, object), "spec", ports)
+		}
+		if len(r.peers)+len(r.members)+len(r.numbers) == 0 {
+			d.add(object, "spec", ports)
+		}
+	}
+}
+
+// namerOf is who has first named the block of an identity; others' identities are
+// for who asks.
+func (c *compiler) namerOf(number Identity, asks metav1.Object) metav1.Object {
+	if c.namers == nil {
+		c.namers = map[Identity]metav1.Object{}
+		for prefix, of := range c.blocks {
+			c.namers[of] = c.named[prefix]
+		}
+	}
+	if namer := c.namers[number]; namer != nil {
+		return namer
+	}
+	return asks
 }
 
 // servable refuses a service that asks for more frontends or backends than the
@@ -86,9 +129,8 @@ func (c *compiler) servable(object metav1.Object, table Table, entries int) bool
 	return false
 }
 
-// size is how many entries a rule is written as at most at one subject.
-func (r *compiledRule) size() int {
-	peers := len(r.peers) + len(r.numbers) + len(r.members)
+// written is how many entries a rule is written as for each peer.
+func (r *compiledRule) written() int {
 	ports := 0
 	for _, port := range r.ports {
 		if port.name != "" {
@@ -97,7 +139,7 @@ func (r *compiledRule) size() int {
 		}
 		ports += len(portPrefixes(port.first, port.last))
 	}
-	return max(peers, 1) * max(ports, 1)
+	return max(ports, 1)
 }
 
 // mayWrite refuses policies where those that select a subject are written down
@@ -111,7 +153,7 @@ func (c *compiler) mayWrite(subject *identity, policies []*compiledPolicy, writt
 	wanted.times = excess
 	for _, p := range policies {
 		if p.subjects[subject] {
-			wanted.add(p.object, "spec", p.size())
+			c.charge(wanted, p.object, p.rules)
 		}
 	}
 	if c.over(wanted) > 0 {

@@ -273,14 +273,14 @@ func (c *compiler) ciliumPeers(rule *compiledRule, spec *ciliumSpec, entry *cili
 		}
 	}
 	for i, text := range entry.cidrs {
-		if !c.writable(spec.object, len(rule.numbers)) {
+		if !c.writable(spec.object, compiledRule{numbers: rule.numbers}) {
 			return
 		}
 		field := fmt.Sprintf("%s.%sCIDR[%d]", rule.field, entry.from, i)
 		rule.numbers = append(rule.numbers, c.ciliumBlock(spec, field, text, nil)...)
 	}
 	for i, set := range entry.cidrSets {
-		if !c.writable(spec.object, len(rule.numbers)) {
+		if !c.writable(spec.object, compiledRule{numbers: rule.numbers}) {
 			return
 		}
 		field := fmt.Sprintf("%s.%sCIDRSet[%d].cidr", rule.field, entry.from, i)

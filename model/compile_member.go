@@ -345,7 +345,7 @@ func (c *compiler) ownAddress(gateway netip.Addr) netip.Addr {
 
 // addBlock adds to a rule whoever has an address in a block.
 func (c *compiler) addBlock(object metav1.Object, rule *compiledRule, b *block) {
-	if !c.writable(object, len(rule.numbers)) {
+	if !c.writable(object, compiledRule{numbers: rule.numbers}) {
 		return
 	}
 	if b.whole() {

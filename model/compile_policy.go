@@ -57,15 +57,6 @@ type compiledRule struct {
 	ports     []portRange // none: any
 }
 
-// size is how many entries a policy is written as at most at one subject.
-func (p *compiledPolicy) size() int {
-	total := 0
-	for i := range p.rules {
-		total += p.rules[i].size()
-	}
-	return total
-}
-
 // forAny is whether whoever can be a peer of a subject matches: one that has no
 // address of a family has no peers of it.
 func (r *compiledRule) forAny(subject *identity) bool {
@@ -85,7 +76,7 @@ func (c *compiler) policies() []*compiledPolicy {
 	for _, p := range policies {
 		audit, _, _ := auditOf(p.object.GetAnnotations())
 		p.audit = audit && c.local.Options.AuditAnnotations != AuditOff
-		c.writable(p.object, p.size())
+		c.writable(p.object, p.rules...)
 	}
 	if len(c.errs) == 0 {
 		c.warnOfShadows(policies)
