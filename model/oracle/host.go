@@ -239,10 +239,7 @@ func (j *judgement) openFromDevice() {
 	default:
 		j.choose(s, func(to server) { j.leadIn(s, to) })
 	}
-	doom := j.stranger()
-	if s != nil {
-		doom = append(doom, j.answersAsTunnel()...)
-	}
+	doom := append(j.stranger(), j.answersAsTunnel()...)
 	for i := range j.branches[before:] {
 		if b := &j.branches[before+i]; len(doom) > 0 {
 			b.reasons, b.answer = append(b.reasons, doom...), model.ReasonNone
