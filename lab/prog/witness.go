@@ -96,10 +96,12 @@ func (n *node) misanswered(reason model.Reason, asked, answer []byte, ifindex in
 			mac, pod = h.device.MAC, h.device.PodMAC
 		}
 	}
-	// What came in a tunnel is taken out of it first.
-	p := frame.Decode(answer)
-	if inner, ok := frame.Decode(asked).Carried(); ok && p.Version != 0 && p.Src == inner.Dst {
-		asked = frame.Decode(asked).TakenOut()
+	// What came in a tunnel is taken out of it first. Whom an answer is from tells
+	// whether it was: a packet in a packet may as well be for a service's address, and
+	// both of them for the same.
+	p, outer := frame.Decode(answer), frame.Decode(asked)
+	if inner, ok := outer.Carried(); ok && p.Version != 0 && p.Src == inner.Dst && p.Src != outer.Dst {
+		asked = outer.TakenOut()
 	}
 	want := frame.Answer(asked, reason, mac, pod, p.SaidMTU())
 	got := frame.WithoutChecksums(answer)
