@@ -108,15 +108,6 @@ static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 	return 0;
 }
 
-/* Whether a reply comes there, at a glance: flow_reserve looks again, at flows
- * that are over but for their other half. In the loop below that would cost the
- * verifier of 5.10 four times the instructions of the whole program.
- */
-static __always_inline int port_taken(const struct flow_key *reply, __u64 now)
-{
-	return bpf_map_lookup_elem(&flows, reply) || flow_unanswered(reply, now);
-}
-
 /* The source ports that a flow may have. */
 struct port_range {
 	__u32 first;
@@ -159,26 +150,37 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
 }
 
 /* Looks for a source port that no reply comes to: the one that it has, else one
- * of those that a hash leads to.
+ * of those that a hash leads to. Of those, what is over and not written over yet is
+ * taken last: its other half may live, and then so does it, as flow_reserve finds. To
+ * look for that here would cost the verifier of 5.10 four times the instructions of the
+ * whole program.
  */
 static __always_inline int find_port(struct packet *pkt, struct scratch *s,
 				     const struct port_range *range, int changes, int own_taken)
 {
+	struct flow *there;
+	__be16 spare = 0;
 	__u32 i;
 
-	if (own_taken) {
-		if (!changes)
-			return -1;
-		try_port(s, range, MAX_PORT_PROBES + 1);
-	}
+	if (!own_taken && !bpf_map_lookup_elem(&flows, &s->reply_key))
+		return 0;
+	if (!changes)
+		return -1;
 	for (i = 1; i <= MAX_PORT_PROBES; i++) {
-		if (!port_taken(&s->reply_key, pkt->now))
-			return 0;
-		if (!changes)
-			return -1;
 		try_port(s, range, i);
+		if (bpf_map_lookup_elem(&flows, &s->reply_key))
+			continue;
+		there = bpf_map_lookup_elem(&unanswered, &s->reply_key);
+		if (!there)
+			return 0;
+		if (flow_expired(there, s->reply_key.proto, pkt->now))
+			spare = s->open.sport;
 	}
-	return -1;
+	if (!spare)
+		return -1;
+	s->open.sport = spare;
+	s->reply_key.dport = spare;
+	return 0;
 }
 
 /* Whether a flow that is judged anew leads where it did. */
