@@ -188,7 +188,9 @@ static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* Whether an error of a flow may pass, under tables that have changed since. */
+/* Whether an error about what opened a flow may pass, under tables that have changed
+ * since.
+ */
 static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
 {
 	struct flow_key *key = &pkt->key;
@@ -196,11 +198,6 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
 	__u8 proto = key->proto;
 	int reason;
 
-	/* Of the opening direction: its next packet is judged, and the error
-	 * comes again.
-	 */
-	if (!(flow->flags & FLOW_REPLY))
-		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	key->src = s->reply_key.src;
 	key->sport = s->reply_key.sport;
 	key->dport = s->reply_key.dport;
@@ -316,6 +313,11 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	pkt->lookup = LOOKUP_KNOWN;
 	if (flow->epoch != pkt->epoch) {
 		pkt->lookup = LOOKUP_REJUDGED;
+		/* About an answer: the opener's next packet is judged, and the error
+		 * comes again. One that goes elsewhere does not wait for that.
+		 */
+		if (!(flow->flags & FLOW_REPLY))
+			return related_elsewhere(skb, pkt, s);
 		reason = related_rejudge(pkt, s, flow);
 		if (reason)
 			return reason;
