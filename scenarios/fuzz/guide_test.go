@@ -58,7 +58,7 @@ var seldom = []reach.Excuse{
 	{File: "lib/uplink.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
 	{File: "lib/uplink.h", Before: "if (service && poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
 	{File: "lib/uplink.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
-	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, REFUSE(pkt, REASON_STRAY_SYN));"},
+	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, pkt->stray);"},
 }
 
 // leaveOut takes out the check that leads to a line: it is never reached. What
