@@ -73,13 +73,6 @@ static __always_inline struct flow *flow_answered(const struct flow_key *key)
 	return flow && !(flow->flags & FLOW_DEAD) ? flow : NULL;
 }
 
-static __always_inline struct flow *flow_unanswered(const struct flow_key *key, __u64 now)
-{
-	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
-
-	return flow && !flow_expired(flow, key->proto, now) ? flow : NULL;
-}
-
 /* The key of a flow's other direction. */
 static __always_inline void flow_other(struct flow_key *other, const struct flow_key *key,
 				       const struct flow *flow)

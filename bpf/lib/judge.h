@@ -138,8 +138,11 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (goes_on(pkt, s)) {
 		old = flow_answered(&pkt->key);
+		/* Its time may be over while its other half lives: what it has shown
+		 * counts on.
+		 */
 		if (!old)
-			old = flow_unanswered(&pkt->key, pkt->now);
+			old = flow_waiting(&pkt->key, pkt->now);
 	}
 	if (old) {
 		old->ifindex = s->open.ifindex;
