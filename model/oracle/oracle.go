@@ -243,6 +243,7 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 	case !f.reply && f.isStale(o.epoch): // judged anew, it has both its keys again
 		if f.way = t.opens; f.ought(f.opening.tuple.Protocol, now) != must {
 			next |= torn // its answers may have begun again
+			f.sides[1] = f.sides[1].or(side{})
 		}
 		o.flows.take(f.replies, half{f.flow, true}, now)
 	}
