@@ -42,7 +42,7 @@ func (j *judgement) decide(open func()) {
 			return
 		}
 	}
-	if h.echoReply && (!j.isDevice() || j.isGuarded()) {
+	if h.echoReply && (!j.isDevice() || j.isGuarded() && !j.isLed()) {
 		j.tell("it answers no ping that is known")
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPNoFlow}})
 		if j.answersGateway() {
