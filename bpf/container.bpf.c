@@ -53,7 +53,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = related(skb, pkt, s);
+	reason = related(skb, pkt, s, pkt->key.hook);
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;

@@ -128,7 +128,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s, __u8
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = related(skb, pkt, s);
+	reason = related(skb, pkt, s, hook);
 	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
 		return drop(skb, pkt, reason);
 	if (reason)

@@ -124,7 +124,7 @@ var noticed = map[string]noticing{
 		programs: []string{bpf.SocketProgConnect4, bpf.SocketProgConnect6, bpf.SocketProgSendmsg4, bpf.SocketProgSendmsg6},
 		by: map[mutant.Kind]eye{
 			mutant.Round:     {reaching, []string{"if (!to.service) {"}},
-			mutant.Always:    {reaching, []string{"if (!to.service) {"}},
+			mutant.Always:    {refusing, []string{"if (set_retval)"}},
 			mutant.Never:     {podsAlone, []string{"if (!pkt.key.proto || !of_node(ctx))"}},
 			mutant.Immediate: {refusing, []string{"pkt->src_identity = 1;"}},
 			mutant.Store:     {reaching, []string{"ctx->user_port = port;"}},

@@ -22,7 +22,7 @@ func establish(t *testing.T, d *Datapath, n *node, sport uint16) {
 
 func TestAFloodOfOpeningsEvictsOnlyOpenings(t *testing.T) {
 	n := newNode(t)
-	d := openDatapath(t, Options{Flows: 64, Unanswered: 512})
+	d := openDatapath(t, Options{Flows: 256, Unanswered: 512}) // of which a pod has a quarter
 	_, err := d.Apply(n.state)
 	require.NoError(t, err)
 	for i := range uint16(16) {

@@ -98,11 +98,43 @@ func eachUse(s *State, frontends []*Service, each func(use)) {
 	for _, frontend := range frontends {
 		lists.of(frontend, each)
 	}
+	eachSocket(s, frontends, each)
 	for _, addr := range s.ServiceAddresses {
 		each(use{table: TableServices, entries: 1, address: addr})
 	}
 	for i := range s.RuleSets {
 		each(use{table: TableRules, entries: len(s.RuleSets[i].Rules), rules: &s.RuleSets[i]})
+	}
+}
+
+// eachSocket goes through the node's own sockets that services lead to: each is once
+// in the table of backends, beside the services' own rows.
+func eachSocket(s *State, frontends []*Service, each func(use)) {
+	own := map[netip.Addr]bool{}
+	for _, addr := range slices.Concat(s.Node.Addresses, s.Node.Gateways) {
+		own[addr] = true
+	}
+	sockets := map[*Service]bool{} // frontends of sockets alone
+	for i := range s.Loopback {
+		sockets[&s.Loopback[i]] = true
+	}
+	type socket struct {
+		netip.AddrPort
+		protocol Protocol
+	}
+	seen := map[socket]bool{}
+	for _, frontend := range frontends {
+		if sockets[frontend] {
+			continue
+		}
+		for i := range frontend.Backends {
+			b := &frontend.Backends[i]
+			at := socket{netip.AddrPortFrom(b.Address, b.Port), frontend.Protocol}
+			if own[b.Address] && !seen[at] {
+				seen[at] = true
+				each(use{table: TableBackends, entries: 1, frontend: frontend})
+			}
+		}
 	}
 }
 

@@ -23,9 +23,9 @@ volatile const __u32 unanswered_other = 60;
 volatile const __u32 answered_tcp = 6 * 3600;
 volatile const __u32 answered_other = 600;
 
-static __always_inline __u64 flow_patience(const struct flow *flow, __u8 proto)
+static __always_inline __u64 flow_patience(__u32 flags, __u32 proto)
 {
-	if (flow->flags & FLOW_ANSWERED)
+	if (flags & FLOW_ANSWERED)
 		return (proto == IPPROTO_TCP ? answered_tcp : answered_other) * SECOND;
 	switch (proto) {
 	case IPPROTO_TCP:
@@ -39,10 +39,18 @@ static __always_inline __u64 flow_patience(const struct flow *flow, __u8 proto)
 	return unanswered_other * SECOND;
 }
 
-/* One for all who ask, none of them on the fast path. */
-static __noinline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
+/* Whether a flow has been idle for too long. It is global, so that the verifier looks
+ * at it once, and not at each of its ways wherever somebody asks.
+ */
+__noinline int flow_over(__u64 idle, __u32 flags, __u32 proto)
 {
-	return now > flow->last_seen && now - flow->last_seen > flow_patience(flow, proto);
+	return idle > flow_patience(flags, proto);
+}
+
+/* None of those who ask is on the fast path. */
+static __always_inline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
+{
+	return now > flow->last_seen && flow_over(now - flow->last_seen, flow->flags, proto);
 }
 
 /* What a packet leaves in its flow's entry: its flags, and where both sides are. A SYN

@@ -260,7 +260,7 @@ static __noinline int related_elsewhere(struct __sk_buff *skb, struct packet *pk
 	struct service *service;
 	int alike = 0;
 
-	if (!at(pkt, HOOK_FROM_DEVICE) || pkt->unwrapped || !service_address(pkt) ||
+	if (pkt->unwrapped || !service_address(pkt) ||
 	    related_source(skb, pkt, &s->reply_key) || mtu_absurd(skb, pkt))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	pkt->key = s->reply_key;
@@ -280,8 +280,10 @@ static __noinline int related_elsewhere(struct __sk_buff *skb, struct packet *pk
 	return route(skb, pkt, &s->open);
 }
 
-/* An ICMP error: s->open becomes what is done to it. */
-static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+/* An ICMP error: s->open becomes what is done to it. The hook is an argument so that
+ * the verifier follows the ways of that one alone.
+ */
+static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook)
 {
 	struct flow_key *key = &s->reply_key;
 	struct flow *flow;
@@ -303,21 +305,23 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	/* Errors go to who sent the quoted packet. */
 	if (!addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
-	if (!flow)
-		return related_elsewhere(skb, pkt, s);
-	reason = related_source(skb, pkt, key);
-	if (reason)
-		return reason;
-	if (mtu_absurd(skb, pkt))
-		return REFUSE(pkt, REASON_ICMP_MTU);
-	pkt->lookup = LOOKUP_KNOWN;
-	if (flow->epoch != pkt->epoch) {
-		pkt->lookup = LOOKUP_REJUDGED;
+	if (flow) {
+		reason = related_source(skb, pkt, key);
+		if (reason)
+			return reason;
+		if (mtu_absurd(skb, pkt))
+			return REFUSE(pkt, REASON_ICMP_MTU);
+		pkt->lookup = flow->epoch == pkt->epoch ? LOOKUP_KNOWN : LOOKUP_REJUDGED;
 		/* About an answer: the opener's next packet is judged, and the error
 		 * comes again. One that goes elsewhere does not wait for that.
 		 */
-		if (!(flow->flags & FLOW_REPLY))
-			return related_elsewhere(skb, pkt, s);
+		if (pkt->lookup == LOOKUP_REJUDGED && !(flow->flags & FLOW_REPLY))
+			flow = NULL;
+	}
+	if (!flow)
+		return is_hook(hook, HOOK_FROM_DEVICE) ? related_elsewhere(skb, pkt, s) :
+							 REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	if (pkt->lookup == LOOKUP_REJUDGED) {
 		reason = related_rejudge(pkt, s, flow);
 		if (reason)
 			return reason;
