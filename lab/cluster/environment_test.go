@@ -142,8 +142,12 @@ func (p *prefixed) Write(b []byte) (int, error) {
 // exec runs a command in a pod's first container. What it printed is given
 // even when it failed.
 func (e *environment) exec(ctx context.Context, namespace, pod string, command ...string) (string, error) {
+	found, err := e.kube.CoreV1().Pods(namespace).Get(ctx, pod, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
 	request := e.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+		VersionedParams(&corev1.PodExecOptions{Container: found.Spec.Containers[0].Name, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
 	executor, err := remotecommand.NewWebSocketExecutor(e.config, "GET", request.URL().String())
 	if err != nil {
 		return "", err
