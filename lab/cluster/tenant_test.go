@@ -38,7 +38,6 @@ type tenant struct {
 // Names of the tenant's objects.
 const (
 	evil       = "evil"        // a pod that answers whatever reaches it
-	poser      = "poser"       // a pod with a shell
 	evilDNS    = "evil-dns"    // a service at the cluster's DNS
 	evilSocket = "evil-socket" // a service at the nodes' own sockets
 )
@@ -50,9 +49,9 @@ var resourceClusterPolicy = schema.GroupVersionResource{Group: "policy.networkin
 
 // tenants has a tenant try to take what is others': by external addresses of
 // services (the cluster's DNS, the kubelets), by a host port at a stranger's
-// address, by an annotation that would lift the administrator's policy, by a label
-// that poses as a namespace's, and by packets of somebody else's address. He gets
-// nothing, and is told what he does not get.
+// address, by an annotation that would lift the administrator's policy, and by a
+// label that poses as a namespace's. He gets nothing, and is told what he does not
+// get.
 func tenants(e *environment, t *testing.T) {
 	made := &tenant{environment: e, node: e.nodes[len(e.nodes)-1].Name}
 	made.begin(t)
@@ -67,7 +66,6 @@ func tenants(e *environment, t *testing.T) {
 	made.takesNoAddress(t)
 	made.posesAsNoNamespace(t)
 	made.liftsNoPolicy(t)
-	made.sendsAsNobodyElse(t)
 	made.end(t)
 }
 
@@ -92,7 +90,6 @@ func (e *tenant) begin(t *testing.T) {
 		pod.Labels["io.cilium.k8s.namespace.labels.team"] = "trusted"
 		pod.Annotations = map[string]string{"weir.net/policy-audit": "true"}
 	}, server)
-	e.create(t, e.ns, poser, nil, e.shell())
 
 	dns, err := e.kube.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -101,7 +98,7 @@ func (e *tenant) begin(t *testing.T) {
 		{Name: "tcp", Port: 53, TargetPort: intstr.FromInt(port), Protocol: corev1.ProtocolTCP},
 	})
 	e.claims(t, evilSocket, e.nodeAddresses(), []corev1.ServicePort{{Port: kubeletPort, TargetPort: intstr.FromInt(kubeletPort)}})
-	e.podsReady(t, e.ns, "app in ("+evil+","+poser+")", 2, time.Minute)
+	e.podsReady(t, e.ns, "app="+evil, 1, time.Minute)
 }
 
 func (e *tenant) create(t *testing.T, namespace, name string, change func(*corev1.Pod), spec corev1.PodSpec) {
@@ -112,20 +109,6 @@ func (e *tenant) create(t *testing.T, namespace, name string, change func(*corev
 	}
 	_, err := e.kube.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
-}
-
-// shell is a pod whose root may do to its own network what he likes.
-func (e *tenant) shell() corev1.PodSpec {
-	return corev1.PodSpec{
-		NodeName: e.node, Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
-		TerminationGracePeriodSeconds: ptr.To[int64](0),
-		Containers: []corev1.Container{{
-			Name: poser, Image: e.tool, ImagePullPolicy: corev1.PullIfNotPresent, Command: []string{"sh", "-c", "while :; do sleep 3600; done"},
-			SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)},
-			VolumeMounts:    []corev1.VolumeMount{{Name: "host", MountPath: "/host"}},
-		}},
-		Volumes: []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
-	}
 }
 
 // claims makes a service at addresses that are others'.
@@ -262,44 +245,6 @@ func (e *tenant) liftsNoPolicy(t *testing.T) {
 	e.reaches(t, false, "by the administrator's policy, whatever the pod's annotation")
 	require.NoError(t, policies.Delete(t.Context(), policy.GetName(), metav1.DeleteOptions{}))
 	e.reaches(t, true, "without that policy")
-}
-
-// sendsAsNobodyElse has the tenant take a stranger's address in his own pod, and
-// send from it.
-func (e *tenant) sendsAsNobodyElse(t *testing.T) {
-	clients := e.podsReady(t, e.environment.ns, "app=client", len(e.nodes), time.Minute)
-	for i, ip := range e.victim.Status.PodIPs {
-		stranger := clients[len(clients)-1].Status.PodIPs[i].IP
-		bits := "/32"
-		if strings.Contains(stranger, ":") {
-			bits = "/128"
-		}
-		before := e.spoofed(t)
-		script := fmt.Sprintf("chroot /host ip address add %s%s dev eth0 nodad && ! nc -z -w 1 -s %s %s %d", stranger, bits, stranger, ip.IP, port)
-		if bits == "/32" {
-			script = strings.Replace(script, " nodad", "", 1)
-		}
-		_, err := e.exec(t.Context(), e.ns, poser, "sh", "-c", script)
-		require.NoError(t, err, "nobody is reached from %s, which is another's", stranger)
-		require.Greater(t, e.spoofed(t), before, "packets from %s are dropped, and counted", stranger)
-		e.say("  %s -> victim as %s: dropped", poser, stranger)
-	}
-}
-
-// spoofed is how many packets the tenant's node dropped for their senders.
-func (e *tenant) spoofed(t *testing.T) (packets float64) {
-	t.Helper()
-	out, err := e.onNode(t.Context(), e.node, "curl -s http://127.0.0.1:9879/metrics")
-	require.NoError(t, err)
-	for line := range strings.Lines(out) {
-		if !strings.HasPrefix(line, "weir_packets_total{") || !strings.Contains(line, `reason="spoofed-source"`) {
-			continue
-		}
-		n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
-		require.NoError(t, err)
-		packets += n
-	}
-	return packets
 }
 
 // end takes all of it away.
