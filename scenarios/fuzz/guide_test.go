@@ -57,7 +57,6 @@ var seldom = []reach.Excuse{
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
 	{File: "lib/uplink.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
 	{File: "lib/uplink.h", Before: "if (service && poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
-	{File: "lib/uplink.h", Before: "if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))", Text: "return REFUSE(pkt, REASON_NO_ENDPOINT);"},
 	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, pkt->stray);"},
 }
 
