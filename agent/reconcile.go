@@ -126,27 +126,14 @@ func fieldsOf(warnings []model.Warning, objs *model.Objects) (lost, ignored []ap
 func refusals(err error) []api.Refused {
 	var found []api.Refused
 	named := map[string]bool{}
-	for _, err := range flatten(err) {
-		field, ok := errors.AsType[*model.FieldError](err)
-		if !ok || named[field.Object] {
+	for _, field := range model.FieldErrors(err) {
+		if named[field.Object] {
 			continue
 		}
 		named[field.Object] = true
 		found = append(found, api.Refused{Object: field.Object, Field: field.Field, Problem: field.Problem})
 	}
 	return found
-}
-
-func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, err := range joined.Unwrap() {
-		all = append(all, flatten(err)...)
-	}
-	return all
 }
 
 // split gives the parts of Kind namespace/name, or Kind name.

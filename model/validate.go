@@ -3,6 +3,7 @@
 package model
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -25,6 +26,22 @@ type FieldError struct {
 
 func (e *FieldError) Error() string {
 	return e.Object + ": " + e.Field + ": " + e.Problem
+}
+
+// FieldErrors are those that are joined in an error, in their order.
+func FieldErrors(err error) []*FieldError {
+	several, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		if field, ok := errors.AsType[*FieldError](err); ok {
+			return []*FieldError{field}
+		}
+		return nil
+	}
+	var all []*FieldError
+	for _, err := range several.Unwrap() {
+		all = append(all, FieldErrors(err)...)
+	}
+	return all
 }
 
 // Validate checks one object by itself, as the API server would, as far as the

@@ -3,7 +3,6 @@
 package policy
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/weirnet/weir/model"
@@ -35,9 +34,8 @@ func LeaveRefused(live, given *model.Objects) []Refusal {
 	for {
 		_, err := Doubts(live)
 		left := 0
-		for _, err := range joined(err) {
-			refused, ok := errors.AsType[*model.FieldError](err)
-			if !ok || slices.Contains(stays, refused.Object) {
+		for _, refused := range model.FieldErrors(err) {
+			if slices.Contains(stays, refused.Object) {
 				continue
 			}
 			stays = append(stays, refused.Object) // what is in its place now
@@ -50,16 +48,4 @@ func LeaveRefused(live, given *model.Objects) []Refusal {
 			return refusals // what is wrong yet, the caller meets
 		}
 	}
-}
-
-func joined(err error) []error {
-	several, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return []error{err}
-	}
-	var all []error
-	for _, err := range several.Unwrap() {
-		all = append(all, joined(err)...)
-	}
-	return all
 }
