@@ -68,12 +68,7 @@ func (c *compiler) blocksOf(policy metav1.Object) []string {
 // and says whether nobody has.
 func (c *compiler) writable(object metav1.Object, rules ...compiledRule) bool {
 	budget, bounded := c.local.Budgets[TableRules]
-	all := 0
-	for i := range rules {
-		r := &rules[i]
-		all += r.written() * max(len(r.peers)+len(r.members)+len(r.numbers), 1)
-	}
-	if !bounded || all <= excess*budget {
+	if !bounded || sizeOf(rules) <= excess*budget {
 		return true
 	}
 	if len(c.errs) > 0 {
@@ -129,6 +124,16 @@ func (c *compiler) servable(object metav1.Object, table Table, entries int) bool
 	return false
 }
 
+// sizeOf is how many entries rules are written as at most at one subject.
+func sizeOf(rules []compiledRule) int {
+	all := 0
+	for i := range rules {
+		r := &rules[i]
+		all += r.written() * max(len(r.peers)+len(r.members)+len(r.numbers), 1)
+	}
+	return all
+}
+
 // written is how many entries a rule is written as for each peer.
 func (r *compiledRule) written() int {
 	ports := 0
@@ -149,14 +154,20 @@ func (c *compiler) mayWrite(subject *identity, policies []*compiledPolicy, writt
 	if !bounded {
 		return true
 	}
-	wanted := newDemand(TableRules)
-	wanted.times = excess
+	selecting := 0
 	for _, p := range policies {
 		if p.subjects[subject] {
-			c.charge(wanted, p.object, p.rules)
+			selecting += sizeOf(p.rules)
 		}
 	}
-	if c.over(wanted) > 0 {
+	if selecting > excess*budget { // who has made it so is asked only then
+		wanted := newDemand(TableRules)
+		wanted.times = excess
+		for _, p := range policies {
+			if p.subjects[subject] {
+				c.charge(wanted, p.object, p.rules)
+			}
+		}
 		c.shed(wanted)
 	}
 	return len(c.errs) == 0 && written <= excess*budget
