@@ -30,10 +30,9 @@ const soiledWord = 0xa5a5a5a5
 // dirt is what is put into the tables of one element a CPU, and what is read there
 // after a run.
 type dirt struct {
-	runs                 uint32
+	runs                 uint32 // that have begun
 	scratch, scratchLeft element[bpf.ContainerScratch]
 	meters, metersLeft   element[bpf.ContainerMeter]
-	seconds              int // that were filled
 	// limited: in this second so many events were told that not all may be.
 	limited bool
 }
@@ -56,8 +55,7 @@ func (s *dirt) fill(second uint64, told uint32) {
 // limit fills the second of some runs.
 func (w *Witness) limit() error {
 	s := w.dirt
-	s.seconds++
-	turn := s.seconds % everyLimited
+	turn := s.runs % everyLimited
 	if s.limited = turn == 0 || turn == everyLimited/2; !s.limited {
 		s.fill(secondOver, ^uint32(0))
 		return nil
@@ -93,11 +91,10 @@ func newDirt(d *Datapath) (*dirt, error) {
 	return s, nil
 }
 
-// word is what skb->cb has before the next run, and, by it, what the stack is soiled
-// with: another one each time. What is read of the same dirt twice, as a key's octet
-// that was not written, would be found again.
+// word is what skb->cb has before a run, and, by it, what the stack is soiled with:
+// another one each time. What is read of the same dirt twice, as a key's octet that
+// was not written, would be found again.
 func (s *dirt) word() uint32 {
-	s.runs++
 	return soiledWord ^ (s.runs & 0x3f * 0x01010101)
 }
 

@@ -81,6 +81,7 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 			return Ran{}, nil, nil, err
 		}
 	}
+	w.dirt.runs++
 	if err := w.limit(); err != nil {
 		return Ran{}, nil, nil, err
 	}
