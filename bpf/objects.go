@@ -17,3 +17,9 @@ func SocketObject() []byte    { return slices.Clone(_SocketBytes) }
 //
 //go:embed equivalents
 var Equivalents string
+
+// Survivors lists the errors that can be planted in the objects and that nothing in
+// the lab notices, with what is known about them.
+//
+//go:embed survivors
+var Survivors string

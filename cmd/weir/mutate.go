@@ -29,6 +29,7 @@ type mutating struct {
 	output   string
 	state    string
 	list     string
+	known    string
 	only     []string
 	without  []string
 	fuzz     time.Duration
@@ -48,15 +49,16 @@ scenarios in prog that reach it, else by 5 seconds of the fuzzer, else by the
 scenarios in netns that reach it; what is left is shown by source line.
 
 What the verifier refuses, what no run of the unchanged programs executes, and what
-a list holds to be equivalent is counted apart. With --state an interrupted run
-goes on where it was. Scenarios are the library's, or those of the files given.
+a list holds to be equivalent is counted apart. What another list holds to survive,
+and says why, counts as survived, and is shown apart. With --state an interrupted
+run goes on where it was. Scenarios are the library's, or those of the files given.
 
 With --go the errors are in Go code, such as the model's: all of them are compiled
 in at once, and killed by the unit tests of the packages, else by the scenarios in
 prog, else by the fuzzer. That needs Go and a checkout, which stays as it is.
 
-It ends with 1 when a mutant survived; with --changed, when one of a changed line
-did.`,
+It ends with 1 when a mutant survived that is in neither list; with --changed, when
+one of a changed line did.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
@@ -79,6 +81,7 @@ did.`,
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one mutant a line) or html (a page by source line)")
 	f.StringVar(&o.state, "state", "", "remember what was found in this file, and go on from there")
 	f.StringVar(&o.list, "equivalents", "", "the list of mutants that are no errors; default the one inside this binary")
+	f.StringVar(&o.known, "survivors", "", "the list of mutants that are known to survive; default the one inside this binary")
 	f.StringSliceVar(&o.only, "only", nil, "only mutants whose FILE:LINE or ID contains one of these")
 	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket; with --go test, prog, fuzz")
 	f.DurationVar(&o.fuzz, "fuzz", 5*time.Second, "how long the fuzzer is given for a mutant")
@@ -111,15 +114,18 @@ func (o *mutating) run(cmd *cobra.Command) error {
 	if err := o.write(cmd, report); err != nil {
 		return err
 	}
-	for i := range report.Results {
-		if r := &report.Results[i]; r.Outcome == mutate.Survived && (o.changed == "" || r.Changed) {
-			return &exitError{code: exitFailed}
-		}
-	}
-	if stopped {
+	if stopped || o.fails(report) {
 		return &exitError{code: exitFailed}
 	}
 	return nil
+}
+
+// fails says whether one has survived that had to be noticed: what is known to
+// survive needs not, nor what stands in other lines than those that have changed.
+func (o *mutating) fails(report *mutate.Report) bool {
+	return slices.ContainsFunc(report.Results, func(r mutate.Result) bool {
+		return r.Outcome == mutate.Survived && (o.changed == "" || r.Changed)
+	})
 }
 
 func (o *mutating) measure(cmd *cobra.Command, progress func(stage string, done, total int)) (*mutate.Report, error) {
@@ -199,7 +205,10 @@ func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
 			return nil, err
 		}
 	}
-	opts.Equivalents, err = o.equivalents()
+	if opts.Equivalents, err = readList(o.list, "bpf/equivalents", bpf.Equivalents); err != nil {
+		return nil, err
+	}
+	opts.Survivors, err = readList(o.known, "bpf/survivors", bpf.Survivors)
 	return opts, err
 }
 
@@ -225,14 +234,15 @@ func (o *mutating) read() ([]*mutate.Object, error) {
 	return out, nil
 }
 
-func (o *mutating) equivalents() (*mutate.Equivalents, error) {
-	if o.list == "" {
-		return mutate.ReadEquivalents("bpf/equivalents", strings.NewReader(bpf.Equivalents))
+// readList reads a list of excuses in a file, or the embedded one.
+func readList(path, name, embedded string) (*mutate.Excuses, error) {
+	if path == "" {
+		return mutate.ReadExcuses(name, strings.NewReader(embedded))
 	}
-	f, err := os.Open(o.list)
+	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the list of equivalents: %w", err)
+		return nil, fmt.Errorf("read a list of mutants: %w", err)
 	}
 	defer f.Close()
-	return mutate.ReadEquivalents(filepath.Base(o.list), f)
+	return mutate.ReadExcuses(filepath.Base(path), f)
 }

@@ -19,8 +19,12 @@ import (
 	"github.com/weirnet/weir/scenarios/mutate/suite"
 )
 
-// listOfGo is where errors in Go stand that are none, from the module's root.
-const listOfGo = "model/equivalents"
+// Where errors in Go stand that are none, and those that are known to survive, from
+// the module's root.
+const (
+	equivalentsOfGo = "model/equivalents"
+	survivorsOfGo   = "model/survivors"
+)
 
 // runGo measures the Go code of a checkout in place of programs.
 func (o *mutating) runGo(ctx context.Context, progress func(string, int, int)) (*mutate.Report, error) {
@@ -60,7 +64,10 @@ func (o *mutating) optionsGo(ctx context.Context) (*suite.Options, error) {
 			return nil, err
 		}
 	}
-	opts.Equivalents, err = o.equivalentsOfGo(root)
+	if opts.Equivalents, err = readListOfGo(o.list, filepath.Join(root, equivalentsOfGo)); err != nil {
+		return nil, err
+	}
+	opts.Survivors, err = readListOfGo(o.known, filepath.Join(root, survivorsOfGo))
 	return opts, err
 }
 
@@ -80,22 +87,22 @@ func checkout(ctx context.Context) (string, error) {
 	return dir, nil
 }
 
-func (o *mutating) equivalentsOfGo(root string) (*mutate.Equivalents, error) {
-	path := o.list
-	if path == "" {
-		path = filepath.Join(root, listOfGo)
+// readListOfGo reads the list that was asked for, or the checkout's if it has one.
+func readListOfGo(asked, path string) (*mutate.Excuses, error) {
+	if asked != "" {
+		path = asked
 	}
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) && o.list == "" {
+	if errors.Is(err, fs.ErrNotExist) && asked == "" {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the list of equivalents: %w", err)
+		return nil, fmt.Errorf("read a list of mutants: %w", err)
 	}
 	defer f.Close()
 	var kinds []mutant.Kind
 	for _, k := range source.Kinds() {
 		kinds = append(kinds, mutant.Kind(k))
 	}
-	return mutate.ReadEquivalents(filepath.Base(path), f, kinds...)
+	return mutate.ReadExcuses(filepath.Base(path), f, kinds...)
 }

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/scenarios/mutate"
 )
 
 func TestChangedLinesAreReadOfADiff(t *testing.T) {
@@ -35,4 +37,32 @@ diff --git a/host.bpf.c b/host.bpf.c
 		require.False(t, changed("lib/flow.h", line), line)
 	}
 	require.True(t, changed("host.bpf.c", 7))
+}
+
+func TestSurvivorsThatFailARun(t *testing.T) {
+	for _, c := range []struct {
+		name, changed string
+		result        mutate.Result
+		fails         bool
+	}{
+		{"one in no list", "", mutate.Result{Outcome: mutate.Survived}, true},
+		{"a known one", "", mutate.Result{Outcome: mutate.Known}, false},
+		{"an equivalent one", "", mutate.Result{Outcome: mutate.Equivalent}, false},
+		{"one in a line that has changed", "main", mutate.Result{Outcome: mutate.Survived, Changed: true}, true},
+		{"one in another line", "main", mutate.Result{Outcome: mutate.Survived}, false},
+		{"a known one in a line that has changed", "main", mutate.Result{Outcome: mutate.Known, Changed: true}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := mutating{changed: c.changed}
+			require.Equal(t, c.fails, o.fails(&mutate.Report{Results: []mutate.Result{{Outcome: mutate.Killed, Changed: true}, c.result}}))
+		})
+	}
+}
+
+func TestListsOfMutantsThatAreNotThere(t *testing.T) {
+	for _, flag := range []string{"--equivalents", "--survivors"} {
+		_, stderr, code := weirIn("mutate", flag, "no-such-list")
+		require.Contains(t, stderr, "read a list of mutants: open no-such-list")
+		require.Equal(t, exitFailed, code)
+	}
 }

@@ -19,7 +19,7 @@ func (m *measure) fuzzStage(ctx context.Context) error {
 	lab := m.stageDigest(nil)
 	var todo []*subject
 	for _, s := range m.all {
-		if s.Outcome != "" || s.Reached[ByFuzz] == 0 || s.listed != nil || m.known(s, ByFuzz, lab, nil) {
+		if s.Outcome != "" || s.Reached[ByFuzz] == 0 || s.equivalent != nil || m.known(s, ByFuzz, lab, nil) {
 			continue
 		}
 		todo = append(todo, s)

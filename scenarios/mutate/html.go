@@ -26,8 +26,10 @@ type pageLine struct {
 // Class is what the line is shown as: the worst that became of a mutant.
 func (l *pageLine) Class() string {
 	switch {
-	case l.Survived+l.Undone > 0:
+	case l.Survived+l.Undone > l.Known:
 		return "survived"
+	case l.Known > 0:
+		return "known"
 	case l.Counted() > 0:
 		return "killed"
 	}
@@ -70,7 +72,7 @@ func (r *Report) linesOf(file string) []*pageLine {
 			by[one.Line] = line
 		}
 		line.add(one)
-		if one.Outcome == Survived || one.Outcome == "" {
+		if one.Outcome == Survived || one.Outcome == Known || one.Outcome == "" {
 			line.Open = append(line.Open, one)
 		}
 	}

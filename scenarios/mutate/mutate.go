@@ -35,7 +35,9 @@ type Options struct {
 	// Only selects mutants by their ID and file before anything else. Nil: all.
 	Only func(*mutant.Mutant) bool
 	// Equivalents are those that are held to be no errors.
-	Equivalents *Equivalents
+	Equivalents *Excuses
+	// Survivors are those that are known to survive.
+	Survivors *Excuses
 	// Fuzz is how long the fuzzer is given; 0: 5 seconds.
 	Fuzz time.Duration
 	// Without leaves out killers.
@@ -56,9 +58,9 @@ const defaultFuzz = 5 * time.Second
 // subject is a mutant on its way through the stages.
 type subject struct {
 	Result
-	object *Object
-	blocks []int
-	listed *Excuse
+	object            *Object
+	blocks            []int
+	equivalent, known *Excuse // that it is listed by; nil for none
 }
 
 // Report is what was measured.
@@ -68,10 +70,11 @@ type Report struct {
 	Killers []string
 	// Available is how many mutants there were to choose from.
 	Available int
-	// Stale are entries of the list that fit no line any more, and Wrong those
-	// that fit a mutant that was killed.
-	Stale []*Excuse
-	Wrong []Result
+	// Stale are entries of the lists that fit no line any more, Wrong mutants that
+	// are listed as equivalent and were killed, and Closed entries of known survivors
+	// of which none survives.
+	Stale, Closed []*Excuse
+	Wrong         []Result
 }
 
 // measure is a Run in progress.
@@ -113,11 +116,15 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	r := &Report{Available: available}
 	for _, s := range m.all {
 		r.Results = append(r.Results, s.Result)
-		if s.listed != nil && s.Outcome == Killed {
+		if s.equivalent != nil && s.Outcome == Killed {
 			r.Wrong = append(r.Wrong, s.Result)
 		}
+		if s.known != nil && (s.Outcome == Killed || s.Outcome == Refused) {
+			s.known.Close()
+		}
 	}
-	r.Stale = o.Equivalents.Unused()
+	r.Stale = append(o.Equivalents.Unused(), o.Survivors.Unused()...)
+	r.Closed = o.Survivors.Closed()
 	return r, err
 }
 
@@ -132,7 +139,7 @@ func (m *measure) choose() (int, error) {
 		}
 		for _, one := range found {
 			s := &subject{Result: Result{Mutant: one, Object: o.Name}, object: o, blocks: m.places.of(&one)}
-			s.listed = m.Equivalents.Find(&one)
+			s.equivalent, s.known = m.Equivalents.Find(&one), m.Survivors.Find(&one)
 			available++
 			if m.Only != nil && !m.Only(&one) {
 				continue
@@ -232,8 +239,10 @@ func (m *measure) settle() {
 		switch {
 		case total == 0:
 			s.Outcome = NotExecuted
-		case s.listed != nil:
-			s.Outcome, s.Why = Equivalent, s.listed.Reason
+		case s.equivalent != nil:
+			s.Outcome, s.Why = Equivalent, s.equivalent.Reason
+		case s.known != nil:
+			s.Outcome, s.Why = Known, s.known.Reason
 		default:
 			s.Outcome = Survived
 		}

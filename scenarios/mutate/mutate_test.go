@@ -21,7 +21,7 @@ func mutantAt(text string, kind mutant.Kind, before, after string) *mutant.Mutan
 }
 
 func TestEquivalentsAreFoundByTheirLine(t *testing.T) {
-	list, err := ReadEquivalents("list", strings.NewReader(`
+	list, err := ReadExcuses("list", strings.NewReader(`
 # Nobody reads it
 # ever again.
 lib/packet.h: a = b | c; | store left out
@@ -70,14 +70,16 @@ func TestABadListSaysWhere(t *testing.T) {
 		"without a file":   {"# Why.\na();", "list:2: expected FILE [in FUNCTION, FUNCTION]: TEXT OF THE LINE | KIND"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := ReadEquivalents("list", strings.NewReader(c.list))
+			_, err := ReadExcuses("list", strings.NewReader(c.list))
 			require.ErrorContains(t, err, c.says)
 		})
 	}
 }
 
 func TestTheEmbeddedListFitsTheObjects(t *testing.T) {
-	list, err := ReadEquivalents("bpf/equivalents", strings.NewReader(bpf.Equivalents))
+	equivalents, err := ReadExcuses("bpf/equivalents", strings.NewReader(bpf.Equivalents))
+	require.NoError(t, err)
+	survivors, err := ReadExcuses("bpf/survivors", strings.NewReader(bpf.Survivors))
 	require.NoError(t, err)
 	objects, err := Embedded()
 	require.NoError(t, err)
@@ -85,12 +87,50 @@ func TestTheEmbeddedListFitsTheObjects(t *testing.T) {
 		all, err := mutant.Enumerate(o.spec)
 		require.NoError(t, err)
 		for i := range all {
-			list.Find(&all[i])
+			equal, known := equivalents.Find(&all[i]), survivors.Find(&all[i])
+			if equal != nil && known != nil {
+				t.Errorf("%s: it is no error by %s, and one by %s", all[i].ID, equal.Place, known.Place)
+			}
 		}
 	}
-	for _, e := range list.Unused() {
+	for _, e := range append(equivalents.Unused(), survivors.Unused()...) {
 		t.Errorf("%s: no mutant fits any more", e.Place)
 	}
+}
+
+func TestAnEntryIsClosedByTheEndOfAllItsMutants(t *testing.T) {
+	list, err := ReadExcuses("list", strings.NewReader("# Why.\nlib/packet.h: if (odd) | condition *\nlib/packet.h: if (even) | condition *"))
+	require.NoError(t, err)
+	require.Empty(t, list.Closed(), "nothing fits it yet")
+	one := list.Find(mutantAt("if (odd)", mutant.Never, "", ""))
+	require.Same(t, one, list.Find(mutantAt("if (odd)", mutant.Always, "", "")))
+	one.Close()
+	require.Empty(t, list.Closed(), "the other one may survive")
+	one.Close()
+	require.Equal(t, []*Excuse{one}, list.Closed())
+}
+
+func TestKnownSurvivorsCountAndAreShownApart(t *testing.T) {
+	line := mutant.Mutant{ID: "f+1/never", File: "lib/a.h", Line: 3, Text: "if (odd)", Kind: mutant.Never, Before: "before", After: "after"}
+	r := &Report{Results: []Result{
+		{Mutant: line, Outcome: Known, Why: "Nobody is odd.", Reached: map[string]int{ByProg: 1}, Example: map[string]string{ByProg: "a/ipv4"}},
+		{Mutant: line, Outcome: Survived},
+		{Mutant: line, Outcome: Killed, By: ByProg},
+		{Mutant: line, Outcome: Killed, By: ByFuzz},
+	}}
+	_, all := r.Scores()
+	require.Equal(t, 2, all.Survived)
+	require.Equal(t, 1, all.Known)
+	require.InDelta(t, 50, all.Percent(), 0.01)
+	var out strings.Builder
+	require.NoError(t, r.Text(&out))
+	require.Regexp(t, `(?s)^lib/a.h:3: if .odd.\n.*reached by \nsurvived, known: Nobody is odd.\nlib/a.h:3: if .odd.\n.*reached by 1 of prog`, out.String())
+	out.Reset()
+	require.NoError(t, r.JSON(&out))
+	require.Contains(t, out.String(), `"outcome":"survived, known","why":"Nobody is odd."`)
+	out.Reset()
+	require.NoError(t, r.HTML(&out))
+	require.Contains(t, out.String(), "survived, known: Nobody is odd.")
 }
 
 func TestAStateIsReadUpToItsLastWholeLine(t *testing.T) {

@@ -35,7 +35,7 @@ func (m *measure) netnsStage(ctx context.Context) (err error) {
 		byName[p.Name()] = p
 	}
 	for _, s := range m.all {
-		if s.Outcome == "" && s.listed == nil && !m.known(s, ByNetns, lab, byName) {
+		if s.Outcome == "" && s.equivalent == nil && !m.known(s, ByNetns, lab, byName) {
 			todo = append(todo, s)
 		}
 	}

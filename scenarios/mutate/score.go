@@ -13,6 +13,7 @@ type Score struct {
 	Mutants                                           int
 	Refused, NotExecuted, Equivalent                  int
 	Test, Prog, Fuzz, Netns, Socket, Survived, Undone int
+	Known                                             int // of Survived
 }
 
 // Counted are those that are executed and no equivalents.
@@ -55,6 +56,9 @@ func (s *Score) add(r *Result) {
 		s.Equivalent++
 	case Survived:
 		s.Survived++
+	case Known:
+		s.Survived++
+		s.Known++
 	case Killed:
 		switch r.By {
 		case ByTest:

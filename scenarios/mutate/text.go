@@ -17,10 +17,26 @@ import (
 
 // Text writes the survivors by source line, and the table by file.
 func (r *Report) Text(out io.Writer) error {
+	r.open(out, func(one *Result) bool { return one.Outcome == Survived })
+	r.known(out)
+	for _, e := range r.Stale {
+		fmt.Fprintf(out, "%s: no mutant fits any more: %s: %s | %s\n", e.Place, e.File, e.Text, e.Kind)
+	}
+	for _, w := range r.Wrong {
+		fmt.Fprintf(out, "%s is listed as equivalent, but %s notices it: %s\n", w.ID, w.Killer, w.Why)
+	}
+	for _, e := range r.Closed {
+		fmt.Fprintf(out, "%s: none of its mutants survives any more: %s: %s | %s\n", e.Place, e.File, e.Text, e.Kind)
+	}
+	return r.table(out)
+}
+
+// open writes some of the mutants by source line.
+func (r *Report) open(out io.Writer, which func(*Result) bool) {
 	place := ""
 	for i := range r.Results {
 		one := &r.Results[i]
-		if one.Outcome != Survived {
+		if !which(one) {
 			continue
 		}
 		if here := fmt.Sprintf("%s:%d: %s", one.File, one.Line, one.Text); here != place {
@@ -29,13 +45,20 @@ func (r *Report) Text(out io.Writer) error {
 		}
 		fmt.Fprintf(out, "    %s: %s => %s\n        %s of %s; %s\n", one.Kind, one.Before, one.After, one.ID, one.Object, one.reachedBy())
 	}
-	for _, e := range r.Stale {
-		fmt.Fprintf(out, "%s: no mutant fits any more: %s: %s | %s\n", e.Place, e.File, e.Text, e.Kind)
+}
+
+// known writes the known survivors below the reasons why nothing notices them.
+func (r *Report) known(out io.Writer) {
+	told := map[string]bool{}
+	for i := range r.Results {
+		why := r.Results[i].Why
+		if r.Results[i].Outcome != Known || told[why] {
+			continue
+		}
+		told[why] = true
+		fmt.Fprintf(out, "%s: %s\n", Known, why)
+		r.open(out, func(one *Result) bool { return one.Outcome == Known && one.Why == why })
 	}
-	for _, w := range r.Wrong {
-		fmt.Fprintf(out, "%s is listed as equivalent, but %s notices it: %s\n", w.ID, w.Killer, w.Why)
-	}
-	return r.table(out)
 }
 
 func (r *Result) reachedBy() string {
@@ -52,7 +75,7 @@ func (r *Report) table(out io.Writer) error {
 	files, all := r.Scores()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	killers, programs := r.killers(), r.Killers == nil
-	head := "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\t" + strings.ToUpper(strings.Join(killers, "\t")) + "\tSURVIVED\tSCORE\t"
+	head := "FILE\tMUTANTS\tREFUSED\tNOT EXECUTED\tEQUIVALENT\t" + strings.ToUpper(strings.Join(killers, "\t")) + "\tSURVIVED\tOF THESE KNOWN\tSCORE\t"
 	if programs {
 		head += "PROG+FUZZ\t"
 	}
@@ -62,7 +85,7 @@ func (r *Report) table(out io.Writer) error {
 		for _, k := range killers {
 			fmt.Fprintf(w, "%d\t", s.By(k))
 		}
-		fmt.Fprintf(w, "%d\t%s\t", s.Survived, percent(s.Percent()))
+		fmt.Fprintf(w, "%d\t%d\t%s\t", s.Survived, s.Known, percent(s.Percent()))
 		if programs {
 			fmt.Fprintf(w, "%s\t", percent(s.WithoutStacks()))
 		}

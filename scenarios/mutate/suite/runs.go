@@ -156,7 +156,7 @@ func (m *measure) recordAll(ctx context.Context, workers []*worker, found chan<-
 func (m *measure) askRuns(ctx context.Context, workers []*worker, by string) error {
 	var todo []*subject
 	for _, s := range m.all {
-		if s.Outcome == "" && s.Reached[by] > 0 && s.listed == nil && !m.memory.Recall(&s.Result, by) {
+		if s.Outcome == "" && s.Reached[by] > 0 && s.equivalent == nil && !m.memory.Recall(&s.Result, by) {
 			todo = append(todo, s)
 		}
 	}

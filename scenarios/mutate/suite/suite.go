@@ -32,13 +32,14 @@ type Options struct {
 	Dir      string   // in a checkout
 	Patterns []string // of packages, as the go command has them
 	Tests    []string // of packages whose tests judge; nil: Patterns
-	// Sample, Seed, Changed, Only, Fuzz, Without, Parallel, State, Progress and
-	// Equivalents are as in package mutate. Files are from the root.
+	// Sample, Seed, Changed, Only, Fuzz, Without, Parallel, State, Progress,
+	// Equivalents and Survivors are as in package mutate. Files are from the root.
 	Sample      int
 	Seed        uint64
 	Changed     func(file string, line int) bool
 	Only        func(*source.Mutant) bool
-	Equivalents *mutate.Equivalents
+	Equivalents *mutate.Excuses
+	Survivors   *mutate.Excuses
 	Fuzz        time.Duration
 	Without     []string
 	Parallel    int
@@ -49,9 +50,9 @@ type Options struct {
 // subject is an error on its way through the stages.
 type subject struct {
 	mutate.Result
-	number int
-	listed *mutate.Excuse
-	tests  []*test
+	number            int
+	equivalent, known *mutate.Excuse // that it is listed by; nil for none
+	tests             []*test
 }
 
 type measure struct {
@@ -103,13 +104,18 @@ func Run(ctx context.Context, o Options) (report *mutate.Report, err error) {
 }
 
 func (m *measure) report(available int) *mutate.Report {
-	r := &mutate.Report{Available: available, Killers: m.killersAsked(), Stale: m.Equivalents.Unused()}
+	r := &mutate.Report{Available: available, Killers: m.killersAsked()}
 	for _, s := range m.all {
 		r.Results = append(r.Results, s.Result)
-		if s.listed != nil && s.Outcome == mutate.Killed {
+		if s.equivalent != nil && s.Outcome == mutate.Killed {
 			r.Wrong = append(r.Wrong, s.Result)
 		}
+		if s.known != nil && (s.Outcome == mutate.Killed || s.Outcome == mutate.Refused) {
+			s.known.Close()
+		}
 	}
+	r.Stale = append(m.Equivalents.Unused(), m.Survivors.Unused()...)
+	r.Closed = m.Survivors.Closed()
 	return r
 }
 
@@ -135,7 +141,7 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 		s.Mutant = mutant.Mutant{ID: p.ID, Function: p.Function, Kind: mutant.Kind(p.Kind), File: p.File, Line: p.Line, Text: p.Text, Before: p.Before, After: p.After}
 		s.Object = p.Package
 		s.Reached, s.Example = map[string]int{}, map[string]string{}
-		s.listed = m.Equivalents.Find(&s.Mutant)
+		s.equivalent, s.known = m.Equivalents.Find(&s.Mutant), m.Survivors.Find(&s.Mutant)
 		if m.Only != nil && !m.Only(p) {
 			continue
 		}
@@ -186,8 +192,10 @@ func (m *measure) run(ctx context.Context) error {
 		case s.Outcome != "":
 		case len(s.Reached) == 0:
 			s.Outcome = mutate.NotExecuted
-		case s.listed != nil:
-			s.Outcome, s.Why = mutate.Equivalent, s.listed.Reason
+		case s.equivalent != nil:
+			s.Outcome, s.Why = mutate.Equivalent, s.equivalent.Reason
+		case s.known != nil:
+			s.Outcome, s.Why = mutate.Known, s.known.Reason
 		default:
 			s.Outcome = mutate.Survived
 		}

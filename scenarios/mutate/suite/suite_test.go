@@ -80,7 +80,7 @@ func results(r *mutate.Report) map[string]mutate.Result {
 
 func TestErrorsAreJudgedByTests(t *testing.T) {
 	o := options(module(t))
-	list, err := mutate.ReadEquivalents("list", strings.NewReader(strings.Join([]string{
+	list, err := mutate.ReadExcuses("list", strings.NewReader(strings.Join([]string{
 		"# Of two that are equal either is the larger.",
 		"m.go: if a > b { | bound off by one",
 		"",
@@ -121,6 +121,27 @@ func TestErrorsAreJudgedByTests(t *testing.T) {
 	var table bytes.Buffer
 	require.NoError(t, report.Text(&table))
 	require.Contains(t, table.String(), "FILE  MUTANTS  REFUSED  NOT EXECUTED  EQUIVALENT  TEST  SURVIVED")
+}
+
+func TestErrorsThatAreKnownToSurvive(t *testing.T) {
+	o := options(module(t))
+	list, err := mutate.ReadExcuses("list", strings.NewReader(strings.Join([]string{
+		"# Of two that are equal either is the larger.",
+		"m.go: if a > b { | bound off by one",
+		"",
+		"# Not so any more: it is noticed.",
+		"m.go: if a > b { | condition made never",
+	}, "\n")))
+	require.NoError(t, err)
+	o.Survivors = list
+	report, err := suite.Run(t.Context(), o)
+	require.NoError(t, err)
+	bound := results(report)["m.Larger+1:bound"]
+	require.Equal(t, mutate.Known, bound.Outcome)
+	require.Equal(t, "Of two that are equal either is the larger.", bound.Why)
+	require.Empty(t, report.Wrong)
+	require.Len(t, report.Closed, 1)
+	require.Equal(t, "list:5", report.Closed[0].Place)
 }
 
 func TestASampleIsTheSameForASeed(t *testing.T) {

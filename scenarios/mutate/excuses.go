@@ -13,8 +13,8 @@ import (
 	"github.com/weirnet/weir/bpf/mutant"
 )
 
-// Excuse is an entry of the list of mutants that are no errors: what the
-// programs do is the same with them.
+// Excuse is an entry of a list: of mutants that are no errors, with which the
+// programs do the same, or of errors that are known to survive.
 type Excuse struct {
 	Place string // in the list, for messages
 	// File and Text are of the source line: a line that has changed is another
@@ -26,13 +26,14 @@ type Excuse struct {
 	Functions []string
 	Reason    string
 
-	used, near bool // a mutant fits it, or is of its file
+	used, near  bool // a mutant fits it, or is of its file
+	fit, closed int  // how many fit it, and how many of these did not survive
 }
 
-// Equivalents is the list.
-type Equivalents struct{ entries []*Excuse }
+// Excuses is a list: the equivalent mutants, or the known survivors.
+type Excuses struct{ entries []*Excuse }
 
-// ReadEquivalents reads a list. A paragraph is a reason, in lines that begin with
+// ReadExcuses reads a list. A paragraph is a reason, in lines that begin with
 // #, and the entries that it is the reason of:
 //
 //	# Why these are no errors.
@@ -42,8 +43,8 @@ type Equivalents struct{ entries []*Excuse }
 //	lib/related.h in from_device/related: if (len < ihl) | condition *
 //
 // Kinds of errors besides those of programs may be in it if they are given.
-func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalents, error) {
-	e := &Equivalents{}
+func ReadExcuses(name string, r io.Reader, more ...mutant.Kind) (*Excuses, error) {
+	e := &Excuses{}
 	var errs []error
 	reason, inReason := "", false
 	scan := bufio.NewScanner(r)
@@ -62,7 +63,7 @@ func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalent
 			reason = ""
 			continue
 		}
-		entry, err := parseEquivalent(line, slices.Concat(mutant.Kinds(), more))
+		entry, err := parseExcuse(line, slices.Concat(mutant.Kinds(), more))
 		if err == nil && reason == "" {
 			err = errors.New("no reason stands above it")
 		}
@@ -83,7 +84,7 @@ func ReadEquivalents(name string, r io.Reader, more ...mutant.Kind) (*Equivalent
 // and there parts are taken from the right.
 const separator = " | "
 
-func parseEquivalent(line string, kinds []mutant.Kind) (*Excuse, error) {
+func parseExcuse(line string, kinds []mutant.Kind) (*Excuse, error) {
 	file, rest, ok := strings.Cut(line, ": ")
 	if !ok {
 		return nil, errors.New("expected FILE [in FUNCTION, FUNCTION]: TEXT OF THE LINE | KIND [| BEFORE => AFTER]")
@@ -112,7 +113,7 @@ func parseEquivalent(line string, kinds []mutant.Kind) (*Excuse, error) {
 }
 
 // Find gives the entry that a mutant is listed by; nil for none.
-func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
+func (e *Excuses) Find(m *mutant.Mutant) *Excuse {
 	if e == nil {
 		return nil
 	}
@@ -122,6 +123,7 @@ func (e *Equivalents) Find(m *mutant.Mutant) *Excuse {
 			entry.means(m) &&
 			(entry.Before == "" || fits(entry.Before, m.Before)) && (entry.After == "" || fits(entry.After, m.After)) {
 			entry.used = true
+			entry.fit++
 			return entry
 		}
 	}
@@ -140,11 +142,28 @@ func (x *Excuse) means(m *mutant.Mutant) bool {
 
 // Unused are entries that no mutant fits, of files that mutants are of: an object
 // of other files says nothing about them.
-func (e *Equivalents) Unused() []*Excuse {
+func (e *Excuses) Unused() []*Excuse {
 	var out []*Excuse
 	if e != nil {
 		for _, entry := range e.entries {
 			if !entry.used && entry.near {
+				out = append(out, entry)
+			}
+		}
+	}
+	return out
+}
+
+// Close tells the entry that a mutant of it was killed or refused.
+func (x *Excuse) Close() { x.closed++ }
+
+// Closed are entries whose mutants were all asked for, and killed or refused: they
+// excuse nothing any more.
+func (e *Excuses) Closed() []*Excuse {
+	var out []*Excuse
+	if e != nil {
+		for _, entry := range e.entries {
+			if entry.used && entry.closed == entry.fit {
 				out = append(out, entry)
 			}
 		}
