@@ -180,9 +180,9 @@ static __always_inline void *frame_end(struct __sk_buff *skb)
 
 /* linear makes the first len bytes of the frame readable and writable in
  * place, where there are so many. It may move the packet: pointers have to be taken
- * again.
+ * again. One function: who calls it is in no hurry, and an error in it is one in all.
  */
-static __always_inline int linear(struct __sk_buff *skb, __u32 len)
+static __noinline int linear(struct __sk_buff *skb, __u32 len)
 {
 	if (frame_start(skb) + len <= frame_end(skb))
 		return 0;
@@ -367,11 +367,11 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
-/* A fragment: the first has the L4 header, whole, and its ports are kept for
- * the others. What would lie over that header in reassembly is refused, and so
- * is what comes before it: there is no guess.
+/* A fragment: the first has the L4 header, whole, which has been read, and its ports
+ * are kept for the others. What would lie over that header in reassembly is refused,
+ * and so is what comes before it: there is no guess.
  */
-static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int parse_fragment(struct packet *pkt)
 {
 	struct fragment_key key = {
 		.src = pkt->key.src,
@@ -382,9 +382,7 @@ static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
 		.family = pkt->key.family,
 	};
 	struct fragments_of made = {}, *of;
-	int reason;
 
-	pkt->plain = 0;
 	/* In IPv6 the header behind the fragment header may be any. */
 	if (pkt->key.family == FAMILY_IPV4)
 		key.proto = pkt->key.proto;
@@ -400,10 +398,6 @@ static __noinline int parse_fragment(struct __sk_buff *skb, struct packet *pkt)
 		pkt->icmp_type = of->icmp_type;
 		return REASON_NONE;
 	}
-	pkt->fragment = FRAGMENT_FIRST;
-	reason = parse_l4(skb, pkt);
-	if (reason)
-		return reason;
 	made.seen = pkt->now;
 	made.sport = pkt->key.sport;
 	made.dport = pkt->key.dport;
@@ -489,6 +483,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 			return reason;
 	}
 	if (frag & (IP_MORE | IP_OFFSET)) {
+		pkt->plain = 0;
 		pkt->fragment = FRAGMENT_FIRST;
 		pkt->fragment_id = id;
 		pkt->fragment_off = (frag & IP_OFFSET) * 8;
@@ -595,8 +590,10 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 	return is_extension(pkt->key.proto) ? parse_extensions(skb, pkt) : REASON_NONE;
 }
 
-/* parse reads an IP packet of either family. */
-static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
+/* parse reads an IP packet of either family. One function for all programs of an
+ * object, so that what is read at one hook is read at all.
+ */
+static __noinline __attribute__((unused)) int parse(struct __sk_buff *skb, struct packet *pkt)
 {
 	int reason;
 
@@ -605,9 +602,12 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *pkt)
 		reason = parse_ipv4(skb, pkt);
 	else
 		reason = parse_ipv6(skb, pkt);
-	if (reason)
+	/* A later fragment has no L4 header. */
+	if (!reason && !pkt->fragment_off)
+		reason = parse_l4(skb, pkt);
+	if (reason || !pkt->fragment)
 		return reason;
-	return pkt->fragment ? parse_fragment(skb, pkt) : parse_l4(skb, pkt);
+	return parse_fragment(pkt);
 }
 
 /* Addresses that are no host's. Link-local ones are left to the caller, and of IPv6
