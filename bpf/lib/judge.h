@@ -111,7 +111,10 @@ static __always_inline void into_pod(struct flow *flow, __u32 ifindex, const str
 	pod_macs(flow, ep);
 }
 
-/* Stores the reply half where it is not yet. */
+/* Stores the reply half where it is not yet. What a flow that goes on has stays, though
+ * both their times are over and nobody has collected them: a packet that leaves no
+ * trace does not make it younger.
+ */
 static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
 {
 	struct flow *reply;
@@ -120,7 +123,8 @@ static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
 	if (s->open.flags & FLOW_SOURCE)
 		return 0;
 	/* Who answers may be silent for longer than the opener may be. */
-	reply = flow_waiting(&s->reply_key, pkt->now);
+	reply = goes_on(pkt, s) ? flow_half(&pkt->key, &s->open) :
+				  flow_waiting(&s->reply_key, pkt->now);
 	/* What was the opener's direction once may be in its place; who has another
 	 * flow's answers there has a source port.
 	 */
