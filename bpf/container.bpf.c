@@ -85,7 +85,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		pkt->out = OUT_LOCAL;
 		pkt->out_ifindex = pkt->key.ifindex;
 		pkt->where = HERE;
-		return deliver(skb, pkt, HOOK_TO_CONTAINER);
+		return let_go(skb, pkt);
 	}
 	reason = parse(skb, pkt);
 	if (reason)
@@ -97,7 +97,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	reason = judge_icmp(pkt);
 	if (reason)
 		return drop(skb, pkt, reason);
-	flow = find(pkt);
+	flow = find(pkt, hook);
 	if (pkt->stray)
 		return drop(skb, pkt, pkt->stray);
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))

@@ -49,7 +49,7 @@ static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 	}
 	pkt->where = HERE;
 	way_of_kernel(skb, pkt, hook);
-	return deliver(skb, pkt, hook);
+	return let_go(skb, pkt);
 }
 
 static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
@@ -94,7 +94,7 @@ static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, st
 		return drop(skb, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
-	return deliver(skb, pkt, HOOK_FROM_DEVICE);
+	return let_go(skb, pkt);
 }
 
 /* Whether a packet is for a judgement, of none or of an old flow. One that policies
@@ -175,7 +175,7 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 	way_of_kernel(skb, pkt, hook);
 	if (pkt->audit)
 		audited(skb, pkt);
-	return deliver(skb, pkt, hook);
+	return let_go(skb, pkt);
 }
 
 /* Judges a packet, or leaves it to the kernel. */
@@ -216,7 +216,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		reason = judge_icmp(pkt);
 	if (reason)
 		return pass_odd(skb, s, reason, hook);
-	flow = find(pkt);
+	flow = find(pkt, hook);
 	if (pkt->stray)
 		return drop(skb, pkt, pkt->stray);
 	/* The node that chose the backend may have chosen another since. */

@@ -270,4 +270,10 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt, __
 	return TC_ACT_OK;
 }
 
+/* The same for what is no flow's. One for all. */
+OF_PACKETS int let_go(struct __sk_buff *skb, struct packet *pkt)
+{
+	return deliver(skb, pkt, pkt->key.hook);
+}
+
 #endif

@@ -39,18 +39,19 @@ static __always_inline __u64 flow_patience(__u32 flags, __u32 proto)
 	return unanswered_other * SECOND;
 }
 
-/* Whether a flow has been idle for too long. It is global, so that the verifier looks
- * at it once, and not at each of its ways wherever somebody asks.
+/* Whether a flow has been idle for too long. Another CPU's clock may have been ahead
+ * of this one's when it saw the flow. It is global, so that the verifier looks at it
+ * once, and not at each of its ways wherever somebody asks.
  */
-__noinline int flow_over(__u64 idle, __u32 flags, __u32 proto)
+__noinline int flow_over(__s64 idle, __u32 flags, __u32 proto)
 {
-	return idle > flow_patience(flags, proto);
+	return idle > (__s64)flow_patience(flags, proto);
 }
 
 /* None of those who ask is on the fast path. */
 static __always_inline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
 {
-	return now > flow->last_seen && flow_over(now - flow->last_seen, flow->flags, proto);
+	return flow_over(now - flow->last_seen, flow->flags, proto);
 }
 
 /* What a packet leaves in its flow's entry: its flags, and where both sides are. A SYN
@@ -81,6 +82,14 @@ static __always_inline struct flow *flow_answered(const struct flow_key *key)
 	return flow && !(flow->flags & FLOW_DEAD) ? flow : NULL;
 }
 
+/* An entry of either table. */
+static __always_inline struct flow *flow_entry(const struct flow_key *key)
+{
+	struct flow *flow = flow_answered(key);
+
+	return flow ? flow : bpf_map_lookup_elem(&unanswered, key);
+}
+
 /* The key of a flow's other direction. */
 static __always_inline void flow_other(struct flow_key *other, const struct flow_key *key,
 				       const struct flow *flow)
@@ -100,10 +109,21 @@ static __always_inline void flow_other(struct flow_key *other, const struct flow
  * began anew may have taken another backend since, and others its place. Who sends
  * is at one hook and device alone, so that these need no look.
  */
-static __noinline int flow_halves(const struct flow_key *key, const struct flow *half)
+static __always_inline int flow_halves(const struct flow_key *key, const struct flow *half)
 {
 	return addr_equal(&half->dst, &key->src) && addr_equal(&half->src, &key->dst) &&
 	       half->dport == key->sport && half->sport == key->dport;
+}
+
+/* The other half of a flow, whatever its time; NULL where there is none. */
+static __noinline struct flow *flow_half(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow_key other;
+	struct flow *half;
+
+	flow_other(&other, key, flow);
+	half = flow_entry(&other);
+	return half && flow_halves(key, half) ? half : NULL;
 }
 
 /* An entry, though it was not answered yet. One whose time is over lives on
@@ -113,45 +133,41 @@ static __noinline int flow_halves(const struct flow_key *key, const struct flow 
  */
 static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
 {
-	struct flow *flow = flow_answered(key);
-	struct flow_key other;
+	struct flow *flow = flow_entry(key);
 	struct flow *half;
 
-	if (!flow)
-		flow = bpf_map_lookup_elem(&unanswered, key);
 	if (!flow || !flow_expired(flow, key->proto, now))
 		return flow;
-	flow_other(&other, key, flow);
-	half = flow_answered(&other);
-	if (!half)
-		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (!half || flow_expired(half, key->proto, now) || !flow_halves(key, half))
-		return NULL;
-	return flow;
+	half = flow_half(key, flow);
+	return half && !flow_expired(half, key->proto, now) ? flow : NULL;
+}
+
+/* The entry of a flow that goes on: an answered one has no time here. */
+static __always_inline struct flow *flow_held(const struct flow_key *key, __u64 now)
+{
+	struct flow *flow = flow_answered(key);
+
+	return flow ? flow : flow_waiting(key, now);
 }
 
 /* Writes an entry where the key has one, else among the unanswered. */
-static __always_inline long flow_store(const struct flow_key *key, const struct flow *flow)
+static __noinline long flow_store(const struct flow_key *key, const struct flow *flow)
 {
 	if (flow_answered(key) && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST))
 		return 0;
 	return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
 }
 
-/* Writes a new entry only where the key has none: a source port is taken by
- * the reply's key being there.
+/* Writes a new entry only where the key has none that is alive: a source port is
+ * taken by the reply's key being there. Whether the key is among the answered the
+ * caller has seen: nothing gets there but from here.
  */
 static __always_inline long flow_reserve(const struct flow_key *key, const struct flow *flow,
 					 __u64 now)
 {
-	struct flow *old;
-
-	if (bpf_map_lookup_elem(&flows, key))
-		return -1;
-	old = bpf_map_lookup_elem(&unanswered, key);
-	if (old && !flow_waiting(key, now))
-		return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
-	return bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST);
+	if (!bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST))
+		return 0;
+	return flow_waiting(key, now) ? -1 : bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
 }
 
 volatile const __u32 answered_share = MAX_FLOWS / 4;	/* entries of `flows` */
@@ -214,19 +230,6 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	return moved ? moved : flow;
 }
 
-/* The other half of a flow, whatever its time; NULL where there is none. */
-static __noinline struct flow *flow_half(const struct flow_key *key, const struct flow *flow)
-{
-	struct flow_key other;
-	struct flow *half;
-
-	flow_other(&other, key, flow);
-	half = flow_answered(&other);
-	if (!half)
-		half = bpf_map_lookup_elem(&unanswered, &other);
-	return half && flow_halves(key, half) ? half : NULL;
-}
-
 /* A SYN where a FIN or RST was seen begins another connection. The other half
  * may have waited for longer than its time: it lives as long as this one. Where
  * answers go, it is of no connection that was opened by a SYN: who answers that
@@ -287,7 +290,7 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 /* find gives the flow of a packet, or NULL: then it is to be judged as new, or
  * dropped where it is stray.
  */
-static __always_inline struct flow *find(struct packet *pkt)
+static __always_inline struct flow *find(struct packet *pkt, __u8 hook)
 {
 	struct flow *answered, *flow;
 
@@ -300,7 +303,8 @@ static __always_inline struct flow *find(struct packet *pkt)
 			return NULL;
 	}
 	/* One of an older epoch is asked again whose address it has. */
-	if (pkt->led && (flow->flags & FLOW_HERE) && flow->epoch == pkt->epoch) {
+	if (is_hook(hook, HOOK_TO_CONTAINER) && pkt->led && (flow->flags & FLOW_HERE) &&
+	    flow->epoch == pkt->epoch) {
 		pkt->stray = REFUSE(pkt, REASON_MARTIAN_SOURCE);
 		return NULL;
 	}

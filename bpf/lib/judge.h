@@ -141,12 +141,10 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	if (!is_tunnel(s->open.out) && remember_reply(pkt, s))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (goes_on(pkt, s)) {
-		old = flow_answered(&pkt->key);
 		/* Its time may be over while its other half lives: what it has shown
 		 * counts on.
 		 */
-		if (!old)
-			old = flow_waiting(&pkt->key, pkt->now);
+		old = flow_held(&pkt->key, pkt->now);
 	}
 	if (old) {
 		old->ifindex = s->open.ifindex;
@@ -154,7 +152,8 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		old->out = s->open.out;
 		old->origin = s->open.origin;
 		old->service = s->open.service;
-		old->flags = (old->flags & ~FLOW_HERE) | (s->open.flags & FLOW_HERE);
+		if (OBJECT_HOOKS & (1 << HOOK_TO_CONTAINER))
+			old->flags = (old->flags & ~FLOW_HERE) | (s->open.flags & FLOW_HERE);
 		__builtin_memcpy(old->smac, s->open.smac, sizeof(old->smac) + sizeof(old->dmac));
 		old->epoch = s->open.epoch;
 		return REASON_NONE;

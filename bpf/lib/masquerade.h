@@ -216,9 +216,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
 	}
 	s->reply.flags |= FLOW_SOURCE;
 	flow_diffs(&s->reply, &s->reply_key);
-	held = flow_answered(&s->reply_key);
-	if (!held)
-		held = flow_waiting(&s->reply_key, pkt->now);
+	held = flow_held(&s->reply_key, pkt->now);
 	if (held && same_translation(held, &s->reply)) {
 		/* Ours already. Who answers may be silent for longer than the opener,
 		 * and what was the opener's direction once may be in its place.

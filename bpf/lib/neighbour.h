@@ -62,7 +62,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	if (arp->op == bpf_htons(ARP_REPLY) && mac_equal(arp->sender_mac, ep->pod_mac)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver(skb, pkt, HOOK_FROM_CONTAINER);
+		return let_go(skb, pkt);
 	}
 	if (arp->op != bpf_htons(ARP_REQUEST) || !v4_equal(arp->target_ip, &ep->gateway4))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
@@ -106,10 +106,10 @@ struct nd_advert {
 #define ND_SOLICITED	0x40
 #define ND_OVERRIDE	0x20
 
-/* Whether a packet is neighbour discovery. */
+/* Whether a packet is neighbour discovery. What is no ICMP of its family has no type. */
 static __always_inline int is_nd(const struct packet *pkt)
 {
-	return pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
+	return pkt->key.family == FAMILY_IPV6 &&
 	       pkt->icmp_type >= ND_ROUTER_SOLICIT && pkt->icmp_type <= ND_REDIRECT;
 }
 
@@ -153,9 +153,7 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
 	made.advert.nd.check = csum_fold((__u32)sum);
 
-	if (skb->len != len && bpf_skb_change_tail(skb, len, 0))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (linear(skb, len))
+	if (bpf_skb_change_tail(skb, len, 0) || linear(skb, len))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	eth = frame_start(skb);
 	ip6 = (void *)(eth + 1);
@@ -195,7 +193,7 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver(skb, pkt, HOOK_FROM_CONTAINER);
+		return let_go(skb, pkt);
 	}
 	if (nd->type != ND_NEIGHBOUR_SOLICIT || addr_none(&ep->gateway6) ||
 	    !addr_equal(&nd->target, &ep->gateway6))
@@ -223,7 +221,7 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
 	pkt->where = HERE;
-	return deliver(skb, pkt, HOOK_TO_CONTAINER);
+	return let_go(skb, pkt);
 }
 
 #endif

@@ -26,23 +26,34 @@ static __always_inline void eth_swap(struct ethhdr *eth)
 	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
 }
 
-/* Cuts the packet to its quote and makes room for the headers before it. The
- * quote is as much behind the IP header as its caller says; the kernel cuts off
- * no checksum that it has still to make, and what it has cut is no super-packet.
+/* Cuts the packet to its quote and makes room for the headers before it. The kernel
+ * cuts off no checksum that it has still to make, and what it has cut is no
+ * super-packet. It goes back to where it came from.
  */
 static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32 headers)
 {
-	if (bpf_skb_change_tail(skb, ETH_LEN + quote, 0))
+	struct ethhdr *eth;
+
+	if (bpf_skb_change_tail(skb, ETH_LEN + quote, 0) ||
+	    bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0))
 		return -1;
-	if (bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0))
+	eth = frame_start(skb);
+	if ((void *)(eth + 1) > frame_end(skb))
 		return -1;
-	return linear(skb, ETH_LEN + headers + quote);
+	eth_swap(eth);
+	return 0;
 }
 
-static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
-				       __u8 code, __u16 mtu, const __u32 behind)
+/* How much is quoted behind the IP header at most, and at least. parse() has read it. */
+#define QUOTE_MAX	sizeof(struct tcphdr)
+#define QUOTE_MIN	sizeof(struct udphdr)
+
+/* One for all who refuse, whatever they quote behind the IP header. */
+static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
+				  __u8 code, __u32 mtu, __u32 behind)
 {
-	const __u32 quote = sizeof(struct iphdr) + behind;
+	__u8 quoted[sizeof(struct iphdr) + QUOTE_MAX];
+	__u32 quote = sizeof(struct iphdr) + behind;
 	struct {
 		struct iphdr ip;
 		struct icmphdr icmp;
@@ -62,22 +73,19 @@ static __always_inline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt
 			.sequence = bpf_htons(mtu),
 		},
 	};
-	void *start;
 	__s64 sum;
 
+	__builtin_memset(quoted + sizeof(struct iphdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
+	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
 	if (refuse_room(skb, quote, sizeof(made)))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	start = frame_start(skb);
-	if (start + ETH_LEN + sizeof(made) + quote > frame_end(skb))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.ip, sizeof(made.ip), 0);
 	made.ip.check = csum_fold((__u32)sum);
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0);
-	sum = bpf_csum_diff(NULL, 0, start + ETH_LEN + sizeof(made), quote, sum);
+	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
 	made.icmp.checksum = csum_fold((__u32)sum);
 	/* What a device has summed is the quote; an IPv4 header adds nothing. */
 	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
-	eth_swap(start);
 	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return REASON_NONE;
 }
@@ -89,43 +97,47 @@ struct pseudo6 {
 	__be32 next;
 };
 
-static __always_inline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
-				       __u8 type, __u8 code, __u32 mtu, const __u32 behind)
+static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
+				  __u16 message, __u32 mtu, __u32 behind)
 {
-	const __u32 quote = sizeof(struct ipv6hdr) + behind;
-	struct icmp6hdr icmp = { .icmp6_type = type, .icmp6_code = code };
-	struct ipv6hdr ip6 = {
-		.version = 6,
-		.payload_len = bpf_htons(sizeof(icmp) + quote),
-		.nexthdr = IPPROTO_ICMPV6,
-		.hop_limit = REFUSE_TTL,
+	__u8 quoted[sizeof(struct ipv6hdr) + QUOTE_MAX];
+	__u32 quote = sizeof(struct ipv6hdr) + behind;
+	struct {
+		struct ipv6hdr ip6;
+		struct icmp6hdr icmp;
+	} made = {
+		.ip6 = {
+			.version = 6,
+			.payload_len = bpf_htons(sizeof(made.icmp) + quote),
+			.nexthdr = IPPROTO_ICMPV6,
+			.hop_limit = REFUSE_TTL,
+		},
+		.icmp = {
+			.icmp6_type = message >> 8,
+			.icmp6_code = message,
+			.icmp6_mtu = bpf_htonl(mtu),
+		},
 	};
 	struct pseudo6 pseudo = {
 		.src = pkt->key.dst,
 		.dst = pkt->key.src,
-		.len = bpf_htonl(sizeof(icmp) + quote),
+		.len = bpf_htonl(sizeof(made.icmp) + quote),
 		.next = bpf_htonl(IPPROTO_ICMPV6),
 	};
-	void *start;
 	__s64 sum;
 
-	icmp.icmp6_mtu = bpf_htonl(mtu);
-	__builtin_memcpy(&ip6.saddr, &pkt->key.dst, sizeof(ip6.saddr));
-	__builtin_memcpy(&ip6.daddr, &pkt->key.src, sizeof(ip6.daddr));
-	if (refuse_room(skb, quote, sizeof(ip6) + sizeof(icmp)))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	start = frame_start(skb);
-	if (start + ETH_LEN + sizeof(ip6) + sizeof(icmp) + quote > frame_end(skb))
+	__builtin_memcpy(&made.ip6.saddr, &pkt->key.dst, sizeof(made.ip6.saddr));
+	__builtin_memcpy(&made.ip6.daddr, &pkt->key.src, sizeof(made.ip6.daddr));
+	__builtin_memset(quoted + sizeof(struct ipv6hdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
+	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
+	if (refuse_room(skb, quote, sizeof(made)))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	sum = bpf_csum_diff(NULL, 0, (void *)&pseudo, sizeof(pseudo), 0);
-	sum = bpf_csum_diff(NULL, 0, (void *)&icmp, sizeof(icmp), sum);
-	sum = bpf_csum_diff(NULL, 0, start + ETH_LEN + sizeof(ip6) + sizeof(icmp), quote, sum);
-	icmp.icmp6_cksum = csum_fold((__u32)sum);
-	sum = bpf_csum_diff(NULL, 0, (void *)&ip6, sizeof(ip6), 0);
-	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&icmp, sizeof(icmp), sum));
-	eth_swap(start);
-	bpf_skb_store_bytes(skb, ETH_LEN, &ip6, sizeof(ip6), 0); /* there is room */
-	bpf_skb_store_bytes(skb, ETH_LEN + sizeof(ip6), &icmp, sizeof(icmp), 0);
+	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), sum);
+	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
+	made.icmp.icmp6_cksum = csum_fold((__u32)sum);
+	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0));
+	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return REASON_NONE;
 }
 
@@ -172,7 +184,10 @@ static __always_inline void reset_answer(struct reset *made, const struct tcphdr
 	}
 }
 
-static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
+/* Turns a packet without IP options round: it leads from where it was to back to where
+ * it came from, with as many octets behind its IP header.
+ */
+static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u32 len)
 {
 	struct ethhdr *eth = frame_start(skb);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -181,11 +196,10 @@ static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
 
 	if (pkt->key.family == FAMILY_IPV4) {
 		if ((void *)(ip + 1) > frame_end(skb))
-			return -1;
+			return REFUSE(pkt, REASON_REWRITE_FAILED);
 		before = bpf_csum_diff((void *)ip, sizeof(*ip), NULL, 0, 0);
-		ip->tot_len = bpf_htons(sizeof(*ip) + sizeof(struct tcphdr));
+		ip->tot_len = bpf_htons(sizeof(*ip) + len);
 		ip->ttl = REFUSE_TTL;
-		ip->frag_off = 0;
 		ip->saddr = pkt->key.dst.w[3];
 		ip->daddr = pkt->key.src.w[3];
 		ip->check = 0;
@@ -193,19 +207,24 @@ static __always_inline int reset_ip(struct __sk_buff *skb, struct packet *pkt)
 		bpf_csum_update(skb, before);
 	} else {
 		if ((void *)(ip6 + 1) > frame_end(skb))
-			return -1;
+			return REFUSE(pkt, REASON_REWRITE_FAILED);
 		before = bpf_csum_diff((void *)ip6, sizeof(*ip6), NULL, 0, 0);
-		ip6->payload_len = bpf_htons(sizeof(struct tcphdr));
+		ip6->payload_len = bpf_htons(len);
 		ip6->hop_limit = REFUSE_TTL;
 		__builtin_memcpy(&ip6->saddr, &pkt->key.dst, sizeof(pkt->key.dst));
 		__builtin_memcpy(&ip6->daddr, &pkt->key.src, sizeof(pkt->key.src));
 		bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)ip6, sizeof(*ip6), before));
 	}
 	eth_swap(eth);
-	return 0;
+	return REASON_NONE;
 }
 
-/* Makes a segment its reset. */
+/* Makes a segment its reset. Its checksum is first the pseudo header's alone, which is
+ * all where the kernel has still to make it. Then what is missing is added, in which
+ * the pseudo header is twice: once for itself, and once for what was no checksum but
+ * its opposite. This the kernel leaves out where it makes the rest. A device's sum of
+ * the whole knows the first one, and is told of the second.
+ */
 static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct reset made = {
@@ -214,75 +233,47 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 		.len = bpf_htonl(sizeof(struct tcphdr)),
 		.next = bpf_htonl(IPPROTO_TCP),
 	};
-	__u32 check = pkt->l4_off + offsetof(struct tcphdr, check);
 	__u32 len = pkt->l4_off + sizeof(made.tcp);
-	int partial = csum_partial(skb, check);
 	struct tcphdr to;
+	int reason;
 	__s64 sum;
 
 	/* A reset is not answered: RFC 9293 3.5.2. */
 	if (pkt->tcp_flags & TCP_FLAG_RST)
 		return REFUSE(pkt, REASON_NO_BACKEND);
-	if (bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
 	reset_answer(&made, &to, pkt->l4_len);
-	if (skb->len != len && bpf_skb_change_tail(skb, len, 0))
+	if (bpf_skb_change_tail(skb, len, 0))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (linear(skb, len) || reset_ip(skb, pkt))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
-	made.tcp.check = csum_fold((__u32)sum);
-	if (partial) {
-		sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
-		made.tcp.check = ~csum_fold((__u32)sum);
-	}
-	if (bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	reason = turn_round(skb, pkt, sizeof(made.tcp));
+	if (reason)
+		return reason;
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
+	made.tcp.check = ~csum_fold((__u32)sum);
+	bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM);
+	made.tcp.check = 0;
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), sum);
+	bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
+	bpf_csum_update(skb, ~sum);
 	return REASON_NONE;
 }
 
 /* Makes a ping its answer, where the address that it is for answers pings. What it
- * carries, and the sum of that, stays.
+ * carries, and the sum of that, stays. parse() has read all that is changed, so that
+ * nothing fails.
  */
 static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
 	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
 	struct service *service = service_address(pkt);
-	__u8 ttl = REFUSE_TTL;
-	struct ethhdr *eth;
-	long failed;
 
 	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
 		return REASON_NO_FRONTEND;
-	if (pkt->key.family == FAMILY_IPV4) {
-		struct iphdr ip;
-
-		failed = bpf_skb_load_bytes(skb, ETH_LEN, &ip, sizeof(ip));
-		bpf_csum_update(skb, bpf_csum_diff((void *)&ip, sizeof(ip), NULL, 0, 0));
-		ip.ttl = ttl;
-		ip.saddr = pkt->key.dst.w[3];
-		ip.daddr = pkt->key.src.w[3];
-		ip.check = 0;
-		ip.check = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)&ip, sizeof(ip), 0));
-		failed = failed || bpf_skb_store_bytes(skb, ETH_LEN, &ip, sizeof(ip), 0);
-	} else {
-		struct addr turned[2] = { pkt->key.dst, pkt->key.src };
-
-		failed = bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct ipv6hdr, hop_limit), &ttl, 1,
-					     BPF_F_RECOMPUTE_CSUM) ||
-			 bpf_skb_store_bytes(skb, ETH_LEN + offsetof(struct ipv6hdr, saddr), turned, sizeof(turned), 0);
-	}
 	/* Type and code are one word of the sum; the code is 0. */
-	if (failed ||
-	    bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2) ||
-	    bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0) || linear(skb, ETH_LEN))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	eth = frame_start(skb);
-	if ((void *)(eth + 1) > frame_end(skb))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	eth_swap(eth);
-	return REASON_NONE;
+	bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
+	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
+	return turn_round(skb, pkt, pkt->l4_len);
 }
 
 /* refuse makes the packet its own refusal. A reason other than NONE: it could
@@ -297,7 +288,7 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 	if (pkt->key.proto == IPPROTO_UDP)
 		return pkt->key.family == FAMILY_IPV4 ?
 			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH, ICMPV6_PORT_UNREACH, 0,
+			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH << 8 | ICMPV6_PORT_UNREACH, 0,
 				    sizeof(struct udphdr));
 	if (is_echo(pkt))
 		return answer_echo(skb, pkt);

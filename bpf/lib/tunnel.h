@@ -166,7 +166,7 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 	if (first_part(pkt))
 		return pkt->key.family == FAMILY_IPV4 ?
 			refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu,
+			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu,
 				    FRAGMENT_LEN + sizeof(struct udphdr));
 	if (!pkt->plain)
 		return REFUSE(pkt, REASON_TOO_BIG);
@@ -175,8 +175,8 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 	if (pkt->key.family == FAMILY_IPV4)
 		return is_tcp ? refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct tcphdr)) :
 				refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr));
-	return is_tcp ? refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu, sizeof(struct tcphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG, 0, mtu, sizeof(struct udphdr));
+	return is_tcp ? refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct tcphdr)) :
+			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct udphdr));
 }
 
 static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,

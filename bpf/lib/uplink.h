@@ -59,8 +59,7 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 		len += sizeof(struct udphdr) + sizeof(geneve);
 	}
 	/* Version and traffic class, in IPv4 the header's length between them. */
-	if (bpf_skb_load_bytes(skb, ETH_LEN, &start, sizeof(start)))
-		return -1;
+	bpf_skb_load_bytes(skb, ETH_LEN, &start, sizeof(start)); /* parse() has read it */
 	ecn = pkt->key.family == FAMILY_IPV4 ? bpf_ntohs(start) : bpf_ntohs(start) >> 4;
 	if (len < 20 || len > 56)
 		return -1;

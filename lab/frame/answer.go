@@ -73,7 +73,7 @@ func (p *Packet) reset() []byte {
 	out := append(turned(asked), asked[14:p.L4]...)
 	if ip := out[14:]; p.Version == 4 {
 		binary.BigEndian.PutUint16(ip[2:], 40)
-		copy(ip[6:], []byte{0, 0, answerTTL})
+		ip[8] = answerTTL
 		copy(ip[12:], asked[14+16:14+20])
 		copy(ip[16:], asked[14+12:14+16])
 	} else {
