@@ -27,8 +27,8 @@ static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct pa
 					  __u8 hook)
 {
 	pkt->as_it_is = 1;
-	pkt->out = hook == HOOK_FROM_DEVICE ? OUT_HOST : OUT_DEVICE;
-	pkt->out_ifindex = hook == HOOK_FROM_DEVICE ? 0 : skb->ifindex;
+	pkt->out = is_hook(hook, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
+	pkt->out_ifindex = is_hook(hook, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
 }
 
 /* Lets the kernel go on with a packet. */
@@ -39,7 +39,7 @@ static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 	if (pkt->unwrapped)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	/* Neighbours are asked and told by whatever address they have. */
-	if (hook == HOOK_FROM_DEVICE && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
+	if (is_hook(hook, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
 		reason = judge_foreign(pkt);
 		/* The kernel would send it on, mostly to where it came from. */
 		if (!reason && service_address(pkt))
@@ -57,7 +57,7 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 {
 	struct service *service;
 
-	if (hook == HOOK_FROM_DEVICE) {
+	if (is_hook(hook, HOOK_FROM_DEVICE)) {
 		service = frontend_outside(pkt);
 		if (service)
 			return judge_from_device(skb, pkt, s, service);
@@ -111,7 +111,7 @@ static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 h
 		return 1;
 	if (old && !old->service && old->sport != pkt->key.sport)
 		return 1;
-	if (hook == HOOK_FROM_DEVICE)
+	if (is_hook(hook, HOOK_FROM_DEVICE))
 		return frontend_outside(pkt) ||
 		       (!pkt->unwrapped && (service_address(pkt) || serves_here(pkt)));
 	own = address_of(pkt, &pkt->key.src);
@@ -145,7 +145,7 @@ static __always_inline int misleads(__u8 hook, int reason)
 {
 	if (reason == REASON_MARTIAN_SOURCE || reason == REASON_MARTIAN_DESTINATION)
 		return 1;
-	return hook == HOOK_FROM_DEVICE &&
+	return is_hook(hook, HOOK_FROM_DEVICE) &&
 	       (reason == REASON_SOURCE_ROUTE || reason == REASON_ROUTING_HEADER ||
 		reason == REASON_BAD_IP_OPTIONS);
 }
@@ -165,7 +165,7 @@ static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int rea
 	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
 		return pass(skb, pkt, hook);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
-		reason = hook == HOOK_FROM_DEVICE ? judge_visitor(pkt) :
+		reason = is_hook(hook, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
 			 node_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
 	}
@@ -190,7 +190,7 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		return pass(skb, pkt, hook);
 	reason = parse(skb, pkt);
 	/* Geneve over IPv6 has no checksum. */
-	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_FROM_DEVICE &&
+	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && is_hook(hook, HOOK_FROM_DEVICE) &&
 	    is_wrapped(pkt)) {
 		if (unwrap(skb, s))
 			return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
@@ -200,9 +200,9 @@ static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 h
 		pkt->unwrapped = 1;
 		reason = parse(skb, pkt);
 	}
-	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && hook == HOOK_TO_DEVICE &&
-	    pkt->key.proto == IPPROTO_UDP && pkt->key.dport == bpf_htons(GENEVE_PORT) &&
-	    feigns_tunnel(pkt))
+	/* What cannot be read has no port. */
+	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->key.proto == IPPROTO_UDP &&
+	    pkt->key.dport == bpf_htons(GENEVE_PORT) && feigns_tunnel(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)

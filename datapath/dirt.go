@@ -302,7 +302,11 @@ func (w *Witness) surround(r *reading, left *bpf.ContainerScratch) error {
 	w.d.mu.Lock()
 	defer w.d.mu.Unlock()
 	r.own = w.d.endpoints.have[left.Pkt.Key.Ifindex][left.Pkt.Epoch&1].Identity
-	r.src, r.dst = w.d.resident(left.Pkt.Key.Src, left.Pkt.Epoch), w.d.resident(left.Open.Dst, left.Pkt.Epoch)
+	to := left.Open.Dst
+	if r.straight { // it has got none
+		to = left.Pkt.Key.Dst
+	}
+	r.src, r.dst = w.d.resident(left.Pkt.Key.Src, left.Pkt.Epoch), w.d.resident(to, left.Pkt.Epoch)
 	return nil
 }
 

@@ -128,6 +128,8 @@ func (r *reading) wrong() []string {
 	switch {
 	case r.judged:
 		r.ofJudged(demand)
+	case r.lookup == FlowNew && (r.reason == model.ReasonPolicyEgress || r.reason == model.ReasonPolicyIngress):
+		r.ofDenied(demand)
 	case r.lookup == FlowKnown && r.straight:
 		demand(r.without(append(before, inRoutes)...) == 0, "a known flow needs none of them but its own, and routes")
 		r.ofRoute(demand)
@@ -200,9 +202,11 @@ func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
 	case model.FromContainer:
 		ends = append(ends, r.dst)
 	case model.FromDevice, model.ToDevice: // others were looked up, to know whose it is
-		if r.open.Service != 0 {
-			demand(r.dstIdentity == r.dst.identity, "it is for identity %d, and is told to be for %d", r.dst.identity, r.dstIdentity)
+		dst := r.dst.identity
+		if r.hook == model.FromDevice && r.open.Service == 0 {
+			dst = uint32(model.IdentityHost)
 		}
+		demand(r.dstIdentity == dst, "it is for identity %d, and is told to be for %d", dst, r.dstIdentity)
 		src := r.src.identity
 		if r.hook == model.ToDevice {
 			src = uint32(model.IdentityHost)
@@ -224,6 +228,26 @@ func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
 		dst = r.own
 	}
 	demand(r.srcIdentity == src && r.dstIdentity == dst, "it is from identity %d for %d, and is told to be from %d for %d",
+		src, dst, r.srcIdentity, r.dstIdentity)
+}
+
+// ofDenied are the demands for a new packet that a policy stops: whom it was asked
+// about.
+func (r *reading) ofDenied(demand func(bool, string, ...any)) {
+	src, dst := r.src.identity, r.dst.identity
+	switch r.hook {
+	case model.FromContainer:
+		src = r.own
+	case model.ToContainer:
+		dst = r.own
+	case model.FromDevice:
+		if r.straight || r.open.Out != uint8(bpf.ContainerOutOUT_LOCAL) {
+			dst = uint32(model.IdentityHost)
+		}
+	case model.ToDevice:
+		src = uint32(model.IdentityHost)
+	}
+	demand(r.srcIdentity == src && r.dstIdentity == dst, "it is denied from identity %d for %d, and is told to be from %d for %d",
 		src, dst, r.srcIdentity, r.dstIdentity)
 }
 
