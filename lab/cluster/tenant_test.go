@@ -38,6 +38,7 @@ type tenant struct {
 // Names of the tenant's objects.
 const (
 	evil       = "evil"        // a pod that answers whatever reaches it
+	poser      = "poser"       // a pod with a shell
 	evilDNS    = "evil-dns"    // a service at the cluster's DNS
 	evilSocket = "evil-socket" // a service at the nodes' own sockets
 )
@@ -49,9 +50,9 @@ var resourceClusterPolicy = schema.GroupVersionResource{Group: "policy.networkin
 
 // tenants has a tenant try to take what is others': by external addresses of
 // services (the cluster's DNS, the kubelets), by a host port at a stranger's
-// address, by an annotation that would lift the administrator's policy, and by a
-// label that poses as a namespace's. He gets nothing, and is told what he does not
-// get.
+// address, by an annotation that would lift the administrator's policy, by a label
+// that poses as a namespace's, and by packets of somebody else's address. He gets
+// nothing, and is told what he does not get.
 func tenants(e *environment, t *testing.T) {
 	made := &tenant{environment: e, node: e.nodes[len(e.nodes)-1].Name}
 	made.begin(t)
@@ -66,6 +67,7 @@ func tenants(e *environment, t *testing.T) {
 	made.takesNoAddress(t)
 	made.posesAsNoNamespace(t)
 	made.liftsNoPolicy(t)
+	made.sendsAsNobodyElse(t)
 	made.end(t)
 }
 
@@ -90,6 +92,7 @@ func (e *tenant) begin(t *testing.T) {
 		pod.Labels["io.cilium.k8s.namespace.labels.team"] = "trusted"
 		pod.Annotations = map[string]string{"weir.net/policy-audit": "true"}
 	}, server)
+	e.create(t, e.ns, poser, nil, e.shell())
 
 	dns, err := e.kube.CoreV1().Services("kube-system").Get(t.Context(), "kube-dns", metav1.GetOptions{})
 	require.NoError(t, err)
@@ -98,7 +101,7 @@ func (e *tenant) begin(t *testing.T) {
 		{Name: "tcp", Port: 53, TargetPort: intstr.FromInt(port), Protocol: corev1.ProtocolTCP},
 	})
 	e.claims(t, evilSocket, e.nodeAddresses(), []corev1.ServicePort{{Port: kubeletPort, TargetPort: intstr.FromInt(kubeletPort)}})
-	e.podsReady(t, e.ns, "app="+evil, 1, time.Minute)
+	e.podsReady(t, e.ns, "app in ("+evil+","+poser+")", 2, time.Minute)
 }
 
 func (e *tenant) create(t *testing.T, namespace, name string, change func(*corev1.Pod), spec corev1.PodSpec) {
@@ -109,6 +112,20 @@ func (e *tenant) create(t *testing.T, namespace, name string, change func(*corev
 	}
 	_, err := e.kube.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
+}
+
+// shell is a pod whose root may do to its own network what he likes.
+func (e *tenant) shell() corev1.PodSpec {
+	return corev1.PodSpec{
+		NodeName: e.node, Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		TerminationGracePeriodSeconds: ptr.To[int64](0),
+		Containers: []corev1.Container{{
+			Name: poser, Image: e.tool, ImagePullPolicy: corev1.PullIfNotPresent, Command: []string{"sh", "-c", "while :; do sleep 3600; done"},
+			SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)},
+			VolumeMounts:    []corev1.VolumeMount{{Name: "host", MountPath: "/host"}},
+		}},
+		Volumes: []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}},
+	}
 }
 
 // claims makes a service at addresses that are others'.
@@ -245,6 +262,54 @@ func (e *tenant) liftsNoPolicy(t *testing.T) {
 	e.reaches(t, false, "by the administrator's policy, whatever the pod's annotation")
 	require.NoError(t, policies.Delete(t.Context(), policy.GetName(), metav1.DeleteOptions{}))
 	e.reaches(t, true, "without that policy")
+}
+
+// sendsAsNobodyElse has the tenant take a stranger's address in his own pod, and
+// send from it. He asks for his gateway by his own address before: a kernel that
+// does not know its gateway asks in the name of the packet that waits, is not
+// answered (bad-arp, bad-ndp), and then the packet itself never leaves.
+func (e *tenant) sendsAsNobodyElse(t *testing.T) {
+	own := e.podsReady(t, e.ns, "app="+poser, 1, time.Minute)[0]
+	clients := e.podsReady(t, e.environment.ns, "app=client", len(e.nodes), time.Minute)
+	for i, ip := range e.victim.Status.PodIPs {
+		stranger := clients[len(clients)-1].Status.PodIPs[i].IP
+		bits := "32"
+		if strings.Contains(stranger, ":") {
+			bits = "128"
+		}
+		dial := func(from string) string {
+			return fmt.Sprintf("nc -z -w 2 -s %s %s %d", from, ip.IP, port)
+		}
+		e.quietly(t, 20*time.Second, fmt.Sprintf("%s reaches %s by its own address", poser, ip.IP), func(ctx context.Context) (bool, string) {
+			_, err := e.exec(ctx, e.ns, poser, "sh", "-c", dial(own.Status.PodIPs[i].IP))
+			return err == nil, fmt.Sprint(err)
+		})
+		before := e.spoofed(t)
+		// An address that is still asked for by others (DAD) can't be sent from.
+		_, err := e.exec(t.Context(), e.ns, poser, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/dad_transmits && chroot /host ip address add "+stranger+"/"+bits+" dev eth0")
+		require.NoError(t, err)
+		_, err = e.exec(t.Context(), e.ns, poser, "sh", "-c", dial(stranger))
+		require.Error(t, err, "nobody is reached from %s, which is another's", stranger)
+		require.Greater(t, e.spoofed(t), before, "packets from %s are dropped, and counted: %v", stranger, err)
+		e.say("  %s -> victim as %s: dropped", poser, stranger)
+	}
+}
+
+// spoofed is how many packets the tenant's node dropped for their senders.
+func (e *tenant) spoofed(t *testing.T) (packets float64) {
+	t.Helper()
+	out, err := e.onNode(t.Context(), e.node, "curl -s http://127.0.0.1:9879/metrics")
+	require.NoError(t, err)
+	require.Contains(t, out, "weir_packets_total{")
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "weir_packets_total{") || !strings.Contains(line, `reason="spoofed-source"`) {
+			continue
+		}
+		n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		require.NoError(t, err)
+		packets += n
+	}
+	return packets
 }
 
 // end takes all of it away.
