@@ -52,10 +52,12 @@ kernels: ## Fetch the locked kernels; installs QEMU and xz.
 	@$(MAKE) --no-print-directory build
 	bin/weir vm fetch
 
-lint: ## Check formatting, vet and staticcheck.
+lint: ## Check formatting, vet, staticcheck, and bpf/lib's headers; installs clang-19.
+	@.ci/packages build generate
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	.ci/headers
 
 clean: ## Remove what was built and reported.
 	rm -rf bin $(REPORT)
