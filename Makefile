@@ -52,12 +52,13 @@ kernels: ## Fetch the locked kernels; installs QEMU and xz.
 	@$(MAKE) --no-print-directory build
 	bin/weir vm fetch
 
-lint: ## Check formatting, vet, staticcheck, and bpf/lib's headers; installs clang-19.
-	@.ci/packages build generate
+lint: ## Check formatting, vet, staticcheck, and the C of bpf/; installs clang-19.
+	@.ci/packages build generate lint
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	.ci/headers
+	.ci/format
 
 clean: ## Remove what was built and reported.
 	rm -rf bin $(REPORT)
