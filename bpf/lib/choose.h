@@ -55,8 +55,7 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 	s->open.service = service->id;
 	if (!at(pkt, HOOK_TO_DEVICE) && !source_allowed(pkt, service))
 		return REFUSE(pkt, REASON_SOURCE_RANGE);
-	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old) &&
-	    !(pkt->unwrapped && !addr_equal(&s->old.dst, &s->pod))) {
+	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old)) {
 		s->open.dst = s->old.dst;
 		s->open.dport = s->old.dport;
 		return REASON_NONE;

@@ -279,7 +279,9 @@ static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
 	return settle(pkt, s, OUT_DEVICE);
 }
 
-/* Whether masquerading could take the port of what the node sends. */
+/* Whether masquerading could take the port of what the node sends, to one host: who
+ * answers what is for many answers from another address.
+ */
 static __noinline int is_tracked(struct packet *pkt)
 {
 	struct node *self = node_half(pkt);
@@ -287,9 +289,6 @@ static __noinline int is_tracked(struct packet *pkt)
 	__u32 port = bpf_ntohs(pkt->key.sport);
 
 	if (!source || !self || !addr_equal(source, &pkt->key.src))
-		return 0;
-	/* Who answers what is for many answers from another address. */
-	if (for_many(pkt))
 		return 0;
 	if (!has_ports(pkt->key.proto) && pkt->key.proto != IPPROTO_SCTP && !is_echo(pkt))
 		return 0;
