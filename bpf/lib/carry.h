@@ -44,7 +44,6 @@ static __noinline int keep_old(struct scratch *s, const struct flow *flow)
 	old->other_hook = flow->other_hook;
 	old->other_ifindex = flow->other_ifindex;
 	old->service = flow->service;
-	old->flags = flow->flags;
 	return 0;
 }
 
@@ -57,11 +56,11 @@ static __always_inline void way_out(const struct __sk_buff *skb, struct packet *
 				    const struct flow *flow, __u8 hook)
 {
 	pkt->out = flow->out;
-	if (flow->out != OUT_HOST)
-		pkt->out_ifindex = flow->ifindex;
+	pkt->out_ifindex = flow->ifindex;
 	if (is_hook(hook, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
 		pkt->as_it_is = 1;
-	if (is_hook(hook, HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
+	/* Only at to_device has the kernel chosen a way by a device. */
+	if (OBJECT_HOOKS & (1 << HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
 		pkt->as_it_is = 1;
 		pkt->out_ifindex = skb->ifindex;
 	}
@@ -104,10 +103,9 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
 	reason = judge_new(skb, pkt, s, hook);
 	where = pkt->where;
-	if ((reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND) && !refuse(skb, pkt)) {
-		pkt->where = HERE;
+	/* What is told is where there was none. */
+	if ((reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND) && !refuse(skb, pkt))
 		return answer(skb, pkt, reason);
-	}
 	if (reason == REASON_NO_FRONTEND)
 		pkt->where = where;
 	if (reason)

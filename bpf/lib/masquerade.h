@@ -59,7 +59,7 @@ static __always_inline int same_translation(const struct flow *a, const struct f
 		 (a->other_hook ^ b->other_hook));
 }
 
-static __always_inline struct node *node_half(struct packet *pkt)
+static __noinline struct node *node_half(struct packet *pkt)
 {
 	struct node_pair *pair;
 	__u32 zero = 0;
@@ -89,7 +89,7 @@ static __always_inline const struct addr *source_of(const struct packet *pkt, co
 	return addr_none(source) ? NULL : source;
 }
 
-static __always_inline const struct addr *node_source(struct packet *pkt)
+static __noinline const struct addr *node_source(struct packet *pkt)
 {
 	return source_of(pkt, node_half(pkt));
 }
@@ -192,7 +192,7 @@ static __noinline int goes_on(const struct packet *pkt, const struct scratch *s)
 /* A reset of nothing known is let through, and makes nothing. One of a flow
  * that is judged anew leaves it judged, where it goes on as it was.
  */
-static __always_inline int makes_nothing(const struct packet *pkt, const struct scratch *s)
+static __noinline int makes_nothing(const struct packet *pkt, const struct scratch *s)
 {
 	return (pkt->tcp_flags & TCP_FLAG_RST) && !goes_on(pkt, s);
 }

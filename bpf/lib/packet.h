@@ -611,9 +611,10 @@ static __noinline __attribute__((unused)) int parse(struct __sk_buff *skb, struc
 }
 
 /* Addresses that are no host's. Link-local ones are left to the caller, and of IPv6
- * those that stand for IPv4's: parse_ipv6 has refused them.
+ * those that stand for IPv4's: parse_ipv6 has refused them. One function: only new
+ * flows are asked for it.
  */
-static __always_inline int martian(const struct addr *a, __u8 family)
+static __noinline __attribute__((unused)) int martian(const struct addr *a, __u8 family)
 {
 	__u32 v4 = bpf_ntohl(a->w[3]);
 

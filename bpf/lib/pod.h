@@ -225,6 +225,8 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 		address = address_of(pkt, &pkt->key.dst);
 		if (address && (address->flags & ADDRESS_HOST)) {
 			flow->out = OUT_HOST;
+			flow->ifindex = 0;
+			flow->routed = 0;
 			return REASON_NONE;
 		}
 		flow->out = OUT_DEVICE;

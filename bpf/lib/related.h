@@ -29,14 +29,14 @@ static __always_inline __u32 quote_off(const struct packet *pkt)
 	return pkt->l4_off + sizeof(struct icmphdr);
 }
 
+/* Only the family's own ICMP has a type that is not 0. */
 static __always_inline int is_icmp_error(const struct packet *pkt)
 {
-	if (pkt->key.family == FAMILY_IPV4 && pkt->key.proto == IPPROTO_ICMP)
+	if (pkt->key.family == FAMILY_IPV4)
 		return pkt->icmp_type == ICMP_DEST_UNREACH ||
 		       pkt->icmp_type == ICMP_TIME_EXCEEDED ||
 		       pkt->icmp_type == ICMP_PARAMETERPROB;
-	return pkt->key.family == FAMILY_IPV6 && pkt->key.proto == IPPROTO_ICMPV6 &&
-	       pkt->icmp_type >= 1 && pkt->icmp_type <= 4;
+	return pkt->icmp_type >= 1 && pkt->icmp_type <= 4;
 }
 
 /* The quoted packet's ports, turned round. An echo request has its identifier

@@ -85,14 +85,14 @@ static __always_inline int has_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
 }
 
+/* Only the family's own ICMP has a type. What is none has 0, as IPv4's reply. */
 static __noinline int is_echo(const struct packet *pkt)
 {
 	__u8 type = pkt->icmp_type;
 
 	if (pkt->key.family == FAMILY_IPV4)
 		return pkt->key.proto == IPPROTO_ICMP && (type == ICMP_ECHO || type == ICMP_ECHOREPLY);
-	return pkt->key.proto == IPPROTO_ICMPV6 &&
-	       (type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY);
+	return type == ICMPV6_ECHO_REQUEST || type == ICMPV6_ECHO_REPLY;
 }
 
 /* Whether a source port, or an echo's identifier, may be another. SCTP's

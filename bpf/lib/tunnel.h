@@ -265,7 +265,7 @@ static __noinline int wrap(struct __sk_buff *skb, struct packet *pkt, const stru
 	struct node *self = node_half(pkt);
 	int failed;
 
-	if (!self || !source_of(pkt, self))
+	if (!self || !node_source(pkt))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	failed = pkt->key.family == FAMILY_IPV4 ? wrap4(skb, pkt, flow, self) :
 						  wrap6(skb, pkt, flow, self);
