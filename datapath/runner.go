@@ -30,6 +30,7 @@ type Runner struct {
 	data     [MaxRunBytes + growth]byte
 	known    map[notes]Decision
 	unsummed bool // the kernel takes no frames with a device's sum
+	whole    bool // the kernel takes no frames in pieces
 }
 
 // notes are what a program leaves in skb->cb but the last word, which stands

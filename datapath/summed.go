@@ -32,13 +32,13 @@ func (r *Runner) callSummed(frame []byte) error {
 	if !r.unsummed && hasSum(frame) && (!isIPv6(frame) || r.d.sumsIPv6()) {
 		r.attr.Flags = testComplete
 	}
-	err := r.call(frame)
+	err := r.callInPieces(frame)
 	if r.attr.Flags == 0 || !errors.Is(err, unix.EINVAL) {
 		return err
 	}
 	// An older kernel, or a frame that none takes: it has not run.
 	r.attr.Flags = 0
-	if err = r.call(frame); err == nil {
+	if err = r.callInPieces(frame); err == nil {
 		r.unsummed = true
 	}
 	return err
