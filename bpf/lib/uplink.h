@@ -66,9 +66,13 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 	s->pod = pkt->key.dst;
 	if (bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
-	/* RFC 6040: congestion met outside is told inside. */
-	if ((ecn & 3) == 3)
+	/* RFC 6040: congestion met outside is told inside. The kernel tells nothing where
+	 * the header inside lies elsewhere than the one outside did.
+	 */
+	if ((ecn & 3) == 3) {
+		pull_headers(skb);
 		bpf_skb_ecn_set_ce(skb);
+	}
 	return 0;
 }
 
