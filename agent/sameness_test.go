@@ -42,21 +42,24 @@ func TestTheLabRunsTheBytesThatAnAgentRuns(t *testing.T) {
 	for i, name := range []string{"one", "two"} {
 		topology.Nodes = append(topology.Nodes, lab.Host{Name: name, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{198, 18, 0, byte(i + 2)})}})
 	}
-	compare := func(world string, w lab.World) {
+	compare := func(world string, w lab.World, small bool) {
 		for _, node := range topology.Nodes {
 			loaded, err := w.Datapath(node.Name).Loaded()
 			require.NoError(t, err)
 			first := node.Name == topology.Nodes[0].Name
-			require.Equal(t, permitted(world, first, produced), different(produced, loaded), "node %s of world %s", node.Name, world)
+			require.Equal(t, permitted(world, first, small, produced), different(produced, loaded), "node %s of world %s", node.Name, world)
 		}
 	}
 	pool, err := prog.NewPool(1, datapath.Options{})
 	require.NoError(t, err)
 	defer pool.Close()
-	require.NoError(t, pool.Use(t.Context(), topology, func(w *prog.World) { compare("prog", w) }))
+	require.NoError(t, pool.Use(t.Context(), topology, func(w *prog.World) { compare("prog", w, false) }))
+	crowded := topology
+	crowded.SmallShares = true
+	require.NoError(t, pool.Use(t.Context(), crowded, func(w *prog.World) { compare("prog", w, true) }))
 	world, err := netns.New(t.Context(), topology, netns.Options{})
 	require.NoError(t, err)
-	compare("netns", world)
+	compare("netns", world, false)
 	require.NoError(t, world.Close())
 }
 
@@ -86,10 +89,10 @@ func add[V comparable](out map[string]string, kind string, agent, lab map[string
 }
 
 // permitted is what lab.Differences says of a node of a world.
-func permitted(world string, first bool, agent *datapath.Loaded) map[string]string {
+func permitted(world string, first, small bool, agent *datapath.Loaded) map[string]string {
 	out := map[string]string{}
 	for _, d := range lab.Differences {
-		if !slices.Contains(d.Worlds, world) || d.OtherNodes && first {
+		if !slices.Contains(d.Worlds, world) || d.OtherNodes && first && !small || d.SmallShares && !small {
 			continue
 		}
 		out[d.What] = d.In(agent)

@@ -17,9 +17,12 @@ import (
 type Difference struct {
 	What   string   // kind and name, by datapath.Loaded
 	Worlds []string // those that differ
-	// OtherNodes: on all nodes of a world but the first.
+	// OtherNodes: on all nodes of a world but the first, and on all where shares are
+	// small.
 	OtherNodes bool
-	Room       uint32 // of a table, or a constant that follows from one; 0 where the world does not have it at all
+	// SmallShares: in a network that has them.
+	SmallShares bool
+	Room        uint32 // of a table, or a constant that follows from one; 0 where the world does not have it at all
 	// Half is a table that has room for one state, and an agent's for two.
 	Half bool
 	Why  string
@@ -34,6 +37,10 @@ var Differences = differences()
 // netns gives every datapath, and prog all but the first.
 const FlowRoom = 16384
 
+// SmallShare is what a pod has in a network with small shares: flows that nobody
+// has answered, entries of answered ones, and fragmented packets by each hook.
+const SmallShare = 4
+
 func differences() []Difference {
 	out := []Difference{
 		{What: "table flows", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
@@ -45,6 +52,9 @@ func differences() []Difference {
 		{What: "constant answered_share", Worlds: []string{"netns"}, Room: FlowRoom / 4, Why: "it is a part of the table of flows"},
 		{What: "constant answered_share", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom / 4, Why: "it is a part of the table of flows"},
 		{What: "table peers", Worlds: []string{"prog"}, Room: 1, Why: "only programs of sockets write it, and it is allocated whole"},
+	}
+	for _, name := range []string{"flow_share", "answered_share", "fragment_share"} {
+		out = append(out, Difference{What: "constant " + name, Worlds: []string{"prog"}, SmallShares: true, Room: SmallShare, Why: "a script sends few frames"})
 	}
 	for _, table := range model.Tables() {
 		out = append(out, Difference{

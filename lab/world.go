@@ -41,6 +41,9 @@ type Topology struct {
 	// Sockets lets what is dialled on the nodes have programs at its sockets, node
 	// ports on loopback too. Only worlds of real sockets have that.
 	Sockets bool
+	// SmallShares gives each pod SmallShare of every table that has room by shares.
+	// Only world prog has that.
+	SmallShares bool
 	// Routes are what the router carries to a node besides. Those to one
 	// address share what is sent there: see frame.Path.
 	Routes []Route

@@ -97,6 +97,9 @@ func newJudge(topo lab.Topology, locals []model.Local, now func() time.Time) *ju
 			node: topo.Nodes[i].Name, oracle: oracle.NewOracle(topo.Nodes[i].Name, local),
 			endpoints: make(map[int]string, len(local.Devices)),
 		}
+		if topo.SmallShares {
+			b.oracle.FlowShare, b.oracle.FragmentShare = lab.SmallShare, lab.SmallShare
+		}
 		for name, d := range local.Devices {
 			b.endpoints[d.Ifindex] = name
 		}

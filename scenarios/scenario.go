@@ -126,7 +126,7 @@ func Parse(path string, data []byte) (*Scenario, error) {
 // the network that the file describes.
 func (s *Scenario) plan() {
 	t := &s.topology
-	t.Gateways, t.Uplinks, t.Sockets = gateways, s.Uplinks, s.Sockets
+	t.Gateways, t.Uplinks, t.Sockets, t.SmallShares = gateways, s.Uplinks, s.Sockets, s.SmallShares
 	for i, n := range s.Nodes {
 		h := lab.Host{Name: n.Name, Addresses: nodePlan(i), Silent: slices.Contains(s.Silent, n.Name)}
 		t.Nodes = append(t.Nodes, h)

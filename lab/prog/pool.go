@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -135,12 +136,18 @@ func checkTopology(topo lab.Topology) error {
 
 // worker is what a thread of the pool has.
 type worker struct {
-	net       *network
-	options   datapath.Options
-	datapaths []*datapath.Datapath // by the index of the node
-	// exchange is what the pool's worlds are to run; exchanged is what each
-	// datapath was told last.
-	exchange  *atomic.Pointer[datapath.Exchange]
+	net     *network
+	options datapath.Options
+	nodes   nodes // of most worlds
+	small   nodes // of those with small shares
+	// exchange is what the pool's worlds are to run.
+	exchange *atomic.Pointer[datapath.Exchange]
+}
+
+// nodes are datapaths by the index of the node, and what each was told last to
+// run.
+type nodes struct {
+	datapaths []*datapath.Datapath
 	exchanged []*datapath.Exchange
 }
 
@@ -152,7 +159,7 @@ func (p *Pool) work(started chan<- error) {
 	}
 	w := &worker{net: net, options: p.options, exchange: &p.exchange}
 	defer w.close()
-	if err := w.grow(1); err != nil {
+	if err := w.nodes.grow(1, w.roomy); err != nil {
 		started <- err
 		return
 	}
@@ -173,36 +180,50 @@ func (w *worker) serve(j job) {
 }
 
 // grow opens datapaths until there are some for so many nodes.
-func (w *worker) grow(nodes int) error {
-	for len(w.datapaths) < nodes {
-		options := w.options
-		if len(w.datapaths) > 0 {
-			options.Flows, options.Unanswered = lab.FlowRoom, lab.FlowRoom
-		}
-		dp, err := datapath.Open(options)
+func (n *nodes) grow(count int, options func(node int) datapath.Options) error {
+	for len(n.datapaths) < count {
+		dp, err := datapath.Open(options(len(n.datapaths)))
 		if err != nil {
 			return fmt.Errorf("open datapath for world prog: %w", err)
 		}
-		w.datapaths, w.exchanged = append(w.datapaths, dp), append(w.exchanged, nil)
+		n.datapaths, n.exchanged = append(n.datapaths, dp), append(n.exchanged, nil)
 	}
 	return nil
 }
 
+// roomy are the options of a node's datapath: the first has what an agent's has.
+func (w *worker) roomy(node int) datapath.Options {
+	options := w.options
+	if node > 0 {
+		options.Flows, options.Unanswered = lab.FlowRoom, lab.FlowRoom
+	}
+	return options
+}
+
 func (w *worker) close() {
-	for _, dp := range w.datapaths {
+	for _, dp := range slices.Concat(w.nodes.datapaths, w.small.datapaths) {
 		dp.Close()
 	}
 }
 
+// forTopology gives the datapaths of a world.
+func (w *worker) forTopology(topo *lab.Topology) (*nodes, error) {
+	if topo.SmallShares {
+		return &w.small, w.small.grow(len(topo.Nodes), func(int) datapath.Options { return smallShares(w.options) })
+	}
+	return &w.nodes, w.nodes.grow(len(topo.Nodes), w.roomy)
+}
+
 func (w *worker) run(j job) error {
-	nodes := len(j.topo.Nodes)
-	if err := w.grow(nodes); err != nil {
+	nodes, err := w.forTopology(&j.topo)
+	if err != nil {
 		return err
 	}
 	x := w.exchange.Load()
-	for i, dp := range w.datapaths[:nodes] {
-		if w.exchanged[i] != x {
-			w.exchanged[i] = x
+	datapaths := nodes.datapaths[:len(j.topo.Nodes)]
+	for i, dp := range datapaths {
+		if nodes.exchanged[i] != x {
+			nodes.exchanged[i] = x
 			if err := dp.Exchange(x); err != nil {
 				return fmt.Errorf("give back the programs of an earlier world: %w", err)
 			}
@@ -214,7 +235,7 @@ func (w *worker) run(j job) error {
 			return fmt.Errorf("begin a new world: %w", err)
 		}
 	}
-	world, err := newWorld(j.topo, w.net, w.datapaths[:nodes])
+	world, err := newWorld(j.topo, w.net, datapaths)
 	if err != nil {
 		return err
 	}

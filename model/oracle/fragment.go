@@ -82,7 +82,9 @@ func (o *Oracle) learnFragment(e *Expectation, now time.Time) {
 	if h.tuple.Protocol == model.ProtocolTCP {
 		length = tcpLen
 	}
-	o.fragments[keyOfFragment(h, e.at)] = firstFragment{transport: h.transport, headerEnd: h.fragment.start + length, seen: now}
+	key := keyOfFragment(h, e.at)
+	o.fragments[key] = firstFragment{transport: h.transport, headerEnd: h.fragment.start + length, seen: now}
+	o.takePart(key)
 }
 
 // forgetFragments drops the first fragments that nobody can refer to any more.

@@ -26,6 +26,11 @@ type Oracle struct {
 	// Clock is the flow table's, where the world sees that; nil: times in it are
 	// not looked at.
 	Clock Clock
+	// FlowShare is how many flows that nobody has answered a pod may have before its
+	// first ones give way, and FragmentShare how many fragmented packets are
+	// remembered of those that one hook of one endpoint has seen, where that is
+	// known; 0: any number.
+	FlowShare, FragmentShare int
 	// Terse leaves Story empty, for who asks a hundred thousand times a second.
 	Terse bool
 
@@ -36,6 +41,10 @@ type Oracle struct {
 	flows memory
 	// fragments are the first ones of packets that came in parts.
 	fragments map[fragmentKey]firstFragment
+	// openings and parts are what each hook has taken its turns with, of flows and of
+	// fragmented packets, the oldest first.
+	openings map[model.Where][]flowKey
+	parts    map[model.Where][]fragmentKey
 	// dying are keys of flows that the collector took, and when: the datapath
 	// gives their source ports to nobody until it comes again.
 	dying map[flowKey]time.Time
@@ -50,7 +59,7 @@ type Oracle struct {
 func NewOracle(node string, local model.Local) *Oracle {
 	return &Oracle{
 		node: node, local: local, world: know(model.NewObjects(), node, local),
-		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, dying: map[flowKey]time.Time{},
+		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, openings: map[model.Where][]flowKey{}, parts: map[model.Where][]fragmentKey{}, dying: map[flowKey]time.Time{},
 		affinities: map[affinityKey]preference{},
 	}
 }
@@ -294,7 +303,11 @@ func (o *Oracle) open(like *flow, h *headers, t *Translation, met []half, observ
 		f.sides[1] = before.sides[1].or(side{})
 	}
 	o.noted = noted{half: half{&f, false}, kept: kept, effect: is}
+	_, goesOn := o.flows[f.opening]
 	o.flows.insert(&f, now)
+	if !goesOn {
+		o.takeTurn(f.opening)
+	}
 	return &f
 }
 

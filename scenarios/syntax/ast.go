@@ -48,7 +48,10 @@ type File struct {
 	Second  []string      // outside hosts that second uplinks of the nodes lead to
 	Sockets bool          // the nodes' own sockets have programs
 	Options model.Options // the operator's
-	Routes  []Route       // of the router, besides
+	// SmallShares gives each pod a few entries of the tables that make room by
+	// themselves.
+	SmallShares bool
+	Routes      []Route // of the router, besides
 
 	Steps []Step
 	Files map[string]Attached

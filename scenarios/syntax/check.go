@@ -54,6 +54,9 @@ func (p *parser) check() {
 	if f.Sockets && !slices.Equal(f.Worlds, []World{Netns}) {
 		p.failf(p.pos(1), "sockets: only world netns runs programs at the nodes' sockets: declare 'worlds netns'")
 	}
+	if f.SmallShares && !slices.Equal(f.Worlds, []World{Prog}) {
+		p.failf(p.pos(1), "shares: only world prog has programs with small ones: declare 'worlds prog'")
+	}
 	for _, pod := range f.Pods {
 		c.node(pod.Pos, "pod "+pod.HostName(), pod.Node)
 	}

@@ -42,6 +42,7 @@ func init() {
 		"maglev":    {"maglev [SIZE]", "backends are chosen by Maglev's tables", parseMaglev},
 		"pings":     {"pings answer|drop", "what becomes of pings of services' addresses", parsePings},
 		"nodeports": {"nodeports on CIDR...", "which of the nodes' addresses answer on node ports (uplink)", parseNodePorts},
+		"shares":    {"shares small", "each pod has room for four flows that nobody has answered, four entries of those that were, and four fragmented packets a hook, before its own give way; only in world prog", parseShares},
 		"return":    {"return snat|dsr|hybrid [ipip|geneve]", "how answers of backends on other nodes come back (uplink)", parseReturn},
 		"silent":    {"silent HOST...", "hosts that answer nothing by themselves: their frames are all in the script", parseSilent},
 	}
@@ -301,6 +302,14 @@ func parseOutside(p *parser, at Pos, l *line) error {
 
 func parseSockets(p *parser, _ Pos, _ *line) error {
 	p.file.Sockets = true
+	return nil
+}
+
+func parseShares(p *parser, _ Pos, l *line) error {
+	if w, err := l.word("small"); err != nil || w != "small" {
+		return fmt.Errorf("expected 'small'\n\tusage: %s", l.usage)
+	}
+	p.file.SmallShares = true
 	return nil
 }
 
