@@ -96,8 +96,9 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 }
 
 // wayOut says what is wrong with the way out that is kept of a packet: one that is
-// dropped has none, and at a pod's device the hook says who goes on with it.
+// dropped has none, and hook and way say who goes on with it.
 func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
+	kept := Decision{Action: r.action, Out: outs[out], AsItIs: asItIs != 0}
 	switch {
 	case r.action == model.Drop && (out != 0 || ifindex != 0 || asItIs != 0):
 		return []string{fmt.Sprintf("it is dropped, and has a way out, %d by device %d", out, ifindex)}
@@ -105,12 +106,10 @@ func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
 		return []string{"it is answered by no device"}
 	case r.action != model.Forward:
 		return nil
-	case r.hook == model.FromContainer && asItIs != 0:
-		return []string{"it comes from a pod, and is let through as it is"}
+	case kept.AsItIs != kept.stays(r.hook):
+		return []string{fmt.Sprintf("it goes out %s at %s, and is let through as it is: %t", kept.Out, r.hook, kept.AsItIs)}
 	case asItIs != 0 && (r.hook == model.FromDevice && ifindex != 0 || r.hook == model.ToDevice && ifindex == 0):
 		return []string{fmt.Sprintf("the kernel goes on with it at %s, and the device of its way out is %d", r.hook, ifindex)}
-	case r.hook == model.ToContainer && asItIs != 1:
-		return []string{"it goes to a pod by the kernel, and is not let through as it is"}
 	}
 	return nil
 }

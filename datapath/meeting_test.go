@@ -114,17 +114,18 @@ func TestAWayOutFollowsFromTheHook(t *testing.T) {
 		asItIs  uint8
 		want    string
 	}{
-		"dropped":                  {model.FromDevice, model.Drop, 0, 0, 0, ""},
-		"dropped to a pod":         {model.FromDevice, model.Drop, 1, 0, 0, "has a way out"},
-		"dropped by a device":      {model.FromDevice, model.Drop, 0, 7, 0, "has a way out"},
-		"dropped as it is":         {model.FromDevice, model.Drop, 0, 0, 1, "has a way out"},
-		"answered":                 {model.ToContainer, model.Reply, 6, 7, 0, ""},
-		"from a pod":               {model.FromContainer, model.Forward, 1, 7, 0, ""},
-		"from a pod, as it is":     {model.FromContainer, model.Forward, 2, 0, 1, "comes from a pod"},
-		"to a pod, as it is":       {model.ToContainer, model.Forward, 1, 7, 1, ""},
-		"to a pod":                 {model.ToContainer, model.Forward, 1, 7, 0, "goes to a pod"},
-		"from a device, as it is":  {model.FromDevice, model.Forward, 2, 0, 1, ""},
-		"from a device into a pod": {model.FromDevice, model.Forward, 1, 7, 0, ""},
+		"dropped":                               {model.FromDevice, model.Drop, 0, 0, 0, ""},
+		"dropped to a pod":                      {model.FromDevice, model.Drop, 1, 0, 0, "has a way out"},
+		"dropped by a device":                   {model.FromDevice, model.Drop, 0, 7, 0, "has a way out"},
+		"dropped as it is":                      {model.FromDevice, model.Drop, 0, 0, 1, "has a way out"},
+		"answered":                              {model.ToContainer, model.Reply, 6, 7, 0, ""},
+		"from a pod":                            {model.FromContainer, model.Forward, 1, 7, 0, ""},
+		"from a pod, as it is":                  {model.FromContainer, model.Forward, 2, 0, 1, "as it is: true"},
+		"to a pod, as it is":                    {model.ToContainer, model.Forward, 1, 7, 1, ""},
+		"to a pod":                              {model.ToContainer, model.Forward, 1, 7, 0, "as it is: false"},
+		"from a device, as it is":               {model.FromDevice, model.Forward, 2, 0, 1, ""},
+		"from a device to a host, not as it is": {model.FromDevice, model.Forward, 2, 0, 0, "as it is: false"},
+		"from a device into a pod":              {model.FromDevice, model.Forward, 1, 7, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			faults := wayOut(&reading{hook: c.hook, action: c.action}, c.out, c.ifindex, c.asItIs)

@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"runtime"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 )
 
@@ -79,7 +78,7 @@ func inNamespace(ctx context.Context, use func(*Network) error) error {
 	}
 	defer handle.Close()
 	n := &Network{handle: handle}
-	if err := n.settle(); err != nil {
+	if err := lab.Settle(); err != nil {
 		return err
 	}
 	if err := n.uplink(); err != nil {
@@ -100,23 +99,6 @@ func stay() error {
 	only.Set(int(cpu))
 	if err := unix.SchedSetaffinity(0, &only); err != nil {
 		return fmt.Errorf("stay on processor %d: %w", cpu, err)
-	}
-	return nil
-}
-
-// settle makes the namespace forward, and keep still.
-func (n *Network) settle() error {
-	for path, value := range map[string]string{
-		"ipv4/ip_forward":                        "1",
-		"ipv6/conf/all/forwarding":               "1",
-		"ipv6/conf/default/forwarding":           "1",
-		"ipv6/conf/default/accept_dad":           "0",
-		"ipv6/conf/default/router_solicitations": "0",
-		"ipv6/conf/default/addr_gen_mode":        "1", // no link-local address by itself
-	} {
-		if err := os.WriteFile(filepath.Join("/proc/sys/net", path), []byte(value), 0); err != nil {
-			return fmt.Errorf("set net/%s: %w", path, err)
-		}
 	}
 	return nil
 }

@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 )
 
@@ -48,7 +47,7 @@ func newNetwork() (*network, error) {
 		}
 		return nil, fmt.Errorf("make a network namespace: %w", err)
 	}
-	if err := settle(); err != nil {
+	if err := lab.Settle(); err != nil {
 		return nil, err
 	}
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -74,26 +73,6 @@ func newNetwork() (*network, error) {
 		return nil, err
 	}
 	return n, assign(handle, n.second, second4, second6)
-}
-
-// settle makes the namespace forward and keep still.
-func settle() error {
-	for path, value := range map[string]string{
-		"ipv4/ip_forward":                        "1",
-		"ipv4/conf/all/rp_filter":                "0",
-		"ipv4/conf/default/rp_filter":            "0",
-		"ipv6/conf/all/forwarding":               "1",
-		"ipv6/conf/default/forwarding":           "1",
-		"ipv6/conf/default/accept_dad":           "0",
-		"ipv6/conf/default/router_solicitations": "0",
-		"ipv6/conf/default/addr_gen_mode":        "1", // no link-local address by itself
-	} {
-		// The calling thread's namespace, not the process's.
-		if err := os.WriteFile(filepath.Join("/proc/sys/net", path), []byte(value), 0); err != nil {
-			return fmt.Errorf("set net/%s: %w", path, err)
-		}
-	}
-	return nil
 }
 
 // macOf makes addresses of which no two have an octet in common, for kinds that

@@ -8,15 +8,24 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
+// quotedService is the service that has sent what an error quotes, which comes from
+// outside to its address, and the packet that asked it; nil where there is none.
+func (j *judgement) quotedService() (model.Tuple, *served) {
+	asked := j.headers.quote.tuple.Reversed()
+	if j.at.Hook != model.FromDevice || j.headers.dst != asked.Dst {
+		return asked, nil
+	}
+	return asked, j.world.frontends[frontend{asked.Dst, asked.Dport, asked.Protocol, model.ScopeOutside}]
+}
+
 // ledElsewhere judges an error about a packet of no flow that this node knows, which
 // a service's address has sent: the flow may be another node's, where a backend
 // answers its clients by itself. It is whether that backend is known for sure, by
 // each choice that the node may make; then nobody else has the error.
 func (j *judgement) ledElsewhere() bool {
 	h := j.headers
-	asked := h.quote.tuple.Reversed()
-	s := j.world.frontends[frontend{asked.Dst, asked.Dport, asked.Protocol, model.ScopeOutside}]
-	if j.at.Hook != model.FromDevice || j.isLed() || h.quote.tiny || h.dst != asked.Dst || s == nil || !j.world.services[h.dst] {
+	asked, s := j.quotedService()
+	if s == nil || j.isLed() || h.quote.tiny || !j.world.services[h.dst] {
 		return false
 	}
 	if _, node := j.world.nodeOf[asked.Src]; node || len(j.foreigner()) > 0 || j.world.isHost(h.src) || j.world.endpointAt(h.src) != nil {
@@ -56,10 +65,8 @@ func (j *judgement) ledElsewhere() bool {
 // ledUnseen is whether another node may have led the flow of an error here through
 // its tunnel, where nobody who sees no flow table has seen it.
 func (j *judgement) ledUnseen() bool {
-	h := j.headers
-	asked := h.quote.tuple.Reversed()
-	s := j.world.frontends[frontend{asked.Dst, asked.Dport, asked.Protocol, model.ScopeOutside}]
-	if j.oracle.Sight != nil || j.at.Hook != model.FromDevice || s == nil || h.dst != asked.Dst || !j.world.answersItself(asked.Protocol) {
+	asked, s := j.quotedService()
+	if s == nil || j.oracle.Sight != nil || !j.world.answersItself(asked.Protocol) {
 		return false
 	}
 	return slices.ContainsFunc(s.servers, func(b server) bool { return j.world.endpointAt(b.addr) != nil })
