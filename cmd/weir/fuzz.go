@@ -53,7 +53,7 @@ sequences again, however many workers play them. The last line counts frames and
   weir fuzz --seed 7 --time 30s -o json
   weir fuzz --uplinks --time 5m
   weir fuzz --captures ~/captures --out found
-  weir fuzz --uplinks --time 5s --guided=false --cover reached
+  weir fuzz --uplinks --time 5s --cover reached
   weir scenario run found/fuzz-7-0.txtar`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,8 +70,8 @@ sequences again, however many workers play them. The last line counts frames and
 	f.StringVar(&o.out, "out", "fuzz-findings", "write scenarios of disagreements into this directory")
 	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
 	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
-	f.BoolVar(&o.guided, "guided", true, "keep sequences that reach new blocks or branches of the programs, and go on from them; false: each sequence anew")
-	f.StringVar(&o.cover, "cover", "", "with --guided=false: count what of the programs is reached, and keep pages and cover.lcov in this directory")
+	f.BoolVar(&o.guided, "guided", false, "keep sequences that reach new blocks or branches of the programs, and go on from them, in place of each sequence anew")
+	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory; not with --guided")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	return cmd
 }
@@ -84,7 +84,7 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 		return usageError(fmt.Errorf("--time: %s is no time to search in", o.time))
 	}
 	if o.cover != "" && o.guided {
-		return usageError(errors.New("--cover: a guided search counts for itself: give --guided=false too"))
+		return usageError(errors.New("--cover: a guided search counts for itself: leave out --guided"))
 	}
 	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks, Guided: o.guided}
 	if o.captures != "" {

@@ -47,6 +47,7 @@ type Options struct {
 	misread  misread                   // plants another error, in tests
 	wanted   func(*model.Objects) bool // for tests: see sequence
 	patience time.Duration             // of who shrinks a finding; 0: the usual one. For tests
+	anew     bool                      // for tests: with Guided, what is reached is counted, and nobody goes on from it
 	digest   func(n, sum uint64)       // of each sequence's frames; for tests
 	seen     func(*Finding)            // each finding, in place of Found; for tests
 }
@@ -213,7 +214,7 @@ func (s *search) sequence(ctx context.Context, at *seat, n uint64, t *Tally) *se
 	}
 	seen, kept := s.guide.begin(ctx, n)
 	var q *sequence
-	if n%freshEvery == 0 || len(kept) == 0 {
+	if s.anew || n%freshEvery == 0 || len(kept) == 0 {
 		q = newSequence(s.Seed, n, s.Captured, s.Uplinks, t)
 	} else {
 		q = newAgain(s.Seed, n, s.Captured, s.guide.pick(s.Seed, n, kept), t)

@@ -48,7 +48,7 @@ func TestACaseThatIsKeptHasItsLastFramesAndAllElse(t *testing.T) {
 }
 
 // seldom are lines that a frame in twenty thousand or fewer reaches, as weir fuzz
-// --uplinks --guided=false --cover counts them: refusals. The errors that are
+// --uplinks --cover counts them: refusals. The errors that are
 // planted leave out what leads there. Each is the line before, and the line.
 var seldom = []reach.Excuse{
 	{File: "lib/packet.h", Before: "if (pkt->key.family == FAMILY_IPV6 && !udp->check)", Text: "return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);"},
@@ -144,9 +144,32 @@ func BenchmarkPlantedErrors(b *testing.B) {
 	}
 }
 
+// BenchmarkReached measures how many blocks and branches so many frames reach, with a
+// guide, and where each sequence is made anew. What depends on how fast the machine is
+// counts as reached in both.
+func BenchmarkReached(b *testing.B) {
+	requireRoot(b)
+	for name, anew := range map[string]bool{"guided": false, "blind": true} {
+		b.Run(name, func(b *testing.B) {
+			var reached, frames int
+			var took time.Duration
+			for b.Loop() {
+				for seed := uint64(1); seed <= 3; seed++ {
+					one := hunted(b, Options{Seed: seed, Guided: true, anew: anew}, func(*Finding) bool { return false })
+					b.Logf("seed %d: %d reached in %d frames, %s", seed, one.reached, one.frames, one.took.Round(time.Millisecond))
+					reached, frames, took = reached+one.reached, frames+one.frames, took+one.took
+				}
+			}
+			b.ReportMetric(float64(reached)/float64(3*b.N), "reached")
+			b.ReportMetric(float64(frames)/took.Seconds(), "frames/s")
+		})
+	}
+}
+
 // hunt is a search for one error, or many of them.
 type hunt struct {
 	found, frames int
+	reached       int           // blocks and branches, where they are counted
 	took          time.Duration // of a CPU
 }
 
@@ -194,7 +217,8 @@ func hunted(b *testing.B, o Options, counts func(*Finding) bool) hunt {
 			cancel()
 		}
 	}
-	_, _, err := Run(ctx, o)
+	tally, _, err := Run(ctx, o)
+	h.reached = tally.Reached
 	if ctx.Err() == nil {
 		require.NoError(b, err)
 	}
