@@ -288,7 +288,8 @@ type ContainerNode struct {
 	Mtu         uint32
 	Set         uint32
 	Tunnel      uint8
-	Pad         [3]uint8
+	Pad         uint8
+	OwnPorts    uint16
 }
 
 type ContainerNodePair struct {

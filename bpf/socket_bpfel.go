@@ -168,7 +168,8 @@ type SocketNodePair struct {
 		Mtu         uint32
 		Set         uint32
 		Tunnel      uint8
-		Pad         [3]uint8
+		Pad         uint8
+		OwnPorts    uint16
 	}
 }
 

@@ -221,9 +221,12 @@ func planNode(state *model.State, sets map[string]uint32, want *desired) error {
 		if m.FirstPort == 0 || m.LastPort < m.FirstPort {
 			return fmt.Errorf("apply state: node %s masquerades with the ports %d to %d: they are no range", state.Node.Name, m.FirstPort, m.LastPort)
 		}
+		if int(m.NodePorts) > int(m.LastPort-m.FirstPort) {
+			return fmt.Errorf("apply state: node %s keeps %d of the ports %d to %d for itself: pods would have none", state.Node.Name, m.NodePorts, m.FirstPort, m.LastPort)
+		}
 		want.nodes[0] = nodeHalf{
 			Masquerade4: encodeAddr(m.IPv4), Masquerade6: encodeAddr(m.IPv6),
-			FirstPort: m.FirstPort, LastPort: m.LastPort,
+			FirstPort: m.FirstPort, LastPort: m.LastPort, OwnPorts: m.NodePorts,
 			Mtu: leastMTU(state.Node.Uplinks), Tunnel: uint8(encodeTunnel(state.Node.Tunnel)),
 			Set: want.nodes[0].Set,
 		}

@@ -22,7 +22,7 @@ func (d *Datapath) Tables() []Table {
 	half := d.half()
 	return []Table{
 		show("nodes", d.nodes, half, func(_ uint32, n nodeHalf) string {
-			return fmt.Sprintf("masquerades by %s %s, ports %d to %d, tunnel %d, MTU %d, rule set %d", text(n.Masquerade4), text(n.Masquerade6), n.FirstPort, n.LastPort, n.Tunnel, n.Mtu, n.Set)
+			return fmt.Sprintf("masquerades by %s %s, ports %d to %d, the first %d the node's own, tunnel %d, MTU %d, rule set %d", text(n.Masquerade4), text(n.Masquerade6), n.FirstPort, n.LastPort, n.OwnPorts, n.Tunnel, n.Mtu, n.Set)
 		}),
 		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
 			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.labels.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))

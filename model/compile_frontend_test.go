@@ -342,7 +342,7 @@ func TestMasquerading(t *testing.T) {
 	objs.Nodes["node-a"].Spec.PodCIDRs = []string{"10.0.0.0/24"}
 	state, _, err := Compile(objs, "node-a", local)
 	require.NoError(t, err)
-	require.Equal(t, &Masquerade{IPv4: netip.MustParseAddr("172.18.0.2"), IPv6: netip.MustParseAddr("fd18::2"), FirstPort: 32768, LastPort: 50000}, state.Node.Masquerade)
+	require.Equal(t, &Masquerade{IPv4: netip.MustParseAddr("172.18.0.2"), IPv6: netip.MustParseAddr("fd18::2"), FirstPort: 32768, LastPort: 50000, NodePorts: 2154}, state.Node.Masquerade)
 	require.Equal(t, local.Uplinks, state.Node.Uplinks)
 
 	known := map[string]Address{}

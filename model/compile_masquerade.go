@@ -44,6 +44,7 @@ func (c *compiler) masquerade() *Masquerade {
 	}
 	masquerade := &Masquerade{}
 	masquerade.FirstPort, masquerade.LastPort = options.portRange()
+	masquerade.NodePorts = nodePorts(masquerade.FirstPort, masquerade.LastPort)
 	for _, addr := range c.self.Addresses {
 		switch {
 		case addr.Is4() && !masquerade.IPv4.IsValid():
@@ -56,6 +57,16 @@ func (c *compiler) masquerade() *Masquerade {
 		c.warnOption("masquerade", "is on, and node %s has no address: nothing is masqueraded until it has one", c.node)
 	}
 	return masquerade
+}
+
+// nodePorts says how many ports of a range are the node's own: an eighth, at least
+// one. A single port is everybody's.
+func nodePorts(first, last uint16) uint16 {
+	count := int(last) - int(first) + 1
+	if count < 2 {
+		return 0
+	}
+	return uint16(max(count/8, 1))
 }
 
 // nativePrefixes are the blocks, beside the addresses of pods and nodes, that

@@ -21,7 +21,8 @@ type Options struct {
 	Masquerade         bool
 	MasqueradeExcluded []netip.Prefix
 	// FirstPort and LastPort bound the source ports that masquerading takes;
-	// 0: DefaultFirstPort and DefaultLastPort.
+	// 0: DefaultFirstPort and DefaultLastPort. The first eighth of them, at least one
+	// of several, is given to the node's own flows alone.
 	FirstPort, LastPort uint16
 	// Algorithm is how backends are chosen where a Service does not say.
 	Algorithm Algorithm

@@ -83,6 +83,9 @@ type Masquerade struct {
 	// FirstPort and LastPort bound the source ports, and identifiers of ICMP
 	// echoes, that are taken where a flow's own is not free.
 	FirstPort, LastPort uint16
+	// NodePorts says how many of them, from FirstPort on, only the node's own
+	// flows are given: pods and who comes from outside have the rest.
+	NodePorts uint16
 }
 
 // Endpoint is a pod of this node.

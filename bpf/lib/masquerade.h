@@ -108,7 +108,7 @@ static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 	return 0;
 }
 
-/* The source ports that a flow may have. */
+/* The source ports that a flow may be given. */
 struct port_range {
 	__u32 first;
 	__u32 count;
@@ -123,9 +123,18 @@ static __always_inline void port_range(struct packet *pkt, struct scratch *s, __
 	range->first = 1024;
 	range->count = 64512;
 	range->hash = hash_tuple(&pkt->key, seed);
-	if (self && !(s->open.flags & FLOW_HAIRPIN) && self->last_port) {
-		range->first = self->first_port;
-		range->count = self->last_port - range->first + 1;
+	if (!self || (s->open.flags & FLOW_HAIRPIN) || !self->last_port)
+		return;
+	range->first = self->first_port;
+	range->count = self->last_port - range->first + 1;
+	/* Whatever pods take, the node finds a port. */
+	if (!self->own_ports)
+		return;
+	if (at(pkt, HOOK_TO_DEVICE)) {
+		range->count = self->own_ports;
+	} else {
+		range->first += self->own_ports;
+		range->count -= self->own_ports;
 	}
 }
 
@@ -137,7 +146,7 @@ static __always_inline void try_port(struct scratch *s, const struct port_range 
 
 /* Whether a flow that is lent the node's address may not keep its port: outside
  * of the range it may be one where the node itself, or a frontend, is spoken to,
- * and the flow's peer would be taken for who answers it.
+ * and the flow's peer would be taken for who answers it; some are kept for the node.
  */
 static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
 					const struct port_range *range)

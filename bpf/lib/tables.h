@@ -64,7 +64,8 @@ struct node {
 	__u32 mtu;		/* the least of the node's devices */
 	__u32 set;		/* rule set of the node's own traffic; 0: no policy selects it */
 	__u8 tunnel;		/* enum tunnel */
-	__u8 pad[3];
+	__u8 pad;
+	__u16 own_ports;	/* the first of those ports: of the node's own flows alone */
 };
 
 enum tunnel {

@@ -142,6 +142,9 @@ func compareNative(t *testing.T, world *knowledge, state *model.State, context s
 	if m := state.Node.Masquerade; m != nil {
 		first, last := world.lentPorts()
 		require.Equal(t, [2]uint16{first, last}, [2]uint16{m.FirstPort, m.LastPort}, context)
+		own, end := world.lentPortsAt(model.ToDevice)
+		next, rest := world.lentPortsAt(model.FromContainer)
+		require.Equal(t, [4]uint16{m.FirstPort, m.FirstPort + m.NodePorts - 1, m.FirstPort + m.NodePorts, m.LastPort}, [4]uint16{own, end, next, rest}, context)
 		for _, lent := range []netip.Addr{m.IPv4, m.IPv6} {
 			if want, has := world.lent(lent); lent.IsValid() {
 				require.True(t, has, context)

@@ -311,9 +311,9 @@ func TestTheNodesOwnFlowsToServices(t *testing.T) {
 		e = b.out(ip(f.node, f.lb, model.ProtocolTCP, tcp(45000, 80, flagSYN)))
 		require.Error(t, e.Check(Outcome{Action: model.Forward, Tuple: toPod}))
 		moved := toPod
-		moved.Sport = 40001
+		moved.Sport = 35001
 		b.pass(e, moved, model.OutLocal)
-		b.requireOnly(b.from(web0, ip(f.web0, f.node, model.ProtocolTCP, tcp(8080, 40001, flagSYN|flagACK))), tuple(model.ProtocolTCP, f.lb, 80, f.node, 45000), Translation{Out: model.OutHost})
+		b.requireOnly(b.from(web0, ip(f.web0, f.node, model.ProtocolTCP, tcp(8080, 35001, flagSYN|flagACK))), tuple(model.ProtocolTCP, f.lb, 80, f.node, 45000), Translation{Out: model.OutHost})
 
 		// Source ranges are not for the node itself.
 		b = nodeBench(t, model.Options{}, shop("far", "  loadBalancerSourceRanges: [192.0.2.99/32]"))

@@ -56,6 +56,25 @@ func (k *knowledge) lentPorts() (first, last uint16) {
 	return first, last
 }
 
+// lentPortsAt are those of them that flows which open at a hook may be given: the
+// first eighth, or the first one, is for what the node itself sends, and all others
+// have what is left. One port alone is for all.
+func (k *knowledge) lentPortsAt(hook model.Hook) (first, last uint16) {
+	first, last = k.lentPorts()
+	size := (uint32(last) - uint32(first) + 1) >> 3
+	if first == last {
+		return first, last
+	}
+	if size == 0 {
+		size = 1
+	}
+	if end := first + uint16(size) - 1; hook == model.ToDevice {
+		return first, end
+	} else {
+		return end + 1, last
+	}
+}
+
 // portProbes is how many source ports are tried at least where the own is taken.
 const portProbes = 15
 
@@ -144,7 +163,7 @@ func (j *judgement) portsFor(f flow) *portChoice {
 	c := &portChoice{oracle: j.oracle, answers: f.answersAt(), opening: f.opening, now: j.now}
 	c.first, c.last = 1024, 65535
 	if len(j.world.local.Uplinks) > 0 && !f.hairpin { // some are the node's own
-		c.first, c.last = j.world.lentPorts()
+		c.first, c.last = j.world.lentPortsAt(f.opening.where.Hook)
 	}
 	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != model.ToDevice && !f.hairpin && hasPorts(f.translated)
 	return c
