@@ -207,7 +207,7 @@ func BenchmarkDSR(b *testing.B) {
 // not. How many ports are tried is told as chance has it.
 func BenchmarkNewFlowWhenPortsRunOut(b *testing.B) {
 	const first, ports, sample = 57344, 8192, 64
-	const probes = 16 // MAX_PORT_PROBES of bpf/lib/limits.h
+	const probes = 48 // MAX_PORT_PROBES of bpf/lib/limits.h
 	forFamilies(b, []int{0, 50, 90, 99, 100}, func(b *testing.B, six bool, fill int) {
 		nb := newNATBench(b, six, func(s *model.State) { s.Node.Masquerade.FirstPort = first })
 		there := nb.d.Runner(model.FromContainer)

@@ -23,7 +23,7 @@
 #define EVENT_RING_BYTES	(1 << 20)
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
-#define MAX_PORT_PROBES		16	/* source ports tried for a translation */
+#define MAX_PORT_PROBES		48	/* source ports tried for a translation */
 
 /* How far a FIN or RST may be from what its receiver has acknowledged to end a
  * flow: more than a super-packet of half a MiB, and 1 of 2,048 sequence numbers.

@@ -76,7 +76,7 @@ func (k *knowledge) lentPortsAt(hook model.Hook) (first, last uint16) {
 }
 
 // portProbes is how many source ports are tried at least where the own is taken.
-const portProbes = 15
+const portProbes = 47
 
 // portChoice is which source ports a translation may be given: those under
 // which no other flow has its answers.
