@@ -131,7 +131,7 @@ func refusals(err error) []api.Refused {
 			continue
 		}
 		named[field.Object] = true
-		found = append(found, api.Refused{Object: field.Object, Field: field.Field, Problem: field.Problem})
+		found = append(found, api.Refused{Object: field.Object, Field: field.Field, Problem: field.Problem, Table: string(field.Table)})
 	}
 	return found
 }

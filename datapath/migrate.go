@@ -239,9 +239,20 @@ func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("move table %s: %w", m.name, err)
+			return m.noRoom(to, err)
 		}
 	}
+}
+
+// noRoom says what was in the way of an entry. A table that is given less room than
+// it has entries is left as it is: what is in force is not for the loader to cut.
+func (m *move) noRoom(to *ebpf.Map, err error) error {
+	// Hashes say E2BIG, tries ENOSPC (kernel/bpf/hashtab.c, lpm_trie.c).
+	if !errors.Is(err, unix.E2BIG) && !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("move table %s: %w", m.name, err)
+	}
+	return fmt.Errorf("move table %s: %w: it has more than the %d entries that it is to have room for: give it the room of before (%d), and less when fewer are in it",
+		m.name, ErrNoRoom, to.MaxEntries(), m.from.MaxEntries())
 }
 
 // copyMemory copies a table whose values lie in memory as they did, and says

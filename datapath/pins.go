@@ -15,6 +15,10 @@ import (
 // ErrForeignPin is a pin in the datapath's directory that is not its own.
 var ErrForeignPin = errors.New("not Weir's pin")
 
+// ErrNoRoom is a pinned table that has more entries than the options give it room for.
+// It is left as it is, and so are the programs.
+var ErrNoRoom = errors.New("no room for what it holds")
+
 // pinned is what lies pinned, by path: the inode that a pin is known by. A
 // bpffs gives every pin one of its own.
 type pinned map[string]uint64

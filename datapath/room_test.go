@@ -67,6 +67,34 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 	}
 }
 
+// What is in force is not cut: the table says what it lacks, and goes on as it was.
+func TestATableThatHoldsMoreThanItsNewRoomStays(t *testing.T) {
+	n := newNode(t)
+	opts := pinnedOptions(pinDir(t))
+	open := func(table string, room uint32) (*Datapath, error) {
+		opts.Room = map[string]uint32{table: room}
+		return Open(opts)
+	}
+	d, err := open(bpf.ContainerMapRules, 1000)
+	require.NoError(t, err)
+	_, err = d.Apply(n.state)
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+	for _, table := range []string{bpf.ContainerMapServices, bpf.ContainerMapRules} { // a hash, a trie
+		_, err = open(table, 1)
+		require.ErrorIs(t, err, ErrNoRoom, table)
+		require.ErrorContains(t, err, "move table "+table)
+		require.ErrorContains(t, err, "more than the 1 entries")
+	}
+	d, err = open(bpf.ContainerMapRules, 1000)
+	require.NoError(t, err)
+	change, err := d.Apply(n.state)
+	require.NoError(t, err)
+	require.Zero(t, change.Services, "it is all there")
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, syn), model.Forward)
+	require.NoError(t, d.Close())
+}
+
 func TestATableMovesToAnotherSizeAndBackUnlessItsRoomIsKept(t *testing.T) {
 	n := newNode(t)
 	n.state.Services[0].MaglevSize = 251

@@ -210,7 +210,10 @@ func (c *compiler) tooMuch(object metav1.Object, field string, table Table, entr
 		return
 	}
 	c.refused[titleOf(object)] = true
-	c.fail(object, field, "it needs %d entries of table %s, whose budget of %d does not hold all that is asked for: ask for less, or have the operator raise tables.%s", entries, table, c.local.Budgets[table], table)
+	c.errs = append(c.errs, &FieldError{
+		Object: titleOf(object), Field: field, Table: table,
+		Problem: fmt.Sprintf("it needs %d entries of table %s, whose budget of %d does not hold all that is asked for: ask for less, or have the operator raise tables.%s", entries, table, c.local.Budgets[table], table),
+	})
 }
 
 // drop takes a claimant out, with its entries where they go with it.

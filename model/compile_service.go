@@ -27,8 +27,10 @@ func unsupported(svc *corev1.Service) []FieldError {
 			continue
 		}
 		refuse := func(field string, number int32) {
-			found = append(found, FieldError{titleOf(svc), fmt.Sprintf("spec.ports[%d].%s", i, field),
-				fmt.Sprintf("%d would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out", number)})
+			found = append(found, FieldError{
+				Object: titleOf(svc), Field: fmt.Sprintf("spec.ports[%d].%s", i, field),
+				Problem: fmt.Sprintf("%d would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out", number),
+			})
 		}
 		if target := port.TargetPort; target.Type == intstr.Int && target.IntVal != 0 && target.IntVal != port.Port {
 			refuse("targetPort", target.IntVal)

@@ -22,6 +22,7 @@ type FieldError struct {
 	Object  string // Kind namespace/name
 	Field   string // path, as in spec.ports[0].port
 	Problem string // with the remedy
+	Table   Table  // whose budget does not hold the object; empty: it is wrong in itself
 }
 
 func (e *FieldError) Error() string {

@@ -115,6 +115,9 @@ type Refused struct {
 	// FieldOnly is whether the field alone is left out, and the rest of the
 	// object is in force.
 	FieldOnly bool `json:"fieldOnly,omitempty"`
+	// Table is the one whose budget does not hold the object; empty where it is
+	// something else.
+	Table string `json:"table,omitempty"`
 	// Ignored is whether it is among Status.Ignored.
 	Ignored bool `json:"ignored,omitempty"`
 }

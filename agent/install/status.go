@@ -145,7 +145,7 @@ func agentProblems(s *LocalStatus) []string {
 		problems = append(problems, cmp.Or(s.NotReady, "the agent is not ready"))
 	}
 	for i := range s.Refused {
-		if r := &s.Refused[i]; !r.FieldOnly {
+		if r := &s.Refused[i]; !r.FieldOnly && r.Table == "" {
 			problems = append(problems, fmt.Sprintf("left out: %s: %s", fieldOf(r), r.Problem))
 		}
 	}
@@ -158,13 +158,17 @@ func agentProblems(s *LocalStatus) []string {
 	return problems
 }
 
-// agentNotes are of tables that are nearly full, and of fields that are left out
-// alone: whoever may write an object could have no node healthy otherwise.
+// agentNotes are of tables that are nearly full, of objects that have no room in
+// one, and of fields that are left out alone: the node works, and whoever may write an
+// object could have none healthy otherwise.
 func agentNotes(s *LocalStatus) []string {
 	var notes []string
 	for i := range s.Refused {
-		if r := &s.Refused[i]; r.FieldOnly {
+		switch r := &s.Refused[i]; {
+		case r.FieldOnly:
 			notes = append(notes, fmt.Sprintf("claim lost: %s: %s", fieldOf(r), r.Problem))
+		case r.Table != "":
+			notes = append(notes, fmt.Sprintf("over budget: %s: %s", fieldOf(r), r.Problem))
 		}
 	}
 	for i := range s.Ignored {

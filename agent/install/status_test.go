@@ -134,6 +134,9 @@ func TestProblemsOfAnAgent(t *testing.T) {
 	}}
 	require.Empty(t, agentProblems(fields), "no tenant has a node unhealthy so")
 	require.Equal(t, []string{"claim lost: Service aaa/evil: spec.externalIPs[0]: is another's", "ignored: Service aaa/odd: says nothing"}, agentNotes(fields))
+	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: "Service aaa/large", Field: "spec.ports", Problem: "has no room", Table: "slots"}}}}
+	require.Empty(t, agentProblems(budgets), "nor by asking for too much: the node works")
+	require.Equal(t, []string{"over budget: Service aaa/large: spec.ports: has no room"}, agentNotes(budgets))
 	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slots", Entries: 79, Room: 100}}}}
 	require.Empty(t, agentProblems(tables))
 	require.Equal(t, []string{"nearly full: table rules has 80 of 100 entries: ask who needs them, or raise tables.rules of the configuration"}, agentNotes(tables))
