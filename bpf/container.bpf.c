@@ -110,6 +110,9 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 SEC("tc")
 int from_container(struct __sk_buff *skb)
 {
+	/* Made by to_container for who sent it: a pod's own packets have no mark. */
+	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
+		return TC_ACT_OK;
 	return hook(skb, HOOK_FROM_CONTAINER);
 }
 

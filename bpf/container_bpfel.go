@@ -401,9 +401,10 @@ type ContainerRule struct {
 type ContainerRuleAction uint32
 
 const (
-	ContainerRuleActionRULE_ALLOW ContainerRuleAction = 0
-	ContainerRuleActionRULE_DENY  ContainerRuleAction = 1
-	ContainerRuleActionRULE_AUDIT ContainerRuleAction = 2
+	ContainerRuleActionRULE_ALLOW  ContainerRuleAction = 0
+	ContainerRuleActionRULE_DENY   ContainerRuleAction = 1
+	ContainerRuleActionRULE_AUDIT  ContainerRuleAction = 2
+	ContainerRuleActionRULE_REFUSE ContainerRuleAction = 3
 )
 
 type ContainerRuleKey struct {
@@ -458,7 +459,9 @@ type ContainerScratch struct {
 		Stray       uint8
 		Idle        uint8
 		Led         uint8
-		Pad         [3]uint8
+		Refused     uint8
+		Denied      uint8
+		Pad         [1]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32

@@ -247,7 +247,9 @@ type SocketScratch struct {
 		Stray       uint8
 		Idle        uint8
 		Led         uint8
-		Pad         [3]uint8
+		Refused     uint8
+		Denied      uint8
+		Pad         [1]uint8
 		FragmentId  uint32
 		FragmentOff uint32
 		L4Start     uint32

@@ -15,9 +15,9 @@ func TestADenialInAuditIsToldOnceAFlowAndDropsNothing(t *testing.T) {
 	out := model.Origin{Policy: "NetworkPolicy/default/client", Rule: model.RuleNone}
 	in := model.Origin{Policy: "CiliumNetworkPolicy/default/web", Rule: 2, List: "ingressDeny"}
 	n.state.RuleSets = []model.RuleSet{
-		{Key: "client", Rules: []model.Rule{{Direction: model.Ingress}, {Direction: model.Egress, Audit: true, Origin: out}}},
+		{Key: "client", Rules: []model.Rule{{Direction: model.Ingress}, {Direction: model.Egress, Action: model.RuleAudit, Origin: out}}},
 		{Key: "web", Rules: []model.Rule{
-			{Direction: model.Ingress, Protocol: model.ProtocolTCP, Port: 8080, PortBits: 16, Precedence: 1, Audit: true, Origin: in},
+			{Direction: model.Ingress, Protocol: model.ProtocolTCP, Port: 8080, PortBits: 16, Precedence: 1, Action: model.RuleAudit, Origin: in},
 			{Direction: model.Ingress}, {Direction: model.Egress},
 		}},
 	}

@@ -201,7 +201,7 @@ func (f *asked) passes(names *names, prog *ebpf.Program, sport uint16) (bool, er
 	switch action, reason := actions[uint8(out.CB[0]>>8)], names.reasons[uint8(out.CB[2]>>24)]; {
 	case action == model.Forward:
 		return true, nil
-	case action == model.Drop && (reason == model.ReasonPolicyEgress || reason == model.ReasonPolicyIngress):
+	case action != model.Forward && (reason == model.ReasonPolicyEgress || reason == model.ReasonPolicyIngress):
 		return false, nil
 	default:
 		return false, fmt.Errorf("%s: %s %s", f.name, action, reason)

@@ -128,7 +128,7 @@ func TestContradictionsAreRefusedByName(t *testing.T) {
 
 func TestOverlappingRulesOfOnePeerAreFlattened(t *testing.T) {
 	rules := []model.Rule{
-		{Peer: 7, Protocol: model.ProtocolAny, Deny: true, Precedence: 9, Origin: model.Origin{Policy: "deny"}},
+		{Peer: 7, Protocol: model.ProtocolAny, Action: model.RuleDeny, Precedence: 9, Origin: model.Origin{Policy: "deny"}},
 		{Peer: 7, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: "allow"}},
 		{Peer: 7, Protocol: model.ProtocolTCP, Port: 443, PortBits: 16, Precedence: 10, Origin: model.Origin{Policy: "allow"}},
 		{Peer: 8, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: "allow"}},

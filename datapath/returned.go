@@ -109,7 +109,7 @@ func Judged(hook model.Hook, mark uint32) bool {
 	switch mark &= markMask; hook {
 	case model.ToContainer:
 		return mark == markAnswer || mark == markDelivered
-	case model.FromDevice:
+	case model.FromContainer, model.FromDevice:
 		return mark == markAnswer
 	case model.ToDevice:
 		return mark != 0

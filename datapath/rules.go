@@ -126,6 +126,14 @@ func (t *ruleTable) clear() error {
 	return err
 }
 
+// actionNumbers are what the table has for actions.
+var actionNumbers = map[model.RuleAction]uint32{
+	model.RuleAllow:  uint32(bpf.ContainerRuleActionRULE_ALLOW),
+	model.RuleDeny:   uint32(bpf.ContainerRuleActionRULE_DENY),
+	model.RuleAudit:  uint32(bpf.ContainerRuleActionRULE_AUDIT),
+	model.RuleRefuse: uint32(bpf.ContainerRuleActionRULE_REFUSE),
+}
+
 // encodeSet writes into each rule's entry what decides there: of the rules of
 // its peer that cover it, the one of highest precedence, a denial where they
 // are equal. The table gives the longest match, and all rules that match a
@@ -147,13 +155,7 @@ func encodeSet(set uint32, rs *model.RuleSet, number func(model.Origin) uint32) 
 				decides = r
 			}
 		}
-		value := ruleValue{Precedence: decides.Precedence, Origin: number(decides.Origin)}
-		switch {
-		case decides.Deny:
-			value.Action = uint32(bpf.ContainerRuleActionRULE_DENY)
-		case decides.Audit:
-			value.Action = uint32(bpf.ContainerRuleActionRULE_AUDIT)
-		}
+		value := ruleValue{Precedence: decides.Precedence, Origin: number(decides.Origin), Action: actionNumbers[decides.Action]}
 		e.keys, e.values = append(e.keys, key), append(e.values, value)
 	}
 	return e
@@ -163,7 +165,7 @@ func outranks(a, b *model.Rule) bool {
 	if a.Precedence != b.Precedence {
 		return a.Precedence > b.Precedence
 	}
-	return a.Deny && !b.Deny
+	return a.Action.Denies() && !b.Action.Denies()
 }
 
 // covers lists the keys of all shorter rules that match whatever r matches.

@@ -45,7 +45,7 @@ func (d *Datapath) Tables() []Table {
 	}
 }
 
-var ruleActions = map[uint32]string{0: "allow", 1: "deny", 2: "audit"}
+var ruleActions = map[uint32]string{0: "allow", 1: "deny", 2: "audit", 3: "refuse"}
 
 var backendStates = map[uint32]string{1: "serving", 2: "terminating"}
 

@@ -23,6 +23,11 @@ const (
 	// and not those of the whole cluster, which its author did not decide about.
 	// A pod's "false" goes before what its namespace says.
 	AnnotationAudit = "weir.net/policy-audit"
+	// AnnotationDeniedIngress and AnnotationDeniedEgress of a policy of any kind
+	// are what a packet gets that the policy denies in that direction, in place
+	// of Options.Denied: "drop" or "refuse".
+	AnnotationDeniedIngress = "weir.net/denied-ingress"
+	AnnotationDeniedEgress  = "weir.net/denied-egress"
 
 	// annotationConfig of the agent's own pods says what they were begun with.
 	annotationConfig = "weir.net/config"
@@ -35,6 +40,31 @@ func auditOf(annotations map[string]string) (audit, found bool, err error) {
 		return false, true, fmt.Errorf("%q is not one of true, false", text)
 	}
 	return text == "true", found, nil
+}
+
+// annotationDenied is the annotation of a direction.
+func annotationDenied(direction Direction) string {
+	if direction == Egress {
+		return AnnotationDeniedEgress
+	}
+	return AnnotationDeniedIngress
+}
+
+// deniedOf gives what an annotation of a policy asks for; "" without one.
+func deniedOf(annotations map[string]string, direction Direction) (Denial, error) {
+	text, found := annotations[annotationDenied(direction)]
+	if !found {
+		return "", nil
+	}
+	return parseDenial(text)
+}
+
+func parseDenial(text string) (Denial, error) {
+	switch denial := Denial(text); denial {
+	case DenialDrop, DenialRefuse:
+		return denial, nil
+	}
+	return "", fmt.Errorf("%q is not one of %s, %s", text, DenialDrop, DenialRefuse)
 }
 
 // algorithmOf gives what a service's annotation asks for; "" without one.

@@ -204,7 +204,7 @@ func rulesByBlock(s *State, endpoint int) []string {
 	for _, set := range s.RuleSets {
 		for _, r := range set.Rules {
 			if set.Key == s.Endpoints[endpoint].RuleSet {
-				texts = append(texts, fmt.Sprintf("%s %s %s %d %t %s", r.Direction, blocks[r.Peer], r.Protocol, r.Port, r.Deny, r.Origin))
+				texts = append(texts, fmt.Sprintf("%s %s %s %d %t %s", r.Direction, blocks[r.Peer], r.Protocol, r.Port, r.Action.Denies(), r.Origin))
 			}
 		}
 	}

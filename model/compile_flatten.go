@@ -89,6 +89,7 @@ type flattening struct {
 	direction Direction
 	tiers     [tierDefault][]tierRule // in order
 	isolated  bool
+	silent    bool    // isolates, and has what it denies dropped
 	told      *Origin // isolates too, and is in audit: of those, the one that sorts first
 	levels    []level
 }
@@ -97,6 +98,7 @@ type tierRule struct {
 	*compiledRule
 	matches region
 	audit   bool // a denial is only told
+	refuse  bool // what is denied is refused
 }
 
 // flatten writes what all policies say of one direction as entries of the
@@ -112,7 +114,10 @@ func (c *compiler) flatten(subject *identity, direction Direction, policies []*c
 		for i := range policy.rules {
 			rule := &policy.rules[i]
 			if rule.direction == direction {
-				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{rule, c.matches(subject, rule, required), rule.action == deny && lenient.spares(policy)})
+				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{
+					compiledRule: rule, matches: c.matches(subject, rule, required),
+					audit: rule.action == deny && lenient.spares(policy), refuse: policy.refuses[direction],
+				})
 			}
 		}
 	}
@@ -134,6 +139,7 @@ func (f *flattening) isolate(policy *compiledPolicy, audit bool) {
 	case !policy.isolates[f.direction]:
 	case !audit:
 		f.isolated = true
+		f.silent = f.silent || !policy.refuses[f.direction]
 	case f.told == nil || name < f.told.Policy:
 		f.told = &Origin{Policy: name, Rule: RuleNone}
 	}
@@ -228,7 +234,7 @@ func (f *flattening) ordered(t tier, rules []tierRule, traffic region, told *Ori
 		case rule.action == pass && t == tierAdmin:
 			f.tier(t+1, matches, told)
 		case rule.action == deny:
-			f.write(level{}.deny(f, matches, rule.origin))
+			f.write(level{}.deny(f, matches, rule.origin, rule.refuse))
 		default: // what the last tier passes on is allowed
 			f.write(level{}.allow(f, matches, rule.origin, told))
 		}
@@ -237,15 +243,17 @@ func (f *flattening) ordered(t tier, rules []tierRule, traffic region, told *Ori
 }
 
 // own writes the tier of policies that have no order: denials go before
-// permissions.
+// permissions, and of these what is dropped before what is refused.
 func (f *flattening) own(traffic region, told *Origin) {
-	var denials level
-	for _, rule := range f.tiers[tierOwn] {
-		if rule.action == deny && !rule.audit {
-			denials = denials.deny(f, rule.matches.within(traffic), rule.origin)
+	for _, refuse := range []bool{false, true} {
+		var denials level
+		for _, rule := range f.tiers[tierOwn] {
+			if rule.action == deny && !rule.audit && rule.refuse == refuse {
+				denials = denials.deny(f, rule.matches.within(traffic), rule.origin, refuse)
+			}
 		}
+		f.write(denials)
 	}
-	f.write(denials)
 	for _, rule := range f.tiers[tierOwn] {
 		if matches := rule.matches.within(traffic); rule.audit && told == nil && len(matches) > 0 {
 			f.permissions(matches, &rule.origin)
@@ -265,9 +273,10 @@ func (f *flattening) permissions(traffic region, told *Origin) {
 	}
 	f.write(permissions)
 	switch {
-	case f.isolated && traffic != nil:
-		// Of all traffic it need not be said: what nothing matches is denied.
-		f.write(level{}.deny(f, traffic, Origin{}))
+	case f.isolated && (traffic != nil || !f.silent):
+		// Of all traffic it need not be said where it is dropped: what nothing
+		// matches is denied.
+		f.write(level{}.deny(f, region{IdentityUnknown: {everything}}.within(traffic), Origin{}, !f.silent))
 	case f.isolated:
 	case f.told != nil && told == nil:
 		f.tier(tierBaseline, traffic, f.told)
@@ -282,15 +291,19 @@ func (f *flattening) write(l level) {
 	}
 }
 
-func (l level) deny(f *flattening, matches region, origin Origin) level {
-	return l.with(f, matches, Rule{Deny: true, Origin: origin})
+func (l level) deny(f *flattening, matches region, origin Origin, refuse bool) level {
+	action := RuleDeny
+	if refuse {
+		action = RuleRefuse
+	}
+	return l.with(f, matches, Rule{Action: action, Origin: origin})
 }
 
 // allow lets through what matches, and tells of it if it has met a denial in
 // audit.
 func (l level) allow(f *flattening, matches region, origin Origin, told *Origin) level {
 	if told != nil {
-		return l.with(f, matches, Rule{Audit: true, Origin: *told})
+		return l.with(f, matches, Rule{Action: RuleAudit, Origin: *told})
 	}
 	return l.with(f, matches, Rule{Origin: origin})
 }
@@ -322,9 +335,9 @@ func sortRules(rules []Rule) []Rule {
 
 func deniesFirst(a, b Rule) int {
 	switch {
-	case a.Deny == b.Deny:
+	case a.Action.Denies() == b.Action.Denies():
 		return 0
-	case a.Deny:
+	case a.Action.Denies():
 		return -1
 	}
 	return 1
@@ -334,7 +347,10 @@ func deniesFirst(a, b Rule) int {
 func keyOf(rules []Rule) string {
 	hash := sha256.New()
 	for _, r := range rules {
-		fmt.Fprintf(hash, "%d %d %d %d/%d %t %t %d %q %q %d\n", r.Direction, r.Peer, r.Protocol, r.Port, r.PortBits, r.Deny, r.Audit, r.Precedence, r.Origin.Policy, r.Origin.List, r.Origin.Rule)
+		fmt.Fprintf(hash, "%d %d %d %d/%d %t %t %d %q %q %d\n", r.Direction, r.Peer, r.Protocol, r.Port, r.PortBits, r.Action.Denies(), r.Action == RuleAudit, r.Precedence, r.Origin.Policy, r.Origin.List, r.Origin.Rule)
+		if r.Action == RuleRefuse {
+			fmt.Fprintln(hash, r.Action)
+		}
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }

@@ -24,8 +24,10 @@ func annotationsOf(object metav1.Object) []string {
 		return []string{AnnotationAlgorithm}
 	case *corev1.Pod:
 		return []string{AnnotationAudit, AnnotationWeight, annotationConfig}
-	case *corev1.Namespace, *networkingv1.NetworkPolicy, *policyv1alpha2.ClusterNetworkPolicy, *CiliumNetworkPolicy, *CiliumClusterwideNetworkPolicy:
+	case *corev1.Namespace:
 		return []string{AnnotationAudit}
+	case *networkingv1.NetworkPolicy, *policyv1alpha2.ClusterNetworkPolicy, *CiliumNetworkPolicy, *CiliumClusterwideNetworkPolicy:
+		return []string{AnnotationAudit, AnnotationDeniedIngress, AnnotationDeniedEgress}
 	}
 	return nil
 }

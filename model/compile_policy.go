@@ -3,6 +3,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,8 +34,9 @@ const (
 type compiledPolicy struct {
 	object   metav1.Object
 	tier     tier
-	priority int32 // within a tier whose rules have an order; the least first
-	audit    bool  // its denials are only told
+	priority int32              // within a tier whose rules have an order; the least first
+	audit    bool               // its denials are only told
+	refuses  map[Direction]bool // what it denies is refused
 	subjects map[*identity]bool
 	isolates map[Direction]bool // what no rule allows is denied
 	rules    []compiledRule
@@ -76,6 +78,11 @@ func (c *compiler) policies() []*compiledPolicy {
 	for _, p := range policies {
 		audit, _, _ := auditOf(p.object.GetAnnotations())
 		p.audit = audit && c.local.Options.AuditAnnotations != AuditOff
+		p.refuses = map[Direction]bool{}
+		for _, direction := range []Direction{Ingress, Egress} {
+			denied, _ := deniedOf(p.object.GetAnnotations(), direction)
+			p.refuses[direction] = cmp.Or(denied, c.local.Options.denied(direction)) == DenialRefuse
+		}
 		c.writable(p.object, p.rules...)
 	}
 	if len(c.errs) == 0 {

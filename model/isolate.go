@@ -35,9 +35,9 @@ func (o *Objects) Isolate(title string, raw []byte) (told string) {
 		namespace, name = "", key
 	}
 	r := &refusal{objects: o, root: readTree(raw), meta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	if audit, _ := r.root.at("metadata", "annotations", AnnotationAudit).value.(string); audit == "true" {
-		r.meta.Annotations = map[string]string{AnnotationAudit: audit}
-	}
+	r.keep(AnnotationAudit, "true")
+	r.keep(AnnotationDeniedIngress, string(DenialDrop), string(DenialRefuse))
+	r.keep(AnnotationDeniedEgress, string(DenialDrop), string(DenialRefuse))
 	switch kind {
 	case "NetworkPolicy":
 		return r.networkPolicy()
@@ -47,6 +47,19 @@ func (o *Objects) Isolate(title string, raw []byte) (told string) {
 		return r.ciliumPolicy(kind == "CiliumClusterwideNetworkPolicy")
 	}
 	return ""
+}
+
+// keep has what stands in for the object say what an annotation of it says, where
+// that is one of some values.
+func (r *refusal) keep(key string, values ...string) {
+	text, _ := r.root.at("metadata", "annotations", key).value.(string)
+	if !slices.Contains(values, text) {
+		return
+	}
+	if r.meta.Annotations == nil {
+		r.meta.Annotations = map[string]string{}
+	}
+	r.meta.Annotations[key] = text
 }
 
 // LeaveOut takes out an object that is among the others and cannot be kept, and

@@ -41,6 +41,9 @@ type Options struct {
 	HostPorts Allowed
 	// AuditAnnotations are those that are believed.
 	AuditAnnotations AuditAnnotations
+	// DeniedIngress and DeniedEgress are what a packet gets that a policy denies
+	// in that direction, where the policy does not say.
+	DeniedIngress, DeniedEgress Denial
 	// ServicePings is what becomes of pings of services' addresses.
 	ServicePings ServicePings
 	// ReservedPorts are TCP ports of all nodes, which no object takes; nil:
@@ -56,6 +59,22 @@ const (
 	PingsAnswered ServicePings = "answer"
 	PingsDropped  ServicePings = "drop"
 )
+
+// Denial is what a packet gets that a policy denies.
+type Denial string
+
+// Denials. The empty one is DenialDrop.
+const (
+	DenialDrop   Denial = "drop"
+	DenialRefuse Denial = "refuse" // its sender is told: by a reset, or by ICMP
+)
+
+func (o *Options) denied(direction Direction) Denial {
+	if direction == Egress {
+		return o.DeniedEgress
+	}
+	return o.DeniedIngress
+}
 
 // AuditAnnotations says whose annotations that denials are only told count.
 type AuditAnnotations string
@@ -161,6 +180,13 @@ func (o *Options) Validate() error {
 	case "", AuditPods, AuditNamespaces, AuditPolicies, AuditOff:
 	default:
 		fail("auditAnnotations", "'%s' is unknown: use %s, %s, %s or %s", o.AuditAnnotations, AuditPods, AuditNamespaces, AuditPolicies, AuditOff)
+	}
+	for _, direction := range []Direction{Ingress, Egress} {
+		denial := o.denied(direction)
+		if denial != "" && denial != DenialDrop && denial != DenialRefuse {
+			field := map[Direction]string{Ingress: "deniedIngress", Egress: "deniedEgress"}[direction]
+			fail(field, "'%s' is unknown: use %s or %s", denial, DenialDrop, DenialRefuse)
+		}
 	}
 	switch o.ServicePings {
 	case "", PingsAnswered, PingsDropped:

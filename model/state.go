@@ -269,6 +269,27 @@ func (d Direction) String() string {
 	return "egress"
 }
 
+// RuleAction is what becomes of what a rule matches.
+type RuleAction uint8
+
+// RuleActions.
+const (
+	RuleAllow RuleAction = iota
+	RuleDeny
+	// RuleAudit lets through what a policy denies that is in audit, and tells
+	// of it.
+	RuleAudit
+	// RuleRefuse denies, and has the sender told: a reset, or an ICMP error.
+	RuleRefuse
+)
+
+// Denies is whether what is matched is not let through.
+func (a RuleAction) Denies() bool { return a == RuleDeny || a == RuleRefuse }
+
+func (a RuleAction) String() string {
+	return [...]string{"allow", "deny", "audit", "refuse"}[a]
+}
+
 // Rule is one entry of a policy's table. Of the rules that match, the one of
 // highest Precedence decides; none matching is a denial.
 type Rule struct {
@@ -277,10 +298,7 @@ type Rule struct {
 	Protocol  Protocol // ProtocolAny: any, and PortBits is 0
 	Port      uint16   // of ICMP: the type of what opens a flow
 	PortBits  uint8    // how many leading bits of Port count: 16 exact, 0 any port
-	Deny      bool
-	// Audit lets through what a policy denies that is in audit, and tells of
-	// it. Deny is then false.
-	Audit bool
+	Action    RuleAction
 	// Precedence orders rules that overlap. The compiler gives rules of one
 	// set that overlap and disagree different precedences.
 	Precedence uint32

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -45,6 +46,19 @@ func FieldErrors(err error) []*FieldError {
 	return all
 }
 
+// denials checks what a policy says of the packets that it denies.
+func (v *validator) denials(obj metav1.Object) {
+	for _, direction := range []Direction{Ingress, Egress} {
+		key := annotationDenied(direction)
+		if !slices.Contains(annotationsOf(obj), key) {
+			continue
+		}
+		if _, err := deniedOf(obj.GetAnnotations(), direction); err != nil {
+			v.fail("metadata.annotations["+key+"]", "%v", err)
+		}
+	}
+}
+
 // Validate checks one object by itself, as the API server would, as far as the
 // fields matter to a datapath.
 func Validate(obj metav1.Object) []*FieldError {
@@ -57,6 +71,7 @@ func Validate(obj metav1.Object) []*FieldError {
 			v.fail("metadata.annotations["+AnnotationAudit+"]", "%v", err)
 		}
 	}
+	v.denials(obj)
 	switch obj := obj.(type) {
 	case *corev1.Pod:
 		v.pod(obj)

@@ -93,7 +93,7 @@ func verdictOf(from, to *Pod, port Port, d *datapath.Decision) (bool, error) {
 	switch {
 	case d.Action == model.Forward && d.Out == model.OutLocal:
 		return true, nil
-	case d.Action == model.Drop && (d.Reason == model.ReasonPolicyEgress || d.Reason == model.ReasonPolicyIngress):
+	case d.Action != model.Forward && (d.Reason == model.ReasonPolicyEgress || d.Reason == model.ReasonPolicyIngress):
 		return false, nil
 	}
 	return false, fmt.Errorf("ask the datapath for %s to %s %s: it says %s %s, at %s:%d, which is not for policy to say", from.Name, to.Name, port, d.Action, d.Reason, d.File, d.Line)

@@ -306,10 +306,12 @@ func (j *judge) exchange(in intent, at place, t model.Tuple) {
 			}
 		case e.Action == model.Reply:
 			replied := refusal
-			if t.Protocol == model.ProtocolICMP || t.Protocol == model.ProtocolICMPv6 {
-				replied = answered // the datapath answers pings
+			if reason := e.Reasons[0]; (t.Protocol == model.ProtocolICMP || t.Protocol == model.ProtocolICMPv6) &&
+				reason != model.ReasonPolicyEgress && reason != model.ReasonPolicyIngress {
+				replied = answered // the datapath answers pings, but for policies
 			}
-			if in.outcome != replied {
+			maybeDropped := slices.ContainsFunc(e.Alternatives, func(e oracle.Expectation) bool { return e.Action == model.Drop })
+			if in.outcome != replied && !(maybeDropped && in.outcome == timeout) {
 				expected = replied
 			}
 		case in.server.IsValid():

@@ -91,25 +91,43 @@ static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
 	return carry(skb, &s->pkt, &s->open, s->pkt.key.hook, 0);
 }
 
+/* What becomes of a packet that is not let through: it is dropped, or its sender is
+ * told. What a policy denies, and what is told, keeps the place where that was found. The reason is read
+ * from memory, where the verifier does not follow each one down all that answers.
+ */
+static __noinline int tell_off(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 where = pkt->where;
+	__u8 reason = pkt->denied;
+	int told;
+
+	told = pkt->refused || reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND;
+	told = told && !refuse(skb, pkt);
+	if (pkt->refused || reason == REASON_NO_FRONTEND)
+		pkt->where = where;
+	if (!told)
+		return drop(skb, pkt, reason);
+	return answer(skb, pkt, reason);
+}
+
+static __always_inline int turn_away(struct __sk_buff *skb, struct packet *pkt, int reason)
+{
+	pkt->denied = reason;
+	return tell_off(skb, pkt);
+}
+
 /* A packet that opens a flow, or that belongs to one judged under old tables. The
  * hook is an argument so that the verifier follows the ways of that one alone.
  */
 static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
-	__u32 where;
 	int reason;
 
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
 	reason = judge_new(skb, pkt, s, hook);
-	where = pkt->where;
-	/* What is told is where there was none. */
-	if ((reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND) && !refuse(skb, pkt))
-		return answer(skb, pkt, reason);
-	if (reason == REASON_NO_FRONTEND)
-		pkt->where = where;
 	if (reason)
-		return drop(skb, pkt, reason);
+		return turn_away(skb, pkt, reason);
 	way_out(skb, pkt, &s->open, hook);
 	pkt->where = HERE;
 	if (!pkt->audit)
@@ -139,7 +157,7 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 		pkt->lookup = LOOKUP_REJUDGED;
 		reason = rejudge_reply(pkt, flow);
 		if (reason)
-			return drop(skb, pkt, reason);
+			return turn_away(skb, pkt, reason);
 	}
 	if (asks_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
 		reason = route(skb, pkt, flow);

@@ -231,8 +231,14 @@ OF_PACKETS int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
 	return verdict;
 }
 
+/* Whether the node's stack has sent a packet to the hook: back is in again. */
+static __always_inline int comes_from_node(const struct packet *pkt)
+{
+	return at(pkt, HOOK_TO_DEVICE) || at(pkt, HOOK_TO_CONTAINER);
+}
+
 /* answer sends what skb has become back to who sent it: by the device that it
- * came from, or up again, to the node.
+ * came from, or up again, to the node, which has it or sends it on.
  */
 OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
@@ -242,7 +248,7 @@ OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 	note(skb, pkt, VERDICT_REPLY, reason);
 	count(pkt, skb->len, reason);
 	tell(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
-	return bpf_redirect(skb->ifindex, at(pkt, HOOK_TO_DEVICE) ? BPF_F_INGRESS : 0);
+	return bpf_redirect(skb->ifindex, comes_from_node(pkt) ? BPF_F_INGRESS : 0);
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */

@@ -60,7 +60,9 @@ struct packet {
 	__u8 stray;		/* enum reason: why it is not of the flow whose tuple it has */
 	__u8 idle;		/* of a flow, and leaves no trace in it */
 	__u8 led;		/* to a pod, and the node has not made it */
-	__u8 pad[3];
+	__u8 refused;		/* the policy that denies it has its sender told */
+	__u8 denied;		/* enum reason: why it is turned away */
+	__u8 pad[1];
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
@@ -140,6 +142,7 @@ enum fragment {
 #define ICMP_PARAMETERPROB	12
 #define ICMP_PORT_UNREACH	3
 #define ICMP_FRAG_NEEDED	4
+#define ICMP_PKT_FILTERED	13
 #define ICMP_TYPE_NONE		255	/* reserved in both: no type that is let through */
 
 struct icmphdr {

@@ -43,7 +43,7 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 	if (!rule)
 		rule = any;
 	else if (any && (any->precedence > rule->precedence ||
-			 (any->precedence == rule->precedence && any->action == RULE_DENY)))
+			 (any->precedence == rule->precedence && (any->action & RULE_DENY))))
 		rule = any;
 	note_read(pkt, table, !!rule);
 	if (!rule) {
@@ -55,8 +55,10 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 		pkt->origin = rule->origin;
 	if (rule->action == RULE_ALLOW)
 		return REASON_NONE;
-	if (rule->action != RULE_AUDIT)
+	if (rule->action != RULE_AUDIT) {
+		pkt->refused = rule->action == RULE_REFUSE;
 		return REFUSE(pkt, reason);
+	}
 	pkt->audit |= 1 << direction;
 	pkt->told = direction == DIRECTION_EGRESS ? REASON_AUDIT_EGRESS : REASON_AUDIT_INGRESS;
 	return REASON_NONE;

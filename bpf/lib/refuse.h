@@ -12,8 +12,11 @@
 /* Refuses a packet from the address that it was sent to: TCP by a reset (RFC
  * 9293 3.10.7.1), UDP by ICMP port unreachable (RFC 792, RFC 4443 3.1). Not
  * TCP by ICMP: a socket that is busy connecting ignores that, and asks again
- * after a second. A ping is answered instead. Packets with IP options or extension
- * headers are dropped without an answer.
+ * after a second. A ping is answered instead. What a policy denies, and has
+ * refused, gets a reset too, and all but TCP that communication with its
+ * destination is administratively prohibited (RFC 1812 5.2.7.1, RFC 4443 3.1).
+ * Packets with IP options or extension headers, and fragments, are dropped without
+ * an answer, and so is what a link has carried to many (RFC 1122 3.2.2).
  */
 #define REFUSE_TTL	64
 
@@ -276,6 +279,18 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 	return turn_round(skb, pkt, pkt->l4_len);
 }
 
+/* Whether what a policy denies may be answered: it is nobody's but its sender's, and
+ * has what is quoted of it.
+ */
+static __noinline int refusable(struct __sk_buff *skb, const struct packet *pkt)
+{
+	struct ethhdr *eth = frame_start(skb);
+
+	if (pkt->l4_len < sizeof(struct udphdr))
+		return 0;
+	return (void *)(eth + 1) <= frame_end(skb) && !(eth->h_dest[0] & 1);
+}
+
 /* refuse makes the packet its own refusal. A reason other than NONE: it could
  * not be made, and the packet is to be dropped.
  */
@@ -283,12 +298,16 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 {
 	if (!pkt->plain)
 		return REFUSE(pkt, REASON_NO_BACKEND);
+	if (pkt->refused && !refusable(skb, pkt))
+		return REFUSE(pkt, REASON_NO_BACKEND);
 	if (pkt->key.proto == IPPROTO_TCP)
 		return refuse_tcp(skb, pkt);
-	if (pkt->key.proto == IPPROTO_UDP)
+	if (pkt->refused || pkt->key.proto == IPPROTO_UDP)
 		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, ICMP_PORT_UNREACH, 0, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH << 8 | ICMPV6_PORT_UNREACH, 0,
+			refuse_ipv4(skb, pkt, pkt->refused ? ICMP_PKT_FILTERED : ICMP_PORT_UNREACH,
+				    0, sizeof(struct udphdr)) :
+			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH << 8 |
+				    (pkt->refused ? ICMPV6_ADM_PROHIBITED : ICMPV6_PORT_UNREACH), 0,
 				    sizeof(struct udphdr));
 	if (is_echo(pkt))
 		return answer_echo(skb, pkt);

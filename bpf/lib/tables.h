@@ -360,6 +360,7 @@ enum rule_action {
 	RULE_ALLOW = 0,
 	RULE_DENY = 1,
 	RULE_AUDIT = 2,		/* would be a denial: let through, and told */
+	RULE_REFUSE = 3,	/* a denial that the sender is told of; has the bit of RULE_DENY */
 };
 
 struct rule {

@@ -12,7 +12,7 @@ import (
 
 // Answer is what a datapath's answer to a frame has to be, to the last octet: an
 // ARP reply (RFC 826) and a neighbour advertisement (RFC 4861 4.4) of the gateway
-// whose hardware address is mac; a reset (RFC 9293 3.10.7.1) an ICMP error (RFC
+// whose hardware address is mac; a reset (RFC 9293 3.10.7.1), an ICMP error (RFC
 // 792, RFC 4443 3.1 and 3.2) or an echo reply from whom the frame was sent to. pod is the hardware
 // address of the pod that asks. An ICMP error's MTU is the one given, 0 of what
 // says nothing of one. Checksums are 0: WithoutChecksums makes what was sent
@@ -20,17 +20,22 @@ import (
 func Answer(asked []byte, reason model.Reason, mac, pod []byte, mtu uint32) []byte {
 	p := Decode(asked)
 	refused := reason == model.ReasonNoBackend || reason == model.ReasonNoFrontend
+	denied := reason == model.ReasonPolicyEgress || reason == model.ReasonPolicyIngress
 	switch {
 	case reason == model.ReasonARPAnswered:
 		return arpAnswer(asked, mac)
 	case reason == model.ReasonNDPAnswered:
 		return neighbourAnswer(asked, mac, pod)
-	case refused && model.Protocol(p.Proto) == model.ProtocolTCP:
+	case (refused || denied) && model.Protocol(p.Proto) == model.ProtocolTCP:
 		return p.reset()
+	case denied:
+		return p.unreachable(prohibited, 0)
 	case refused && (p.Proto == uint8(model.ProtocolICMP) || p.Proto == uint8(model.ProtocolICMPv6)):
 		return p.echo()
-	case refused || reason == model.ReasonTooBig:
-		return p.unreachable(mtu)
+	case reason == model.ReasonTooBig:
+		return p.unreachable(tooBig, mtu)
+	case refused:
+		return p.unreachable(noPort, 0)
 	}
 	return nil
 }
@@ -121,9 +126,19 @@ func (p *Packet) echo() []byte {
 	return out
 }
 
-// unreachable is the error about a packet: destination unreachable, or with an
-// MTU that it is too big. It quotes the transport header.
-func (p *Packet) unreachable(mtu uint32) []byte {
+// icmpError is type and code of an ICMP error, in IPv4 (RFC 792, RFC 1812 5.2.7.1)
+// and in IPv6 (RFC 4443 3.1 and 3.2).
+type icmpError struct{ v4, v6 [2]byte }
+
+var (
+	noPort     = icmpError{v4: [2]byte{3, 3}, v6: [2]byte{1, 4}}
+	prohibited = icmpError{v4: [2]byte{3, 13}, v6: [2]byte{1, 1}}
+	tooBig     = icmpError{v4: [2]byte{3, 4}, v6: [2]byte{2, 0}}
+)
+
+// unreachable is the error about a packet, with an MTU where it tells of one. It
+// quotes the transport header.
+func (p *Packet) unreachable(kind icmpError, mtu uint32) []byte {
 	asked := p.Data
 	behind := 8
 	if model.Protocol(p.Proto) == model.ProtocolTCP && !p.Fragment {
@@ -136,20 +151,14 @@ func (p *Packet) unreachable(mtu uint32) []byte {
 		ip = []byte{0x45, 0, 0, 0, 0, 0, 0, 0, answerTTL, 1, 0, 0}
 		binary.BigEndian.PutUint16(ip[2:], uint16(20+8+len(quote)))
 		ip = slices.Concat(ip, asked[14+16:14+20], asked[14+12:14+16])
-		icmp[0], icmp[1] = 3, 3
-		if mtu != 0 {
-			icmp[1] = 4
-			binary.BigEndian.PutUint16(icmp[6:], uint16(mtu))
-		}
+		copy(icmp, kind.v4[:])
+		binary.BigEndian.PutUint16(icmp[6:], uint16(mtu))
 	} else {
 		ip = []byte{0x60, 0, 0, 0, 0, 0, 58, answerTTL}
 		binary.BigEndian.PutUint16(ip[4:], uint16(8+len(quote)))
 		ip = slices.Concat(ip, asked[14+24:14+40], asked[14+8:14+24])
-		icmp[0], icmp[1] = 1, 4
-		if mtu != 0 {
-			icmp[0], icmp[1] = 2, 0
-			binary.BigEndian.PutUint32(icmp[4:], mtu)
-		}
+		copy(icmp, kind.v6[:])
+		binary.BigEndian.PutUint32(icmp[4:], mtu)
 	}
 	return slices.Concat(turned(asked), ip, icmp, quote)
 }

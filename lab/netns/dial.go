@@ -114,6 +114,17 @@ func (w *World) whileOpen(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() { stop(); cancel(); cancelPatience() }
 }
 
+// prohibited puts the lab's word to what a connected socket of datagrams reads where
+// an ICMP error says that its peer is administratively prohibited. Of what IPv4 makes
+// EHOSTUNREACH only errors of that kind end a read: that a host or a neighbour cannot
+// be reached does not (icmp_err_convert in net/ipv4/icmp.c).
+func prohibited(err error) error {
+	if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
+	}
+	return err
+}
+
 // outcome puts the lab's word to how a socket call ended. Errors that say
 // that there is no way (EHOSTUNREACH, ENETUNREACH) have none: the sender's own
 // stack gives them too, and a broken neighbour is no refusal.
@@ -219,6 +230,9 @@ func (c *conn) exchange(message []byte) ([]byte, error) {
 	}
 	answer := make([]byte, 64<<10)
 	n, err := c.socket.Read(answer)
+	if err != nil && c.caller.protocol != model.ProtocolTCP {
+		err = prohibited(err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("receive answer: %w", err)
 	}

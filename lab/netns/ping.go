@@ -65,7 +65,7 @@ func (w *World) ping(ctx context.Context, ns *namespace, from, to netip.Addr) er
 	for answer := make([]byte, 2048); ; {
 		n, err := socket.Read(answer)
 		if err != nil {
-			return err
+			return prohibited(err)
 		}
 		// The socket gives replies to its identifier, whoever sent them.
 		if n == len(request) && answer[0] == reply && bytes.Equal(answer[6:n], request[6:]) {

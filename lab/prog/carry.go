@@ -220,12 +220,20 @@ func (t *trip) intoPod(pod *host) error {
 	if err != nil || d.Action == model.Drop {
 		return err
 	}
-	if d.Action != model.Forward {
-		t.faultf("%s can only forward or drop, not %s", model.ToContainer, d.Action)
-		return nil
+	if d.Out == model.OutSelf {
+		return t.backFrom(pod)
 	}
 	t.deliver(pod)
 	return nil
+}
+
+// backFrom takes the answer to a frame that was for a pod to who has sent that: it
+// comes in as if the pod had sent it, and the node's kernel leads it on.
+func (t *trip) backFrom(pod *host) error {
+	if err := t.unseen(model.FromContainer, pod.node, pod); err != nil {
+		return err
+	}
+	return t.intoStack(pod.node)
 }
 
 // deliver gives the frame to a host, and the host's answers to the queue.
@@ -300,8 +308,7 @@ func (t *trip) verifyFragment(to *host) {
 
 // answered says that a hook made a frame of its own out of the one sent.
 func (t *trip) answered() bool {
-	n := len(t.walk.Steps)
-	return n > 0 && t.walk.Steps[n-1].Decision.Action == model.Reply
+	return slices.ContainsFunc(t.walk.Steps, func(s lab.Step) bool { return s.Decision.Action == model.Reply })
 }
 
 // own says whether a host has an address.

@@ -191,18 +191,21 @@ func (w *World) Ping(_ context.Context, name string, to netip.Addr) error {
 		return fmt.Errorf("ping %s from %s: the host has no address of that family", to, name)
 	}
 	if h.stack.pings == nil {
-		h.stack.pings = map[model.Tuple]bool{}
+		h.stack.pings = map[model.Tuple]pinged{}
 	}
-	h.stack.pings[t] = false
+	h.stack.pings[t] = pingSent
 	request := h.stack.to(t.Src, to, icmpLayer(to.Is6(), typ, 0, uint32(t.Sport)<<16|1),
 		frame.Layer{Kind: "payload", Fields: []frame.Field{{Name: "size", Value: frame.Num(56)}}})
 	if err := w.speak(h, request); err != nil {
 		return err
 	}
-	answered := h.stack.pings[t]
+	became := h.stack.pings[t]
 	delete(h.stack.pings, t)
-	if !answered {
+	switch became {
+	case pingSent:
 		return fmt.Errorf("ping %s from %s: %w", to, name, lab.ErrTimeout)
+	case pingRefused:
+		return fmt.Errorf("ping %s from %s: %w", to, name, lab.ErrRefused)
 	}
 	return nil
 }

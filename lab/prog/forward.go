@@ -191,7 +191,8 @@ func (t *trip) arrive(n *node) error {
 	return t.follow(n, d)
 }
 
-// intoStack does what the node's kernel does with a frame from its uplink.
+// intoStack does what the node's kernel does with a frame from its uplink, and with
+// what answers one.
 func (t *trip) intoStack(n *node) error {
 	p := frame.Decode(t.data)
 	if p.Version == 0 {

@@ -20,7 +20,7 @@ type stack struct {
 	listeners map[service]func([]byte) []byte
 	conns     map[model.Tuple]*tcpConn // by the tuple of what this host sends
 	udp       map[model.Tuple]*udpConn
-	pings     map[model.Tuple]bool // answered?
+	pings     map[model.Tuple]pinged
 }
 
 type service struct {
@@ -122,7 +122,7 @@ func (s *stack) receiveICMP(p *frame.Packet, body []byte) [][]byte {
 		return [][]byte{s.to(p.Dst, p.Src, icmpLayer(true, icmp6EchoReply, 0, rest), payloadLayer(body[8:]))}
 	case !v6 && body[0] == icmpEchoReply, v6 && body[0] == icmp6EchoReply:
 		if _, asked := s.pings[t.Reversed()]; asked {
-			s.pings[t.Reversed()] = true
+			s.pings[t.Reversed()] = pingAnswered
 		}
 	case !v6 && body[0] == icmpUnreachable, v6 && body[0] == icmp6Unreachable:
 		s.unreachable(p)
@@ -146,7 +146,19 @@ func (s *stack) unreachable(p *frame.Packet) {
 	if c := s.udp[t]; c != nil {
 		c.refused = true
 	}
+	if _, asked := s.pings[t]; asked {
+		s.pings[t] = pingRefused
+	}
 }
+
+// pinged is what became of a ping.
+type pinged int
+
+const (
+	pingSent pinged = iota
+	pingAnswered
+	pingRefused
+)
 
 // refuseUDP is what a host without a listener answers.
 func (s *stack) refuseUDP(p *frame.Packet) []byte {

@@ -60,7 +60,7 @@ func compareRulings(t *testing.T, objs *model.Objects, state *model.State, conte
 					for _, port := range ports {
 						ruling := world.rule(direction, subject, world.party(peer), protocol, port)
 						rule := lookUp(state, endpoint, direction, peer, protocol, port)
-						passes := rule != nil && !rule.Deny
+						passes := rule != nil && !rule.Action.Denies()
 						require.Equal(t, ruling.Allowed, passes,
 							"%s: %s port %d: oracle: %s; compiler: %v", context, protocol, port, ruling, rule)
 						if passes {
@@ -110,7 +110,7 @@ func lookUp(state *model.State, endpoint model.Endpoint, direction model.Directi
 			r.Protocol != model.ProtocolAny && r.Protocol != protocol || !samePort {
 			continue
 		}
-		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Deny && !best.Deny {
+		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Action.Denies() && !best.Action.Denies() {
 			best = r
 		}
 	}

@@ -76,7 +76,7 @@ func (j *judgement) choose(s *served, lead func(server)) {
 	}
 	for _, to := range may {
 		j.tell("%s port %d may lead it to %s port %d", s, s.port, to.addr, to.port)
-		j.audit = model.ReasonNone
+		j.askAnew()
 		if isMartianSource(to.addr) && !j.isLed() {
 			j.tell("no host serves at %s, whoever lists it", to.addr)
 			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonMartianDestination}})

@@ -16,8 +16,7 @@ import (
 
 // ciliumAnswer is what Cilium's policies of one pod say, all together.
 type ciliumAnswer struct {
-	isolated        bool
-	denied, allowed *model.Origin
+	denied, refused, allowed *model.Origin
 }
 
 // ciliumText is one spec, with what its place says of it.
@@ -60,7 +59,7 @@ func (k *knowledge) learnCilium() {
 	}
 }
 
-func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
+func (k *knowledge) askCilium(q *question, ruling *Ruling, isolated *isolation) ciliumAnswer {
 	var answer ciliumAnswer
 	var mine []ciliumText
 	for _, text := range k.cilium {
@@ -71,7 +70,9 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 	for _, text := range mine {
 		lists := text.lists(q.direction)
 		isolates := text.isolates(q.direction)
-		answer.isolated = answer.isolated || isolates && !k.spares(q, text.annotations, text.space == "")
+		if isolates && !k.spares(q, text.annotations, text.space == "") {
+			isolated.by(k.isRefusal(q, text.annotations))
+		}
 		if entries := len(lists[0].entries) + len(lists[1].entries); entries > 0 || isolates {
 			if n := len(ruling.Selecting); n == 0 || ruling.Selecting[n-1] != text.policy {
 				ruling.Selecting = append(ruling.Selecting, text.policy)
@@ -86,10 +87,15 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling) ciliumAnswer {
 					continue
 				}
 				origin := &model.Origin{Policy: text.policy, Rule: i, List: text.nameOf(list)}
-				if list.denies && answer.denied == nil {
-					answer.denied = origin
-				} else if !list.denies && answer.allowed == nil {
-					answer.allowed = origin
+				first := &answer.allowed
+				if list.denies {
+					first = &answer.denied
+				}
+				if list.denies && k.isRefusal(q, text.annotations) {
+					first = &answer.refused
+				}
+				if *first == nil {
+					*first = origin
 				}
 			}
 		}

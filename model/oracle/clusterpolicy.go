@@ -47,7 +47,7 @@ func (k *knowledge) askTier(tier policyv1alpha2.Tier, q *question, ruling *Rulin
 			ruling.Allowed, ruling.Origin = true, origin
 			return true
 		case "Deny":
-			ruling.Origin = origin
+			ruling.Origin, ruling.Refused = origin, k.isRefusal(q, policy.Annotations)
 			return true
 		case "Pass":
 			if tier == policyv1alpha2.BaselineTier {

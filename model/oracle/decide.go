@@ -96,7 +96,7 @@ func (j *judgement) known(f half, open func()) {
 	}
 	opens := f.way
 	var reasons []model.Reason
-	j.audit = model.ReasonNone
+	j.askAnew()
 	if stale {
 		opens, reasons = j.judgeAnew(f.flow)
 	}
@@ -165,7 +165,7 @@ func (j *judgement) judgeAnew(f *flow) (way, []model.Reason) {
 	// Where an answer came in by a device, only the opener's own policy is asked.
 	if j.audit == model.ReasonAuditIngress {
 		j.audit = model.ReasonNone
-		j.heed(j.world.rule(model.Egress, opener, j.world.party(t.Dst), t.Protocol, t.Dport), model.ReasonAuditEgress)
+		j.heed(j.world.rule(model.Egress, opener, j.world.party(t.Dst), t.Protocol, t.Dport))
 	}
 	reasons = slices.DeleteFunc(reasons, func(r model.Reason) bool { return r == model.ReasonPolicyIngress })
 	return f.way, append(reasons, j.foreigner()...)
@@ -210,7 +210,7 @@ func (j *judgement) openFromContainer() {
 	}
 	s := j.frontend()
 	if s == nil {
-		j.audit = model.ReasonNone
+		j.askAnew()
 		j.open(t, nil)
 		return
 	}
@@ -304,26 +304,28 @@ func (j *judgement) newFlow(translated model.Tuple, to way, s *served) *flow {
 }
 
 // permit asks the policies of both ends of what a pod of this node opens, and
-// says where it goes.
+// says where it goes. What the sender's own deny, the other end's have no say in.
 func (j *judgement) permit(from *corev1.Pod, t model.Tuple) (way, []model.Reason) {
 	var reasons []model.Reason
 	egress := j.world.rule(model.Egress, from, j.world.party(t.Dst), t.Protocol, t.Dport)
 	j.tell("%s", egress)
-	j.heed(egress, model.ReasonAuditEgress)
+	j.heed(egress)
 	if !egress.Allowed {
 		reasons = append(reasons, model.ReasonPolicyEgress)
 	}
 	if target := j.world.endpointAt(t.Dst); target != nil {
 		ingress := j.world.rule(model.Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 		j.tell("%s", ingress)
-		j.heed(ingress, model.ReasonAuditIngress)
-		if !ingress.Allowed {
+		if j.heed(ingress); !ingress.Allowed && egress.Allowed {
 			reasons = append(reasons, model.ReasonPolicyIngress)
 		}
 		return way{model.OutLocal, podName(target)}, reasons
 	}
 	if j.world.isHost(t.Dst) {
-		return way{out: model.OutHost}, append(reasons, j.nodeRules(model.Ingress, t)...)
+		if ingress := j.nodeRules(model.Ingress, t); egress.Allowed {
+			reasons = ingress
+		}
+		return way{out: model.OutHost}, reasons
 	}
 	return way{out: model.OutDevice}, reasons
 }
@@ -334,24 +336,17 @@ func (j *judgement) nodeRules(direction model.Direction, t model.Tuple) []model.
 	if !j.world.guards(j.oracle.node) {
 		return nil
 	}
-	peer, refused, audit := t.Src, model.ReasonPolicyIngress, model.ReasonAuditIngress
+	peer, denied := t.Src, model.ReasonPolicyIngress
 	if direction == model.Egress {
-		peer, refused, audit = t.Dst, model.ReasonPolicyEgress, model.ReasonAuditEgress
+		peer, denied = t.Dst, model.ReasonPolicyEgress
 	}
 	ruling := j.world.ruleNode(direction, j.oracle.node, j.world.party(peer), t.Protocol, t.Dport)
 	j.tell("%s", ruling)
-	j.heed(ruling, audit)
+	j.heed(ruling)
 	if ruling.Allowed {
 		return nil
 	}
-	return []model.Reason{refused}
-}
-
-// heed notes a denial that is only told; of two the one that was asked for last.
-func (j *judgement) heed(r Ruling, audit model.Reason) {
-	if r.Audited {
-		j.audit = audit
-	}
+	return []model.Reason{denied}
 }
 
 // openToContainer judges the first packet of a flow that comes to the pod from
@@ -359,7 +354,7 @@ func (j *judgement) heed(r Ruling, audit model.Reason) {
 func (j *judgement) openToContainer() {
 	t := j.headers.tuple
 	self := way{model.OutLocal, j.at.Endpoint}
-	j.audit = model.ReasonNone
+	j.askAnew()
 	reasons := j.ingress(j.pod, t)
 	if j.strayLinkLocal() || j.ledOn && j.world.isHost(t.Src) {
 		reasons = append(reasons, model.ReasonMartianSource)
@@ -376,7 +371,7 @@ func (j *judgement) ingress(target *corev1.Pod, t model.Tuple) []model.Reason {
 	}
 	ruling := j.world.rule(model.Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 	j.tell("%s", ruling)
-	j.heed(ruling, model.ReasonAuditIngress)
+	j.heed(ruling)
 	if ruling.Allowed {
 		return nil
 	}
@@ -413,5 +408,5 @@ func (j *judgement) leave(t Translation, reasons []model.Reason) {
 		j.leaveWrapped(t, reasons)
 		return
 	}
-	j.branches = append(j.branches, branch{reasons: reasons, translation: t})
+	j.branches = append(j.branches, branch{reasons: reasons, refused: j.refusals(), translation: t})
 }

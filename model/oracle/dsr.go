@@ -247,7 +247,7 @@ func (j *judgement) leaveWrapped(t Translation, reasons []model.Reason) {
 		j.tell("the node has no address of that family to lead it from")
 		reasons = append(reasons, model.ReasonNoSourcePort)
 	}
-	j.branches = append(j.branches, branch{reasons: reasons, translation: t})
+	j.branches = append(j.branches, branch{reasons: reasons, refused: j.refusals(), translation: t})
 }
 
 // nowhere is where the answers of a flow come that this node does not see.

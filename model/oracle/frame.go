@@ -28,6 +28,9 @@ type headers struct {
 	extended bool  // options, extension headers or a fragment: not quoted in answers
 	cut      bool  // extended by being a fragment alone
 
+	forMany bool // the link has carried it to several
+	behind  int  // octets from the transport header on
+
 	fragment *fragment // nil for a whole packet
 	transport
 	tcp tcpFlags
@@ -108,6 +111,7 @@ func parseFrame(frame []byte) headers {
 		h.condemn(model.ReasonTruncated)
 		return h
 	}
+	h.forMany = frame[0]&1 != 0
 	payload := frame[ethernetLen:]
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case 0x0800:
@@ -274,6 +278,7 @@ func (h *headers) walkExtensions(next uint8, b []byte) {
 }
 
 func (h *headers) readTransport(protocol model.Protocol, b []byte) {
+	h.behind = len(b)
 	h.tuple = model.Tuple{Src: h.src, Dst: h.dst, Protocol: protocol}
 	isV6 := h.src.Is6()
 	switch {

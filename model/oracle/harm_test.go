@@ -146,7 +146,7 @@ func requireDenied(t *testing.T, objs *model.Objects, plain, second *model.State
 	}
 }
 
-func passes(rule *model.Rule) bool { return rule != nil && !rule.Deny }
+func passes(rule *model.Rule) bool { return rule != nil && !rule.Action.Denies() }
 
 func eachQuestion(ask func(model.Direction, model.Protocol, uint16)) {
 	for _, direction := range []model.Direction{model.Ingress, model.Egress} {

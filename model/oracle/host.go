@@ -86,7 +86,7 @@ func (j *judgement) guardsOdd() bool {
 		return true
 	}
 	var reasons []model.Reason
-	j.audit = model.ReasonNone
+	j.askAnew()
 	if j.at.Hook == model.FromDevice {
 		reasons = append(j.visitor(), j.nodeRules(model.Ingress, h.tuple)...)
 	} else {
@@ -118,7 +118,7 @@ func (j *judgement) visitor() []model.Reason {
 func (j *judgement) openToNode() {
 	t := j.headers.tuple
 	to := way{out: model.OutHost}
-	j.audit = model.ReasonNone
+	j.askAnew()
 	reasons := append(j.visitor(), j.nodeRules(model.Ingress, t)...)
 	j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
 }
@@ -335,7 +335,7 @@ func (j *judgement) openToDevice() {
 		return
 	}
 	to := way{out: model.OutDevice}
-	j.audit = model.ReasonNone
+	j.askAnew()
 	reasons := j.nodeRules(model.Egress, t)
 	if !j.lends(t) && guarded {
 		j.leaveNew(t, to, j.newFlow(t, to, nil), reasons)
@@ -354,7 +354,7 @@ func (j *judgement) openToDevice() {
 		// There is no room for it; or, the contract being silent of what
 		// would come to its answers then, it is given another port.
 		if hasPorts(t) {
-			j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+			j.branches = append(j.branches, branch{reasons: reasons, refused: j.refusals(), translation: Translation{
 				Tuple: t, Portless: j.headers.later(), AnySport: true, ports: c, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,
 			}})
 		}
@@ -363,7 +363,7 @@ func (j *judgement) openToDevice() {
 			j.met = append(j.met, before) // what it was is over
 		}
 	}
-	j.branches = append(j.branches, branch{reasons: reasons, translation: Translation{
+	j.branches = append(j.branches, branch{reasons: reasons, refused: j.refusals(), translation: Translation{
 		Tuple: t, Portless: j.headers.later(), Unchanged: true, Out: model.OutDevice, flow: f, opens: to, Audit: j.audit,
 	}})
 }

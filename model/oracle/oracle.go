@@ -340,18 +340,20 @@ type judgement struct {
 
 	wrong    []model.Reason
 	branches []branch
-	met      []half       // that the packet may have met
-	strayed  bool         // it is of no flow, whatever it says
-	again    bool         // a known flow looks for another backend, and has a source port
-	kept     uint16       // that port
-	audit    model.Reason // why the policies that were asked last would have dropped it, and only tell
+	met      []half         // that the packet may have met
+	strayed  bool           // it is of no flow, whatever it says
+	again    bool           // a known flow looks for another backend, and has a source port
+	kept     uint16         // that port
+	audit    model.Reason   // why the policies that were asked last would have dropped it, and only tell
+	refused  []model.Reason // for which the policies that were asked last have its sender told
 	story    []string
 }
 
-// branch is one thing that may be decided: a drop for one of reasons, else an
-// answer, else a translation.
+// branch is one thing that may be decided: a drop for one of reasons, or an answer
+// where that is one of refused; else an answer, else a translation.
 type branch struct {
 	reasons     []model.Reason
+	refused     []model.Reason
 	answer      model.Reason
 	translation Translation
 }
@@ -382,7 +384,13 @@ func (j *judgement) expectation() Expectation {
 	for _, b := range j.branches {
 		switch {
 		case len(b.reasons) > 0:
-			drop.Reasons = append(drop.Reasons, b.reasons...)
+			for _, reason := range b.reasons {
+				if len(j.wrong) == 0 && slices.Contains(b.refused, reason) {
+					reply.Reasons = append(reply.Reasons, reason)
+					continue
+				}
+				drop.Reasons = append(drop.Reasons, reason)
+			}
 		case len(j.wrong) > 0:
 		case b.answer != model.ReasonNone:
 			reply.Reasons = append(reply.Reasons, b.answer)

@@ -139,9 +139,9 @@ func ask(t *testing.T, objs *model.Objects, from, to string, port uint16, protoc
 		for _, endpoint := range state.Endpoints {
 			if endpoint.Name == r.Subject {
 				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port+typeOf(protocol))
-				require.Equal(t, r.Allowed, rule != nil && !rule.Deny, "oracle: %s, compiler: %v", r, rule)
+				require.Equal(t, r.Allowed, rule != nil && !rule.Action.Denies(), "oracle: %s, compiler: %v", r, rule)
 				if rule != nil {
-					require.Equal(t, r.Audited, rule.Audit, "oracle: %s, compiler: %v", r, rule)
+					require.Equal(t, r.Audited, (rule.Action == model.RuleAudit), "oracle: %s, compiler: %v", r, rule)
 					require.Equal(t, r.Origin, rule.Origin)
 				}
 			}
@@ -668,7 +668,7 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 						if pod := objs.Pods[endpoint.Name]; pod != nil && addressesIn(pod)[0] != addr && talks(&endpoint, addr) {
 							ruling := world.rule(direction, pod, world.party(addr), model.ProtocolTCP, port)
 							rule := lookUp(state, endpoint, direction, addr, model.ProtocolTCP, port)
-							require.Equal(t, ruling.Allowed, rule != nil && !rule.Deny, "%s; compiler: %v", ruling, rule)
+							require.Equal(t, ruling.Allowed, rule != nil && !rule.Action.Denies(), "%s; compiler: %v", ruling, rule)
 						}
 					}
 				}

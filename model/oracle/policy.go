@@ -78,6 +78,8 @@ type Ruling struct {
 	Passed model.Origin
 	// Audited is a denial that is only told, by Origin: the flow is allowed.
 	Audited bool
+	// Refused is a denial of which the sender is told.
+	Refused bool
 }
 
 func (r Ruling) String() string {
@@ -118,9 +120,17 @@ func (r Ruling) Reason() string {
 	case r.Allowed:
 		return "allowed: " + selecting + ", and none isolates it"
 	case r.Origin.Policy != "":
-		return fmt.Sprintf("denied by %s", r.Origin)
+		return fmt.Sprintf("%s by %s", r.denied(), r.Origin)
 	}
-	return "denied: " + selecting
+	return r.denied() + ": " + selecting
+}
+
+// denied is what becomes of a flow that is not allowed, in a word.
+func (r Ruling) denied() string {
+	if r.Refused {
+		return "refused"
+	}
+	return "denied"
 }
 
 // rule judges one direction of a flow: port is the destination's, 0 where the
@@ -144,7 +154,7 @@ func (k *knowledge) answer(q *question) Ruling {
 	if again := k.judge(q); !again.Allowed {
 		return again
 	}
-	ruling.Allowed, ruling.Audited = true, true
+	ruling.Allowed, ruling.Audited, ruling.Refused = true, true, false
 	if ruling.Origin.Policy == "" {
 		ruling.Origin = model.Origin{Policy: slices.Min(k.isolating(q)), Rule: model.RuleNone}
 	}
@@ -222,33 +232,44 @@ func (k *knowledge) isolating(q *question) []string {
 	return names
 }
 
+// isolation is what policies do that deny what none allows. It is silent where one of
+// them wants what it denies dropped.
+type isolation struct{ is, silent bool }
+
+func (i *isolation) by(refuses bool) { i.is, i.silent = true, i.silent || !refuses }
+
 // askOwn asks the policies whose rules have no order: any denial holds, then
 // any permission, and then a pod that is isolated is denied the rest.
 func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
-	isolated := false
-	var denied, allowed *model.Origin
+	var isolated isolation
+	var allowed *model.Origin
 	for _, policy := range k.around(q) {
 		if !concerns(policy, q.direction) || !matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
 			continue
 		}
-		isolated = isolated || !k.spares(q, policy.Annotations, false)
+		if !k.spares(q, policy.Annotations, false) {
+			isolated.by(k.isRefusal(q, policy.Annotations))
+		}
 		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
 		ruling.Selecting = append(ruling.Selecting, name)
 		if index, found := k.firstMatch(policy, q); found && allowed == nil {
 			allowed = &model.Origin{Policy: name, Rule: index}
 		}
 	}
-	cilium := k.askCilium(q, ruling)
-	if denied = cilium.denied; allowed == nil {
+	cilium := k.askCilium(q, ruling, &isolated)
+	if allowed == nil {
 		allowed = cilium.allowed
 	}
 	switch {
-	case denied != nil:
-		ruling.Origin = *denied
+	case cilium.denied != nil:
+		ruling.Origin = *cilium.denied
+	case cilium.refused != nil:
+		ruling.Origin, ruling.Refused = *cilium.refused, true
 	case allowed != nil:
 		ruling.Allowed, ruling.Origin = true, *allowed
 	default:
-		return isolated || cilium.isolated
+		ruling.Refused = isolated.is && !isolated.silent
+		return isolated.is
 	}
 	return true
 }

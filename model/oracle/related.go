@@ -31,7 +31,7 @@ func (j *judgement) relatedTo(f half) {
 	opens, translated := f.way, f.translated
 	back := opens
 	var reasons []model.Reason
-	j.audit = model.ReasonNone
+	j.askAnew()
 	stale := f.isStale(j.oracle.epoch)
 	switch {
 	case f.reply:

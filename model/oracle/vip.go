@@ -44,7 +44,7 @@ func (j *judgement) isStray() bool {
 func (j *judgement) refuseStray() {
 	h := j.headers
 	t := h.tuple
-	j.audit = model.ReasonNone
+	j.askAnew()
 	j.tell("%s is a service's address, which has nothing at port %d of %s", t.Dst, t.Dport, t.Protocol)
 	if h.echoReply && j.at.Hook == model.ToDevice {
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPNoFlow}})

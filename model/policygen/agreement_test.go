@@ -47,6 +47,9 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 		if round%2 == 0 {
 			audit(rand.New(rand.NewPCG(seed+1, round)), objs)
 		}
+		if round%4 < 3 {
+			refuse(rand.New(rand.NewPCG(seed+3, round)), objs)
+		}
 		problem, err := compare(objs, &seen)
 		require.NoError(t, err, "TEST_SEED=%d round %d", seed, round)
 		if problem != "" {
@@ -63,10 +66,11 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 	require.Greater(t, seen.denied, int(rounds)*100)
 	require.Greater(t, seen.byRule, int(rounds)*10, "denials by a rule")
 	require.Greater(t, seen.audited, int(rounds)*10, "denials that are only told")
+	require.Greater(t, seen.refused, int(rounds)*50, "denials of which the sender is told")
 	require.Greater(t, seen.ofNodes, int(rounds)*100)
 }
 
-type tally struct{ allowed, denied, byRule, audited, ofNodes int }
+type tally struct{ allowed, denied, byRule, audited, refused, ofNodes int }
 
 // ofNodes has some clusterwide policies of Cilium's select nodes.
 func ofNodes(r *rand.Rand, objs *model.Objects) {
@@ -100,6 +104,26 @@ func audit(r *rand.Rand, objs *model.Objects) {
 		markAll(mark, objs.Pods)
 		markAll(mark, objs.Namespaces)
 	}
+}
+
+// refuse has some policies say what the packets get that they deny.
+func refuse(r *rand.Rand, objs *model.Objects) {
+	mark := func(object metav1.Object) {
+		annotations := maps.Clone(object.GetAnnotations())
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		for _, key := range []string{model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+			if word := []string{"", "drop", "refuse", "refuse", "refuse"}[r.IntN(5)]; word != "" {
+				annotations[key] = word
+			}
+		}
+		object.SetAnnotations(annotations)
+	}
+	markAll(mark, objs.NetworkPolicies)
+	markAll(mark, objs.ClusterNetworkPolicies)
+	markAll(mark, objs.CiliumNetworkPolicies)
+	markAll(mark, objs.CiliumClusterwideNetworkPolicies)
 }
 
 func markAll[T metav1.Object](mark func(metav1.Object), objs map[string]T) {
@@ -206,16 +230,18 @@ func portsOf(protocol model.Protocol, endpoint model.Endpoint) []uint16 {
 }
 
 func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
-	passes := rule != nil && !rule.Deny
+	passes := rule != nil && !rule.Action.Denies()
 	var by model.Origin
 	if rule != nil {
 		by = rule.Origin
 	}
 	switch {
-	case passes && rule.Audit != ruling.Audited:
+	case passes && (rule.Action == model.RuleAudit) != ruling.Audited:
 		return fmt.Sprintf("what is only told: oracle: %s; compiler: %v", ruling, rule)
-	case passes && rule.Audit && by != ruling.Origin && (by.Rule == model.RuleNone) != (ruling.Origin.Rule == model.RuleNone):
+	case passes && (rule.Action == model.RuleAudit) && by != ruling.Origin && (by.Rule == model.RuleNone) != (ruling.Origin.Rule == model.RuleNone):
 		return fmt.Sprintf("the oracle tells of %s, the compiler of %s", ruling.Origin, by)
+	case !passes && (rule != nil && rule.Action == model.RuleRefuse) != ruling.Refused:
+		return fmt.Sprintf("what is refused: oracle: %s; compiler: %v", ruling, rule)
 	case passes != ruling.Allowed:
 		return fmt.Sprintf("oracle: %s; compiler: %v", ruling, rule)
 	case (by.Policy == "") != (ruling.Origin.Policy == ""):
@@ -235,6 +261,9 @@ func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 		seen.allowed++
 	default:
 		seen.denied++
+	}
+	if ruling.Refused {
+		seen.refused++
 	}
 	if !passes && by.Policy != "" {
 		seen.byRule++
@@ -259,7 +288,7 @@ func lookUp(state *model.State, endpoint model.Endpoint, direction model.Directi
 			r.Protocol != model.ProtocolAny && r.Protocol != protocol || !samePort {
 			continue
 		}
-		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Deny && !best.Deny {
+		if best == nil || r.Precedence > best.Precedence || r.Precedence == best.Precedence && r.Action.Denies() && !best.Action.Denies() {
 			best = r
 		}
 	}
