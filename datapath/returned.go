@@ -162,7 +162,7 @@ func (d *Decision) contradiction(hook model.Hook, noted bool, returned Return, i
 	case !noted:
 		says = "nothing, for a packet that is judged already"
 	}
-	if d.AsItIs != d.stays(hook) {
+	if noted && d.AsItIs != d.stays(hook) {
 		return told(says, fmt.Sprintf("and as it is: %t", d.AsItIs))
 	}
 	if returned.Conduct() != d.due(returned.Kind) {
