@@ -85,10 +85,13 @@ func hasSum(frame []byte) bool {
 	case model.ProtocolUDP:
 		return octets == udp && binary.BigEndian.Uint16(frame[at+6:]) != 0
 	case model.ProtocolICMP:
-		return !isIPv6(frame) && octets >= udp
+		const reply, request = 0, 8 // of echoes, which a refusal cuts
+		cut := octets > udp && (frame[at] == reply || frame[at] == request)
+		return !isIPv6(frame) && octets >= udp && !cut
 	case model.ProtocolICMPv6: // but what asks neighbours: who asks has made it, and no device has summed it
-		const firstOfND, lastOfND = 133, 137
-		return isIPv6(frame) && octets >= udp && (frame[at] < firstOfND || frame[at] > lastOfND)
+		const request, reply, firstOfND, lastOfND = 128, 129, 133, 137
+		cut := octets > udp && (frame[at] == request || frame[at] == reply)
+		return isIPv6(frame) && octets >= udp && !cut && (frame[at] < firstOfND || frame[at] > lastOfND)
 	}
 	return false
 }

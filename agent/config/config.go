@@ -44,6 +44,11 @@ type Config struct {
 	// AuditAnnotations are those that are believed; empty: pods', which lift
 	// policies of their namespaces alone, and all others.
 	AuditAnnotations model.AuditAnnotations `json:"auditAnnotations,omitempty"`
+	// DeniedIngress and DeniedEgress are what a packet gets that a policy denies
+	// in that direction, where the policy does not say: "drop" (the default) or
+	// "refuse".
+	DeniedIngress model.Denial `json:"deniedIngress,omitempty"`
+	DeniedEgress  model.Denial `json:"deniedEgress,omitempty"`
 	// ServicePings is what becomes of pings of services' addresses: "answer" (the
 	// default) or "drop".
 	ServicePings model.ServicePings `json:"servicePings,omitempty"`
@@ -81,7 +86,7 @@ func (c *Config) Options() model.Options {
 		NodePortAddresses: c.NodePortAddresses,
 		Masquerade:        c.Masquerade, MasqueradeExcluded: c.MasqueradeExcluded,
 		Algorithm: c.Algorithm, MaglevSize: c.MaglevSize, Return: c.Return, Tunnel: c.Tunnel,
-		ExternalIPs: c.ExternalIPs, HostPorts: c.HostPorts, AuditAnnotations: c.AuditAnnotations, ServicePings: c.ServicePings, ReservedPorts: c.ReservedPorts,
+		ExternalIPs: c.ExternalIPs, HostPorts: c.HostPorts, AuditAnnotations: c.AuditAnnotations, DeniedIngress: c.DeniedIngress, DeniedEgress: c.DeniedEgress, ServicePings: c.ServicePings, ReservedPorts: c.ReservedPorts,
 	}
 }
 

@@ -21,6 +21,7 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		{"a switch that is neither on nor off", "externalIPs: maybe", "neither on, nor off"},
 		{"a switch for a block with bits beyond its length", "hostPorts: 10.0.0.1/8", "10.0.0.0/8"},
 		{"annotations of nobody", "auditAnnotations: tenants", "auditAnnotations"},
+		{"a denial of another kind", "deniedIngress: reject", "deniedIngress"},
 		{"a port that is none", "reservedPorts: [0]", "reservedPorts[0]"},
 		{"an MTU that IPv6 does not allow", "mtu: 500", "between 1280 and 65535"},
 		{"a table that is none", "tables: {rulez: 7}", "tables.rulez"},

@@ -43,6 +43,7 @@ type configFlags struct {
 	answers, tunnel, algorithm   string
 	externalIPs, hostPorts       string
 	audits, pings, lifetimes     string
+	deniedIngress, deniedEgress  string
 	tables                       map[string]int
 	reserved                     []uint
 	excludedBlocks, nodePortNets []netip.Prefix
@@ -56,6 +57,8 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.externalIPs, "external-ips", "on", "which addresses Services may name as externalIPs: on (all but nodes'), off, or `blocks` with commas between them, which may hold nodes'")
 	f.set.StringVar(&f.hostPorts, "host-ports", "on", "at which of a node's addresses host ports answer that name no hostIP: on (all of them, loopback too), off, or `blocks`")
 	f.set.StringVar(&f.audits, "audit-annotations", "", "whose weir.net/policy-audit counts: pods, namespaces, policies or off, each with those after it (default: pods, which lift no policy of the whole cluster)")
+	f.set.StringVar(&f.deniedIngress, "denied-ingress", "", "what a packet gets that a policy denies on its way in, where the policy's weir.net/denied-ingress does not say: drop, or refuse to tell its sender (default: drop)")
+	f.set.StringVar(&f.deniedEgress, "denied-egress", "", "the same on its way out, and weir.net/denied-egress (default: drop)")
 	f.set.StringVar(&f.pings, "service-pings", "", "what becomes of pings of services' addresses: answer or drop (default: answer)")
 	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: docs/datapath.md)")
 	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
@@ -121,6 +124,8 @@ func (f *configFlags) change(c *config.Config) {
 		"external-ips":        func() { c.ExternalIPs = f.config.ExternalIPs },
 		"host-ports":          func() { c.HostPorts = f.config.HostPorts },
 		"audit-annotations":   func() { c.AuditAnnotations = model.AuditAnnotations(f.audits) },
+		"denied-ingress":      func() { c.DeniedIngress = model.Denial(f.deniedIngress) },
+		"denied-egress":       func() { c.DeniedEgress = model.Denial(f.deniedEgress) },
 		"service-pings":       func() { c.ServicePings = model.ServicePings(f.pings) },
 		"flow-lifetimes":      func() { c.FlowLifetimes = f.config.FlowLifetimes },
 		"reserved-ports":      func() { c.ReservedPorts = f.config.ReservedPorts },

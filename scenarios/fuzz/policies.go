@@ -5,7 +5,9 @@ package fuzz
 import (
 	"encoding/json"
 	"fmt"
+	"hash/crc32"
 	"maps"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 
@@ -48,10 +50,32 @@ var words = &policygen.Words{
 func (n *network) anyPolicy() metav1.Object {
 	kind := pick(n.rng, policygen.Kinds)
 	if kind == "NetworkPolicy" || n.chance(20) {
-		return n.tryOut(15, n.policy())
+		return n.tryOut(15, answering(n.policy()))
 	}
 	n.ends = append(n.ends, uint16(pick(n.rng, words.Firsts)), uint16(pick(n.rng, words.Lasts)))
-	return n.tryOut(15, asWritten(policygen.Policy(n.rng, words, kind, fmt.Sprintf("p%d", n.rng.IntN(3)))))
+	return n.tryOut(15, answering(asWritten(policygen.Policy(n.rng, words, kind, fmt.Sprintf("p%d", n.rng.IntN(3))))))
+}
+
+// answering has half of the policies refuse what they deny in one direction or both,
+// and some say that they drop it. What a policy is made of decides, so that seeds
+// keep the sequences that they had.
+func answering(o metav1.Object) metav1.Object {
+	text, err := json.Marshal(o)
+	if err != nil {
+		panic(err) // of the types that are made here each can be written
+	}
+	rng := rand.New(rand.NewPCG(uint64(crc32.ChecksumIEEE(text)), 0))
+	all := map[string]string{}
+	maps.Copy(all, o.GetAnnotations())
+	for _, key := range []string{model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+		if word := pick(rng, []string{"", "", "refuse", "refuse", "drop"}); word != "" {
+			all[key] = word
+		}
+	}
+	if len(all) > 0 {
+		o.SetAnnotations(all)
+	}
+	return o
 }
 
 // tryOut has denials of some objects told and not done, or done for sure.

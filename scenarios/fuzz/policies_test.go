@@ -104,7 +104,19 @@ func withoutAudit(objs *model.Objects) *model.Objects {
 	o := objs.Clone()
 	for key, p := range o.NetworkPolicies {
 		p = p.DeepCopy()
-		p.Annotations = nil
+		delete(p.Annotations, model.AnnotationAudit)
+		o.NetworkPolicies[key] = p
+	}
+	return o
+}
+
+// withoutRefusals takes what is refused for what is dropped.
+func withoutRefusals(objs *model.Objects) *model.Objects {
+	o := objs.Clone()
+	for key, p := range o.NetworkPolicies {
+		p = p.DeepCopy()
+		delete(p.Annotations, model.AnnotationDeniedIngress)
+		delete(p.Annotations, model.AnnotationDeniedEgress)
 		o.NetworkPolicies[key] = p
 	}
 	return o
@@ -121,6 +133,7 @@ func TestAMisreadPolicyOfAnyLanguageIsFoundAndShrunkToAScenarioWithThePolicyInIt
 		"a range of ports without its end": {withoutRanges, "kind: CiliumClusterwideNetworkPolicy"},
 		"a block without its exceptions":   {withoutExceptions, "kind: NetworkPolicy"},
 		"a denial that is only told":       {withoutAudit, "weir.net/policy-audit: \"true\""},
+		"a denial that is refused":         {withoutRefusals, "gress: refuse"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			matters := func(objs *model.Objects) bool { return !reflect.DeepEqual(test.misread(objs), objs) }

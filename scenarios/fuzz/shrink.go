@@ -267,8 +267,11 @@ func without(o metav1.Object, n int) (metav1.Object, bool) {
 			c = append(c, func() { delete(labels, key) })
 		}
 	}
-	if annotations := copied.GetAnnotations(); annotations[model.AnnotationAudit] != "" {
-		c = append(c, func() { delete(annotations, model.AnnotationAudit) })
+	annotations := copied.GetAnnotations()
+	for _, key := range []string{model.AnnotationAudit, model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+		if annotations[key] != "" {
+			c = append(c, func() { delete(annotations, key) })
+		}
 	}
 	switch o := copied.(type) {
 	case *corev1.Pod:
