@@ -100,6 +100,7 @@ type rulingRow struct {
 	Pod       string   `json:"pod"`
 	Allowed   bool     `json:"allowed"`
 	Audited   bool     `json:"audited,omitempty"` // a denial that is only told, by the policy
+	Refused   bool     `json:"refused,omitempty"` // a denial of which the sender is told
 	Policy    string   `json:"policy,omitempty"`  // Kind/namespace/name of the rule that decides
 	List      string   `json:"list,omitempty"`    // where it is not in spec.ingress or spec.egress
 	Rule      *int     `json:"rule,omitempty"`
@@ -112,6 +113,9 @@ func tellDecision(out io.Writer, from, to string, port policy.Port, d *policy.An
 	verdict := "denied"
 	if d.Allowed {
 		verdict = "allowed"
+	}
+	if r := d.Denial(); r != nil && r.Refused {
+		verdict = "refused"
 	}
 	if d.Family != "" {
 		verdict += " by " + d.Family
@@ -148,7 +152,7 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policy.Port, ans
 func rulingRows(d *policy.Answer) []rulingRow {
 	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
+		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
 		if r.Origin.Policy != "" {
 			row.Rule = &r.Origin.Rule
 		}

@@ -81,7 +81,7 @@ func TestTheManualShowsWhatPolicyCommandsPrint(t *testing.T) {
 			commands[args[2]]++
 		}
 	}
-	require.Equal(t, map[string]int{"check": 5, "table": 2, "diff": 1}, commands)
+	require.Equal(t, map[string]int{"check": 6, "table": 2, "diff": 1}, commands)
 }
 
 // Nodes that policies name are those among the objects.

@@ -19,6 +19,17 @@ type Decision struct {
 	Rulings []Ruling
 }
 
+// Denial is the ruling that denies the flow, the opener's before the target's; nil where
+// none does.
+func (d *Decision) Denial() *Ruling {
+	for i := range d.Rulings {
+		if !d.Rulings[i].Allowed {
+			return &d.Rulings[i]
+		}
+	}
+	return nil
+}
+
 // Story gives the decision in sentences.
 func (d Decision) Story() []string {
 	var story []string
