@@ -110,7 +110,7 @@ func (c *compiler) publishAt(p *servicePort, rank rank, addr netip.Addr, port ui
 	if rank == rankExternalIP {
 		kind = KindExternalIP
 	}
-	if addr.Is4() != p.cluster.Is4() || !c.mayLead(p.object, rank, field, addr) || rank == rankExternalIP && !c.mayBeExternal(p.object, field, addr) {
+	if addr.Is4() != p.cluster.Is4() || !reachesHost(addr) || !c.mayLead(p.object, rank, field, addr) || rank == rankExternalIP && !c.mayBeExternal(p.object, field, addr) {
 		return
 	}
 	c.bid(p.bid(rank, field, netip.AddrPortFrom(addr, port), func() { c.addOutside(p, kind, addr, port) }))
@@ -289,7 +289,8 @@ func (c *compiler) hostAddresses(pod *corev1.Pod, field, hostIP string) []netip.
 	addr, err := parseLegacyAddr(hostIP)
 	switch {
 	case hostIP != "" && err != nil:
-		return nil // Validate has complained
+		c.ignore(pod, field+".hostIP", "%q is not an IP address: name one of %v, or none", hostIP, c.self.Addresses)
+		return nil
 	case hostIP == "" || addr.IsUnspecified():
 		allowed := &c.local.Options.HostPorts
 		all = slices.DeleteFunc(all, func(own netip.Addr) bool { return hostIP != "" && own.Is4() != addr.Is4() })

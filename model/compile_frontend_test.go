@@ -419,6 +419,12 @@ func TestFrontendsThatAreClaimedTwice(t *testing.T) {
 			"Service default/a: spec.externalIPs[0]: 10.0.0.254 is the address of the pods' gateway, which comes first"},
 		{"a host port of SCTP that would change", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80, protocol: SCTP}")},
 			"Pod default/p: spec.containers[0].ports[0].hostPort: 80 would change the port of SCTP"},
+		{"a host port at what is no address", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80, hostIP: eth0}")},
+			`Pod default/p: spec.containers[0].ports[0].hostIP: "eth0" is not an IP address: name one of [`},
+		{"a host port at an address of many", []string{pod("p", "10.0.0.7", "{containerPort: 1, hostPort: 80, hostIP: 224.0.0.1}")},
+			"Pod default/p: spec.containers[0].ports[0].hostIP: 224.0.0.1 is no address of the pod's node node-a"},
+		{"a balancer's address that no host has", []string{strings.Replace(svc("a", `{type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: a, port: 80}, {name: b, port: 81}]}`), "\nspec", "\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: 127.0.0.1}]}}\nspec", 1)},
+			"Service default/a: status.loadBalancer.ingress[1].ip: 127.0.0.1 is not the address of a host that others reach: have whoever gave it"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

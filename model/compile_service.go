@@ -86,11 +86,15 @@ func isServed(svc *corev1.Service) bool {
 	return !other && !none
 }
 
-// warnOfFamilies tells of addresses of a family that the service has not: it has
-// nobody who would serve there.
-func (c *compiler) warnOfFamilies(svc *corev1.Service, addresses []netip.Addr) {
+// warnOfAddresses tells of addresses of a family that the service has not, where
+// it has nobody who would serve, and of balancers' that no host has.
+func (c *compiler) warnOfAddresses(svc *corev1.Service, addresses []netip.Addr) {
 	check := func(field, text string) {
 		addr, err := parseLegacyAddr(text)
+		if err == nil && !reachesHost(addr) {
+			c.ignore(svc, field, "%s is not the address of a host that others reach: have whoever gave it give a unicast address, neither loopback nor link-local", text)
+			return
+		}
 		if err != nil || len(addresses) == 0 || slices.ContainsFunc(addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() }) {
 			return
 		}
@@ -165,7 +169,7 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 	if len(refused) > 0 {
 		return
 	}
-	c.warnOfFamilies(svc, addresses)
+	c.warnOfAddresses(svc, addresses)
 	if !c.servable(svc, TableServices, len(svc.Spec.Ports)*(len(addresses)+len(svc.Spec.ExternalIPs)+len(svc.Status.LoadBalancer.Ingress))) {
 		return
 	}

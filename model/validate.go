@@ -163,6 +163,8 @@ func (v *validator) containers(list string, containers []corev1.Container) {
 
 // hostPorts checks the ports of the node that a pod asks for, each of which it
 // may have once. A pod of the host's network has the node's ports as they are.
+// hostPorts leaves hostIP to the compiler, which leaves out a port whose hostIP is
+// none alone: the API takes anything there.
 func (v *validator) hostPorts(pod *corev1.Pod) {
 	type place struct {
 		ip       string
@@ -172,9 +174,6 @@ func (v *validator) hostPorts(pod *corev1.Pod) {
 	first := map[place]string{}
 	eachHostPort(pod, func(field string, port corev1.ContainerPort) {
 		v.port(field+".hostPort", int64(port.HostPort))
-		if port.HostIP != "" {
-			v.hostIP(field+".hostIP", port.HostIP)
-		}
 		if pod.Spec.HostNetwork && port.HostPort != port.ContainerPort {
 			v.fail(field+".hostPort", "%d is not containerPort %d, and the pod is on the host's network: make them equal", port.HostPort, port.ContainerPort)
 		}
@@ -185,16 +184,6 @@ func (v *validator) hostPorts(pod *corev1.Pod) {
 		}
 		first[at] = field + ".hostPort"
 	})
-}
-
-func (v *validator) hostIP(field, text string) {
-	addr, err := parseLegacyAddr(text)
-	switch {
-	case err != nil:
-		v.fail(field, "%q is not an IP address", text)
-	case addr.IsMulticast():
-		v.fail(field, "%s is multicast: name an address of the node", text)
-	}
 }
 
 // addresses checks a list of which each family may be there once.

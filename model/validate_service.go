@@ -175,13 +175,21 @@ func (v *validator) outsideAddresses(svc *corev1.Service) {
 		isOneOf(v, field+".ipMode", mode, corev1.LoadBalancerIPModeVIP, corev1.LoadBalancerIPModeProxy)
 		switch {
 		case ingress.IP != "":
-			v.outsideAddress(field+".ip", ingress.IP)
+			v.balancerAddress(field+".ip", ingress.IP)
 		case mode != "":
 			v.fail(field+".ipMode", "%s is the mode of no address: give the ip, or remove the mode", mode)
 		}
 	}
 	for i, text := range svc.Spec.LoadBalancerSourceRanges {
 		v.legacyBlock(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), strings.TrimSpace(text))
+	}
+}
+
+// balancerAddress takes what the API takes: what is no host's is the compiler's to
+// leave out, alone.
+func (v *validator) balancerAddress(field, text string) {
+	if _, err := parseLegacyAddr(text); err != nil {
+		v.fail(field, "%q is not an IP address", text)
 	}
 }
 

@@ -49,7 +49,6 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 		{"a weight of nothing", strings.Replace(pod(""), "{name: web}", "{name: web, annotations: {weir.net/weight: '0'}}", 1), `test.yaml:3: document 1: Pod default/web: metadata.annotations[weir.net/weight]: "0" is not a number in 1–256`},
 		{"a host port out of range", pod("spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 65536}]}]}"), "spec.containers[0].ports[0].hostPort: 65536 is not in 1–65535"},
 		{"a host port twice", pod("spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 1}]}, {name: d, ports: [{containerPort: 2, hostPort: 1}]}]}"), "spec.containers[1].ports[0].hostPort: 1/TCP is spec.containers[0].ports[0].hostPort too: remove one"},
-		{"a host address that is none", pod("spec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 1, hostIP: eth0}]}]}"), `spec.containers[0].ports[0].hostIP: "eth0" is not an IP address`},
 		{"a host port that the host's network has not", pod("spec: {hostNetwork: true, containers: [{name: c, ports: [{containerPort: 1, hostPort: 2}]}]}"), "spec.containers[0].ports[0].hostPort: 2 is not containerPort 1, and the pod is on the host's network: make them equal"},
 		{"pod networks that differ", "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nspec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.1.0/24]}\n", "spec.podCIDR: 10.0.0.0/24 is not the first of spec.podCIDRs, 10.0.1.0/24: make them equal"},
 	}
@@ -72,6 +71,8 @@ func TestValidateAllowsWhatTheAPIAllows(t *testing.T) {
 		"addresses of a family that the service lacks": service(`{clusterIP: 10.96.0.1, type: LoadBalancer, externalIPs: ["2001:db8::1"], ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: "2001:db8::2"}]}}`),
 		"a source range with host bits and blanks":     service(`{clusterIP: 10.96.0.1, type: LoadBalancer, loadBalancerSourceRanges: [" 192.0.2.1/24 "], ports: [{port: 80}]}`),
 		"addresses with zeros before numbers":          service(`{clusterIP: 10.96.0.1, externalIPs: ["192.000.002.001"], ports: [{port: 80}]}`),
+		"a host address that is none":                  "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, ports: [{containerPort: 1, hostPort: 1, hostIP: eth0}, {containerPort: 2, hostPort: 1, hostIP: 224.0.0.1}]}]}",
+		"a balancer's address that no host has":        service(`{clusterIP: 10.96.0.1, type: LoadBalancer, ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: 169.254.1.1}, {ip: "::1"}]}}`),
 		"a pod network with host bits":                 "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nspec: {podCIDR: 10.0.0.1/24}\n",
 		"a node's address that is a name":              "apiVersion: v1\nkind: Node\nmetadata: {name: node-c}\nstatus: {addresses: [{type: InternalIP, address: node-c.example}]}\n",
 		"a load balancer that is not ready yet":        service("{clusterIP: 10.96.0.1, type: LoadBalancer, ports: [{port: 80, nodePort: 30080}]}", "status: {loadBalancer: {}}"),

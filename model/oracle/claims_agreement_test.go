@@ -171,7 +171,7 @@ func quarrel(r *rand.Rand) (*model.Objects, model.Local) {
 		}
 		if r.IntN(2) == 0 {
 			pod.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{
-				ContainerPort: 80, HostPort: pick(r, []int32{0, 80, 30080}), HostIP: pick(r, []string{"", "", "0.0.0.0", "::", "172.018.0.2", addr()}), Protocol: pick(r, []corev1.Protocol{"", "UDP"}),
+				ContainerPort: 80, HostPort: pick(r, []int32{0, 80, 30080}), HostIP: pick(r, []string{"", "", "0.0.0.0", "::", "172.018.0.2", "eth0", "224.0.0.1", addr()}), Protocol: pick(r, []corev1.Protocol{"", "UDP"}),
 			}}}}
 			if port := &pod.Spec.Containers[0].Ports[0]; pod.Spec.HostNetwork && port.HostPort != 0 {
 				port.ContainerPort = port.HostPort
@@ -202,7 +202,7 @@ func quarrel(r *rand.Rand) (*model.Objects, model.Local) {
 		}
 		if spec.Type == corev1.ServiceTypeLoadBalancer {
 			for range r.IntN(3) {
-				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: addr()})
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: pick(r, []string{addr(), addr(), addr(), "169.254.7.7", "::1"})})
 			}
 			spec.LoadBalancerSourceRanges = pick(r, [][]string{nil, {" 192.0.2.7/24"}, {"2001:db8::1/32 "}, {"192.000.2.0/24", "::/0"}})
 			if spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {

@@ -221,12 +221,17 @@ func saidOfNode(node *corev1.Node) []netip.Addr {
 	var addrs []netip.Addr
 	for _, a := range node.Status.Addresses {
 		addr, ok := looseAddr(a.Address)
-		if !ok || a.Type != "InternalIP" && a.Type != "ExternalIP" || addr.IsLoopback() || addr.IsMulticast() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() {
+		if !ok || a.Type != "InternalIP" && a.Type != "ExternalIP" || !isHostAddress(addr) {
 			continue
 		}
 		addrs = append(addrs, addr)
 	}
 	return addrs
+}
+
+// isHostAddress is whether others may reach a host by an address.
+func isHostAddress(addr netip.Addr) bool {
+	return !addr.IsLoopback() && !addr.IsMulticast() && !addr.IsUnspecified() && !addr.IsLinkLocalUnicast()
 }
 
 // liveness is how a Node looks: this one lives, one that is ready does, and of

@@ -197,7 +197,7 @@ func (k *knowledge) facesOf(svc *corev1.Service, port corev1.ServicePort) []face
 	if balanced {
 		for _, ingress := range svc.Status.LoadBalancer.Ingress {
 			proxied := ingress.IPMode != nil && string(*ingress.IPMode) == "Proxy"
-			if addr, ok := looseAddr(ingress.IP); ok && !proxied && families[addr.Is4()] {
+			if addr, ok := looseAddr(ingress.IP); ok && isHostAddress(addr) && !proxied && families[addr.Is4()] {
 				faces = append(faces, face{model.KindLoadBalancer, addr, uint16(port.Port)})
 			}
 		}
