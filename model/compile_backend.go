@@ -75,7 +75,7 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 			// The API asks for one address an endpoint, and leaves open what
 			// others would mean.
 			addr, err := parseLegacyAddr(slice.Endpoints[i].Addresses[0])
-			if err != nil {
+			if err != nil || c.clusterAt[addr] != nil {
 				continue
 			}
 			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), namespaceOr(slice.Namespace)))

@@ -122,6 +122,7 @@ func (c *compiler) services() []Service {
 			c.warn(slice, "addressType", "names are not resolved, and nobody is reached by this slice: give addresses")
 		default:
 			slicesOf[name] = append(slicesOf[name], slice)
+			c.warnOfEndpoints(slice)
 		}
 	}
 	for _, svc := range inOrder(c.objs.Services) {
@@ -134,6 +135,17 @@ func (c *compiler) services() []Service {
 		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Scope, b.Scope))
 	})
 	return c.frontends
+}
+
+// warnOfEndpoints tells of a service that would serve another. What was led there
+// would be led once, and leave the cluster with the node's address.
+func (c *compiler) warnOfEndpoints(slice *discoveryv1.EndpointSlice) {
+	for i := range slice.Endpoints {
+		addr, err := parseLegacyAddr(slice.Endpoints[i].Addresses[0])
+		if svc := c.clusterAt[addr]; err == nil && svc != nil {
+			c.ignore(slice, fmt.Sprintf("endpoints[%d].addresses[0]", i), "%s is the address of %s, which serves nobody itself: name who does", addr, titleOf(svc))
+		}
+	}
 }
 
 // servicePort is one port of a service in one family.

@@ -361,6 +361,9 @@ type listed struct {
 func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) []server {
 	var there []listed
 	for _, l := range everybody {
+		if _, isService := k.clusterAt[l.at.Addr()]; isService {
+			continue // who leads on is nobody who serves
+		}
 		if l.here || !local {
 			there = append(there, l)
 		}
