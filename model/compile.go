@@ -325,7 +325,9 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []Endpoint, 
 			}
 			set := c.ruleSet(pod.identity, policies, who.leniency)
 			key = set.Key
-			written += len(set.Rules)
+			if _, shared := sets[key]; !shared {
+				written += len(set.Rules)
+			}
 			sets[key], bySubject[who] = set, key
 		}
 		endpoint := Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}

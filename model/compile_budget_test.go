@@ -256,6 +256,33 @@ func TestPodsBeyondTheBudgetAreTheNewestOfTheFullestNamespace(t *testing.T) {
 	require.Equal(t, []string{"Pod zzz/tenant spec.nodeName it needs 1 entries of table endpoints"}, refused)
 }
 
+// Pods of different labels that have the same rules share them: however many they
+// are, what fits into the table is there.
+func TestRulesThatManyPodsShareAreCountedOnce(t *testing.T) {
+	text := crowded + repeat(20, func(i int) string {
+		return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: web-%d, namespace: default, labels: {app: web-%d}}
+spec: {nodeName: node-1, containers: [{name: main, image: none}]}
+status: {podIPs: [{ip: 10.0.1.%d}]}
+---
+`, i, i, 10+i)
+	})
+	objs := mustParse(t, text)
+	local := Local{Devices: map[string]Device{}}
+	for name := range objs.Pods {
+		local.Devices[name] = Device{Name: "veth-" + name}
+	}
+	free, _, err := Compile(objs, "node-1", local)
+	require.NoError(t, err)
+	require.Len(t, free.Endpoints, 22)
+	local.Budgets = Fill(free)
+	fitted, _, err := Compile(objs, "node-1", local)
+	require.NoError(t, err)
+	require.Equal(t, free, fitted)
+}
+
 func TestBudgetsAreValidated(t *testing.T) {
 	require.NoError(t, defaultBudgets().Validate())
 	require.ErrorContains(t, Budgets{"rulez": 7}.Validate(), "tables.rulez")
