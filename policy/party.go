@@ -21,6 +21,20 @@ func FindParty(objs *model.Objects, text string) (string, error) {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, nil
 	}
+	if kind, name, found := strings.Cut(text, "/"); found {
+		// As kubectl takes a kind. A namespace of that name goes before: it was
+		// meant wherever it has such a pod.
+		switch strings.ToLower(kind) {
+		case "node", "nodes", "no":
+			if objs.Pods[text] == nil && objs.Nodes[name] != nil {
+				return name, nil
+			}
+		case "pod", "pods", "po":
+			if objs.Pods[text] == nil {
+				text = name
+			}
+		}
+	}
 	names := []string{text, "default/" + text}
 	if dot := strings.LastIndexByte(text, '.'); dot > 0 && !strings.Contains(text, "/") {
 		names = append(names, text[dot+1:]+"/"+text[:dot])

@@ -112,6 +112,14 @@ func layerOf(program []byte) (v1.Layer, error) {
 	})
 }
 
+// CheckImage refuses what is no reference to an image: NAME[:TAG][@DIGEST].
+func CheckImage(ref string) error {
+	if _, err := name.ParseReference(ref); err != nil {
+		return fmt.Errorf("name image: %w: give one like %s", err, DefaultImage)
+	}
+	return nil
+}
+
 // Digest is the image's, as a registry names it.
 func (i *Image) Digest() (string, error) {
 	digest, err := i.image.Digest()

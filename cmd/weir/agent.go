@@ -35,8 +35,8 @@ func agentCommand() *cobra.Command {
 	var flags agentFlags
 	cmd := &cobra.Command{
 		Use:   "agent",
-		Short: "Keep a node's datapath equal to its cluster, and connect the node's pods",
-		Long: `Keep a node's datapath equal to its cluster, and connect the node's pods.
+		Short: "Keep a node's datapath equal to its cluster, connect its pods",
+		Long: `Keep a node's datapath equal to its cluster, connect its pods.
 
 There is one on every node, with the node's network and as root: 'weir install'
 starts them. When it ends, the datapath goes on as it was.`,
@@ -117,7 +117,7 @@ func agentInstallCNICommand() *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:     "install-cni",
-		Short:   "Put this binary where the container runtime looks for network plugins",
+		Short:   "Put this binary where the runtime looks for network plugins",
 		Example: "  weir agent install-cni --bin-dir /host/opt/cni/bin",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -25,8 +25,8 @@ func endpointListCommand() *cobra.Command {
 	var flags socketFlags
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the pods of this node, their devices, addresses and identities",
-		Long: `List the pods of this node, their devices, addresses and identities.
+		Short: "List this node's pods, with devices, addresses, identities",
+		Long: `List this node's pods, with devices, addresses, identities.
 
 A pod that is not ready has addresses, and is not in the datapath: nothing
 passes to it or from it.`,

@@ -85,7 +85,7 @@ func (o *flowFilter) register(cmd *cobra.Command) {
 	f.StringVar(&o.to, "to", "", "where it leads: a pod's namespace/name, an address or a prefix, before or behind translation")
 	f.StringVar(&o.protocol, "proto", "", "tcp, udp, sctp, icmp, icmpv6 or a number")
 	f.StringVar(&o.service, "service", "", "the service that it uses: namespace/name:port, whole or in part")
-	f.IntVar(&o.limit, "limit", 0, "print so many at most, the most recently used ones; 0 is all")
+	f.Var(count{&o.limit}, "limit", "print so many at most, the most recently used ones; 0 is all")
 }
 
 // end matches who is at one end of a flow.

@@ -41,14 +41,15 @@ func fuzzCommand() *cobra.Command {
 	var o fuzzing
 	cmd := &cobra.Command{
 		Use:   "fuzz",
-		Short: "Send random and mutated frames through the programs, and compare each with the model",
+		Short: "Send random frames through the programs, compare with the model",
 		Long: `Make networks, policies, services and conversations by chance, change their
 frames, the clock and the objects, and compare what the programs do to every
 frame with what the model expects.
 
 What they do not agree on is shrunk to the smallest case and written as a
 scenario, which fails until one of them is mended. A seed gives the same
-sequences again, however many workers play them. The last line counts frames and disagreements.`,
+sequences again, however many workers play them. The last line counts frames
+and disagreements.`,
 		Example: `  weir fuzz --time 10m
   weir fuzz --seed 7 --time 30s -o json
   weir fuzz --uplinks --time 5m
@@ -68,7 +69,7 @@ sequences again, however many workers play them. The last line counts frames and
 	f.Uint64Var(&o.seed, "seed", 0, "what chance begins with; default another one each time")
 	f.StringVar(&o.captures, "captures", "", "splice frames of the captures (*.pcap, *.pcapng, *.cap) in this directory into others")
 	f.StringVar(&o.out, "out", "fuzz-findings", "write scenarios of disagreements into this directory")
-	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
+	f.Var(count{&o.parallel}, "parallel", "how many workers; default one a core")
 	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
 	f.BoolVar(&o.guided, "guided", false, "keep sequences that reach new blocks or branches of the programs, and go on from them, in place of each sequence anew")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory; not with --guided")

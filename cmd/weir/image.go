@@ -19,10 +19,10 @@ func imageCommand() *cobra.Command {
 		Short: "Make the agent's container image, of this program",
 		Long: `Make the agent's container image, of this program.
 
-The image has one file, /weir, and no base; neither Docker nor another daemon is
-needed. The same program gives the same image, byte for byte. It is written as an
-archive, or pushed to a registry as whoever the configuration of docker or podman
-is logged in.`,
+The image has one file, /weir, and no base; neither Docker nor another daemon
+is needed. The same program gives the same image, byte for byte. It is written
+as an archive, or pushed to a registry as whoever the configuration of docker
+or podman is logged in.`,
 		Example: `  weir image -o weir.tar && kind load image-archive weir.tar
   weir image --push registry.example/weir:1`,
 		Args: cobra.NoArgs,
@@ -61,8 +61,9 @@ is logged in.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&out, "output", "o", "", "write an archive to this `file`")
-	f.StringVar(&push, "push", "", "push to this `reference`")
-	f.StringVar(&tag, "tag", install.DefaultImage, "`name` of the image in the archive")
+	f.Var(imageName{&push}, "push", "push to this `reference`")
+	tag = install.DefaultImage
+	f.Var(imageName{&tag}, "tag", "`name` of the image in the archive")
 	f.StringVar(&program, "program", "", "`path` of another static build of weir (default: this one)")
 	return cmd
 }

@@ -62,13 +62,22 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.pings, "service-pings", "", "what becomes of pings of services' addresses: answer or drop (default: answer)")
 	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: docs/datapath.md)")
 	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
-	f.set.StringVar(&f.answers, "return", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
-	f.set.StringVar(&f.tunnel, "tunnel", "", "what carries packets to other nodes where --return needs it: ipip or geneve")
+	f.set.StringVar(&f.answers, "lb-mode", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
+	f.set.StringVar(&f.tunnel, "dsr-dispatch", "", "what carries packets to other nodes where --lb-mode needs it: ipip or geneve")
+	f.renamed("return", "lb-mode")
+	f.renamed("tunnel", "dsr-dispatch")
 	f.set.StringVar(&f.algorithm, "algorithm", "", "how backends are chosen: random or maglev (default: random)")
 	f.set.IntVar(&f.config.MaglevSize, "maglev-size", 0, "size of a Maglev table, a `prime` (default: 16381)")
 	f.set.StringToIntVar(&f.tables, "tables", nil, "room of the datapath's tables, `name=entries` with commas between them: see 'weir status --tables' (default: those of docs/security.md)")
 	f.set.StringSliceVar(&f.config.Devices, "devices", nil, "`names` of the nodes' uplinks (default: those that hold the node's addresses or a default route)")
 	f.set.IntVar(&f.config.MTU, "mtu", 0, "`bytes` of an IP packet of a pod (default: as the uplinks')")
+}
+
+// renamed keeps a flag's old name, with a warning.
+func (f *configFlags) renamed(old, now string) {
+	flag := *f.set.Lookup(now)
+	flag.Name, flag.Hidden, flag.Deprecated = old, true, "use --"+now
+	f.set.AddFlag(&flag)
 }
 
 // parse reads what pflag has no type for.
@@ -129,8 +138,10 @@ func (f *configFlags) change(c *config.Config) {
 		"service-pings":       func() { c.ServicePings = model.ServicePings(f.pings) },
 		"flow-lifetimes":      func() { c.FlowLifetimes = f.config.FlowLifetimes },
 		"reserved-ports":      func() { c.ReservedPorts = f.config.ReservedPorts },
-		"return":              func() { c.Return = model.Return(f.answers) },
-		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) },
+		"lb-mode":             func() { c.Return = model.Return(f.answers) },
+		"return":              func() { c.Return = model.Return(f.answers) }, // its old name
+		"dsr-dispatch":        func() { c.Tunnel = model.Tunnel(f.tunnel) },
+		"tunnel":              func() { c.Tunnel = model.Tunnel(f.tunnel) }, // its old name
 		"algorithm":           func() { c.Algorithm = model.Algorithm(f.algorithm) },
 		"maglev-size":         func() { c.MaglevSize = f.config.MaglevSize },
 		"tables":              func() { c.Tables = f.config.Tables },
@@ -158,20 +169,22 @@ func installCommand() *cobra.Command {
 		Short: "Bring Weir into a Kubernetes cluster, or change how it is there",
 		Long: `Bring Weir into a Kubernetes cluster, or change how it is there.
 
-The cluster has neither a CNI plugin nor kube-proxy, and its nodes have podCIDRs.
-Permissions and the cluster are checked before anything is applied. In a cluster
-that has Weir, what is not given stays as it is, and agents are replaced one by
-one while connections go on.
+The cluster has neither a CNI plugin nor kube-proxy, and its nodes have
+podCIDRs. Permissions and the cluster are checked before anything is applied.
+In a cluster that has Weir, what is not given stays as it is, and agents are
+replaced one by one while connections go on.
 
 Where another CNI plugin has connected pods, remove its daemon and kube-proxy
 and give --take-over: the pods run on, and policies hold for them. Pods that
 cannot be taken over are named, and need to be made anew.
 
 The image has to be on the nodes, or where they can pull it: 'weir image'.`,
-		Example: `  weir image -o weir.tar && kind load image-archive weir.tar && weir install --wait
-  weir image --push registry.example/weir:1 && weir install --image registry.example/weir:1 --wait
+		Example: `  weir image -o weir.tar && kind load image-archive weir.tar &&
+      weir install --wait
+  weir image --push registry.example/weir:1 &&
+      weir install --image registry.example/weir:1 --wait
   weir install --take-over --wait
-  weir install --algorithm maglev --return dsr --wait
+  weir install --algorithm maglev --lb-mode dsr --wait
   weir install --dry-run -o yaml --api-server 192.0.2.1:6443 > weir.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return flags.run(cmd) },
@@ -179,7 +192,7 @@ The image has to be on the nodes, or where they can pull it: 'weir image'.`,
 	flags.clusterFlags.register(cmd)
 	flags.configFlags.register(cmd)
 	f, o := cmd.Flags(), &flags.options
-	f.StringVar(&o.Image, "image", "", "`reference` of the agent's image (default: the one in force, or "+install.DefaultImage+")")
+	f.Var(imageName{&o.Image}, "image", "`reference` of the agent's image (default: the one in force, or "+install.DefaultImage+")")
 	f.StringVar(&o.APIServer, "api-server", "", "`HOST:PORT` where nodes reach the API server (default: as the cluster says)")
 	f.BoolVar(&o.TakeOver, "take-over", false, "take over the pods of a CNI plugin whose daemon is gone")
 	f.BoolVar(&o.Wait, "wait", false, "wait until every node is ready")
@@ -266,7 +279,7 @@ Weir is installed again. Kinds of policies that still have policies stay, unless
 	}
 	flags.register(cmd)
 	f := cmd.Flags()
-	f.StringVar(&options.Image, "image", "", "`reference` of the image that cleans nodes (default: the one that was installed)")
+	f.Var(imageName{&options.Image}, "image", "`reference` of the image that cleans nodes (default: the one that was installed)")
 	f.BoolVar(&options.Policies, "policies", false, "remove CiliumNetworkPolicies, CiliumClusterwideNetworkPolicies and ClusterNetworkPolicies too")
 	f.DurationVar(&options.Timeout, "timeout", 2*time.Minute, "wait no longer than this for agents to end, and for nodes to be clean")
 	return cmd

@@ -29,8 +29,8 @@ func labClusterCommand() *cobra.Command {
 		Long: `Make Kubernetes clusters in containers of this machine.
 
 They have neither a CNI plugin nor kube-proxy, since Weir is both. Docker is
-needed, and a registry in reach for the nodes' image. Any other cluster serves as
-well: 'weir install --kubeconfig FILE'.`,
+needed, and a registry in reach for the nodes' image. Any other cluster serves
+as well: 'weir install --kubeconfig FILE'.`,
 	}
 	cmd.AddCommand(labClusterUpCommand(), labClusterDownCommand(), labClusterListCommand())
 	return cmd
@@ -43,7 +43,8 @@ func labClusterUpCommand() *cobra.Command {
 		Use:   "up",
 		Short: "Make a cluster",
 		Example: `  weir lab cluster up --nodes 3 --ip-family dual
-  weir image -o weir.tar && kind load image-archive --name weir weir.tar && weir install --wait`,
+  weir image -o weir.tar && kind load image-archive --name weir weir.tar &&
+      weir install --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			options.Family = cluster.Family(family)
@@ -64,7 +65,7 @@ func labClusterUpCommand() *cobra.Command {
 	f.StringVar(&options.Name, "name", cluster.DefaultName, "the cluster's `name`")
 	f.IntVar(&options.Nodes, "nodes", 2, "`number` of nodes, the control plane's among them")
 	f.StringVar(&family, "ip-family", string(cluster.IPv4), "of nodes, pods and services: ipv4, ipv6 or dual")
-	f.StringVar(&options.Image, "image", "", "`reference` of the nodes' image (default: that of the release of kind that weir is built with)")
+	f.Var(imageName{&options.Image}, "image", "`reference` of the nodes' image (default: that of the release of kind that weir is built with)")
 	f.StringVar(&options.Kubeconfig, "kubeconfig", "", "`file` that learns how the cluster is reached (default: KUBECONFIG, or ~/.kube/config)")
 	return cmd
 }

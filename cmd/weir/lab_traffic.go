@@ -28,7 +28,7 @@ func labTrafficServeCommand() *cobra.Command {
 	var name string
 	cmd := &cobra.Command{
 		Use:     "serve",
-		Short:   "Answer each line (TCP) and datagram (UDP) by one that begins with a name",
+		Short:   "Answer lines (TCP) and datagrams (UDP) with a name",
 		Example: "  weir lab traffic serve --port 8080",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,13 +51,14 @@ func labTrafficLoadCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "load",
-		Short: "Ask who answers by 'weir lab traffic serve', and count what is lost",
-		Long: `Ask who answers by 'weir lab traffic serve', and count what is lost.
+		Short: "Ask 'weir lab traffic serve', and count what is lost",
+		Long: `Ask 'weir lab traffic serve', and count what is lost.
 
 Requests have a connection of their own each; beside them some connections stay
 from the start to the end. Exit status: 0 nothing was lost, 1 something was.`,
-		Example: "  weir lab traffic load --target web.default.svc.cluster.local:80 --rate 1000 --connections 20 --duration 30s",
-		Args:    cobra.NoArgs,
+		Example: `  weir lab traffic load --target web.default.svc.cluster.local:80 \
+      --rate 1000 --connections 20 --duration 30s`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case load.Target == "":

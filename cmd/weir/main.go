@@ -53,13 +53,16 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "weir",
 		Short:         "An eBPF network datapath for containers, and the lab that proves it",
+		Version:       thisBuild().Version, // makes the flag --version
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, cmd.CommandPath()))
-	})
+	root.SetVersionTemplate(thisBuild().String() + "\n")
+	root.SetFlagErrorFunc(wrongFlag)
+	narrow(root)
 	root.AddCommand(commands()...)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
 	strict(root)
 	return root
 }

@@ -35,7 +35,8 @@ counters count them all (metrics). A drop names its reason, the policy that
 denied where one did, and the place in the datapath's source.`,
 		Example: `  weir monitor --drops
   weir monitor --pod default/web
-  weir monitor --reason policy-denied -o json | jq '{source, destination, policy}'`,
+  weir monitor --reason policy-denied -o json |
+      jq '{source, destination, policy}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flags.check(); err != nil {

@@ -41,24 +41,27 @@ func mutateCommand() *cobra.Command {
 	var o mutating
 	cmd := &cobra.Command{
 		Use:   "mutate [FILE|DIR]...",
-		Short: "Plant errors in the programs, one at a time, and count what the lab notices",
-		Long: `Plant deliberate errors in the compiled programs, one at a time: a condition turned
-round, a bound off by one, a constant changed, a store, a call or a byte swap left
-out, arguments swapped, source and destination confused. Each is killed by the
-scenarios in prog that reach it, else by 5 seconds of the fuzzer, else by the
-scenarios in netns that reach it; what is left is shown by source line.
+		Short: "Plant errors in the programs, and count what the lab notices",
+		Long: `Plant deliberate errors in the compiled programs, one at a time: a condition
+turned round, a bound off by one, a constant changed, a store, a call or a byte
+swap left out, arguments swapped, source and destination confused. Each is
+killed by the scenarios in prog that reach it, else by 5 seconds of the fuzzer,
+else by the scenarios in netns that reach it; what is left is shown by source
+line.
 
-What the verifier refuses, what no run of the unchanged programs executes, and what
-a list holds to be equivalent is counted apart. What another list holds to survive,
-and says why, counts as survived, and is shown apart. With --state an interrupted
-run goes on where it was. Scenarios are the library's, or those of the files given.
+What the verifier refuses, what no run of the unchanged programs executes, and
+what a list holds to be equivalent is counted apart. What another list holds to
+survive, and says why, counts as survived, and is shown apart. With --state an
+interrupted run goes on where it was. Scenarios are the library's, or those of
+the files given.
 
-With --go the errors are in Go code, such as the model's: all of them are compiled
-in at once, and killed by the unit tests of the packages, else by the scenarios in
-prog, else by the fuzzer. That needs Go and a checkout, which stays as it is.
+With --go the errors are in Go code, such as the model's: all of them are
+compiled in at once, and killed by the unit tests of the packages, else by the
+scenarios in prog, else by the fuzzer. That needs Go and a checkout, which
+stays as it is.
 
-It ends with 1 when a mutant survived that is in neither list; with --changed, when
-one of a changed line did.`,
+It ends with 1 when a mutant survived that is in neither list; with --changed,
+when one of a changed line did.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
@@ -75,7 +78,7 @@ one of a changed line did.`,
 	f.StringSliceVar(&o.objects, "object", nil, "object files to take in place of the embedded ones")
 	f.StringSliceVar(&o.golang, "go", nil, "take errors in these packages of the checkout around, in place of the programs'")
 	f.StringSliceVar(&o.tests, "tests", nil, "with --go: judge by the tests of these packages; default those with errors")
-	f.IntVar(&o.sample, "sample", 0, "take this many mutants by chance; default all")
+	f.Var(count{&o.sample}, "sample", "take this many mutants by chance; default all")
 	f.Uint64Var(&o.seed, "seed", 1, "what chance begins with")
 	f.StringVar(&o.changed, "changed", "", "take all mutants of lines that differ from this revision, besides the sample")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one mutant a line) or html (a page by source line)")
@@ -85,7 +88,7 @@ one of a changed line did.`,
 	f.StringSliceVar(&o.only, "only", nil, "only mutants whose FILE:LINE or ID contains one of these")
 	f.StringSliceVar(&o.without, "without", nil, "leave out killers: fuzz, netns, socket; with --go test, prog, fuzz")
 	f.DurationVar(&o.fuzz, "fuzz", 5*time.Second, "how long the fuzzer is given for a mutant")
-	f.IntVar(&o.parallel, "parallel", 0, "how many workers; default one a core")
+	f.Var(count{&o.parallel}, "parallel", "how many workers; default one a core")
 	return cmd
 }
 

@@ -58,13 +58,13 @@ func natListCommand() *cobra.Command {
 	var flags tablesFlags
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List translated sources, those towards the fullest destination first",
-		Long: `List translated sources, those towards the fullest destination first: of pods
+		Short: "List translated sources, the fullest destination first",
+		Long: `List translated sources, the fullest destination first: of pods
 that leave the cluster, and of clients that are led to backends elsewhere.
 
 A source port stands for one flow towards each destination: PORTS says how many
-of the ports that there are are taken towards the destination of that line. Where
-none is left a new flow is dropped, no-source-port.`,
+of the ports that there are are taken towards the destination of that line.
+Where none is left a new flow is dropped, no-source-port.`,
 		Example: `  weir nat list
   weir nat list -o json | jq -s 'first | .takenPorts / .ports'`,
 		Args: cobra.NoArgs,

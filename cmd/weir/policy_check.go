@@ -23,19 +23,24 @@ func policyCheckCommand() *cobra.Command {
 	var o policyCheck
 	cmd := &cobra.Command{
 		Use:   "check --from POD --to POD --port PORT [OBJECTS...]",
-		Short: "Say whether policies let a pod reach a port, and which rules decide",
-		Long: `Say whether policies let a pod reach a port, and which rules decide: of the
+		Short: "Say whether a pod reaches a port, and which rules decide",
+		Long: `Say whether a pod reaches a port, and which rules decide: of the
 sender's egress, and of the target's ingress. Rules are counted from 0.
 
-Where both ends have two families, both are asked; what differs is told for each.
+Where both ends have two families, both are asked; what differs is told for
+each.
 
 The exit status is 0 when the flow is allowed, 1 when it is denied in a family,
-and 2 when there is no answer, because the objects or the command line are wrong.`,
-		Example: `  weir policy check --from tiefighter.default --to deathstar.default --port 80/tcp rule1.yaml
+and 2 when there is no answer, because the objects or the command line are
+wrong.`,
+		Example: `  weir policy check --from tiefighter.default --to deathstar.default \
+      --port 80/tcp rule1.yaml
   weir policy check --from shop/cart --to 192.0.2.7 --port 443 manifests/
   weir policy check --from 192.0.2.7 --to node/worker-1 --port 22 manifests/
-  weir policy check --from shop/cart --to shop/db --port 5432/tcp --kubeconfig ~/.kube/config new-policy.yaml
-  kubectl get pods,ns,netpol -A -o yaml | weir policy check --from a.x --to b.y --port 53/udp -`,
+  weir policy check --from shop/cart --to shop/db --port 5432/tcp \
+      --kubeconfig ~/.kube/config new-policy.yaml
+  kubectl get pods,ns,netpol -A -o yaml |
+      weir policy check --from a.x --to b.y --port 53/udp -`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()

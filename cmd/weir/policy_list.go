@@ -14,8 +14,8 @@ func policyListCommand() *cobra.Command {
 	var flags socketFlags
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the policies in force on this node, and how many rules each has here",
-		Long: `List the policies in force on this node, and how many rules each has here.
+		Short: "List this node's policies, and how many rules each has",
+		Long: `List this node's policies, and how many rules each has.
 
 A policy that selects no pod of the node has none. Those that are refused are in
 'weir agent status'.`,

@@ -32,8 +32,8 @@ func recordCommand() *cobra.Command {
 	var o recording
 	cmd := &cobra.Command{
 		Use:   "record NAME|FILE",
-		Short: "Run a scenario under real sockets and write what every interface carries",
-		Long: `Run a scenario under real sockets and write what every interface carries.
+		Short: "Run a scenario, and write what every interface carries",
+		Long: `Run a scenario, and write what every interface carries.
 
 The scenario, of the library by name or of a file, runs once in world netns.
 The capture has the interfaces of pods and of hosts outside, both directions,

@@ -21,8 +21,8 @@ import (
 func scenarioCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scenario",
-		Short: "Run the scenarios that prove the datapath, in the worlds of the lab",
-		Long: `Run the scenarios that prove the datapath, in the worlds of the lab.
+		Short: "Run the scenarios that prove the datapath",
+		Long: `Run the scenarios that prove the datapath.
 
 A scenario is a text file: a network, steps, and the Kubernetes objects that
 they apply. Without files, the library inside this binary is used.`,

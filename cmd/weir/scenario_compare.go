@@ -18,13 +18,14 @@ func scenarioCompareCommand() *cobra.Command {
 		Short: "Compare two reports, or two kernels of one",
 		Long: `Compare two reports of 'weir scenario run --report', or two kernels of one.
 
-A and B are DIR, or DIR@KERNEL for what the report has of one kernel; @KERNEL is
-of the same report as A. Verdicts that changed come first, then frames of world
-prog that hooks leave otherwise, then what programs cost the verifier. Exit code 1
-says that something that passed in A does not in B.`,
+A and B are DIR, or DIR@KERNEL for what the report has of one kernel; @KERNEL
+is of the same report as A. Verdicts that changed come first, then frames of
+world prog that hooks leave otherwise, then what programs cost the verifier.
+Exit code 1 says that something that passed in A does not in B.`,
 		Example: `  weir scenario compare reports-main reports
   weir scenario compare reports@5.10 @7.2
-  weir scenario compare -o json old@6.12 new@6.12 | jq 'select(.what == "verdict")'`,
+  weir scenario compare -o json old@6.12 new@6.12 |
+      jq 'select(.what == "verdict")'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usageError(errors.New("expected two reports: DIR or DIR@KERNEL"))

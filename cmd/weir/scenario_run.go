@@ -34,7 +34,7 @@ func scenarioRunCommand() *cobra.Command {
 	var o scenarioRun
 	cmd := &cobra.Command{
 		Use:   "run [FILE|DIR]...",
-		Short: "Run scenarios; the last line counts what passed, failed and was skipped",
+		Short: "Run scenarios, and count what passed, failed, was skipped",
 		Long: `Run scenarios, each once for every family and world that it declares.
 
 A failure tells the step, what was expected and what was there, the way of
@@ -44,9 +44,9 @@ capture with notes beside the packets are kept too.
 With --cover, counters are put into the programs when they are loaded, and pages
 show which lines and branches of their source the scenarios reach.
 
-With --kernel they run in those kernels, booted in QEMU, and what differs between
-kernels is shown first. Without the privileges that worlds need, they run in the
-newest kernel of the lock by themselves.`,
+With --kernel they run in those kernels, booted in QEMU, and what differs
+between kernels is shown first. Without the privileges that worlds need, they
+run in the newest kernel of the lock by themselves.`,
 		Example: `  weir scenario run
   weir scenario run --world prog --run 'service-.*/ipv6'
   weir scenario run --report reports my.txtar
@@ -59,7 +59,7 @@ newest kernel of the lock by themselves.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&o.worlds, "world", nil, "only in these worlds (prog, netns); default all that a scenario declares")
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
-	f.IntVar(&o.parallel, "parallel", 0, "how many at once, or guests at once; default one a core")
+	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default one a core")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
 	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")

@@ -193,8 +193,9 @@ func serviceShowCommand() *cobra.Command {
 	var flags tablesFlags
 	cmd := &cobra.Command{
 		Use:   "show NAME",
-		Short: "Show a service's frontends, and each one's backends with their share of new flows",
-		Long: `Show a service's frontends, and each one's backends with their share of new flows.
+		Short: "Show a service's frontends, and each one's backends",
+		Long: `Show a service's frontends, and each one's backends with their share of new
+flows.
 
 NAME is namespace/name:port as 'weir service list' prints it; port or namespace
 may be left out.`,

@@ -4,7 +4,9 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
@@ -35,6 +37,49 @@ func TestEveryGroupOfCommandsRefusesWhatItHasNot(t *testing.T) {
 	}
 	ask(rootCommand(), nil)
 	require.GreaterOrEqual(t, groups, 7)
+}
+
+// everyCommand gives those that people may see, with the words that lead to them.
+func everyCommand(see func(cmd *cobra.Command, path []string)) {
+	var walk func(*cobra.Command, []string)
+	walk = func(cmd *cobra.Command, path []string) {
+		see(cmd, path)
+		for _, sub := range cmd.Commands() {
+			if !sub.Hidden {
+				walk(sub, append(append([]string{}, path...), sub.Name()))
+			}
+		}
+	}
+	walk(rootCommand(), nil)
+}
+
+func TestHelpFitsIntoATerminal(t *testing.T) {
+	seen := 0
+	everyCommand(func(cmd *cobra.Command, path []string) {
+		if cmd.Name() == "completion" || cmd.HasParent() && cmd.Parent().Name() == "completion" {
+			return // its text is cobra's
+		}
+		seen++
+		out, stderr, code := weirIn(append(path, "--help")...)
+		require.Equal(t, exitOK, code, "%s: %s", cmd.CommandPath(), stderr)
+		for line := range strings.Lines(out) {
+			line = strings.TrimRight(line, "\n")
+			require.NotContains(t, line, "\t", "a tab in the help of %s", cmd.CommandPath())
+			require.LessOrEqual(t, utf8.RuneCountInString(line), columns, "the help of %s is wider than %d: %s", cmd.CommandPath(), columns, line)
+		}
+	})
+	require.Greater(t, seen, 30)
+}
+
+func TestEveryCommandRefusesAFlagThatItHasNot(t *testing.T) {
+	everyCommand(func(cmd *cobra.Command, path []string) {
+		if cmd.DisableFlagParsing {
+			return
+		}
+		_, stderr, code := weirIn(append(path, "--no-such-flag")...)
+		require.Equal(t, exitUsage, code, cmd.CommandPath())
+		require.Contains(t, stderr, "unknown flag: --no-such-flag\nSee '"+cmd.CommandPath()+" --help'")
+	})
 }
 
 func TestVersionNamesTheBuild(t *testing.T) {

@@ -40,6 +40,11 @@ func thisBuild() build {
 	return b
 }
 
+// String is one line.
+func (b build) String() string {
+	return fmt.Sprintf("weir %s, %s, %s", b.Version, b.Go, b.Platform)
+}
+
 func versionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
@@ -53,7 +58,7 @@ func versionCommand() *cobra.Command {
 			case "json":
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(b)
 			case "text":
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "weir %s, %s, %s\n", b.Version, b.Go, b.Platform)
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), b)
 				return err
 			}
 			return usageError(fmt.Errorf("--output %s: it is text or json", output))

@@ -22,9 +22,9 @@ func vmCommand() *cobra.Command {
 		Short: "Boot kernels in QEMU and run programs in them",
 		Long: `Boot kernels in QEMU and run programs in them.
 
-A kernel is one of the lock ("6.1", see 'weir vm kernels'), or a path: a vmlinuz,
-a vmlinux, or a kernel's build tree. The first run boots it and keeps a snapshot;
-each further one continues from there, within a tenth of a second.`,
+A kernel is one of the lock ("6.1", see 'weir vm kernels'), or a path: a
+vmlinuz, a vmlinux, or a kernel's build tree. The first run boots it and keeps
+a snapshot; each further one continues from there, within a tenth of a second.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(vmRunCommand(), vmKernelsCommand(), vmFetchCommand(), vmRefreshCommand(),
@@ -102,8 +102,9 @@ const defaultKernel = "6.12"
 func (f *vmMachineFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVarP(&f.kernel, "kernel", "k", defaultKernel, "kernel of the lock, or a path")
-	flags.IntVar(&f.memory, "memory", vmtest.DefaultMemory, "memory of the guest in MiB")
-	flags.IntVar(&f.cpus, "cpus", 1, "processors of the guest")
+	f.memory, f.cpus = vmtest.DefaultMemory, 1
+	flags.Var(count{&f.memory}, "memory", "memory of the guest in MiB")
+	flags.Var(count{&f.cpus}, "cpus", "processors of the guest")
 	flags.StringSliceVar(&f.modules, "module", nil, "load this kernel module at the start (repeatable)")
 	flags.StringVar(&f.append, "append", "", "words for the kernel's command line")
 	flags.StringSliceVar(&f.needs, "needs", nil, "refuse a kernel whose config lacks this option (repeatable)")

@@ -27,7 +27,7 @@ func vmDoctorCommand() *cobra.Command {
 	var kernel string
 	cmd := &cobra.Command{
 		Use:     "doctor",
-		Short:   "Say how guests run on this machine, why, and what would make them faster",
+		Short:   "Say how guests run here, and what would make them faster",
 		Example: "  weir vm doctor\n  weir vm doctor --kernel 6.1 -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -18,10 +18,10 @@ func vmExecCommand() *cobra.Command {
 		Short: "Run a Go test binary in a guest, for go test -exec",
 		Long: `Run a Go test binary in a guest, for go test -exec.
 
-The test runs in its package's directory, with the files of that directory and its
-testdata. Profiles, coverage and logs come back, and so does what the test changes
-in testdata. The environment is passed on. Go's cache of test results does not know
-about kernels: use -count=1.`,
+The test runs in its package's directory, with the files of that directory and
+its testdata. Profiles, coverage and logs come back, and so does what the test
+changes in testdata. The environment is passed on. Go's cache of test results
+does not know about kernels: use -count=1.`,
 		Example: `  go test -count=1 -exec 'weir vm exec --kernel 6.1' ./...
   go test -count=1 -exec 'weir vm exec --kernel 5.10' -coverprofile=cover.out .`,
 		Args: cobra.MinimumNArgs(1),

@@ -61,11 +61,11 @@ func vmKernelsCommand() *cobra.Command {
 	var look bool
 	cmd := &cobra.Command{
 		Use:   "kernels",
-		Short: "List the kernels of the lock: which are here, which have a newer version",
-		Long: `List the kernels of the lock: which are here, which have a newer version.
+		Short: "List the kernels of the lock, and what is newer",
+		Long: `List the kernels of the lock, and what is newer.
 
-Whether there is a newer one is known from the last time that 'weir vm refresh' or
-'weir vm kernels --newer' looked.`,
+Whether there is a newer one is known from the last time that 'weir vm refresh'
+or 'weir vm kernels --newer' looked.`,
 		Example: "  weir vm kernels\n  weir vm kernels --newer -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -135,9 +135,9 @@ func vmFetchCommand() *cobra.Command {
 
 The packages come from where this machine's apt gets its own, and are refused
 unless their size and SHA-256 are those of the lock. Nothing is installed, and
-apt's configuration is not touched. On a machine whose apt knows no Debian archive,
-` + vmtest.ArchiveEnv + ` names one. What is in the cache already is read and
-compared, and fetched again if it is damaged.`,
+apt's configuration is not touched. On a machine whose apt knows no archive of
+Debian's, ` + vmtest.ArchiveEnv + ` names one. What is in the cache already is
+read and compared, and fetched again if it is damaged.`,
 		Example: "  weir vm fetch\n  weir vm fetch 5.10 6.1",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lock, err := vmtest.DefaultLock()
@@ -222,8 +222,8 @@ func vmCleanCommand() *cobra.Command {
 		Use:   "clean",
 		Short: "Remove snapshots, and kernels that the lock does not name any more",
 		Long: `Remove from the cache what can be made again without a network (snapshots, the
-guest's init, own kernels), and kernels that the lock does not name any more. What
-another run uses just now stays.`,
+guest's init, own kernels), and kernels that the lock does not name any more.
+What another run uses just now stays.`,
 		Example: "  weir vm clean\n  weir vm clean --all",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -279,8 +279,8 @@ func vmCheckCommand() *cobra.Command {
 		Use:   "check [CONFIG_OPTION...]",
 		Short: "Say what a kernel's config lacks",
 		Long: `Say what a kernel's config lacks: to be a guest at all, for most eBPF programs,
-and of the options that are named. It fails if one of the first or of the last is
-missing.`,
+and of the options that are named. It fails if one of the first or of the last
+is missing.`,
 		Example: "  weir vm check --kernel 5.10 CONFIG_NETKIT\n  weir vm check --kernel ~/linux --all",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := vmtest.Find(cmd.Context(), kernel, vmtest.FindOptions{Progress: newVMProgress()})

@@ -38,14 +38,15 @@ func vmRunCommand() *cobra.Command {
 The command is carried into the guest with its shared libraries; a file that it
 needs besides is named with --file. Standard input, output and error are the
 command's, and so are signals. It exits with the command's code, and with
-  124  if it took longer than --timeout (stretched by how much slower the guest is)
+  124  if it took longer than --timeout (more of it where the guest is slower)
   125  if the guest died, or its kernel complained meanwhile
   126  if the command could not be started
   127  if there is no such command
   128+N  if signal N ended it`,
 		Example: `  weir vm run --kernel 5.10 -- uname -r
   weir vm run --kernel 6.1 --module cls_bpf -- tc -V
-  weir vm run --kernel ./linux --file prog.o -- bpftool prog load prog.o /sys/fs/bpf/prog
+  weir vm run --kernel ./linux --file prog.o -- \
+      bpftool prog load prog.o /sys/fs/bpf/prog
   tar c dir | weir vm run --kernel 7.2 -- tar tv
   weir vm run --file testdata --collect '/tmp/out/*' --to . -- ./program`,
 		Args: cobra.MinimumNArgs(1),

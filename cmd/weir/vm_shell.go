@@ -37,8 +37,9 @@ func vmShellCommand() *cobra.Command {
 		Short: "Open a shell in a guest",
 		Long: `Open a shell in a guest: this machine's shell and tools, in another kernel.
 
-What is carried into the guest: the shell, the common tools, those of networking and
-of eBPF as far as they are installed here, and what --with and --file name.`,
+What is carried into the guest: the shell, the common tools, those of
+networking and of eBPF as far as they are installed here, and what --with and
+--file name.`,
 		Example: "  weir vm shell --kernel 7.2\n  weir vm shell --kernel 6.1 --with jq,./my-program",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
