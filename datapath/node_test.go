@@ -32,7 +32,7 @@ type node struct {
 func newNode(t testing.TB) *node {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes a network namespace and loads BPF programs")
+		t.Fatal("needs root: it makes a network namespace and loads BPF programs")
 	}
 	runtime.LockOSThread() // and never unlock: the thread dies with the test
 	ns, err := netns.New()

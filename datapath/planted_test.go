@@ -163,7 +163,7 @@ var noticed = map[string]noticing{
 // passes without it fails with it.
 func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it loads BPF programs")
+		t.Fatal("needs root: it loads BPF programs")
 	}
 	for name, n := range noticed {
 		t.Run(name, func(t *testing.T) {

@@ -54,7 +54,7 @@ func inCgroup(t testing.TB, filter ...string) string {
 		return path
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes a cgroup and loads BPF programs")
+		t.Fatal("needs root: it makes a cgroup and loads BPF programs")
 	}
 	runtime.LockOSThread() // and never unlock: its mounts die with the thread
 	require.NoError(t, unix.Unshare(unix.CLONE_NEWNS))

@@ -58,7 +58,7 @@ func host(name string, silent bool, addresses ...string) lab.Host {
 func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lines []string, w *World) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+		t.Fatal("needs root: it makes network namespaces and loads BPF programs")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -28,7 +28,7 @@ import (
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes a network namespace and loads BPF programs")
+		t.Fatal("needs root: it makes a network namespace and loads BPF programs")
 	}
 }
 

@@ -165,7 +165,7 @@ status:
 // datapath at the nodes' uplinks.
 func TestABalancerOutsideLearnsWhichNodeHasBackends(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+		t.Fatal("needs root: it makes network namespaces and loads BPF programs")
 	}
 	addresses := func(v4, v6 string) []netip.Addr {
 		return []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}

@@ -170,7 +170,7 @@ func TestTwoErrorsOfOneInstructionExcludeEachOther(t *testing.T) {
 // A program of Switch gives, for each number, what the mutant alone gives.
 func TestASwitchIsEachOfItsMutants(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it loads BPF programs")
+		t.Fatal("needs root: it loads BPF programs")
 	}
 	require.NoError(t, rlimit.RemoveMemlock())
 	selector, err := ebpf.NewMap(Selector())

@@ -24,7 +24,7 @@ import (
 
 func requireRoot(t testing.TB) {
 	if os.Getuid() != 0 {
-		t.Skip("loading programs needs root")
+		t.Fatal("loading programs needs root")
 	}
 }
 

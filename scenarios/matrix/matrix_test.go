@@ -237,7 +237,7 @@ func TestAFailureTravelsWhole(t *testing.T) {
 func realFailure(t *testing.T) *scenarios.Failure {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it loads BPF programs")
+		t.Fatal("needs root: it loads BPF programs")
 	}
 	s, err := scenarios.Parse("x.txtar", []byte("# A test.\nworlds prog\nfamilies ipv4\ntopology two-pods\nsend client ip(dst=web) udp(sport=1000 dport=53)\nexpect web udp(dport=54)\n"))
 	require.NoError(t, err)
@@ -249,7 +249,7 @@ func realFailure(t *testing.T) *scenarios.Failure {
 
 func TestServeRunsAJob(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it loads BPF programs, and writes to the kernel's log")
+		t.Fatal("needs root: it loads BPF programs, and writes to the kernel's log")
 	}
 	if f, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0); errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
 		t.Skip("needs /dev/kmsg to write to, which this container has not")

@@ -26,7 +26,7 @@ var frameHooks = []string{
 func inProg(t *testing.T, which string, only func(*mutant.Mutant) bool) *Report {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+		t.Fatal("needs root: it makes network namespaces and loads BPF programs")
 	}
 	objects, err := Embedded()
 	require.NoError(t, err)

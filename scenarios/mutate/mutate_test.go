@@ -167,7 +167,7 @@ func TestAnObjectWithoutLinesIsRefused(t *testing.T) {
 // An interrupted run gives what it has, and the next one does not ask again.
 func TestAnInterruptedRunGoesOn(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes network namespaces and loads BPF programs")
+		t.Fatal("needs root: it makes network namespaces and loads BPF programs")
 	}
 	objects, err := Embedded()
 	require.NoError(t, err)
