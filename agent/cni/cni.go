@@ -77,7 +77,7 @@ func readConfig(data []byte) (*Config, error) {
 // podArgs are what the runtime tells of the pod, in CNI_ARGS.
 type podArgs struct {
 	types.CommonArgs
-	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID types.UnmarshallableString //nolint // names of CNI_ARGS
+	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID types.UnmarshallableString // the names are those of CNI_ARGS
 }
 
 func request(args *skel.CmdArgs) (api.EndpointRequest, error) {
