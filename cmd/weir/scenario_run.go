@@ -215,7 +215,7 @@ func (o *scenarioRun) end(cmd *cobra.Command, results []scenarios.Result, err er
 		out = cmd.ErrOrStderr()
 	}
 	if err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", err)
+		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", tellSignal(cmd.Context(), err))
 	}
 	if o.output == "junit" {
 		out = cmd.ErrOrStderr()

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/pcap"
@@ -169,4 +170,22 @@ func TestAStoppedComparisonTellsWhatItHasDone(t *testing.T) {
 	require.Equal(t, 130, exitCode(err))
 	require.ErrorContains(t, err, "stopped by a signal (interrupt)")
 	require.NotContains(t, out.String(), fmt.Sprintf("of %d packets", packets))
+}
+
+func TestNobodyIsToldOfAContext(t *testing.T) {
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(&stoppedError{syscall.SIGINT})
+	var told bytes.Buffer
+	cmd := &cobra.Command{}
+	cmd.SetContext(ctx)
+	cmd.SetOut(io.Discard)
+	cmd.SetErr(&told)
+
+	err := (&scenarioRun{}).end(cmd, nil, fmt.Errorf("stopped after 1 of 2 runs: %w", ctx.Err()))
+	require.Equal(t, exitFailed, exitCode(tellSignal(ctx, err)))
+	require.Equal(t, "weir: stopped after 1 of 2 runs: stopped by a signal (interrupt)\n", told.String())
+
+	err = tellSignal(ctx, vmBroken(cmd, errors.New("the guest is gone")))
+	require.EqualError(t, err, "stopped by a signal (interrupt)")
+	require.Equal(t, exitInterrupted, exitCode(err))
 }

@@ -152,7 +152,7 @@ read and compared, and fetched again if it is damaged.`,
 			for _, k := range chosen {
 				kernel, err := vmtest.Fetch(cmd.Context(), k, vmtest.FetchOptions{Verify: verify, Progress: progress})
 				if cmd.Context().Err() != nil {
-					return &exitError{exitInterrupted, errInterrupted}
+					return vmInterrupted(cmd.Context())
 				}
 				if err != nil {
 					return err

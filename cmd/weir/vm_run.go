@@ -187,7 +187,7 @@ func vmExit(cmd *cobra.Command, result *vmtest.Result, err error) error {
 // was the reason.
 func vmBroken(cmd *cobra.Command, err error) error {
 	if cmd.Context().Err() != nil {
-		return &exitError{exitInterrupted, errInterrupted}
+		return vmInterrupted(cmd.Context())
 	}
 	return &exitError{exitBroken, fmt.Errorf("%+v", err)}
 }

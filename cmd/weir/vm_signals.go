@@ -17,6 +17,15 @@ var vmPassed = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, sysc
 
 var errInterrupted = errors.New("interrupted")
 
+// vmInterrupted is the end of a command whose context has ended before its guest:
+// by a signal, which is named once.
+func vmInterrupted(ctx context.Context) error {
+	if stopped := stoppedBy(ctx); stopped != nil {
+		return &exitError{exitInterrupted, stopped}
+	}
+	return &exitError{exitInterrupted, errInterrupted}
+}
+
 // vmImpatience is after how many interrupts the guest itself is ended: whoever
 // sends so many has a command that does not listen.
 const vmImpatience = 3
