@@ -64,6 +64,7 @@ func rootCommand() *cobra.Command {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strict(root)
+	complete(root)
 	return root
 }
 
