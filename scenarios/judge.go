@@ -190,7 +190,7 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		b.oracle.Observe(e, got.Tuple, now)
 	}
 	if early {
-		j.left(look, where, oracle.Said{Origin: s.Decision.Origin, Ifindex: s.Decision.Ifindex})
+		j.left(look, where, oracle.Said{Origin: s.Decision.Origin, Ifindex: s.Decision.Ifindex, Dropped: s.Decision.Action == model.Drop})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type noted struct {
 type Said struct {
 	Origin  model.Origin // the rule that was asked last
 	Ifindex int          // of the device of the way out
+	Dropped bool         // for whatever reason
 }
 
 // grain is how exact the times in entries are.
@@ -42,14 +44,15 @@ func (l *Look) Left(said Said) []string {
 		return nil
 	}
 	noted := j.oracle.noted
+	wrong := j.misnamed(said)
 	switch {
 	case j.lookup != Untold:
 	case !j.was:
-		return nil // who looked for no flow has made none
+		return wrong // who looked for no flow has made none
 	default:
 		noted.half = half{} // it was let go, as if it had met none
 	}
-	a := aftermath{j: j, noted: noted, said: said, before: j.entry}
+	a := aftermath{j: j, noted: noted, said: said, before: j.entry, wrong: wrong}
 	if j.oracle.Clock != nil {
 		_, a.to = j.oracle.Clock()
 	}
@@ -65,6 +68,29 @@ func (l *Look) Left(said Said) []string {
 		a.complain("the flow %s has no entry", f.opening.tuple)
 	}
 	return a.wrong
+}
+
+// misnamed says what is wrong with the rule that the datapath names for a packet
+// that met no flow. Of several that allow the same, or deny it, it names any: it is
+// at least of a policy that was asked. Nobody was where a packet is dropped before,
+// where a pod speaks to itself, and on some of several ways that a packet may go.
+func (j *judgement) misnamed(said Said) []string {
+	if j.lookup != Missed {
+		return nil
+	}
+	asked := j.rulings
+	if said.Origin == (model.Origin{}) {
+		if said.Dropped || len(asked) == 0 || len(j.branches) != 1 || j.branches[0].toItself() {
+			return nil
+		}
+		asked = asked[len(asked)-1:] // what was asked before has no say any more
+	}
+	for _, r := range asked {
+		if r.Origin == said.Origin || slices.Contains(r.Selecting, said.Origin.Policy) {
+			return nil
+		}
+	}
+	return []string{fmt.Sprintf("the packet is said to be judged by %q, and was by others", said.Origin)}
 }
 
 // aftermath is one Left in progress.

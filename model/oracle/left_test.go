@@ -3,6 +3,8 @@
 package oracle
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,14 +14,35 @@ import (
 
 // leaves has the client open a connection to web-0, which leaves entries, and
 // gives what is wrong with them.
-func (b *bench) leaves(entries table) []string {
+func (b *bench) leaves(entries table) []string { return b.leavesBy(Said{}, entries) }
+
+func (b *bench) leavesBy(said Said, entries table) []string {
 	b.sees(table{})
 	look := b.oracle.Look(ip("10.0.0.1", "10.0.0.2", model.ProtocolTCP, tcp(1, 8080, flagSYN)), atClient, b.now)
 	e := look.Judge(Missed)
 	require.NoError(b, e.Check(Outcome{Action: model.Forward, Tuple: direct, Out: model.OutLocal}))
 	b.oracle.Observe(e, direct, b.now)
 	b.sees(entries)
-	return look.Left(Said{})
+	return look.Left(said)
+}
+
+// Whose rule a packet is said to be judged by is one whose policy was asked.
+func TestTheRuleThatIsNamedWasAsked(t *testing.T) {
+	for name, wrong := range map[string]bool{"": true, "NetworkPolicy/default/open": false, "NetworkPolicy/default/shut": true} {
+		b := newBench(t)
+		b.apply(`
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: open}
+spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{}]}
+`)
+		said := b.leavesBy(Said{Origin: model.Origin{Policy: name}}, table{})
+		if wrong {
+			require.Contains(t, said, fmt.Sprintf("the packet is said to be judged by %q, and was by others", model.Origin{Policy: name}))
+		} else {
+			require.NotContains(t, strings.Join(said, ""), "judged by")
+		}
+	}
 }
 
 func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {

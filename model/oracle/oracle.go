@@ -346,6 +346,7 @@ type judgement struct {
 	kept     uint16         // that port
 	audit    model.Reason   // why the policies that were asked last would have dropped it, and only tell
 	refused  []model.Reason // for which the policies that were asked last have its sender told
+	rulings  []Ruling       // that were asked for
 	story    []string
 }
 
@@ -357,6 +358,9 @@ type branch struct {
 	answer      model.Reason
 	translation Translation
 }
+
+// toItself is whether it leads a pod to itself.
+func (b *branch) toItself() bool { return b.translation.flow != nil && b.translation.flow.hairpin }
 
 func (j *judgement) tell(format string, args ...any) {
 	if j.oracle.Terse {
