@@ -22,7 +22,7 @@ static __always_inline int made_here(const struct __sk_buff *skb, const struct p
 }
 
 /* Multicast, and the broadcast address. */
-static __always_inline int for_many(const struct packet *pkt)
+static __noinline int for_many(const struct packet *pkt)
 {
 	const struct addr *dst = &pkt->key.dst;
 
@@ -34,7 +34,7 @@ static __always_inline int for_many(const struct packet *pkt)
 /* Addresses that no host has. Class E is some networks' own: the kernel takes it
  * for any other.
  */
-static __always_inline int no_host(const struct addr *a, __u8 family)
+static __noinline int no_host(const struct addr *a, __u8 family)
 {
 	__u32 v4 = bpf_ntohl(a->w[3]);
 

@@ -19,7 +19,7 @@ static __always_inline __u32 mix(__u32 h, __u32 k)
 	return h * 5 + 0xe6546b64;
 }
 
-static __always_inline __u32 hash_tuple(const struct flow_key *key, __u32 seed)
+static __noinline __u32 hash_tuple(const struct flow_key *key, __u32 seed)
 {
 	__u32 h = seed;
 	int i;

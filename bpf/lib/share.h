@@ -6,7 +6,8 @@
 #include "turn.h"
 
 /* Takes a flow that nobody has answered out of its table, both halves. What was
- * answered in the meantime stays, unless it is too much for the table of those.
+ * answered in the meantime stays, unless it is too much for the table of those: its
+ * answers' half says so.
  */
 static __noinline void share_forget(const struct flow_key *key)
 {
@@ -16,7 +17,7 @@ static __noinline void share_forget(const struct flow_key *key)
 	int crowded = count && *count >= answered_share;
 	struct flow *half;
 
-	if (!flow || (!crowded && (flow->flags & FLOW_ANSWERED)))
+	if (!flow)
 		return;
 	flow_other(&other, key, flow);
 	half = flow_answered(&other);
@@ -28,24 +29,26 @@ static __noinline void share_forget(const struct flow_key *key)
 	bpf_map_delete_elem(&unanswered, key);
 }
 
-/* A pod has opened a flow. Who comes from outside is no endpoint. */
-static __noinline void turn_of_flow(const struct flow_key *key)
+static __noinline void turn_of_opening(const struct flow_key *key)
 {
 	struct turn_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = TURN_FLOWS };
-	struct turn mine = {}, *old;
+	struct turn mine = { .next = 1 }, *old;
+	struct flow_key gone;
 
-	if (key->hook != HOOK_FROM_CONTAINER)
-		return;
 	old = turn_take(&at, flow_share);
 	mine.flow = *key;
-	if (old) {
-		struct flow_key gone = old->flow;
-
-		bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
-		share_forget(&gone);
-		return;
-	}
+	if (old)
+		gone = old->flow;
 	bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
+	if (old)
+		share_forget(&gone);
+}
+
+/* A pod has opened a flow. Who comes from outside is no endpoint. */
+static __always_inline void turn_of_flow(const struct flow_key *key)
+{
+	if (key->hook == HOOK_FROM_CONTAINER)
+		turn_of_opening(key);
 }
 
 #endif

@@ -499,8 +499,6 @@ enum turn_of {
 	TURN_FRAGMENTS = 1,
 };
 
-#define TURN_NEXT	0xffffffffU	/* holds the number of the next turn */
-
 struct turn_key {
 	__u32 ifindex;
 	__u32 turn;

@@ -16,23 +16,17 @@
 volatile const __u32 flow_share = MAX_UNANSWERED / 8;	/* flows: two entries each, a quarter */
 volatile const __u32 fragment_share = MAX_FRAGMENTS / 4;
 
-/* The opening that is in the turn of a key, or NULL; the turn is then the next. */
+/* The opening that is in the turn that comes now, which becomes the key's; NULL where
+ * nobody has taken it yet. The first turn holds the number of the next one.
+ */
 static __noinline struct turn *turn_take(struct turn_key *key, __u32 share)
 {
-	struct turn_key counter = *key;
-	struct turn *next;
-	struct turn first = {};
+	struct turn *first = bpf_map_lookup_elem(&turns, key);
 
-	counter.turn = TURN_NEXT;
-	next = bpf_map_lookup_elem(&turns, &counter);
-	if (!next) {
-		first.next = 1;
-		bpf_map_update_elem(&turns, &counter, &first, BPF_ANY);
-		key->turn = 0;
-	} else {
-		key->turn = next->next % share;
-		next->next = key->turn + 1;
-	}
+	if (!first)
+		return NULL;
+	key->turn = first->next % share;
+	first->next = key->turn + 1;
 	return bpf_map_lookup_elem(&turns, key);
 }
 
@@ -40,7 +34,7 @@ static __noinline struct turn *turn_take(struct turn_key *key, __u32 share)
 static __noinline void turn_of_fragments(const struct fragment_key *key)
 {
 	struct turn_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = TURN_FRAGMENTS };
-	struct turn mine = {}, *old;
+	struct turn mine = { .next = 1 }, *old;
 
 	old = turn_take(&at, fragment_share);
 	if (old)
