@@ -141,10 +141,10 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 	if (!is_tunnel(s->open.out) && remember_reply(pkt, s))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (goes_on(pkt, s)) {
-		/* Its time may be over while its other half lives: what it has shown
-		 * counts on.
+		/* find() has met it. Its time may be over while its other half lives: what
+		 * it has shown counts on.
 		 */
-		old = flow_held(&pkt->key, pkt->now);
+		old = flow_entry(&pkt->key);
 	}
 	if (old) {
 		old->ifindex = s->open.ifindex;
