@@ -106,15 +106,20 @@ static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
 	__u8 quoted[sizeof(struct ipv6hdr) + QUOTE_MAX];
 	__u32 quote = sizeof(struct ipv6hdr) + behind;
 	struct {
-		struct ipv6hdr ip6;
+		__be32 version;
+		__be16 payload_len;
+		__u8 nexthdr;
+		__u8 hop_limit;
+		struct addr src;
+		struct addr dst;
 		struct icmp6hdr icmp;
 	} made = {
-		.ip6 = {
-			.version = 6,
-			.payload_len = bpf_htons(sizeof(made.icmp) + quote),
-			.nexthdr = IPPROTO_ICMPV6,
-			.hop_limit = REFUSE_TTL,
-		},
+		.version = bpf_htonl(6U << 28),
+		.payload_len = bpf_htons(sizeof(made.icmp) + quote),
+		.nexthdr = IPPROTO_ICMPV6,
+		.hop_limit = REFUSE_TTL,
+		.src = pkt->key.dst,
+		.dst = pkt->key.src,
 		.icmp = {
 			.icmp6_type = message >> 8,
 			.icmp6_code = message,
@@ -129,8 +134,6 @@ static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
 	};
 	__s64 sum;
 
-	__builtin_memcpy(&made.ip6.saddr, &pkt->key.dst, sizeof(made.ip6.saddr));
-	__builtin_memcpy(&made.ip6.daddr, &pkt->key.src, sizeof(made.ip6.daddr));
 	__builtin_memset(quoted + sizeof(struct ipv6hdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
 	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
 	if (refuse_room(skb, quote, sizeof(made)))
