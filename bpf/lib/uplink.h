@@ -77,7 +77,7 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 }
 
 /* Who may come for a frontend. */
-static __always_inline int judge_client(struct packet *pkt, const struct address *client)
+static __noinline int judge_client(struct packet *pkt, const struct address *client)
 {
 	if (client && client->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
