@@ -241,7 +241,7 @@ func (r *reading) ofDenied(demand func(bool, string, ...any)) {
 	case model.ToContainer:
 		dst = r.own
 	case model.FromDevice:
-		if r.straight || r.open.Out != uint8(bpf.ContainerOutOUT_LOCAL) {
+		if r.straight { // to a service it is the number that policies have of the backend
 			dst = uint32(model.IdentityHost)
 		}
 	case model.ToDevice:

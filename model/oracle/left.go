@@ -83,7 +83,13 @@ func (j *judgement) misnamed(said Said) []string {
 		if said.Dropped || len(asked) == 0 || len(j.branches) != 1 || j.branches[0].toItself() {
 			return nil
 		}
-		asked = asked[len(asked)-1:] // what was asked before has no say any more
+		// What was asked before the last has no say any more, but for a denial of which
+		// the sender is told: it is the last that is asked.
+		last := len(asked) - 1
+		if denied := slices.IndexFunc(asked, func(r Ruling) bool { return !r.Allowed }); denied >= 0 {
+			last = denied
+		}
+		asked = asked[last : last+1]
 	}
 	for _, r := range asked {
 		if r.Origin == said.Origin || slices.Contains(r.Selecting, said.Origin.Policy) {
