@@ -32,6 +32,7 @@ type headers struct {
 	behind  int  // octets from the transport header on
 
 	fragment *fragment // nil for a whole packet
+	nested   bool      // a fragment of a fragment: what is behind says nothing
 	transport
 	tcp tcpFlags
 	// sequence and acknowledged are TCP's numbers.

@@ -32,7 +32,8 @@ func (h *headers) readFragmentHeader(b []byte) {
 	field := binary.BigEndian.Uint16(b[2:])
 	switch {
 	case h.fragment != nil && field&(more|offset) != 0:
-		h.condemn(model.ReasonFragment) // a fragment of a fragment
+		h.condemn(model.ReasonFragment)
+		h.nested = true
 	case h.fragment != nil:
 		h.fragment.start += 8
 	case field&(more|offset) != 0:

@@ -76,7 +76,7 @@ func (j *judgement) guardsOdd() bool {
 	ofHeaders := func(r model.Reason) bool {
 		return r != model.ReasonTruncated && r != model.ReasonFragment && r != model.ReasonICMPNoFlow
 	}
-	tells := (h.message == errorMessage || h.message == unrelatedError) && !slices.ContainsFunc(j.wrong, ofHeaders)
+	tells := !h.nested && (h.message == errorMessage || h.message == unrelatedError) && !slices.ContainsFunc(j.wrong, ofHeaders)
 	headless := slices.Contains(j.wrong, model.ReasonBadIPHeader) || slices.Contains(j.wrong, model.ReasonBadIPLength)
 	if !j.isGuarded() || tells || headless {
 		return false
