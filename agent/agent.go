@@ -23,12 +23,13 @@ import (
 	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Source is where the cluster's objects come from.
 type Source interface {
 	// Objects gives the objects, and those that cannot be read.
-	Objects() (*model.Objects, []watch.Refused)
+	Objects() (*manifest.Objects, []watch.Refused)
 	// Errors are the kinds that cannot be watched now.
 	Errors() (errs map[string]error, since map[string]time.Time)
 	// Run watches until ctx ends.
@@ -92,7 +93,7 @@ type Agent struct {
 	inForce  map[api.Attachment]inForce
 	status   api.Status
 	problems map[string]api.Problem
-	objects  *model.Objects // of the last compile
+	objects  *manifest.Objects // of the last compile
 	flows    datapath.Collected
 	full     map[string]bool // tables of which it was told
 	filled   map[model.Table]int
@@ -111,7 +112,7 @@ func Run(ctx context.Context, opts Options) error {
 	a := &Agent{
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
 		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), turned: make(chan struct{}),
-		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: model.NewObjects(), full: map[string]bool{},
+		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: manifest.NewObjects(), full: map[string]bool{},
 	}
 	if a.opts.Patience == 0 {
 		a.opts.Patience = DefaultPatience

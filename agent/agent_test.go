@@ -32,7 +32,7 @@ import (
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/agent/watch"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // The tests run in a process of their own, in network and mount namespaces of
@@ -106,7 +106,7 @@ type source struct {
 	text    string
 	refused []watch.Refused
 	// alter makes objects that model.Parse would refuse.
-	alter func(*model.Objects)
+	alter func(*manifest.Objects)
 }
 
 func (s *source) set(text string) {
@@ -118,10 +118,10 @@ func (s *source) set(text string) {
 	}
 }
 
-func (s *source) Objects() (*model.Objects, []watch.Refused) {
+func (s *source) Objects() (*manifest.Objects, []watch.Refused) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	objs, err := model.Parse("objects", strings.NewReader(s.text))
+	objs, err := manifest.Parse("objects", strings.NewReader(s.text))
 	if err != nil {
 		panic(err)
 	}
@@ -132,7 +132,7 @@ func (s *source) Objects() (*model.Objects, []watch.Refused) {
 }
 
 // change sets what the cluster has beside its text.
-func (s *source) change(alter func(*model.Objects), refused ...watch.Refused) {
+func (s *source) change(alter func(*manifest.Objects), refused ...watch.Refused) {
 	s.mu.Lock()
 	s.alter, s.refused = alter, refused
 	s.mu.Unlock()

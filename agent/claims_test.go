@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 const tenants = `
@@ -202,7 +203,7 @@ spec:
   ports: [{name: http, port: 80}]
 ---
 `)
-	n.source.change(func(o *model.Objects) {
+	n.source.change(func(o *manifest.Objects) {
 		svc := *o.Services["default/padded"]
 		svc.Spec.LoadBalancerSourceRanges = []string{" 203.0.113.9/24"}
 		o.Services["default/padded"] = &svc

@@ -11,12 +11,13 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // directory says whose addresses are, for people. It is made while somebody
 // watches, and anew when the objects have changed.
 type directory struct {
-	objs   *model.Objects
+	objs   *manifest.Objects
 	state  *model.State
 	names  map[netip.Addr]api.Party
 	owners map[model.Identity]model.Identity // of numbers that blocks of policies ask for

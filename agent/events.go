@@ -8,7 +8,7 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/watch"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Tell gives Options.Events that make Events of the cluster's.
@@ -33,7 +33,7 @@ func Tell(recorder *watch.Recorder) func(api.Refused) {
 
 // find gives an object by its kind and its name, with its namespace where it
 // has one; nil if it is not there.
-func find(objs *model.Objects, kind, name string) metav1.Object {
+func find(objs *manifest.Objects, kind, name string) metav1.Object {
 	switch kind {
 	case "Pod":
 		return objectIn(objs.Pods, name)

@@ -9,6 +9,7 @@ import (
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 // noteFill keeps how many flows the collector has seen.
@@ -24,7 +25,7 @@ func (a *Agent) fillLocked() {
 	sizes, err := a.datapath.TableSizes()
 	a.reportLocked("look at the tables", err)
 	if a.state != nil && a.state != a.counted {
-		a.counted, a.filled = a.state, model.Fill(a.state)
+		a.counted, a.filled = a.state, compile.Fill(a.state)
 	}
 	filled := map[model.Table]int{config.TableFlows: a.flows.Answered, config.TableUnanswered: a.flows.Unanswered}
 	maps.Copy(filled, a.filled)

@@ -9,14 +9,14 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/watch"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // leftOut are objects that cannot be kept, in one compile. A policy among them
 // is replaced by one that allows nothing, so that what it would have stopped is
 // not let through until it is mended.
 type leftOut struct {
-	objs    *model.Objects
+	objs    *manifest.Objects
 	refused []api.Refused
 	holds   []string // what holds instead, of each; empty: nothing
 }

@@ -13,7 +13,7 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/watch"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 const defaultNamespace = `
@@ -25,7 +25,7 @@ metadata: {name: default, uid: uid-of-default}
 
 func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) {
 	// The API server refuses it today; it may not have done so once.
-	turnedRound := func(objs *model.Objects) {
+	turnedRound := func(objs *manifest.Objects) {
 		port, end := intstr.FromInt32(90), int32(80)
 		objs.NetworkPolicies["default/narrow"] = &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "narrow", UID: "uid-of-narrow"},

@@ -14,10 +14,11 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // applied gives what is in force and what it was made from.
-func (a *Agent) applied() (*model.State, *model.Objects) {
+func (a *Agent) applied() (*model.State, *manifest.Objects) {
 	a.reconciling.Lock()
 	defer a.reconciling.Unlock()
 	a.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 func TestAWatcherThatIsTooSlowIsToldHowMuchItMissed(t *testing.T) {
@@ -70,7 +71,7 @@ status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 	e := toEvent(&datapath.Event{Tuple: model.Tuple{Src: netip.MustParseAddr("10.0.1.1"), Dst: netip.MustParseAddr("203.0.113.1")}}, time.Second, &names)
 	require.Equal(t, pod, e.SourceParty)
 	require.Nil(t, e.TargetParty)
-	a.objects = model.NewObjects()
+	a.objects = manifest.NewObjects()
 	again := a.directoryOf(names)
 	require.Nil(t, again.party(netip.MustParseAddr("10.0.1.1")), "the objects have changed")
 }

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weirnet/weir/agent/api"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // A pod's status says its address only after it was connected, and may say it
@@ -20,7 +20,7 @@ import (
 // overlay gives this node's pods the addresses that they are recorded with, and
 // takes addresses from pods that cannot have them any more. It gives the
 // endpoints of the pods by namespace/name.
-func overlay(objs *model.Objects, node string, list []api.Endpoint) map[string]api.Endpoint {
+func overlay(objs *manifest.Objects, node string, list []api.Endpoint) map[string]api.Endpoint {
 	ours := map[string]api.Endpoint{}
 	owners := map[netip.Addr]string{}
 	for _, e := range list { // the newest last: a pod whose sandbox was made anew has two
@@ -68,7 +68,7 @@ func withAddresses(pod *corev1.Pod, addrs []netip.Addr) *corev1.Pod {
 
 // dropStale leaves each address to one pod: to whom it is recorded for, else to
 // the one that is newest and not going.
-func dropStale(objs *model.Objects, owners map[netip.Addr]string) {
+func dropStale(objs *manifest.Objects, owners map[netip.Addr]string) {
 	names := make([]string, 0, len(objs.Pods))
 	for name, pod := range objs.Pods {
 		if !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed && len(pod.Status.PodIPs) > 0 {

@@ -10,12 +10,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/agent/api"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
-func parse(t *testing.T, text string) *model.Objects {
+func parse(t *testing.T, text string) *manifest.Objects {
 	t.Helper()
-	objs, err := model.Parse("objects", strings.NewReader(text))
+	objs, err := manifest.Parse("objects", strings.NewReader(text))
 	require.NoError(t, err)
 	return objs
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // goneAttempts is how often it is begun anew because a device went meanwhile.
@@ -67,7 +69,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 	a.report("apply", err)
 	if err == nil {
 		a.wireHost(state, local, ours)
-		a.report("answer health checks", a.health.Sync(model.HealthChecks(objs, a.opts.Node)))
+		a.report("answer health checks", a.health.Sync(compile.HealthChecks(objs, a.opts.Node)))
 	}
 	a.publish(objs, local, refused, ignored, began, err)
 	return err
@@ -75,7 +77,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 
 // compile leaves out objects that cannot be kept, until the others can. Pods
 // that a policy selects which is left out are isolated.
-func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
+func (a *Agent) compile(objs *manifest.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
 	inputs := model.Local{
 		Addresses: local.own(), Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.Options(), Identities: a.identities, Budgets: a.budgets,
@@ -86,7 +88,7 @@ func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *loca
 		out.addUnread(&unread[i])
 	}
 	for {
-		state, warnings, err := model.Compile(objs, a.opts.Node, inputs)
+		state, warnings, err := compile.All(objs, a.opts.Node, inputs)
 		if err == nil {
 			a.useIdentities()
 			lost, ignored := fieldsOf(warnings, objs)
@@ -103,7 +105,7 @@ func (a *Agent) compile(objs *model.Objects, unread []watch.Refused, local *loca
 }
 
 // fieldsOf are fields of objects that are left out alone.
-func fieldsOf(warnings []model.Warning, objs *model.Objects) (lost, ignored []api.Refused) {
+func fieldsOf(warnings []compile.Warning, objs *manifest.Objects) (lost, ignored []api.Refused) {
 	for _, w := range warnings {
 		if !w.Lost && !w.Ignored {
 			continue
@@ -230,7 +232,7 @@ func routesToNodes(peers []model.Peer) []routes.Route {
 }
 
 // publish tells who waits what is in force now.
-func (a *Agent) publish(objs *model.Objects, local *localNode, refused, ignored []api.Refused, began time.Time, err error) {
+func (a *Agent) publish(objs *manifest.Objects, local *localNode, refused, ignored []api.Refused, began time.Time, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.objects = objs
@@ -309,7 +311,7 @@ func countIdentities(state *model.State) int {
 }
 
 // notReady says why pods cannot be connected, or nothing.
-func (a *Agent) notReady(objs *model.Objects, err error) string {
+func (a *Agent) notReady(objs *manifest.Objects, err error) string {
 	switch {
 	case a.state == nil && err != nil:
 		return fmt.Sprintf("the cluster's state is not in force: %v", err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 // maglevArray holds Maglev tables, one behind the other in one array. A table is
@@ -87,7 +88,7 @@ func maglevRecipe(eligible []model.Backend, size int) string {
 // computeMaglev gives a table as the array's memory holds it.
 func computeMaglev(eligible []model.Backend, size int) []byte {
 	content := make([]byte, size*maglevStride)
-	for i, index := range model.MaglevTable(eligible, size) {
+	for i, index := range compile.MaglevTable(eligible, size) {
 		binary.NativeEndian.PutUint32(content[i*maglevStride:], index)
 	}
 	return content

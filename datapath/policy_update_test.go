@@ -29,6 +29,8 @@ import (
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/model/policygen"
 )
@@ -59,7 +61,7 @@ func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *
 	t.Helper()
 	c := &course{}
 	local := model.Local{Devices: map[string]model.Device{}, Gateways: model.Gateways(), Identities: model.NewAllocator()}
-	var objs *model.Objects
+	var objs *manifest.Objects
 	for tries := 0; len(c.states) < length && tries < 10*length; tries++ {
 		next := policygen.Cluster(r, updateOptions)
 		if objs != nil {
@@ -69,7 +71,7 @@ func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *
 				local.Devices[name] = devices[i]
 			}
 		}
-		state, _, err := model.Compile(next, "node-a", local)
+		state, _, err := compile.All(next, "node-a", local)
 		if err != nil {
 			if objs == nil {
 				clear(local.Devices)
@@ -88,7 +90,7 @@ func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *
 }
 
 // ask lists flows between all pods, and with who is outside.
-func (c *course) ask(t testing.TB, objs *model.Objects, local *model.Local) {
+func (c *course) ask(t testing.TB, objs *manifest.Objects, local *model.Local) {
 	for _, name := range slices.Sorted(maps.Keys(objs.Pods)) {
 		device := local.Devices[name]
 		for _, ip := range objs.Pods[name].Status.PodIPs {
@@ -126,7 +128,7 @@ func (c *course) between(t testing.TB, hook model.Hook, device model.Device, src
 }
 
 // foresee asks the oracle what one more state allows.
-func (c *course) foresee(t testing.TB, objs *model.Objects) {
+func (c *course) foresee(t testing.TB, objs *manifest.Objects) {
 	explainer := oracle.NewExplainer(objs)
 	for _, f := range c.flows {
 		var src, dst, protocol string

@@ -13,6 +13,8 @@ import (
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/policygen"
 )
 
@@ -33,7 +35,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 			mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
 			local.Devices[name] = model.Device{Name: fmt.Sprintf("veth-%d", i), Ifindex: 1000 + i, MAC: mac, PodMAC: mac}
 		}
-		state, _, err := model.Compile(model.DeriveEndpointSlices(objs), node, local)
+		state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), node, local)
 		require.NoError(t, err)
 		for j, port := range []uint16{80, 81, 82} { // lists that are equal are there once
 			more := model.Service{
@@ -56,7 +58,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 				held[model.Table(table.Name)] = len(table.Entries)
 			}
 		}
-		counted := model.Fill(state)
+		counted := compile.Fill(state)
 		for _, table := range model.Tables() {
 			require.Equal(t, held[table], counted[table], "seed %d: %s", seed, table)
 			seen[table] += held[table]

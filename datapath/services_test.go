@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 func backends(weights ...uint16) []model.Backend {
@@ -95,7 +96,7 @@ func requireTables(t *testing.T, d *Datapath, state *model.State) {
 		s := &state.Services[i]
 		if s.MaglevSize != 0 {
 			eligible := newFrontend(s).eligible
-			require.Equal(t, model.MaglevTable(eligible, s.MaglevSize), inForce(t, d, s), s.Name)
+			require.Equal(t, compile.MaglevTable(eligible, s.MaglevSize), inForce(t, d, s), s.Name)
 		}
 	}
 }

@@ -69,7 +69,7 @@ const (
 	DenialRefuse Denial = "refuse" // its sender is told: by a reset, or by ICMP
 )
 
-func (o *Options) denied(direction Direction) Denial {
+func (o *Options) Denied(direction Direction) Denial {
 	if direction == Egress {
 		return o.DeniedEgress
 	}
@@ -94,7 +94,8 @@ func DefaultReservedPorts() []uint16 {
 	return []uint16{2379, 2380, 2381, 9879, 10248, 10250, 10256, 10257, 10259}
 }
 
-func (o *Options) reservedPorts() []uint16 {
+// PortsReserved are ReservedPorts, or the default.
+func (o *Options) PortsReserved() []uint16 {
 	if o.ReservedPorts == nil {
 		return DefaultReservedPorts()
 	}
@@ -132,14 +133,15 @@ const (
 // one map of the kernel.
 const MaxMaglevSize = 131071
 
-const optionsTitle = "Options"
+// OptionsTitle is what errors call the options.
+const OptionsTitle = "Options"
 
 // Validate says what is wrong with the options: all of it joined, each a
 // *FieldError of the object "Options".
 func (o *Options) Validate() error {
 	var errs []error
 	fail := func(field, format string, args ...any) {
-		errs = append(errs, &FieldError{Object: optionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
+		errs = append(errs, &FieldError{Object: OptionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
 	}
 	prefixes := func(list string, prefixes []netip.Prefix) {
 		for i, prefix := range prefixes {
@@ -155,12 +157,12 @@ func (o *Options) Validate() error {
 			fail(fmt.Sprintf("nodePortAddresses[%d]", i), "%s is loopback, where node ports do not answer: name an address that others reach", prefix)
 		}
 	}
-	first, last := o.portRange()
+	first, last := o.PortRange()
 	if first > last {
 		fail("firstPort", "%d is greater than lastPort %d: swap them", first, last)
 	}
 	if o.Algorithm != "" {
-		if _, err := parseAlgorithm(string(o.Algorithm)); err != nil {
+		if _, err := ParseAlgorithm(string(o.Algorithm)); err != nil {
 			fail("algorithm", "%v", err)
 		}
 	}
@@ -182,7 +184,7 @@ func (o *Options) Validate() error {
 		fail("auditAnnotations", "'%s' is unknown: use %s, %s, %s or %s", o.AuditAnnotations, AuditPods, AuditNamespaces, AuditPolicies, AuditOff)
 	}
 	for _, direction := range []Direction{Ingress, Egress} {
-		denial := o.denied(direction)
+		denial := o.Denied(direction)
 		if denial != "" && denial != DenialDrop && denial != DenialRefuse {
 			field := map[Direction]string{Ingress: "deniedIngress", Egress: "deniedEgress"}[direction]
 			fail(field, "'%s' is unknown: use %s or %s", denial, DenialDrop, DenialRefuse)
@@ -196,14 +198,14 @@ func (o *Options) Validate() error {
 	if i := slices.Index(o.ReservedPorts, 0); i >= 0 {
 		fail(fmt.Sprintf("reservedPorts[%d]", i), "0 is no port: give 1–65535")
 	}
-	if size := o.MaglevSize; size != 0 && (size < 0 || size > MaxMaglevSize || !isPrime(size)) {
+	if size := o.MaglevSize; size != 0 && (size < 0 || size > MaxMaglevSize || !IsPrime(size)) {
 		fail("maglevSize", "%d is not a prime up to %d: use one like 251, 1021, 4093, %d, 65537 or %d", size, MaxMaglevSize, DefaultMaglevSize, MaxMaglevSize)
 	}
 	return errors.Join(errs...)
 }
 
-// tunnel is by what packets are led to other nodes.
-func (o *Options) tunnel() Tunnel {
+// TunnelInUse is by what packets are led to other nodes.
+func (o *Options) TunnelInUse() Tunnel {
 	switch {
 	case o.Return != ReturnDSR && o.Return != ReturnHybrid:
 		return TunnelNone
@@ -213,7 +215,8 @@ func (o *Options) tunnel() Tunnel {
 	return o.Tunnel
 }
 
-func (o *Options) portRange() (first, last uint16) {
+// PortRange gives the first and the last port of the range, or of the default.
+func (o *Options) PortRange() (first, last uint16) {
 	first, last = o.FirstPort, o.LastPort
 	if first == 0 {
 		first = DefaultFirstPort
@@ -237,7 +240,9 @@ func prefixProblem(prefix netip.Prefix) string {
 	return ""
 }
 
-func isPrime(n int) bool {
+// IsPrime is whether a number has no divisor but itself: what a Maglev table's size
+// has to be.
+func IsPrime(n int) bool {
 	if n < 2 {
 		return false
 	}
@@ -247,4 +252,13 @@ func isPrime(n int) bool {
 		}
 	}
 	return true
+}
+
+// ParseAlgorithm reads an algorithm by its name.
+func ParseAlgorithm(text string) (Algorithm, error) {
+	switch algorithm := Algorithm(text); algorithm {
+	case AlgorithmRandom, AlgorithmMaglev:
+		return algorithm, nil
+	}
+	return "", fmt.Errorf("%q is not one of %s, %s", text, AlgorithmRandom, AlgorithmMaglev)
 }

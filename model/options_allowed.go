@@ -16,8 +16,8 @@ type Allowed struct {
 	Only []netip.Prefix // nil: any; where Off is false
 }
 
-// allows is whether an address is among those for which the switch is on.
-func (a *Allowed) allows(addr netip.Addr) bool {
+// Allows is whether an address is among those for which the switch is on.
+func (a *Allowed) Allows(addr netip.Addr) bool {
 	return !a.Off && (a.Only == nil || slices.ContainsFunc(a.Only, func(prefix netip.Prefix) bool { return prefix.Contains(addr) }))
 }
 

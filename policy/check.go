@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
@@ -23,7 +23,7 @@ func Allowed(all []Answer) bool {
 
 // Check asks whether a flow is allowed, in all families that the two ends have in common, and tells
 // once what is the same in both.
-func Check(objs *model.Objects, from, to string, port Port) ([]Answer, error) {
+func Check(objs *manifest.Objects, from, to string, port Port) ([]Answer, error) {
 	explainer := oracle.NewExplainer(objs)
 	src, dst := AddressesOf(objs, from), AddressesOf(objs, to)
 	if len(src) == 0 || len(dst) == 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/pcap"
 )
 
@@ -73,9 +74,9 @@ type frontendAt struct {
 }
 
 // frontendsOf are the addresses of services, with their backends.
-func frontendsOf(objs *model.Objects) map[frontendAt][]netip.AddrPort {
+func frontendsOf(objs *manifest.Objects) map[frontendAt][]netip.AddrPort {
 	found := map[frontendAt][]netip.AddrPort{}
-	_, state, err := onOneNode(model.DeriveEndpointSlices(objs))
+	_, state, err := onOneNode(manifest.DeriveEndpointSlices(objs))
 	if err != nil {
 		return found // services say nothing where they are wrong; policies were right
 	}

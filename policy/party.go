@@ -12,12 +12,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // FindParty brings a name that a person gives to the form in which the model
 // knows it: an address, namespace/pod or the name of a node.
-func FindParty(objs *model.Objects, text string) (string, error) {
+func FindParty(objs *manifest.Objects, text string) (string, error) {
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, nil
 	}
@@ -56,7 +56,7 @@ func FindParty(objs *model.Objects, text string) (string, error) {
 }
 
 // AddressesOf are those of a pod, a node or an address.
-func AddressesOf(objs *model.Objects, name string) []netip.Addr {
+func AddressesOf(objs *manifest.Objects, name string) []netip.Addr {
 	var texts []string
 	switch pod, node := objs.Pods[name], objs.Nodes[name]; {
 	case pod != nil:
@@ -81,7 +81,7 @@ func AddressesOf(objs *model.Objects, name string) []netip.Addr {
 }
 
 // NamesBlocks is whether a policy names blocks that hold pods.
-func NamesBlocks(objs *model.Objects) bool {
+func NamesBlocks(objs *manifest.Objects) bool {
 	for _, policy := range objs.NetworkPolicies {
 		var peers []networkingv1.NetworkPolicyPeer
 		for _, rule := range policy.Spec.Ingress {

@@ -11,11 +11,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // onOneNode gives the cluster with all pods on one node, which is where tables
 // compare pods, and the state of that node.
-func onOneNode(objs *model.Objects) (*model.Objects, *model.State, error) {
+func onOneNode(objs *manifest.Objects) (*manifest.Objects, *model.State, error) {
 	together := objs.Clone()
 	clear(together.Nodes)
 	const name = "node"
@@ -27,14 +29,14 @@ func onOneNode(objs *model.Objects) (*model.Objects, *model.State, error) {
 		together.Pods[key] = pod
 		local.Devices[key] = model.Device{Name: "veth"}
 	}
-	state, _, err := model.Compile(together, name, local)
+	state, _, err := compile.All(together, name, local)
 	return together, state, err
 }
 
 // Doubts are what the objects' own nodes say of them: an error where a datapath
 // would refuse an object, and warnings of what is hardly meant. Two nodes are
 // asked, one of which sees any node as another.
-func Doubts(objs *model.Objects) ([]model.Warning, error) {
+func Doubts(objs *manifest.Objects) ([]compile.Warning, error) {
 	placed := objs.Clone()
 	if len(placed.Nodes) == 0 {
 		placed.Nodes["node"] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
@@ -54,13 +56,13 @@ func Doubts(objs *model.Objects) ([]model.Warning, error) {
 		}
 		placed.Pods[key] = pod
 	}
-	var all []model.Warning
+	var all []compile.Warning
 	for _, node := range nodes[:min(2, len(nodes))] {
 		local := model.Local{Devices: map[string]model.Device{}, Uplinks: []model.Uplink{{Name: "eth0", Ifindex: 1}}}
 		for key := range placed.Pods {
 			local.Devices[key] = model.Device{Name: "veth"}
 		}
-		_, warnings, err := model.Compile(placed, node, local)
+		_, warnings, err := compile.All(placed, node, local)
 		if err != nil {
 			return nil, err
 		}

@@ -10,7 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Pod is a pod that policies are about: it has addresses of its own.
@@ -27,7 +27,7 @@ type LeftOut struct {
 
 // Pods are all that have an address of their own, by name, and those that are
 // left out. Pods that have ended are in neither.
-func Pods(objs *model.Objects) (pods []Pod, left []LeftOut) {
+func Pods(objs *manifest.Objects) (pods []Pod, left []LeftOut) {
 	for _, name := range slices.Sorted(maps.Keys(objs.Pods)) {
 		pod := objs.Pods[name]
 		p := Pod{Name: name}

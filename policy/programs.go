@@ -12,6 +12,8 @@ import (
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/replay"
 )
 
@@ -38,7 +40,7 @@ var gateways = model.Gateways()
 
 // Table fills one: all pods are put on one node, and a frame of each flow is
 // sent from the device of its sender.
-func (p *Programs) Table(ctx context.Context, objs *model.Objects, pods []Pod, ports []Port) (*Table, error) {
+func (p *Programs) Table(ctx context.Context, objs *manifest.Objects, pods []Pod, ports []Port) (*Table, error) {
 	together, _, err := onOneNode(objs)
 	if err != nil {
 		return nil, err
@@ -53,7 +55,7 @@ func (p *Programs) Table(ctx context.Context, objs *model.Objects, pods []Pod, p
 	for i, pod := range pods {
 		local.Devices[pod.Name] = devices[i]
 	}
-	state, _, err := model.Compile(together, "node", local)
+	state, _, err := compile.All(together, "node", local)
 	if err != nil {
 		return nil, err
 	}

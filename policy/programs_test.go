@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/policygen"
 )
 
@@ -55,7 +55,7 @@ func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
 				return err
 			}
 			if one != two {
-				objs = policygen.Shrink(objs, func(o *model.Objects) bool {
+				objs = policygen.Shrink(objs, func(o *manifest.Objects) bool {
 					one, two, err := bothTables(t.Context(), p, o, family, ports)
 					return err == nil && one != two
 				})
@@ -83,7 +83,7 @@ func allowedIn(table string) string {
 	return allowed
 }
 
-func bothTables(ctx context.Context, p *Programs, objs *model.Objects, family string, ports []Port) (fromModel, fromBPF string, err error) {
+func bothTables(ctx context.Context, p *Programs, objs *manifest.Objects, family string, ports []Port) (fromModel, fromBPF string, err error) {
 	all, _ := Pods(objs)
 	pods := WithFamily(all, family)
 	one, err := ModelTable(ctx, objs, pods, ports)

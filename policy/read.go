@@ -11,13 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // ReadObjects reads files of YAML or JSON, and all manifests in folders. Path - is
 // in. An object that two files have is an error that names both.
-func ReadObjects(in io.Reader, paths ...string) (*model.Objects, error) {
-	all, from := model.NewObjects(), map[string]string{}
+func ReadObjects(in io.Reader, paths ...string) (*manifest.Objects, error) {
+	all, from := manifest.NewObjects(), map[string]string{}
 	var errs []error
 	for _, path := range paths {
 		files, err := manifestsIn(path)
@@ -54,20 +54,20 @@ func manifestsIn(path string) ([]string, error) {
 	return files, nil
 }
 
-func readManifest(in io.Reader, path string, others *model.Objects) (*model.Objects, error) {
+func readManifest(in io.Reader, path string, others *manifest.Objects) (*manifest.Objects, error) {
 	if path == "-" {
-		return model.ParseBeside("standard input", in, others)
+		return manifest.ParseBeside("standard input", in, others)
 	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read objects: %w", err)
 	}
 	defer file.Close()
-	return model.ParseBeside(path, file, others)
+	return manifest.ParseBeside(path, file, others)
 }
 
 // merge adds a file's objects, none of which may have been in another one.
-func merge(all, objs *model.Objects, file string, from map[string]string) error {
+func merge(all, objs *manifest.Objects, file string, from map[string]string) error {
 	var errs []error
 	for _, title := range objs.Titles() {
 		if other, twice := from[title]; twice {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Refusal is an object that is left out, and what follows from that.
@@ -28,7 +29,7 @@ func (r Refusal) String() string {
 // LeaveRefused does with a cluster's objects that cannot be kept what the agents
 // do: it leaves them out, and isolates the pods of policies. What was given by
 // the caller stays, for him to be told.
-func LeaveRefused(live, given *model.Objects) []Refusal {
+func LeaveRefused(live, given *manifest.Objects) []Refusal {
 	var refusals []Refusal
 	stays := given.Titles()
 	for {

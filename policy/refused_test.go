@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // A cluster's policies that cannot be kept are isolated, as its agents do it;
@@ -16,9 +16,9 @@ import (
 func TestRefusedPoliciesOfAClusterAreIsolated(t *testing.T) {
 	server := "apiVersion: v1\nkind: Pod\nmetadata: {name: server}\nstatus: {podIP: 10.0.0.1}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: kubernetes, labels: {kubernetes.io/service-name: kubernetes}}\naddressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 6443}]\n---\n"
 	policy := "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec: {endpointSelector: {}, egressDeny: [{toEntities: [kube-apiserver]}]}\n"
-	live, err := model.Parse("live.yaml", strings.NewReader(server+policy))
+	live, err := manifest.Parse("live.yaml", strings.NewReader(server+policy))
 	require.NoError(t, err)
-	given, err := model.Parse("given.yaml", strings.NewReader(policy))
+	given, err := manifest.Parse("given.yaml", strings.NewReader(policy))
 	require.NoError(t, err)
 
 	asked := live.Clone()
@@ -26,7 +26,7 @@ func TestRefusedPoliciesOfAClusterAreIsolated(t *testing.T) {
 	_, err = Doubts(asked)
 	require.ErrorContains(t, err, "not supported yet")
 
-	refusals := LeaveRefused(live, model.NewObjects())
+	refusals := LeaveRefused(live, manifest.NewObjects())
 	require.Len(t, refusals, 1)
 	require.Contains(t, refusals[0].String(), "CiliumNetworkPolicy default/p: spec.egressDeny[0].toEntities[0]: kube-apiserver is at 10.0.0.1, the address of Pod default/server")
 	require.Contains(t, refusals[0].String(), "(the pods that it selects are isolated for egress until it is mended)")

@@ -6,15 +6,17 @@ import (
 	"net/netip"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
 // Side is the objects before a change, or after it.
 type Side struct {
-	Warnings []model.Warning // of what is hardly meant
-	LeftOut  []LeftOut       // pods that are not compared
+	Warnings []compile.Warning // of what is hardly meant
+	LeftOut  []LeftOut         // pods that are not compared
 
-	objs      *model.Objects
+	objs      *manifest.Objects
 	state     *model.State // with all pods on one node
 	pods      map[string]Pod
 	explainer *oracle.Explainer
@@ -22,7 +24,7 @@ type Side struct {
 
 // NewSide reads what the objects' policies mean. An error is one of an object that
 // a datapath would refuse.
-func NewSide(objs *model.Objects) (*Side, error) {
+func NewSide(objs *manifest.Objects) (*Side, error) {
 	warnings, err := Doubts(objs)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,7 @@ package policy
 import (
 	"context"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
@@ -54,7 +54,7 @@ func (t *Table) fill(ctx context.Context, pods []Pod, ports []Port, ask func(fro
 }
 
 // ModelTable asks the plain-Go description of what policies mean.
-func ModelTable(ctx context.Context, objs *model.Objects, pods []Pod, ports []Port) (*Table, error) {
+func ModelTable(ctx context.Context, objs *manifest.Objects, pods []Pod, ports []Port) (*Table, error) {
 	table := &Table{Engine: "model"}
 	explainer := oracle.NewExplainer(objs)
 	err := table.fill(ctx, pods, ports, func(from, to *Pod, port Port) (bool, error) {

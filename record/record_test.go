@@ -21,6 +21,8 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/pcap"
 )
 
@@ -74,9 +76,9 @@ func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lin
 	if err != nil {
 		require.NoError(t, errors.Join(err, world.Close()))
 	}
-	objs, err := model.Parse("objects.yaml", strings.NewReader(objects))
+	objs, err := manifest.Parse("objects.yaml", strings.NewReader(objects))
 	require.NoError(t, err)
-	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), "node", model.Local{Devices: w.Devices(""), Gateways: topology.Gateways})
+	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), "node", model.Local{Devices: w.Devices(""), Gateways: topology.Gateways})
 	require.NoError(t, err)
 	_, err = w.Apply(ctx, "", state)
 	require.NoError(t, err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 func twoFlows(t testing.TB) *Captures {
@@ -69,7 +70,7 @@ func TestEqualProgramsOfTwoFilesDoNotDiffer(t *testing.T) {
 }
 
 // results writes a replay's JSON.
-func resultsOf(t testing.TB, captures *Captures, objs *model.Objects) []byte {
+func resultsOf(t testing.TB, captures *Captures, objs *manifest.Objects) []byte {
 	got, _, err := replayed(t, captures, Options{Objects: objs})
 	require.NoError(t, err)
 	var out []byte

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/pcap"
 )
 
@@ -206,7 +208,7 @@ func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints,
 var ErrNode = errors.New("which node?")
 
 // nodeOf finds the node whose datapath is meant: the one named, or the only one.
-func nodeOf(objs *model.Objects, name string) (string, error) {
+func nodeOf(objs *manifest.Objects, name string) (string, error) {
 	names := map[string]bool{}
 	for n := range objs.Nodes {
 		names[n] = true
@@ -233,7 +235,7 @@ func nodeOf(objs *model.Objects, name string) (string, error) {
 }
 
 // clusterState compiles objects as one node's datapath has them.
-func clusterState(ctx context.Context, n *Network, objs *model.Objects, name string, hook model.Hook, room int) (*model.State, *endpoints, []model.Warning, error) {
+func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name string, hook model.Hook, room int) (*model.State, *endpoints, []compile.Warning, error) {
 	node, err := nodeOf(objs, name)
 	if err != nil {
 		return nil, nil, nil, err
@@ -256,7 +258,7 @@ func clusterState(ctx context.Context, n *Network, objs *model.Objects, name str
 	for i, pod := range pods {
 		local.Devices[pod] = devices[i]
 	}
-	state, warnings, err := model.Compile(model.DeriveEndpointSlices(objs), node, local)
+	state, warnings, err := compile.All(manifest.DeriveEndpointSlices(objs), node, local)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("compile the objects for node %s: %w", node, err)
 	}
@@ -283,7 +285,7 @@ func standIn(name string) *corev1.Node {
 }
 
 // localPods lists the pods that have, or may have, a device on the node.
-func localPods(objs *model.Objects, node string) []string {
+func localPods(objs *manifest.Objects, node string) []string {
 	var names []string
 	for name, pod := range objs.Pods {
 		here := pod.Spec.NodeName == node || pod.Spec.NodeName == ""

@@ -9,6 +9,8 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Options say under what packets are replayed.
@@ -16,7 +18,7 @@ type Options struct {
 	At model.Hook
 	// Objects are the cluster whose datapath it is. Nil: every address seen
 	// is a pod's, and everything is allowed.
-	Objects *model.Objects
+	Objects *manifest.Objects
 	// Node is whose datapath; it may be empty where the objects have one.
 	Node string
 	// Object is an object file of programs in place of the embedded ones.
@@ -32,7 +34,7 @@ type Setup struct {
 	Full bool
 	// Made is that the endpoints were made of addresses seen.
 	Made     bool
-	Warnings []model.Warning
+	Warnings []compile.Warning
 }
 
 // Replay is a datapath that packets are passed through. It belongs to the
@@ -53,7 +55,7 @@ type Replay struct {
 }
 
 // Open makes a datapath for captures. The caller closes it. It fails with
-// ErrNode, or as model.Compile and datapath.Open do.
+// ErrNode, or as compile.All and datapath.Open do.
 func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Replay, error) {
 	dp, err := datapath.Open(datapath.Options{Seed: o.Seed, Object: o.Object, StopClock: true})
 	if err != nil {

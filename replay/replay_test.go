@@ -22,6 +22,7 @@ import (
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/pcap"
 )
 
@@ -127,10 +128,10 @@ func replayed(t testing.TB, captures *Captures, o Options) (outcomes []Outcome, 
 }
 
 // objects are those of a test: a service and a policy over two pods.
-func objects(t testing.TB, more ...string) *model.Objects {
+func objects(t testing.TB, more ...string) *manifest.Objects {
 	t.Helper()
 	text := strings.Join(append([]string{cluster}, more...), "\n---\n")
-	objs, err := model.Parse("cluster.yaml", strings.NewReader(text))
+	objs, err := manifest.Parse("cluster.yaml", strings.NewReader(text))
 	require.NoError(t, err)
 	return objs
 }
@@ -357,7 +358,7 @@ func TestWhichNodeIsMeantHasToBeClear(t *testing.T) {
 	needRoot(t)
 	nodes := "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: b}\n---\n" +
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {nodeName: b}\nstatus: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}]}\n"
-	objs, err := model.Parse("nodes.yaml", strings.NewReader(nodes))
+	objs, err := manifest.Parse("nodes.yaml", strings.NewReader(nodes))
 	require.NoError(t, err)
 	captures := captureOf(t, sent{0, udp(t, "10.0.0.1", "192.0.2.1", 1000, 53, 10), 0})
 	for _, name := range []string{"", "c"} {

@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weirnet/weir/lab/prog"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // cast finds the hosts of a script: who is a pod, and who is outside.
@@ -160,7 +160,7 @@ func podName(pod *corev1.Pod) string {
 	return pod.Name
 }
 
-func serviceAt(objs *model.Objects, a netip.Addr) *corev1.Service {
+func serviceAt(objs *manifest.Objects, a netip.Addr) *corev1.Service {
 	for _, svc := range objs.Services {
 		if svc.Spec.ClusterIP == a.String() || slices.Contains(svc.Spec.ClusterIPs, a.String()) {
 			return svc
@@ -170,7 +170,7 @@ func serviceAt(objs *model.Objects, a netip.Addr) *corev1.Service {
 }
 
 // backends are the pods of this node that a service selects.
-func backends(objs *model.Objects, svc *corev1.Service) []*corev1.Pod {
+func backends(objs *manifest.Objects, svc *corev1.Service) []*corev1.Pod {
 	if len(svc.Spec.Selector) == 0 {
 		return nil
 	}
@@ -186,7 +186,7 @@ func backends(objs *model.Objects, svc *corev1.Service) []*corev1.Pod {
 }
 
 // policiesOf are those in the pods' namespaces.
-func policiesOf(objs *model.Objects, pods []*corev1.Pod) []*networkingv1.NetworkPolicy {
+func policiesOf(objs *manifest.Objects, pods []*corev1.Pod) []*networkingv1.NetworkPolicy {
 	var policies []*networkingv1.NetworkPolicy
 	for _, name := range slices.Sorted(maps.Keys(objs.NetworkPolicies)) {
 		policy := objs.NetworkPolicies[name]

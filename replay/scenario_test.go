@@ -12,6 +12,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -62,7 +63,7 @@ func TestAPacketBecomesAScenarioThatRepeatsIt(t *testing.T) {
 		sent{52, spoofed, 0}, // 8
 	)
 	for name, c := range map[string]struct {
-		objects *model.Objects
+		objects *manifest.Objects
 		number  int
 		has     []string
 	}{
@@ -90,7 +91,7 @@ func TestAPacketAtToContainerBecomesAScenarioThatRepeatsIt(t *testing.T) {
 		sent{1, tcp(t, "192.0.2.1", "10.1.0.2", 1000, 8080, ack), 0},
 		sent{2, tcp(t, "198.18.0.2", "10.1.0.2", 1000, 8080, syn), 0})
 	for number, c := range map[int]struct {
-		objects *model.Objects
+		objects *manifest.Objects
 		want    string
 	}{
 		1: {objects(t, closed), "verdict drop reason=policy-ingress at=to-container"},
@@ -109,7 +110,7 @@ func TestAPacketThatNoScenarioCanHaveIsRefused(t *testing.T) {
 	far := "apiVersion: v1\nkind: Node\nmetadata: {name: here}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: there}\n---\n" +
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: near}\nspec: {nodeName: here}\nstatus: {podIP: 10.1.0.1, podIPs: [{ip: 10.1.0.1}]}\n---\n" +
 		"apiVersion: v1\nkind: Pod\nmetadata: {name: far}\nspec: {nodeName: there}\nstatus: {podIP: 10.2.0.1, podIPs: [{ip: 10.2.0.1}]}\n"
-	objs, err := model.Parse("far.yaml", strings.NewReader(far))
+	objs, err := manifest.Parse("far.yaml", strings.NewReader(far))
 	require.NoError(t, err)
 	captures := captureOf(t, sent{0, tcp(t, "10.1.0.1", "10.2.0.1", 1, 2, syn), 0}, sent{0, tcp(t, "192.0.2.1", "10.2.0.1", 1, 2, syn), 0})
 	o := Options{Objects: objs, Node: "here"}

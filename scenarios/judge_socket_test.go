@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // The model says where a node's sockets are led, and what they did is held against
@@ -40,7 +41,7 @@ spec: {nodeName: node, containers: [{name: main, image: main}]}
 status: {phase: Running, podIPs: [{ip: 10.0.0.11}]}
 `
 	topo := lab.Topology{Nodes: []lab.Host{{Name: "node"}}, Sockets: true}
-	objs, err := model.Parse("objects", strings.NewReader(objects))
+	objs, err := manifest.Parse("objects", strings.NewReader(objects))
 	require.NoError(t, err)
 	one := netip.MustParseAddr("10.0.0.10")
 	for name, c := range map[string]struct {

@@ -12,14 +12,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
 // compile makes the datapath and the model know the objects as they are now.
 func (p *play) compile(ctx context.Context) error {
-	derived := model.DeriveEndpointSlices(p.objects)
+	derived := manifest.DeriveEndpointSlices(p.objects)
 	for i, n := range p.topology.Nodes {
-		state, _, err := model.Compile(derived, n.Name, p.locals[i])
+		state, _, err := compile.All(derived, n.Name, p.locals[i])
 		if err != nil {
 			return mismatch("the objects do not compile: %v", err)
 		}
@@ -55,7 +57,7 @@ func (p *play) update(ctx context.Context, files []string) error {
 func (p *play) delete(ctx context.Context, objects []syntax.Object) error {
 	for _, o := range objects {
 		if err := p.objects.Delete(o.Kind, o.Namespace, o.Name); err != nil {
-			if errors.Is(err, model.ErrNotFound) {
+			if errors.Is(err, manifest.ErrNotFound) {
 				return mismatch("there is no %s to delete at this step", o)
 			}
 			return mismatch("%v", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -21,7 +22,7 @@ type play struct {
 	family  syntax.Family
 	kind    syntax.World
 	world   lab.World
-	objects *model.Objects
+	objects *manifest.Objects
 	locals  []model.Local // by the index of the node
 	leads   lab.Leads     // of the router, and what nodes were given
 	judge   *judge

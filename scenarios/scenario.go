@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -23,8 +24,8 @@ type Scenario struct {
 	*syntax.File
 	topology lab.Topology
 	hosts    map[string]lab.Host // by their names in the script
-	objects  *model.Objects      // before the first step
-	attached map[string]*model.Objects
+	objects  *manifest.Objects   // before the first step
+	attached map[string]*manifest.Objects
 	services map[string]*corev1.Service // by NAME.NAMESPACE
 }
 
@@ -96,12 +97,12 @@ func Parse(path string, data []byte) (*Scenario, error) {
 		return nil, err
 	}
 	s := &Scenario{
-		File: file, hosts: map[string]lab.Host{}, objects: model.NewObjects(),
-		attached: map[string]*model.Objects{}, services: map[string]*corev1.Service{},
+		File: file, hosts: map[string]lab.Host{}, objects: manifest.NewObjects(),
+		attached: map[string]*manifest.Objects{}, services: map[string]*corev1.Service{},
 	}
 	s.plan()
 	for name, f := range file.Files {
-		objs, err := model.Parse(name, bytes.NewReader(f.Data))
+		objs, err := manifest.Parse(name, bytes.NewReader(f.Data))
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, f.Line, err)
 		}

@@ -20,7 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 // Server answers health checks. The zero Server listens on all addresses of
@@ -35,7 +35,7 @@ type Server struct {
 
 // port is one open port, and what is answered there.
 type port struct {
-	check    atomic.Pointer[model.HealthCheck]
+	check    atomic.Pointer[compile.HealthCheck]
 	listener net.Listener
 	server   *http.Server
 }
@@ -58,7 +58,7 @@ const readTimeout = 5 * time.Second
 // Sync opens and closes ports so that these checks are answered, and no others.
 // A port that cannot be opened does not keep others from being: all errors are
 // joined, and the next Sync tries again.
-func (s *Server) Sync(checks []model.HealthCheck) error {
+func (s *Server) Sync(checks []compile.HealthCheck) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ports == nil {
@@ -85,7 +85,7 @@ func (s *Server) Sync(checks []model.HealthCheck) error {
 	return errors.Join(errs...)
 }
 
-func (s *Server) set(check model.HealthCheck) error {
+func (s *Server) set(check compile.HealthCheck) error {
 	if p := s.ports[check.Port]; p != nil {
 		p.check.Store(&check)
 		return nil

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weirnet/weir/agent/healthcheck"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 var web = types.NamespacedName{Namespace: "default", Name: "web"}
@@ -47,13 +47,13 @@ func TestANodeWithBackendsAnswers200AndOneWithout503(t *testing.T) {
 	server := healthcheck.Server{Listen: loopback(opened)}
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 
-	require.NoError(t, server.Sync([]model.HealthCheck{{Service: web, Port: 32000, Local: 2}}))
+	require.NoError(t, server.Sync([]compile.HealthCheck{{Service: web, Port: 32000, Local: 2}}))
 	status, body, header := ask(t, opened[32000])
 	require.Equal(t, http.StatusOK, status)
 	require.JSONEq(t, `{"service":{"namespace":"default","name":"web"},"localEndpoints":2}`, body)
 	require.Equal(t, "2", header.Get("X-Load-Balancing-Endpoint-Weight"))
 
-	require.NoError(t, server.Sync([]model.HealthCheck{{Service: web, Port: 32000}}))
+	require.NoError(t, server.Sync([]compile.HealthCheck{{Service: web, Port: 32000}}))
 	status, body, _ = ask(t, opened[32000])
 	require.Equal(t, http.StatusServiceUnavailable, status)
 	require.JSONEq(t, `{"service":{"namespace":"default","name":"web"},"localEndpoints":0}`, body)
@@ -64,7 +64,7 @@ func TestAPortThatIsNamedNoMoreIsClosed(t *testing.T) {
 	server := healthcheck.Server{Listen: loopback(opened)}
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 
-	require.NoError(t, server.Sync([]model.HealthCheck{{Service: web, Port: 32000}}))
+	require.NoError(t, server.Sync([]compile.HealthCheck{{Service: web, Port: 32000}}))
 	require.NoError(t, server.Sync(nil))
 	_, err := net.Dial("tcp", opened[32000])
 	require.ErrorIs(t, err, syscall.ECONNREFUSED)
@@ -82,7 +82,7 @@ func TestAPortThatIsTakenIsToldAndTheOthersAreOpen(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, server.Close()) })
 
 	other := types.NamespacedName{Namespace: "default", Name: "other"}
-	err := server.Sync([]model.HealthCheck{{Service: other, Port: 32001}, {Service: web, Port: 32000, Local: 1}})
+	err := server.Sync([]compile.HealthCheck{{Service: other, Port: 32001}, {Service: web, Port: 32000, Local: 1}})
 	require.ErrorIs(t, err, taken)
 	require.ErrorContains(t, err, "answer health checks of Service default/other on port 32001")
 	status, _, _ := ask(t, opened[32000])

@@ -21,6 +21,8 @@ import (
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // serverVariable makes this test's program a server of health checks.
@@ -39,7 +41,7 @@ func serveChecks() int {
 	server := healthcheck.Server{}
 	defer server.Close()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		var checks []model.HealthCheck
+		var checks []compile.HealthCheck
 		if err := json.Unmarshal(lines.Bytes(), &checks); err != nil {
 			fmt.Println(err)
 			return 1
@@ -81,17 +83,17 @@ func startAgent(t *testing.T, w *netns.World, node string) *agentOf {
 }
 
 // apply gives a node's datapath and its health checks these objects.
-func (a *agentOf) apply(t *testing.T, w *netns.World, topology lab.Topology, objects *model.Objects) {
+func (a *agentOf) apply(t *testing.T, w *netns.World, topology lab.Topology, objects *manifest.Objects) {
 	t.Helper()
-	objects = model.DeriveEndpointSlices(objects)
-	state, _, err := model.Compile(objects, a.node, model.Local{
+	objects = manifest.DeriveEndpointSlices(objects)
+	state, _, err := compile.All(objects, a.node, model.Local{
 		Devices: w.Devices(a.node), Uplinks: w.Uplinks(a.node), Gateways: topology.Gateways,
 		Options: model.Options{Masquerade: true},
 	})
 	require.NoError(t, err)
 	_, err = w.Apply(t.Context(), a.node, state)
 	require.NoError(t, err)
-	require.NoError(t, a.tell.Encode(model.HealthChecks(objects, a.node)))
+	require.NoError(t, a.tell.Encode(compile.HealthChecks(objects, a.node)))
 	require.True(t, a.said.Scan())
 	require.Equal(t, "synced", a.said.Text())
 }
@@ -184,13 +186,13 @@ func TestABalancerOutsideLearnsWhichNodeHasBackends(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })
 
-	ready, err := model.Parse("ready.yaml", strings.NewReader(localService))
+	ready, err := manifest.Parse("ready.yaml", strings.NewReader(localService))
 	require.NoError(t, err)
-	unready, err := model.Parse("unready.yaml", strings.NewReader(strings.Replace(localService, `status: "True"`, `status: "False"`, 1)))
+	unready, err := manifest.Parse("unready.yaml", strings.NewReader(strings.Replace(localService, `status: "True"`, `status: "False"`, 1)))
 	require.NoError(t, err)
 	agents := []*agentOf{startAgent(t, w, "node"), startAgent(t, w, "node-2")}
 	for _, step := range []struct {
-		objects *model.Objects
+		objects *manifest.Objects
 		local   int // endpoints on the first node
 		status  string
 	}{{ready, 1, "200"}, {unready, 0, "503"}, {ready, 1, "200"}} {

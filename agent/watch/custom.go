@@ -18,7 +18,7 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // customKinds watches the kinds of policies that a cluster may have, as soon
@@ -43,7 +43,7 @@ type customKind struct {
 // parsed is an object of a version that was read before.
 type parsed struct {
 	version string
-	objects *model.Objects
+	objects *manifest.Objects
 	field   string
 	problem string
 	raw     []byte // of one with a problem
@@ -217,7 +217,7 @@ func (c *customKinds) hasSynced() bool {
 
 // addTo puts the objects of all kinds into objs, and gives those that are not
 // understood.
-func (c *customKinds) addTo(objs *model.Objects) []Refused {
+func (c *customKinds) addTo(objs *manifest.Objects) []Refused {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var refused []Refused
@@ -253,8 +253,8 @@ func parse(object *unstructured.Unstructured) parsed {
 		p.problem = err.Error()
 		return p
 	}
-	p.objects, err = model.Parse(titleOf(object), bytes.NewReader(data))
-	if problem, ok := errors.AsType[*model.ParseError](err); ok {
+	p.objects, err = manifest.Parse(titleOf(object), bytes.NewReader(data))
+	if problem, ok := errors.AsType[*manifest.ParseError](err); ok {
 		p.field, p.problem = splitField(problem.Problem)
 	} else if err != nil {
 		p.problem = err.Error()

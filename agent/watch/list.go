@@ -5,12 +5,12 @@ package watch
 import (
 	"context"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // List reads a cluster's objects once, as an agent would, and tells which of
 // them cannot be read. The context bounds how long the cluster may take.
-func List(ctx context.Context, kubeconfig string) (*model.Objects, []Refused, error) {
+func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []Refused, error) {
 	clients, err := Connect(kubeconfig)
 	if err != nil {
 		return nil, nil, err

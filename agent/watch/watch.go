@@ -26,7 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Refused is an object that could not be read.
@@ -215,8 +215,8 @@ func (w *Watcher) firstError() error {
 
 // Objects gives what the API has, and what of it cannot be read. The objects
 // are shared: nobody changes them.
-func (w *Watcher) Objects() (*model.Objects, []Refused) {
-	objs := model.NewObjects()
+func (w *Watcher) Objects() (*manifest.Objects, []Refused) {
+	objs := manifest.NewObjects()
 	everything := labels.Everything()
 	pods, _ := w.core.Core().V1().Pods().Lister().List(everything)
 	put(objs.Pods, pods)

@@ -18,6 +18,8 @@ import (
 
 	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 var (
@@ -122,15 +124,15 @@ func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
 	require.Empty(t, kept.Status.ContainerStatuses)
 	require.Empty(t, objs.Nodes["n"].Status.Images)
 
-	compile := func(objs *model.Objects) *model.State {
-		state, _, err := model.Compile(objs, "n", model.Local{Devices: map[string]model.Device{"default/web": {Ifindex: 7}}})
+	compiled := func(objs *manifest.Objects) *model.State {
+		state, _, err := compile.All(objs, "n", model.Local{Devices: map[string]model.Device{"default/web": {Ifindex: 7}}})
 		require.NoError(t, err)
 		return state
 	}
-	all := model.NewObjects()
+	all := manifest.NewObjects()
 	all.Namespaces, all.Pods["default/web"], all.Nodes["n"] = objs.Namespaces, pod, node
-	require.Len(t, compile(all).Endpoints, 1)
-	require.Equal(t, compile(all), compile(objs))
+	require.Len(t, compiled(all).Endpoints, 1)
+	require.Equal(t, compiled(all), compiled(objs))
 }
 
 func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {

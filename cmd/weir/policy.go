@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 	"github.com/weirnet/weir/policy"
 )
 
@@ -42,7 +42,7 @@ func noAnswerBut(err error) error {
 	return usageError(err)
 }
 
-func tellWarnings(out io.Writer, warnings []model.Warning) {
+func tellWarnings(out io.Writer, warnings []compile.Warning) {
 	for _, w := range warnings {
 		fmt.Fprintln(out, "weir: warning:", w)
 	}

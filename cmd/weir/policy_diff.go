@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/policy"
 )
 
@@ -125,7 +125,7 @@ func (o *policyDiff) tell(out io.Writer, row fmt.Stringer) error {
 // sides are two sets of objects, or those of a live cluster and the same with
 // what is given in place of some.
 func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *policy.Side, err error) {
-	read := func(path string) (*model.Objects, error) { return policy.ReadObjects(cmd.InOrStdin(), path) }
+	read := func(path string) (*manifest.Objects, error) { return policy.ReadObjects(cmd.InOrStdin(), path) }
 	switch {
 	case o.objects.live() && len(args) == 1:
 		live, err := liveObjects(cmd.Context(), o.objects.kubeconfig, cmd.ErrOrStderr())
@@ -138,7 +138,7 @@ func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *po
 		}
 		changed := live.Clone()
 		changed.Merge(change)
-		tellRefused(cmd.ErrOrStderr(), policy.LeaveRefused(live, model.NewObjects()))
+		tellRefused(cmd.ErrOrStderr(), policy.LeaveRefused(live, manifest.NewObjects()))
 		policy.LeaveRefused(changed, change) // the same once more
 		if before, err = o.side(cmd, o.objects.kubeconfig, live); err != nil {
 			return nil, nil, err
@@ -163,7 +163,7 @@ func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *po
 	return sides[0], sides[1], nil
 }
 
-func (o *policyDiff) side(cmd *cobra.Command, path string, objs *model.Objects) (*policy.Side, error) {
+func (o *policyDiff) side(cmd *cobra.Command, path string, objs *manifest.Objects) (*policy.Side, error) {
 	side, err := policy.NewSide(objs)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

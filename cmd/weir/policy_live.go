@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/agent/watch"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/policy"
 )
 
@@ -29,7 +29,7 @@ func (o *policyObjects) live() bool { return o.kubeconfig != "" }
 
 // read gives the objects of the live cluster, if one is named, and what paths
 // hold in their place or beside them.
-func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*model.Objects, error) {
+func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*manifest.Objects, error) {
 	objs, err := policy.ReadObjects(cmd.InOrStdin(), paths...)
 	if err != nil || !o.live() {
 		return objs, err
@@ -54,7 +54,7 @@ const livePatience = 20 * time.Second
 
 // liveObjects reads what an agent would. Objects that cannot be read are named
 // and left out, as agents leave them out.
-func liveObjects(ctx context.Context, kubeconfig string, warn io.Writer) (*model.Objects, error) {
+func liveObjects(ctx context.Context, kubeconfig string, warn io.Writer) (*manifest.Objects, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, livePatience, errors.New("the cluster has not answered within 20 seconds"))
 	defer cancel()
 	objs, refused, err := watch.List(ctx, kubeconfig)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/policy"
 )
 
@@ -102,7 +102,7 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 	return printTable(cmd.OutOrStdout(), table, ports)
 }
 
-func (o *policyTable) ask(ctx context.Context, objs *model.Objects, pods []policy.Pod, ports []policy.Port) (*policy.Table, error) {
+func (o *policyTable) ask(ctx context.Context, objs *manifest.Objects, pods []policy.Pod, ports []policy.Port) (*policy.Table, error) {
 	if o.engine == "model" {
 		return policy.ModelTable(ctx, objs, pods, ports)
 	}

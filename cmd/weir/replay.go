@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/replay"
 )
 
@@ -168,13 +169,13 @@ func (o *replayRun) options(cmd *cobra.Command) (replay.Options, error) {
 	return options, err
 }
 
-func readState(path string) (*model.Objects, error) {
+func readState(path string) (*manifest.Objects, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read state: %w", err)
 	}
 	defer file.Close()
-	return model.Parse(path, file)
+	return manifest.Parse(path, file)
 }
 
 // captures makes the files' reading show on a terminal how far it is, once it

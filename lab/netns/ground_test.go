@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Addresses of the services of serviceObjects.
@@ -83,9 +85,9 @@ spec:
 // applyObjects compiles objects and gives them to the world's datapath.
 func applyObjects(t testing.TB, w *World, documents ...string) {
 	t.Helper()
-	objects, err := model.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
+	objects, err := manifest.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
 	require.NoError(t, err)
-	state, warnings, err := model.Compile(model.DeriveEndpointSlices(objects), "node", model.Local{
+	state, warnings, err := compile.All(manifest.DeriveEndpointSlices(objects), "node", model.Local{
 		Devices: w.Devices(""), Gateways: w.topology.Gateways,
 	})
 	require.NoError(t, err)

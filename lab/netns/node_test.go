@@ -15,6 +15,8 @@ import (
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // What twoNodes has besides the topology of one node.
@@ -60,10 +62,10 @@ func newNodesWorld(t testing.TB, topology lab.Topology, options Options) *World 
 // applyToNodes compiles objects for each node.
 func applyToNodes(t testing.TB, w *World, options model.Options, documents ...string) {
 	t.Helper()
-	objects, err := model.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
+	objects, err := manifest.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
 	require.NoError(t, err)
 	for _, n := range w.nodes {
-		state, _, err := model.Compile(model.DeriveEndpointSlices(objects), n.name, model.Local{
+		state, _, err := compile.All(manifest.DeriveEndpointSlices(objects), n.name, model.Local{
 			Devices: w.Devices(n.name), Uplinks: w.Uplinks(n.name), Gateways: w.topology.Gateways, Options: options,
 		})
 		require.NoError(t, err)

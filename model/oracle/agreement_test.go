@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // The compiler and the oracle share no logic, so where both are right they
@@ -37,7 +39,7 @@ func TestCompiledTablesAgreeWithTheOracle(t *testing.T) {
 		for name := range objs.Pods {
 			local.Devices[name] = model.Device{Name: "veth-" + name}
 		}
-		state, _, err := model.Compile(objs, "node-a", local)
+		state, _, err := compile.All(objs, "node-a", local)
 		require.NoError(t, err, "TEST_SEED=%d round %d", seed, round)
 		requireSorted(t, state)
 		a, d := compareRulings(t, objs, state, fmt.Sprintf("TEST_SEED=%d round %d", seed, round))
@@ -47,7 +49,7 @@ func TestCompiledTablesAgreeWithTheOracle(t *testing.T) {
 	require.Greater(t, denied, 1000, "a comparison in which hardly anything is denied says little")
 }
 
-func compareRulings(t *testing.T, objs *model.Objects, state *model.State, context string) (allowed, denied int) {
+func compareRulings(t *testing.T, objs *manifest.Objects, state *model.State, context string) (allowed, denied int) {
 	world := know(objs, "node-a", model.Local{})
 	ports := []uint16{0, 1, 79, 80, 81, 127, 128, 443, 1023, 1024, 8080, 8081, 9000, 65535}
 	protocols := []model.Protocol{model.ProtocolTCP, model.ProtocolUDP, model.ProtocolSCTP, model.ProtocolICMP}
@@ -157,8 +159,8 @@ func compareStrings(a, b string) int {
 
 // randomCluster makes a small cluster of two nodes, in which labels, ports and
 // selectors are few, so that they often meet.
-func randomCluster(r *rand.Rand) *model.Objects {
-	objs := model.NewObjects()
+func randomCluster(r *rand.Rand) *manifest.Objects {
+	objs := manifest.NewObjects()
 	for i, name := range []string{"node-a", "node-b"} {
 		objs.Nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.18.0.%d", 2+i)}}}}

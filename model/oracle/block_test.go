@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Compiler and oracle read blocks each in their own way, and find the same
@@ -21,7 +21,7 @@ func FuzzBlock(f *testing.F) {
 		f.Add(text, uint32(0x0a010203))
 	}
 	f.Fuzz(func(t *testing.T, text string, number uint32) {
-		prefix, err := model.ParseLegacyBlock(text)
+		prefix, err := manifest.ParseLegacyBlock(text)
 		if err != nil {
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // ciliumAnswer is what Cilium's policies of one pod say, all together.
@@ -24,13 +25,13 @@ type ciliumText struct {
 	policy string // Kind/namespace/name
 	space  string // empty: of the whole cluster
 	prefix string // of the names of its lists, where there are several specs
-	rule   *model.CiliumRule
+	rule   *manifest.CiliumRule
 
 	annotations map[string]string
 }
 
 func (k *knowledge) learnCilium() {
-	learn := func(policy, space string, annotations map[string]string, spec *model.CiliumRule, specs []*model.CiliumRule) {
+	learn := func(policy, space string, annotations map[string]string, spec *manifest.CiliumRule, specs []*manifest.CiliumRule) {
 		if spec != nil {
 			k.cilium = append(k.cilium, ciliumText{policy, space, "", spec, annotations})
 		}
@@ -122,7 +123,7 @@ func (t ciliumText) isolates(direction model.Direction) bool {
 type ciliumList struct {
 	name    string
 	denies  bool
-	entries []model.CiliumEgressRule
+	entries []manifest.CiliumEgressRule
 }
 
 func (t ciliumText) nameOf(list ciliumList) string {
@@ -136,10 +137,10 @@ func (t ciliumText) lists(direction model.Direction) []ciliumList {
 	if direction == model.Egress {
 		return []ciliumList{{"egress", false, t.rule.Egress}, {"egressDeny", true, t.rule.EgressDeny}}
 	}
-	turn := func(from []model.CiliumIngressRule) []model.CiliumEgressRule {
-		var to []model.CiliumEgressRule
+	turn := func(from []manifest.CiliumIngressRule) []manifest.CiliumEgressRule {
+		var to []manifest.CiliumEgressRule
 		for _, r := range from {
-			to = append(to, model.CiliumEgressRule{ToEndpoints: r.FromEndpoints, ToRequires: r.FromRequires, ToCIDR: r.FromCIDR,
+			to = append(to, manifest.CiliumEgressRule{ToEndpoints: r.FromEndpoints, ToRequires: r.FromRequires, ToCIDR: r.FromCIDR,
 				ToCIDRSet: r.FromCIDRSet, ToEntities: r.FromEntities, ToPorts: r.ToPorts, ICMPs: r.ICMPs})
 		}
 		return to
@@ -196,7 +197,7 @@ func (k *knowledge) guards(node string) bool {
 
 // entryMatches: an entry without peers and ports matches nothing; one without
 // peers matches all, and one whose lists of peers are empty, nobody.
-func (k *knowledge) entryMatches(text ciliumText, e model.CiliumEgressRule, q *question) bool {
+func (k *knowledge) entryMatches(text ciliumText, e manifest.CiliumEgressRule, q *question) bool {
 	anybody := e.ToEndpoints == nil && e.ToCIDR == nil && e.ToCIDRSet == nil && e.ToEntities == nil && e.ToServices == nil
 	if anybody && len(e.ToPorts) == 0 && len(e.ICMPs) == 0 {
 		return false
@@ -206,7 +207,7 @@ func (k *knowledge) entryMatches(text ciliumText, e model.CiliumEgressRule, q *q
 
 // isCiliumICMP asks for the type of an ICMP message. Of those that open flows
 // there is one in each family, a request to be answered.
-func isCiliumICMP(wanted []model.CiliumICMPRule, q *question) bool {
+func isCiliumICMP(wanted []manifest.CiliumICMPRule, q *question) bool {
 	if len(wanted) == 0 {
 		return true
 	}
@@ -234,7 +235,7 @@ func (q *question) isPing(protocol model.Protocol) bool {
 	return q.protocol == protocol && q.peer.addr.Is4() == (protocol == model.ProtocolICMP)
 }
 
-func (k *knowledge) isCiliumPeer(text ciliumText, e model.CiliumEgressRule, q *question) bool {
+func (k *knowledge) isCiliumPeer(text ciliumText, e manifest.CiliumEgressRule, q *question) bool {
 	for i := range e.ToEndpoints {
 		if k.isEndpoint(text, &e.ToEndpoints[i], q, true) {
 			return true
@@ -409,7 +410,7 @@ func (k *knowledge) isEntity(entity string, q *question) bool {
 // meetsRequirements: what entries of fromRequires and toRequires ask, in all
 // policies of a pod, has to hold for the peers that entries of the same kind
 // name by labels.
-func (k *knowledge) meetsRequirements(mine []ciliumText, denies bool, entry model.CiliumEgressRule, q *question) bool {
+func (k *knowledge) meetsRequirements(mine []ciliumText, denies bool, entry manifest.CiliumEgressRule, q *question) bool {
 	if len(entry.ToEndpoints) == 0 {
 		return true
 	}
@@ -432,7 +433,7 @@ func (k *knowledge) meetsRequirements(mine []ciliumText, denies bool, entry mode
 
 // serves is whether a party is behind one of the services: as a pod that the
 // service selects, or at an address that is listed for one without selector.
-func (k *knowledge) serves(wanted []model.CiliumService, p party) bool {
+func (k *knowledge) serves(wanted []manifest.CiliumService, p party) bool {
 	for _, w := range wanted {
 		for _, svc := range k.objs.Services {
 			space := spaceOf(svc.Namespace)
@@ -466,7 +467,7 @@ func (k *knowledge) isBehind(svc *corev1.Service, p party) bool {
 	return false
 }
 
-func isCiliumPort(wanted []model.CiliumPortRule, q *question) bool {
+func isCiliumPort(wanted []manifest.CiliumPortRule, q *question) bool {
 	if len(wanted) == 0 {
 		return true
 	}

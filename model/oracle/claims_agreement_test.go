@@ -18,6 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Where everybody claims everybody's addresses and ports, all that compiles is
@@ -34,10 +36,10 @@ func TestClaimsAgreeWithTheOracle(t *testing.T) {
 		context := fmt.Sprintf("TEST_SEED=%d round %d", seed, round)
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		objs, local := quarrel(r)
-		listed := model.DeriveEndpointSlices(objs)
-		state, warnings, err := model.Compile(listed, "node-a", local)
+		listed := manifest.DeriveEndpointSlices(objs)
+		state, warnings, err := compile.All(listed, "node-a", local)
 		require.NoError(t, err, context)
-		again, same, err := model.Compile(listed.Clone(), "node-a", local)
+		again, same, err := compile.All(listed.Clone(), "node-a", local)
 		require.NoError(t, err, context)
 		require.Equal(t, state.Services, again.Services, context)
 		require.Equal(t, state.Node, again.Node, context)
@@ -65,7 +67,7 @@ func TestClaimsAgreeWithTheOracle(t *testing.T) {
 }
 
 // lost writes what is lost, in its order.
-func lost(warnings []model.Warning) []string {
+func lost(warnings []compile.Warning) []string {
 	var texts []string
 	for _, w := range warnings {
 		if w.Lost {
@@ -124,7 +126,7 @@ func compareOwners(t *testing.T, world *knowledge, state *model.State, context s
 }
 
 // quarrel makes a small cluster in which addresses, ports and times are few.
-func quarrel(r *rand.Rand) (*model.Objects, model.Local) {
+func quarrel(r *rand.Rand) (*manifest.Objects, model.Local) {
 	addr := func() string {
 		return pick(r, []string{"172.18.0.2", "172.18.0.3", "172.18.0.4", "10.9.0.1", "10.9.0.2", "10.9.1.1", "10.9.1.2", "10.96.0.1", "10.96.0.2", "10.96.0.3",
 			"203.0.113.1", "203.0.113.2", "10.9.255.254", "172.018.0.2", "::ffff:10.9.0.1", "fd18::2", "fd18::3", "fd99::1", "fd96::1", "2001:db8::1"})
@@ -137,7 +139,7 @@ func quarrel(r *rand.Rand) (*model.Objects, model.Local) {
 		}
 		return m
 	}
-	objs := model.NewObjects()
+	objs := manifest.NewObjects()
 	objs.Namespaces["shop"] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	nodes := []string{"node-a", "node-b", "node-c"}
 	for i, name := range nodes {

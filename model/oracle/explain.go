@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Decision is what the policies of both ends say of a flow.
@@ -49,7 +50,7 @@ func (d Decision) Story() []string {
 //
 // Only policy is asked: neither services nor routes, and every pod's policy,
 // whichever node it is on.
-func Explain(objs *model.Objects, from, to string, port uint16, protocol model.Protocol) (Decision, error) {
+func Explain(objs *manifest.Objects, from, to string, port uint16, protocol model.Protocol) (Decision, error) {
 	return NewExplainer(objs).Explain(from, to, port, protocol)
 }
 
@@ -59,7 +60,9 @@ type Explainer struct{ k *knowledge }
 
 // NewExplainer gives an Explainer, which keeps objs: nobody may change it
 // afterwards.
-func NewExplainer(objs *model.Objects) *Explainer { return &Explainer{know(objs, "", model.Local{})} }
+func NewExplainer(objs *manifest.Objects) *Explainer {
+	return &Explainer{know(objs, "", model.Local{})}
+}
 
 // Explain is the function of that name.
 func (e *Explainer) Explain(from, to string, port uint16, protocol model.Protocol) (Decision, error) {
@@ -190,7 +193,7 @@ func (k *knowledge) named(name string) (party, error) {
 	if addrs := k.addressesOfNode(name); len(addrs) > 0 {
 		return k.party(addrs[0]), nil
 	}
-	return party{}, fmt.Errorf("neither an address, a pod (namespace/name) nor a node: %w", model.ErrNotFound)
+	return party{}, fmt.Errorf("neither an address, a pod (namespace/name) nor a node: %w", manifest.ErrNotFound)
 }
 
 func isICMP(p model.Protocol) bool { return p == model.ProtocolICMP || p == model.ProtocolICMPv6 }

@@ -19,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // The oracle finds frontends, backends and what is masqueraded by itself; they
@@ -36,7 +38,7 @@ func TestFrontendsAgreeWithTheOracle(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, uint64(round)))
 		written, listed := randomServices(r)
 		local := randomLocal(r)
-		state, _, err := model.Compile(listed, "node-a", local)
+		state, _, err := compile.All(listed, "node-a", local)
 		require.NoError(t, err, context)
 		require.True(t, slices.IsSortedFunc(state.Services, func(a, b model.Service) int { return a.Address.Compare(b.Address) }), context)
 		world := know(written, "node-a", local)
@@ -180,7 +182,7 @@ func prefixes(texts ...string) []netip.Prefix {
 
 // randomServices makes a cluster with services of all kinds, as it is written
 // and as it is listed: by the controller, or by somebody who wrote the slices.
-func randomServices(r *rand.Rand) (written, listed *model.Objects) {
+func randomServices(r *rand.Rand) (written, listed *manifest.Objects) {
 	objs := randomCluster(r)
 	for i, name := range []string{"node-a", "node-b"} {
 		node := objs.Nodes[name].DeepCopy()
@@ -196,14 +198,14 @@ func randomServices(r *rand.Rand) (written, listed *model.Objects) {
 		svc := randomService(r, i)
 		objs.Services[spaceOf(svc.Namespace)+"/"+svc.Name] = svc
 	}
-	listed = model.DeriveEndpointSlices(objs)
+	listed = manifest.DeriveEndpointSlices(objs)
 	for name, slice := range listed.EndpointSlices {
 		listed.EndpointSlices[name] = randomConditions(r, slice.DeepCopy(), r.IntN(2) == 0)
 	}
 	if r.IntN(2) == 0 {
 		return listed, listed
 	}
-	return objs, model.DeriveEndpointSlices(objs)
+	return objs, manifest.DeriveEndpointSlices(objs)
 }
 
 func keysOf[T any](m map[string]T) func(func(string) bool) {

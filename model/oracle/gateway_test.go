@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 // ofItsOwn gives client a gateway of IPv4 that no other pod has.
@@ -21,7 +22,7 @@ func ofItsOwn(gateway string) model.Local {
 }
 
 func TestAPodsOwnGatewayIsTheNode(t *testing.T) {
-	state, _, err := model.Compile(mustParse(t, clusterYAML), "node-a", ofItsOwn("10.0.0.100"))
+	state, _, err := compile.All(mustParse(t, clusterYAML), "node-a", ofItsOwn("10.0.0.100"))
 	require.NoError(t, err)
 	own := netip.MustParseAddr("10.0.0.100")
 	require.Equal(t, append(testLocal().Gateways, own), state.Node.Gateways, "the node's come first")
@@ -36,7 +37,7 @@ func TestAPodsOwnGatewayIsTheNode(t *testing.T) {
 }
 
 func TestAGatewayThatIsTheNodesAddressIsTheNodeOnce(t *testing.T) {
-	state, _, err := model.Compile(mustParse(t, clusterYAML), "node-a", ofItsOwn("172.18.0.2"))
+	state, _, err := compile.All(mustParse(t, clusterYAML), "node-a", ofItsOwn("172.18.0.2"))
 	require.NoError(t, err)
 	require.Equal(t, testLocal().Gateways, state.Node.Gateways)
 }

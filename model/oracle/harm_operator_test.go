@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // kubelet is the port of a socket on every node that the cluster relies on.
@@ -25,7 +26,7 @@ const kubelet = 10250
 // them be, and at no socket that nodes rely on; and its pods have their network
 // whatever they claim. A host port that names an address of the node needs no
 // permission.
-func requireAllowed(t *testing.T, local *model.Local, mine *model.Objects, state *model.State) {
+func requireAllowed(t *testing.T, local *model.Local, mine *manifest.Objects, state *model.State) {
 	t.Helper()
 	for name := range mine.Pods {
 		require.True(t, slices.ContainsFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == name }), "%s has no network", name)
@@ -56,7 +57,7 @@ func requireAllowed(t *testing.T, local *model.Local, mine *model.Objects, state
 
 // staleNode is the Node of a machine that is gone: older than others and not
 // ready, with addresses that somebody else has by now.
-func staleNode(r *rand.Rand, objs *model.Objects, state *model.State) *corev1.Node {
+func staleNode(r *rand.Rand, objs *manifest.Objects, state *model.State) *corev1.Node {
 	var others []string
 	for _, name := range slices.Sorted(maps.Keys(objs.Nodes)) {
 		for _, a := range objs.Nodes[name].Status.Addresses {

@@ -20,6 +20,8 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Nobody harms another: whatever a tenant writes into its own namespace, later
@@ -69,9 +71,9 @@ func FuzzNobodyHarmsAnother(f *testing.F) {
 	})
 }
 
-func stateOf(t *testing.T, objs *model.Objects, local model.Local) *model.State {
+func stateOf(t *testing.T, objs *manifest.Objects, local model.Local) *model.State {
 	t.Helper()
-	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), "node-a", local)
+	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), "node-a", local)
 	require.NoError(t, err)
 	return state
 }
@@ -127,7 +129,7 @@ func requireUnharmed(t *testing.T, local *model.Local, first, second *model.Stat
 
 // requireDenied: what a policy of the whole cluster denies a pod that says
 // nothing is denied to it whatever it says.
-func requireDenied(t *testing.T, objs *model.Objects, plain, second *model.State) {
+func requireDenied(t *testing.T, objs *manifest.Objects, plain, second *model.State) {
 	t.Helper()
 	for _, endpoint := range plain.Endpoints {
 		ofTenant := strings.HasPrefix(endpoint.Name, "mallory/")
@@ -160,7 +162,7 @@ func eachQuestion(ask func(model.Direction, model.Protocol, uint16)) {
 
 // makeOld gives objects that a tenant can name a time before the tenant's, and
 // makes nodes ready.
-func makeOld(objs *model.Objects) {
+func makeOld(objs *manifest.Objects) {
 	old := metav1.NewTime(time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC))
 	for name, node := range objs.Nodes {
 		node = node.DeepCopy()
@@ -181,7 +183,7 @@ func makeOld(objs *model.Objects) {
 }
 
 // addOperator adds what the cluster's administrator has decided.
-func addOperator(r *rand.Rand, objs *model.Objects) {
+func addOperator(r *rand.Rand, objs *manifest.Objects) {
 	objs.Namespaces["mallory"] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "mallory"}}
 	everybody := &metav1.LabelSelector{}
 	of := &metav1.LabelSelector{MatchLabels: map[string]string{"kubernetes.io/metadata.name": "mallory"}}
@@ -193,21 +195,21 @@ func addOperator(r *rand.Rand, objs *model.Objects) {
 			Egress:  []policyv1alpha2.ClusterNetworkPolicyEgressRule{{Action: policyv1alpha2.ClusterNetworkPolicyRuleActionDeny, To: []policyv1alpha2.ClusterNetworkPolicyEgressPeer{{Namespaces: everybody}}}},
 		},
 	}
-	objs.CiliumClusterwideNetworkPolicies["keep"] = &model.CiliumClusterwideNetworkPolicy{
+	objs.CiliumClusterwideNetworkPolicies["keep"] = &manifest.CiliumClusterwideNetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "keep"},
-		Spec: &model.CiliumRule{
+		Spec: &manifest.CiliumRule{
 			EndpointSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "k8s:io.cilium.k8s.namespace.labels.team", Operator: "NotIn", Values: []string{"trusted"}}}},
-			IngressDeny:      []model.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{{MatchLabels: map[string]string{"io.kubernetes.pod.namespace": "mallory"}}}}},
-			EnableDefaultDeny: model.CiliumDefaultDeny{
+			IngressDeny:      []manifest.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{{MatchLabels: map[string]string{"io.kubernetes.pod.namespace": "mallory"}}}}},
+			EnableDefaultDeny: manifest.CiliumDefaultDeny{
 				Ingress: ref(false), Egress: ref(false),
 			},
 		},
 	}
-	objs.CiliumNetworkPolicies["default/db"] = &model.CiliumNetworkPolicy{
+	objs.CiliumNetworkPolicies["default/db"] = &manifest.CiliumNetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "db"},
-		Spec: &model.CiliumRule{
+		Spec: &manifest.CiliumRule{
 			EndpointSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}},
-			Ingress: []model.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{
+			Ingress: []manifest.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{
 				{MatchLabels: map[string]string{"k8s:io.cilium.k8s.namespace.labels.team": "trusted"}},
 				{MatchLabels: map[string]string{"k8s:io.cilium.k8s.policy.serviceaccount": "admin"}},
 			}}},
@@ -217,8 +219,8 @@ func addOperator(r *rand.Rand, objs *model.Objects) {
 
 // tenant is what somebody writes who has a namespace: addresses and node ports
 // that the API server, controllers and kubelets give are given to one.
-func tenant(r *rand.Rand, others *model.Objects) *model.Objects {
-	mine := model.NewObjects()
+func tenant(r *rand.Rand, others *manifest.Objects) *manifest.Objects {
+	mine := manifest.NewObjects()
 	meta := func(kind string, i int) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: "mallory", Name: fmt.Sprintf("%s%s-%d", pick(r, []string{"", "a-"}), kind, i), CreationTimestamp: metav1.NewTime(time.Date(2040, 1, 1, 0, 0, i, 0, time.UTC))}
 	}
@@ -258,7 +260,7 @@ func tenant(r *rand.Rand, others *model.Objects) *model.Objects {
 }
 
 // anyAddress is somebody's, mostly.
-func anyAddress(r *rand.Rand, objs *model.Objects) string {
+func anyAddress(r *rand.Rand, objs *manifest.Objects) string {
 	all := []string{"172.18.0.77", "10.0.255.254", "203.0.113.200"}
 	for _, name := range slices.Sorted(maps.Keys(objs.Services)) {
 		svc := objs.Services[name]
@@ -279,7 +281,7 @@ func anyAddress(r *rand.Rand, objs *model.Objects) string {
 }
 
 // withoutWords takes from pods what their author says of policies.
-func withoutWords(mine *model.Objects) *model.Objects {
+func withoutWords(mine *manifest.Objects) *manifest.Objects {
 	plain := mine.Clone()
 	for name, pod := range plain.Pods {
 		pod = pod.DeepCopy()
@@ -309,14 +311,14 @@ func TestNobodyHarmsAnotherByNumbers(t *testing.T) {
 		local.Identities = model.NewAllocator()
 		first := stateOf(t, before, local)
 		local.Budgets = model.Budgets{}
-		for table, entries := range model.Fill(first) {
+		for table, entries := range compile.Fill(first) {
 			// Enough for what is there to be written down: that is more than is kept.
 			local.Budgets[table] = entries + 50 + r.IntN(200)
 		}
 		after := before.Clone()
 		after.Merge(greedy(r))
 		for {
-			second, _, err := model.Compile(model.DeriveEndpointSlices(after), "node-a", local)
+			second, _, err := compile.All(manifest.DeriveEndpointSlices(after), "node-a", local)
 			if err == nil {
 				requireUnharmed(t, &local, first, second)
 				break
@@ -337,8 +339,8 @@ func TestNobodyHarmsAnotherByNumbers(t *testing.T) {
 }
 
 // greedy is a tenant's objects that have more of each table than all others.
-func greedy(r *rand.Rand) *model.Objects {
-	mine := model.NewObjects()
+func greedy(r *rand.Rand) *manifest.Objects {
+	mine := manifest.NewObjects()
 	meta := func(name string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Namespace: "mallory", Name: name, CreationTimestamp: metav1.NewTime(time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC))}
 	}

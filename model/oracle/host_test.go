@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // nodeBench is a bench whose node has an uplink, and what its operator wants.
@@ -18,7 +19,7 @@ func nodeBench(t *testing.T, options model.Options, extra ...string) *bench {
 	local := testLocal()
 	local.Uplinks = []model.Uplink{{Name: "eth0", Ifindex: 2}}
 	local.Options = options
-	b := &bench{T: t, oracle: NewOracle("node-a", local), objs: model.NewObjects(), now: time.Unix(1_000_000, 0)}
+	b := &bench{T: t, oracle: NewOracle("node-a", local), objs: manifest.NewObjects(), now: time.Unix(1_000_000, 0)}
 	b.apply(append([]string{clusterYAML}, extra...)...)
 	return b
 }

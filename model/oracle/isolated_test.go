@@ -12,6 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // What is told of a policy that isolates nobody, or not all whom it may mean.
@@ -183,14 +185,14 @@ func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
 
 func TestWhatIsLeftOutIsIsolatedIfItIsAPolicy(t *testing.T) {
 	objs := mustParse(t, galaxyYAML+servedByAPod+cilium("{endpointSelector: {}, egressDeny: [{toEntities: [kube-apiserver]}]}"))
-	_, _, err := model.Compile(objs, "node-a", testLocal())
+	_, _, err := compile.All(objs, "node-a", testLocal())
 	refused, ok := errors.AsType[*model.FieldError](err)
 	require.True(t, ok, "%v", err)
 
 	told, found := objs.LeaveOut(refused.Object)
 	require.True(t, found)
 	require.Equal(t, "the pods that it selects are isolated for egress until it is mended", told)
-	_, _, err = model.Compile(objs, "node-a", testLocal())
+	_, _, err = compile.All(objs, "node-a", testLocal())
 	require.NoError(t, err)
 	require.Contains(t, ask(t, objs, tie, farOff, 80, model.ProtocolTCP), "denied by CiliumNetworkPolicy/default/p")
 
@@ -233,7 +235,7 @@ func FuzzIsolate(f *testing.F) {
 	} {
 		f.Add(raw)
 	}
-	galaxy, err := model.Parse("galaxy.yaml", strings.NewReader(galaxyYAML))
+	galaxy, err := manifest.Parse("galaxy.yaml", strings.NewReader(galaxyYAML))
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, raw string) {
 		for _, title := range []string{"NetworkPolicy default/p", "ClusterNetworkPolicy p", "CiliumNetworkPolicy droids/p", "CiliumClusterwideNetworkPolicy p"} {
@@ -241,7 +243,7 @@ func FuzzIsolate(f *testing.F) {
 			told := objs.Isolate(title, []byte(raw))
 			require.NotEmpty(t, told)
 			require.NotContains(t, told, "\n")
-			_, _, err := model.Compile(objs, "node-a", testLocal())
+			_, _, err := compile.All(objs, "node-a", testLocal())
 			require.NoError(t, err, "%s: %s", title, told)
 			again := galaxy.Clone()
 			require.Equal(t, told, again.Isolate(title, []byte(raw)))

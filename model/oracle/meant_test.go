@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 )
 
 // A warning of what is right is as bad as none of what is wrong: who is warned
@@ -44,7 +45,7 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 		"priorities in different tiers":       {objects: tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}`) + tiered("b", `{tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Pass, from: [{namespaces: {}}]}]}`)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, warnings, err := model.Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", model.Local{Uplinks: tt.uplinks})
+			_, warnings, err := compile.All(mustParse(t, galaxyYAML+tt.objects), "node-a", model.Local{Uplinks: tt.uplinks})
 			require.NoError(t, err)
 			for _, w := range warnings {
 				if !strings.Contains(w.String(), "has no device on node") && !strings.Contains(w.String(), "Service default/kubernetes") {
@@ -57,7 +58,7 @@ func TestWhatIsMeantIsNotWarnedOf(t *testing.T) {
 
 func TestPeersOfTheClustersPoliciesThatNobodyIsAreWarnedOf(t *testing.T) {
 	objects := tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {matchLabels: {side: dark}}}]}]}`)
-	_, warnings, err := model.Compile(mustParse(t, galaxyYAML+objects), "node-a", model.Local{})
+	_, warnings, err := compile.All(mustParse(t, galaxyYAML+objects), "node-a", model.Local{})
 	require.NoError(t, err)
 	var texts []string
 	for _, w := range warnings {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Oracle says what should happen to frames on one node. It is for one
@@ -58,7 +59,7 @@ type Oracle struct {
 // NewOracle gives an oracle that knows of no object and no flow yet.
 func NewOracle(node string, local model.Local) *Oracle {
 	return &Oracle{
-		node: node, local: local, world: know(model.NewObjects(), node, local),
+		node: node, local: local, world: know(manifest.NewObjects(), node, local),
 		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, openings: map[model.Where][]flowKey{}, parts: map[model.Where][]fragmentKey{}, dying: map[flowKey]time.Time{},
 		affinities: map[affinityKey]preference{},
 	}
@@ -68,12 +69,12 @@ func NewOracle(node string, local model.Local) *Oracle {
 // so nobody may change it afterwards. Known flows are judged by them at their
 // next packet. A service that no EndpointSlice belongs to is served by the
 // pods that its selector matches.
-func (o *Oracle) SetObjects(objs *model.Objects) {
+func (o *Oracle) SetObjects(objs *manifest.Objects) {
 	o.SetNetwork(objs, o.local)
 }
 
 // SetNetwork is SetObjects for when devices, gateways or routes change too.
-func (o *Oracle) SetNetwork(objs *model.Objects, local model.Local) {
+func (o *Oracle) SetNetwork(objs *manifest.Objects, local model.Local) {
 	before := o.world.frontends
 	o.local = local
 	o.world = know(objs, o.node, local)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // clusterYAML is the cluster of these tests and of the compiler's, which the
@@ -39,9 +40,9 @@ func testLocal() model.Local {
 	return local
 }
 
-func mustParse(t testing.TB, text string) *model.Objects {
+func mustParse(t testing.TB, text string) *manifest.Objects {
 	t.Helper()
-	objs, err := model.Parse("test.yaml", strings.NewReader(text))
+	objs, err := manifest.Parse("test.yaml", strings.NewReader(text))
 	require.NoError(t, err)
 	return objs
 }
@@ -52,12 +53,12 @@ func ref[T any](v T) *T { return &v }
 type bench struct {
 	*testing.T
 	oracle *Oracle
-	objs   *model.Objects
+	objs   *manifest.Objects
 	now    time.Time
 }
 
 func newBench(t *testing.T, extra ...string) *bench {
-	b := &bench{T: t, oracle: NewOracle("node-a", testLocal()), objs: model.NewObjects(), now: time.Unix(1_000_000, 0)}
+	b := &bench{T: t, oracle: NewOracle("node-a", testLocal()), objs: manifest.NewObjects(), now: time.Unix(1_000_000, 0)}
 	b.apply(append([]string{clusterYAML}, extra...)...)
 	return b
 }
@@ -712,5 +713,5 @@ spec:
 	require.NoError(t, err)
 	require.True(t, d.Allowed, "a pod never blocks itself")
 	_, err = Explain(objs, "default/ghost", web0, 1, model.ProtocolTCP)
-	require.ErrorIs(t, err, model.ErrNotFound)
+	require.ErrorIs(t, err, manifest.ErrNotFound)
 }

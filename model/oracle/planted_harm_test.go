@@ -25,39 +25,39 @@ type harm struct {
 func harms() []harm {
 	const lost = "\tcase first.object != mine.object || first.index != b.index:\n"
 	return []harm{
-		{"claims are won by the order of names", "compile_claim.go",
+		{"claims are won by the order of names", "compile/claim.go",
 			"\t\treturn cmp.Or(cmp.Compare(a.rank, b.rank),",
 			"\t\tif PLANTED {\n\t\t\treturn cmp.Compare(a.object.GetName(), b.object.GetName())\n\t\t}\n\t\treturn cmp.Or(cmp.Compare(a.rank, b.rank),"},
-		{"the younger object has the place", "compile_owner.go",
+		{"the younger object has the place", "compile/owner.go",
 			"\treturn cmp.Or(compareAge(a, b),",
 			"\tif PLANTED {\n\t\treturn -compareAge(a, b)\n\t}\n\treturn cmp.Or(compareAge(a, b),"},
-		{"an external address is somebody's ClusterIP", "compile_claim.go",
-			"\tcase svc != nil && titleOf(svc) != titleOf(obj):",
-			"\tcase svc != nil && titleOf(svc) != titleOf(obj) && !(PLANTED && rank == rankExternalIP):"},
-		{"an external address is a pod's", "compile_claim.go",
+		{"an external address is somebody's ClusterIP", "compile/claim.go",
+			"\tcase svc != nil && manifest.TitleOf(svc) != manifest.TitleOf(obj):",
+			"\tcase svc != nil && manifest.TitleOf(svc) != manifest.TitleOf(obj) && !(PLANTED && rank == rankExternalIP):"},
+		{"an external address is a pod's", "compile/claim.go",
 			"\tcase c.podAt[addr] != nil &&",
 			"\tcase c.podAt[addr] != nil && !(PLANTED && rank == rankExternalIP) &&"},
-		{"an external address is a node's", "compile_claim.go",
+		{"an external address is a node's", "compile/claim.go",
 			"\tcase node != nil:",
 			"\tcase node != nil && !PLANTED:"},
-		{"a claim that is lost takes the whole object", "compile_claim.go",
+		{"a claim that is lost takes the whole object", "compile/claim.go",
 			lost, "\tcase PLANTED && first.object != mine.object:\n\t\tc.fail(b.object, b.field, \"is another's\")\n" + lost},
-		{"a host port that is lost takes its pod's network along", "compile_claim.go",
-			"\tmine := claim{titleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n",
-			"\tmine := claim{titleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, nameOf(pod))\n\t}\n"},
-		{"a host port is at any address that its pod names", "compile_frontend.go",
+		{"a host port that is lost takes its pod's network along", "compile/claim.go",
+			"\tmine := claim{manifest.TitleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n",
+			"\tmine := claim{manifest.TitleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, manifest.NameOf(pod))\n\t}\n"},
+		{"a host port is at any address that its pod names", "compile/frontend.go",
 			"\tcase !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):",
 			"\tcase !PLANTED && !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):"},
-		{"a socket that nodes rely on is anybody's", "compile_claim.go",
+		{"a socket that nodes rely on is anybody's", "compile/claim.go",
 			"\t\tif port > 0 {",
 			"\t\tif port > 0 && !PLANTED {"},
-		{"a Node vouches for another's address", "compile_owner.go",
-			"\tif taken && owner != titleOf(node) {",
-			"\tif taken && owner != titleOf(node) && !PLANTED {"},
-		{"the older Node of two is believed, ready or not", "compile_owner.go",
+		{"a Node vouches for another's address", "compile/owner.go",
+			"\tif taken && owner != manifest.TitleOf(node) {",
+			"\tif taken && owner != manifest.TitleOf(node) && !PLANTED {"},
+		{"the older Node of two is believed, ready or not", "compile/owner.go",
 			"\treturn cmp.Or(cmp.Compare(rank(a), rank(b)),",
 			"\tif PLANTED {\n\t\treturn cmp.Or(compareAge(a, b), cmp.Compare(a.Name, b.Name))\n\t}\n\treturn cmp.Or(cmp.Compare(rank(a), rank(b)),"},
-		{"a Node's pods are where others' nodes are", "compile_owner.go",
+		{"a Node's pods are where others' nodes are", "compile/owner.go",
 			"owner != \"\" && node.Name != c.node {",
 			"owner != \"\" && node.Name != c.node && !PLANTED {"},
 		{"switches that are off are on", "options_allowed.go",
@@ -66,10 +66,10 @@ func harms() []harm {
 		{"switches are on for all addresses", "options_allowed.go",
 			"a.Only == nil || slices.ContainsFunc(",
 			"PLANTED || a.Only == nil || slices.ContainsFunc("},
-		{"a pod's annotation lifts the cluster's policies", "compile.go",
+		{"a pod's annotation lifts the cluster's policies", "compile/compile.go",
 			"l == lenientToNamespaced && !isClusterwide(p.object)",
 			"l == lenientToNamespaced && (PLANTED || !isClusterwide(p.object))"},
-		{"a pod's label poses as its namespace's", "compile_cilium_peer.go",
+		{"a pod's label poses as its namespace's", "compile/cilium_peer.go",
 			"func isReservedKey(key string) bool {\n",
 			"func isReservedKey(key string) bool {\n\tif PLANTED {\n\t\treturn false\n\t}\n"},
 	}
@@ -80,7 +80,11 @@ func harms() []harm {
 func plantHarms(t *testing.T) string {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
-	texts := map[string]string{"planted.go": fmt.Sprintf("package model\n\nimport \"os\"\n\nvar planted = os.Getenv(%q)\n", harmVariable)}
+	const planted = "package %s\n\nimport \"os\"\n\nvar planted = os.Getenv(%q)\n"
+	texts := map[string]string{
+		"planted.go":         fmt.Sprintf(planted, "model", harmVariable),
+		"compile/planted.go": fmt.Sprintf(planted, "compile", harmVariable),
+	}
 	for _, h := range harms() {
 		if texts[h.file] == "" {
 			text, err := os.ReadFile(filepath.Join(root, h.file))
@@ -93,8 +97,9 @@ func plantHarms(t *testing.T) string {
 	}
 	dir, replace := t.TempDir(), map[string]string{}
 	for name, text := range texts {
-		replace[filepath.Join(root, name)] = filepath.Join(dir, name)
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+		file := filepath.Join(dir, strings.ReplaceAll(name, "/", "-"))
+		replace[filepath.Join(root, name)] = file
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	}
 	overlay, err := json.Marshal(map[string]any{"Replace": replace})
 	require.NoError(t, err)

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // galaxyYAML is one node with three ships, and a droid of another namespace.
@@ -105,7 +107,7 @@ func networkPolicy(spec string) string {
 
 // ask puts a question to the oracle and to the compiled table, and gives the
 // answer on which they agree: allowed or denied, and by whom.
-func ask(t *testing.T, objs *model.Objects, from, to string, port uint16, protocol model.Protocol) string {
+func ask(t *testing.T, objs *manifest.Objects, from, to string, port uint16, protocol model.Protocol) string {
 	t.Helper()
 	local := model.Local{Devices: map[string]model.Device{}}
 	for name := range objs.Pods {
@@ -127,7 +129,7 @@ func ask(t *testing.T, objs *model.Objects, from, to string, port uint16, protoc
 		if !r.OfNode {
 			node = objs.Pods[r.Subject].Spec.NodeName
 		}
-		state, _, err := model.Compile(objs, node, local)
+		state, _, err := compile.All(objs, node, local)
 		require.NoError(t, err)
 		if r.OfNode {
 			state.Endpoints = []model.Endpoint{{Name: node, RuleSet: state.Node.RuleSet}}
@@ -443,7 +445,7 @@ func TestBlocksOfAllAddressesAreForAnyPeer(t *testing.T) {
 		"IPv6, of pods that have none of it": {"", v6, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			state, _, err := model.Compile(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, "default/two": {Name: "b"}}})
+			state, _, err := compile.All(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, "default/two": {Name: "b"}}})
 			require.NoError(t, err)
 			who := map[bool]string{true: star, false: "default/two"}[tt.objects == ""]
 			of := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == who })
@@ -464,8 +466,8 @@ func TestBlocksOfAllAddressesAreForAnyPeer(t *testing.T) {
 // Numbers that blocks ask for are a node's own: identities stay what they are.
 func TestBlocksRenumberNoIdentity(t *testing.T) {
 	identities := model.NewAllocator()
-	compile := func(text string) *model.State {
-		state, _, err := model.Compile(mustParse(t, galaxyYAML+wideGalaxyYAML+text), "node-a", model.Local{Identities: identities})
+	compiled := func(text string) *model.State {
+		state, _, err := compile.All(mustParse(t, galaxyYAML+wideGalaxyYAML+text), "node-a", model.Local{Identities: identities})
 		require.NoError(t, err)
 		return state
 	}
@@ -478,7 +480,7 @@ func TestBlocksRenumberNoIdentity(t *testing.T) {
 		}
 		return all
 	}
-	plain := compile("")
+	plain := compiled("")
 	numbers := func() map[string]model.Identity {
 		all := map[string]model.Identity{}
 		for key, w := range identities.Wanted() {
@@ -487,7 +489,7 @@ func TestBlocksRenumberNoIdentity(t *testing.T) {
 		return all
 	}
 	before := numbers()
-	with := compile(networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}]}]}`))
+	with := compiled(networkPolicy(`{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/24}}]}]}`))
 	require.Equal(t, owners(plain), owners(with))
 	require.Equal(t, before, numbers())
 	apart := map[model.Identity]int{}
@@ -499,7 +501,7 @@ func TestBlocksRenumberNoIdentity(t *testing.T) {
 		}
 	}
 	require.Len(t, apart, 1, "of the pods of one identity, one address of four is in the block")
-	require.Equal(t, plain, compile(""))
+	require.Equal(t, plain, compiled(""))
 }
 
 const servedByAPod = `
@@ -515,7 +517,7 @@ ports: [{port: 6443}]
 
 func TestPoliciesThatTheDatapathCannotKeepAreRefused(t *testing.T) {
 	objs := mustParse(t, galaxyYAML+servedByAPod+cilium(`{endpointSelector: {}, egress: [{toEntities: [kube-apiserver]}]}`))
-	_, _, err := model.Compile(objs, "node-a", model.Local{})
+	_, _, err := compile.All(objs, "node-a", model.Local{})
 	require.ErrorContains(t, err, "spec.egress[0].toEntities[0]: kube-apiserver is at 10.0.0.3, the address of Pod default/xwing, which is not supported yet")
 }
 
@@ -547,7 +549,7 @@ func TestPoliciesThatAreHardlyMeantAreWarnedOf(t *testing.T) {
 		"a direction that is not enabled": {networkPolicy(`{podSelector: {}, policyTypes: [Ingress], egress: [{}]}`), "spec.egress[0]: has no effect: spec.policyTypes does not name the direction"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, warnings, err := model.Compile(mustParse(t, galaxyYAML+tt.objects), "node-a", model.Local{})
+			_, warnings, err := compile.All(mustParse(t, galaxyYAML+tt.objects), "node-a", model.Local{})
 			require.NoError(t, err)
 			var texts []string
 			for _, w := range warnings {
@@ -629,13 +631,13 @@ func TestPoliciesAreRefusedAsTheAPIRefusesThem(t *testing.T) {
 		"an older version of the tiers": {"apiVersion: policy.networking.k8s.io/v1alpha1\nkind: ClusterNetworkPolicy\nmetadata: {name: p}\n", "use policy.networking.k8s.io/v1alpha2"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := model.Parse("policies.yaml", strings.NewReader(tt.objects))
+			_, err := manifest.Parse("policies.yaml", strings.NewReader(tt.objects))
 			require.ErrorContains(t, err, tt.says)
 		})
 	}
 	t.Run("a namespace that does not exist", func(t *testing.T) {
 		objs := mustParse(t, galaxyYAML+strings.Replace(cilium(`{endpointSelector: {}}`), "name: p", "name: p, namespace: sith", 1))
-		_, _, err := model.Compile(objs, "node-a", model.Local{})
+		_, _, err := compile.All(objs, "node-a", model.Local{})
 		require.ErrorContains(t, err, "CiliumNetworkPolicy sith/p: metadata.namespace: there is no namespace sith: add the Namespace")
 	})
 }
@@ -648,13 +650,13 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		objs, err := model.Parse("fuzz.yaml", strings.NewReader(galaxyYAML+text))
+		objs, err := manifest.Parse("fuzz.yaml", strings.NewReader(galaxyYAML+text))
 		if err != nil {
-			var place *model.ParseError
+			var place *manifest.ParseError
 			require.ErrorAs(t, err, &place)
 			return
 		}
-		state, _, err := model.Compile(objs, "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, tie: {Name: "b"}, xwing: {Name: "c"}}})
+		state, _, err := compile.All(objs, "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, tie: {Name: "b"}, xwing: {Name: "c"}}})
 		require.True(t, (state == nil) == (err != nil))
 		if state == nil {
 			return

@@ -13,12 +13,13 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // knowledge is the objects as the oracle looks things up in them: by address,
 // not by identity.
 type knowledge struct {
-	objs      *model.Objects
+	objs      *manifest.Objects
 	node      string
 	local     model.Local
 	pods      map[netip.Addr]*corev1.Pod // those that have the address for themselves
@@ -54,7 +55,7 @@ type knowledge struct {
 }
 
 // know indexes objects. It is tolerant: what the compiler refuses is left out.
-func know(objs *model.Objects, node string, local model.Local) *knowledge {
+func know(objs *manifest.Objects, node string, local model.Local) *knowledge {
 	k := &knowledge{
 		objs: objs, node: node, local: local,
 		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},

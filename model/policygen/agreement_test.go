@@ -17,6 +17,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
@@ -53,7 +55,7 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 		problem, err := compare(objs, &seen)
 		require.NoError(t, err, "TEST_SEED=%d round %d", seed, round)
 		if problem != "" {
-			objs = Shrink(objs, func(o *model.Objects) bool {
+			objs = Shrink(objs, func(o *manifest.Objects) bool {
 				problem, err := compare(o, &tally{})
 				return err == nil && problem != ""
 			})
@@ -73,12 +75,12 @@ func TestCompiledPoliciesAgreeWithTheOracle(t *testing.T) {
 type tally struct{ allowed, denied, byRule, audited, refused, ofNodes int }
 
 // ofNodes has some clusterwide policies of Cilium's select nodes.
-func ofNodes(r *rand.Rand, objs *model.Objects) {
+func ofNodes(r *rand.Rand, objs *manifest.Objects) {
 	for _, name := range slices.Sorted(maps.Keys(objs.CiliumClusterwideNetworkPolicies)) {
 		policy := objs.CiliumClusterwideNetworkPolicies[name]
 		specs := policy.Specs
 		if policy.Spec != nil {
-			specs = []*model.CiliumRule{policy.Spec}
+			specs = []*manifest.CiliumRule{policy.Spec}
 		}
 		for _, spec := range specs {
 			spec.EndpointSelector, spec.NodeSelector = nil, &metav1.LabelSelector{}
@@ -90,10 +92,10 @@ func ofNodes(r *rand.Rand, objs *model.Objects) {
 }
 
 // audit has some denials only told.
-func audit(r *rand.Rand, objs *model.Objects) {
+func audit(r *rand.Rand, objs *manifest.Objects) {
 	mark := func(object metav1.Object) {
 		if r.IntN(4) == 0 {
-			object.SetAnnotations(map[string]string{model.AnnotationAudit: []string{"true", "true", "false"}[r.IntN(3)]})
+			object.SetAnnotations(map[string]string{manifest.AnnotationAudit: []string{"true", "true", "false"}[r.IntN(3)]})
 		}
 	}
 	markAll(mark, objs.NetworkPolicies)
@@ -107,13 +109,13 @@ func audit(r *rand.Rand, objs *model.Objects) {
 }
 
 // refuse has some policies say what the packets get that they deny.
-func refuse(r *rand.Rand, objs *model.Objects) {
+func refuse(r *rand.Rand, objs *manifest.Objects) {
 	mark := func(object metav1.Object) {
 		annotations := maps.Clone(object.GetAnnotations())
 		if annotations == nil {
 			annotations = map[string]string{}
 		}
-		for _, key := range []string{model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+		for _, key := range []string{manifest.AnnotationDeniedIngress, manifest.AnnotationDeniedEgress} {
 			if word := []string{"", "drop", "refuse", "refuse", "refuse"}[r.IntN(5)]; word != "" {
 				annotations[key] = word
 			}
@@ -133,14 +135,14 @@ func markAll[T metav1.Object](mark func(metav1.Object), objs map[string]T) {
 }
 
 // compare gives the first question on which the two disagree.
-func compare(objs *model.Objects, seen *tally) (string, error) {
+func compare(objs *manifest.Objects, seen *tally) (string, error) {
 	local := model.Local{Devices: map[string]model.Device{}}
 	for name := range objs.Pods {
 		local.Devices[name] = model.Device{Name: "veth"}
 	}
 	explainer := oracle.NewExplainer(objs)
 	for node := range objs.Nodes {
-		state, _, err := model.Compile(objs, node, local)
+		state, _, err := compile.All(objs, node, local)
 		if err != nil {
 			return "", err
 		}

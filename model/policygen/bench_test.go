@@ -16,13 +16,15 @@ import (
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // town is a cluster of so many pods, 100 on each node, with so many sets of
 // labels. Each of its 100 namespaces has a policy that lets its own pods in,
 // on some ports, and there is one of each tier and one of Cilium's for all.
-func town(pods, identities int) *model.Objects {
-	objs := model.NewObjects()
+func town(pods, identities int) *manifest.Objects {
+	objs := manifest.NewObjects()
 	put := func(o metav1.Object) {
 		if err := objs.Upsert(o); err != nil {
 			panic(err)
@@ -65,11 +67,11 @@ func town(pods, identities int) *model.Objects {
 				From: []policyv1alpha2.ClusterNetworkPolicyIngressPeer{{Namespaces: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "1"}}}}}},
 		}})
 	}
-	put(&model.CiliumClusterwideNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "wide"}, Spec: &model.CiliumRule{
+	put(&manifest.CiliumClusterwideNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "wide"}, Spec: &manifest.CiliumRule{
 		EndpointSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "1"}},
-		Ingress: []model.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{{MatchLabels: map[string]string{"app": "1"}}},
-			ToPorts: []model.CiliumPortRule{{Ports: []model.CiliumPort{{Port: "http"}}}}}},
-		EgressDeny: []model.CiliumEgressRule{{ToEntities: []string{"host"}}},
+		Ingress: []manifest.CiliumIngressRule{{FromEndpoints: []metav1.LabelSelector{{MatchLabels: map[string]string{"app": "1"}}},
+			ToPorts: []manifest.CiliumPortRule{{Ports: []manifest.CiliumPort{{Port: "http"}}}}}},
+		EgressDeny: []manifest.CiliumEgressRule{{ToEntities: []string{"host"}}},
 	}})
 	return objs
 }
@@ -87,7 +89,7 @@ func BenchmarkCompile(b *testing.B) {
 			}
 			rules, begin := 0, computed(b)
 			for b.Loop() {
-				state, _, err := model.Compile(objs, "node-0", local)
+				state, _, err := compile.All(objs, "node-0", local)
 				require.NoError(b, err)
 				require.Len(b, state.Endpoints, 100)
 				rules = 0

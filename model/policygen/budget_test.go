@@ -13,16 +13,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
 // fit leaves out what does not fit, as an agent does, and gives the titles of what
 // is left out in its order.
-func fit(t *testing.T, objs *model.Objects, node string, local model.Local) (rest *model.Objects, state *model.State, refused []string) {
+func fit(t *testing.T, objs *manifest.Objects, node string, local model.Local) (rest *manifest.Objects, state *model.State, refused []string) {
 	t.Helper()
 	rest = objs.Clone()
 	for {
-		state, _, err := model.Compile(rest, node, local)
+		state, _, err := compile.All(rest, node, local)
 		if err == nil {
 			return rest, state, refused
 		}
@@ -66,23 +68,23 @@ func TestWhatDoesNotFitOpensNothing(t *testing.T) {
 		for name := range objs.Pods {
 			local.Devices[name] = model.Device{Name: "veth-" + name}
 		}
-		whole, _, err := model.Compile(objs, node, local)
+		whole, _, err := compile.All(objs, node, local)
 		require.NoError(t, err)
 		local.Budgets = model.Budgets{}
-		filled := model.Fill(whole)
+		filled := compile.Fill(whole)
 		for _, table := range slices.Sorted(maps.Keys(filled)) {
 			least := 8 // the node's own addresses, and two rules of a set
 			local.Budgets[table] = max(least, filled[table]*r.IntN(110)/100)
 		}
 		rest, state, refused := fit(t, objs, node, local)
-		for table, entries := range model.Fill(state) {
+		for table, entries := range compile.Fill(state) {
 			require.LessOrEqual(t, entries, local.Budgets[table], "TEST_SEED=%d round %d: %s", seed, round, table)
 		}
 		_, again, same := fit(t, objs, node, local)
 		require.Equal(t, refused, same, "TEST_SEED=%d round %d", seed, round)
 		require.Equal(t, state, again, "TEST_SEED=%d round %d", seed, round)
 		local.Budgets = nil
-		free, _, err := model.Compile(rest, node, local)
+		free, _, err := compile.All(rest, node, local)
 		require.NoError(t, err)
 		require.Equal(t, free, state, "TEST_SEED=%d round %d: what fits is as it is without budgets", seed, round)
 

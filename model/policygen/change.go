@@ -10,12 +10,12 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Change gives another cluster of the same pods, nodes and services: some
 // policies are gone, some are others, and a pod may have other labels.
-func Change(r *rand.Rand, objs *model.Objects, o Options) *model.Objects {
+func Change(r *rand.Rand, objs *manifest.Objects, o Options) *manifest.Objects {
 	m := &maker{r, words(), o, objs.Clone()}
 	drop(m, m.objs.NetworkPolicies)
 	drop(m, m.objs.ClusterNetworkPolicies)

@@ -10,7 +10,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Options bound a cluster.
@@ -34,12 +34,12 @@ type maker struct {
 	*rand.Rand
 	w    *Words
 	o    Options
-	objs *model.Objects
+	objs *manifest.Objects
 }
 
 // Cluster makes a cluster.
-func Cluster(r *rand.Rand, o Options) *model.Objects {
-	m := &maker{r, words(), o, model.NewObjects()}
+func Cluster(r *rand.Rand, o Options) *manifest.Objects {
+	m := &maker{r, words(), o, manifest.NewObjects()}
 	m.nodes()
 	for _, name := range m.w.Namespaces[1:] {
 		m.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: m.labels()}})

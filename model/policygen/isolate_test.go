@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
@@ -52,7 +53,7 @@ func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
 	require.Greater(t, closed, isolated)
 }
 
-func policiesOf(objs *model.Objects) []metav1.Object {
+func policiesOf(objs *manifest.Objects) []metav1.Object {
 	var all []metav1.Object
 	each(objs.NetworkPolicies, func(k string) { all = append(all, objs.NetworkPolicies[k]) })
 	each(objs.ClusterNetworkPolicies, func(k string) { all = append(all, objs.ClusterNetworkPolicies[k]) })
@@ -63,14 +64,14 @@ func policiesOf(objs *model.Objects) []metav1.Object {
 
 // titleOf finds what the model calls a policy.
 func titleOf(policy metav1.Object) string {
-	alone := model.NewObjects()
+	alone := manifest.NewObjects()
 	if err := alone.Upsert(policy); err != nil {
 		return err.Error()
 	}
 	return alone.Titles()[0]
 }
 
-func ends(objs *model.Objects) []string {
+func ends(objs *manifest.Objects) []string {
 	var all []string
 	each(objs.Pods, func(k string) { all = append(all, k) })
 	return append(slices.Clone(all), Outside...)

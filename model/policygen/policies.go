@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Kinds of policies.
@@ -73,7 +73,7 @@ func (m *maker) peer() networkingv1.NetworkPolicyPeer {
 	return networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: set.CIDR, Except: set.Except}}
 }
 
-func (m *maker) block() model.CiliumCIDRRule { return pick(m, m.w.Blocks...) }
+func (m *maker) block() manifest.CiliumCIDRRule { return pick(m, m.w.Blocks...) }
 
 func (m *maker) port() networkingv1.NetworkPolicyPort {
 	var port networkingv1.NetworkPolicyPort
@@ -173,8 +173,8 @@ func (m *maker) protocol() policyv1alpha2.ClusterNetworkPolicyProtocol {
 	return policyv1alpha2.ClusterNetworkPolicyProtocol{DestinationNamedPort: pick(m, m.w.Names...)}
 }
 
-func (m *maker) ciliumPolicy(name string) *model.CiliumNetworkPolicy {
-	policy := &model.CiliumNetworkPolicy{
+func (m *maker) ciliumPolicy(name string) *manifest.CiliumNetworkPolicy {
+	policy := &manifest.CiliumNetworkPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "cilium.io/v2", Kind: "CiliumNetworkPolicy"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: pick(m, m.w.Namespaces...), Name: name},
 	}
@@ -182,8 +182,8 @@ func (m *maker) ciliumPolicy(name string) *model.CiliumNetworkPolicy {
 	return policy
 }
 
-func (m *maker) clusterwidePolicy(name string) *model.CiliumClusterwideNetworkPolicy {
-	policy := &model.CiliumClusterwideNetworkPolicy{
+func (m *maker) clusterwidePolicy(name string) *manifest.CiliumClusterwideNetworkPolicy {
+	policy := &manifest.CiliumClusterwideNetworkPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "cilium.io/v2", Kind: "CiliumClusterwideNetworkPolicy"},
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 	}
@@ -191,16 +191,16 @@ func (m *maker) clusterwidePolicy(name string) *model.CiliumClusterwideNetworkPo
 	return policy
 }
 
-func (m *maker) specs() (*model.CiliumRule, []*model.CiliumRule) {
+func (m *maker) specs() (*manifest.CiliumRule, []*manifest.CiliumRule) {
 	if m.IntN(4) == 0 {
-		return nil, []*model.CiliumRule{m.spec(), m.spec()}
+		return nil, []*manifest.CiliumRule{m.spec(), m.spec()}
 	}
 	return m.spec(), nil
 }
 
-func (m *maker) spec() *model.CiliumRule {
+func (m *maker) spec() *manifest.CiliumRule {
 	subject := m.selector(m.w.cilium())
-	rule := &model.CiliumRule{EndpointSelector: &subject}
+	rule := &manifest.CiliumRule{EndpointSelector: &subject}
 	rule.Ingress = some(m, 2, m.ingress)
 	rule.Egress = some(m, 2, m.egress)
 	if m.IntN(2) == 0 {
@@ -224,8 +224,8 @@ func (m *maker) entity() string {
 	return pick(m, "all", "world", "world-ipv4", "world-ipv6", "cluster", "host", "remote-node", "kube-apiserver", "health", "none")
 }
 
-func (m *maker) ingress() model.CiliumIngressRule {
-	rule := model.CiliumIngressRule{ToPorts: m.toPorts()}
+func (m *maker) ingress() manifest.CiliumIngressRule {
+	rule := manifest.CiliumIngressRule{ToPorts: m.toPorts()}
 	if rule.ToPorts == nil {
 		rule.ICMPs = m.icmps()
 	}
@@ -246,8 +246,8 @@ func (m *maker) ingress() model.CiliumIngressRule {
 	return rule
 }
 
-func (m *maker) egress() model.CiliumEgressRule {
-	rule := model.CiliumEgressRule{ToPorts: m.toPorts()}
+func (m *maker) egress() manifest.CiliumEgressRule {
+	rule := manifest.CiliumEgressRule{ToPorts: m.toPorts()}
 	if rule.ToPorts == nil {
 		rule.ICMPs = m.icmps()
 	}
@@ -270,8 +270,8 @@ func (m *maker) egress() model.CiliumEgressRule {
 	return rule
 }
 
-func (m *maker) toService() model.CiliumService {
-	var svc model.CiliumService
+func (m *maker) toService() manifest.CiliumService {
+	var svc manifest.CiliumService
 	if m.IntN(2) == 0 {
 		svc.ByName = &struct {
 			ServiceName string `json:"serviceName,omitempty"`
@@ -286,9 +286,9 @@ func (m *maker) toService() model.CiliumService {
 	return svc
 }
 
-func (m *maker) toPorts() []model.CiliumPortRule {
-	return some(m, 1, func() model.CiliumPortRule {
-		var list model.CiliumPortRule
+func (m *maker) toPorts() []manifest.CiliumPortRule {
+	return some(m, 1, func() manifest.CiliumPortRule {
+		var list manifest.CiliumPortRule
 		for range 1 + m.IntN(2) {
 			list.Ports = append(list.Ports, m.ciliumPort())
 		}
@@ -297,9 +297,9 @@ func (m *maker) toPorts() []model.CiliumPortRule {
 }
 
 // icmps stand where no ports do, and mostly do not.
-func (m *maker) icmps() []model.CiliumICMPRule {
-	return some(m, m.IntN(4)/3, func() model.CiliumICMPRule {
-		var list model.CiliumICMPRule
+func (m *maker) icmps() []manifest.CiliumICMPRule {
+	return some(m, m.IntN(4)/3, func() manifest.CiliumICMPRule {
+		var list manifest.CiliumICMPRule
 		for range 1 + m.IntN(2) {
 			list.Fields = append(list.Fields, m.icmp())
 		}
@@ -307,8 +307,8 @@ func (m *maker) icmps() []model.CiliumICMPRule {
 	})
 }
 
-func (m *maker) icmp() model.CiliumICMP {
-	field := model.CiliumICMP{Family: pick(m, "", "IPv4", "IPv6")}
+func (m *maker) icmp() manifest.CiliumICMP {
+	field := manifest.CiliumICMP{Family: pick(m, "", "IPv4", "IPv6")}
 	echo := 8
 	if field.Family == "IPv6" {
 		echo = 128
@@ -321,8 +321,8 @@ func (m *maker) icmp() model.CiliumICMP {
 	return field
 }
 
-func (m *maker) ciliumPort() model.CiliumPort {
-	port := model.CiliumPort{Protocol: pick(m, "", "ANY", "TCP", "UDP", "SCTP", "tcp")}
+func (m *maker) ciliumPort() manifest.CiliumPort {
+	port := manifest.CiliumPort{Protocol: pick(m, "", "ANY", "TCP", "UDP", "SCTP", "tcp")}
 	switch m.IntN(4) {
 	case 0:
 		port.Port = pick(m, append([]string{strings.ToUpper(m.w.Names[0])}, m.w.Names...)...)

@@ -10,12 +10,12 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Shrink leaves out objects, and entries of policies, as long as fails says so
 // of what remains. It asks some hundred times.
-func Shrink(objs *model.Objects, fails func(*model.Objects) bool) *model.Objects {
+func Shrink(objs *manifest.Objects, fails func(*manifest.Objects) bool) *manifest.Objects {
 	for again := true; again; {
 		again = false
 		for _, smaller := range smaller(objs) {
@@ -29,57 +29,57 @@ func Shrink(objs *model.Objects, fails func(*model.Objects) bool) *model.Objects
 }
 
 // smaller gives all clusters with one thing less.
-func smaller(objs *model.Objects) []*model.Objects {
-	var all []*model.Objects
-	without := func(remove func(o *model.Objects)) {
+func smaller(objs *manifest.Objects) []*manifest.Objects {
+	var all []*manifest.Objects
+	without := func(remove func(o *manifest.Objects)) {
 		o := objs.Clone()
 		remove(o)
 		all = append(all, o)
 	}
-	each(objs.NetworkPolicies, func(k string) { without(func(o *model.Objects) { delete(o.NetworkPolicies, k) }) })
-	each(objs.ClusterNetworkPolicies, func(k string) { without(func(o *model.Objects) { delete(o.ClusterNetworkPolicies, k) }) })
-	each(objs.CiliumNetworkPolicies, func(k string) { without(func(o *model.Objects) { delete(o.CiliumNetworkPolicies, k) }) })
-	each(objs.CiliumClusterwideNetworkPolicies, func(k string) { without(func(o *model.Objects) { delete(o.CiliumClusterwideNetworkPolicies, k) }) })
-	each(objs.Pods, func(k string) { without(func(o *model.Objects) { delete(o.Pods, k) }) })
+	each(objs.NetworkPolicies, func(k string) { without(func(o *manifest.Objects) { delete(o.NetworkPolicies, k) }) })
+	each(objs.ClusterNetworkPolicies, func(k string) { without(func(o *manifest.Objects) { delete(o.ClusterNetworkPolicies, k) }) })
+	each(objs.CiliumNetworkPolicies, func(k string) { without(func(o *manifest.Objects) { delete(o.CiliumNetworkPolicies, k) }) })
+	each(objs.CiliumClusterwideNetworkPolicies, func(k string) { without(func(o *manifest.Objects) { delete(o.CiliumClusterwideNetworkPolicies, k) }) })
+	each(objs.Pods, func(k string) { without(func(o *manifest.Objects) { delete(o.Pods, k) }) })
 	each(objs.Services, func(k string) {
-		without(func(o *model.Objects) { delete(o.Services, k); delete(o.EndpointSlices, k) })
+		without(func(o *manifest.Objects) { delete(o.Services, k); delete(o.EndpointSlices, k) })
 	})
 	for k, p := range objs.NetworkPolicies {
 		shorter(p.Spec.Ingress, func(i int) {
 			c := p.DeepCopy()
 			c.Spec.Ingress = slices.Delete(c.Spec.Ingress, i, i+1)
-			without(func(o *model.Objects) { o.NetworkPolicies[k] = c })
+			without(func(o *manifest.Objects) { o.NetworkPolicies[k] = c })
 		})
 		shorter(p.Spec.Egress, func(i int) {
 			c := p.DeepCopy()
 			c.Spec.Egress = slices.Delete(c.Spec.Egress, i, i+1)
-			without(func(o *model.Objects) { o.NetworkPolicies[k] = c })
+			without(func(o *manifest.Objects) { o.NetworkPolicies[k] = c })
 		})
 	}
 	for k, p := range objs.ClusterNetworkPolicies {
 		shorter(p.Spec.Ingress, func(i int) {
 			c := p.DeepCopy()
 			c.Spec.Ingress = slices.Delete(c.Spec.Ingress, i, i+1)
-			without(func(o *model.Objects) { o.ClusterNetworkPolicies[k] = c })
+			without(func(o *manifest.Objects) { o.ClusterNetworkPolicies[k] = c })
 		})
 		shorter(p.Spec.Egress, func(i int) {
 			c := p.DeepCopy()
 			c.Spec.Egress = slices.Delete(c.Spec.Egress, i, i+1)
-			without(func(o *model.Objects) { o.ClusterNetworkPolicies[k] = c })
+			without(func(o *manifest.Objects) { o.ClusterNetworkPolicies[k] = c })
 		})
 	}
 	for k, p := range objs.CiliumNetworkPolicies {
-		smallerSpecs(p.Spec, p.Specs, func(spec *model.CiliumRule, specs []*model.CiliumRule) {
+		smallerSpecs(p.Spec, p.Specs, func(spec *manifest.CiliumRule, specs []*manifest.CiliumRule) {
 			c := *p
 			c.Spec, c.Specs = spec, specs
-			without(func(o *model.Objects) { o.CiliumNetworkPolicies[k] = &c })
+			without(func(o *manifest.Objects) { o.CiliumNetworkPolicies[k] = &c })
 		})
 	}
 	for k, p := range objs.CiliumClusterwideNetworkPolicies {
-		smallerSpecs(p.Spec, p.Specs, func(spec *model.CiliumRule, specs []*model.CiliumRule) {
+		smallerSpecs(p.Spec, p.Specs, func(spec *manifest.CiliumRule, specs []*manifest.CiliumRule) {
 			c := *p
 			c.Spec, c.Specs = spec, specs
-			without(func(o *model.Objects) { o.CiliumClusterwideNetworkPolicies[k] = &c })
+			without(func(o *manifest.Objects) { o.CiliumClusterwideNetworkPolicies[k] = &c })
 		})
 	}
 	return all
@@ -97,7 +97,7 @@ func shorter[T any](list []T, do func(without int)) {
 	}
 }
 
-func smallerSpecs(spec *model.CiliumRule, specs []*model.CiliumRule, do func(*model.CiliumRule, []*model.CiliumRule)) {
+func smallerSpecs(spec *manifest.CiliumRule, specs []*manifest.CiliumRule, do func(*manifest.CiliumRule, []*manifest.CiliumRule)) {
 	if spec != nil {
 		for _, s := range smallerRules(spec) {
 			do(s, specs)
@@ -115,30 +115,30 @@ func smallerSpecs(spec *model.CiliumRule, specs []*model.CiliumRule, do func(*mo
 	}
 }
 
-func smallerRules(rule *model.CiliumRule) []*model.CiliumRule {
-	var all []*model.CiliumRule
-	add := func(change func(c *model.CiliumRule)) {
+func smallerRules(rule *manifest.CiliumRule) []*manifest.CiliumRule {
+	var all []*manifest.CiliumRule
+	add := func(change func(c *manifest.CiliumRule)) {
 		c := *rule
 		change(&c)
 		all = append(all, &c)
 	}
 	shorter(rule.Ingress, func(i int) {
-		add(func(c *model.CiliumRule) { c.Ingress = slices.Delete(slices.Clone(c.Ingress), i, i+1) })
+		add(func(c *manifest.CiliumRule) { c.Ingress = slices.Delete(slices.Clone(c.Ingress), i, i+1) })
 	})
 	shorter(rule.IngressDeny, func(i int) {
-		add(func(c *model.CiliumRule) { c.IngressDeny = slices.Delete(slices.Clone(c.IngressDeny), i, i+1) })
+		add(func(c *manifest.CiliumRule) { c.IngressDeny = slices.Delete(slices.Clone(c.IngressDeny), i, i+1) })
 	})
 	shorter(rule.Egress, func(i int) {
-		add(func(c *model.CiliumRule) { c.Egress = slices.Delete(slices.Clone(c.Egress), i, i+1) })
+		add(func(c *manifest.CiliumRule) { c.Egress = slices.Delete(slices.Clone(c.Egress), i, i+1) })
 	})
 	shorter(rule.EgressDeny, func(i int) {
-		add(func(c *model.CiliumRule) { c.EgressDeny = slices.Delete(slices.Clone(c.EgressDeny), i, i+1) })
+		add(func(c *manifest.CiliumRule) { c.EgressDeny = slices.Delete(slices.Clone(c.EgressDeny), i, i+1) })
 	})
 	return all
 }
 
 // Text gives a cluster's pods and policies as YAML, for a test's failure.
-func Text(objs *model.Objects) string {
+func Text(objs *manifest.Objects) string {
 	var b strings.Builder
 	write := func(kind, name string, obj any) {
 		text, err := yaml.Marshal(obj)

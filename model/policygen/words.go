@@ -9,7 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Words are what policies may speak of. No list is empty, and none is long:
@@ -24,7 +24,7 @@ type Words struct {
 	Firsts, Lasts []int32  // the ends of ranges; any first is less than any last
 	Names         []string // of ports
 
-	Blocks   []model.CiliumCIDRRule
+	Blocks   []manifest.CiliumCIDRRule
 	CIDRs    []string // blocks, or addresses alone
 	Networks [][]policyv1alpha2.CIDR
 	Nodes    []metav1.LabelSelector
@@ -47,7 +47,7 @@ func words() *Words {
 		Firsts:     []int32{1, 79, 80, 1000},
 		Lasts:      []int32{1001, 1023, 8081, 65535},
 		Names:      []string{"http", "dns"},
-		Blocks: []model.CiliumCIDRRule{
+		Blocks: []manifest.CiliumCIDRRule{
 			{CIDR: "0.0.0.0/0"}, {CIDR: "::/0"}, {CIDR: "0.0.0.0/0", Except: []string{"198.51.100.0/24"}},
 			{CIDR: "198.51.100.0/24", Except: []string{"198.51.100.128/25"}}, {CIDR: "198.51.100.200/32"},
 			{CIDR: "10.0.0.0/16"}, {CIDR: "10.0.0.0/16", Except: []string{"10.0.0.0/28"}}, {CIDR: "10.0.0.10/32"},

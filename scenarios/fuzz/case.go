@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Case is a sequence as it can be played again: everything in it is concrete.
@@ -58,7 +59,7 @@ func (c *Case) hooks() []model.Hook {
 
 // to makes the change to objects, in place. It fails when there is nothing to
 // remove.
-func (c *Change) to(objs *model.Objects) error {
+func (c *Change) to(objs *manifest.Objects) error {
 	for _, o := range c.Upsert {
 		if err := objs.Upsert(o); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/prog"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Options say what to do.
@@ -44,12 +44,12 @@ type Options struct {
 	// Progress is called about once a second.
 	Progress func(Tally, time.Duration)
 
-	misread  misread                   // plants another error, in tests
-	wanted   func(*model.Objects) bool // for tests: see sequence
-	patience time.Duration             // of who shrinks a finding; 0: the usual one. For tests
-	anew     bool                      // for tests: with Guided, what is reached is counted, and nobody goes on from it
-	digest   func(n, sum uint64)       // of each sequence's frames; for tests
-	seen     func(*Finding)            // each finding, in place of Found; for tests
+	misread  misread                      // plants another error, in tests
+	wanted   func(*manifest.Objects) bool // for tests: see sequence
+	patience time.Duration                // of who shrinks a finding; 0: the usual one. For tests
+	anew     bool                         // for tests: with Guided, what is reached is counted, and nobody goes on from it
+	digest   func(n, sum uint64)          // of each sequence's frames; for tests
+	seen     func(*Finding)               // each finding, in place of Found; for tests
 }
 
 func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios"
 )
 
@@ -54,7 +55,7 @@ var ports = []uint16{53, 80, 443, 5353, 8080, 8443, 9090}
 // network makes objects by chance, and changes them.
 type network struct {
 	rng  *rand.Rand
-	objs *model.Objects
+	objs *manifest.Objects
 	pods []string // by slot, whether they are there or not
 	wide bool     // the node's uplink has programs
 	// operator is who has chosen these, where it has.
@@ -64,7 +65,7 @@ type network struct {
 
 // newNetwork names the pods that the node may have.
 func newNetwork(rng *rand.Rand) *network {
-	n := &network{rng: rng, objs: model.NewObjects()}
+	n := &network{rng: rng, objs: manifest.NewObjects()}
 	for i := range 2 + rng.IntN(prog.MaxPods-1) {
 		n.pods = append(n.pods, fmt.Sprintf("%s/p%d", pick(rng, namespaces), i))
 	}
@@ -77,8 +78,8 @@ func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] 
 func (n *network) chance(percent int) bool { return n.rng.IntN(100) < percent }
 
 // base is the network that a scenario has before its first step.
-func base(pods []string, uplink bool) *model.Objects {
-	n := &network{objs: model.NewObjects()}
+func base(pods []string, uplink bool) *manifest.Objects {
+	n := &network{objs: manifest.NewObjects()}
 	add := func(o metav1.Object) { _ = n.objs.Upsert(o) } // all kinds here are kept
 	own := node(nodeName, node4, node6)
 	if uplink {
@@ -192,7 +193,7 @@ func (n *network) change() *Change {
 }
 
 // keep makes a change that compiled part of the network.
-func (n *network) keep(objs *model.Objects) { n.objs = objs }
+func (n *network) keep(objs *manifest.Objects) { n.objs = objs }
 
 func (n *network) remove(kind string, names []string) *Change {
 	if len(names) == 0 {

@@ -14,6 +14,8 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 	"github.com/weirnet/weir/scenarios"
 )
@@ -44,7 +46,7 @@ type player struct {
 	world   *prog.World
 	local   model.Local
 	referee *scenarios.Referee
-	objs    *model.Objects
+	objs    *manifest.Objects
 	misread misread
 	// every is how many frames are played between two looks at the counters,
 	// and played those since the last.
@@ -57,10 +59,10 @@ const countersEvery = 100
 
 // misread changes the objects that the model is told. Tests plant errors in
 // its reading of policies by it.
-type misread func(*model.Objects) *model.Objects
+type misread func(*manifest.Objects) *manifest.Objects
 
 // tell makes the model know objects.
-func (p *player) tell(objs *model.Objects) {
+func (p *player) tell(objs *manifest.Objects) {
 	if p.misread != nil {
 		objs = p.misread(objs)
 	}
@@ -102,7 +104,7 @@ func (p *player) change(ctx context.Context, c *Change) error {
 	if err := c.to(objs); err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
-	state, _, err := model.Compile(model.DeriveEndpointSlices(objs), nodeName, p.local)
+	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), nodeName, p.local)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}

@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/policygen"
 )
 
@@ -31,7 +31,7 @@ var words = &policygen.Words{
 	Firsts:     []int32{1, 53, 79, 443, 1000},
 	Lasts:      []int32{1023, 5353, 8080, 9000, 65535},
 	Names:      []string{"http", "dns"},
-	Blocks: []model.CiliumCIDRRule{
+	Blocks: []manifest.CiliumCIDRRule{
 		{CIDR: "0.0.0.0/0"}, {CIDR: "::/0"}, {CIDR: "0.0.0.0/0", Except: []string{"203.0.113.0/24", "10.0.0.0/8"}},
 		{CIDR: "203.0.113.0/24", Except: []string{"203.0.113.64/26"}}, {CIDR: "203.0.113.77/32"}, {CIDR: "203.0.113.0/26"},
 		{CIDR: "10.0.0.0/24"}, {CIDR: "10.0.0.0/16", Except: []string{"10.0.0.12/30"}}, {CIDR: "198.18.0.0/15"}, {CIDR: "2001:db8::/32", Except: []string{"2001:db8::/64"}},
@@ -67,7 +67,7 @@ func answering(o metav1.Object) metav1.Object {
 	rng := rand.New(rand.NewPCG(uint64(crc32.ChecksumIEEE(text)), 0))
 	all := map[string]string{}
 	maps.Copy(all, o.GetAnnotations())
-	for _, key := range []string{model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+	for _, key := range []string{manifest.AnnotationDeniedIngress, manifest.AnnotationDeniedEgress} {
 		if word := pick(rng, []string{"", "", "refuse", "refuse", "drop"}); word != "" {
 			all[key] = word
 		}
@@ -81,7 +81,7 @@ func answering(o metav1.Object) metav1.Object {
 // tryOut has denials of some objects told and not done, or done for sure.
 func (n *network) tryOut(percent int, o metav1.Object) metav1.Object {
 	if n.chance(percent) {
-		all := map[string]string{model.AnnotationAudit: pick(n.rng, []string{"true", "true", "false"})}
+		all := map[string]string{manifest.AnnotationAudit: pick(n.rng, []string{"true", "true", "false"})}
 		maps.Copy(all, o.GetAnnotations())
 		o.SetAnnotations(all)
 	}
@@ -142,12 +142,12 @@ func (n *network) retire() *Change {
 	}
 	for _, key := range sortedKeys(n.objs.CiliumNetworkPolicies) {
 		p := *n.objs.CiliumNetworkPolicies[key]
-		p.Spec, p.Specs = &model.CiliumRule{EndpointSelector: &nobody}, nil
+		p.Spec, p.Specs = &manifest.CiliumRule{EndpointSelector: &nobody}, nil
 		made = append(made, &p)
 	}
 	for _, key := range sortedKeys(n.objs.CiliumClusterwideNetworkPolicies) {
 		p := *n.objs.CiliumClusterwideNetworkPolicies[key]
-		p.Spec, p.Specs = &model.CiliumRule{EndpointSelector: &nobody}, nil
+		p.Spec, p.Specs = &manifest.CiliumRule{EndpointSelector: &nobody}, nil
 		made = append(made, &p)
 	}
 	if len(made) == 0 {
@@ -159,7 +159,7 @@ func (n *network) retire() *Change {
 // isOtherPolicy is whether an object is a policy that is shrunk by its text.
 func isOtherPolicy(o metav1.Object) bool {
 	switch o.(type) {
-	case *policyv1alpha2.ClusterNetworkPolicy, *model.CiliumNetworkPolicy, *model.CiliumClusterwideNetworkPolicy:
+	case *policyv1alpha2.ClusterNetworkPolicy, *manifest.CiliumNetworkPolicy, *manifest.CiliumClusterwideNetworkPolicy:
 		return true
 	}
 	return false

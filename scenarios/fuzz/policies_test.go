@@ -13,14 +13,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/policygen"
 )
 
 // Models that misread one language each: the program does not.
 
 // passAccepts takes Pass for Accept.
-func passAccepts(objs *model.Objects) *model.Objects {
+func passAccepts(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	for key, p := range o.ClusterNetworkPolicies {
 		p = p.DeepCopy()
@@ -36,7 +36,7 @@ func passAccepts(objs *model.Objects) *model.Objects {
 
 // withoutDenials does not read what Cilium's policies deny on ingress; that
 // they isolate it reads.
-func withoutDenials(objs *model.Objects) *model.Objects {
+func withoutDenials(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	yes := true
 	for key, p := range o.CiliumNetworkPolicies {
@@ -54,7 +54,7 @@ func withoutDenials(objs *model.Objects) *model.Objects {
 }
 
 // withoutRanges takes a range of ports for its first.
-func withoutRanges(objs *model.Objects) *model.Objects {
+func withoutRanges(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	for key, p := range o.CiliumClusterwideNetworkPolicies {
 		if p.Spec == nil {
@@ -83,7 +83,7 @@ func withoutRanges(objs *model.Objects) *model.Objects {
 }
 
 // withoutExceptions does not read the exceptions of blocks.
-func withoutExceptions(objs *model.Objects) *model.Objects {
+func withoutExceptions(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	for key, p := range o.NetworkPolicies {
 		p = p.DeepCopy()
@@ -100,23 +100,23 @@ func withoutExceptions(objs *model.Objects) *model.Objects {
 }
 
 // withoutAudit takes what is only told for what is done.
-func withoutAudit(objs *model.Objects) *model.Objects {
+func withoutAudit(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	for key, p := range o.NetworkPolicies {
 		p = p.DeepCopy()
-		delete(p.Annotations, model.AnnotationAudit)
+		delete(p.Annotations, manifest.AnnotationAudit)
 		o.NetworkPolicies[key] = p
 	}
 	return o
 }
 
 // withoutRefusals takes what is refused for what is dropped.
-func withoutRefusals(objs *model.Objects) *model.Objects {
+func withoutRefusals(objs *manifest.Objects) *manifest.Objects {
 	o := objs.Clone()
 	for key, p := range o.NetworkPolicies {
 		p = p.DeepCopy()
-		delete(p.Annotations, model.AnnotationDeniedIngress)
-		delete(p.Annotations, model.AnnotationDeniedEgress)
+		delete(p.Annotations, manifest.AnnotationDeniedIngress)
+		delete(p.Annotations, manifest.AnnotationDeniedEgress)
 		o.NetworkPolicies[key] = p
 	}
 	return o
@@ -136,7 +136,7 @@ func TestAMisreadPolicyOfAnyLanguageIsFoundAndShrunkToAScenarioWithThePolicyInIt
 		"a denial that is refused":         {withoutRefusals, "gress: refuse"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			matters := func(objs *model.Objects) bool { return !reflect.DeepEqual(test.misread(objs), objs) }
+			matters := func(objs *manifest.Objects) bool { return !reflect.DeepEqual(test.misread(objs), objs) }
 			var found []Report
 			begin := time.Now()
 			tally, disagreements, err := Run(t.Context(), Options{Seed: 8, Sequences: 400, Parallel: 1, misread: test.misread, wanted: matters,
@@ -160,10 +160,10 @@ func TestAPolicyIsPlayedAsItIsWritten(t *testing.T) {
 		o := n.anyPolicy()
 		text, err := objectText(o)
 		require.NoError(t, err)
-		objs, err := model.Parse("policy.yaml", bytes.NewReader(text))
+		objs, err := manifest.Parse("policy.yaml", bytes.NewReader(text))
 		require.NoError(t, err, "%s", text)
-		require.Empty(t, model.Validate(o), "%s", text)
-		played := model.NewObjects()
+		require.Empty(t, manifest.Validate(o), "%s", text)
+		played := manifest.NewObjects()
 		require.NoError(t, played.Upsert(o))
 		require.Equal(t, played, objs, "%s", text)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // length is how many frames a sequence has.
@@ -40,7 +41,7 @@ type sequence struct {
 	watcher *watcher // nil: nobody asks what it reaches
 	// wanted are the networks that are played, which then stay as they begin; nil:
 	// any, and they change. For tests.
-	wanted func(*model.Objects) bool
+	wanted func(*manifest.Objects) bool
 }
 
 // newSequence makes the n-th sequence of a seed.

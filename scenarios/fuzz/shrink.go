@@ -18,6 +18,7 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // shrinker makes a case smaller, as long as it ends in a finding of the same
@@ -268,7 +269,7 @@ func without(o metav1.Object, n int) (metav1.Object, bool) {
 		}
 	}
 	annotations := copied.GetAnnotations()
-	for _, key := range []string{model.AnnotationAudit, model.AnnotationDeniedIngress, model.AnnotationDeniedEgress} {
+	for _, key := range []string{manifest.AnnotationAudit, manifest.AnnotationDeniedIngress, manifest.AnnotationDeniedEgress} {
 		if annotations[key] != "" {
 			c = append(c, func() { delete(annotations, key) })
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/oracle"
 )
 
@@ -85,7 +86,7 @@ func hostName(pod string) string { return strings.TrimPrefix(pod, "default/") }
 
 type writer struct {
 	script, files bytes.Buffer
-	objs          *model.Objects
+	objs          *manifest.Objects
 	changes       int
 }
 

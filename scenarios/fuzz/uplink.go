@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/model/policygen"
 )
 
@@ -97,7 +98,7 @@ func (n *network) expose(s *corev1.Service, i int) {
 		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
 	}
 	if n.chance(20) {
-		s.Annotations = map[string]string{model.AnnotationAlgorithm: pick(n.rng, []string{"random", "maglev"})}
+		s.Annotations = map[string]string{manifest.AnnotationAlgorithm: pick(n.rng, []string{"random", "maglev"})}
 	}
 }
 
@@ -152,7 +153,7 @@ func (n *network) hostPod() metav1.Object {
 // nodes, what it says of others being what it might say of pods. Mostly it lets
 // much through, so that what is behind it is reached.
 func (n *network) nodePolicy() metav1.Object {
-	p := policygen.Policy(n.rng, words, "CiliumClusterwideNetworkPolicy", fmt.Sprintf("node-%d", n.rng.IntN(2))).(*model.CiliumClusterwideNetworkPolicy)
+	p := policygen.Policy(n.rng, words, "CiliumClusterwideNetworkPolicy", fmt.Sprintf("node-%d", n.rng.IntN(2))).(*manifest.CiliumClusterwideNetworkPolicy)
 	rules := p.Specs
 	if p.Spec != nil {
 		rules = append(rules, p.Spec)
@@ -163,7 +164,7 @@ func (n *network) nodePolicy() metav1.Object {
 			r.NodeSelector.MatchLabels = map[string]string{"role": "gateway"} // no node's
 		}
 		if n.chance(50) {
-			r.Ingress = append(r.Ingress, model.CiliumIngressRule{FromEntities: []string{pick(n.rng, entities)}})
+			r.Ingress = append(r.Ingress, manifest.CiliumIngressRule{FromEntities: []string{pick(n.rng, entities)}})
 		}
 	}
 	return n.tryOut(15, asWritten(p))
@@ -175,7 +176,7 @@ var entities = []string{"all", "world", "cluster", "remote-node", "host"}
 // weigh gives a pod a share of its services' flows.
 func (n *network) weigh(p *corev1.Pod) {
 	if n.chance(20) {
-		p.Annotations = map[string]string{model.AnnotationWeight: strconv.Itoa(1 + n.rng.IntN(4))}
+		p.Annotations = map[string]string{manifest.AnnotationWeight: strconv.Itoa(1 + n.rng.IntN(4))}
 	}
 }
 

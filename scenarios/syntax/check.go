@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/weirnet/weir/lab/frame"
-	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // checker follows the script with what is known without a network: which
@@ -20,7 +20,7 @@ type checker struct {
 	*parser
 	conns    map[string]Pos
 	used     map[string]bool
-	objects  map[string]*model.Objects
+	objects  map[string]*manifest.Objects
 	services map[string]bool // name.namespace of those in any attached file
 	sent     bool
 	given    holders
@@ -29,7 +29,7 @@ type checker struct {
 // check finds the mistakes that single lines do not show.
 func (p *parser) check() {
 	f := p.file
-	c := &checker{parser: p, conns: map[string]Pos{}, used: map[string]bool{}, objects: map[string]*model.Objects{}, services: map[string]bool{}, given: holders{}}
+	c := &checker{parser: p, conns: map[string]Pos{}, used: map[string]bool{}, objects: map[string]*manifest.Objects{}, services: map[string]bool{}, given: holders{}}
 	if len(f.Worlds) == 0 {
 		p.failf(p.pos(1), "no worlds are declared: expected a line like 'worlds prog netns'")
 	}
@@ -76,7 +76,7 @@ func (p *parser) check() {
 func (c *checker) parseAttached() {
 	for _, name := range sortedKeys(c.file.Files) {
 		file := c.file.Files[name]
-		objs, err := model.Parse(name, bytes.NewReader(file.Data))
+		objs, err := manifest.Parse(name, bytes.NewReader(file.Data))
 		if err != nil {
 			c.objectErrors(name, file, err)
 			continue
@@ -96,7 +96,7 @@ func (c *checker) objectErrors(name string, file Attached, err error) {
 	}
 	for _, err := range all {
 		line := file.Line
-		if at, ok := errors.AsType[*model.ParseError](err); ok {
+		if at, ok := errors.AsType[*manifest.ParseError](err); ok {
 			line += at.Line - 1
 		}
 		c.failf(c.pos(line), "%w", err)

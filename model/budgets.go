@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Table is a table of the datapath that objects fill.
+type Table string
+
+// Tables, as bpf/lib/tables.h calls them. What an entry stands for is what Fill
+// counts.
+const (
+	TableEndpoints Table = "endpoints" // pods of the node
+	TableAddresses Table = "addresses" // of pods and nodes, and single ones that policies name
+	TablePrefixes  Table = "prefixes"  // blocks that policies name
+	TableServices  Table = "services"  // frontends, and addresses of services
+	TableSlots     Table = "slots"     // backends of lists of those that take new flows, by weight
+	TableBackends  Table = "backends"  // of frontends
+	TableMaglev    Table = "maglev"    // places of Maglev tables
+	TableSources   Table = "sources"   // blocks of loadBalancerSourceRanges
+	TableRules     Table = "rules"     // of policies
+)
+
+// Tables are all of them.
+func Tables() []Table {
+	return []Table{
+		TableEndpoints, TableAddresses, TablePrefixes, TableServices, TableSlots,
+		TableBackends, TableMaglev, TableSources, TableRules,
+	}
+}
+
+// Budgets bound the entries that a State has of each table. A table that is not
+// there has no bound. What does not fit is refused by the compiler, object by object.
+type Budgets map[Table]int
+
+// Validate says what is wrong: all of it joined, each a *FieldError of the object
+// "Options".
+func (b Budgets) Validate() error {
+	var errs []error
+	for _, table := range slices.Sorted(maps.Keys(b)) {
+		problem := ""
+		switch {
+		case !slices.Contains(Tables(), table):
+			problem = fmt.Sprintf("is no table that objects fill: use %s", namesOfTables())
+		case b[table] < 1:
+			problem = fmt.Sprintf("%d entries hold nothing: give it room, or leave it out for the default", b[table])
+		default:
+			continue
+		}
+		errs = append(errs, &FieldError{Object: OptionsTitle, Field: "tables." + string(table), Problem: problem})
+	}
+	return errors.Join(errs...)
+}
+
+func namesOfTables() string {
+	var names []string
+	for _, table := range Tables() {
+		names = append(names, string(table))
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}

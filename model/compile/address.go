@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+	"net/netip"
+	"slices"
+)
+
+// serviceAddresses are those that services have for themselves: ClusterIPs, and
+// the addresses of balancers and those from outside that are led here. A node's
+// are not among them, since its own sockets are there, and neither are those of
+// the API's servers, which are spoken to by ports that no service has.
+func (c *compiler) serviceAddresses() []netip.Addr {
+	found := map[netip.Addr]bool{}
+	for addr, svc := range c.clusterAt {
+		found[addr] = isServed(svc) && !manifest.IsHeadless(svc)
+	}
+	for i := range c.frontends {
+		switch f := &c.frontends[i]; f.Kind {
+		case model.KindLoadBalancer, model.KindExternalIP:
+			found[f.Address] = true
+		}
+	}
+	servers := c.apiAddresses()
+	var addrs []netip.Addr
+	for addr, is := range found {
+		anothers := c.isOfNode(addr) || c.podAt[addr] != nil || slices.Contains(c.self.Gateways, addr) || slices.Contains(servers, addr)
+		if is && !anothers {
+			addrs = append(addrs, addr)
+		}
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// compiledBackend is who serves one port of a service in one family, before
+// any policy has been asked who gets new flows.
+type compiledBackend struct {
+	at       netip.AddrPort
+	weight   uint16
+	ready    bool // takes new flows
+	retiring bool // serves while it is being terminated
+	local    bool // on this node
+	zones    []string
+	nodes    []string
+}
+
+// usefulness orders what is said of one server: who is ready is used before who
+// serves to its end, and that one before all others.
+func (b *compiledBackend) usefulness() int {
+	switch {
+	case b.ready:
+		return 2
+	case b.retiring:
+		return 1
+	}
+	return 0
+}
+
+// distinct gives every server once: while it moves from one slice to another, it is
+// in both, or an old entry is left of it. What is said of it is what those entries
+// say that are the most useful: where it is, and for whom, is not taken from one
+// that is not used.
+func distinct(entries []compiledBackend) []compiledBackend {
+	found := map[netip.AddrPort]int{}
+	var backends []compiledBackend
+	for _, entry := range entries {
+		i, twice := found[entry.at]
+		if !twice {
+			found[entry.at] = len(backends)
+			backends = append(backends, entry)
+			continue
+		}
+		b := &backends[i]
+		switch {
+		case entry.usefulness() > b.usefulness():
+			*b = entry
+		case entry.usefulness() == b.usefulness():
+			b.local = b.local || entry.local
+			b.zones = slices.Concat(b.zones, entry.zones)
+			b.nodes = slices.Concat(b.nodes, entry.nodes)
+		}
+	}
+	slices.SortFunc(backends, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
+	return backends
+}
+
+// readBackends gives who serves a port in one family, entry by entry.
+func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family discoveryv1.AddressType, port corev1.ServicePort) []compiledBackend {
+	var entries []compiledBackend
+	for _, slice := range endpoints {
+		number, has := numberIn(slice, port)
+		if slice.AddressType != family || !has {
+			continue
+		}
+		for i := range slice.Endpoints {
+			// The API asks for one address an endpoint, and leaves open what
+			// others would mean.
+			addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0])
+			if err != nil || c.clusterAt[addr] != nil {
+				continue
+			}
+			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), manifest.NamespaceOr(slice.Namespace)))
+		}
+	}
+	return entries
+}
+
+func (c *compiler) readBackend(endpoint *discoveryv1.Endpoint, at netip.AddrPort, namespace string) compiledBackend {
+	conditions := endpoint.Conditions
+	backend := compiledBackend{
+		at:       at,
+		ready:    conditions.Ready == nil || *conditions.Ready,
+		retiring: (conditions.Serving == nil || *conditions.Serving) && manifest.Deref(conditions.Terminating),
+		local:    manifest.Deref(endpoint.NodeName) == c.node,
+	}
+	if pod := c.podBehind(endpoint, at.Addr(), namespace); pod != nil {
+		backend.weight, _ = manifest.WeightOf(pod) // Validate has complained
+		if endpoint.NodeName == nil && pod.Spec.NodeName == "" {
+			backend.local = len(c.objs.Nodes) <= 1 // as all pods are then
+		}
+	}
+	if endpoint.Hints != nil {
+		for _, zone := range endpoint.Hints.ForZones {
+			backend.zones = append(backend.zones, zone.Name)
+		}
+		for _, node := range endpoint.Hints.ForNodes {
+			backend.nodes = append(backend.nodes, node.Name)
+		}
+	}
+	return backend
+}
+
+// podBehind gives the pod that an endpoint is, by its name or else by its
+// address; nil for who is none.
+func (c *compiler) podBehind(endpoint *discoveryv1.Endpoint, addr netip.Addr, namespace string) *corev1.Pod {
+	if ref := endpoint.TargetRef; ref != nil && ref.Kind == "Pod" {
+		return c.objs.Pods[cmp.Or(ref.Namespace, namespace)+"/"+ref.Name]
+	}
+	return c.podAt[addr]
+}
+
+// clusterBackends is whom a port leads to that may lead to any node: where
+// hints are obeyed, new flows go to those that are meant for this node.
+func (c *compiler) clusterBackends(all []compiledBackend, distribution string) []model.Backend {
+	all = distinct(all)
+	return backendsFor(all, c.hinted(all, distribution))
+}
+
+// localBackends is whom a port leads to that stays on this node.
+func localBackends(all []compiledBackend) []model.Backend {
+	var here []compiledBackend
+	for _, backend := range all {
+		if backend.local {
+			here = append(here, backend)
+		}
+	}
+	return backendsFor(distinct(here), anyBackend)
+}
+
+// backendsFor chooses who gets new flows: those that are ready and fit, or,
+// where nobody is ready, those that serve to their end (KEP-1669). Everybody
+// else that is listed keeps the flows that it has: one that is not ready, or
+// that hints lead others to by now, may well answer on.
+func backendsFor(all []compiledBackend, fits func(*compiledBackend) bool) []model.Backend {
+	eligible := func(b *compiledBackend) bool { return b.ready && fits(b) }
+	if !slices.ContainsFunc(all, func(b compiledBackend) bool { return b.ready }) {
+		eligible = func(b *compiledBackend) bool { return b.retiring }
+	}
+	var backends []model.Backend
+	for i := range all {
+		b := &all[i]
+		backends = append(backends, model.Backend{Address: b.at.Addr(), Port: b.at.Port(), Weight: b.weight, Terminating: !eligible(b)})
+	}
+	return backends
+}
+
+func anyBackend(*compiledBackend) bool { return true }
+
+// hinted says who is meant for this node by the hints of the slices. As
+// kube-proxy has it, they are obeyed when everybody who is ready has one and
+// somebody's is for this node; those by node are asked first, and only where
+// the service wants them.
+func (c *compiler) hinted(all []compiledBackend, distribution string) func(*compiledBackend) bool {
+	byNode := func(b *compiledBackend) []string { return b.nodes }
+	if distribution == corev1.ServiceTrafficDistributionPreferSameNode && obeyed(all, byNode, c.node) {
+		return func(b *compiledBackend) bool { return slices.Contains(b.nodes, c.node) }
+	}
+	byZone := func(b *compiledBackend) []string { return b.zones }
+	if c.zone != "" && obeyed(all, byZone, c.zone) {
+		return func(b *compiledBackend) bool { return slices.Contains(b.zones, c.zone) }
+	}
+	return anyBackend
+}
+
+func obeyed(all []compiledBackend, hints func(*compiledBackend) []string, here string) bool {
+	fits := false
+	for i := range all {
+		if !all[i].ready {
+			continue
+		}
+		if len(hints(&all[i])) == 0 {
+			return false
+		}
+		fits = fits || slices.Contains(hints(&all[i]), here)
+	}
+	return fits
+}
+
+func numberIn(slice *discoveryv1.EndpointSlice, port corev1.ServicePort) (uint16, bool) {
+	for _, p := range slice.Ports {
+		if manifest.Deref(p.Name) == port.Name && manifest.ProtocolOr(manifest.Deref(p.Protocol)) == manifest.ProtocolOr(port.Protocol) && p.Port != nil {
+			return uint16(*p.Port), true
+		}
+	}
+	return 0, false
+}

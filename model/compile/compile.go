@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+)
+
+// Warning is something that compiles and is hardly meant.
+type Warning struct {
+	Object  string // Kind namespace/name
+	Field   string // path, as in spec.ports[0].port
+	Problem string // with the remedy
+	// Lost is whether the field is not in force, since what it claims is
+	// another's, or not for its author to claim; the rest of the object is.
+	Lost bool
+	// Ignored is whether the field is not in force, and takes nothing from
+	// anybody: it says nothing here, or another object does what it asks for.
+	Ignored bool
+}
+
+func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.Problem }
+
+// All makes the State of one node. EndpointSlices are taken as they are:
+// where no controller writes them, give it DeriveEndpointSlices(objs).
+//
+// Objects that are invalid, contradict each other or ask for what is not
+// supported yet are errors, all of them joined, most as *FieldError; the State
+// is then nil. What matches nothing is a Warning, and so is a field that claims
+// an address or a port to which another object has a better claim. What exceeds
+// local.Budgets is an error of the objects that are to be left out: without
+// them, and with policies isolated (LeaveOut), the others compile.
+func All(objs *manifest.Objects, node string, local model.Local) (*model.State, []Warning, error) {
+	c := newCompiler(objs, node, local)
+	state, err := c.compile()
+	return state, c.warnings, err
+}
+
+func newCompiler(objs *manifest.Objects, node string, local model.Local) *compiler {
+	c := &compiler{
+		host: &identity{number: model.IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
+		refused: map[string]bool{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
+	}
+	if c.local.Identities == nil {
+		c.local.Identities = model.NewAllocator()
+	}
+	return c
+}
+
+func (c *compiler) compile() (*model.State, error) {
+	if err := errors.Join(c.local.Options.Validate(), c.local.Budgets.Validate()); err != nil {
+		c.errs = append(c.errs, err)
+	}
+	c.validate()
+	c.readNamespaces()
+	c.readOwners()
+	if len(c.errs) > 0 {
+		// Services and policies of pods that are not understood would only
+		// add errors that follow from these.
+		return nil, errors.Join(c.errs...)
+	}
+	c.allocateIdentities()
+	c.nameBlocks()
+	if len(c.errs) > 0 {
+		return nil, errors.Join(c.errs...) // there is no room to read them
+	}
+	c.readBlocks()
+	c.readMembers()
+	state := &model.State{
+		Node:      c.self,
+		Services:  c.services(),
+		Addresses: c.addresses(),
+	}
+	state.Loopback, state.Peers = c.loopback, c.otherNodes()
+	state.ServiceAddresses, state.AnswersPings = c.serviceAddresses(), c.local.Options.ServicePings != model.PingsDropped
+	policies := c.policies()
+	if len(c.errs) == 0 {
+		state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(policies)
+	}
+	if len(c.errs) == 0 {
+		c.fits(state, policies)
+	}
+	if len(c.errs) > 0 {
+		return nil, errors.Join(c.errs...)
+	}
+	return state, nil
+}
+
+// compiler is one compile in progress.
+type compiler struct {
+	objs  *manifest.Objects
+	node  string
+	local model.Local
+
+	blocks        map[netip.Prefix]model.Identity  // that policies name
+	namers        map[model.Identity]metav1.Object // of these blocks
+	blocksInOrder []netip.Prefix
+	held          map[string]*block                   // that hold pods and nodes too, by name
+	members       map[string][]member                 // of groups that policies name
+	numbers       map[netip.Addr]model.Identity       // of pods and nodes
+	variants      map[model.Identity][]model.Identity // the numbers of an identity's addresses
+	families      familySet                           // of all pods' addresses
+	reserved      map[model.Identity]sourcedLabels    // of who is no pod
+	self          model.Node
+	zone          string                      // of the node
+	remote        []netip.Addr                // addresses of the other nodes
+	nodeAt        map[netip.Addr]*corev1.Node // the same
+	namespaces    map[string]labels.Set
+	pods          []*compiledPod             // by name
+	podAt         map[netip.Addr]*corev1.Pod // the same by address
+	doubted       map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
+	plugged       map[netip.Addr]*corev1.Pod // whose devices are here
+	claiming      []*corev1.Pod              // see claimingPods
+	podBlocks     *cover                     // that nodes have for pods
+	clusterAt     map[netip.Addr]*corev1.Service
+	vouched       map[netip.Addr]bool // addresses that this node's Node lists
+	vouchers      map[*corev1.Node][]vouched
+
+	podBlocksOf map[*corev1.Node][]netip.Prefix
+	identities  []*identity // by number
+	host        *identity   // the node itself, as a subject of policies
+	owners      map[netip.Addr]string
+
+	nodePortAddresses []netip.Addr
+	frontends         []model.Service
+	loopback          []model.Service // of sockets alone
+	bids              []bid
+	claims            map[frontendKey]claim
+
+	warnings []Warning
+	errs     []error
+	told     map[string]bool // what has been told once of a loss
+
+	named   map[netip.Prefix]metav1.Object // the policy whose block it is
+	authors map[netip.Addr]metav1.Object   // the service whose address it is
+	refused map[string]bool                // objects for which a table has no room
+}
+
+// compiledPod is a pod that has an address of its own.
+type compiledPod struct {
+	name      string
+	object    *corev1.Pod
+	addresses []netip.Addr
+	local     bool
+	identity  *identity
+}
+
+func (c *compiler) fail(obj metav1.Object, field, format string, args ...any) {
+	c.errs = append(c.errs, &model.FieldError{Object: manifest.TitleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (c *compiler) warn(obj metav1.Object, field, format string, args ...any) {
+	c.warnings = append(c.warnings, Warning{Object: manifest.TitleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
+}
+
+func (c *compiler) validate() {
+	validateAll(c, c.objs.Namespaces)
+	validateAll(c, c.objs.Nodes)
+	validateAll(c, c.objs.Pods)
+	validateAll(c, c.objs.Services)
+	validateAll(c, c.objs.EndpointSlices)
+	validateAll(c, c.objs.NetworkPolicies)
+	validateAll(c, c.objs.ClusterNetworkPolicies)
+	validateAll(c, c.objs.CiliumNetworkPolicies)
+	validateAll(c, c.objs.CiliumClusterwideNetworkPolicies)
+}
+
+func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
+	for _, obj := range manifest.InOrder(objs) {
+		for _, err := range manifest.Validate(obj) {
+			c.errs = append(c.errs, err)
+		}
+		c.warnOfAnnotations(obj)
+	}
+}
+
+// readNamespaces keeps the labels of every namespace. Those that every cluster
+// has from its birth need not be among the objects. The label with the
+// namespace's name is the API server's, and it is there always.
+func (c *compiler) readNamespaces() {
+	for _, name := range manifest.BornNamespaces() {
+		c.namespaces[name] = labels.Set{corev1.LabelMetadataName: name}
+	}
+	for name, ns := range c.objs.Namespaces {
+		set := labels.Set{}
+		maps.Copy(set, ns.Labels)
+		set[corev1.LabelMetadataName] = name
+		c.namespaces[name] = set
+	}
+}
+
+func (c *compiler) requireNamespace(obj metav1.Object) {
+	ns := manifest.NamespaceOr(obj.GetNamespace())
+	if _, found := c.namespaces[ns]; !found {
+		c.fail(obj, "metadata.namespace", "there is no namespace %s: add the Namespace", ns)
+	}
+}
+
+// addresses is the table of peers by address.
+func (c *compiler) addresses() []model.Address {
+	var table []model.Address
+	add := func(addr netip.Addr, id model.Identity) {
+		entry := model.Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: c.numbers[addr], Native: c.self.Masquerade != nil}
+		if entry.Identity != id {
+			entry.Of = id
+		}
+		table = append(table, entry)
+	}
+	for _, addr := range append(slices.Clone(c.self.Addresses), c.self.Gateways...) {
+		add(addr, model.IdentityHost)
+	}
+	for _, addr := range c.remote {
+		add(addr, model.IdentityRemoteNode)
+		table[len(table)-1].Node = true
+	}
+	for _, pod := range c.pods {
+		for _, addr := range pod.addresses {
+			add(addr, pod.identity.number)
+		}
+	}
+	table = append(table, c.blockAddresses()...)
+	if holdsMapped(table) {
+		table = append(table, model.Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: model.IdentityWorld})
+	}
+	slices.SortFunc(table, func(a, b model.Address) int {
+		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Identity, b.Identity))
+	})
+	return slices.Compact(table)
+}
+
+// leniency is which denials are only told.
+type leniency int
+
+const (
+	lenientToNone leniency = iota
+	lenientToNamespaced
+	lenientToAll
+)
+
+// spares is whether what a policy denies is only told.
+func (l leniency) spares(p *compiledPolicy) bool {
+	return p.audit || l == lenientToAll || l == lenientToNamespaced && !isClusterwide(p.object)
+}
+
+// isClusterwide is whether a policy is the whole cluster's, which those who may
+// write pods do not decide about.
+func isClusterwide(policy metav1.Object) bool {
+	switch policy.(type) {
+	case *policyv1alpha2.ClusterNetworkPolicy, *manifest.CiliumClusterwideNetworkPolicy:
+		return true
+	}
+	return false
+}
+
+// leniencyOf is which denials of a pod's policies are only told: all of them
+// where its namespace says so, and those of the namespace's own policies where
+// the pod does. What a pod says goes before its namespace.
+func (c *compiler) leniencyOf(pod *corev1.Pod) leniency {
+	believed := c.local.Options.AuditAnnotations
+	if believed == model.AuditPolicies || believed == model.AuditOff {
+		return lenientToNone
+	}
+	byPod, podSays, _ := manifest.AuditOf(pod.Annotations)
+	bySpace := false
+	if ns := c.objs.Namespaces[manifest.NamespaceOr(pod.Namespace)]; ns != nil {
+		bySpace, _, _ = manifest.AuditOf(ns.Annotations)
+	}
+	switch {
+	case podSays && !byPod:
+		return lenientToNone
+	case bySpace:
+		return lenientToAll
+	case byPod && believed != model.AuditNamespaces:
+		return lenientToNamespaced
+	}
+	return lenientToNone
+}
+
+// endpoints are the pods of this node whose device is known, and the rule sets
+// that they and the node have.
+func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endpoint, all []model.RuleSet, ofNode string) {
+	sets := map[string]model.RuleSet{}
+	if slices.ContainsFunc(policies, func(p *compiledPolicy) bool { return p.subjects[c.host] }) {
+		if !c.mayWrite(c.host, policies, 0) {
+			return nil, nil, ""
+		}
+		set := c.ruleSet(c.host, policies, lenientToNone)
+		ofNode, sets[set.Key] = set.Key, set
+	}
+	type subject struct {
+		*identity
+		leniency
+	}
+	bySubject := map[subject]string{}
+	written := 0
+	for _, pod := range c.pods {
+		if !pod.local {
+			continue
+		}
+		device, known := c.local.Devices[pod.name]
+		if !known {
+			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
+			continue
+		}
+		who := subject{pod.identity, c.leniencyOf(pod.object)}
+		key, made := bySubject[who]
+		if !made {
+			if !c.mayWrite(pod.identity, policies, written) {
+				break
+			}
+			set := c.ruleSet(pod.identity, policies, who.leniency)
+			key = set.Key
+			if _, shared := sets[key]; !shared {
+				written += len(set.Rules)
+			}
+			sets[key], bySubject[who] = set, key
+		}
+		endpoint := model.Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}
+		for _, addr := range pod.addresses {
+			if addr.Is4() {
+				endpoint.IPv4 = addr
+			} else {
+				endpoint.IPv6 = addr
+			}
+		}
+		endpoints = append(endpoints, endpoint)
+	}
+	return endpoints, manifest.InOrder(sets), ofNode
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// cover finds what of many prefixes overlaps another one, whose lengths are
+// known before: it looks each of them up instead of all prefixes.
+type cover struct {
+	lengths map[int][]int            // by the bits of an address
+	exact   map[netip.Prefix]string  // who has it
+	inside  map[netip.Prefix][]inner // by each prefix of those lengths around it
+}
+
+type inner struct {
+	prefix netip.Prefix
+	owner  string
+}
+
+// newCover makes a cover that is asked for prefixes as long as these, and for
+// addresses.
+func newCover(asked []netip.Prefix) *cover {
+	c := &cover{lengths: map[int][]int{}, exact: map[netip.Prefix]string{}, inside: map[netip.Prefix][]inner{}}
+	for _, prefix := range asked {
+		family := prefix.Addr().BitLen()
+		if !slices.Contains(c.lengths[family], prefix.Bits()) {
+			c.lengths[family] = append(c.lengths[family], prefix.Bits())
+		}
+	}
+	return c
+}
+
+func (c *cover) add(prefix netip.Prefix, owner string) {
+	if _, twice := c.exact[prefix]; !twice {
+		c.exact[prefix] = owner
+	}
+	for _, bits := range c.lengths[prefix.Addr().BitLen()] {
+		if bits < prefix.Bits() {
+			around := netip.PrefixFrom(prefix.Addr(), bits).Masked()
+			c.inside[around] = append(c.inside[around], inner{prefix, owner})
+		}
+	}
+}
+
+// overlaps gives a prefix that overlaps another one, and who has it; "" where
+// nobody but self has one.
+func (c *cover) overlaps(prefix netip.Prefix, self string) (netip.Prefix, string) {
+	for _, bits := range append(slices.Clone(c.lengths[prefix.Addr().BitLen()]), prefix.Bits()) {
+		if bits > prefix.Bits() {
+			continue
+		}
+		around := netip.PrefixFrom(prefix.Addr(), bits).Masked()
+		if owner, found := c.exact[around]; found && owner != self {
+			return around, owner
+		}
+	}
+	for _, in := range c.inside[prefix] {
+		if in.owner != self {
+			return in.prefix, in.owner
+		}
+	}
+	return netip.Prefix{}, ""
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/weirnet/weir/model/manifest"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// HealthCheck is what a load balancer beyond the cluster asks a node about a
+// Service with externalTrafficPolicy Local: whether it has backends here.
+type HealthCheck struct {
+	Service types.NamespacedName
+	Port    uint16 // spec.healthCheckNodePort, on all of the node's addresses
+	// Local is how many ready endpoints of the Service are on the node.
+	Local int
+}
+
+// HealthChecks lists the health checks that a node answers, by port. As in
+// All, EndpointSlices are taken as they are.
+func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
+	local := map[string]map[string]bool{} // service → ready endpoints here
+	for _, slice := range manifest.InOrder(objs.EndpointSlices) {
+		name := manifest.ServiceOf(slice)
+		for _, endpoint := range slice.Endpoints {
+			if manifest.Deref(endpoint.NodeName) != node || !takesFlows(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
+				continue
+			}
+			if local[name] == nil {
+				local[name] = map[string]bool{}
+			}
+			// A pod of both families is in two slices, and one endpoint.
+			id := endpoint.Addresses[0]
+			if endpoint.TargetRef != nil {
+				id = endpoint.TargetRef.Name
+			}
+			local[name][id] = true
+		}
+	}
+	var checks []HealthCheck
+	for _, svc := range manifest.InOrder(objs.Services) {
+		spec := svc.Spec
+		if spec.HealthCheckNodePort == 0 || spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+			continue
+		}
+		checks = append(checks, HealthCheck{
+			Service: types.NamespacedName{Namespace: manifest.NamespaceOr(svc.Namespace), Name: svc.Name},
+			Port:    uint16(spec.HealthCheckNodePort),
+			Local:   len(local[manifest.NameOf(svc)]),
+		})
+	}
+	slices.SortFunc(checks, func(a, b HealthCheck) int { return cmp.Compare(a.Port, b.Port) })
+	return checks
+}
+
+// takesFlows says whether new flows are led to an endpoint: of one that is
+// terminating, ready is false, except where unready ones are published.
+func takesFlows(c discoveryv1.EndpointConditions) bool {
+	return (c.Ready == nil || *c.Ready) && !manifest.Deref(c.Terminating)
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// identity is a set of labels that policy can tell from others, and the ports
+// by name that go with it: a rule's port name means another number for a pod
+// whose containers number it otherwise, so such pods are told apart too.
+type identity struct {
+	number          model.Identity
+	namespace       string
+	namespaceLabels labels.Set
+	podLabels       labels.Set
+	ports           map[namedPort]uint16
+	account         string        // the pods' service account
+	families        familySet     // of the pods' addresses
+	sourced         sourcedLabels // see ciliumLabels
+}
+
+type namedPort struct {
+	name     string
+	protocol model.Protocol
+}
+
+func (c *compiler) allocateIdentities() {
+	byKey := map[string]*identity{}
+	wanted := map[string]model.WantedIdentity{}
+	keys := make([]string, len(c.pods))
+	ignored := ignoredLabels(c.objs)
+	for i, pod := range c.pods {
+		id := c.identityOf(pod.object, ignored)
+		keys[i] = id.key()
+		if byKey[keys[i]] == nil {
+			byKey[keys[i]] = id
+			wanted[keys[i]] = model.WantedIdentity{Labels: id.labelSet()}
+		}
+		if pod.local && !wanted[keys[i]].Here {
+			wanted[keys[i]] = model.WantedIdentity{Labels: wanted[keys[i]].Labels, Here: true}
+		}
+		pod.identity = byKey[keys[i]]
+		for _, addr := range pod.addresses {
+			pod.identity.families.add(addr)
+			c.families.add(addr)
+		}
+	}
+	numbers, err := c.local.Identities.AllocateLabels(keys)
+	if err != nil {
+		c.errs = append(c.errs, fmt.Errorf("compile node %s: %w", c.node, err))
+		return
+	}
+	for key, id := range byKey {
+		id.number = numbers[key]
+		c.identities = append(c.identities, id)
+		wanted[key] = model.WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
+	}
+	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
+	c.expect(wanted, ignored)
+	c.local.Identities.Want(wanted)
+}
+
+// expect adds pods that have a node, and no address yet: their number can be
+// there before they are.
+func (c *compiler) expect(wanted map[string]model.WantedIdentity, ignored []string) {
+	for _, pod := range c.objs.Pods {
+		if manifest.IsFinished(pod) || pod.Spec.HostNetwork || pod.Spec.NodeName == "" || len(manifest.PodAddresses(pod)) > 0 {
+			continue
+		}
+		id := c.identityOf(pod, ignored)
+		key := id.key()
+		w, found := wanted[key]
+		if !found {
+			w.Labels = id.labelSet()
+		}
+		w.Here = w.Here || pod.Spec.NodeName == c.node
+		wanted[key] = w
+	}
+}
+
+// identityOf is what policies can tell of a pod, but for its addresses. Labels of
+// ignored keys are none.
+func (c *compiler) identityOf(pod *corev1.Pod, ignored []string) *identity {
+	ns := manifest.NamespaceOr(pod.Namespace)
+	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: without(pod.Labels, ignored), ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, model.DefaultAccount)}
+	for _, container := range manifest.RunningContainers(pod) {
+		for _, port := range container.Ports {
+			named := namedPort{port.Name, protocolNumber(port.Protocol)}
+			if _, first := id.ports[named]; !first && port.Name != "" {
+				id.ports[named] = uint16(port.ContainerPort)
+			}
+		}
+	}
+	return id
+}
+
+func (id *identity) key() string {
+	set := id.labelSet()
+	return set.Key()
+}
+
+func (id *identity) labelSet() model.LabelSet {
+	set := model.LabelSet{
+		Namespace: id.namespace, NamespaceLabels: id.namespaceLabels, PodLabels: id.podLabels,
+		Account: id.account,
+	}
+	for port, number := range id.ports {
+		set.Ports = append(set.Ports, model.NamedPort{Name: port.name, Protocol: port.protocol, Port: number})
+	}
+	return set
+}
+
+func protocolNumber(protocol corev1.Protocol) model.Protocol {
+	switch protocol {
+	case corev1.ProtocolUDP:
+		return model.ProtocolUDP
+	case corev1.ProtocolSCTP:
+		return model.ProtocolSCTP
+	}
+	return model.ProtocolTCP
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+)
+
+// Objects is a cluster, as its API would show it. Namespaced kinds are kept by
+// "namespace/name", the others by name. An object is never changed once it is
+// in here: to change one, Upsert another in its place.
+type Objects struct {
+	Pods            map[string]*corev1.Pod
+	Namespaces      map[string]*corev1.Namespace
+	Nodes           map[string]*corev1.Node
+	Services        map[string]*corev1.Service
+	EndpointSlices  map[string]*discoveryv1.EndpointSlice
+	NetworkPolicies map[string]*networkingv1.NetworkPolicy
+
+	ClusterNetworkPolicies           map[string]*policyv1alpha2.ClusterNetworkPolicy
+	CiliumNetworkPolicies            map[string]*CiliumNetworkPolicy
+	CiliumClusterwideNetworkPolicies map[string]*CiliumClusterwideNetworkPolicy
+
+	standIns map[string]metav1.Object // what Isolate has put in, by title; nil: nothing
+}
+
+// ErrNotFound is returned for an object that is not among the Objects.
+var ErrNotFound = errors.New("not found")
+
+// NewObjects gives an empty cluster.
+func NewObjects() *Objects {
+	return &Objects{
+		Pods:            map[string]*corev1.Pod{},
+		Namespaces:      map[string]*corev1.Namespace{},
+		Nodes:           map[string]*corev1.Node{},
+		Services:        map[string]*corev1.Service{},
+		EndpointSlices:  map[string]*discoveryv1.EndpointSlice{},
+		NetworkPolicies: map[string]*networkingv1.NetworkPolicy{},
+
+		ClusterNetworkPolicies:           map[string]*policyv1alpha2.ClusterNetworkPolicy{},
+		CiliumNetworkPolicies:            map[string]*CiliumNetworkPolicy{},
+		CiliumClusterwideNetworkPolicies: map[string]*CiliumClusterwideNetworkPolicy{},
+	}
+}
+
+// Len is the number of objects.
+func (o *Objects) Len() int {
+	return len(o.Pods) + len(o.Namespaces) + len(o.Nodes) + len(o.Services) +
+		len(o.EndpointSlices) + len(o.NetworkPolicies) + len(o.ClusterNetworkPolicies) +
+		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies)
+}
+
+// Titles names all objects as errors do, Kind namespace/name, sorted.
+func (o *Objects) Titles() []string {
+	titles := slices.Concat(titlesOf(o.Pods), titlesOf(o.Namespaces), titlesOf(o.Nodes), titlesOf(o.Services),
+		titlesOf(o.EndpointSlices), titlesOf(o.NetworkPolicies), titlesOf(o.ClusterNetworkPolicies),
+		titlesOf(o.CiliumNetworkPolicies), titlesOf(o.CiliumClusterwideNetworkPolicies))
+	slices.Sort(titles)
+	return titles
+}
+
+func titlesOf[T metav1.Object](objs map[string]T) []string {
+	var titles []string
+	for _, obj := range objs {
+		titles = append(titles, TitleOf(obj))
+	}
+	return titles
+}
+
+// Clone gives Objects that can be changed without changing o. The objects
+// themselves are shared: nobody changes those.
+func (o *Objects) Clone() *Objects {
+	c := NewObjects()
+	c.Merge(o)
+	return c
+}
+
+// Merge puts every object of other into o, in place of those that have the
+// same kind and name.
+func (o *Objects) Merge(other *Objects) {
+	maps.Copy(o.Pods, other.Pods)
+	maps.Copy(o.Namespaces, other.Namespaces)
+	maps.Copy(o.Nodes, other.Nodes)
+	maps.Copy(o.Services, other.Services)
+	maps.Copy(o.EndpointSlices, other.EndpointSlices)
+	maps.Copy(o.NetworkPolicies, other.NetworkPolicies)
+	maps.Copy(o.ClusterNetworkPolicies, other.ClusterNetworkPolicies)
+	maps.Copy(o.CiliumNetworkPolicies, other.CiliumNetworkPolicies)
+	maps.Copy(o.CiliumClusterwideNetworkPolicies, other.CiliumClusterwideNetworkPolicies)
+	for _, object := range other.standIns {
+		o.markStandIn(object)
+	}
+}
+
+// Upsert puts obj in place of the one that has its kind and name, if any. A
+// namespaced object without a namespace is of namespace "default". It fails
+// for a kind that Objects does not hold; it does not validate.
+func (o *Objects) Upsert(obj metav1.Object) error {
+	switch obj := obj.(type) {
+	case *corev1.Pod:
+		o.Pods[NameOf(obj)] = obj
+	case *corev1.Service:
+		o.Services[NameOf(obj)] = obj
+	case *discoveryv1.EndpointSlice:
+		o.EndpointSlices[NameOf(obj)] = obj
+	case *networkingv1.NetworkPolicy:
+		o.NetworkPolicies[NameOf(obj)] = obj
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		o.ClusterNetworkPolicies[obj.Name] = obj
+	case *CiliumNetworkPolicy:
+		o.CiliumNetworkPolicies[NameOf(obj)] = obj
+	case *CiliumClusterwideNetworkPolicy:
+		o.CiliumClusterwideNetworkPolicies[obj.Name] = obj
+	case *corev1.Namespace:
+		o.Namespaces[obj.Name] = obj
+	case *corev1.Node:
+		o.Nodes[obj.Name] = obj
+	default:
+		return fmt.Errorf("upsert object: %T is not a kind that is kept: use %s", obj, strings.Join(kindNames(), ", "))
+	}
+	return nil
+}
+
+// Delete removes an object. Kind is understood as kubectl does: Pod, pod, pods
+// or po. An empty namespace is "default" for a namespaced kind. It fails with
+// ErrNotFound.
+func (o *Objects) Delete(kind, namespace, name string) error {
+	k := kindCalled(kind)
+	if k == nil {
+		return fmt.Errorf("delete %s %s: unknown kind %q: use %s", kind, name, kind, strings.Join(kindNames(), ", "))
+	}
+	key := name
+	if k.namespaced {
+		key = NamespaceOr(namespace) + "/" + name
+	}
+	if !k.remove(o, key) {
+		return fmt.Errorf("delete %s %s: %w", k.name, key, ErrNotFound)
+	}
+	return nil
+}
+
+// kind is what is known of a kind of objects.
+type kind struct {
+	name       string
+	apiVersion string
+	called     []string // other names, lower case
+	namespaced bool
+	make       func() metav1.Object
+	remove     func(o *Objects, key string) bool
+}
+
+// alike are the other versions of a kind's API that have the same fields and mean the
+// same by them: they are read as the one.
+func alike(kind string) []string {
+	if kind == "ClusterNetworkPolicy" { // sigs.k8s.io/network-policy-api v0.3.0
+		return []string{"policy.networking.k8s.io/v1beta1"}
+	}
+	return nil
+}
+
+func kinds() []kind {
+	return []kind{
+		{"Pod", "v1", []string{"pod", "pods", "po"}, true, func() metav1.Object { return new(corev1.Pod) },
+			func(o *Objects, key string) bool { return remove(o.Pods, key) }},
+		{"Namespace", "v1", []string{"namespace", "namespaces", "ns"}, false, func() metav1.Object { return new(corev1.Namespace) },
+			func(o *Objects, key string) bool { return remove(o.Namespaces, key) }},
+		{"Node", "v1", []string{"node", "nodes", "no"}, false, func() metav1.Object { return new(corev1.Node) },
+			func(o *Objects, key string) bool { return remove(o.Nodes, key) }},
+		{"Service", "v1", []string{"service", "services", "svc"}, true, func() metav1.Object { return new(corev1.Service) },
+			func(o *Objects, key string) bool { return remove(o.Services, key) }},
+		{"EndpointSlice", "discovery.k8s.io/v1", []string{"endpointslice", "endpointslices"}, true, func() metav1.Object { return new(discoveryv1.EndpointSlice) },
+			func(o *Objects, key string) bool { return remove(o.EndpointSlices, key) }},
+		{"NetworkPolicy", "networking.k8s.io/v1", []string{"networkpolicy", "networkpolicies", "netpol"}, true, func() metav1.Object { return new(networkingv1.NetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.NetworkPolicies, key) }},
+		{"ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", []string{"clusternetworkpolicy", "clusternetworkpolicies"}, false, func() metav1.Object { return new(policyv1alpha2.ClusterNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.ClusterNetworkPolicies, key) }},
+		{"CiliumNetworkPolicy", "cilium.io/v2", []string{"ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp"}, true, func() metav1.Object { return new(CiliumNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.CiliumNetworkPolicies, key) }},
+		{"CiliumClusterwideNetworkPolicy", "cilium.io/v2", []string{"ciliumclusterwidenetworkpolicy", "ciliumclusterwidenetworkpolicies", "ccnp"}, false, func() metav1.Object { return new(CiliumClusterwideNetworkPolicy) },
+			func(o *Objects, key string) bool { return remove(o.CiliumClusterwideNetworkPolicies, key) }},
+	}
+}
+
+func remove[T any](m map[string]T, key string) bool {
+	_, found := m[key]
+	delete(m, key)
+	return found
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func kindCalled(name string) *kind {
+	for _, k := range kinds() {
+		if slices.Contains(k.called, strings.ToLower(name)) {
+			return &k
+		}
+	}
+	return nil
+}
+
+// KindOf names the kind of an object by its Go type: TypeMeta is empty in what
+// a client decodes.
+func KindOf(obj metav1.Object) string {
+	switch obj.(type) {
+	case *corev1.Pod:
+		return "Pod"
+	case *corev1.Service:
+		return "Service"
+	case *discoveryv1.EndpointSlice:
+		return "EndpointSlice"
+	case *networkingv1.NetworkPolicy:
+		return "NetworkPolicy"
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		return "ClusterNetworkPolicy"
+	case *CiliumNetworkPolicy:
+		return "CiliumNetworkPolicy"
+	case *CiliumClusterwideNetworkPolicy:
+		return "CiliumClusterwideNetworkPolicy"
+	case *corev1.Namespace:
+		return "Namespace"
+	case *corev1.Node:
+		return "Node"
+	}
+	return fmt.Sprintf("%T", obj)
+}
+
+// NameOf gives namespace/name.
+func NameOf(obj metav1.Object) string {
+	return NamespaceOr(obj.GetNamespace()) + "/" + obj.GetName()
+}
+
+// TitleOf gives "Kind namespace/name", as errors and stories call an object.
+func TitleOf(obj metav1.Object) string {
+	if obj.GetName() == "" {
+		return KindOf(obj)
+	}
+	switch obj.(type) {
+	case *corev1.Namespace, *corev1.Node, *policyv1alpha2.ClusterNetworkPolicy, *CiliumClusterwideNetworkPolicy:
+		return KindOf(obj) + " " + obj.GetName()
+	}
+	return KindOf(obj) + " " + NameOf(obj)
+}
+
+// NamespaceOr gives the namespace that an object without one is in: default.
+func NamespaceOr(namespace string) string {
+	if namespace == "" {
+		return metav1.NamespaceDefault
+	}
+	return namespace
+}
+
+// InOrder gives the values by ascending key.
+func InOrder[T any](m map[string]T) []T {
+	values := make([]T, 0, len(m))
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		values = append(values, m[key])
+	}
+	return values
+}

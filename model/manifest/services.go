@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// ClusterIPsOf gives the addresses of a service; none for a headless one.
+func ClusterIPsOf(svc *corev1.Service) []netip.Addr {
+	texts := svc.Spec.ClusterIPs
+	if len(texts) == 0 {
+		texts = []string{svc.Spec.ClusterIP}
+	}
+	var addrs []netip.Addr
+	for _, text := range texts {
+		if addr, err := ParseLegacyAddr(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// IsHeadless is whether a service is names for DNS, and nothing for a
+// datapath.
+func IsHeadless(svc *corev1.Service) bool {
+	return svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
+}
+
+// Includes is whether labels hold all of those that are wanted.
+func Includes(labels, wanted map[string]string) bool {
+	for key, value := range wanted {
+		if have, found := labels[key]; !found || have != value {
+			return false
+		}
+	}
+	return true
+}
+
+// Deref gives what a field holds; the zero of its type where it is not set.
+func Deref[T any](p *T) T {
+	var zero T
+	if p == nil {
+		return zero
+	}
+	return *p
+}
