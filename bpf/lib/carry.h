@@ -92,8 +92,8 @@ static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
 }
 
 /* What becomes of a packet that is not let through: it is dropped, or its sender is
- * told. What a policy denies, and what is told, keeps the place where that was found. The reason is read
- * from memory, where the verifier does not follow each one down all that answers.
+ * told. The place is where that was found. The reason is read from memory, where the
+ * verifier does not follow each one down all that answers.
  */
 static __noinline int tell_off(struct __sk_buff *skb, struct packet *pkt)
 {
