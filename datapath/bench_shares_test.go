@@ -70,7 +70,7 @@ func shares(b *testing.B, six bool, unanswered uint32) {
 }
 
 // withoutTurns takes the shares of flows out of a pod's programs: a call of
-// turn_of_flow is none, and what only it has called is gone.
+// turn_of_opening is none, and what only it has called is gone.
 func withoutTurns(b *testing.B) func(*ebpf.CollectionSpec) error {
 	return func(spec *ebpf.CollectionSpec) error {
 		for _, name := range []string{bpf.ContainerProgFromContainer, bpf.ContainerProgToContainer} {
@@ -82,11 +82,11 @@ func withoutTurns(b *testing.B) func(*ebpf.CollectionSpec) error {
 			calls, inside := 0, false
 			for _, ins := range prog.Instructions {
 				if symbol := ins.Symbol(); symbol != "" {
-					inside = symbol == "turn_of_flow" || symbol == "share_forget"
+					inside = symbol == "turn_of_opening" || symbol == "share_forget"
 				}
 				switch {
 				case inside:
-				case ins.IsFunctionCall() && ins.Reference() == "turn_of_flow":
+				case ins.IsFunctionCall() && ins.Reference() == "turn_of_opening":
 					calls++
 					rest = append(rest, asm.Mov.Imm(asm.R0, 0))
 				default:
