@@ -3,10 +3,11 @@
 package compile
 
 import (
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	"net/netip"
 	"slices"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // serviceAddresses are those that services have for themselves: ClusterIPs, and

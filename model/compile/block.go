@@ -8,9 +8,10 @@ import (
 	"net/netip"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Address blocks of policies become prefixes in the table of addresses. The

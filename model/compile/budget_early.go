@@ -7,9 +7,10 @@ import (
 	"net/netip"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // Some objects ask for so much that it cannot even be written down: they are

@@ -4,9 +4,10 @@ package compile
 
 import (
 	"encoding/binary"
-	"github.com/weirnet/weir/model"
 	"net/netip"
 	"strings"
+
+	"github.com/weirnet/weir/model"
 )
 
 // lists are what frontends share: those that are equal are in the tables once.

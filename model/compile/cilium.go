@@ -8,9 +8,10 @@ import (
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // ciliumSpec is one spec of a policy of Cilium's, of either kind.

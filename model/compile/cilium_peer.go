@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	k8slabels "k8s.io/apimachinery/pkg/labels"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Cilium's selectors are asked for labels that say where they come from. The

@@ -3,10 +3,11 @@
 package compile
 
 import (
-	"github.com/weirnet/weir/model"
 	"net"
 	"net/netip"
 	"os"
+
+	"github.com/weirnet/weir/model"
 )
 
 const (

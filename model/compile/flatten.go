@@ -7,9 +7,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"github.com/weirnet/weir/model"
 	"slices"
 	"strings"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Tiers and orders become precedences. Rules are written in levels, the first

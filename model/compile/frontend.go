@@ -9,10 +9,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // publish bids for the frontends of a service's port in one family.

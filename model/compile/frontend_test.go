@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )

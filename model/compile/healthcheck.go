@@ -6,10 +6,11 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // HealthCheck is what a load balancer beyond the cluster asks a node about a

@@ -7,8 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/weirnet/weir/model/manifest"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/weirnet/weir/model/manifest"
 )
 
 const healthCheckObjects = `

@@ -7,9 +7,10 @@ import (
 	"reflect"
 	"strings"
 
-	"github.com/weirnet/weir/model/manifest"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Controllers give each pod, or each rollout, labels of its own, which hardly

@@ -5,9 +5,10 @@ package compile
 import (
 	"cmp"
 	"encoding/binary"
-	"github.com/weirnet/weir/model"
 	"hash/fnv"
 	"slices"
+
+	"github.com/weirnet/weir/model"
 )
 
 // MaglevTable makes the table by which a flow's hash, modulo size, finds its

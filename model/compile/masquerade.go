@@ -4,10 +4,11 @@ package compile
 
 import (
 	"fmt"
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	"net/netip"
 	"slices"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 func (c *compiler) warnOption(field, format string, args ...any) {

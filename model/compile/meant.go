@@ -8,10 +8,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // annotationDomain is what the names of Weir's annotations begin with.

@@ -9,10 +9,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // An address that an object names is a claim, and of two who claim one address

@@ -3,8 +3,9 @@
 package compile
 
 import (
-	"github.com/weirnet/weir/model"
 	"slices"
+
+	"github.com/weirnet/weir/model"
 )
 
 // otherNodes are peers, those first that are to be believed first. Of two

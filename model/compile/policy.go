@@ -6,9 +6,10 @@ import (
 	"cmp"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // tier orders the languages of policies: what an earlier one decides, a later

@@ -3,9 +3,10 @@
 package compile
 
 import (
-	"github.com/weirnet/weir/model"
 	"math/bits"
 	"slices"
+
+	"github.com/weirnet/weir/model"
 )
 
 // PortRange is an entry of a rule's ports. A name stands for other numbers on

@@ -10,11 +10,12 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // unsupported is what a Service may ask for and the datapath does not do. A

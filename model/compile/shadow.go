@@ -3,9 +3,10 @@
 package compile
 
 import (
+	"slices"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	"slices"
 )
 
 // warnOfShadows warns of rules that never decide, because others that say the

@@ -7,8 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	"github.com/weirnet/weir/model/manifest"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/weirnet/weir/model/manifest"
 )
 
 func TestDerivedEndpointsSayWhereAndForWhomTheyAre(t *testing.T) {

@@ -3,9 +3,10 @@
 package compile
 
 import (
-	"github.com/weirnet/weir/model"
 	"net/netip"
 	"slices"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Fill counts the entries that a State has of each table. It is never less than

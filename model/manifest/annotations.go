@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/weirnet/weir/model"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Annotations that say what Kubernetes has no fields for.

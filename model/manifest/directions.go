@@ -5,8 +5,9 @@ package manifest
 import (
 	"slices"
 
-	"github.com/weirnet/weir/model"
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/weirnet/weir/model"
 )
 
 // DirectionsOf applies the API's default: ingress always, egress where the

@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirnet/weir/model"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	strictjson "sigs.k8s.io/json"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Isolate puts a policy that allows nothing in the place of one that cannot be

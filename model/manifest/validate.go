@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/weirnet/weir/model"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -16,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
 )
 
 // denials checks what a policy says of the packets that it denies.
