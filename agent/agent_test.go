@@ -105,7 +105,7 @@ type source struct {
 	mu      sync.Mutex
 	text    string
 	refused []watch.Refused
-	// alter makes objects that model.Parse would refuse.
+	// alter makes objects that manifest.Parse would refuse.
 	alter func(*manifest.Objects)
 }
 

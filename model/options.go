@@ -69,6 +69,8 @@ const (
 	DenialRefuse Denial = "refuse" // its sender is told: by a reset, or by ICMP
 )
 
+// Denied is what a packet gets that a policy denies in a direction, where the policy
+// does not say; "" for DenialDrop.
 func (o *Options) Denied(direction Direction) Denial {
 	if direction == Egress {
 		return o.DeniedEgress

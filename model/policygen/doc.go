@@ -6,5 +6,5 @@
 // It is for tests that compare two answers to what policies allow. Names,
 // labels, ports and addresses are few, so that selectors meet pods, and rules
 // each other. Equal sources of chance give equal clusters, and every cluster
-// passes model.Validate.
+// passes manifest.Validate.
 package policygen

@@ -20,7 +20,7 @@ import (
 var Kinds = []string{"NetworkPolicy", "ClusterNetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"}
 
 // Policy makes a policy of a kind, in any of the namespaces where the kind has
-// one. It passes model.Validate; a compiler may refuse networks and nodes that
+// one. It passes manifest.Validate; a compiler may refuse networks and nodes that
 // it does not tell apart.
 func Policy(r *rand.Rand, w *Words, kind, name string) metav1.Object {
 	m := &maker{Rand: r, w: w}
