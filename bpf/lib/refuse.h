@@ -299,7 +299,8 @@ static __noinline int refusable(struct __sk_buff *skb, const struct packet *pkt)
  */
 static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 {
-	if (!pkt->plain)
+	/* The kernel cuts nothing that it still takes for a packet in a tunnel. */
+	if (!pkt->plain || pkt->unwrapped)
 		return REFUSE(pkt, REASON_NO_BACKEND);
 	if (pkt->refused && !refusable(skb, pkt))
 		return REFUSE(pkt, REASON_NO_BACKEND);

@@ -227,9 +227,10 @@ func (j *judgement) openFromContainer() {
 
 // refuse answers that nobody serves; an answer may quote the packet, which is
 // not done for one with options or extension headers. A reset is never
-// answered (RFC 9293 3.5.2), and SCTP is not either.
+// answered (RFC 9293 3.5.2), and neither is SCTP, nor what a tunnel has led here: the
+// kernel does not let a program cut that.
 func (j *judgement) refuse() {
-	if j.headers.resets() || j.headers.tuple.Protocol == model.ProtocolSCTP {
+	if j.isLed() || j.headers.resets() || j.headers.tuple.Protocol == model.ProtocolSCTP {
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoBackend}})
 		return
 	}

@@ -33,10 +33,11 @@ func (j *judgement) heed(r Ruling) {
 // refusals are the reasons of policies for which the sender of this packet is told.
 // Nothing is said of a reset (RFC 9293 3.5.2), of an error (RFC 1122 3.2.2, RFC 4443
 // 2.4), of what a link carries to many, of a fragment or what has options or
-// extension headers, and of what has less than an error quotes.
+// extension headers, of what has less than an error quotes, and of what a tunnel has
+// led here, which the kernel does not let a program cut.
 func (j *judgement) refusals() []model.Reason {
 	h := j.headers
-	if h.resets() || h.message == errorMessage || h.message == unrelatedError || h.forMany || h.extended || h.behind < udpLen {
+	if h.resets() || h.message == errorMessage || h.message == unrelatedError || h.forMany || h.extended || j.isLed() || h.behind < udpLen {
 		return nil
 	}
 	return slices.Clone(j.refused)
