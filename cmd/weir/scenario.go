@@ -29,7 +29,7 @@ they apply. Without files, the library inside this binary is used.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(scenarioRunCommand(), scenarioListCommand(), scenarioShowCommand(), scenarioCheckCommand(), scenarioWordsCommand(),
-		scenarioCompareCommand(), scenarioGuestCommand())
+		scenarioCompareCommand(), scenarioMergeCommand(), scenarioGuestCommand())
 	return cmd
 }
 

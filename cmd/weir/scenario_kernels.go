@@ -81,28 +81,28 @@ func findKernels(cmd *cobra.Command, names []string, progress vmtest.Progress) (
 }
 
 // onKernels runs the scenarios in guests. Own are files of the user's.
-func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scenarios.Runner, all []*scenarios.Scenario, own bool) error {
+func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scenarios.Runner, mine *part, own bool) error {
 	progress := newVMProgress()
 	kernels, err := findKernels(cmd, names, progress)
 	if err != nil {
 		return err
 	}
 	m := &matrix.Matrix{Kernels: kernels, Runner: runner, Own: own, Guests: o.parallel, Progress: progress}
-	live, err := o.live(cmd, m.Count(all), report.KernelNames(m.Names()...))
+	live, err := o.live(cmd, m.Count(mine.scenarios), report.KernelNames(m.Names()...), mine.describe(m.Names()...))
 	if err != nil {
 		return err
 	}
 	m.Live = live.add
-	found, err := m.Run(cmd.Context(), all)
-	problems := []error{err, live.close(found.Results)}
+	found, err := m.Run(cmd.Context(), mine.scenarios)
 	table := ""
 	if live.folder != nil {
-		var err error
-		table, err = live.folder.Kernels(found.Results, found.Costs)
-		problems = append(problems, err)
+		var kept error
+		table, kept = live.folder.Kernels(found.Results, found.Costs)
+		err = errors.Join(err, kept)
 	}
+	err = live.close(cmd.Context(), found.Results, err)
 	o.kernelTables(cmd, found, table)
-	return o.end(cmd, found.Results, errors.Join(problems...))
+	return o.end(cmd, live, found.Results, err)
 }
 
 // kernelTables shows what differs, on stdout only if that is for people.

@@ -10,12 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/reach"
 	"github.com/weirnet/weir/scenarios/report"
+	"github.com/weirnet/weir/scenarios/shard"
 )
 
 type scenarioRun struct {
@@ -28,6 +30,7 @@ type scenarioRun struct {
 	kernels  []string
 	cover    string
 	reach    *reach.Collector // nil: nothing is counted
+	part     partFlags
 }
 
 func scenarioRunCommand() *cobra.Command {
@@ -44,6 +47,9 @@ capture with notes beside the packets are kept too.
 With --cover, counters are put into the programs when they are loaded, and pages
 show which lines and branches of their source the scenarios reach.
 
+With --shard I/N only the I-th of N parts is run, with what it costs balanced
+by --costs; 'weir scenario merge' puts the reports of all parts into one.
+
 With --kernel they run in those kernels, booted in QEMU, and what differs
 between kernels is shown first. Without the privileges that worlds need, they
 run in the newest kernel of the lock by themselves.`,
@@ -52,6 +58,7 @@ run in the newest kernel of the lock by themselves.`,
   weir scenario run --report reports my.txtar
   weir scenario run --kernel all --report reports
   weir scenario run --kernel 5.10,6.1,./linux/arch/x86/boot/bzImage
+  weir scenario run --shard 2/5 --costs last --kernel all --report shard-2
   weir scenario run --cover reached --kernel all
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
@@ -65,6 +72,7 @@ run in the newest kernel of the lock by themselves.`,
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
+	o.part.add(f)
 	return cmd
 }
 
@@ -78,16 +86,20 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if runner.Count(all) == 0 {
-		return o.end(cmd, nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun))
+		return o.end(cmd, nil, nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", scenarios.ErrNothingRun))
 	}
 	names, err := o.kernelNames(cmd)
 	if err != nil {
 		return err
 	}
-	if len(names) > 0 {
-		return o.onKernels(cmd, names, runner, all, len(args) > 0)
+	mine, err := o.part.take(all, runner.Planned(all))
+	if err != nil {
+		return err
 	}
-	live, err := o.live(cmd, runner.Count(all), nil)
+	if len(names) > 0 {
+		return o.onKernels(cmd, names, runner, mine, len(args) > 0)
+	}
+	live, err := o.live(cmd, runner.Count(mine.scenarios), nil, mine.describe(scenarios.Kernel()))
 	if err != nil {
 		return err
 	}
@@ -96,8 +108,8 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s failed; its world is kept until Ctrl-C.\n%s\n", r.Scenario, (&report.Text{}).Story(r))
 		<-ctx.Done()
 	}
-	results, err := runner.Run(cmd.Context(), all)
-	return o.end(cmd, results, errors.Join(err, live.close(results)))
+	results, err := runner.Run(cmd.Context(), mine.scenarios)
+	return o.end(cmd, live, results, live.close(cmd.Context(), results, err))
 }
 
 func (o *scenarioRun) runner() (*scenarios.Runner, error) {
@@ -133,11 +145,12 @@ type live struct {
 	annotate      bool // for GitHub
 	done, total   int
 	problems      []error
+	run           *shard.Run
 }
 
-func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]string) (*live, error) {
+func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]string, run *shard.Run) (*live, error) {
 	l := &live{
-		scenarioRun: o, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), total: total,
+		scenarioRun: o, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), total: total, run: run,
 		bar: terminal(os.Stderr), annotate: os.Getenv("GITHUB_ACTIONS") == "true",
 	}
 	l.text = &report.Text{Out: l.out, Colour: colourful(), Names: names}
@@ -145,8 +158,10 @@ func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]strin
 		return l, nil
 	}
 	var err error
-	l.folder, err = report.NewFolder(o.report)
-	return l, err
+	if l.folder, err = report.NewFolder(o.report); err != nil {
+		return nil, err
+	}
+	return l, l.folder.Describe(run)
 }
 
 // colourful says whether standard output is for a person who likes colours.
@@ -184,12 +199,26 @@ func (l *live) add(r scenarios.Result) {
 	}
 }
 
-// close ends the report, and gives what went wrong meanwhile.
-func (l *live) close(results []scenarios.Result) error {
-	if l.folder != nil {
-		l.problems = append(l.problems, l.folder.Close(results))
+// close ends the report. The error joins how the run ended and what went wrong
+// meanwhile; the report keeps that too.
+func (l *live) close(ctx context.Context, results []scenarios.Result, err error) error {
+	err = errors.Join(append(l.problems, err)...)
+	l.run.Ended = ctx.Err() == nil
+	if err != nil {
+		l.run.Problems = strings.Split(err.Error(), "\n")
 	}
-	return errors.Join(l.problems...)
+	if l.folder == nil {
+		return err
+	}
+	return errors.Join(err, l.folder.Close(results, l.part()), l.folder.Describe(l.run))
+}
+
+// part is the run where it is a part of a whole, else nil.
+func (l *live) part() *shard.Run {
+	if l == nil || l.scenarioRun.part.shard == shard.Whole {
+		return nil
+	}
+	return l.run
 }
 
 // keepReach writes what was reached, and says how much that is.
@@ -206,12 +235,16 @@ func (o *scenarioRun) keepReach(cmd *cobra.Command, out io.Writer) error {
 	return nil
 }
 
-func (o *scenarioRun) end(cmd *cobra.Command, results []scenarios.Result, err error) error {
+// end shows how the run has ended. Without a live one nothing was run.
+func (o *scenarioRun) end(cmd *cobra.Command, live *live, results []scenarios.Result, err error) error {
 	out := cmd.OutOrStdout()
 	switch o.output {
 	case "junit":
-		err = errors.Join(err, report.JUnit(out, results))
+		err = errors.Join(err, report.JUnit(out, results, live.part()))
 	case "json":
+		if part := live.part(); part != nil {
+			err = errors.Join(err, report.JSONRun(out, part))
+		}
 		out = cmd.ErrOrStderr()
 	}
 	if err != nil {

@@ -181,7 +181,7 @@ func TestNobodyIsToldOfAContext(t *testing.T) {
 	cmd.SetOut(io.Discard)
 	cmd.SetErr(&told)
 
-	err := (&scenarioRun{}).end(cmd, nil, fmt.Errorf("stopped after 1 of 2 runs: %w", ctx.Err()))
+	err := (&scenarioRun{}).end(cmd, nil, nil, fmt.Errorf("stopped after 1 of 2 runs: %w", ctx.Err()))
 	require.Equal(t, exitFailed, exitCode(tellSignal(ctx, err)))
 	require.Equal(t, "weir: stopped after 1 of 2 runs: stopped by a signal (interrupt)\n", told.String())
 

@@ -18,6 +18,7 @@ import (
 	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
+	"github.com/weirnet/weir/scenarios/shard"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -69,6 +70,9 @@ func Read(name string) (*Kept, error) {
 	}
 	return k, nil
 }
+
+// Costs are what the report's runs took.
+func (k *Kept) Costs() shard.Costs { return shard.Measured(k.results) }
 
 // readLines reads JSON objects. A file that is not there has none.
 func readLines[T any](path string, into *[]T) error {

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/shard"
 )
 
 // JSON writes one result as a line.
@@ -60,7 +61,18 @@ type junitProblem struct {
 }
 
 // JUnit writes all results as one document, a suite for each kernel and world.
-func JUnit(out io.Writer, results []scenarios.Result) error {
+// With a run, each suite says of which part of a whole it is.
+func JUnit(out io.Writer, results []scenarios.Result, run *shard.Run) error {
+	return junit(out, results, run, func(r scenarios.Result) string {
+		if r.Failure == nil {
+			return ""
+		}
+		return (&Text{}).Story(r)
+	})
+}
+
+// junit writes results, with the stories of those that have one.
+func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func(scenarios.Result) string) error {
 	var doc junitSuites
 	at := map[string]int{}
 	kernels := kernelNames(releases(results))
@@ -74,11 +86,15 @@ func JUnit(out io.Writer, results []scenarios.Result) error {
 			at[key] = len(doc.Suites)
 			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", string(r.World)}}})
 			seconds = append(seconds, 0)
+			if run != nil {
+				s := &doc.Suites[at[key]]
+				s.Properties = append(s.Properties, junitProperty{"shard", run.Shard}, junitProperty{runProperty, runText(run)})
+			}
 		}
 		s := &doc.Suites[at[key]]
 		seconds[at[key]] += r.Seconds
 		s.Seconds = fmt.Sprintf("%.3f", seconds[at[key]])
-		s.add(r)
+		s.add(r, printable(story(r)))
 	}
 	fmt.Fprint(out, xml.Header)
 	e := xml.NewEncoder(out)
@@ -90,12 +106,9 @@ func JUnit(out io.Writer, results []scenarios.Result) error {
 	return err
 }
 
-func (s *junitSuite) add(r scenarios.Result) {
+func (s *junitSuite) add(r scenarios.Result, story string) {
 	c := junitCase{Class: s.Name, Name: r.Scenario, Seconds: fmt.Sprintf("%.3f", r.Seconds)}
-	problem := &junitProblem{Message: r.Reason}
-	if r.Failure != nil {
-		problem.Text = printable((&Text{}).Story(r))
-	}
+	problem := &junitProblem{Message: r.Reason, Text: story}
 	s.Tests++
 	switch r.Outcome {
 	case scenarios.Fail:
@@ -152,7 +165,7 @@ func NewFolder(path string) (*Folder, error) {
 // forget removes what an earlier run kept and this one may not replace: what
 // is of a run on kernels, and stories. Other files are somebody else's.
 func (f *Folder) forget() error {
-	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile)}
+	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile), filepath.Join(f.path, runFile)}
 	var before []scenarios.Result
 	// A file that cannot be read is of no run of ours, or of one cut short.
 	_ = readLines(filepath.Join(f.path, resultsFile), &before)
@@ -229,7 +242,7 @@ func (f *Folder) whole(r scenarios.Result) string {
 }
 
 // Close writes junit.xml.
-func (f *Folder) Close(results []scenarios.Result) error {
+func (f *Folder) Close(results []scenarios.Result, run *shard.Run) error {
 	if err := errors.Join(f.json.Close(), f.outputs.Close()); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
@@ -238,5 +251,5 @@ func (f *Folder) Close(results []scenarios.Result) error {
 		return fmt.Errorf("write junit: %w", err)
 	}
 	defer out.Close()
-	return JUnit(out, results)
+	return JUnit(out, results, run)
 }

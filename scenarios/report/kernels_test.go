@@ -123,7 +123,7 @@ func keep(t *testing.T, results []scenarios.Result, costs []matrix.Cost) string 
 	}
 	_, err = f.Kernels(results, costs)
 	require.NoError(t, err)
-	require.NoError(t, f.Close(results))
+	require.NoError(t, f.Close(results, nil))
 	return dir
 }
 
@@ -206,7 +206,7 @@ func TestAFolderForgetsTheStoriesOfTheRunBefore(t *testing.T) {
 	require.FileExists(t, capture)
 	_, err = f.Kernels(nil, nil)
 	require.NoError(t, err)
-	require.NoError(t, f.Close(nil))
+	require.NoError(t, f.Close(nil, nil))
 
 	_, err = NewFolder(dir)
 	require.NoError(t, err)

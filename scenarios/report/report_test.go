@@ -100,7 +100,7 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 	require.NoError(t, err)
 	capture, err := folder.Add(results[0])
 	require.NoError(t, err)
-	require.NoError(t, folder.Close(results))
+	require.NoError(t, folder.Close(results, nil))
 
 	data, err := os.ReadFile(filepath.Join(dir, "results.json"))
 	require.NoError(t, err)

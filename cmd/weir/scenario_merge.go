@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirnet/weir/scenarios/report"
+)
+
+type scenarioMerge struct{ output, report string }
+
+func scenarioMergeCommand() *cobra.Command {
+	var o scenarioMerge
+	cmd := &cobra.Command{
+		Use:   "merge DIR|FILE...",
+		Short: "Merge the results of shards into one report",
+		Long: `Merge the results of 'weir scenario run --shard' into one report, with one
+exit status.
+
+DIR is the report of a shard, or holds those of several; FILE is what a shard
+printed by -o json or -o junit (*.xml), which has no captures. Exit status: 0
+all shards are there and passed, 1 something failed or a shard was cut short,
+2 they are not the shards of one run: another N, one missing, one twice, other
+scenarios, costs or kernels.`,
+		Example: `  weir scenario merge shard-1 shard-2 shard-3
+  weir scenario merge --report reports shards
+  weir scenario merge -o junit 1.json 2.json > junit.xml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError(errors.New("expected the results of shards: DIR or FILE"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
+	f.StringVar(&o.report, "report", "", "keep the merged report in this directory, as 'run --report' does")
+	return cmd
+}
+
+func (o *scenarioMerge) run(cmd *cobra.Command, args []string) error {
+	if err := oneOf("output", o.output, "text", "json", "junit"); err != nil {
+		return err
+	}
+	parts, err := report.ReadParts(args...)
+	if err != nil {
+		return usageError(err)
+	}
+	m, err := report.Merge(parts)
+	if err != nil {
+		return usageError(fmt.Errorf("merge reports: %w", err))
+	}
+	if o.report != "" {
+		if m.Holds(o.report) {
+			return usageError(fmt.Errorf("--report %s: it holds one of the reports to merge, which would be gone: name another directory", o.report))
+		}
+		if err := m.Keep(o.report); err != nil {
+			return fmt.Errorf("keep the merged report: %w", err)
+		}
+	}
+	return o.show(cmd, m)
+}
+
+func (o *scenarioMerge) show(cmd *cobra.Command, m *report.Merged) error {
+	out := cmd.OutOrStdout()
+	var err error
+	switch o.output {
+	case "json":
+		err, out = m.JSON(out), cmd.ErrOrStderr()
+	case "junit":
+		err, out = m.JUnit(out), cmd.ErrOrStderr()
+	default:
+		(&report.Text{Out: out, Colour: colourful()}).Merged(m)
+	}
+	if err != nil {
+		return err
+	}
+	for _, what := range m.Run.Problems {
+		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", what)
+	}
+	(&report.Text{Out: out}).Summary(m.Results)
+	if m.Failed() {
+		return &exitError{code: exitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/matrix"
+	"github.com/weirnet/weir/scenarios/shard"
+)
+
+// Merged is the report of a whole, of the reports of its parts.
+type Merged struct {
+	Run     *shard.Run
+	Results []scenarios.Result // by kernel, world and name
+	parts   []*Part
+	from    map[resultKey]*Part
+	costs   []matrix.Cost
+}
+
+// Merge puts parts into one. What a part lacks, and what its run as a whole came
+// to, are problems of the merged run. shard.ErrMismatch.
+func Merge(parts []*Part) (*Merged, error) {
+	matched := make([]shard.Part, len(parts))
+	for i, p := range parts {
+		matched[i] = shard.Part{Name: p.Name, Run: p.Run}
+	}
+	if err := shard.Match(matched); err != nil {
+		return nil, err
+	}
+	m := &Merged{parts: parts, from: map[resultKey]*Part{}}
+	whole := *parts[0].Run
+	whole.Shard, whole.Results, whole.Ended, whole.Problems = shard.Whole.String(), 0, true, nil
+	m.Run = &whole
+	for _, p := range parts {
+		if err := m.add(p); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(m.Results, func(a, b scenarios.Result) int {
+		return cmp.Or(compareReleases(a.Kernel, b.Kernel), -cmp.Compare(a.World, b.World), cmp.Compare(a.Scenario, b.Scenario))
+	})
+	return m, nil
+}
+
+func (m *Merged) add(p *Part) error {
+	for _, r := range p.results {
+		if !slices.Contains(p.Run.Kernels, r.Kernel) {
+			return fmt.Errorf("%w: %s has a result of kernel %s, on which it was not run", shard.ErrMismatch, p.Name, r.Kernel)
+		}
+		if other := m.from[keyOf(r)]; other != nil {
+			return fmt.Errorf("%w: %s in world %s on %s is there twice: in %s and %s", shard.ErrMismatch, r.Scenario, r.World, r.Kernel, other.Name, p.Name)
+		}
+		m.from[keyOf(r)] = p
+	}
+	m.Results = append(m.Results, p.results...)
+	m.Run.Results += p.Run.Results
+	m.Run.Ended = m.Run.Ended && p.Run.Ended
+	if short := p.Run.Short(len(p.results)); short != "" {
+		m.problem(p, short)
+	}
+	for _, what := range p.Run.Problems {
+		m.problem(p, what)
+	}
+	for _, c := range p.costs {
+		// Each part has verified the same programs.
+		if !slices.ContainsFunc(m.costs, func(have matrix.Cost) bool { return have.Kernel == c.Kernel && have.Program == c.Program }) {
+			m.costs = append(m.costs, c)
+		}
+	}
+	return nil
+}
+
+func (m *Merged) problem(p *Part, what string) {
+	m.Run.Problems = append(m.Run.Problems, fmt.Sprintf("%s (shard %s): %s", p.Name, p.Run.Shard, what))
+}
+
+// Failed says whether the whole counts as failed.
+func (m *Merged) Failed() bool {
+	return len(m.Results) == 0 || len(m.Run.Problems) > 0 || Count(m.Results).Failed > 0
+}
+
+func (m *Merged) story(r scenarios.Result) string { return m.from[keyOf(r)].stories[keyOf(r)] }
+
+// JUnit writes all results as one document.
+func (m *Merged) JUnit(out io.Writer) error { return junit(out, m.Results, nil, m.story) }
+
+// Merged shows what failed, with its story, and what differs between kernels.
+func (t *Text) Merged(m *Merged) {
+	for _, r := range m.Results {
+		if !r.Failed() {
+			continue
+		}
+		t.Result(r)
+		if story := m.story(r); story != "" {
+			fmt.Fprintln(t.Out, indent(story, "    "))
+		}
+	}
+	if len(m.Run.Kernels) > 1 {
+		t.Kernels(m.withOutputs(), false)
+		fmt.Fprintln(t.Out)
+	}
+}
+
+// withOutputs are the results with the frames that came with them.
+func (m *Merged) withOutputs() []scenarios.Result {
+	results := slices.Clone(m.Results)
+	at := map[resultKey]int{}
+	for i, r := range results {
+		at[keyOf(r)] = i
+	}
+	for _, p := range m.parts {
+		for _, o := range p.outputs {
+			if i, known := at[resultKey{o.Kernel, o.Scenario, o.World}]; known {
+				results[i].Outputs = o.Outputs
+			}
+		}
+	}
+	return results
+}
+
+// Keep writes the report of the whole to a directory, as that of a run is, with
+// the stories and captures of the parts.
+func (m *Merged) Keep(path string) error {
+	f, err := NewFolder(path)
+	if err != nil {
+		return err
+	}
+	problems := []error{f.Describe(m.Run)}
+	for _, r := range m.withOutputs() {
+		problems = append(problems, JSON(f.json, r), f.keepOutputs(r), m.keepFailure(f, r))
+	}
+	problems = append(problems, f.json.Close(), f.outputs.Close(), f.file("junit.xml", m.JUnit))
+	if len(m.Run.Kernels) > 1 || len(m.costs) > 0 {
+		_, err := f.Kernels(m.withOutputs(), m.costs)
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// keepFailure copies the story and the capture of a failure.
+func (m *Merged) keepFailure(f *Folder, r scenarios.Result) error {
+	story := m.story(r)
+	if !r.Failed() || story == "" {
+		return nil
+	}
+	if err := os.WriteFile(f.name(r)+".txt", []byte(story), 0o644); err != nil {
+		return fmt.Errorf("write story: %w", err)
+	}
+	dir := m.from[keyOf(r)].dir
+	if dir == "" {
+		return nil
+	}
+	capture, err := os.ReadFile((&Folder{path: dir}).name(r) + ".pcapng")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read capture: %w", err)
+	}
+	if err := os.WriteFile(f.name(r)+".pcapng", capture, 0o644); err != nil {
+		return fmt.Errorf("write capture: %w", err)
+	}
+	return nil
+}
+
+// Holds says whether a directory is one of the merged reports: to keep the whole
+// there would remove it.
+func (m *Merged) Holds(dir string) bool {
+	there, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(m.parts, func(p *Part) bool {
+		own, err := os.Stat(cmp.Or(p.dir, filepath.Dir(p.Name)))
+		return err == nil && os.SameFile(there, own)
+	})
+}
+
+// JSON writes the results and the run as lines.
+func (m *Merged) JSON(out io.Writer) error {
+	for _, r := range m.Results {
+		if err := JSON(out, r); err != nil {
+			return err
+		}
+	}
+	return JSONRun(out, m.Run)
+}
