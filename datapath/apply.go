@@ -52,18 +52,22 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		return Change{}, err
 	}
 	if d.opts.Attach && len(want.uplinks) > 0 {
+		begun := time.Now()
 		if err := d.programs.need(); err != nil {
 			return Change{}, err
 		}
+		d.spent.Loading += time.Since(begun)
 	}
 	change, err := d.stage(want)
 	if err != nil {
 		return Change{}, err
 	}
 	if d.opts.Attach {
+		begun := time.Now()
 		if err := d.attached.attach(want.devices, want.uplinks); err != nil {
 			return Change{}, err
 		}
+		d.spent.Attaching += time.Since(begun)
 	}
 	if err := d.writeLabels(want.names); err != nil {
 		return Change{}, err
@@ -80,6 +84,20 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	d.labels.stateNames = want.names
 	change.Epoch = d.settings.Epoch
 	return change, errors.Join(d.attached.release(want.uplinks), d.endDatagrams())
+}
+
+// Spent is what Apply has spent so far, beside its tables.
+type Spent struct {
+	Loading   time.Duration // programs that earlier states did not need
+	Attaching time.Duration // programs to devices and cgroups
+	Waiting   time.Duration // until packets of the epoch before were gone
+}
+
+// Spent gives what Apply has spent so far besides writing tables.
+func (d *Datapath) Spent() Spent {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.spent
 }
 
 // half is the one that packets read now.
@@ -431,7 +449,9 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 // before are gone.
 func (d *Datapath) sweep() error {
 	if d.opts.Attach {
-		time.Sleep(time.Until(d.flipped.Add(settle)))
+		left := max(time.Until(d.flipped.Add(settle)), 0)
+		time.Sleep(left)
+		d.spent.Waiting += left
 	}
 	if err := d.mendPins(); err != nil {
 		return err

@@ -32,6 +32,7 @@ type Datapath struct {
 
 	mu        sync.Mutex
 	settings  settings
+	spent     Spent
 	flipped   time.Time // when the epoch was last bumped
 	nodes     *pairTable[uint32, nodeHalf]
 	endpoints *pairTable[uint32, endpointHalf]

@@ -3,11 +3,14 @@
 package netns
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/weirnet/weir/lab/phase"
 )
 
 // build makes the namespaces and what is between them. Of one node without
@@ -24,10 +27,14 @@ import (
 //	pod eth0 ── pod-0 ┐ node   eth0 ── node-0 ┐          ┌ host-0 ── eth0 outside host
 //	pod eth0 ── pod-1 ┘                       │  router  │
 //	pod eth0 ── pod-0 ─ node-2 eth0 ── node-1 ┘          └ host-1 ── eth0 outside host
-func (w *World) build() error {
-	if err := w.makeNamespaces(); err != nil {
+func (w *World) build(ctx context.Context) error {
+	end := phase.Start(ctx, phase.Namespaces)
+	err := w.makeNamespaces()
+	end()
+	if err != nil {
 		return err
 	}
+	defer phase.Start(ctx, phase.Devices)()
 	for _, h := range w.middle() {
 		c, err := h.ns.configurator()
 		if err != nil {
@@ -39,6 +46,21 @@ func (w *World) build() error {
 	if err := w.connectAll(); err != nil {
 		return err
 	}
+	if err := w.configure(ctx); err != nil {
+		return err
+	}
+	defer phase.Start(ctx, phase.Settle)()
+	for _, h := range w.middle() {
+		if err := h.awaitWires(); err != nil {
+			return fmt.Errorf("%s: %w", h.name, err)
+		}
+	}
+	return nil
+}
+
+// configure gives everybody addresses, routes and neighbours.
+func (w *World) configure(ctx context.Context) error {
+	defer phase.Start(ctx, phase.Addresses)()
 	var g errgroup.Group
 	for _, n := range w.nodes {
 		g.Go(func() error { return w.configureNode(n) })
@@ -52,15 +74,7 @@ func (w *World) build() error {
 	if w.router != nil {
 		g.Go(func() error { return w.configureRouter() })
 	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for _, h := range w.middle() {
-		if err := h.awaitWires(); err != nil {
-			return fmt.Errorf("%s: %w", h.name, err)
-		}
-	}
-	return nil
+	return g.Wait()
 }
 
 // middle are those whom others are wired to.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 )
 
 // Bounds of what is kept for Arrived, a host.
@@ -59,7 +60,8 @@ type tap struct {
 }
 
 // capture starts a tap at every interface of every host.
-func (w *World) capture() error {
+func (w *World) capture(ctx context.Context) error {
+	defer phase.Start(ctx, phase.Captures)()
 	if w.options.Blind {
 		return nil
 	}

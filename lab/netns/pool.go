@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 )
 
 // ErrStained is a datapath that still had something of the world before, and
@@ -136,10 +137,11 @@ func (p *Pool) stock(n *node, nodes []*node, sockets bool) *stock {
 
 // take gives a datapath that is as new, or opens one in a namespace.
 func (p *Pool) take(ctx context.Context, s *stock, ns *namespace, sockets bool) (pooled, error) {
+	defer phase.Start(ctx, phase.Queue)()
 	for {
 		select { // One that is there is better than room for one.
 		case d := <-s.ready:
-			if p.asNew(s, ns, d) {
+			if p.asNew(ctx, s, ns, d) {
 				return d, nil
 			}
 			continue
@@ -147,18 +149,19 @@ func (p *Pool) take(ctx context.Context, s *stock, ns *namespace, sockets bool) 
 		}
 		select {
 		case d := <-s.ready:
-			if p.asNew(s, ns, d) {
+			if p.asNew(ctx, s, ns, d) {
 				return d, nil
 			}
 		case <-s.room:
-			return p.open(s, ns, sockets)
+			return p.open(ctx, s, ns, sockets)
 		case <-ctx.Done():
 			return pooled{}, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
 		}
 	}
 }
 
-func (p *Pool) open(s *stock, ns *namespace, sockets bool) (one pooled, err error) {
+func (p *Pool) open(ctx context.Context, s *stock, ns *namespace, sockets bool) (one pooled, err error) {
+	defer phase.Start(ctx, phase.Load)()
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
@@ -186,7 +189,8 @@ func (p *Pool) open(s *stock, ns *namespace, sockets bool) (one pooled, err erro
 
 // asNew compares a datapath with one just opened, and throws it away if it is
 // not like that.
-func (p *Pool) asNew(s *stock, ns *namespace, d pooled) bool {
+func (p *Pool) asNew(ctx context.Context, s *stock, ns *namespace, d pooled) bool {
+	defer phase.Start(ctx, phase.Tables)()
 	residue, err := d.datapath.Residue()
 	if err == nil && len(residue) > 0 {
 		err = fmt.Errorf("%w: %s", ErrStained, strings.Join(residue, "; "))

@@ -28,6 +28,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 )
 
@@ -151,11 +152,11 @@ func newWorld(topology lab.Topology, options Options) *World {
 }
 
 func (w *World) start(ctx context.Context) error {
-	for _, step := range []func() error{w.build, w.name, w.capture} {
+	for _, step := range []func(context.Context) error{w.build, func(context.Context) error { return w.name() }, w.capture} {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("build world: %w", err)
 		}
-		if err := step(); err != nil {
+		if err := step(ctx); err != nil {
 			return fmt.Errorf("build world: %w", err)
 		}
 	}
@@ -178,6 +179,7 @@ func (w *World) openDatapaths(ctx context.Context) error {
 	if w.pool != nil {
 		return w.pool.lend(ctx, w.nodes, w.topology.Sockets)
 	}
+	defer phase.Start(ctx, phase.Load)()
 	for _, n := range w.nodes {
 		if err := n.openDatapath(w.options, w.topology.Sockets); err != nil {
 			return fmt.Errorf("%s: %w", n.name, err)
@@ -425,8 +427,14 @@ func (w *World) Apply(ctx context.Context, name string, state *model.State) (cha
 	if err != nil {
 		return change, fmt.Errorf("apply state: %w", err)
 	}
+	defer phase.Start(ctx, phase.Tables)()
 	err = w.withDatapath(n, func(d *datapath.Datapath) (err error) {
+		before := d.Spent()
 		change, err = d.Apply(state)
+		after := d.Spent()
+		phase.Move(ctx, phase.Load, after.Loading-before.Loading)
+		phase.Move(ctx, phase.Attach, after.Attaching-before.Attaching)
+		phase.Move(ctx, phase.Waits, after.Waiting-before.Waiting)
 		return err
 	})
 	if err != nil {

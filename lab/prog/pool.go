@@ -24,6 +24,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 )
 
 // MaxPods is how many pods each node of a world can have.
@@ -97,6 +98,7 @@ func (p *Pool) Use(ctx context.Context, topo lab.Topology, use func(*World)) err
 		return fmt.Errorf("make a world: %w", err)
 	}
 	j := job{ctx, topo, use, make(chan error, 1)}
+	defer phase.Start(ctx, phase.Queue)()
 	select {
 	case p.jobs <- j:
 		return <-j.done
@@ -215,10 +217,13 @@ func (w *worker) forTopology(topo *lab.Topology) (*nodes, error) {
 }
 
 func (w *worker) run(j job) error {
+	end := phase.Start(j.ctx, phase.Load)
 	nodes, err := w.forTopology(&j.topo)
+	end()
 	if err != nil {
 		return err
 	}
+	defer phase.Start(j.ctx, phase.Tables)()
 	x := w.exchange.Load()
 	datapaths := nodes.datapaths[:len(j.topo.Nodes)]
 	for i, dp := range datapaths {

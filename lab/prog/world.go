@@ -12,6 +12,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 )
 
@@ -232,11 +233,12 @@ func (w *World) MACs(name string) (own, gateway net.HardwareAddr, err error) {
 }
 
 // Apply implements lab.World.
-func (w *World) Apply(_ context.Context, name string, state *model.State) (datapath.Change, error) {
+func (w *World) Apply(ctx context.Context, name string, state *model.State) (datapath.Change, error) {
 	n := w.nodeCalled(name)
 	if n == nil {
 		return datapath.Change{}, fmt.Errorf("apply state: there is no node %s in the world", name)
 	}
+	defer phase.Start(ctx, phase.Tables)()
 	return n.dp.Apply(state)
 }
 
