@@ -15,6 +15,7 @@ import (
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -256,6 +257,9 @@ func (p *play) counters(at place) (map[model.Reason]uint64, error) {
 // arrivals moves what came to a host into its inbox, waiting for news until
 // ctx ends.
 func (p *play) arrivals(ctx context.Context, host string) error {
+	if p.kind != syntax.Prog {
+		defer phase.Start(ctx, phase.Waits)()
+	}
 	frames, err := p.world.Arrived(ctx, p.hostName(host))
 	if err != nil && ctx.Err() == nil {
 		return labError(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -73,7 +74,9 @@ func outcomeOf(err error) string {
 // wait bounds an exchange: one that is to find no answer is given less time.
 func (p *play) wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
 	if fails == syntax.Timeout {
-		return context.WithTimeout(ctx, p.stretch(silence))
+		end := phase.Start(ctx, phase.Waits)
+		limited, cancel := context.WithTimeout(ctx, p.stretch(silence))
+		return limited, func() { cancel(); end() }
 	}
 	return context.WithTimeout(ctx, p.stretch(exchangePatience))
 }

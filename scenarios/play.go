@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/scenarios/syntax"
@@ -365,12 +366,21 @@ func retry(ctx context.Context, within time.Duration, f func() error) error {
 		if err == nil || !errors.As(err, &m) || time.Now().Add(wait).After(deadline) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, wait) {
 			return err
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, 100*time.Millisecond)
+	}
+}
+
+// pause waits, and says whether the context has not ended.
+func pause(ctx context.Context, wait time.Duration) bool {
+	defer phase.Start(ctx, phase.Waits)()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(wait):
+		return true
 	}
 }
 

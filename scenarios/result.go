@@ -9,6 +9,7 @@ import (
 	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -33,8 +34,10 @@ type Result struct {
 	Outcome  Outcome       `json:"result"`
 	Reason   string        `json:"reason,omitempty"` // one line
 	Seconds  float64       `json:"seconds"`
-	Failure  *Failure      `json:"-"` // the story of a Fail or Broken
-	Outputs  []Output      `json:"-"` // of world prog
+	// Phases are what the seconds were spent on.
+	Phases  map[phase.Phase]float64 `json:"phases,omitempty"`
+	Failure *Failure                `json:"-"` // the story of a Fail or Broken
+	Outputs []Output                `json:"-"` // of world prog
 	// Reach is what of the programs it reached, where the runner counts that.
 	Reach []cover.Record `json:"-"`
 

@@ -18,6 +18,7 @@ import (
 	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
+	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -195,7 +196,7 @@ func (w *worker) one(ctx context.Context, one run) Result {
 		// Loading the programs is no scenario's time. An error shows below.
 		_, _ = w.prog.get()
 	}
-	begin := time.Now()
+	begin, clock := time.Now(), phase.NewClock()
 	r := one.result(w.kernel)
 	if w.Began != nil {
 		w.Began(r)
@@ -210,7 +211,7 @@ func (w *worker) one(ctx context.Context, one run) Result {
 	}
 	err := ctx.Err()
 	if err == nil {
-		err = w.inWorld(ctx, one, &r)
+		err = w.inWorld(phase.With(ctx, clock), one, &r)
 	}
 	if w.counters != nil {
 		r.Reach = w.counters.Take()
@@ -225,7 +226,7 @@ func (w *worker) one(ctx context.Context, one run) Result {
 	if r.Failure != nil {
 		r.Failure.Repeat = repeat(one)
 	}
-	r.Seconds = time.Since(begin).Seconds()
+	r.Seconds, r.Phases = time.Since(begin).Seconds(), clock.Seconds()
 	return r
 }
 
@@ -260,6 +261,7 @@ func (w *worker) inWorld(ctx context.Context, one run, r *Result) error {
 			return err
 		}
 		use(world)
+		defer phase.Start(ctx, phase.Teardown)()
 		return world.Close()
 	}
 	return fmt.Errorf("make world %s: this binary cannot", one.world)
@@ -284,6 +286,7 @@ func (m *machine) play(ctx context.Context, one run, w lab.World, r *Result) {
 	}()
 	p := newPlay(one.scenario, one.family, one.world, w)
 	p.slowdown = m.Slowdown
+	defer phase.Start(ctx, phase.Steps)()
 	failure, broken := p.run(ctx)
 	r.Outputs = p.outputs
 	if failure == nil {

@@ -98,8 +98,9 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 	if live.folder != nil {
 		var kept error
 		table, kept = live.folder.Kernels(found.Results, found.Costs)
-		err = errors.Join(err, kept)
+		err = errors.Join(err, kept, live.folder.Starts(found.Starts))
 	}
+	o.starts = found.Starts
 	err = live.close(cmd.Context(), found.Results, err)
 	o.kernelTables(cmd, found, table)
 	return o.end(cmd, live, found.Results, err)

@@ -11,7 +11,10 @@ import (
 	"github.com/weirnet/weir/scenarios/report"
 )
 
-type scenarioMerge struct{ output, report string }
+type scenarioMerge struct {
+	output, report string
+	timings        bool
+}
 
 func scenarioMergeCommand() *cobra.Command {
 	var o scenarioMerge
@@ -40,6 +43,7 @@ scenarios, costs or kernels.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
 	f.StringVar(&o.report, "report", "", "keep the merged report in this directory, as 'run --report' does")
+	f.BoolVar(&o.timings, "timings", false, "show where the time went, too")
 	return cmd
 }
 
@@ -71,11 +75,18 @@ func (o *scenarioMerge) show(cmd *cobra.Command, m *report.Merged) error {
 	var err error
 	switch o.output {
 	case "json":
-		err, out = m.JSON(out), cmd.ErrOrStderr()
+		err = m.JSON(out)
+		if o.timings {
+			err = errors.Join(err, report.JSONTimings(out, m.Results, m.Starts))
+		}
+		out = cmd.ErrOrStderr()
 	case "junit":
 		err, out = m.JUnit(out), cmd.ErrOrStderr()
 	default:
 		(&report.Text{Out: out, Colour: colourful()}).Merged(m)
+	}
+	if o.timings && o.output != "json" {
+		showTimings(out, m.Results, m.Starts)
 	}
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/matrix"
 	"github.com/weirnet/weir/scenarios/reach"
 	"github.com/weirnet/weir/scenarios/report"
 	"github.com/weirnet/weir/scenarios/shard"
@@ -31,6 +32,8 @@ type scenarioRun struct {
 	cover    string
 	reach    *reach.Collector // nil: nothing is counted
 	part     partFlags
+	timings  bool
+	starts   []matrix.Start // of guests
 }
 
 func scenarioRunCommand() *cobra.Command {
@@ -43,6 +46,9 @@ func scenarioRunCommand() *cobra.Command {
 A failure tells the step, what was expected and what was there, the way of
 every frame, and the command that repeats it. With --report, its story and a
 capture with notes beside the packets are kept too.
+
+A report keeps what each run spent its time on; --timings shows it, and with
+-o json as lines {"timing": ...} at the end.
 
 With --cover, counters are put into the programs when they are loaded, and pages
 show which lines and branches of their source the scenarios reach.
@@ -59,6 +65,7 @@ run in the newest kernel of the lock by themselves.`,
   weir scenario run --kernel all --report reports
   weir scenario run --kernel 5.10,6.1,./linux/arch/x86/boot/bzImage
   weir scenario run --shard 2/5 --costs last --kernel all --report shard-2
+  weir scenario run --world netns --timings
   weir scenario run --cover reached --kernel all
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
@@ -72,6 +79,7 @@ run in the newest kernel of the lock by themselves.`,
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
+	f.BoolVar(&o.timings, "timings", false, "show where the time went, by kernel and world, and of the slowest scenarios")
 	o.part.add(f)
 	return cmd
 }
@@ -221,6 +229,12 @@ func (l *live) part() *shard.Run {
 	return l.run
 }
 
+// showTimings shows where the time went.
+func showTimings(out io.Writer, results []scenarios.Result, starts []matrix.Start) {
+	(&report.Text{Out: out, Colour: out == os.Stdout && colourful()}).Timings(results, starts)
+	fmt.Fprintln(out)
+}
+
 // keepReach writes what was reached, and says how much that is.
 func (o *scenarioRun) keepReach(cmd *cobra.Command, out io.Writer) error {
 	r := o.reach.Report()
@@ -245,6 +259,9 @@ func (o *scenarioRun) end(cmd *cobra.Command, live *live, results []scenarios.Re
 		if part := live.part(); part != nil {
 			err = errors.Join(err, report.JSONRun(out, part))
 		}
+		if o.timings {
+			err = errors.Join(err, report.JSONTimings(out, results, o.starts))
+		}
 		out = cmd.ErrOrStderr()
 	}
 	if err != nil {
@@ -255,6 +272,9 @@ func (o *scenarioRun) end(cmd *cobra.Command, live *live, results []scenarios.Re
 	}
 	if o.reach != nil && len(results) > 0 {
 		err = errors.Join(err, o.keepReach(cmd, out))
+	}
+	if o.timings && o.output != "json" && len(results) > 0 {
+		showTimings(out, results, o.starts)
 	}
 	(&report.Text{Out: out}).Summary(results)
 	if tally := report.Count(results); err != nil || tally.Failed > 0 || len(results) == 0 {

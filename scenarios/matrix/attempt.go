@@ -25,7 +25,8 @@ type attempt struct {
 	vm       *vmtest.Machine
 	watcher  *watcher
 	began    chan struct{}
-	order    []string // labels of the results, as they came
+	up       time.Time // since when the guest has answered; zero when that was told
+	order    []string  // labels of the results, as they came
 	results  map[string]scenarios.Result
 	released map[string]bool
 	problems []string // of the run as a whole
@@ -69,6 +70,7 @@ func (a *attempt) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.up = time.Now()
 	defer a.vm.Close()
 	// Whoever stops the matrix does not wait for the guest's politeness.
 	defer context.AfterFunc(ctx, func() { a.vm.Close() })()
@@ -145,6 +147,7 @@ func (a *attempt) follow(messages <-chan message, ended <-chan error, cancel fun
 				cancel() // no more of it; the end of the run brings the kernel's words
 				continue
 			}
+			a.ready()
 			a.release(a.watcher.over)
 		case <-silence.C:
 			stalled = fmt.Errorf("%w for %s", errStalled, patience.Round(time.Second))
@@ -157,6 +160,17 @@ func (a *attempt) follow(messages <-chan message, ended <-chan error, cancel fun
 			return err
 		}
 	}
+}
+
+// ready tells, once, what it took until a run began.
+func (a *attempt) ready() {
+	if a.up.IsZero() {
+		return
+	}
+	a.addStart(a.kernel, Start{
+		World: a.world, Warm: a.vm.Warm, Boot: a.vm.Started.Seconds(), Ready: time.Since(a.up).Seconds(),
+	})
+	a.up = time.Time{}
 }
 
 // takeAll takes what is left until the end, if that has not come.

@@ -39,6 +39,19 @@ type Matrix struct {
 type Report struct {
 	Results []scenarios.Result
 	Costs   []Cost
+	Starts  []Start
+}
+
+// Start is what it took to begin in one guest.
+type Start struct {
+	Kernel string       `json:"kernel"`
+	World  syntax.World `json:"world"`
+	Warm   bool         `json:"warm"` // restored from a snapshot, not booted
+	// Boot is how long it took until the guest's user space answered, Ready how long
+	// from then until the first scenario began, both in seconds. Ready has the copying
+	// of the program and the loading of what all of a world's scenarios share.
+	Boot  float64 `json:"boot"`
+	Ready float64 `json:"ready"`
 }
 
 // Cost is what one program costs on one kernel.
@@ -249,6 +262,13 @@ func (d *driver) addCosts(k *vmtest.Kernel, costs []datapath.ProgramCost) {
 	for _, c := range costs {
 		d.report.Costs = append(d.report.Costs, Cost{d.called[k], c})
 	}
+}
+
+func (d *driver) addStart(k *vmtest.Kernel, s Start) {
+	s.Kernel = d.called[k]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.report.Starts = append(d.report.Starts, s)
 }
 
 func (d *driver) problem(k *vmtest.Kernel, what string) {

@@ -165,7 +165,7 @@ func NewFolder(path string) (*Folder, error) {
 // forget removes what an earlier run kept and this one may not replace: what
 // is of a run on kernels, and stories. Other files are somebody else's.
 func (f *Folder) forget() error {
-	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile), filepath.Join(f.path, runFile)}
+	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile), filepath.Join(f.path, runFile), filepath.Join(f.path, startsFile)}
 	var before []scenarios.Result
 	// A file that cannot be read is of no run of ours, or of one cut short.
 	_ = readLines(filepath.Join(f.path, resultsFile), &before)

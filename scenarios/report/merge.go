@@ -24,6 +24,7 @@ type Merged struct {
 	parts   []*Part
 	from    map[resultKey]*Part
 	costs   []matrix.Cost
+	Starts  []matrix.Start
 }
 
 // Merge puts parts into one. What a part lacks, and what its run as a whole came
@@ -70,6 +71,7 @@ func (m *Merged) add(p *Part) error {
 	for _, what := range p.Run.Problems {
 		m.problem(p, what)
 	}
+	m.Starts = append(m.Starts, p.starts...)
 	for _, c := range p.costs {
 		// Each part has verified the same programs.
 		if !slices.ContainsFunc(m.costs, func(have matrix.Cost) bool { return have.Kernel == c.Kernel && have.Program == c.Program }) {
@@ -142,6 +144,9 @@ func (m *Merged) Keep(path string) error {
 	if len(m.Run.Kernels) > 1 || len(m.costs) > 0 {
 		_, err := f.Kernels(m.withOutputs(), m.costs)
 		problems = append(problems, err)
+	}
+	if len(m.Starts) > 0 {
+		problems = append(problems, f.Starts(m.Starts))
 	}
 	return errors.Join(problems...)
 }

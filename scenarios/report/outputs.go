@@ -17,6 +17,7 @@ const (
 	outputsFile = "outputs.json"
 	costsFile   = "programs.json"
 	kernelsFile = "kernels.txt"
+	startsFile  = "guests.json"
 )
 
 // outputs is a line of outputs.json: what hooks did with a run's frames.

@@ -29,6 +29,7 @@ type Part struct {
 	results []scenarios.Result
 	outputs []outputs
 	costs   []matrix.Cost
+	starts  []matrix.Start
 	dir     string               // of a report, for stories and captures; or empty
 	stories map[resultKey]string // that came with results
 }
@@ -122,6 +123,7 @@ func (p *Part) readFolder() error {
 		readLines(filepath.Join(p.dir, resultsFile), &p.results),
 		readLines(filepath.Join(p.dir, outputsFile), &p.outputs),
 		readLines(filepath.Join(p.dir, costsFile), &p.costs),
+		readLines(filepath.Join(p.dir, startsFile), &p.starts),
 	)
 	if err != nil {
 		return err
