@@ -145,7 +145,7 @@ func agentProblems(s *LocalStatus) []string {
 		problems = append(problems, cmp.Or(s.NotReady, "the agent is not ready"))
 	}
 	for i := range s.Refused {
-		if r := &s.Refused[i]; !r.FieldOnly && r.Table == "" {
+		if r := &s.Refused[i]; !r.FieldOnly && !isOverOwnBudget(r) {
 			problems = append(problems, fmt.Sprintf("left out: %s: %s", fieldOf(r), r.Problem))
 		}
 	}
@@ -158,16 +158,22 @@ func agentProblems(s *LocalStatus) []string {
 	return problems
 }
 
-// agentNotes are of tables that are nearly full, of objects that have no room in
-// one, and of fields that are left out alone: the node works, and whoever may write an
-// object could have none healthy otherwise.
+// isOverOwnBudget is whether an object of a namespace has no room in a table. Whoever
+// may write there could have no node healthy otherwise. What is of no namespace is the
+// operator's, who has to know that it is not in force.
+func isOverOwnBudget(r *api.Refused) bool {
+	return r.Table != "" && strings.Contains(r.Object, "/")
+}
+
+// agentNotes are of tables that are nearly full, of tenants' objects that have no room
+// in one, and of fields that are left out alone: the node works.
 func agentNotes(s *LocalStatus) []string {
 	var notes []string
 	for i := range s.Refused {
 		switch r := &s.Refused[i]; {
 		case r.FieldOnly:
 			notes = append(notes, fmt.Sprintf("claim lost: %s: %s", fieldOf(r), r.Problem))
-		case r.Table != "":
+		case isOverOwnBudget(r):
 			notes = append(notes, fmt.Sprintf("over budget: %s: %s", fieldOf(r), r.Problem))
 		}
 	}

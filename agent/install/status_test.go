@@ -137,6 +137,9 @@ func TestProblemsOfAnAgent(t *testing.T) {
 	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: "Service aaa/large", Field: "spec.ports", Problem: "has no room", Table: "slots"}}}}
 	require.Empty(t, agentProblems(budgets), "nor by asking for too much: the node works")
 	require.Equal(t, []string{"over budget: Service aaa/large: spec.ports: has no room"}, agentNotes(budgets))
+	budgets.Refused[0].Object = "ClusterNetworkPolicy guard"
+	require.Equal(t, []string{"left out: ClusterNetworkPolicy guard: spec.ports: has no room"}, agentProblems(budgets), "the operator has to know")
+	require.Empty(t, agentNotes(budgets))
 	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slots", Entries: 79, Room: 100}}}}
 	require.Empty(t, agentProblems(tables))
 	require.Equal(t, []string{"nearly full: table rules has 80 of 100 entries: ask who needs them, or raise tables.rules of the configuration"}, agentNotes(tables))
