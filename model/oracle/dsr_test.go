@@ -185,7 +185,7 @@ func TestThePodsNodeTakesOutWhatAnotherNodeLeadsToIt(t *testing.T) {
 			b.requireOnly(b.in(inTunnel(o, f.other, f.web0, frame)), tuple(model.ProtocolTCP, f.outside, 5001, f.web0, 8080), Translation{Out: model.OutLocal, Endpoint: web0, Hops: 1})
 		})
 		t.Run("a pod that the service does not list", func(t *testing.T) {
-			requireReply(t, b.in(inTunnel(o, f.other, f.client, syn(f.outside, f.other, 5002, 30080))), model.ReasonNoBackend)
+			requireDrop(t, b.in(inTunnel(o, f.other, f.client, syn(f.outside, f.other, 5002, 30080))), model.ReasonNoBackend)
 		})
 		t.Run("a pod that policy keeps", func(t *testing.T) {
 			b := nodeBench(t, o, shop("web", ""), denyIngress("web"))

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,7 +141,12 @@ func TestAMisreadPolicyOfAnyLanguageIsFoundAndShrunkToAScenarioWithThePolicyInIt
 			var found []Report
 			begin := time.Now()
 			tally, disagreements, err := Run(t.Context(), Options{Seed: 8, Sequences: 400, Parallel: 1, misread: test.misread, wanted: matters,
-				MaxKinds: 1, patience: time.Hour, Found: func(r Report) { found = append(found, r) }})
+				MaxKinds: 4, patience: time.Hour, Found: func(r Report) {
+					// Whose rule it is alone may differ too: a packet that is treated otherwise is looked for.
+					if strings.Contains(r.Kind, ": program ") {
+						found = append(found, r)
+					}
+				}})
 			require.NoError(t, err)
 			require.NotZero(t, disagreements, "after %d frames", tally.Frames)
 			require.NotEmpty(t, found)
