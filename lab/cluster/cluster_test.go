@@ -468,15 +468,21 @@ func crowd(e *environment, t *testing.T) {
 	for _, n := range e.nodes {
 		was[n.Name] = e.atRest(t, n.Name)
 	}
+	e.comeAndGo(t, crowdSize)
+	for _, n := range e.nodes {
+		e.noMoreThan(t, n.Name, was[n.Name])
+	}
+}
+
+// comeAndGo starts pods, and takes them away when all are ready.
+func (e *environment) comeAndGo(t *testing.T, pods int) {
+	t.Helper()
 	start := time.Now()
-	e.deploy(t, "crowd", crowdSize)
-	e.podsReady(t, e.ns, "app=crowd", crowdSize, 5*time.Minute)
-	e.say("  %d pods were ready after %.1f s", crowdSize, time.Since(start).Seconds())
+	e.deploy(t, "crowd", pods)
+	e.podsReady(t, e.ns, "app=crowd", pods, 5*time.Minute)
+	e.say("  %d pods were ready after %.1f s", pods, time.Since(start).Seconds())
 	require.NoError(t, e.kube.AppsV1().Deployments(e.ns).Delete(t.Context(), "crowd", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}))
 	e.gone(t, "app=crowd")
-	for _, n := range e.nodes {
-		e.sameAs(t, n.Name, was[n.Name])
-	}
 }
 
 // quietNodes awaits that pods of the steps before are gone, and that those which
@@ -526,6 +532,55 @@ func (e *environment) sameAs(t *testing.T, node, want string) {
 		}
 		return now == want, difference(want, now)
 	})
+}
+
+// noMoreThan awaits that a node has nothing that it did not have. What a restart has
+// left may be gone since: lists of backends that nobody reads go with the next change,
+// and sandboxes when the kubelet looks for them.
+func (e *environment) noMoreThan(t *testing.T, node, was string) {
+	t.Helper()
+	e.eventually(t, 3*time.Minute, "node "+node+" has no more than it had", func(ctx context.Context) (bool, string) {
+		now, err := e.nodeState(ctx, node)
+		if err != nil {
+			return false, err.Error()
+		}
+		more := surplus(was, now)
+		return len(more) == 0, strings.Join(more, ", ")
+	})
+}
+
+// surplus lists what is there now and was not, and tables that have more entries.
+func surplus(was, now string) []string {
+	entries := func(line string) (table string, count int, is bool) {
+		n, _ := fmt.Sscanf(line, "table %s %d", &table, &count)
+		return table, count, n == 2
+	}
+	had, counts := map[string]bool{}, map[string]int{}
+	for line := range strings.Lines(was) {
+		line = strings.TrimSpace(line)
+		had[line] = true
+		if table, count, is := entries(line); is {
+			counts[table] = count
+		}
+	}
+	var more []string
+	for line := range strings.Lines(now) {
+		line = strings.TrimSpace(line)
+		table, count, is := entries(line)
+		if had[line] || line == "" || is && count <= counts[table] {
+			continue
+		}
+		more = append(more, line)
+	}
+	return more
+}
+
+func TestSurplusIsWhatWasNotThere(t *testing.T) {
+	const was = "device eth0\nfile /run/a\ntable slots 13\ntable rules 2\n"
+	require.Empty(t, surplus(was, was))
+	require.Empty(t, surplus(was, "device eth0\ntable slots 11\ntable rules 2\n"), "less is no surplus")
+	require.Equal(t, []string{"device weir1", "table rules 3", "table backends 1"},
+		surplus(was, "device eth0\ndevice weir1\nfile /run/a\ntable slots 13\ntable rules 3\ntable backends 1\n"))
 }
 
 // nodeState lists what Weir may leave on a node: devices, routes, files, pins,
