@@ -468,21 +468,15 @@ func crowd(e *environment, t *testing.T) {
 	for _, n := range e.nodes {
 		was[n.Name] = e.atRest(t, n.Name)
 	}
-	e.comeAndGo(t, crowdSize)
+	start := time.Now()
+	e.deploy(t, "crowd", crowdSize)
+	e.podsReady(t, e.ns, "app=crowd", crowdSize, 5*time.Minute)
+	e.say("  %d pods were ready after %.1f s", crowdSize, time.Since(start).Seconds())
+	require.NoError(t, e.kube.AppsV1().Deployments(e.ns).Delete(t.Context(), "crowd", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}))
+	e.gone(t, "app=crowd")
 	for _, n := range e.nodes {
 		e.noMoreThan(t, n.Name, was[n.Name])
 	}
-}
-
-// comeAndGo starts pods, and takes them away when all are ready.
-func (e *environment) comeAndGo(t *testing.T, pods int) {
-	t.Helper()
-	start := time.Now()
-	e.deploy(t, "crowd", pods)
-	e.podsReady(t, e.ns, "app=crowd", pods, 5*time.Minute)
-	e.say("  %d pods were ready after %.1f s", pods, time.Since(start).Seconds())
-	require.NoError(t, e.kube.AppsV1().Deployments(e.ns).Delete(t.Context(), "crowd", metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationForeground)}))
-	e.gone(t, "app=crowd")
 }
 
 // quietNodes awaits that pods of the steps before are gone, and that those which

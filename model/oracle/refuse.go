@@ -14,8 +14,8 @@ import (
 // askAnew forgets what the policies have said that were asked before.
 func (j *judgement) askAnew() { j.audit, j.refused = model.ReasonNone, nil }
 
-// heed notes who has decided, and a denial that is only told, of two the one that was asked for last;
-// and one that is refused.
+// heed notes who has decided, a denial that is only told, of two the one that was asked
+// for last, and one that is refused.
 func (j *judgement) heed(r Ruling) {
 	j.rulings = append(j.rulings, r)
 	audit, denied := model.ReasonAuditIngress, model.ReasonPolicyIngress
