@@ -24,10 +24,24 @@ import (
 
 // Kept is a report that was read back, or a kernel's part of one.
 type Kept struct {
-	Name    string // DIR or DIR@KERNEL
+	Name string // DIR or DIR@KERNEL
+	contents
+}
+
+// contents are what a report has of each run, and of programs.
+type contents struct {
 	results []scenarios.Result
 	outputs []outputs
 	costs   []matrix.Cost
+}
+
+// read reads the report in a directory; of a file that is not there nothing.
+func (c *contents) read(dir string) error {
+	return errors.Join(
+		readLines(filepath.Join(dir, resultsFile), &c.results),
+		readLines(filepath.Join(dir, outputsFile), &c.outputs),
+		readLines(filepath.Join(dir, costsFile), &c.costs),
+	)
 }
 
 // Sentinels of Read.
@@ -46,12 +60,7 @@ func Read(name string) (*Kept, error) {
 		dir, kernel = name[:at], name[at+1:]
 	}
 	k := &Kept{Name: name}
-	err := errors.Join(
-		readLines(filepath.Join(dir, resultsFile), &k.results),
-		readLines(filepath.Join(dir, outputsFile), &k.outputs),
-		readLines(filepath.Join(dir, costsFile), &k.costs),
-	)
-	if err != nil {
+	if err := k.read(dir); err != nil {
 		return nil, fmt.Errorf("read report %s: %w", dir, err)
 	}
 	if len(k.results) == 0 {

@@ -246,10 +246,5 @@ func (f *Folder) Close(results []scenarios.Result, run *shard.Run) error {
 	if err := errors.Join(f.json.Close(), f.outputs.Close()); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	out, err := os.Create(filepath.Join(f.path, "junit.xml"))
-	if err != nil {
-		return fmt.Errorf("write junit: %w", err)
-	}
-	defer out.Close()
-	return JUnit(out, results, run)
+	return f.file("junit.xml", func(out io.Writer) error { return JUnit(out, results, run) })
 }

@@ -18,7 +18,7 @@ import (
 // partOf is what shard I of 2 would leave.
 func partOf(name, shardName string, results ...scenarios.Result) *Part {
 	return &Part{
-		Name: name, results: results, stories: map[resultKey]string{},
+		Name: name, contents: contents{results: results}, stories: map[resultKey]string{},
 		Run: &shard.Run{Shard: shardName, Kernels: []string{"5.10.1", "7.2.3"}, Results: len(results), Ended: true},
 	}
 }

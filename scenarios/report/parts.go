@@ -24,11 +24,9 @@ var ErrNoPart = errors.New("it does not say which part of a run it is")
 
 // Part is what one run left: a report, or what it printed.
 type Part struct {
-	Name    string
-	Run     *shard.Run
-	results []scenarios.Result
-	outputs []outputs
-	costs   []matrix.Cost
+	Name string
+	Run  *shard.Run
+	contents
 	starts  []matrix.Start
 	dir     string               // of a report, for stories and captures; or empty
 	stories map[resultKey]string // that came with results
@@ -119,10 +117,8 @@ func readPart(path string) (*Part, error) {
 func (p *Part) readFolder() error {
 	var lines []runLine
 	err := errors.Join(
+		p.read(p.dir),
 		readLines(filepath.Join(p.dir, runFile), &lines),
-		readLines(filepath.Join(p.dir, resultsFile), &p.results),
-		readLines(filepath.Join(p.dir, outputsFile), &p.outputs),
-		readLines(filepath.Join(p.dir, costsFile), &p.costs),
 		readLines(filepath.Join(p.dir, startsFile), &p.starts),
 	)
 	if err != nil {
