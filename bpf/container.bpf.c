@@ -57,7 +57,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;
-	return carry_made(skb, s);
+	return carry_made(skb, s, 0);
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u8 hook)

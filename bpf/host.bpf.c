@@ -134,7 +134,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s, __u8
 	if (reason)
 		return pass(skb, pkt, hook);
 	pkt->where = HERE;
-	return carry_made(skb, s);
+	return carry_made(skb, s, 0);
 }
 
 /* Whether what is wrong with a packet is no matter of the kernel's: it would lead

@@ -66,7 +66,7 @@ static __always_inline void way_out(const struct __sk_buff *skb, struct packet *
 	}
 }
 
-/* Carries a packet as its flow says. */
+/* Carries a packet as its flow says, whose way out is known. */
 static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
 				 __u8 hook, int hurry)
 {
@@ -79,16 +79,22 @@ static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, stru
 	reason = rewrite(skb, pkt, flow, hook, hurry);
 	if (reason)
 		return drop(skb, pkt, reason);
-	way_out(skb, pkt, flow, hook);
 	if (pkt->audit)
 		audited(skb, pkt);
 	return deliver(skb, pkt, hook);
 }
 
-/* The same for a flow that was made of this packet. One for all but known flows. */
-static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s)
+/* The same for a flow that was made of this packet, and tells of its judgement. One
+ * for all but known flows.
+ */
+static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s, int judged)
 {
-	return carry(skb, &s->pkt, &s->open, s->pkt.key.hook, 0);
+	struct packet *pkt = &s->pkt;
+
+	way_out(skb, pkt, &s->open, pkt->key.hook);
+	if (judged && !pkt->audit)
+		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	return carry(skb, pkt, &s->open, pkt->key.hook, 0);
 }
 
 /* What becomes of a packet that is not let through: it is dropped, or its sender is
@@ -128,11 +134,8 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 	reason = judge_new(skb, pkt, s, hook);
 	if (reason)
 		return turn_away(skb, pkt, reason);
-	way_out(skb, pkt, &s->open, hook);
 	pkt->where = HERE;
-	if (!pkt->audit)
-		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
-	return carry_made(skb, s);
+	return carry_made(skb, s, 1);
 }
 
 /* At to_device the kernel has chosen the way of all but what it sent to a
@@ -164,6 +167,7 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 		if (reason)
 			return drop(skb, pkt, reason);
 	}
+	way_out(skb, pkt, flow, hook);
 	if (ctl->trace)
 		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
 	return carry(skb, pkt, flow, hook,
