@@ -6,8 +6,6 @@
 
 #define IDENTITY_HOST	1
 #define IDENTITY_WORLD	2
-#define IDENTITY_UNMANAGED 4
-#define IDENTITY_HEALTH	5
 #define IDENTITY_LABELS	256		/* the first of pods' labels */
 #define IDENTITY_BLOCKS	(1U << 24)	/* the first of blocks that policies name */
 
@@ -55,11 +53,12 @@ static __always_inline __u32 identity_of(const struct address *address)
 	return address ? address->identity : IDENTITY_WORLD;
 }
 
-/* Whether an identity is a pod's. */
+/* Whether an identity is a pod's. One without an identity of its own is of this node,
+ * which is known by its device.
+ */
 static __always_inline int of_pod(__u32 identity)
 {
-	return identity == IDENTITY_UNMANAGED || identity == IDENTITY_HEALTH ||
-	       (identity >= IDENTITY_LABELS && identity < IDENTITY_BLOCKS);
+	return identity >= IDENTITY_LABELS && identity < IDENTITY_BLOCKS;
 }
 
 #endif

@@ -44,8 +44,8 @@ static __always_inline int is_icmp_error(const struct packet *pkt)
  * that request, whose code is 0, opens a flow; the other family's is a protocol
  * without ports.
  */
-static __always_inline int turn_ports(struct flow_key *key, const struct quoted *quoted,
-				      __u8 icmp, __u8 request)
+static __noinline int turn_ports(struct flow_key *key, const struct quoted *quoted,
+				 __u8 icmp, __u8 request)
 {
 	switch (key->proto) {
 	case IPPROTO_TCP:
@@ -214,7 +214,7 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
  * 0 is an old router's "less", RFC 1191 5), under 1280 for IPv6 (RFC 8201 4). Who
  * believes it sends tiny packets for minutes.
  */
-static __always_inline int mtu_absurd(struct __sk_buff *skb, const struct packet *pkt)
+static __noinline int mtu_absurd(struct __sk_buff *skb, const struct packet *pkt)
 {
 	struct icmp6hdr icmp;
 	__u32 mtu;
