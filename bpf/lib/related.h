@@ -200,12 +200,10 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
 
 	key->src = s->reply_key.src;
 	key->sport = s->reply_key.sport;
-	key->dport = s->reply_key.dport;
 	key->proto = s->reply_key.proto;
 	reason = rejudge_reply(pkt, flow);
 	key->src = teller;
 	key->sport = 0;
-	key->dport = 0;
 	key->proto = proto;
 	return reason;
 }
@@ -327,12 +325,11 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 			return reason;
 	}
 	related_open(pkt, s, key, flow);
-	if (flow->out == OUT_TUNNEL) /* as it is: the quote is what the other node knows */
-		return route(skb, pkt, &s->open);
 	flow_diffs(&s->open, &pkt->key);
+	/* What goes into a tunnel is what the other node knows. */
 	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (s->open.out == OUT_DEVICE && routed(pkt, &s->open))
+	if ((s->open.out == OUT_DEVICE || is_tunnel(s->open.out)) && routed(pkt, &s->open))
 		return route(skb, pkt, &s->open);
 	return REASON_NONE;
 }
