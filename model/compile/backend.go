@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -91,9 +92,9 @@ func (c *compiler) readBackend(endpoint *discoveryv1.Endpoint, at netip.AddrPort
 	conditions := endpoint.Conditions
 	backend := compiledBackend{
 		at:       at,
-		ready:    conditions.Ready == nil || *conditions.Ready,
-		retiring: (conditions.Serving == nil || *conditions.Serving) && manifest.Deref(conditions.Terminating),
-		local:    manifest.Deref(endpoint.NodeName) == c.node,
+		ready:    ptr.Deref(conditions.Ready, true),
+		retiring: ptr.Deref(conditions.Serving, true) && ptr.Deref(conditions.Terminating, false),
+		local:    ptr.Deref(endpoint.NodeName, "") == c.node,
 	}
 	if pod := c.podBehind(endpoint, at.Addr(), namespace); pod != nil {
 		backend.weight, _ = manifest.WeightOf(pod) // Validate has complained
@@ -190,7 +191,7 @@ func obeyed(all []compiledBackend, hints func(*compiledBackend) []string, here s
 
 func numberIn(slice *discoveryv1.EndpointSlice, port corev1.ServicePort) (uint16, bool) {
 	for _, p := range slice.Ports {
-		if manifest.Deref(p.Name) == port.Name && manifest.ProtocolOr(manifest.Deref(p.Protocol)) == manifest.ProtocolOr(port.Protocol) && p.Port != nil {
+		if ptr.Deref(p.Name, "") == port.Name && manifest.ProtocolOr(ptr.Deref(p.Protocol, "")) == manifest.ProtocolOr(port.Protocol) && p.Port != nil {
 			return uint16(*p.Port), true
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -89,7 +90,7 @@ func (c *compiler) claimSockets() {
 	}
 	for _, addr := range c.apiAddresses() {
 		for _, port := range c.apiSlice().Ports {
-			hold(addr, manifest.Deref(port.Port), "the cluster's API server")
+			hold(addr, ptr.Deref(port.Port, 0), "the cluster's API server")
 		}
 	}
 }

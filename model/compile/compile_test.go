@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -370,10 +371,10 @@ spec: {clusterIP: 10.96.0.12, selector: {app: ghost}, ports: [{port: 80}]}
 	for _, slice := range manifest.InOrder(derived.EndpointSlices) {
 		line := slice.Name + ":"
 		for _, port := range slice.Ports {
-			line += fmt.Sprintf(" %s/%s/%d", manifest.Deref(port.Name), manifest.Deref(port.Protocol), *port.Port)
+			line += fmt.Sprintf(" %s/%s/%d", ptr.Deref(port.Name, ""), ptr.Deref(port.Protocol, ""), *port.Port)
 		}
 		for _, e := range slice.Endpoints {
-			line += fmt.Sprintf(" %s(ready=%t serving=%t terminating=%t)", e.Addresses[0], e.Conditions.Ready == nil || *e.Conditions.Ready, manifest.Deref(e.Conditions.Serving), manifest.Deref(e.Conditions.Terminating))
+			line += fmt.Sprintf(" %s(ready=%t serving=%t terminating=%t)", e.Addresses[0], ptr.Deref(e.Conditions.Ready, true), ptr.Deref(e.Conditions.Serving, false), ptr.Deref(e.Conditions.Terminating, false))
 		}
 		lines = append(lines, line)
 	}

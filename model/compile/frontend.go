@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -22,13 +23,13 @@ func (c *compiler) publish(p *servicePort) {
 	port := uint16(p.port().Port)
 	if c.clusterAt[p.cluster] == p.object {
 		c.bid(p.bid(rankClusterIP, p.field("port"), netip.AddrPortFrom(p.cluster, port), func() {
-			c.addFrontend(p, model.KindClusterIP, model.ScopeInside, p.cluster, port, manifest.Deref(spec.InternalTrafficPolicy) == corev1.ServiceInternalTrafficPolicyLocal)
+			c.addFrontend(p, model.KindClusterIP, model.ScopeInside, p.cluster, port, ptr.Deref(spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal)
 		}))
 	}
 	for i, ingress := range p.object.Status.LoadBalancer.Ingress {
 		addr, err := manifest.ParseLegacyAddr(ingress.IP)
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
-		if err == nil && manifest.Deref(ingress.IPMode) != corev1.LoadBalancerIPModeProxy { // what is led by a proxy must go through it
+		if err == nil && ptr.Deref(ingress.IPMode, "") != corev1.LoadBalancerIPModeProxy { // what is led by a proxy must go through it
 			c.publishAt(p, rankLoadBalancer, addr, port, field)
 		}
 	}
@@ -81,7 +82,7 @@ func (c *compiler) publishNodePort(p *servicePort) {
 func (p *servicePort) isBalancedAt(addr netip.Addr) bool {
 	return slices.ContainsFunc(p.object.Status.LoadBalancer.Ingress, func(ingress corev1.LoadBalancerIngress) bool {
 		at, err := manifest.ParseLegacyAddr(ingress.IP)
-		return err == nil && at == addr && manifest.Deref(ingress.IPMode) != corev1.LoadBalancerIPModeProxy
+		return err == nil && at == addr && ptr.Deref(ingress.IPMode, "") != corev1.LoadBalancerIPModeProxy
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -29,7 +30,7 @@ func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
 	for _, slice := range manifest.InOrder(objs.EndpointSlices) {
 		name := manifest.ServiceOf(slice)
 		for _, endpoint := range slice.Endpoints {
-			if manifest.Deref(endpoint.NodeName) != node || !takesFlows(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
+			if ptr.Deref(endpoint.NodeName, "") != node || !takesFlows(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
 				continue
 			}
 			if local[name] == nil {
@@ -62,5 +63,5 @@ func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
 // takesFlows says whether new flows are led to an endpoint: of one that is
 // terminating, ready is false, except where unready ones are published.
 func takesFlows(c discoveryv1.EndpointConditions) bool {
-	return (c.Ready == nil || *c.Ready) && !manifest.Deref(c.Terminating)
+	return ptr.Deref(c.Ready, true) && !ptr.Deref(c.Terminating, false)
 }

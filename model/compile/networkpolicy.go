@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -104,7 +105,7 @@ func (c *compiler) networkPolicyPeer(p *compiledPolicy, field string, peer netwo
 }
 
 func portRangeOf(field string, port networkingv1.NetworkPolicyPort) portRange {
-	r := portRange{protocol: protocolNumber(manifest.Deref(port.Protocol)), field: field}
+	r := portRange{protocol: protocolNumber(ptr.Deref(port.Protocol, "")), field: field}
 	switch {
 	case port.Port == nil:
 	case port.Port.Type == intstr.String:

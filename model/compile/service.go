@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -183,7 +184,7 @@ func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Add
 			Affinity:   affinityTimeout(svc),
 			MaglevSize: c.maglevSize(svc),
 		},
-		anywhere: c.clusterBackends(all, manifest.Deref(svc.Spec.TrafficDistribution)),
+		anywhere: c.clusterBackends(all, ptr.Deref(svc.Spec.TrafficDistribution, "")),
 		here:     localBackends(all),
 	}
 	c.checkBackends(p)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -73,11 +74,11 @@ status: {podIP: 10.0.0.3}
 				if e.Hints != nil {
 					hints = e.Hints
 				}
-				line := fmt.Sprintf("%s %s/%s %s on %s in %s", e.TargetRef.Kind, e.TargetRef.Namespace, e.TargetRef.Name, e.TargetRef.UID, manifest.Deref(e.NodeName), manifest.Deref(e.Zone))
-				if manifest.Deref(e.Conditions.Terminating) {
+				line := fmt.Sprintf("%s %s/%s %s on %s in %s", e.TargetRef.Kind, e.TargetRef.Namespace, e.TargetRef.Name, e.TargetRef.UID, ptr.Deref(e.NodeName, ""), ptr.Deref(e.Zone, ""))
+				if ptr.Deref(e.Conditions.Terminating, false) {
 					line += " terminating"
 				}
-				if manifest.Deref(e.Conditions.Ready) {
+				if ptr.Deref(e.Conditions.Ready, false) {
 					line += " ready"
 				}
 				lines = append(lines, fmt.Sprintf("%s, for nodes %v zones %v", line, hints.ForNodes, hints.ForZones))

@@ -38,12 +38,3 @@ func Includes(labels, wanted map[string]string) bool {
 	}
 	return true
 }
-
-// Deref gives what a field holds; the zero of its type where it is not set.
-func Deref[T any](p *T) T {
-	var zero T
-	if p == nil {
-		return zero
-	}
-	return *p
-}

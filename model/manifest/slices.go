@@ -12,6 +12,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 )
 
 // DeriveEndpointSlices gives objs with the EndpointSlices that a cluster's
@@ -176,7 +177,7 @@ func endpointOf(svc *corev1.Service, pod *corev1.Pod, family discoveryv1.Address
 			zone := node.Labels[corev1.LabelTopologyZone]
 			endpoint.Zone = &zone
 		}
-		endpoint.Hints = hintsFor(&endpoint, Deref(svc.Spec.TrafficDistribution))
+		endpoint.Hints = hintsFor(&endpoint, ptr.Deref(svc.Spec.TrafficDistribution, ""))
 		return endpoint, true
 	}
 	return none, false
@@ -268,7 +269,7 @@ func RunningContainers(pod *corev1.Pod) []corev1.Container {
 
 // isSidecar is whether an init container runs on beside the others.
 func isSidecar(container *corev1.Container) bool {
-	return Deref(container.RestartPolicy) == corev1.ContainerRestartPolicyAlways
+	return ptr.Deref(container.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways
 }
 
 // containerPort is the number of a pod's port by name; 0 when none has it.

@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 )
 
 // maxAffinitySeconds is a day, as in the API.
@@ -172,7 +173,7 @@ func (v *validator) outsideAddresses(svc *corev1.Service) {
 	}
 	for i, ingress := range svc.Status.LoadBalancer.Ingress {
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d]", i)
-		mode := Deref(ingress.IPMode)
+		mode := ptr.Deref(ingress.IPMode, "")
 		isOneOf(v, field+".ipMode", mode, corev1.LoadBalancerIPModeVIP, corev1.LoadBalancerIPModeProxy)
 		switch {
 		case ingress.IP != "":
@@ -208,7 +209,7 @@ func (v *validator) outsideAddress(field, text string) {
 
 func (v *validator) trafficPolicies(svc *corev1.Service) {
 	spec := svc.Spec
-	isOneOf(v, "spec.internalTrafficPolicy", Deref(spec.InternalTrafficPolicy), corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)
+	isOneOf(v, "spec.internalTrafficPolicy", ptr.Deref(spec.InternalTrafficPolicy, ""), corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)
 	external := spec.ExternalTrafficPolicy
 	isOneOf(v, "spec.externalTrafficPolicy", external, corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)
 	outside := spec.Type == corev1.ServiceTypeNodePort || spec.Type == corev1.ServiceTypeLoadBalancer ||
@@ -216,7 +217,7 @@ func (v *validator) trafficPolicies(svc *corev1.Service) {
 	if external != "" && !outside {
 		v.fail("spec.externalTrafficPolicy", "%s has no meaning for a service that is not reached from outside: remove it, or use type NodePort or LoadBalancer", external)
 	}
-	isOneOf(v, "spec.trafficDistribution", Deref(spec.TrafficDistribution),
+	isOneOf(v, "spec.trafficDistribution", ptr.Deref(spec.TrafficDistribution, ""),
 		corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode)
 	if port := spec.HealthCheckNodePort; port != 0 {
 		v.port("spec.healthCheckNodePort", int64(port))
