@@ -20,7 +20,6 @@ import (
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/healthcheck"
-	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -29,7 +28,7 @@ import (
 // Source is where the cluster's objects come from.
 type Source interface {
 	// Objects gives the objects, and those that cannot be read.
-	Objects() (*manifest.Objects, []watch.Refused)
+	Objects() (*manifest.Objects, []manifest.Unread)
 	// Errors are the kinds that cannot be watched now.
 	Errors() (errs map[string]error, since map[string]time.Time)
 	// Run watches until ctx ends.

@@ -31,7 +31,6 @@ import (
 	"github.com/weirnet/weir/agent/cni"
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/routes"
-	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -104,7 +103,7 @@ type source struct {
 	changed func()
 	mu      sync.Mutex
 	text    string
-	refused []watch.Refused
+	refused []manifest.Unread
 	// alter makes objects that manifest.Parse would refuse.
 	alter func(*manifest.Objects)
 }
@@ -118,7 +117,7 @@ func (s *source) set(text string) {
 	}
 }
 
-func (s *source) Objects() (*manifest.Objects, []watch.Refused) {
+func (s *source) Objects() (*manifest.Objects, []manifest.Unread) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	objs, err := manifest.Parse("objects", strings.NewReader(s.text))
@@ -132,7 +131,7 @@ func (s *source) Objects() (*manifest.Objects, []watch.Refused) {
 }
 
 // change sets what the cluster has beside its text.
-func (s *source) change(alter func(*manifest.Objects), refused ...watch.Refused) {
+func (s *source) change(alter func(*manifest.Objects), refused ...manifest.Unread) {
 	s.mu.Lock()
 	s.alter, s.refused = alter, refused
 	s.mu.Unlock()
@@ -638,7 +637,7 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 	s := n.status()
 	require.True(t, s.Ready)
 	require.Len(t, s.Refused, 1)
-	require.Equal(t, "Service default/second", s.Refused[0].Object)
+	require.Equal(t, "Service default/second", s.Refused[0].Object.String())
 	require.Contains(t, s.Refused[0].Problem, "default/first")
 	require.Equal(t, "spec.clusterIPs[0]", s.Refused[0].Field)
 	require.True(t, s.Refused[0].FieldOnly)

@@ -178,8 +178,8 @@ spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress]}
 `)
 			for range c.refused {
 				r := <-told
-				require.Contains(t, r.Problem, c.refused[r.Object], r.Object)
-				require.NotEmpty(t, c.refused[r.Object], "%s: %s", r.Object, r.Problem)
+				require.Contains(t, r.Problem, c.refused[r.Object.String()], r.Object)
+				require.NotEmpty(t, c.refused[r.Object.String()], "%s: %s", r.Object, r.Problem)
 			}
 			d := n.sandbox("d", "dddd")
 			ofD := d.add()

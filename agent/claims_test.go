@@ -76,8 +76,8 @@ func TestATenantTakesNobodysAddressOrPort(t *testing.T) {
 	refused := n.status().Refused
 	require.Len(t, refused, 2)
 	for i, want := range []api.Refused{
-		{Object: "Service aaa/evil", UID: "uid-of-evil", Problem: "10.96.0.10 is the address of Service kube-system/kube-dns"},
-		{Object: "Service aaa/taker", UID: "uid-of-taker", Problem: "192.0.2.1 is the address of Node node-1"},
+		{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "evil"}, UID: "uid-of-evil", Problem: "10.96.0.10 is the address of Service kube-system/kube-dns"},
+		{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "taker"}, UID: "uid-of-taker", Problem: "192.0.2.1 is the address of Node node-1"},
 	} {
 		require.Equal(t, want.Object, refused[i].Object)
 		require.Equal(t, want.UID, refused[i].UID)
@@ -114,7 +114,7 @@ status: {loadBalancer: {ingress: [{ip: 192.0.2.1}, {ip: 192.0.2.2}]}}
 	require.NoError(t, a.reach(lb, at[0]))
 	require.Empty(t, n.status().Refused)
 	require.Len(t, n.status().Ignored, 1)
-	require.Equal(t, "Pod default/svclb", n.status().Ignored[0].Object)
+	require.Equal(t, "Pod default/svclb", n.status().Ignored[0].Object.String())
 	fronts := strings.Join(n.frontends(), "\n")
 	require.Contains(t, fronts, "LoadBalancer 192.0.2.1:80 default/traefik:http")
 	require.Contains(t, fronts, "LoadBalancer 192.0.2.2:80 default/traefik:http")
@@ -153,7 +153,7 @@ spec: {clusterIP: 10.96.0.99, ports: [{port: 80}]}
 		s := n.status()
 		require.True(t, s.Ready, s.NotReady)
 		for _, r := range append(s.Refused, s.Ignored...) {
-			require.Equal(t, "Node a-gone", r.Object, r.Problem)
+			require.Equal(t, "Node a-gone", r.Object.String(), r.Problem)
 			require.True(t, r.FieldOnly)
 		}
 		require.ElementsMatch(t, before, n.routes(), gone)
@@ -235,5 +235,5 @@ func TestTheOperatorSwitchesClaimsOff(t *testing.T) {
 		require.NotContains(t, line, "ExternalIP")
 		require.False(t, strings.HasPrefix(line, "HostPort") && !strings.Contains(line, "192.0.2.1:"), line)
 	}
-	require.Equal(t, "Service aaa/away", n.status().Refused[0].Object)
+	require.Equal(t, "Service aaa/away", n.status().Refused[0].Object.String())
 }

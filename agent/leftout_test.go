@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/weirnet/weir/agent/api"
-	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -35,8 +35,8 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 			},
 		}
 	}
-	layer7 := watch.Refused{
-		Object: "CiliumNetworkPolicy default/narrow", UID: "uid-of-narrow", Field: "spec.ingress[0].toPorts[0].rules", Problem: "is not supported yet",
+	layer7 := manifest.Unread{
+		Object: model.Ref{Kind: "CiliumNetworkPolicy", Namespace: "default", Name: "narrow"}, UID: "uid-of-narrow", Field: "spec.ingress[0].toPorts[0].rules", Problem: "is not supported yet",
 		Raw: []byte(`{"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "narrow", "namespace": "default", "uid": "uid-of-narrow"},
 			"spec": {"endpointSelector": {"matchLabels": {"app": "a"}}, "ingress": [{"toPorts": [{"ports": [{"port": "8080"}], "rules": {"http": [{"method": "GET"}]}}]}]}}`),
 	}
@@ -62,7 +62,7 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 			tt.bad(n.source)
 			require.Eventually(t, func() bool { return len(n.status().Refused) == 1 }, 5*time.Second, 10*time.Millisecond)
 			refused := n.status().Refused[0]
-			require.Equal(t, tt.object, refused.Object)
+			require.Equal(t, tt.object, refused.Object.String())
 			require.Equal(t, "uid-of-narrow", refused.UID)
 			require.Contains(t, refused.Problem, "the pods that it selects are isolated")
 			require.Equal(t, refused.Problem, (<-told).Problem)
@@ -83,7 +83,7 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 func TestAnObjectThatIsNoPolicyIsLeftOutAlone(t *testing.T) {
 	n := newNode(t)
 	n.source.set(defaultNamespace + nodes + podObject("a") + podObject("b"))
-	n.source.change(nil, watch.Refused{Object: "Something default/else", Problem: "is odd"})
+	n.source.change(nil, manifest.Unread{Object: model.Ref{Kind: "Something", Namespace: "default", Name: "else"}, Problem: "is odd"})
 	n.start()
 	require.Equal(t, "is odd", n.status().Refused[0].Problem)
 	a, b := n.sandbox("a", "aaaa"), n.sandbox("b", "bbbb")

@@ -9,14 +9,12 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/routes"
-	"github.com/weirnet/weir/agent/watch"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/compile"
@@ -75,33 +73,32 @@ func (a *Agent) reconcileOnce(last bool) error {
 	return err
 }
 
-// compile leaves out objects that cannot be kept, until the others can. Pods
-// that a policy selects which is left out are isolated.
-func (a *Agent) compile(objs *manifest.Objects, unread []watch.Refused, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
+// compile leaves out objects that cannot be kept. Pods that a policy selects
+// which is left out are isolated.
+func (a *Agent) compile(objs *manifest.Objects, unread []manifest.Unread, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
 	inputs := model.Local{
 		Addresses: local.own(), Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
 		Options: a.opts.Config.Options(), Identities: a.identities, Budgets: a.budgets,
 	}
 	a.shareIdentities()
-	out := leftOut{objs: objs}
-	for i := range unread {
-		out.addUnread(&unread[i])
+	state, left, warnings, err := compile.Keep(objs, unread, a.opts.Node, inputs)
+	for i := range left {
+		refused = append(refused, refusedOf(&left[i]))
 	}
-	for {
-		state, warnings, err := compile.All(objs, a.opts.Node, inputs)
-		if err == nil {
-			a.useIdentities()
-			lost, ignored := fieldsOf(warnings, objs)
-			return state, append(out.told(), lost...), ignored, nil
-		}
-		changed := false
-		for _, bad := range refusals(err) {
-			changed = out.add(bad) || changed
-		}
-		if !changed {
-			return nil, out.told(), nil, err // it is not about an object
-		}
+	if err != nil {
+		return nil, refused, nil, err // it is not about an object
 	}
+	a.useIdentities()
+	lost, ignored := fieldsOf(warnings, objs)
+	return state, append(refused, lost...), ignored, nil
+}
+
+func refusedOf(r *compile.Refusal) api.Refused {
+	problem := r.Problem
+	if r.Follows != "" {
+		problem += "; " + r.Follows
+	}
+	return api.Refused{Object: r.Object, UID: string(r.UID), Field: r.Field, Problem: problem, Table: string(r.Table)}
 }
 
 // fieldsOf are fields of objects that are left out alone.
@@ -111,8 +108,7 @@ func fieldsOf(warnings []compile.Warning, objs *manifest.Objects) (lost, ignored
 			continue
 		}
 		r := api.Refused{Object: w.Object, Field: w.Field, Problem: w.Problem, FieldOnly: true, Ignored: w.Ignored}
-		kind, _, _ := split(w.Object)
-		if obj := find(objs, kind, strings.TrimPrefix(w.Object, kind+" ")); obj != nil {
+		if obj := objs.Find(w.Object); obj != nil {
 			r.UID = string(obj.GetUID())
 		}
 		if w.Lost {
@@ -122,29 +118,6 @@ func fieldsOf(warnings []compile.Warning, objs *manifest.Objects) (lost, ignored
 		}
 	}
 	return lost, ignored
-}
-
-// refusals are the objects that errors of the compiler name, each once.
-func refusals(err error) []api.Refused {
-	var found []api.Refused
-	named := map[string]bool{}
-	for _, field := range model.FieldErrors(err) {
-		if named[field.Object] {
-			continue
-		}
-		named[field.Object] = true
-		found = append(found, api.Refused{Object: field.Object, Field: field.Field, Problem: field.Problem, Table: string(field.Table)})
-	}
-	return found
-}
-
-// split gives the parts of Kind namespace/name, or Kind name.
-func split(title string) (kind, namespace, name string) {
-	kind, rest, _ := strings.Cut(title, " ")
-	if namespace, name, found := strings.Cut(rest, "/"); found {
-		return kind, namespace, name
-	}
-	return kind, "", rest
 }
 
 // sameTables is whether two states are one to the datapath.
@@ -268,24 +241,28 @@ func (a *Agent) publish(objs *manifest.Objects, local *localNode, refused, ignor
 
 // tell tells of what was not told before, and gives all of it in its order.
 func (a *Agent) tell(before, now []api.Refused, began time.Time) []api.Refused {
-	since := map[string]time.Time{}
+	type said struct {
+		object         model.Ref
+		field, problem string
+	}
+	since := map[said]time.Time{}
 	for _, r := range before {
-		since[r.Object+r.Field+r.Problem] = r.Since
+		since[said{r.Object, r.Field, r.Problem}] = r.Since
 	}
 	for i := range now {
 		r := &now[i]
-		known, old := since[r.Object+r.Field+r.Problem]
+		known, old := since[said{r.Object, r.Field, r.Problem}]
 		r.Since = known
 		if !old {
 			r.Since = began
-			a.log.Warn(whatOf(r), "object", r.Object, "field", r.Field, "problem", r.Problem)
+			a.log.Warn(whatOf(r), "object", r.Object.String(), "field", r.Field, "problem", r.Problem)
 			if a.opts.Events != nil {
 				a.opts.Events(*r)
 			}
 		}
 	}
 	slices.SortStableFunc(now, func(x, y api.Refused) int {
-		return cmp.Or(cmp.Compare(x.Object, y.Object), cmp.Compare(x.Field, y.Field))
+		return cmp.Or(x.Object.Compare(y.Object), cmp.Compare(x.Field, y.Field))
 	})
 	return now
 }

@@ -239,11 +239,12 @@ func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 
 // whyNot says what keeps an endpoint out of the datapath.
 func (a *Agent) whyNot(e *api.Endpoint) error {
-	name := e.PodNamespace + "/" + e.PodName
+	pod := model.Ref{Kind: "Pod", Namespace: e.PodNamespace, Name: e.PodName}
+	name, space := pod.Key(), model.Ref{Kind: "Namespace", Name: e.PodNamespace}
 	s := a.Status()
 	for _, refused := range s.Refused {
-		if refused.Object == "Pod "+name || refused.Object == "Namespace "+e.PodNamespace {
-			return fmt.Errorf("connect Pod %s: %s: %s: %s", name, refused.Object, refused.Field, refused.Problem)
+		if refused.Object == pod || refused.Object == space {
+			return fmt.Errorf("connect Pod %s: %s: %s", name, refused.Place(), refused.Problem)
 		}
 	}
 	for _, problem := range s.Errors {

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Pods that another plugin has connected are taken over as they are: their
@@ -84,7 +85,7 @@ func (a *Agent) takeOver(objs podsByName, local *localNode) []api.Refused {
 		tries[pod.UID] = t
 		if t.told {
 			refused = append(refused, api.Refused{
-				Object: "Pod " + name, UID: string(pod.UID),
+				Object: manifest.RefOf(pod), UID: string(pod.UID),
 				Problem: t.problem + ": policies do not hold for it, and pods of this node may not reach it, until it is deleted and made anew",
 			})
 		}

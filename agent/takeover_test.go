@@ -369,7 +369,7 @@ func TestPodsThatCannotBeTakenOverAreNamedWithTheReason(t *testing.T) {
 	problems := map[string]string{}
 	for _, r := range n.status().Refused {
 		require.Contains(t, r.Problem, "deleted and made anew")
-		problems[r.Object] = r.Problem
+		problems[r.Object.String()] = r.Problem
 	}
 	require.Len(t, problems, 3, problems)
 	require.Contains(t, problems["Pod default/bridged"], "cni0, a bridge, leads to its address 10.0.1.9")

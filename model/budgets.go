@@ -53,7 +53,7 @@ func (b Budgets) Validate() error {
 		default:
 			continue
 		}
-		errs = append(errs, &FieldError{Object: OptionsTitle, Field: "tables." + string(table), Problem: problem})
+		errs = append(errs, &FieldError{Object: Ref{Kind: OptionsKind}, Field: "tables." + string(table), Problem: problem})
 	}
 	return errors.Join(errs...)
 }

@@ -8,14 +8,14 @@ import (
 
 // FieldError is what is wrong with one field of an object.
 type FieldError struct {
-	Object  string // Kind namespace/name
+	Object  Ref
 	Field   string // path, as in spec.ports[0].port
 	Problem string // with the remedy
 	Table   Table  // whose budget does not hold the object; empty: it is wrong in itself
 }
 
 func (e *FieldError) Error() string {
-	return e.Object + ": " + e.Field + ": " + e.Problem
+	return e.Object.String() + ": " + e.Field + ": " + e.Problem
 }
 
 // FieldErrors are those that are joined in an error, in their order.

@@ -135,15 +135,15 @@ const (
 // one map of the kernel.
 const MaxMaglevSize = 131071
 
-// OptionsTitle is what errors call the options.
-const OptionsTitle = "Options"
+// OptionsKind is what errors call the options, which are no object of the cluster.
+const OptionsKind = "Options"
 
 // Validate says what is wrong with the options: all of it joined, each a
 // *FieldError of the object "Options".
 func (o *Options) Validate() error {
 	var errs []error
 	fail := func(field, format string, args ...any) {
-		errs = append(errs, &FieldError{Object: OptionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
+		errs = append(errs, &FieldError{Object: Ref{Kind: OptionsKind}, Field: field, Problem: fmt.Sprintf(format, args...)})
 	}
 	prefixes := func(list string, prefixes []netip.Prefix) {
 		for i, prefix := range prefixes {

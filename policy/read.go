@@ -11,13 +11,14 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
 // ReadObjects reads files of YAML or JSON, and all manifests in folders. Path - is
 // in. An object that two files have is an error that names both.
 func ReadObjects(in io.Reader, paths ...string) (*manifest.Objects, error) {
-	all, from := manifest.NewObjects(), map[string]string{}
+	all, from := manifest.NewObjects(), map[model.Ref]string{}
 	var errs []error
 	for _, path := range paths {
 		files, err := manifestsIn(path)
@@ -67,13 +68,13 @@ func readManifest(in io.Reader, path string, others *manifest.Objects) (*manifes
 }
 
 // merge adds a file's objects, none of which may have been in another one.
-func merge(all, objs *manifest.Objects, file string, from map[string]string) error {
+func merge(all, objs *manifest.Objects, file string, from map[model.Ref]string) error {
 	var errs []error
-	for _, title := range objs.Titles() {
-		if other, twice := from[title]; twice {
-			errs = append(errs, fmt.Errorf("%s: %s is in %s too: remove one or give it another metadata.name", file, title, other))
+	for _, ref := range objs.Refs() {
+		if other, twice := from[ref]; twice {
+			errs = append(errs, fmt.Errorf("%s: %s is in %s too: remove one or give it another metadata.name", file, ref, other))
 		}
-		from[title] = file
+		from[ref] = file
 	}
 	all.Merge(objs)
 	return errors.Join(errs...)

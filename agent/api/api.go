@@ -9,9 +9,12 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Where the agent and the plugin meet, on the node.
@@ -107,7 +110,7 @@ type Apply struct {
 // Refused is an object that the datapath works without, because it cannot be
 // kept: its last good version is not in force either.
 type Refused struct {
-	Object  string    `json:"object"` // Kind namespace/name
+	Object  model.Ref `json:"ref"`
 	UID     string    `json:"uid,omitempty"`
 	Field   string    `json:"field,omitempty"`
 	Problem string    `json:"problem"` // with the remedy
@@ -120,6 +123,23 @@ type Refused struct {
 	Table string `json:"table,omitempty"`
 	// Ignored is whether it is among Status.Ignored.
 	Ignored bool `json:"ignored,omitempty"`
+}
+
+// MarshalJSON adds "object": what people call it, Kind namespace/name.
+func (r Refused) MarshalJSON() ([]byte, error) {
+	type fields Refused
+	return json.Marshal(struct {
+		Object string `json:"object"`
+		fields
+	}{r.Object.String(), fields(r)})
+}
+
+// Place is the object, and its field where it is about one.
+func (r *Refused) Place() string {
+	if r.Field == "" {
+		return r.Object.String()
+	}
+	return r.Object.String() + ": " + r.Field
 }
 
 // Problem is something that fails now, and is tried again.

@@ -100,7 +100,7 @@ func (c *Config) validateMTU() error {
 	if c.MTU == 0 || c.MTU >= leastMTU && c.MTU <= mostMTU {
 		return nil
 	}
-	return &model.FieldError{Object: "Options", Field: "mtu", Problem: fmt.Sprintf("%d is not between %d and %d: leave it out to have the uplinks'", c.MTU, leastMTU, mostMTU)}
+	return &model.FieldError{Object: model.Ref{Kind: model.OptionsKind}, Field: "mtu", Problem: fmt.Sprintf("%d is not between %d and %d: leave it out to have the uplinks'", c.MTU, leastMTU, mostMTU)}
 }
 
 // Parse reads a configuration over the default one. A field that is not known

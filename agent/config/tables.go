@@ -39,7 +39,7 @@ func (c *Config) validateTables() error {
 		default:
 			continue
 		}
-		errs = append(errs, &model.FieldError{Object: "Options", Field: "tables." + string(table), Problem: problem})
+		errs = append(errs, &model.FieldError{Object: model.Ref{Kind: model.OptionsKind}, Field: "tables." + string(table), Problem: problem})
 	}
 	return errors.Join(errs...)
 }

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -125,7 +124,7 @@ func (c *Cluster) tellTakenOver(ctx context.Context) error {
 		}
 		c.tellf("node %s: pods taken over: %d", status[i].Node, status[i].Agent.Endpoints.TakenOver)
 		for _, r := range status[i].Agent.Refused {
-			if strings.HasPrefix(r.Object, "Pod ") {
+			if r.Object.Kind == "Pod" {
 				c.tellf("node %s: not taken over: %s: %s", status[i].Node, r.Object, r.Problem)
 			}
 		}

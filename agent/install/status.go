@@ -146,7 +146,7 @@ func agentProblems(s *LocalStatus) []string {
 	}
 	for i := range s.Refused {
 		if r := &s.Refused[i]; !r.FieldOnly && !isOverOwnBudget(r) {
-			problems = append(problems, fmt.Sprintf("left out: %s: %s", fieldOf(r), r.Problem))
+			problems = append(problems, fmt.Sprintf("left out: %s: %s", r.Place(), r.Problem))
 		}
 	}
 	for _, p := range s.Errors {
@@ -162,7 +162,7 @@ func agentProblems(s *LocalStatus) []string {
 // may write there could have no node healthy otherwise. What is of no namespace is the
 // operator's, who has to know that it is not in force.
 func isOverOwnBudget(r *api.Refused) bool {
-	return r.Table != "" && strings.Contains(r.Object, "/")
+	return r.Table != "" && r.Object.Namespace != ""
 }
 
 // agentNotes are of tables that are nearly full, of tenants' objects that have no room
@@ -172,13 +172,13 @@ func agentNotes(s *LocalStatus) []string {
 	for i := range s.Refused {
 		switch r := &s.Refused[i]; {
 		case r.FieldOnly:
-			notes = append(notes, fmt.Sprintf("claim lost: %s: %s", fieldOf(r), r.Problem))
+			notes = append(notes, fmt.Sprintf("claim lost: %s: %s", r.Place(), r.Problem))
 		case isOverOwnBudget(r):
-			notes = append(notes, fmt.Sprintf("over budget: %s: %s", fieldOf(r), r.Problem))
+			notes = append(notes, fmt.Sprintf("over budget: %s: %s", r.Place(), r.Problem))
 		}
 	}
 	for i := range s.Ignored {
-		notes = append(notes, fmt.Sprintf("ignored: %s: %s", fieldOf(&s.Ignored[i]), s.Ignored[i].Problem))
+		notes = append(notes, fmt.Sprintf("ignored: %s: %s", s.Ignored[i].Place(), s.Ignored[i].Problem))
 	}
 	for i := range s.Tables {
 		if table := &s.Tables[i]; table.IsNearlyFull() {
@@ -186,13 +186,6 @@ func agentNotes(s *LocalStatus) []string {
 		}
 	}
 	return notes
-}
-
-func fieldOf(r *api.Refused) string {
-	if r.Field == "" {
-		return r.Object
-	}
-	return r.Object + ": " + r.Field
 }
 
 // Exec runs a command in a container and gives what it printed. A command that

@@ -20,6 +20,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/model"
 )
 
 // agentPod is of a node, of the template of that number.
@@ -119,7 +120,7 @@ func TestOtherSystemsNodesNeedNoAgent(t *testing.T) {
 func TestProblemsOfAnAgent(t *testing.T) {
 	s := &LocalStatus{Status: api.Status{
 		NotReady: "the datapath is not applied yet: wait",
-		Refused:  []api.Refused{{Object: "NetworkPolicy default/web", Field: "spec.ingress[0]", Problem: "is too much: split it"}},
+		Refused:  []api.Refused{{Object: model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Field: "spec.ingress[0]", Problem: "is too much: split it"}},
 	}, Conflists: []string{"/etc/cni/net.d/00-other.conf"}}
 	require.Equal(t, []string{
 		"the datapath is not applied yet: wait",
@@ -129,15 +130,15 @@ func TestProblemsOfAnAgent(t *testing.T) {
 	require.Empty(t, agentProblems(&LocalStatus{Status: api.Status{Ready: true}}))
 	fields := &LocalStatus{Status: api.Status{
 		Ready:   true,
-		Refused: []api.Refused{{Object: "Service aaa/evil", Field: "spec.externalIPs[0]", Problem: "is another's", FieldOnly: true}},
-		Ignored: []api.Refused{{Object: "Service aaa/odd", Problem: "says nothing", FieldOnly: true, Ignored: true}},
+		Refused: []api.Refused{{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "evil"}, Field: "spec.externalIPs[0]", Problem: "is another's", FieldOnly: true}},
+		Ignored: []api.Refused{{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "odd"}, Problem: "says nothing", FieldOnly: true, Ignored: true}},
 	}}
 	require.Empty(t, agentProblems(fields), "no tenant has a node unhealthy so")
 	require.Equal(t, []string{"claim lost: Service aaa/evil: spec.externalIPs[0]: is another's", "ignored: Service aaa/odd: says nothing"}, agentNotes(fields))
-	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: "Service aaa/large", Field: "spec.ports", Problem: "has no room", Table: "slots"}}}}
+	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "large"}, Field: "spec.ports", Problem: "has no room", Table: "slots"}}}}
 	require.Empty(t, agentProblems(budgets), "nor by asking for too much: the node works")
 	require.Equal(t, []string{"over budget: Service aaa/large: spec.ports: has no room"}, agentNotes(budgets))
-	budgets.Refused[0].Object = "ClusterNetworkPolicy guard"
+	budgets.Refused[0].Object = model.Ref{Kind: "ClusterNetworkPolicy", Name: "guard"}
 	require.Equal(t, []string{"left out: ClusterNetworkPolicy guard: spec.ports: has no room"}, agentProblems(budgets), "the operator has to know")
 	require.Empty(t, agentNotes(budgets))
 	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slots", Entries: 79, Room: 100}}}}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +17,7 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -217,10 +217,10 @@ func (c *customKinds) hasSynced() bool {
 
 // addTo puts the objects of all kinds into objs, and gives those that are not
 // understood.
-func (c *customKinds) addTo(objs *manifest.Objects) []Refused {
+func (c *customKinds) addTo(objs *manifest.Objects) []manifest.Unread {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var refused []Refused
+	var unread []manifest.Unread
 	seen := map[types.UID]parsed{}
 	for _, kind := range c.running {
 		for _, obj := range kind.informer.GetStore().List() {
@@ -234,14 +234,14 @@ func (c *customKinds) addTo(objs *manifest.Objects) []Refused {
 			}
 			seen[object.GetUID()] = read
 			if read.problem != "" {
-				refused = append(refused, Refused{Object: titleOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem, Raw: read.raw})
+				unread = append(unread, manifest.Unread{Object: refOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem, Raw: read.raw})
 				continue
 			}
 			objs.Merge(read.objects)
 		}
 	}
 	c.parsed = seen
-	return refused
+	return unread
 }
 
 // parse reads an object strictly: a field that is not known may be one that
@@ -253,9 +253,9 @@ func parse(object *unstructured.Unstructured) parsed {
 		p.problem = err.Error()
 		return p
 	}
-	p.objects, err = manifest.Parse(titleOf(object), bytes.NewReader(data))
+	p.objects, err = manifest.Parse(refOf(object).String(), bytes.NewReader(data))
 	if problem, ok := errors.AsType[*manifest.ParseError](err); ok {
-		p.field, p.problem = splitField(problem.Problem)
+		p.field, p.problem = problem.Field, problem.Problem
 	} else if err != nil {
 		p.problem = err.Error()
 	}
@@ -265,20 +265,7 @@ func parse(object *unstructured.Unstructured) parsed {
 	return p
 }
 
-// splitField takes the path of a field off a problem that begins with one.
-func splitField(problem string) (field, rest string) {
-	field, rest, found := strings.Cut(problem, ": ")
-	if !found || strings.ContainsAny(field, " ") {
-		return "", problem
-	}
-	return field, rest
-}
-
-// titleOf names an object as the model does.
-func titleOf(object *unstructured.Unstructured) string {
-	title := object.GetKind() + " "
-	if object.GetNamespace() != "" {
-		title += object.GetNamespace() + "/"
-	}
-	return title + object.GetName()
+// refOf names an object.
+func refOf(object *unstructured.Unstructured) model.Ref {
+	return model.Ref{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}
 }

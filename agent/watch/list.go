@@ -10,7 +10,7 @@ import (
 
 // List reads a cluster's objects once, as an agent would, and tells which of
 // them cannot be read. The context bounds how long the cluster may take.
-func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []Refused, error) {
+func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []manifest.Unread, error) {
 	clients, err := Connect(kubeconfig)
 	if err != nil {
 		return nil, nil, err
@@ -26,11 +26,11 @@ func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []Refused,
 		w.Run(ctx)
 	}()
 	err = w.WaitForSync(ctx)
-	objs, refused := w.Objects()
+	objs, unread := w.Objects()
 	cancel()
 	<-ended
 	if err != nil {
 		return nil, nil, err
 	}
-	return objs, refused, nil
+	return objs, unread, nil
 }

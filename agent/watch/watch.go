@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -28,15 +27,6 @@ import (
 
 	"github.com/weirnet/weir/model/manifest"
 )
-
-// Refused is an object that could not be read.
-type Refused struct {
-	Object  string // Kind namespace/name
-	UID     types.UID
-	Field   string
-	Problem string
-	Raw     []byte // JSON, as the API has it
-}
 
 // Watcher is a copy of a cluster's objects. Its methods may be called by
 // several goroutines.
@@ -215,7 +205,7 @@ func (w *Watcher) firstError() error {
 
 // Objects gives what the API has, and what of it cannot be read. The objects
 // are shared: nobody changes them.
-func (w *Watcher) Objects() (*manifest.Objects, []Refused) {
+func (w *Watcher) Objects() (*manifest.Objects, []manifest.Unread) {
 	objs := manifest.NewObjects()
 	everything := labels.Everything()
 	pods, _ := w.core.Core().V1().Pods().Lister().List(everything)

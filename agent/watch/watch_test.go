@@ -177,7 +177,7 @@ func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, 5*time.Second, 5*time.Millisecond)
 	_, refused = w.Objects()
 	require.Len(t, refused, 1)
-	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object)
+	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object.String())
 	require.Equal(t, "spec.egress[0].toFQDNs", refused[0].Field)
 	require.Contains(t, refused[0].Problem, "is not supported yet")
 	require.Contains(t, string(refused[0].Raw), `"toFQDNs":[{"matchName":"example.org"}]`, "whom it selects is still known")

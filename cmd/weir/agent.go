@@ -233,7 +233,7 @@ func printAgentStatus(w io.Writer, s *api.Status) error {
 		case r.FieldOnly:
 			what = "claim lost "
 		}
-		lines = append(lines, fmt.Sprintf("%s %s: %s: %s", what, r.Object, r.Field, r.Problem))
+		lines = append(lines, fmt.Sprintf("%s %s: %s", what, r.Place(), r.Problem))
 	}
 	for _, e := range s.Errors {
 		lines = append(lines, fmt.Sprintf("error       %s: %s", e.What, e.Error))

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/agent/watch"
+	"github.com/weirnet/weir/model/compile"
 	"github.com/weirnet/weir/model/manifest"
 	"github.com/weirnet/weir/policy"
 )
@@ -43,7 +44,7 @@ func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*manifest.Obj
 	return live, nil
 }
 
-func tellRefused(out io.Writer, refusals []policy.Refusal) {
+func tellRefused(out io.Writer, refusals []compile.Refusal) {
 	for _, r := range refusals {
 		fmt.Fprintln(out, "weir: left out:", r)
 	}
@@ -57,12 +58,10 @@ const livePatience = 20 * time.Second
 func liveObjects(ctx context.Context, kubeconfig string, warn io.Writer) (*manifest.Objects, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, livePatience, errors.New("the cluster has not answered within 20 seconds"))
 	defer cancel()
-	objs, refused, err := watch.List(ctx, kubeconfig)
+	objs, unread, err := watch.List(ctx, kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("read the cluster of kubeconfig %s: %w", kubeconfig, err)
 	}
-	for _, r := range refused {
-		tellRefused(warn, []policy.Refusal{{Object: r.Object, Field: r.Field, Problem: r.Problem, Follows: objs.Isolate(r.Object, r.Raw)}})
-	}
+	tellRefused(warn, compile.LeaveUnread(objs, unread).Refusals())
 	return objs, nil
 }

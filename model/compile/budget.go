@@ -40,12 +40,12 @@ type claimant struct {
 type demand struct {
 	table     model.Table
 	total     int // those of nobody who could be refused too
-	claimants map[string]*claimant
+	claimants map[model.Ref]*claimant
 	times     int // the budget that is meant
 }
 
 func newDemand(table model.Table) *demand {
-	return &demand{table: table, claimants: map[string]*claimant{}, times: 1}
+	return &demand{table: table, claimants: map[model.Ref]*claimant{}, times: 1}
 }
 
 func (d *demand) add(object metav1.Object, field string, entries int) {
@@ -53,11 +53,11 @@ func (d *demand) add(object metav1.Object, field string, entries int) {
 	if object == nil {
 		return
 	}
-	title := manifest.TitleOf(object)
-	if d.claimants[title] == nil {
-		d.claimants[title] = &claimant{object: object, field: field}
+	ref := manifest.RefOf(object)
+	if d.claimants[ref] == nil {
+		d.claimants[ref] = &claimant{object: object, field: field}
 	}
-	d.claimants[title].entries += entries
+	d.claimants[ref].entries += entries
 }
 
 type demands map[model.Table]*demand
@@ -194,41 +194,42 @@ func (c *compiler) over(d *demand) int {
 // shed refuses objects until the others fit, or nobody is left who could be
 // refused.
 func (c *compiler) shed(d *demand) {
-	for title := range d.claimants {
-		if c.refused[title] || c.objs.IsStandIn(d.claimants[title].object) {
-			d.drop(title, c.refused[title])
+	for ref, who := range d.claimants {
+		if c.refused[ref] || c.objs.IsStandIn(who.object) {
+			d.drop(ref, c.refused[ref])
 		}
 	}
 	for c.over(d) > 0 && len(d.claimants) > 0 {
-		title := d.next(c.over(d))
-		last := d.claimants[title]
+		ref := d.next(c.over(d))
+		last := d.claimants[ref]
 		c.tooMuch(last.object, last.field, d.table, last.entries)
-		d.drop(title, true)
+		d.drop(ref, true)
 	}
 }
 
 // tooMuch refuses an object for what it needs of a table.
 func (c *compiler) tooMuch(object metav1.Object, field string, table model.Table, entries int) {
-	if c.refused[manifest.TitleOf(object)] {
+	ref := manifest.RefOf(object)
+	if c.refused[ref] {
 		return
 	}
-	c.refused[manifest.TitleOf(object)] = true
+	c.refused[ref] = true
 	c.errs = append(c.errs, &model.FieldError{
-		Object: manifest.TitleOf(object), Field: field, Table: table,
+		Object: ref, Field: field, Table: table,
 		Problem: fmt.Sprintf("it needs %d entries of table %s, whose budget of %d does not hold all that is asked for: ask for less, or have the operator raise tables.%s", entries, table, c.local.Budgets[table], table),
 	})
 }
 
 // drop takes a claimant out, with its entries where they go with it.
-func (d *demand) drop(title string, entries bool) {
+func (d *demand) drop(ref model.Ref, entries bool) {
 	if entries {
-		d.total -= d.claimants[title].entries
+		d.total -= d.claimants[ref].entries
 	}
-	delete(d.claimants, title)
+	delete(d.claimants, ref)
 }
 
 // next is whom to refuse where over entries are too many.
-func (d *demand) next(over int) string {
+func (d *demand) next(over int) model.Ref {
 	spaces := map[string]int{}
 	for _, who := range d.claimants {
 		spaces[spaceOf(who.object)] += who.entries
@@ -249,18 +250,14 @@ func (d *demand) next(over int) string {
 		return cmp.Or(compareClaims(b.object, a.object), cmp.Compare(manifest.KindOf(b.object), manifest.KindOf(a.object)))
 	})
 	if i := slices.IndexFunc(those, func(who *claimant) bool { return who.entries >= over }); i >= 0 {
-		return manifest.TitleOf(those[i].object)
+		return manifest.RefOf(those[i].object)
 	}
-	return manifest.TitleOf(slices.MaxFunc(those, func(a, b *claimant) int { return cmp.Compare(a.entries, b.entries) }).object)
+	return manifest.RefOf(slices.MaxFunc(those, func(a, b *claimant) int { return cmp.Compare(a.entries, b.entries) }).object)
 }
 
 // spaceOf is the namespace of an object; empty for those of none.
 func spaceOf(object metav1.Object) string {
-	switch manifest.KindOf(object) {
-	case "Node", "Namespace", "ClusterNetworkPolicy", "CiliumClusterwideNetworkPolicy":
-		return ""
-	}
-	return manifest.NamespaceOr(object.GetNamespace())
+	return manifest.RefOf(object).Namespace
 }
 
 // shedEndpoints refuses the pods with the largest rule sets: no policy that could

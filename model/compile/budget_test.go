@@ -110,7 +110,7 @@ func settled(t *testing.T, text string, local model.Local) (state *model.State, 
 			require.ErrorAs(t, err, &field)
 			_, found := objs.LeaveOut(field.Object)
 			require.True(t, found, field.Object)
-			refused = append(refused, field.Object+" "+field.Field+" "+strings.SplitN(field.Problem, ",", 2)[0])
+			refused = append(refused, field.Object.String()+" "+field.Field+" "+strings.SplitN(field.Problem, ",", 2)[0])
 		}
 	}
 }

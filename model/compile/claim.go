@@ -38,10 +38,10 @@ type frontendKey struct {
 
 // claim is whose a frontend is.
 type claim struct {
-	object string
-	index  int // of the service's port: it may say so in several ways
-	field  string
-	rank   rank
+	owner owner
+	index int // of the service's port: it may say so in several ways
+	field string
+	rank  rank
 }
 
 // bid is a claim that is still to be held against others.
@@ -77,20 +77,20 @@ func (c *compiler) bid(b bid) { c.bids = append(c.bids, b) }
 // relies on: kubelets, the API's servers, and the ports that the operator
 // reserves.
 func (c *compiler) claimSockets() {
-	hold := func(addr netip.Addr, port int32, who string) {
+	hold := func(addr netip.Addr, port int32, who owner) {
 		if port > 0 {
-			c.claims[frontendKey{netip.AddrPortFrom(addr, uint16(port)), model.ProtocolTCP}] = claim{object: who, index: -1}
+			c.claims[frontendKey{netip.AddrPortFrom(addr, uint16(port)), model.ProtocolTCP}] = claim{owner: who, index: -1}
 		}
 	}
 	for _, port := range c.local.Options.PortsReserved() {
-		hold(netip.Addr{}, int32(port), "the nodes")
+		hold(netip.Addr{}, int32(port), owner{what: "the nodes"})
 	}
 	for addr, node := range c.nodesByAddress() {
-		hold(addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port, "the kubelet of "+manifest.TitleOf(node))
+		hold(addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port, owner{"the kubelet of", manifest.RefOf(node)})
 	}
 	for _, addr := range c.apiAddresses() {
 		for _, port := range c.apiSlice().Ports {
-			hold(addr, ptr.Deref(port.Port, 0), "the cluster's API server")
+			hold(addr, ptr.Deref(port.Port, 0), owner{what: "the cluster's API server"})
 		}
 	}
 }
@@ -138,13 +138,13 @@ func (c *compiler) taken(b *bid) (claim, bool) {
 		return claim{}, false
 	}
 	first, found := c.claims[frontendKey{netip.AddrPortFrom(netip.Addr{}, b.at.Port()), b.protocol}]
-	return first, found && (first.object != manifest.TitleOf(b.object) || first.index != b.index)
+	return first, found && (first.owner != ownerOf(b.object) || first.index != b.index)
 }
 
 // claim records whose a frontend is. It tells the object that loses it; when
 // the same port of the same service has it already, one is enough.
 func (c *compiler) claim(b *bid) bool {
-	mine := claim{manifest.TitleOf(b.object), b.index, b.field, b.rank}
+	mine := claim{ownerOf(b.object), b.index, b.field, b.rank}
 	first, taken := c.taken(b)
 	if !taken {
 		c.claims[frontendKey{b.at, b.protocol}] = mine
@@ -156,12 +156,12 @@ func (c *compiler) claim(b *bid) bool {
 	}
 	switch {
 	case first.field == "":
-		c.loseOnce(b.object, b.field, "%s is a port of %s, which nothing takes: give it another", place, first.object)
+		c.loseOnce(b.object, b.field, "%s is a port of %s, which nothing takes: give it another", place, first.owner)
 	case b.rank == rankHostPort && first.rank == rankLoadBalancer:
 		// So balancers are made that are pods with host ports.
-		c.ignore(b.object, b.field, "%s is led by %s, %s, already, which comes first", place, first.object, first.field)
-	case first.object != mine.object || first.index != b.index:
-		c.loseOnce(b.object, b.field, "%s is claimed by %s, %s, which comes first: give one of them another", place, first.object, first.field)
+		c.ignore(b.object, b.field, "%s is led by %s, %s, already, which comes first", place, first.owner, first.field)
+	case first.owner != mine.owner || first.index != b.index:
+		c.loseOnce(b.object, b.field, "%s is claimed by %s, %s, which comes first: give one of them another", place, first.owner, first.field)
 	case first.field != b.field:
 		c.warn(b.object, b.field, "%s is what %s says already: remove one", place, first.field)
 	default:
@@ -176,14 +176,14 @@ func (c *compiler) claim(b *bid) bool {
 // A pod whose address its node's podCIDRs do not hold is no obstacle to a load
 // balancer, but to external addresses, which are believed even less.
 func (c *compiler) mayLead(obj metav1.Object, rank rank, field string, addr netip.Addr) bool {
-	owner := ""
+	var owner owner
 	switch svc := c.clusterAt[addr]; {
 	case c.podAt[addr] != nil && (rank == rankExternalIP || !c.doubted[addr]):
-		owner = manifest.TitleOf(c.podAt[addr])
+		owner = ownerOf(c.podAt[addr])
 	case slices.Contains(c.self.Gateways, addr):
 		owner = c.owners[addr]
-	case svc != nil && manifest.TitleOf(svc) != manifest.TitleOf(obj):
-		owner = manifest.TitleOf(svc)
+	case svc != nil && manifest.RefOf(svc) != manifest.RefOf(obj):
+		owner = ownerOf(svc)
 	default:
 		return true
 	}
@@ -202,7 +202,7 @@ func (c *compiler) mayBeExternal(obj metav1.Object, field string, addr netip.Add
 	case allowed.Only != nil:
 		return true
 	case node != nil:
-		c.loseOnce(obj, field, "%s is the address of %s, which comes first: use a load balancer or a node port, or ask the operator to allow it by name", addr, manifest.TitleOf(node))
+		c.loseOnce(obj, field, "%s is the address of %s, which comes first: use a load balancer or a node port, or ask the operator to allow it by name", addr, manifest.RefOf(node))
 	case c.vouched[addr]:
 		c.loseOnce(obj, field, "%s is the address of Node %s, which comes first: use a load balancer or a node port, or ask the operator to allow it by name", addr, c.node)
 	default:

@@ -28,7 +28,7 @@ func (c *compiler) clusterPolicies() []*compiledPolicy {
 	for i, p := range policies {
 		for _, q := range policies[:i] {
 			if p.tier == q.tier && p.priority == q.priority && meet(p, q) {
-				c.warn(p.object, "spec.priority", "%d is that of %s too, of the same tier and for the same pods: which is asked first is not for the API to say (here it is %s): give them different ones", p.priority, manifest.TitleOf(q.object), q.object.GetName())
+				c.warn(p.object, "spec.priority", "%d is that of %s too, of the same tier and for the same pods: which is asked first is not for the API to say (here it is %s): give them different ones", p.priority, manifest.RefOf(q.object), q.object.GetName())
 				break
 			}
 		}

@@ -21,7 +21,7 @@ import (
 
 // Warning is something that compiles and is hardly meant.
 type Warning struct {
-	Object  string // Kind namespace/name
+	Object  model.Ref
 	Field   string // path, as in spec.ports[0].port
 	Problem string // with the remedy
 	// Lost is whether the field is not in force, since what it claims is
@@ -32,7 +32,7 @@ type Warning struct {
 	Ignored bool
 }
 
-func (w Warning) String() string { return w.Object + ": " + w.Field + ": " + w.Problem }
+func (w Warning) String() string { return w.Object.String() + ": " + w.Field + ": " + w.Problem }
 
 // All makes the State of one node. EndpointSlices are taken as they are:
 // where no controller writes them, give it DeriveEndpointSlices(objs).
@@ -52,7 +52,7 @@ func All(objs *manifest.Objects, node string, local model.Local) (*model.State, 
 func newCompiler(objs *manifest.Objects, node string, local model.Local) *compiler {
 	c := &compiler{
 		host: &identity{number: model.IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		refused: map[string]bool{}, owners: map[netip.Addr]string{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
+		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = model.NewAllocator()
@@ -132,7 +132,7 @@ type compiler struct {
 	podBlocksOf map[*corev1.Node][]netip.Prefix
 	identities  []*identity // by number
 	host        *identity   // the node itself, as a subject of policies
-	owners      map[netip.Addr]string
+	owners      map[netip.Addr]owner
 
 	nodePortAddresses []netip.Addr
 	frontends         []model.Service
@@ -142,11 +142,11 @@ type compiler struct {
 
 	warnings []Warning
 	errs     []error
-	told     map[string]bool // what has been told once of a loss
+	told     map[loss]bool // once
 
 	named   map[netip.Prefix]metav1.Object // the policy whose block it is
 	authors map[netip.Addr]metav1.Object   // the service whose address it is
-	refused map[string]bool                // objects for which a table has no room
+	refused map[model.Ref]bool             // objects for which a table has no room
 }
 
 // compiledPod is a pod that has an address of its own.
@@ -159,11 +159,11 @@ type compiledPod struct {
 }
 
 func (c *compiler) fail(obj metav1.Object, field, format string, args ...any) {
-	c.errs = append(c.errs, &model.FieldError{Object: manifest.TitleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
+	c.errs = append(c.errs, &model.FieldError{Object: manifest.RefOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
 }
 
 func (c *compiler) warn(obj metav1.Object, field, format string, args ...any) {
-	c.warnings = append(c.warnings, Warning{Object: manifest.TitleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
+	c.warnings = append(c.warnings, Warning{Object: manifest.RefOf(obj), Field: field, Problem: fmt.Sprintf(format, args...)})
 }
 
 func (c *compiler) validate() {

@@ -5,25 +5,27 @@ package compile
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/weirnet/weir/model"
 )
 
 // cover finds what of many prefixes overlaps another one, whose lengths are
 // known before: it looks each of them up instead of all prefixes.
 type cover struct {
-	lengths map[int][]int            // by the bits of an address
-	exact   map[netip.Prefix]string  // who has it
-	inside  map[netip.Prefix][]inner // by each prefix of those lengths around it
+	lengths map[int][]int              // by the bits of an address
+	exact   map[netip.Prefix]model.Ref // who has it
+	inside  map[netip.Prefix][]inner   // by each prefix of those lengths around it
 }
 
 type inner struct {
 	prefix netip.Prefix
-	owner  string
+	owner  model.Ref
 }
 
 // newCover makes a cover that is asked for prefixes as long as these, and for
 // addresses.
 func newCover(asked []netip.Prefix) *cover {
-	c := &cover{lengths: map[int][]int{}, exact: map[netip.Prefix]string{}, inside: map[netip.Prefix][]inner{}}
+	c := &cover{lengths: map[int][]int{}, exact: map[netip.Prefix]model.Ref{}, inside: map[netip.Prefix][]inner{}}
 	for _, prefix := range asked {
 		family := prefix.Addr().BitLen()
 		if !slices.Contains(c.lengths[family], prefix.Bits()) {
@@ -33,7 +35,7 @@ func newCover(asked []netip.Prefix) *cover {
 	return c
 }
 
-func (c *cover) add(prefix netip.Prefix, owner string) {
+func (c *cover) add(prefix netip.Prefix, owner model.Ref) {
 	if _, twice := c.exact[prefix]; !twice {
 		c.exact[prefix] = owner
 	}
@@ -45,9 +47,9 @@ func (c *cover) add(prefix netip.Prefix, owner string) {
 	}
 }
 
-// overlaps gives a prefix that overlaps another one, and who has it; "" where
+// overlaps gives a prefix that overlaps another one, and who has it; zero where
 // nobody but self has one.
-func (c *cover) overlaps(prefix netip.Prefix, self string) (netip.Prefix, string) {
+func (c *cover) overlaps(prefix netip.Prefix, self model.Ref) (netip.Prefix, model.Ref) {
 	for _, bits := range append(slices.Clone(c.lengths[prefix.Addr().BitLen()]), prefix.Bits()) {
 		if bits > prefix.Bits() {
 			continue
@@ -62,5 +64,5 @@ func (c *cover) overlaps(prefix netip.Prefix, self string) (netip.Prefix, string
 			return in.prefix, in.owner
 		}
 	}
-	return netip.Prefix{}, ""
+	return netip.Prefix{}, model.Ref{}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func (c *compiler) warnOption(field, format string, args ...any) {
-	c.warnings = append(c.warnings, Warning{Object: model.OptionsTitle, Field: field, Problem: fmt.Sprintf(format, args...)})
+	c.warnings = append(c.warnings, Warning{Object: model.Ref{Kind: model.OptionsKind}, Field: field, Problem: fmt.Sprintf(format, args...)})
 }
 
 // chooseNodePortAddresses gives those of the node's addresses that answer on

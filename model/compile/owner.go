@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,8 +26,28 @@ import (
 // lose leaves out one field of an object, since what it claims is another's, or
 // nobody's to claim.
 func (c *compiler) lose(obj metav1.Object, field, format string, args ...any) {
-	c.warnings = append(c.warnings, Warning{Object: manifest.TitleOf(obj), Field: field, Problem: fmt.Sprintf(format, args...), Lost: true})
+	c.warnings = append(c.warnings, Warning{Object: manifest.RefOf(obj), Field: field, Problem: fmt.Sprintf(format, args...), Lost: true})
 }
+
+// loss is what is told of a field that is left out, whatever address it is about.
+type loss struct {
+	object       model.Ref
+	field, about string
+}
+
+// owner is whose an address or a socket is: an object's, or what belongs to
+// it, or what is no object's.
+type owner struct {
+	what   string // empty: the object itself
+	object model.Ref
+}
+
+func (o owner) String() string {
+	return strings.TrimSpace(o.what + " " + o.object.String())
+}
+
+// ownerOf is an object itself.
+func ownerOf(obj metav1.Object) owner { return owner{object: manifest.RefOf(obj)} }
 
 // ignore leaves out one field of an object that says nothing here.
 func (c *compiler) ignore(obj metav1.Object, field, format string, args ...any) {
@@ -37,12 +58,12 @@ func (c *compiler) ignore(obj metav1.Object, field, format string, args ...any) 
 
 // loseOnce says the same of a field once: every address of the node would.
 func (c *compiler) loseOnce(obj metav1.Object, field, format string, args ...any) {
-	key := manifest.TitleOf(obj) + field + format + fmt.Sprint(args[1:]...)
+	key := loss{manifest.RefOf(obj), field, format + fmt.Sprint(args[1:]...)}
 	if !c.told[key] {
 		c.lose(obj, field, format, args...)
 	}
 	if c.told == nil {
-		c.told = map[string]bool{}
+		c.told = map[loss]bool{}
 	}
 	c.told[key] = true
 }
@@ -84,7 +105,7 @@ func (c *compiler) readOwners() {
 func (c *compiler) readGateways() {
 	c.self = model.Node{Name: c.node, Gateways: slices.Clone(c.local.Gateways), Uplinks: slices.Clone(c.local.Uplinks)}
 	for _, gateway := range c.local.Gateways {
-		c.owners[gateway] = "the pods' gateway"
+		c.owners[gateway] = owner{what: "the pods' gateway"}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.local.Devices)) {
 		for _, gateway := range c.local.Devices[name].Gateways {
@@ -95,7 +116,7 @@ func (c *compiler) readGateways() {
 				continue // another plugin's gateway may be an address of the node
 			}
 			c.self.Gateways = append(c.self.Gateways, gateway)
-			c.owners[gateway] = "the gateway of Pod " + name
+			c.owners[gateway] = owner{what: "the gateway of Pod " + name}
 		}
 	}
 }
@@ -127,14 +148,14 @@ func (c *compiler) readClusterIPs() {
 			} else if pod := c.plugged[addr]; pod != nil {
 				c.losePodAddress(svc, i, addr, pod)
 			} else {
-				c.clusterAt[addr], c.owners[addr] = svc, manifest.TitleOf(svc)
+				c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)
 			}
 		}
 	}
 }
 
 func (c *compiler) losePodAddress(svc *corev1.Service, i int, addr netip.Addr, pod *corev1.Pod) {
-	c.lose(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the service another", addr, manifest.TitleOf(pod))
+	c.lose(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the service another", addr, manifest.RefOf(pod))
 }
 
 // vouched is an address of which a Node says that it is its own.
@@ -257,10 +278,10 @@ func (c *compiler) readSelf(self *corev1.Node) {
 
 // readKernelAddresses adds what the node has and its Node does not list.
 func (c *compiler) readKernelAddresses() {
-	title := "Node " + c.node
+	self := owner{object: model.Ref{Kind: "Node", Name: c.node}}
 	for _, addr := range c.local.Addresses {
 		if _, taken := c.owners[addr]; !taken && c.plugged[addr] == nil && !slices.Contains(c.self.Addresses, addr) {
-			c.self.Addresses, c.owners[addr] = append(c.self.Addresses, addr), title
+			c.self.Addresses, c.owners[addr] = append(c.self.Addresses, addr), self
 		}
 	}
 }
@@ -271,7 +292,7 @@ func (c *compiler) readNode(node *corev1.Node) {
 		if c.nodeAt[v.addr] == node || !c.mayVouch(node, v) {
 			continue // it may have one address as internal and external
 		}
-		if block, owner := c.podBlocks.overlaps(netip.PrefixFrom(v.addr, v.addr.BitLen()), ""); owner != "" {
+		if block, owner := c.podBlocks.overlaps(netip.PrefixFrom(v.addr, v.addr.BitLen()), model.Ref{}); !owner.IsZero() {
 			c.lose(node, v.field, "%s lies in %s, which are addresses of pods: a Node vouches for its own alone", v.addr, block)
 			delete(c.owners, v.addr)
 			continue
@@ -286,13 +307,13 @@ func (c *compiler) readNode(node *corev1.Node) {
 func (c *compiler) mayVouch(node *corev1.Node, v vouched) bool {
 	owner, taken := c.owners[v.addr]
 	if pod := c.plugged[v.addr]; pod != nil {
-		owner, taken = manifest.TitleOf(pod), true
+		owner, taken = ownerOf(pod), true
 	}
-	if taken && owner != manifest.TitleOf(node) {
+	if taken && owner != ownerOf(node) {
 		c.lose(node, v.field, "%s is the address of %s, whose claim comes first: a Node vouches for its own alone", v.addr, owner)
 		return false
 	}
-	c.owners[v.addr] = manifest.TitleOf(node)
+	c.owners[v.addr] = ownerOf(node)
 	return true
 }
 
@@ -316,22 +337,22 @@ func (c *compiler) readPodBlocks(nodes []*corev1.Node) {
 	addresses := newCover(all)
 	c.podBlocks, c.podBlocksOf = newCover(all), map[*corev1.Node][]netip.Prefix{}
 	for _, addr := range c.self.Addresses {
-		addresses.add(netip.PrefixFrom(addr, addr.BitLen()), "Node "+c.node)
+		addresses.add(netip.PrefixFrom(addr, addr.BitLen()), model.Ref{Kind: "Node", Name: c.node})
 	}
 	for _, node := range nodes {
 		for _, v := range c.vouchedBy(node) {
 			if node.Name != c.node {
-				addresses.add(netip.PrefixFrom(v.addr, v.addr.BitLen()), manifest.TitleOf(node))
+				addresses.add(netip.PrefixFrom(v.addr, v.addr.BitLen()), manifest.RefOf(node))
 			}
 		}
 		for i, block := range podBlocksOf(node) {
 			field := fmt.Sprintf("spec.podCIDRs[%d]", i)
-			if other, owner := c.podBlocks.overlaps(block, manifest.TitleOf(node)); owner != "" {
+			if other, owner := c.podBlocks.overlaps(block, manifest.RefOf(node)); !owner.IsZero() {
 				c.lose(node, field, "%s overlaps %s of %s, whose claim comes first: give the node another", block, other, owner)
-			} else if held, owner := addresses.overlaps(block, ""); owner != "" && node.Name != c.node {
+			} else if held, owner := addresses.overlaps(block, model.Ref{}); !owner.IsZero() && node.Name != c.node {
 				c.lose(node, field, "%s holds %s of %s: give the node another", block, held.Addr(), owner)
 			} else {
-				c.podBlocks.add(block, manifest.TitleOf(node))
+				c.podBlocks.add(block, manifest.RefOf(node))
 				c.podBlocksOf[node] = append(c.podBlocksOf[node], block)
 			}
 		}
@@ -464,7 +485,7 @@ func (c *compiler) mayHave(pod *corev1.Pod, i int, addr netip.Addr, sure certain
 		c.lose(pod, fmt.Sprintf("status.podIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the pod another", addr, owner)
 		return false
 	}
-	c.owners[addr], c.podAt[addr] = manifest.TitleOf(pod), pod
+	c.owners[addr], c.podAt[addr] = ownerOf(pod), pod
 	if sure == doubtful {
 		c.doubted[addr] = true
 	}

@@ -77,7 +77,7 @@ func TestAWrongChoiceOfDenialsNamesThePolicyAndTheField(t *testing.T) {
 // What stands in for a policy that is refused keeps what can be read of its choice.
 func TestARefusedPolicyKeepsWhatItSaysOfDenials(t *testing.T) {
 	objs := networkWith(t, "")
-	told := objs.Isolate("NetworkPolicy default/web", []byte(`{"metadata":{"name":"web","annotations":{"weir.net/denied-ingress":"refuse","weir.net/denied-egress":"reject"}},"spec":{"podSelector":{},"ingress":7}}`))
+	told := objs.Isolate(model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, []byte(`{"metadata":{"name":"web","annotations":{"weir.net/denied-ingress":"refuse","weir.net/denied-egress":"reject"}},"spec":{"podSelector":{},"ingress":7}}`))
 	require.NotEmpty(t, told)
 	require.Equal(t, map[string]string{manifest.AnnotationDeniedIngress: "refuse"}, objs.NetworkPolicies["default/web"].Annotations)
 }

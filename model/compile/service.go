@@ -32,7 +32,7 @@ func unsupported(svc *corev1.Service) []model.FieldError {
 		}
 		refuse := func(field string, number int32) {
 			found = append(found, model.FieldError{
-				Object: manifest.TitleOf(svc), Field: fmt.Sprintf("spec.ports[%d].%s", i, field),
+				Object: manifest.RefOf(svc), Field: fmt.Sprintf("spec.ports[%d].%s", i, field),
 				Problem: fmt.Sprintf("%d would change the port of SCTP, which is not supported: make port, targetPort and nodePort equal, or leave nodePort out", number),
 			})
 		}
@@ -118,7 +118,7 @@ func (c *compiler) warnOfEndpoints(slice *discoveryv1.EndpointSlice) {
 	for i := range slice.Endpoints {
 		addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0])
 		if svc := c.clusterAt[addr]; err == nil && svc != nil {
-			c.ignore(slice, fmt.Sprintf("endpoints[%d].addresses[0]", i), "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.TitleOf(svc))
+			c.ignore(slice, fmt.Sprintf("endpoints[%d].addresses[0]", i), "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(svc))
 		}
 	}
 }

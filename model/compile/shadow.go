@@ -17,7 +17,7 @@ func (c *compiler) warnOfShadows(policies []*compiledPolicy) {
 		for j := range p.rules {
 			rule := &p.rules[j]
 			if by, q := shadowOf(policies[:i+1], p, j); by != nil {
-				c.warn(p.object, rule.field, "never decides: %s of %s matches all of it, comes first and says otherwise: remove one, or narrow the first", by.field, manifest.TitleOf(q.object))
+				c.warn(p.object, rule.field, "never decides: %s of %s matches all of it, comes first and says otherwise: remove one, or narrow the first", by.field, manifest.RefOf(q.object))
 			}
 		}
 	}

@@ -22,32 +22,26 @@ import (
 // the name of the other, selects the same pods, and speaks of the same
 // directions; where the other could not have stopped anything it stops nothing.
 //
-// title is "Kind namespace/name" or "Kind name", as errors have it, and raw the
-// refused object as JSON, of which any part may be missing or wrong: a policy
+// raw is the refused object as JSON, of which any part may be missing or wrong: a policy
 // of a namespace whose selector cannot be read isolates the whole namespace, a
 // cluster-wide one isolates nobody, and no policy isolates a node, which could
 // not be mended then.
 //
 // told says for people, in one sentence that begins small, what holds until
-// the policy is mended. It is empty, and nothing is changed, if title is not a
-// policy's. What is put in compiles among any objects that do so without it.
-func (o *Objects) Isolate(title string, raw []byte) (told string) {
-	kind, key, _ := strings.Cut(title, " ")
-	namespace, name, namespaced := strings.Cut(key, "/")
-	if !namespaced {
-		namespace, name = "", key
-	}
-	r := &refusal{objects: o, root: readTree(raw), meta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+// the policy is mended. It is empty, and nothing is changed, if the object is no
+// policy. What is put in compiles among any objects that do so without it.
+func (o *Objects) Isolate(refused model.Ref, raw []byte) (told string) {
+	r := &refusal{objects: o, root: readTree(raw), meta: metav1.ObjectMeta{Namespace: refused.Namespace, Name: refused.Name}}
 	r.keep(AnnotationAudit, "true")
 	r.keep(AnnotationDeniedIngress, string(model.DenialDrop), string(model.DenialRefuse))
 	r.keep(AnnotationDeniedEgress, string(model.DenialDrop), string(model.DenialRefuse))
-	switch kind {
+	switch refused.Kind {
 	case "NetworkPolicy":
 		return r.networkPolicy()
 	case "ClusterNetworkPolicy":
 		return r.clusterPolicy()
 	case "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy":
-		return r.ciliumPolicy(kind == "CiliumClusterwideNetworkPolicy")
+		return r.ciliumPolicy(refused.Kind == "CiliumClusterwideNetworkPolicy")
 	}
 	return ""
 }
@@ -67,44 +61,18 @@ func (r *refusal) keep(key string, values ...string) {
 
 // LeaveOut takes out an object that is among the others and cannot be kept, and
 // isolates the pods of a policy, of which it tells as Isolate does. found is
-// whether there is an object of this title.
-func (o *Objects) LeaveOut(title string) (told string, found bool) {
-	kind, key, _ := strings.Cut(title, " ")
-	var object metav1.Object
-	switch kind {
-	case "NetworkPolicy":
-		object, found = objectNamed(o.NetworkPolicies, key)
-	case "ClusterNetworkPolicy":
-		object, found = objectNamed(o.ClusterNetworkPolicies, key)
-	case "CiliumNetworkPolicy":
-		object, found = objectNamed(o.CiliumNetworkPolicies, key)
-	case "CiliumClusterwideNetworkPolicy":
-		object, found = objectNamed(o.CiliumClusterwideNetworkPolicies, key)
-	default:
-		namespace, name, namespaced := strings.Cut(key, "/")
-		if !namespaced {
-			namespace, name = "", key
-		}
-		return "", o.Delete(kind, namespace, name) == nil
-	}
-	if !found {
+// whether there is an object of this name.
+func (o *Objects) LeaveOut(refused model.Ref) (told string, found bool) {
+	object := o.Find(refused)
+	if object == nil {
 		return "", false
 	}
 	raw, err := json.Marshal(object)
 	if err != nil {
 		raw = nil // as of one of which nothing can be read
 	}
-	_, name, namespaced := strings.Cut(key, "/")
-	if !namespaced {
-		name = key
-	}
-	_ = o.Delete(kind, object.GetNamespace(), name) // it is there
-	return o.Isolate(title, raw), true
-}
-
-func objectNamed[T metav1.Object](objs map[string]T, key string) (metav1.Object, bool) {
-	object, found := objs[key]
-	return object, found
+	_ = o.Delete(refused.Kind, refused.Namespace, refused.Name) // it is there
+	return o.Isolate(refused, raw), true
 }
 
 // What is told of a policy that isolates nobody.
@@ -136,14 +104,14 @@ func (r *refusal) put(policy metav1.Object, told string) string {
 
 func (o *Objects) markStandIn(policy metav1.Object) {
 	if o.standIns == nil {
-		o.standIns = map[string]metav1.Object{}
+		o.standIns = map[model.Ref]metav1.Object{}
 	}
-	o.standIns[TitleOf(policy)] = policy
+	o.standIns[RefOf(policy)] = policy
 }
 
 // IsStandIn is whether an object is in the place of one that cannot be kept. It is
 // not refused for want of room in its turn: that would lift the policy.
-func (o *Objects) IsStandIn(object metav1.Object) bool { return o.standIns[TitleOf(object)] == object }
+func (o *Objects) IsStandIn(object metav1.Object) bool { return o.standIns[RefOf(object)] == object }
 
 // hasNamespace is whether there can be pods of the policy's namespace. A policy
 // of another would be refused again.

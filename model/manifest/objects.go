@@ -14,6 +14,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
 )
 
 // Objects is a cluster, as its API would show it. Namespaced kinds are kept by
@@ -31,7 +33,7 @@ type Objects struct {
 	CiliumNetworkPolicies            map[string]*CiliumNetworkPolicy
 	CiliumClusterwideNetworkPolicies map[string]*CiliumClusterwideNetworkPolicy
 
-	standIns map[string]metav1.Object // what Isolate has put in, by title; nil: nothing
+	standIns map[model.Ref]metav1.Object // what Isolate has put in; nil: nothing
 }
 
 // ErrNotFound is returned for an object that is not among the Objects.
@@ -60,21 +62,38 @@ func (o *Objects) Len() int {
 		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies)
 }
 
-// Titles names all objects as errors do, Kind namespace/name, sorted.
-func (o *Objects) Titles() []string {
-	titles := slices.Concat(titlesOf(o.Pods), titlesOf(o.Namespaces), titlesOf(o.Nodes), titlesOf(o.Services),
-		titlesOf(o.EndpointSlices), titlesOf(o.NetworkPolicies), titlesOf(o.ClusterNetworkPolicies),
-		titlesOf(o.CiliumNetworkPolicies), titlesOf(o.CiliumClusterwideNetworkPolicies))
-	slices.Sort(titles)
-	return titles
+// Refs names all objects, sorted.
+func (o *Objects) Refs() []model.Ref {
+	refs := slices.Concat(refsOf(o.Pods), refsOf(o.Namespaces), refsOf(o.Nodes), refsOf(o.Services),
+		refsOf(o.EndpointSlices), refsOf(o.NetworkPolicies), refsOf(o.ClusterNetworkPolicies),
+		refsOf(o.CiliumNetworkPolicies), refsOf(o.CiliumClusterwideNetworkPolicies))
+	slices.SortFunc(refs, model.Ref.Compare)
+	return refs
 }
 
-func titlesOf[T metav1.Object](objs map[string]T) []string {
-	var titles []string
+func refsOf[T metav1.Object](objs map[string]T) []model.Ref {
+	var refs []model.Ref
 	for _, obj := range objs {
-		titles = append(titles, TitleOf(obj))
+		refs = append(refs, RefOf(obj))
 	}
-	return titles
+	return refs
+}
+
+// Find gives the object of a name; nil if it is not there.
+func (o *Objects) Find(ref model.Ref) metav1.Object {
+	for _, k := range kinds() {
+		if k.name == ref.Kind {
+			return k.find(o, ref.Key())
+		}
+	}
+	return nil
+}
+
+func find[T metav1.Object](m map[string]T, key string) metav1.Object {
+	if obj, found := m[key]; found {
+		return obj
+	}
+	return nil
 }
 
 // Clone gives Objects that can be changed without changing o. The objects
@@ -156,6 +175,7 @@ type kind struct {
 	called     []string // other names, lower case
 	namespaced bool
 	make       func() metav1.Object
+	find       func(o *Objects, key string) metav1.Object
 	remove     func(o *Objects, key string) bool
 }
 
@@ -171,24 +191,44 @@ func alike(kind string) []string {
 func kinds() []kind {
 	return []kind{
 		{"Pod", "v1", []string{"pod", "pods", "po"}, true, func() metav1.Object { return new(corev1.Pod) },
+			func(o *Objects, key string) metav1.Object { return find(o.Pods, key) },
 			func(o *Objects, key string) bool { return remove(o.Pods, key) }},
 		{"Namespace", "v1", []string{"namespace", "namespaces", "ns"}, false, func() metav1.Object { return new(corev1.Namespace) },
+			func(o *Objects, key string) metav1.Object { return find(o.Namespaces, key) },
 			func(o *Objects, key string) bool { return remove(o.Namespaces, key) }},
 		{"Node", "v1", []string{"node", "nodes", "no"}, false, func() metav1.Object { return new(corev1.Node) },
+			func(o *Objects, key string) metav1.Object { return find(o.Nodes, key) },
 			func(o *Objects, key string) bool { return remove(o.Nodes, key) }},
 		{"Service", "v1", []string{"service", "services", "svc"}, true, func() metav1.Object { return new(corev1.Service) },
+			func(o *Objects, key string) metav1.Object { return find(o.Services, key) },
 			func(o *Objects, key string) bool { return remove(o.Services, key) }},
 		{"EndpointSlice", "discovery.k8s.io/v1", []string{"endpointslice", "endpointslices"}, true, func() metav1.Object { return new(discoveryv1.EndpointSlice) },
+			func(o *Objects, key string) metav1.Object { return find(o.EndpointSlices, key) },
 			func(o *Objects, key string) bool { return remove(o.EndpointSlices, key) }},
 		{"NetworkPolicy", "networking.k8s.io/v1", []string{"networkpolicy", "networkpolicies", "netpol"}, true, func() metav1.Object { return new(networkingv1.NetworkPolicy) },
+			func(o *Objects, key string) metav1.Object { return find(o.NetworkPolicies, key) },
 			func(o *Objects, key string) bool { return remove(o.NetworkPolicies, key) }},
 		{"ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", []string{"clusternetworkpolicy", "clusternetworkpolicies"}, false, func() metav1.Object { return new(policyv1alpha2.ClusterNetworkPolicy) },
+			func(o *Objects, key string) metav1.Object { return find(o.ClusterNetworkPolicies, key) },
 			func(o *Objects, key string) bool { return remove(o.ClusterNetworkPolicies, key) }},
 		{"CiliumNetworkPolicy", "cilium.io/v2", []string{"ciliumnetworkpolicy", "ciliumnetworkpolicies", "cnp"}, true, func() metav1.Object { return new(CiliumNetworkPolicy) },
+			func(o *Objects, key string) metav1.Object { return find(o.CiliumNetworkPolicies, key) },
 			func(o *Objects, key string) bool { return remove(o.CiliumNetworkPolicies, key) }},
 		{"CiliumClusterwideNetworkPolicy", "cilium.io/v2", []string{"ciliumclusterwidenetworkpolicy", "ciliumclusterwidenetworkpolicies", "ccnp"}, false, func() metav1.Object { return new(CiliumClusterwideNetworkPolicy) },
+			func(o *Objects, key string) metav1.Object { return find(o.CiliumClusterwideNetworkPolicies, key) },
 			func(o *Objects, key string) bool { return remove(o.CiliumClusterwideNetworkPolicies, key) }},
 	}
+}
+
+// APIVersionOf gives the version of the API in which a kind is kept; empty for
+// one that is not.
+func APIVersionOf(kindName string) string {
+	for _, k := range kinds() {
+		if k.name == kindName {
+			return k.apiVersion
+		}
+	}
+	return ""
 }
 
 func remove[T any](m map[string]T, key string) bool {
@@ -245,16 +285,15 @@ func NameOf(obj metav1.Object) string {
 	return NamespaceOr(obj.GetNamespace()) + "/" + obj.GetName()
 }
 
-// TitleOf gives "Kind namespace/name", as errors and stories call an object.
-func TitleOf(obj metav1.Object) string {
-	if obj.GetName() == "" {
-		return KindOf(obj)
-	}
+// RefOf names an object.
+func RefOf(obj metav1.Object) model.Ref {
+	ref := model.Ref{Kind: KindOf(obj), Name: obj.GetName()}
 	switch obj.(type) {
 	case *corev1.Namespace, *corev1.Node, *policyv1alpha2.ClusterNetworkPolicy, *CiliumClusterwideNetworkPolicy:
-		return KindOf(obj) + " " + obj.GetName()
+	default:
+		ref.Namespace = NamespaceOr(obj.GetNamespace())
 	}
-	return KindOf(obj) + " " + NameOf(obj)
+	return ref
 }
 
 // NamespaceOr gives the namespace that an object without one is in: default.

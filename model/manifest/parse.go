@@ -17,21 +17,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	strictjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/weirnet/weir/model"
 )
 
 // ParseError is what is wrong with one object of a file.
 type ParseError struct {
 	File     string
-	Document int    // from 1; JSON values that follow each other count alike
-	Line     int    // from 1: of the mistake where it is known, else of the document
-	Object   string // Kind namespace/name, as far as known
-	Problem  string // with the field and the remedy
+	Document int       // from 1; JSON values that follow each other count alike
+	Line     int       // from 1: of the mistake where it is known, else of the document
+	Object   model.Ref // as far as known
+	Field    string    // path, as in spec.ports[0].port; empty: it is about all of it
+	Problem  string    // with the remedy
 }
 
 func (e *ParseError) Error() string {
 	place := fmt.Sprintf("%s:%d: document %d", e.File, e.Line, e.Document)
-	if e.Object != "" {
-		place += ": " + e.Object
+	if !e.Object.IsZero() {
+		place += ": " + e.Object.String()
+	}
+	if e.Field != "" {
+		place += ": " + e.Field
 	}
 	return place + ": " + e.Problem
 }
@@ -54,9 +60,9 @@ func ParseBeside(name string, r io.Reader, others *Objects) (*Objects, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read objects from %s: %w", name, err)
 	}
-	p := parser{file: name, objects: NewObjects(), seen: map[string]int{}, taken: map[string]bool{}}
-	for _, title := range others.Titles() {
-		p.taken[title] = true
+	p := parser{file: name, objects: NewObjects(), seen: map[model.Ref]int{}, taken: map[model.Ref]bool{}}
+	for _, ref := range others.Refs() {
+		p.taken[ref] = true
 	}
 	for i, doc := range splitDocuments(data) {
 		doc.number = i + 1
@@ -75,8 +81,8 @@ func ParseBeside(name string, r io.Reader, others *Objects) (*Objects, error) {
 type parser struct {
 	file    string
 	objects *Objects
-	seen    map[string]int  // title → number of its document
-	taken   map[string]bool // titles of other files
+	seen    map[model.Ref]int  // the number of its document
+	taken   map[model.Ref]bool // by other files
 	unnamed []unnamed
 	errs    []error
 }
@@ -159,12 +165,12 @@ func splitJSON(doc document) []document {
 	}
 }
 
-func (p *parser) fail(doc document, line int, object, format string, args ...any) {
+func (p *parser) fail(doc document, line int, object model.Ref, field, format string, args ...any) {
 	if line == 0 {
 		line = doc.line
 	}
 	p.errs = append(p.errs, &ParseError{
-		File: p.file, Document: doc.number, Line: line, Object: object,
+		File: p.file, Document: doc.number, Line: line, Object: object, Field: field,
 		Problem: fmt.Sprintf(format, args...),
 	})
 }
@@ -173,7 +179,7 @@ func (p *parser) document(doc document) {
 	text, err := yaml.YAMLToJSONStrict(doc.text)
 	if err != nil {
 		line, problem := yamlProblem(err, doc.line)
-		p.fail(doc, line, "", "%s", problem)
+		p.fail(doc, line, model.Ref{}, "", "%s", problem)
 		return
 	}
 	p.object(doc, text)
@@ -205,7 +211,7 @@ func inWords(err error) string {
 func (p *parser) object(doc document, text []byte) {
 	var head header
 	if err := json.Unmarshal(text, &head); err != nil {
-		p.fail(doc, 0, "", "is not an object of Kubernetes: it needs apiVersion, kind and metadata (%s)", inWords(err))
+		p.fail(doc, 0, model.Ref{}, "", "is not an object of Kubernetes: it needs apiVersion, kind and metadata (%s)", inWords(err))
 		return
 	}
 	if strings.HasSuffix(head.Kind, "List") {
@@ -214,26 +220,27 @@ func (p *parser) object(doc document, text []byte) {
 		}
 		return
 	}
-	k, problem := head.kind()
+	k, field, problem := head.kind()
 	if problem != "" {
-		p.fail(doc, lineOf(doc, "kind"), head.title(), "%s", problem)
+		p.fail(doc, lineOf(doc, "kind"), head.ref(), field, "%s", problem)
 		return
 	}
 	obj := k.make()
 	strict, err := strictjson.UnmarshalStrict(text, obj)
 	if err != nil {
 		field, problem := jsonProblem(err)
-		p.fail(doc, lineOf(doc, field), head.title(), "%s", problem)
+		p.fail(doc, lineOf(doc, field), head.ref(), field, "%s", problem)
 		return
 	}
 	for _, problem := range schemaProblems(k.name, text) {
-		p.fail(doc, lineOf(doc, problem.field), head.title(), "%s: %s", problem.field, problem.text)
+		p.fail(doc, lineOf(doc, problem.field), head.ref(), problem.field, "%s", problem.text)
 	}
 	for _, err := range strict {
 		if k.name == "NetworkPolicy" && err.Error() == `unknown field "status"` {
 			continue // of a server before 1.28, and nothing that is asked for
 		}
-		p.fail(doc, lineOf(doc, quoted(err.Error())), head.title(), "%s", strictProblem(err))
+		field, problem := strictProblem(err)
+		p.fail(doc, lineOf(doc, field), head.ref(), field, "%s", problem)
 	}
 	if obj.GetName() == "" && obj.GetGenerateName() != "" {
 		p.unnamed = append(p.unnamed, unnamed{doc, k, obj})
@@ -257,8 +264,8 @@ func (p *parser) name(obj metav1.Object) {
 	begin = begin[:min(room, len(begin))]
 	for n := 1; ; n++ {
 		obj.SetName(fmt.Sprintf("%s%05d", begin, n))
-		title := TitleOf(obj)
-		if _, twice := p.seen[title]; !twice && !p.taken[title] {
+		ref := RefOf(obj)
+		if _, twice := p.seen[ref]; !twice && !p.taken[ref] {
 			return
 		}
 	}
@@ -268,50 +275,51 @@ func (p *parser) keep(doc document, k *kind, obj metav1.Object) {
 	if k.namespaced {
 		obj.SetNamespace(NamespaceOr(obj.GetNamespace()))
 	} else if obj.GetNamespace() != "" {
-		p.fail(doc, lineOf(doc, "namespace"), TitleOf(obj), "metadata.namespace: a %s belongs to no namespace: remove the field", k.name)
+		p.fail(doc, lineOf(doc, "namespace"), RefOf(obj), "metadata.namespace", "a %s belongs to no namespace: remove the field", k.name)
 	}
 	for _, err := range Validate(obj) {
-		p.fail(doc, lineOf(doc, err.Field), err.Object, "%s: %s", err.Field, err.Problem)
+		p.fail(doc, lineOf(doc, err.Field), err.Object, err.Field, "%s", err.Problem)
 	}
-	title := TitleOf(obj)
-	if first, twice := p.seen[title]; twice {
-		p.fail(doc, 0, title, "is there twice, first in document %d: remove one or give it another metadata.name", first)
+	ref := RefOf(obj)
+	if first, twice := p.seen[ref]; twice {
+		p.fail(doc, 0, ref, "", "is there twice, first in document %d: remove one or give it another metadata.name", first)
 		return
 	}
-	p.seen[title] = doc.number
+	p.seen[ref] = doc.number
 	if err := p.objects.Upsert(obj); err != nil {
-		p.fail(doc, 0, title, "%v", err)
+		p.fail(doc, 0, ref, "", "%v", err)
 	}
 }
 
-func (h *header) title() string {
+func (h *header) ref() model.Ref {
 	if h.Metadata.Name == "" || h.Kind == "" {
-		return h.Kind
+		return model.Ref{Kind: h.Kind}
 	}
-	if k := kindCalled(h.Kind); k != nil && !k.namespaced {
-		return h.Kind + " " + h.Metadata.Name
+	ref := model.Ref{Kind: h.Kind, Name: h.Metadata.Name}
+	if k := kindCalled(h.Kind); k == nil || k.namespaced {
+		ref.Namespace = NamespaceOr(h.Metadata.Namespace)
 	}
-	return h.Kind + " " + NamespaceOr(h.Metadata.Namespace) + "/" + h.Metadata.Name
+	return ref
 }
 
-func (h *header) kind() (*kind, string) {
+func (h *header) kind() (_ *kind, field, problem string) {
 	if h.Kind == "" {
-		return nil, "kind: is missing: use one of " + strings.Join(kindNames(), ", ")
+		return nil, "kind", "is missing: use one of " + strings.Join(kindNames(), ", ")
 	}
 	for _, k := range kinds() {
 		if k.name != h.Kind {
 			continue
 		}
 		if h.APIVersion != k.apiVersion && !slices.Contains(alike(k.name), h.APIVersion) {
-			return nil, fmt.Sprintf("apiVersion: %q is not known for kind %s: use %s", h.APIVersion, k.name, k.apiVersion)
+			return nil, "apiVersion", fmt.Sprintf("%q is not known for kind %s: use %s", h.APIVersion, k.name, k.apiVersion)
 		}
-		return &k, ""
+		return &k, "", ""
 	}
 	remedy := "leave the object out"
 	if strings.HasSuffix(h.Kind, "AdminNetworkPolicy") {
 		remedy = "write it as a ClusterNetworkPolicy, which has taken its place, of tier Admin or Baseline"
 	}
-	return nil, fmt.Sprintf("kind: %q is not one of %s: %s", h.Kind, strings.Join(kindNames(), ", "), remedy)
+	return nil, "kind", fmt.Sprintf("%q is not one of %s: %s", h.Kind, strings.Join(kindNames(), ", "), remedy)
 }
 
 var (
@@ -341,7 +349,7 @@ func jsonProblem(err error) (field, problem string) {
 		if wrong.Type.Kind() == reflect.String && (strings.HasPrefix(wrong.Value, "number") || wrong.Value == "bool") {
 			remedy = ": put it in quotes"
 		}
-		return wrong.Field, fmt.Sprintf("%s: has %s where the API wants %s%s", wrong.Field, jsonValue(wrong.Value), apiType(wrong.Type), remedy)
+		return wrong.Field, fmt.Sprintf("has %s where the API wants %s%s", jsonValue(wrong.Value), apiType(wrong.Type), remedy)
 	}
 	return "", err.Error()
 }
@@ -380,12 +388,12 @@ func apiType(t reflect.Type) string {
 	return t.String()
 }
 
-func strictProblem(err error) string {
-	field := quoted(err.Error())
+func strictProblem(err error) (field, problem string) {
+	field = quoted(err.Error())
 	if strings.HasPrefix(err.Error(), "unknown field") {
-		return field + ": is not a field of this kind: correct its spelling or remove it"
+		return field, "is not a field of this kind: correct its spelling or remove it"
 	}
-	return field + ": " + err.Error()
+	return field, err.Error()
 }
 
 func quoted(text string) string {

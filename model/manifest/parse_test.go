@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/model"
 )
 
 func mustParse(t testing.TB, text string) *Objects {
@@ -225,13 +227,20 @@ func TestAStatusIsNotAskedFor(t *testing.T) {
 		}
 		objs, err := Parse("test.yaml", strings.NewReader("apiVersion: "+version+"\nkind: "+kind+"\nmetadata: {name: web}\n"+spec+"status: {}\n"))
 		require.NoError(t, err, kind)
-		require.Len(t, objs.Titles(), 1, kind)
+		require.Len(t, objs.Refs(), 1, kind)
 	}
 	const policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\n"
 	_, err := Parse("test.yaml", strings.NewReader(policy+"spec: {podSelector: {}}\nstatus: {conditions: [{type: Accepted, status: \"True\"}]}\n"))
 	require.NoError(t, err, "as a server wrote it")
 	_, err = Parse("test.yaml", strings.NewReader(policy+"spec: {podSelector: {}, status: {}}\n"))
 	require.ErrorContains(t, err, "spec.status: is not a field of this kind")
+}
+
+func texts(refs []model.Ref) (all []string) {
+	for _, ref := range refs {
+		all = append(all, ref.String())
+	}
+	return all
 }
 
 func TestAGeneratedNameIsTheFirstThatIsFree(t *testing.T) {
@@ -241,16 +250,16 @@ func TestAGeneratedNameIsTheFirstThatIsFree(t *testing.T) {
 	objs, err := Parse("test.yaml", strings.NewReader(unnamed+unnamed+taken+pod))
 	require.NoError(t, err)
 	require.Equal(t, []string{
-		"NetworkPolicy default/web-00001", "NetworkPolicy default/web-00002", "NetworkPolicy default/web-00003", "Pod shop/web-00001"}, objs.Titles())
+		"NetworkPolicy default/web-00001", "NetworkPolicy default/web-00002", "NetworkPolicy default/web-00003", "Pod shop/web-00001"}, texts(objs.Refs()))
 	beside, err := ParseBeside("other.yaml", strings.NewReader(unnamed), objs)
 	require.NoError(t, err)
-	require.Equal(t, []string{"NetworkPolicy default/web-00004"}, beside.Titles())
+	require.Equal(t, []string{"NetworkPolicy default/web-00004"}, texts(beside.Refs()))
 	long, err := Parse("test.yaml", strings.NewReader(strings.Replace(pod, "web-", strings.Repeat("x", 70), 1)))
 	require.NoError(t, err)
-	require.Equal(t, []string{"Pod shop/" + strings.Repeat("x", 58) + "00001"}, long.Titles())
+	require.Equal(t, []string{"Pod shop/" + strings.Repeat("x", 58) + "00001"}, texts(long.Refs()))
 	named, err := Parse("test.yaml", strings.NewReader(strings.Replace(pod, "generateName: web-", "generateName: web-, name: web-x7f2k", 1)))
 	require.NoError(t, err)
-	require.Equal(t, []string{"Pod shop/web-x7f2k"}, named.Titles())
+	require.Equal(t, []string{"Pod shop/web-x7f2k"}, texts(named.Refs()))
 	for _, neither := range []string{"generateName: \"\"", "labels: {}"} {
 		_, err = Parse("test.yaml", strings.NewReader(strings.Replace(pod, "generateName: web-", neither, 1)))
 		require.ErrorContains(t, err, "metadata.name: is missing")

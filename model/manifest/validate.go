@@ -35,7 +35,7 @@ func (v *validator) denials(obj metav1.Object) {
 // Validate checks one object by itself, as the API server would, as far as the
 // fields matter to a datapath.
 func Validate(obj metav1.Object) []*model.FieldError {
-	v := &validator{object: TitleOf(obj)}
+	v := &validator{object: RefOf(obj)}
 	v.metadata(obj)
 	switch obj.(type) {
 	case *corev1.Node, *corev1.Service, *discoveryv1.EndpointSlice:
@@ -67,7 +67,7 @@ func Validate(obj metav1.Object) []*model.FieldError {
 }
 
 type validator struct {
-	object string
+	object model.Ref
 	errs   []*model.FieldError
 }
 

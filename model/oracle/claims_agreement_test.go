@@ -57,11 +57,11 @@ func TestClaimsAgreeWithTheOracle(t *testing.T) {
 			met["at loopback"]++
 		}
 		for _, w := range warnings {
-			count(met, "lost "+w.Object[:4], w.Lost)
+			count(met, "lost "+w.Object.Kind, w.Lost)
 		}
 	}
 	require.Greater(t, met["at loopback"], 30)
-	for _, what := range []string{"the node's", "another node's", "a pod's", "an endpoint", "lost Serv", "lost Pod ", "lost Node", "ClusterIP", "NodePort", "LoadBalancer", "HostPort", "ExternalIP"} {
+	for _, what := range []string{"the node's", "another node's", "a pod's", "an endpoint", "lost Service", "lost Pod", "lost Node", "ClusterIP", "NodePort", "LoadBalancer", "HostPort", "ExternalIP"} {
 		require.Greater(t, met[what], 200, "hardly anything was %s", what)
 	}
 }

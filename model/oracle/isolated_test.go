@@ -28,16 +28,17 @@ const (
 // A galaxy without policies allows everything, so that a denial is by what was
 // put in.
 func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
-	const (
-		np   = "NetworkPolicy default/p"
-		cnp  = "CiliumNetworkPolicy default/p"
-		ccnp = "CiliumClusterwideNetworkPolicy p"
-		anp  = "ClusterNetworkPolicy p"
+	var (
+		np   = model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "p"}
+		cnp  = model.Ref{Kind: "CiliumNetworkPolicy", Namespace: "default", Name: "p"}
+		ccnp = model.Ref{Kind: "CiliumClusterwideNetworkPolicy", Name: "p"}
+		anp  = model.Ref{Kind: "ClusterNetworkPolicy", Name: "p"}
 	)
 	for name, c := range map[string]struct {
-		title, raw string
-		told       string
-		closed     []string // of "in TO" and "out FROM", for the deathstar, the tiefighter and the droid
+		object model.Ref
+		raw    string
+		told   string
+		closed []string // of "in TO" and "out FROM", for the deathstar, the tiefighter and the droid
 	}{
 		"a NetworkPolicy with a range turned round": {
 			np, "spec: {podSelector: {matchLabels: {class: deathstar}}, ingress: [{ports: [{port: 9, endPort: 2}]}]}",
@@ -84,10 +85,10 @@ func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
 			"the pods that it selects are isolated for ingress until it is mended", []string{"in star", "in tie"},
 		},
 		"a policy of a namespace that is not there": {
-			"NetworkPolicy nowhere/p", "spec: {podSelector: {}}", toldNowhere, nil,
+			model.Ref{Kind: "NetworkPolicy", Namespace: "nowhere", Name: "p"}, "spec: {podSelector: {}}", toldNowhere, nil,
 		},
 		"a name that nothing can have": {
-			"NetworkPolicy default/P_", "spec: {podSelector: {}}", toldNameless, nil,
+			model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "P_"}, "spec: {podSelector: {}}", toldNameless, nil,
 		},
 		"a policy of Cilium's with rules for HTTP": {
 			cnp, "spec: {endpointSelector: {matchLabels: {'k8s:class': deathstar}}, ingress: [{toPorts: [{ports: [{port: '80'}], rules: {http: [{}]}}]}]}",
@@ -154,19 +155,19 @@ func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
 		"a policy of a tier whose subject cannot be read": {
 			anp, "spec: {tier: Admin, priority: 7, subject: {}, egress: [{action: Deny}]}", toldUnreadable, nil,
 		},
-		"what is no policy": {"Service default/p", "spec: {}", "", nil},
+		"what is no policy": {model.Ref{Kind: "Service", Namespace: "default", Name: "p"}, "spec: {}", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw, err := yaml.YAMLToJSON([]byte(c.raw))
 			require.NoError(t, err)
 			objs := mustParse(t, galaxyYAML)
 			before := objs.Len()
-			require.Equal(t, c.told, objs.Isolate(c.title, raw))
+			require.Equal(t, c.told, objs.Isolate(c.object, raw))
 			if c.told == "" || objs.Len() == before {
 				require.Empty(t, c.closed)
 				return
 			}
-			require.Contains(t, objs.Titles(), c.title)
+			require.Contains(t, objs.Refs(), c.object)
 			var closed []string
 			for who, short := range map[string]string{star: "star", tie: "tie", droid: "droid"} {
 				for _, flow := range [][3]string{{xwing, who, "in "}, {who, farOff, "out "}} {
@@ -196,13 +197,13 @@ func TestWhatIsLeftOutIsIsolatedIfItIsAPolicy(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, ask(t, objs, tie, farOff, 80, model.ProtocolTCP), "denied by CiliumNetworkPolicy/default/p")
 
-	told, found = objs.LeaveOut("Service default/star")
+	told, found = objs.LeaveOut(model.Ref{Kind: "Service", Namespace: "default", Name: "star"})
 	require.True(t, found)
 	require.Empty(t, told)
 	require.NotContains(t, objs.Services, "default/star")
-	for _, title := range []string{"Service default/star", "NetworkPolicy default/none", "Moon default/x", ""} {
-		_, found = objs.LeaveOut(title)
-		require.False(t, found, title)
+	for _, gone := range []model.Ref{{Kind: "Service", Namespace: "default", Name: "star"}, {Kind: "NetworkPolicy", Namespace: "default", Name: "none"}, {Kind: "Moon", Namespace: "default", Name: "x"}, {}} {
+		_, found = objs.LeaveOut(gone)
+		require.False(t, found, gone)
 	}
 }
 
@@ -217,7 +218,7 @@ func TestARefusedDenialStaysOneBesideThePermissionsOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			objs := objs.Clone()
-			objs.Isolate("CiliumNetworkPolicy default/other", []byte(refused))
+			objs.Isolate(model.Ref{Kind: "CiliumNetworkPolicy", Namespace: "default", Name: "other"}, []byte(refused))
 			require.Contains(t, ask(t, objs, xwing, star, 80, model.ProtocolTCP), "CiliumNetworkPolicy/default/other")
 		})
 	}
@@ -238,15 +239,18 @@ func FuzzIsolate(f *testing.F) {
 	galaxy, err := manifest.Parse("galaxy.yaml", strings.NewReader(galaxyYAML))
 	require.NoError(f, err)
 	f.Fuzz(func(t *testing.T, raw string) {
-		for _, title := range []string{"NetworkPolicy default/p", "ClusterNetworkPolicy p", "CiliumNetworkPolicy droids/p", "CiliumClusterwideNetworkPolicy p"} {
+		for _, refused := range []model.Ref{
+			{Kind: "NetworkPolicy", Namespace: "default", Name: "p"}, {Kind: "ClusterNetworkPolicy", Name: "p"},
+			{Kind: "CiliumNetworkPolicy", Namespace: "droids", Name: "p"}, {Kind: "CiliumClusterwideNetworkPolicy", Name: "p"},
+		} {
 			objs := galaxy.Clone()
-			told := objs.Isolate(title, []byte(raw))
+			told := objs.Isolate(refused, []byte(raw))
 			require.NotEmpty(t, told)
 			require.NotContains(t, told, "\n")
 			_, _, err := compile.All(objs, "node-a", testLocal())
-			require.NoError(t, err, "%s: %s", title, told)
+			require.NoError(t, err, "%s: %s", refused, told)
 			again := galaxy.Clone()
-			require.Equal(t, told, again.Isolate(title, []byte(raw)))
+			require.Equal(t, told, again.Isolate(refused, []byte(raw)))
 			require.Equal(t, objs, again)
 		}
 	})

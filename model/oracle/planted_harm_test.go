@@ -23,7 +23,7 @@ type harm struct {
 
 // harms are what could be done to others before claims were ranked.
 func harms() []harm {
-	const lost = "\tcase first.object != mine.object || first.index != b.index:\n"
+	const lost = "\tcase first.owner != mine.owner || first.index != b.index:\n"
 	return []harm{
 		{"claims are won by the order of names", "compile/claim.go",
 			"\t\treturn cmp.Or(cmp.Compare(a.rank, b.rank),",
@@ -32,8 +32,8 @@ func harms() []harm {
 			"\treturn cmp.Or(compareAge(a, b),",
 			"\tif PLANTED {\n\t\treturn -compareAge(a, b)\n\t}\n\treturn cmp.Or(compareAge(a, b),"},
 		{"an external address is somebody's ClusterIP", "compile/claim.go",
-			"\tcase svc != nil && manifest.TitleOf(svc) != manifest.TitleOf(obj):",
-			"\tcase svc != nil && manifest.TitleOf(svc) != manifest.TitleOf(obj) && !(PLANTED && rank == rankExternalIP):"},
+			"\tcase svc != nil && manifest.RefOf(svc) != manifest.RefOf(obj):",
+			"\tcase svc != nil && manifest.RefOf(svc) != manifest.RefOf(obj) && !(PLANTED && rank == rankExternalIP):"},
 		{"an external address is a pod's", "compile/claim.go",
 			"\tcase c.podAt[addr] != nil &&",
 			"\tcase c.podAt[addr] != nil && !(PLANTED && rank == rankExternalIP) &&"},
@@ -41,10 +41,10 @@ func harms() []harm {
 			"\tcase node != nil:",
 			"\tcase node != nil && !PLANTED:"},
 		{"a claim that is lost takes the whole object", "compile/claim.go",
-			lost, "\tcase PLANTED && first.object != mine.object:\n\t\tc.fail(b.object, b.field, \"is another's\")\n" + lost},
+			lost, "\tcase PLANTED && first.owner != mine.owner:\n\t\tc.fail(b.object, b.field, \"is another's\")\n" + lost},
 		{"a host port that is lost takes its pod's network along", "compile/claim.go",
-			"\tmine := claim{manifest.TitleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n",
-			"\tmine := claim{manifest.TitleOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, manifest.NameOf(pod))\n\t}\n"},
+			"\tmine := claim{ownerOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n",
+			"\tmine := claim{ownerOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, manifest.NameOf(pod))\n\t}\n"},
 		{"a host port is at any address that its pod names", "compile/frontend.go",
 			"\tcase !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):",
 			"\tcase !PLANTED && !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):"},
@@ -52,14 +52,14 @@ func harms() []harm {
 			"\t\tif port > 0 {",
 			"\t\tif port > 0 && !PLANTED {"},
 		{"a Node vouches for another's address", "compile/owner.go",
-			"\tif taken && owner != manifest.TitleOf(node) {",
-			"\tif taken && owner != manifest.TitleOf(node) && !PLANTED {"},
+			"\tif taken && owner != ownerOf(node) {",
+			"\tif taken && owner != ownerOf(node) && !PLANTED {"},
 		{"the older Node of two is believed, ready or not", "compile/owner.go",
 			"\treturn cmp.Or(cmp.Compare(rank(a), rank(b)),",
 			"\tif PLANTED {\n\t\treturn cmp.Or(compareAge(a, b), cmp.Compare(a.Name, b.Name))\n\t}\n\treturn cmp.Or(cmp.Compare(rank(a), rank(b)),"},
 		{"a Node's pods are where others' nodes are", "compile/owner.go",
-			"owner != \"\" && node.Name != c.node {",
-			"owner != \"\" && node.Name != c.node && !PLANTED {"},
+			"!owner.IsZero() && node.Name != c.node {",
+			"!owner.IsZero() && node.Name != c.node && !PLANTED {"},
 		{"switches that are off are on", "options_allowed.go",
 			"\treturn !a.Off && (",
 			"\treturn (PLANTED || !a.Off) && ("},

@@ -18,9 +18,9 @@ import (
 	"github.com/weirnet/weir/model/oracle"
 )
 
-// fit leaves out what does not fit, as an agent does, and gives the titles of what
-// is left out in its order.
-func fit(t *testing.T, objs *manifest.Objects, node string, local model.Local) (rest *manifest.Objects, state *model.State, refused []string) {
+// fit leaves out what does not fit, as an agent does, and names what is left out
+// in its order.
+func fit(t *testing.T, objs *manifest.Objects, node string, local model.Local) (rest *manifest.Objects, state *model.State, refused []model.Ref) {
 	t.Helper()
 	rest = objs.Clone()
 	for {
@@ -104,8 +104,8 @@ func TestWhatDoesNotFitOpensNothing(t *testing.T) {
 				}
 			}
 		}
-		for _, title := range refused {
-			if strings.Contains(title, "Policy ") {
+		for _, object := range refused {
+			if strings.HasSuffix(object.Kind, "Policy") {
 				policies++
 			} else {
 				pods++

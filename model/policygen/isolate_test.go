@@ -28,8 +28,8 @@ func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
 			raw, err := json.Marshal(policy)
 			require.NoError(t, err)
 			without := objs.Clone()
-			title := titleOf(policy)
-			require.NotEmpty(t, without.Isolate(title, raw), title)
+			object := manifest.RefOf(policy)
+			require.NotEmpty(t, without.Isolate(object, raw), object)
 			isolated++
 			after := oracle.NewExplainer(without)
 			for _, from := range ends(objs) {
@@ -40,7 +40,7 @@ func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
 						is, err := after.Explain(from, to, port, model.ProtocolTCP)
 						require.NoError(t, err)
 						require.False(t, is.Allowed && !was.Allowed, "TEST_SEED=%d round %d: without %s, %s reaches %s port %d:\n%s\n%v\n%v",
-							seed, round, title, from, to, port, raw, was.Story(), is.Story())
+							seed, round, object, from, to, port, raw, was.Story(), is.Story())
 						if was.Allowed && !is.Allowed {
 							closed++
 						}
@@ -60,15 +60,6 @@ func policiesOf(objs *manifest.Objects) []metav1.Object {
 	each(objs.CiliumNetworkPolicies, func(k string) { all = append(all, objs.CiliumNetworkPolicies[k]) })
 	each(objs.CiliumClusterwideNetworkPolicies, func(k string) { all = append(all, objs.CiliumClusterwideNetworkPolicies[k]) })
 	return all
-}
-
-// titleOf finds what the model calls a policy.
-func titleOf(policy metav1.Object) string {
-	alone := manifest.NewObjects()
-	if err := alone.Upsert(policy); err != nil {
-		return err.Error()
-	}
-	return alone.Titles()[0]
 }
 
 func ends(objs *manifest.Objects) []string {
