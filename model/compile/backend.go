@@ -79,7 +79,7 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 			// The API asks for one address an endpoint, and leaves open what
 			// others would mean.
 			addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0])
-			if err != nil || c.clusterAt[addr] != nil {
+			if err != nil || c.clusterAt[addr] != nil || !manifest.ReachesHost(addr) {
 				continue
 			}
 			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), manifest.NamespaceOr(slice.Namespace)))
@@ -124,9 +124,14 @@ func (c *compiler) podBehind(endpoint *discoveryv1.Endpoint, addr netip.Addr, na
 
 // clusterBackends is whom a port leads to that may lead to any node: where
 // hints are obeyed, new flows go to those that are meant for this node.
-func (c *compiler) clusterBackends(all []compiledBackend, distribution string) []model.Backend {
+func (c *compiler) clusterBackends(all []compiledBackend) []model.Backend {
 	all = distinct(all)
-	return backendsFor(all, c.hinted(all, distribution))
+	return backendsFor(all, c.hinted(all))
+}
+
+// anybody is whether somebody would take a new flow, on whatever node.
+func anybody(all []compiledBackend) bool {
+	return slices.ContainsFunc(all, func(b compiledBackend) bool { return b.usefulness() > 0 })
 }
 
 // localBackends is whom a port leads to that stays on this node.
@@ -161,11 +166,11 @@ func anyBackend(*compiledBackend) bool { return true }
 
 // hinted says who is meant for this node by the hints of the slices. As
 // kube-proxy has it, they are obeyed when everybody who is ready has one and
-// somebody's is for this node; those by node are asked first, and only where
-// the service wants them.
-func (c *compiler) hinted(all []compiledBackend, distribution string) func(*compiledBackend) bool {
+// somebody's is for this node; those by node are asked first. What distribution
+// the service wants is for the writer of the hints to know (KEP-3015).
+func (c *compiler) hinted(all []compiledBackend) func(*compiledBackend) bool {
 	byNode := func(b *compiledBackend) []string { return b.nodes }
-	if distribution == corev1.ServiceTrafficDistributionPreferSameNode && obeyed(all, byNode, c.node) {
+	if obeyed(all, byNode, c.node) {
 		return func(b *compiledBackend) bool { return slices.Contains(b.nodes, c.node) }
 	}
 	byZone := func(b *compiledBackend) []string { return b.zones }

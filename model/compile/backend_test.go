@@ -40,7 +40,7 @@ func TestAnAddressThatSlicesListTwice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // in any order
 				c := &compiler{zone: "east"}
-				require.Equal(t, tt.anywhere, c.clusterBackends(tt.entries, ""))
+				require.Equal(t, tt.anywhere, c.clusterBackends(tt.entries))
 				require.Equal(t, tt.here, localBackends(tt.entries))
 				slices.Reverse(tt.entries)
 			}

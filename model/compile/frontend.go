@@ -133,7 +133,8 @@ func (c *compiler) addOutside(p *servicePort, kind model.ServiceKind, addr netip
 
 func (c *compiler) addFrontend(p *servicePort, kind model.ServiceKind, scope model.Scope, addr netip.Addr, port uint16, local bool) {
 	frontend := p.common
-	frontend.Kind, frontend.Scope, frontend.Address, frontend.Port, frontend.Local = kind, scope, addr, port, local
+	// Where no other node has anybody either, a Local policy refuses as any does.
+	frontend.Kind, frontend.Scope, frontend.Address, frontend.Port, frontend.Local = kind, scope, addr, port, local && !p.nobody
 	frontend.DSR = scope == model.ScopeOutside && kind != model.KindHostPort && c.returnsDirectly(frontend.Protocol)
 	frontend.Backends = p.anywhere
 	if local {

@@ -224,8 +224,8 @@ func TestWhoGetsNewFlows(t *testing.T) {
 			"{addresses: [10.0.0.2], hints: {forNodes: [{name: node-a}], forZones: [{name: east}]}}, {addresses: [10.0.0.9], hints: {forNodes: [{name: node-c}], forZones: [{name: east}]}}")}, "10.0.0.2:8080 10.0.0.9:8080(old)"},
 		{"its zone where the node has nobody", []string{service(web + "trafficDistribution: PreferSameNode}"), slice(
 			"{addresses: [10.0.0.2], hints: {forNodes: [{name: node-b}], forZones: [{name: west}]}}, {addresses: [10.0.0.9], hints: {forNodes: [{name: node-c}], forZones: [{name: east}]}}")}, "10.0.0.2:8080(old) 10.0.0.9:8080"},
-		{"hints by node mean nothing to who did not ask", []string{service(web + "}"), slice(
-			"{addresses: [10.0.0.2], hints: {forNodes: [{name: node-a}]}}, {addresses: [10.0.0.9], hints: {forNodes: [{name: node-c}]}}")}, "10.0.0.2:8080 10.0.0.9:8080"},
+		{"hints by node whether the service asks for them or not", []string{service(web + "}"), slice(
+			"{addresses: [10.0.0.2], hints: {forNodes: [{name: node-a}]}}, {addresses: [10.0.0.9], hints: {forNodes: [{name: node-c}]}}")}, "10.0.0.2:8080 10.0.0.9:8080(old)"},
 		{"hints that somebody lacks", []string{service(web + "}"), slice("{addresses: [10.0.0.2], hints: {forZones: [{name: east}]}}, {addresses: [10.0.0.9]}")}, "10.0.0.2:8080 10.0.0.9:8080"},
 		{"hints that fit nobody", []string{service(web + "}"), slice("{addresses: [10.0.0.2], hints: {forZones: [{name: west}]}}, {addresses: [10.0.0.9], hints: {forZones: [{name: north}]}}")}, "10.0.0.2:8080 10.0.0.9:8080"},
 		{"hints are for those who are ready", []string{service(web + "}"), slice("{addresses: [10.0.0.2], hints: {forZones: [{name: east}]}}, {addresses: [10.0.0.9], conditions: {ready: false}}")}, "10.0.0.2:8080 10.0.0.9:8080(old)"},

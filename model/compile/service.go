@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -112,13 +111,18 @@ func (c *compiler) services() []model.Service {
 	return c.frontends
 }
 
-// warnOfEndpoints tells of a service that would serve another. What was led there
-// would be led once, and leave the cluster with the node's address.
+// warnOfEndpoints tells of a service that would serve another, and of addresses
+// that are many hosts'. What was led to a service would be led once, and leave the
+// cluster with the node's address.
 func (c *compiler) warnOfEndpoints(slice *discoveryv1.EndpointSlice) {
 	for i := range slice.Endpoints {
-		addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0])
-		if svc := c.clusterAt[addr]; err == nil && svc != nil {
-			c.ignore(slice, fmt.Sprintf("endpoints[%d].addresses[0]", i), "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(svc))
+		field := fmt.Sprintf("endpoints[%d].addresses[0]", i)
+		switch addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0]); {
+		case err != nil:
+		case c.clusterAt[addr] != nil:
+			c.ignore(slice, field, "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(c.clusterAt[addr]))
+		case !manifest.ReachesHost(addr):
+			c.ignore(slice, field, "%s is not the address of a host that others reach: give a unicast address", addr)
 		}
 	}
 }
@@ -132,6 +136,8 @@ type servicePort struct {
 	common  model.Service // what all its frontends have
 	// anywhere and here are the backends of all nodes and those of this one.
 	anywhere, here []model.Backend
+	// nobody: no node has anybody who takes new flows.
+	nobody bool
 }
 
 func (p *servicePort) port() corev1.ServicePort { return p.object.Spec.Ports[p.index] }
@@ -184,8 +190,9 @@ func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Add
 			Affinity:   affinityTimeout(svc),
 			MaglevSize: c.maglevSize(svc),
 		},
-		anywhere: c.clusterBackends(all, ptr.Deref(svc.Spec.TrafficDistribution, "")),
+		anywhere: c.clusterBackends(all),
 		here:     localBackends(all),
+		nobody:   !anybody(all),
 	}
 	c.checkBackends(p)
 	return p

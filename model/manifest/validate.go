@@ -193,6 +193,13 @@ func ReachesHost(addr netip.Addr) bool {
 	return addr.Zone() == "" && !addr.IsLoopback() && !addr.IsMulticast() && !addr.IsUnspecified() && !addr.IsLinkLocalUnicast()
 }
 
+// isSpecial is whether the API refuses an address of a service or an endpoint
+// (ValidateNonSpecialIP). It takes multicast beyond the link, which no host has
+// either.
+func isSpecial(addr netip.Addr) bool {
+	return addr.IsUnspecified() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast()
+}
+
 // node leaves its addresses to the compiler, which leaves out those that are
 // none alone: the API takes anything there.
 func (v *validator) node(node *corev1.Node) {
@@ -231,8 +238,8 @@ func (v *validator) endpointSlice(slice *discoveryv1.EndpointSlice) {
 		}
 		for j, text := range endpoint.Addresses {
 			field := fmt.Sprintf("endpoints[%d].addresses[%d]", i, j)
-			addr := v.address(field, text)
-			if addr.IsValid() && addr.Is4() != (slice.AddressType == discoveryv1.AddressTypeIPv4) {
+			v.outsideAddress(field, text)
+			if addr, err := ParseLegacyAddr(text); err == nil && addr.Is4() != (slice.AddressType == discoveryv1.AddressTypeIPv4) {
 				v.fail(field, "%s does not belong into a slice of addressType %s: put it into another slice", text, slice.AddressType)
 			}
 		}

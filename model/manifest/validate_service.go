@@ -195,14 +195,14 @@ func (v *validator) balancerAddress(field, text string) {
 	}
 }
 
-// outsideAddress takes an address of any family: one that the service has not
-// is the compiler's to leave out, alone.
+// outsideAddress takes what the API takes: an address of a family that the service
+// has not, or of many hosts, is the compiler's to leave out, alone.
 func (v *validator) outsideAddress(field, text string) {
 	addr, err := ParseLegacyAddr(text)
 	switch {
 	case err != nil:
 		v.fail(field, "%q is not an IP address", text)
-	case !ReachesHost(addr):
+	case isSpecial(addr):
 		v.fail(field, "%s is not the address of a host that others reach: use a unicast address, neither loopback nor link-local", text)
 	}
 }

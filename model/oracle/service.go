@@ -33,7 +33,7 @@ type served struct {
 	port      uint16
 	of        uint16 // the service's own port, whatever the frontend's is
 	servers   []server
-	local     bool // only this node's serve: without one, packets are not refused
+	local     bool // only this node's serve, and another may have somebody: without one here, packets are not refused
 	affinity  time.Duration
 	algorithm string   // that the service asks for
 	sources   []string // who may come, as it is written; none: everybody
@@ -163,7 +163,7 @@ func (k *knowledge) learnFace(svc *corev1.Service, f face, port corev1.ServicePo
 		local := k.onlyHere(svc, f.kind, scope)
 		s := &served{
 			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port, of: uint16(port.Port),
-			local: local, affinity: affinityOf(svc),
+			local: local && k.anybody(everybody), affinity: affinityOf(svc),
 			servers: k.serve(svc, everybody, local), algorithm: svc.Annotations["weir.net/algorithm"],
 		}
 		if f.kind == model.KindLoadBalancer {
@@ -188,7 +188,7 @@ func (k *knowledge) facesOf(svc *corev1.Service, port corev1.ServicePort) []face
 		faces = append(faces, face{model.KindClusterIP, addr, uint16(port.Port)})
 	}
 	for _, text := range svc.Spec.ExternalIPs {
-		if addr, ok := looseAddr(text); ok && families[addr.Is4()] {
+		if addr, ok := looseAddr(text); ok && isHostAddress(addr) && families[addr.Is4()] {
 			faces = append(faces, face{model.KindExternalIP, addr, uint16(port.Port)})
 		}
 	}
@@ -357,6 +357,15 @@ type listed struct {
 	forNodes []string
 }
 
+// anybody is whether one of those listed, on whatever node, takes new flows. With
+// nobody, packets are refused whatever the policy says.
+func (k *knowledge) anybody(everybody []listed) bool {
+	return slices.ContainsFunc(everybody, func(l listed) bool {
+		_, isService := k.clusterAt[l.at.Addr()]
+		return !isService && (l.ready || l.lingers)
+	})
+}
+
 // serve says who of those listed is eligible: who is ready, else who lingers.
 func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) []server {
 	var there []listed
@@ -372,7 +381,7 @@ func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) [
 	anyReady := slices.ContainsFunc(there, func(l listed) bool { return l.ready })
 	hinted := func(listed) bool { return true }
 	if !local {
-		hinted = k.hinted(svc, there)
+		hinted = k.hinted(there)
 	}
 	servers := make([]server, 0, len(there))
 	for _, l := range there {
@@ -422,17 +431,14 @@ func once(there []listed) []listed {
 }
 
 // hinted is by whom of those who are ready this node is to be served. Hints
-// count when everybody has them and one fits: for the node where the service
-// asks for that, else for its zone.
-func (k *knowledge) hinted(svc *corev1.Service, there []listed) func(listed) bool {
+// count when everybody has them and one fits: for the node, else for its zone.
+func (k *knowledge) hinted(there []listed) func(listed) bool {
 	sets := []struct {
 		of   func(listed) []string
 		name string
-	}{{func(l listed) []string { return l.forZones }, k.zoneOf(k.node)}}
-	if d := svc.Spec.TrafficDistribution; d != nil && *d == "PreferSameNode" {
-		byNode := sets[0]
-		byNode.of, byNode.name = func(l listed) []string { return l.forNodes }, k.node
-		sets = append(sets[:0:0], byNode, sets[0])
+	}{
+		{func(l listed) []string { return l.forNodes }, k.node},
+		{func(l listed) []string { return l.forZones }, k.zoneOf(k.node)},
 	}
 	for _, set := range sets {
 		all, fits := true, false
@@ -494,7 +500,7 @@ func (k *knowledge) listedIn(slice *discoveryv1.EndpointSlice, port corev1.Servi
 			continue
 		}
 		addr, ok := looseAddr(endpoint.Addresses[0])
-		if !ok || addr.Is4() != v4 {
+		if !ok || addr.Is4() != v4 || !isHostAddress(addr) {
 			continue
 		}
 		// By the API's documentation, what is not said of readiness and of
