@@ -26,7 +26,7 @@ func (c *compiler) publish(p *servicePort) {
 			c.addFrontend(p, model.KindClusterIP, model.ScopeInside, p.cluster, port, ptr.Deref(spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal)
 		}))
 	}
-	for i, ingress := range p.object.Status.LoadBalancer.Ingress {
+	for i, ingress := range manifest.BalancersOf(p.object) {
 		addr, err := manifest.ParseLegacyAddr(ingress.IP)
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
 		if err == nil && ptr.Deref(ingress.IPMode, "") != corev1.LoadBalancerIPModeProxy { // what is led by a proxy must go through it
@@ -80,7 +80,7 @@ func (c *compiler) publishNodePort(p *servicePort) {
 // isBalancedAt is whether an address is the service's load balancer's too: where
 // its ports are equal it is restricted as the balancer is.
 func (p *servicePort) isBalancedAt(addr netip.Addr) bool {
-	return slices.ContainsFunc(p.object.Status.LoadBalancer.Ingress, func(ingress corev1.LoadBalancerIngress) bool {
+	return slices.ContainsFunc(manifest.BalancersOf(p.object), func(ingress corev1.LoadBalancerIngress) bool {
 		at, err := manifest.ParseLegacyAddr(ingress.IP)
 		return err == nil && at == addr && ptr.Deref(ingress.IPMode, "") != corev1.LoadBalancerIPModeProxy
 	})

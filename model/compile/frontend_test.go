@@ -428,6 +428,12 @@ func TestFrontendsThatAreClaimedTwice(t *testing.T) {
 			"Pod default/p: spec.containers[0].ports[0].hostIP: 224.0.0.1 is no address of the pod's node node-a"},
 		{"a balancer's address that no host has", []string{strings.Replace(svc("a", `{type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: a, port: 80}, {name: b, port: 81}]}`), "\nspec", "\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: 127.0.0.1}]}}\nspec", 1)},
 			"Service default/a: status.loadBalancer.ingress[1].ip: 127.0.0.1 is not the address of a host that others reach: have whoever gave it"},
+		{"a balancer's address of a service that is none", []string{strings.Replace(svc("a", `{type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}`), "\nspec", "\nstatus: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}\nspec", 1)},
+			"Service default/a: status.loadBalancer.ingress: has a meaning for type LoadBalancer alone: remove it, or make the service one"},
+		{"an external address of many", []string{svc("a", `{clusterIP: 10.96.0.1, externalIPs: [239.1.1.1], ports: [{port: 80}]}`)},
+			"Service default/a: spec.externalIPs[0]: 239.1.1.1 is not the address of a host that others reach"},
+		{"a backend of many", []string{svc("a", `{clusterIP: 10.96.0.1, ports: [{port: 80}]}`), "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: default, labels: {kubernetes.io/service-name: a}}\naddressType: IPv4\nendpoints: [{addresses: [239.1.1.1]}]\nports: [{port: 80}]"},
+			"EndpointSlice default/a: endpoints[0].addresses[0]: 239.1.1.1 is not the address of a host that others reach: give a unicast address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

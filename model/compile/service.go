@@ -77,7 +77,10 @@ func (c *compiler) warnOfAddresses(svc *corev1.Service, addresses []netip.Addr) 
 	for i, text := range svc.Spec.ExternalIPs {
 		check(fmt.Sprintf("spec.externalIPs[%d]", i), text)
 	}
-	for i, ingress := range svc.Status.LoadBalancer.Ingress {
+	if len(svc.Status.LoadBalancer.Ingress) > 0 && svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		c.ignore(svc, "status.loadBalancer.ingress", "has a meaning for type LoadBalancer alone: remove it, or make the service one")
+	}
+	for i, ingress := range manifest.BalancersOf(svc) {
 		check(fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i), ingress.IP)
 	}
 }
@@ -163,7 +166,7 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 		return
 	}
 	c.warnOfAddresses(svc, addresses)
-	if !c.servable(svc, model.TableServices, len(svc.Spec.Ports)*(len(addresses)+len(svc.Spec.ExternalIPs)+len(svc.Status.LoadBalancer.Ingress))) {
+	if !c.servable(svc, model.TableServices, len(svc.Spec.Ports)*(len(addresses)+len(svc.Spec.ExternalIPs)+len(manifest.BalancersOf(svc)))) {
 		return
 	}
 	backends := 0

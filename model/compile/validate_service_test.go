@@ -30,7 +30,6 @@ func TestValidateRefusesServicesThatTheAPIRefuses(t *testing.T) {
 		{"an unknown family", service(`{ipFamilies: [IPv5], clusterIP: 10.96.0.1, ` + ports), `spec.ipFamilies[0]: "IPv5" is not one of IPv4, IPv6`},
 		{"an external address that is loopback", service("{clusterIP: 10.96.0.1, externalIPs: [127.0.0.1], " + ports), "spec.externalIPs[0]: 127.0.0.1 is not the address of a host that others reach: use a unicast address, neither loopback nor link-local"},
 		{"an external address that is none", service("{clusterIP: 10.96.0.1, externalIPs: [example.org], " + ports), `spec.externalIPs[0]: "example.org" is not an IP address`},
-		{"a load balancer's address of another type", service("{clusterIP: 10.96.0.1, type: NodePort, "+ports, "status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}"), "status.loadBalancer.ingress: has a meaning for type LoadBalancer alone: remove it"},
 		{"an unknown mode", service("{clusterIP: 10.96.0.1, type: LoadBalancer, "+ports, "status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: Vip}]}}"), `status.loadBalancer.ingress[0].ipMode: "Vip" is not one of VIP, Proxy`},
 		{"a mode of no address", service("{clusterIP: 10.96.0.1, type: LoadBalancer, "+ports, "status: {loadBalancer: {ingress: [{hostname: a, ipMode: VIP}]}}"), "status.loadBalancer.ingress[0].ipMode: VIP is the mode of no address"},
 		{"source ranges of another type", service("{clusterIP: 10.96.0.1, loadBalancerSourceRanges: [192.0.2.0/24], " + ports), "spec.loadBalancerSourceRanges: has a meaning for type LoadBalancer alone: remove it"},

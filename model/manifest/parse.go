@@ -203,9 +203,11 @@ func inWords(err error) string {
 	case !ok:
 		return err.Error()
 	case wrong.Field == "":
-		return "it is a " + wrong.Value
+		return "it is " + jsonValue(wrong.Value)
+	case wrong.Type.Kind() == reflect.String && wrong.Value != "object" && wrong.Value != "array":
+		return wrong.Field + " is " + jsonValue(wrong.Value) + ": put it in quotes"
 	}
-	return wrong.Field + " is a " + wrong.Value
+	return wrong.Field + " is " + jsonValue(wrong.Value)
 }
 
 func (p *parser) object(doc document, text []byte) {

@@ -118,6 +118,7 @@ spec:
 `, `test.yaml:8: document 1: NetworkPolicy default/web: spec.ingress[0].ports[0].port: 70000 is not in 1–65535`},
 		{"broken YAML", "a: [", `test.yaml:1: document 1: is not valid YAML: did not find expected node content`},
 		{"a plain text", "hello", `test.yaml:1: document 1: is not an object of Kubernetes: it needs apiVersion, kind and metadata (it is a string)`},
+		{"a name that YAML takes for no", "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}", `test.yaml:1: document 1: is not an object of Kubernetes: it needs apiVersion, kind and metadata (metadata.name is true or false: put it in quotes)`},
 		{"no name", "apiVersion: v1\nkind: Namespace\n", `test.yaml:1: document 1: Namespace: metadata.name: is missing: give the object a name`},
 		{"a namespace in a namespace", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n",
 			`test.yaml:3: document 1: Namespace a: metadata.namespace: a Namespace belongs to no namespace: remove the field`},

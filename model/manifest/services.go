@@ -29,6 +29,15 @@ func IsHeadless(svc *corev1.Service) bool {
 	return svc.Spec.ClusterIP == corev1.ClusterIPNone || svc.Spec.Type == corev1.ServiceTypeExternalName
 }
 
+// BalancersOf gives what a service's status says of its load balancers; nothing
+// where it is none, and the status is left of one that was.
+func BalancersOf(svc *corev1.Service) []corev1.LoadBalancerIngress {
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	return svc.Status.LoadBalancer.Ingress
+}
+
 // Includes is whether labels hold all of those that are wanted.
 func Includes(labels, wanted map[string]string) bool {
 	for key, value := range wanted {

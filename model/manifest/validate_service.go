@@ -56,7 +56,9 @@ func (v *validator) serviceType(svc *corev1.Service) {
 	}
 }
 
-// onlyLoadBalancers refuses what the API keeps for them.
+// onlyLoadBalancers refuses what the API keeps for them. A status of one is the
+// compiler's to leave out, alone: it may be left of a service that was one, and
+// AllowServiceLBStatusOnNonLB has the API take it.
 func (v *validator) onlyLoadBalancers(svc *corev1.Service) {
 	const remedy = "has a meaning for type LoadBalancer alone: remove it"
 	if len(svc.Spec.LoadBalancerSourceRanges) > 0 {
@@ -67,9 +69,6 @@ func (v *validator) onlyLoadBalancers(svc *corev1.Service) {
 	}
 	if svc.Spec.LoadBalancerClass != nil {
 		v.fail("spec.loadBalancerClass", remedy)
-	}
-	if len(svc.Status.LoadBalancer.Ingress) > 0 {
-		v.fail("status.loadBalancer.ingress", remedy)
 	}
 }
 
