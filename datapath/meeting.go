@@ -108,7 +108,9 @@ func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
 		return nil
 	case kept.AsItIs != kept.stays(r.hook):
 		return []string{fmt.Sprintf("it goes out %s at %s, and is let through as it is: %t", kept.Out, r.hook, kept.AsItIs)}
-	case asItIs != 0 && (r.hook == model.FromDevice && ifindex != 0 || r.hook == model.ToDevice && ifindex == 0):
+	case r.hook == model.ToDevice && r.straight && r.lookup == FlowNone && asItIs == 0:
+		return []string{"no flow is known for it at to-device, and it is not let through as it is"}
+	case asItIs != 0 && (r.hook == model.FromDevice) == (ifindex != 0):
 		return []string{fmt.Sprintf("the kernel goes on with it at %s, and the device of its way out is %d", r.hook, ifindex)}
 	}
 	return nil

@@ -126,9 +126,15 @@ func TestAWayOutFollowsFromTheHook(t *testing.T) {
 		"from a device, as it is":               {model.FromDevice, model.Forward, 2, 0, 1, ""},
 		"from a device to a host, not as it is": {model.FromDevice, model.Forward, 2, 0, 0, "as it is: false"},
 		"from a device into a pod":              {model.FromDevice, model.Forward, 1, 7, 0, ""},
+		"from a device as it is, by a device":   {model.FromDevice, model.Forward, 2, 7, 1, "the device of its way out is 7"},
+		"to a pod by no device":                 {model.ToContainer, model.Forward, 1, 0, 1, "the device of its way out is 0"},
+		"to a device, as it is":                 {model.ToDevice, model.Forward, 3, 7, 1, ""},
+		"to a device by none, as it is":         {model.ToDevice, model.Forward, 3, 0, 1, "the device of its way out is 0"},
+		"to a device, not as it is":             {model.ToDevice, model.Forward, 3, 7, 0, "no flow is known for it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			faults := wayOut(&reading{hook: c.hook, action: c.action}, c.out, c.ifindex, c.asItIs)
+			r := reading{hook: c.hook, action: c.action, lookup: FlowNone, straight: true}
+			faults := wayOut(&r, c.out, c.ifindex, c.asItIs)
 			if c.want == "" {
 				require.Empty(t, faults)
 				return
