@@ -224,7 +224,7 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	    flow_count(flow->flags & FLOW_REPLY ? flow->other_ifindex : pkt->key.ifindex) ||
 	    bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
 		return flow;
-	moved = flow_answered(&pkt->key);
+	moved = bpf_map_lookup_elem(&flows, &pkt->key);
 	if (moved)
 		bpf_map_delete_elem(&unanswered, &pkt->key);
 	return moved ? moved : flow;
@@ -264,7 +264,8 @@ static __always_inline int near(__be32 a, __be32 b, __u32 window)
  * acknowledged, which nobody who is not on the way knows. Where that is in doubt,
  * since much is in flight, it passes and leaves no trace: the receiver is the judge
  * (RFC 5961 3, 4). What is of neither side is stray. Where the receiver's packets are
- * not seen, or none has acknowledged anything yet, nothing is dropped.
+ * not seen, or none has acknowledged anything yet, nothing is dropped. What is stray
+ * is farther away than what leaves no trace.
  */
 static __noinline void flow_end(struct packet *pkt, const struct flow *flow)
 {
@@ -287,8 +288,8 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 		flow->last_seen = pkt->now;
 }
 
-/* find gives the flow of a packet, or NULL: then it is to be judged as new, or
- * dropped where it is stray.
+/* find gives the flow of a packet, or NULL: then it is to be judged as new. What is
+ * stray is to be dropped, and leaves no trace in a flow.
  */
 static __always_inline struct flow *find(struct packet *pkt, __u8 hook)
 {
@@ -313,8 +314,6 @@ static __always_inline struct flow *find(struct packet *pkt, __u8 hook)
 		return NULL;
 	if (pkt->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
 		flow_end(pkt, flow);
-		if (pkt->stray)
-			return NULL;
 		if (pkt->idle)
 			return flow;
 	}

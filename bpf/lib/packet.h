@@ -438,8 +438,9 @@ static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
 			off++;
 			continue;
 		}
-		if (off + 2 > end || bpf_skb_load_bytes(skb, off + 1, option + 1, 1) ||
-		    option[1] < 2 || off + option[1] > end)
+		/* Where there is no room for a length, none is short enough. */
+		if (bpf_skb_load_bytes(skb, off + 1, option + 1, 1) || option[1] < 2 ||
+		    off + option[1] > end)
 			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
 		if (option[0] == IPOPT_LSRR || option[0] == IPOPT_SSRR)
 			return REFUSE(pkt, REASON_SOURCE_ROUTE);

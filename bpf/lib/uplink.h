@@ -91,7 +91,8 @@ static __noinline int judge_client(struct packet *pkt, const struct address *cli
 }
 
 /* The frontend of a packet that came by a device. One that a node has sent on is
- * for that node's address: node ports are also there under the address of none.
+ * for that node's address: node ports are also there under the address of none, to
+ * which nobody has sent who comes here.
  */
 static __noinline struct service *frontend_outside(struct packet *pkt)
 {
@@ -99,8 +100,6 @@ static __noinline struct service *frontend_outside(struct packet *pkt)
 	struct address *address;
 	struct addr dst;
 
-	if (addr_none(&pkt->key.dst) || (addr_mapped(&pkt->key.dst) && !pkt->key.dst.w[3]))
-		return NULL;
 	service = service_of(pkt, SCOPE_OUTSIDE);
 	if (service || !pkt->unwrapped)
 		return service;
