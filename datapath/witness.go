@@ -201,13 +201,25 @@ func (w *Witness) place(d *Decision) []string {
 	return []string{fmt.Sprintf("the place that is noted, %s:%d, %s", d.File, d.Line, problem)}
 }
 
+// refused is whether a packet was turned away, be it without a word; one that is for
+// the datapath itself is answered.
+func (d *Decision) refused() bool {
+	switch d.Action {
+	case model.Drop:
+		return true
+	case model.Reply:
+		return d.Reason != "" && d.Reason != model.ReasonARPAnswered && d.Reason != model.ReasonNDPAnswered
+	}
+	return false
+}
+
 // misplaced says what is wrong with a line as the place of a decision.
 func misplaced(d *Decision, line string) string {
 	refuses := strings.Contains(line, "REFUSE(")
 	switch named := reasonNamed(line); {
 	case !refuses && !strings.Contains(line, "HERE"):
 		return "is no line that notes"
-	case d.Action == model.Drop && !refuses:
+	case d.refused() && !refuses:
 		return "does not refuse anything"
 	case d.Action == model.Forward && refuses:
 		return "refuses"

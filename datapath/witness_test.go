@@ -13,6 +13,8 @@ import (
 func TestTheLineThatIsNotedHasToNote(t *testing.T) {
 	drop := Decision{Action: model.Drop, Reason: model.ReasonSpoofedSource}
 	forward := Decision{Action: model.Forward}
+	refused := Decision{Action: model.Reply, Reason: model.ReasonTooBig}
+	answered := Decision{Action: model.Reply, Reason: model.ReasonARPAnswered}
 	for line, c := range map[string]struct {
 		decision Decision
 		want     string
@@ -25,6 +27,9 @@ func TestTheLineThatIsNotedHasToNote(t *testing.T) {
 		"	return REFUSE(pkt, REASON_VLAN);":           {forward, "refuses"},
 		"	pkt->now = now(ctl);":                       {forward, "is no line that notes"},
 		"":                                            {forward, "is no line that notes"},
+		"	reason = REFUSE(pkt, REASON_TOO_BIG);":      {refused, ""},
+		"	pkt->where = HERE; /* of who is told */":    {refused, "does not refuse anything"},
+		"	pkt->where = HERE; /* of an answer */":      {answered, ""},
 	} {
 		require.Equal(t, c.want, misplaced(&c.decision, line), "%q", line)
 	}
