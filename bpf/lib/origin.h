@@ -56,22 +56,29 @@ static __noinline int of_node(struct packet *pkt, const struct addr *addr)
 	return address && (address->flags & ADDRESS_HOST);
 }
 
+/* The address of who has none yet. */
+static __noinline int unspecified(const struct addr *a)
+{
+	return addr_none(a) || (addr_mapped(a) && !a->w[3]);
+}
+
 /* What can have come by a device of the node's from nobody. A link-local source
  * is good for who is on the link, which is the node and, where it answers them,
- * its pods; a neighbour may have the one that pods know as their gateway's. What
- * is for many is for no pod, and the kernel's: who has no address yet asks for
- * one so.
+ * its pods; a neighbour may have the one that pods know as their gateway's. So is
+ * it for many, of whom the kernel is one, and who has no address yet asks them
+ * for one.
  */
 static __noinline int judge_foreign(struct packet *pkt)
 {
 	struct address *address;
+	int many = for_many(pkt);
 
-	if (for_many(pkt))
+	if (many && unspecified(&pkt->key.src))
 		return REASON_NONE;
 	if (no_host(&pkt->key.src, pkt->key.family))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (linklocal(&pkt->key.src, pkt->key.family)) {
-		if (of_node(pkt, &pkt->key.dst))
+		if (many || of_node(pkt, &pkt->key.dst))
 			return REASON_NONE;
 		address = address_exact(pkt, &pkt->key.dst);
 		if (!address || !address->ifindex)

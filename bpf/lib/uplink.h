@@ -66,14 +66,14 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 	s->pod = pkt->key.dst;
 	if (bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
-	/* RFC 6040: congestion met outside is told inside. The kernel tells nothing where
-	 * the header inside lies elsewhere than the one outside did.
+	/* RFC 6040 4.2: congestion met outside is told inside, and who cannot be told so
+	 * learns of it by a loss. The kernel tells nothing where the header inside lies
+	 * elsewhere than the one outside did.
 	 */
-	if ((ecn & 3) == 3) {
-		pull_headers(skb);
-		bpf_skb_ecn_set_ce(skb);
-	}
-	return 0;
+	if ((ecn & 3) != 3)
+		return 0;
+	pull_headers(skb);
+	return bpf_skb_ecn_set_ce(skb) ? 0 : -1;
 }
 
 /* Who may come for a frontend. */

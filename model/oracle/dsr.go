@@ -158,6 +158,7 @@ func (j *judgement) unwrap(frame []byte) {
 		at += geneveLen
 	}
 	inner := parseFrame(slices.Concat(frame[:ethernetLen], frame[at:]))
+	deaf := inner.isIP && congestion(frame[ethernetLen:]) == congested && congestion(frame[at:]) == untold
 	j.headers = &inner
 	j.tell("%s leads it to the pod at %s by the tunnel", outer.src, outer.dst)
 	if inner.later() {
@@ -166,7 +167,26 @@ func (j *judgement) unwrap(frame []byte) {
 	if len(inner.wrong) > 0 || len(j.wrong) > 0 {
 		j.wrong = j.wrong[:0]
 		j.condemn(model.ReasonBadTunnel, "what is in the tunnel cannot be read")
+		return
 	}
+	if deaf {
+		j.condemn(model.ReasonBadTunnel, "it has met congestion in the tunnel, and its sender can be told by nothing but a loss")
+	}
+}
+
+// Of the four values that RFC 3168 has: who knows nothing of congestion, and that
+// there was some.
+const (
+	untold    = 0
+	congested = 3
+)
+
+// congestion is what an IP header says of it.
+func congestion(header []byte) uint8 {
+	if header[0]>>4 == 4 {
+		return header[1] & 3
+	}
+	return header[1] >> 4 & 3
 }
 
 // led gives, of those who serve, the ones that another node may have chosen:

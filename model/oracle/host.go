@@ -183,15 +183,15 @@ func (j *judgement) unwelcome() []model.Reason {
 }
 
 // foreigner is why nobody beyond the node can have sent what comes in by a device
-// of it. What is for many, or between neighbours, is let be: who has no address
-// yet speaks so.
+// of it. What neighbours say to each other, or to many, is let be, and so is who has
+// no address yet and asks many for one.
 func (j *judgement) foreigner() []model.Reason {
 	h := j.headers
-	if j.at.Hook != model.FromDevice || !h.readable || h.nd != nil && len(h.wrong) == 0 || isForMany(h.dst) {
+	if j.at.Hook != model.FromDevice || !h.readable || h.nd != nil && len(h.wrong) == 0 {
 		return nil
 	}
-	neighbour := h.src.IsLinkLocalUnicast()
-	if neighbour && (h.dst.IsLinkLocalUnicast() || j.world.isHost(h.dst)) {
+	neighbour, many := h.src.IsLinkLocalUnicast(), isForMany(h.dst)
+	if neighbour && (many || h.dst.IsLinkLocalUnicast() || j.world.isHost(h.dst)) || many && h.src.IsUnspecified() {
 		return nil
 	}
 	var reasons []model.Reason
