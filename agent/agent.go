@@ -22,6 +22,7 @@ import (
 	"github.com/weirnet/weir/agent/healthcheck"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -74,6 +75,7 @@ type Agent struct {
 	datapath   *datapath.Datapath
 	health     healthcheck.Server
 	identities *model.Allocator
+	compiler   compile.Incremental // while reconciling is held
 	budgets    model.Budgets
 	shared     Identities // nil: the node numbers alone
 	started    time.Time

@@ -81,7 +81,7 @@ func (a *Agent) compile(objs *manifest.Objects, unread []manifest.Unread, local 
 		Options: a.opts.Config.Options(), Identities: a.identities, Budgets: a.budgets,
 	}
 	a.shareIdentities()
-	state, left, warnings, err := compile.Keep(objs, unread, a.opts.Node, inputs)
+	state, left, warnings, err := a.compiler.Keep(objs, unread, a.opts.Node, inputs)
 	for i := range left {
 		refused = append(refused, refusedOf(&left[i]))
 	}

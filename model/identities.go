@@ -46,6 +46,7 @@ type Allocator struct {
 	pods   pool                // addresses of pods that blocks hold
 	nodes  pool                // and of nodes
 	shared map[string]Identity // nil: labels are numbered here alone
+	shares uint64              // how often they became others
 	wanted map[string]WantedIdentity
 }
 
@@ -88,10 +89,20 @@ func NewAllocator() *Allocator {
 func (a *Allocator) Share(numbers map[string]Identity) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.shared = numbers
 	if numbers == nil {
-		a.shared = map[string]Identity{}
+		numbers = map[string]Identity{}
 	}
+	if a.shared == nil || !maps.Equal(a.shared, numbers) {
+		a.shares++
+	}
+	a.shared = numbers
+}
+
+// Revision changes when the shared numbers do.
+func (a *Allocator) Revision() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.shares
 }
 
 // Wanted gives what the last compile that came so far found pods to be known

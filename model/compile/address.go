@@ -28,11 +28,16 @@ func (c *compiler) serviceAddresses() []netip.Addr {
 	servers := c.apiAddresses()
 	var addrs []netip.Addr
 	for addr, is := range found {
-		anothers := c.isOfNode(addr) || c.podAt[addr] != nil || slices.Contains(c.self.Gateways, addr) || slices.Contains(servers, addr)
-		if is && !anothers {
+		if is && !c.isAnothers(addr, servers) {
 			addrs = append(addrs, addr)
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return addrs
+}
+
+// isAnothers is whether an address is not a service's alone. servers are those of
+// the API.
+func (c *compiler) isAnothers(addr netip.Addr, servers []netip.Addr) bool {
+	return c.isOfNode(addr) || c.podAt[addr] != nil || slices.Contains(c.self.Gateways, addr) || slices.Contains(servers, addr)
 }

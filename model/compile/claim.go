@@ -53,6 +53,7 @@ type bid struct {
 	at       netip.AddrPort
 	protocol model.Protocol
 	make     func() // the frontends, if the claim holds
+	turn     int    // of the object's bids
 }
 
 // settle has the better claims first: of one rank those of the older object,
@@ -60,14 +61,18 @@ type bid struct {
 func (c *compiler) settle() {
 	c.claims = map[frontendKey]claim{}
 	c.claimSockets()
-	slices.SortStableFunc(c.bids, func(a, b bid) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), compareClaims(a.object, b.object), cmp.Compare(manifest.KindOf(a.object), manifest.KindOf(b.object)))
-	})
+	slices.SortStableFunc(c.bids, compareBids)
 	for i := range c.bids {
 		if c.claim(&c.bids[i]) {
 			c.bids[i].make()
 		}
 	}
+}
+
+// compareBids orders the better claims first; those of one object and rank are
+// equal.
+func compareBids(a, b bid) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), compareClaims(a.object, b.object), cmp.Compare(manifest.KindOf(a.object), manifest.KindOf(b.object)))
 }
 
 // bid notes a claim, to be settled when all are known.

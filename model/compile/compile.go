@@ -79,9 +79,16 @@ func (c *compiler) compile() (*model.State, error) {
 	}
 	c.readBlocks()
 	c.readMembers()
+	serve := c.services
+	if c.kept != nil {
+		serve = c.kept.services
+	}
+	c.before = len(c.warnings)
+	services := serve()
+	c.after = len(c.warnings)
 	state := &model.State{
 		Node:      c.self,
-		Services:  c.services(),
+		Services:  services,
 		Addresses: c.addresses(),
 	}
 	state.Loopback, state.Peers = c.loopback, c.otherNodes()
@@ -141,6 +148,10 @@ type compiler struct {
 	claims            map[frontendKey]claim
 
 	warnings []Warning
+	before   int    // warnings that come before the services'
+	after    int    // and up to the end of these
+	kept     *kept  // nil: nothing is made again from what was made here
+	tellings []loss // of the warnings of loseOnce, in their order
 	errs     []error
 	told     map[loss]bool // once
 

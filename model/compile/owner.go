@@ -61,6 +61,7 @@ func (c *compiler) loseOnce(obj metav1.Object, field, format string, args ...any
 	key := loss{manifest.RefOf(obj), field, format + fmt.Sprint(args[1:]...)}
 	if !c.told[key] {
 		c.lose(obj, field, format, args...)
+		c.tellings = append(c.tellings, key)
 	}
 	if c.told == nil {
 		c.told = map[loss]bool{}

@@ -40,10 +40,10 @@ func (r Refusal) String() string {
 // objs, and who is selected by a policy among them is isolated, so that what it
 // would have stopped is not let through until it is mended. An error is about no
 // object that could be left out; the State is then nil.
-func Keep(objs *manifest.Objects, unread []manifest.Unread, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
+func (i *Incremental) Keep(objs *manifest.Objects, unread []manifest.Unread, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
 	out := LeaveUnread(objs, unread)
 	err = out.Until(nil, func() (err error) {
-		state, warnings, err = All(objs, node, local)
+		state, warnings, err = i.All(objs, node, local)
 		return err
 	})
 	return state, out.refusals, warnings, err

@@ -41,7 +41,7 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 80, targetPort: 90, protocol: SCTP}
 		{Object: model.Ref{Kind: "Moon", Name: "x"}, UID: "uid-of-x", Field: "spec", Problem: "is odd"},
 		{Object: model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "p"}, Problem: "is cut", Raw: []byte(`{"spec":{"podSelector":{},"policyTypes":["Ingress"]}}`)},
 	}
-	state, refusals, warnings, err := Keep(objs, unread, "node", model.Local{})
+	state, refusals, warnings, err := new(Incremental).Keep(objs, unread, "node", model.Local{})
 	require.NoError(t, err)
 	require.Equal(t, "default/good:80", state.Services[0].Name)
 	require.Len(t, refusals, 3)
@@ -93,7 +93,7 @@ func TestWhatNamesNobodyWhoMayGoIsAnError(t *testing.T) {
 	require.ErrorIs(t, left.Until(nil, func() error { return bad }), bad)
 	require.Nil(t, objs.Find(good), "it was there once")
 	require.Len(t, left.Refusals(), 1)
-	_, refusals, _, err := Keep(objs, nil, "node", model.Local{Budgets: model.Budgets{"nonsense": 1}})
+	_, refusals, _, err := new(Incremental).Keep(objs, nil, "node", model.Local{Budgets: model.Budgets{"nonsense": 1}})
 	require.ErrorContains(t, err, "Options: tables.nonsense")
 	require.Empty(t, refusals, "it is about no object")
 }

@@ -89,17 +89,8 @@ func (c *compiler) services() []model.Service {
 	pods := manifest.IndexByLabel(manifest.InOrder(c.objs.Pods))
 	slicesOf := map[string][]*discoveryv1.EndpointSlice{}
 	for _, slice := range manifest.InOrder(c.objs.EndpointSlices) {
-		name := manifest.ServiceOf(slice)
-		switch {
-		case name == "":
-			c.warn(slice, "metadata.labels", "no service is named by %s: add the label", discoveryv1.LabelServiceName)
-		case c.objs.Services[name] == nil:
-			c.warn(slice, "metadata.labels["+discoveryv1.LabelServiceName+"]", "there is no Service %s: add it or remove the slice", name)
-		case slice.AddressType == discoveryv1.AddressTypeFQDN:
-			c.warn(slice, "addressType", "names are not resolved, and nobody is reached by this slice: give addresses")
-		default:
+		if name := manifest.ServiceOf(slice); c.slice(slice) {
 			slicesOf[name] = append(slicesOf[name], slice)
-			c.warnOfEndpoints(slice)
 		}
 	}
 	for _, svc := range manifest.InOrder(c.objs.Services) {
@@ -108,10 +99,28 @@ func (c *compiler) services() []model.Service {
 	}
 	c.hostPorts()
 	c.settle()
-	slices.SortFunc(c.frontends, func(a, b model.Service) int {
-		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Scope, b.Scope))
-	})
+	slices.SortFunc(c.frontends, compareFrontends)
 	return c.frontends
+}
+
+func compareFrontends(a, b model.Service) int {
+	return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Scope, b.Scope))
+}
+
+// slice says whether a slice lists who serves a service.
+func (c *compiler) slice(slice *discoveryv1.EndpointSlice) bool {
+	switch name := manifest.ServiceOf(slice); {
+	case name == "":
+		c.warn(slice, "metadata.labels", "no service is named by %s: add the label", discoveryv1.LabelServiceName)
+	case c.objs.Services[name] == nil:
+		c.warn(slice, "metadata.labels["+discoveryv1.LabelServiceName+"]", "there is no Service %s: add it or remove the slice", name)
+	case slice.AddressType == discoveryv1.AddressTypeFQDN:
+		c.warn(slice, "addressType", "names are not resolved, and nobody is reached by this slice: give addresses")
+	default:
+		c.warnOfEndpoints(slice)
+		return true
+	}
+	return false
 }
 
 // warnOfEndpoints tells of a service that would serve another, and of addresses

@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -104,4 +106,74 @@ func BenchmarkCompileManyServices(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// One service's change, and one slice's, among many services: by All, and by what
+// is kept of the last time.
+func BenchmarkOneServiceChanges(b *testing.B) {
+	for _, many := range []int{10_000, 100_000} {
+		objs := manyServices(b, many)
+		local := withUplink()
+		local.Identities, local.Budgets = model.NewAllocator(), roomyBudgets()
+		slice := objs.EndpointSlices["default/web-7"]
+		turn := 0
+		change := func() *manifest.Objects {
+			turn++
+			changed := slice.DeepCopy()
+			changed.Endpoints[0].Conditions.Ready = ptr.To(turn%2 == 0)
+			objs.EndpointSlices["default/web-7"] = changed
+			return objs
+		}
+		b.Run(fmt.Sprintf("%dk/all", many/1000), func(b *testing.B) {
+			for b.Loop() {
+				_, _, err := All(change(), "node-a", local)
+				require.NoError(b, err)
+			}
+		})
+		b.Run(fmt.Sprintf("%dk/again", many/1000), func(b *testing.B) {
+			var again Incremental
+			for range 2 { // the second counts what is there
+				_, _, err := again.All(change(), "node-a", local)
+				require.NoError(b, err)
+			}
+			for b.Loop() {
+				_, _, err := again.All(change(), "node-a", local)
+				require.NoError(b, err)
+			}
+			require.EqualValues(b, 1, again.Whole())
+		})
+	}
+}
+
+// roomyBudgets have room for a million of everything.
+func roomyBudgets() model.Budgets {
+	budgets := model.Budgets{}
+	for _, table := range model.Tables() {
+		budgets[table] = 10_000_000
+	}
+	return budgets
+}
+
+// manyServices have ten backends each, on other nodes.
+func manyServices(b *testing.B, many int) *manifest.Objects {
+	objs := overlay(b, frontsYAML)
+	for i := range many {
+		name := fmt.Sprintf("web-%d", i)
+		svc := &corev1.Service{}
+		svc.Namespace, svc.Name = "default", name
+		svc.Spec.ClusterIP = fmt.Sprintf("10.%d.%d.%d", 100+i>>16, i>>8&255, i&255)
+		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
+		svc.Spec.Ports = []corev1.ServicePort{{Port: 80}}
+		slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
+		slice.Namespace, slice.Name = "default", name
+		slice.Labels = map[string]string{discoveryv1.LabelServiceName: name}
+		slice.Ports = []discoveryv1.EndpointPort{{Name: ptr.To(""), Port: ptr.To(int32(8080))}}
+		for n := range 10 {
+			at := 10*i + n
+			slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{fmt.Sprintf("11.%d.%d.%d", at>>16, at>>8&255, at&255)}, NodeName: ptr.To("node-b")})
+		}
+		require.NoError(b, objs.Upsert(svc))
+		require.NoError(b, objs.Upsert(slice))
+	}
+	return objs
 }

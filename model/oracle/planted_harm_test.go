@@ -26,8 +26,8 @@ func harms() []harm {
 	const lost = "\tcase first.owner != mine.owner || first.index != b.index:\n"
 	return []harm{
 		{"claims are won by the order of names", "compile/claim.go",
-			"\t\treturn cmp.Or(cmp.Compare(a.rank, b.rank),",
-			"\t\tif PLANTED {\n\t\t\treturn cmp.Compare(a.object.GetName(), b.object.GetName())\n\t\t}\n\t\treturn cmp.Or(cmp.Compare(a.rank, b.rank),"},
+			"\treturn cmp.Or(cmp.Compare(a.rank, b.rank),",
+			"\tif PLANTED {\n\t\treturn cmp.Compare(a.object.GetName(), b.object.GetName())\n\t}\n\treturn cmp.Or(cmp.Compare(a.rank, b.rank),"},
 		{"the younger object has the place", "compile/owner.go",
 			"\treturn cmp.Or(compareAge(a, b),",
 			"\tif PLANTED {\n\t\treturn -compareAge(a, b)\n\t}\n\treturn cmp.Or(compareAge(a, b),"},

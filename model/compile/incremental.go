@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+)
+
+// Incremental gives what All gives, to whom asks again and again about almost
+// the same objects. Services and EndpointSlices that are others than the last
+// time are made again alone, and what they contend for with others; when
+// anything else has changed, or there is anything to refuse, all of it is.
+//
+// Objects are compared as pointers: who changes one in place is not heard. The
+// States that it has given are never changed. The zero Incremental is ready; it
+// is for one goroutine at a time.
+type Incremental struct {
+	c            *compiler // that made all of it; nil: nothing is kept
+	local        model.Local
+	shares       uint64 // revision of the numbers that were shared
+	state        *model.State
+	prior, later []Warning // those before and after the services'
+	fill         *fill
+	mentions     mentions // nil: not counted yet
+	whole        uint64
+}
+
+// Whole is how often all of it was made.
+func (i *Incremental) Whole() uint64 { return i.whole }
+
+// All is All. What it gives shares parts with what it gave before.
+func (i *Incremental) All(objs *manifest.Objects, node string, local model.Local) (*model.State, []Warning, error) {
+	if i.c != nil && i.c.node == node && sameLocal(&i.local, &local) && i.shares == revisionOf(&local) {
+		if change, small := i.compare(objs); small {
+			if state, warnings, ok := i.patch(change); ok {
+				return state, warnings, nil
+			}
+		}
+	}
+	return i.full(objs, node, local)
+}
+
+// full makes all of it, and keeps it if nothing is to be refused.
+func (i *Incremental) full(objs *manifest.Objects, node string, local model.Local) (*model.State, []Warning, error) {
+	*i = Incremental{whole: i.whole + 1}
+	c := newCompiler(objs.Clone(), node, local)
+	c.kept = &kept{c: c}
+	state, err := c.compile()
+	if err != nil {
+		return state, c.warnings, err
+	}
+	i.c, i.local, i.shares, i.state = c, local, revisionOf(&local), state
+	i.prior, i.later = slices.Clone(c.warnings[:c.before]), slices.Clone(c.warnings[c.after:])
+	return state, c.warnings, nil
+}
+
+func revisionOf(local *model.Local) uint64 {
+	if local.Identities == nil {
+		return 0
+	}
+	return local.Identities.Revision()
+}
+
+// sameLocal is whether a node has nothing else than before. Who numbers is the
+// same, and numbers alike while nothing is shared anew.
+func sameLocal(a, b *model.Local) bool {
+	x, y := *a, *b
+	same := x.Identities == y.Identities
+	x.Identities, y.Identities = nil, nil
+	return same && reflect.DeepEqual(x, y)
+}
+
+// change is what is to be made again: keys of objects that are others, or gone.
+type change struct {
+	services map[string]*corev1.Service // as they are now; nil: gone
+	slices   map[string]*discoveryv1.EndpointSlice
+}
+
+// compare finds what has changed, and whether it is services and slices alone.
+func (i *Incremental) compare(objs *manifest.Objects) (change, bool) {
+	was := i.c.objs
+	small := alike(was.Pods, objs.Pods) && alike(was.Namespaces, objs.Namespaces) && alike(was.Nodes, objs.Nodes) &&
+		alike(was.NetworkPolicies, objs.NetworkPolicies) && alike(was.ClusterNetworkPolicies, objs.ClusterNetworkPolicies) &&
+		// Cilium's policies may name services.
+		len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies)+len(was.CiliumNetworkPolicies)+len(was.CiliumClusterwideNetworkPolicies) == 0
+	if !small {
+		return change{}, false
+	}
+	return change{differing(was.Services, objs.Services), differing(was.EndpointSlices, objs.EndpointSlices)}, true
+}
+
+// alike is whether all objects are the same, or say the same.
+func alike[T interface {
+	comparable
+	metav1.Object
+}](a, b map[string]T) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for key, x := range a {
+		if y, found := b[key]; !found || x != y && !reflect.DeepEqual(x, y) {
+			return false
+		}
+	}
+	return true
+}
+
+func differing[T comparable](was, is map[string]T) map[string]T {
+	changed := map[string]T{}
+	found := 0
+	for key, object := range is {
+		before, there := was[key]
+		if there {
+			found++
+		}
+		if before != object {
+			changed[key] = object
+		}
+	}
+	if found == len(was) {
+		return changed
+	}
+	var gone T
+	for key := range was {
+		if _, there := is[key]; !there {
+			changed[key] = gone
+		}
+	}
+	return changed
+}
+
+// patch makes again what has changed. It is not ok where more has to be made
+// than that; what is kept is of no use any more then.
+func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
+	c, k := i.c, i.c.kept
+	addressed := i.takeIn(change)
+	if addressed == nil {
+		return nil, nil, false
+	}
+	again := map[string]bool{}
+	for key := range change.services {
+		again[key] = true
+	}
+	for key, slice := range change.slices {
+		before := c.objs.EndpointSlices[key]
+		if before != nil {
+			again[manifest.ServiceOf(before)] = true
+			delete(k.slicesOf[manifest.ServiceOf(before)], key)
+		}
+		if slice != nil {
+			again[manifest.ServiceOf(slice)] = true
+			k.nameSlice(key, slice)
+		}
+		put(c.objs.EndpointSlices, key, slice)
+	}
+	for key, svc := range change.services {
+		put(c.objs.Services, key, svc)
+	}
+	for key := range change.slices {
+		k.slice(key)
+	}
+	for key := range change.services {
+		for name := range k.slicesOf[key] { // whose service may be there now, or gone
+			k.slice(name)
+		}
+	}
+	removed, added := k.again(again)
+	if len(c.errs) > 0 {
+		return nil, nil, false
+	}
+	next := *i.state
+	var ok bool
+	if next.Services, ok = spliced(next.Services, removed, added); !ok {
+		return nil, nil, false
+	}
+	for _, frontend := range slices.Concat(removed, added) {
+		addressed[frontend.Address] = true
+	}
+	var told []Warning
+	told, next.Loopback = k.told()
+	next.ServiceAddresses = c.addressed(next.ServiceAddresses, next.Services, addressed)
+	if !i.fits(&next, removed, added) {
+		return nil, nil, false
+	}
+	i.state = &next
+	return i.state, slices.Concat(i.prior, told, i.later), true
+}
+
+func put[T comparable](objects map[string]T, key string, object T) {
+	var gone T
+	if object == gone {
+		delete(objects, key)
+		return
+	}
+	objects[key] = object
+}
+
+// again makes services again, and gives the frontends that are in the place of
+// others.
+func (k *kept) again(services map[string]bool) (removed, added []model.Service) {
+	places := map[frontendKey]bool{}
+	for key := range services {
+		for n := range k.bids[key] {
+			b := &k.bids[key][n]
+			at := k.placeOf(b)
+			places[at] = true
+			p := k.placed(at)
+			p.bids = slices.DeleteFunc(p.bids, func(other bid) bool { return other.object == b.object })
+		}
+		k.service(key)
+		for n := range k.bids[key] {
+			b := &k.bids[key][n]
+			places[k.placeOf(b)] = true
+			k.place(b)
+		}
+	}
+	for at := range places {
+		p := k.placed(at)
+		removed = append(removed, p.frontends...)
+		k.settle(at)
+		added = append(added, p.frontends...)
+	}
+	return removed, added
+}
+
+// spliced gives frontends in their order with others in place of some; it is not
+// ok if those are not there.
+func spliced(all, removed, added []model.Service) (out []model.Service, ok bool) {
+	slices.SortFunc(removed, compareFrontends)
+	slices.SortFunc(added, compareFrontends)
+	if len(all) == len(removed) && len(added) == 0 {
+		return nil, true
+	}
+	out = make([]model.Service, 0, max(len(all)-len(removed)+len(added), 0))
+	for len(removed)+len(added) > 0 {
+		insert := len(removed) == 0 || len(added) > 0 && compareFrontends(added[0], removed[0]) < 0
+		next := &added
+		if !insert {
+			next = &removed
+		}
+		n, found := slices.BinarySearchFunc(all, (*next)[0], compareFrontends)
+		out, all = append(out, all[:n]...), all[n:]
+		switch {
+		case insert == found:
+			return nil, false
+		case insert:
+			out = append(out, added[0])
+		default:
+			all = all[1:]
+		}
+		*next = (*next)[1:]
+	}
+	return append(out, all...), true
+}
+
+// addressed is what services have for themselves, made again for some addresses.
+func (c *compiler) addressed(addrs []netip.Addr, frontends []model.Service, again map[netip.Addr]bool) []netip.Addr {
+	var changed []netip.Addr // which are there and should not be, or the other way round
+	for addr := range again {
+		if _, is := slices.BinarySearchFunc(addrs, addr, netip.Addr.Compare); is != c.isAddressed(addr, frontends) {
+			changed = append(changed, addr)
+		}
+	}
+	if len(changed) == 0 {
+		return addrs
+	}
+	out := slices.Clone(addrs)
+	for _, addr := range changed {
+		n, is := slices.BinarySearchFunc(out, addr, netip.Addr.Compare)
+		if is {
+			out = slices.Delete(out, n, n+1)
+		} else {
+			out = slices.Insert(out, n, addr)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+func (c *compiler) isAddressed(addr netip.Addr, frontends []model.Service) bool {
+	svc := c.clusterAt[addr]
+	is := svc != nil && isServed(svc) && !manifest.IsHeadless(svc)
+	n, _ := slices.BinarySearchFunc(frontends, addr, func(f model.Service, addr netip.Addr) int { return f.Address.Compare(addr) })
+	for ; n < len(frontends) && frontends[n].Address == addr; n++ {
+		is = is || frontends[n].Kind == model.KindLoadBalancer || frontends[n].Kind == model.KindExternalIP
+	}
+	return is && !c.isAnothers(addr, c.apiAddresses())
+}
