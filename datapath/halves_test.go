@@ -73,7 +73,7 @@ func TestAJudgementStoresWhatItMade(t *testing.T) {
 	require.NoError(t, err)
 	w := d.Witness()
 	frame := tcpFrame(t, "10.0.0.1", "10.0.0.2", 40000, 8080, syn)
-	_, _, faults, err := w.Run(model.FromContainer, frame, n.client.Ifindex, 0)
+	_, _, faults, err := w.Run(model.FromContainer, frame, n.client.Ifindex, 0, 0)
 	require.NoError(t, err)
 	require.Empty(t, faults)
 	left, err := w.scratch()

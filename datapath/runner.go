@@ -29,6 +29,7 @@ type Runner struct {
 	in, out  skbContext
 	data     [MaxRunBytes + growth]byte
 	known    map[notes]Decision
+	ledBy    int  // the device that frames came in by, if the node has not made them
 	unsummed bool // the kernel takes no frames with a device's sum
 	whole    bool // the kernel takes no frames in pieces
 }
@@ -71,8 +72,7 @@ func (r *Runner) Run(frame []byte, ifindex int, mark uint32) (Ran, error) {
 		}
 		r.attr.ProgFD = uint32(prog.FD())
 	}
-	// Not ingress_ifindex: 5.10 refuses it, and to programs a frame is one that the node made.
-	r.in.Ifindex, r.in.Mark = uint32(ifindex), mark
+	r.in.Ifindex, r.in.IngressIfindex, r.in.Mark = uint32(ifindex), uint32(r.ledBy), mark
 	if err := r.callSummed(frame); errors.Is(err, unix.EINVAL) {
 		return Ran{}, r.refused(frame)
 	} else if errors.Is(err, unix.EBADMSG) {

@@ -65,8 +65,9 @@ func (d *Datapath) Witness() *Witness {
 
 // Run is a Runner's, and gives besides what the program left that is not as it
 // noted, in sentences, and whom its events tell of. What it gives is good until the
-// next call.
-func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (Ran, []Looked, []string, error) {
+// next call. A frame that the node has not made came in by a device: where TellsLed,
+// the program is told by which; else ledBy has to be 0.
+func (w *Witness) Run(hook model.Hook, frame []byte, ifindex, ledBy int, mark uint32) (Ran, []Looked, []string, error) {
 	runner := w.runners[hook]
 	if runner == nil {
 		runner = w.d.Runner(hook)
@@ -93,6 +94,7 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex int, mark uint32) (
 	}
 	dirt := w.dirt.word()
 	copy(runner.in.CB[1:], []uint32{dirt, dirt, dirt, dirt})
+	runner.ledBy = ledBy
 	ran, err := runner.Run(frame, ifindex, mark)
 	w.told = w.told[:0]
 	w.d.mu.Lock()

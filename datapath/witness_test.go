@@ -53,7 +53,7 @@ func TestAWitnessNoticesWhatNoRunOfItsHasCounted(t *testing.T) {
 	require.NoError(t, err)
 	w := d.Witness()
 	frame := tcpFrame(t, "10.0.0.9", "10.0.0.2", 40000, 8080, syn) // another's source
-	ran, looked, faults, err := w.Run(model.FromContainer, frame, n.client.Ifindex, 0)
+	ran, looked, faults, err := w.Run(model.FromContainer, frame, n.client.Ifindex, 0, 0)
 	require.NoError(t, err)
 	require.Equal(t, model.ReasonSpoofedSource, ran.Decision.Reason)
 	require.Empty(t, faults)
@@ -63,7 +63,7 @@ func TestAWitnessNoticesWhatNoRunOfItsHasCounted(t *testing.T) {
 	require.Empty(t, faults)
 
 	run(t, d, n.client, frame, model.Drop) // counted, and not by the witness
-	_, _, faults, err = w.Run(model.FromContainer, frame, n.client.Ifindex, 0)
+	_, _, faults, err = w.Run(model.FromContainer, frame, n.client.Ifindex, 0, 0)
 	require.NoError(t, err)
 	require.Len(t, faults, 2, "the other run's event is still there, and the meter is this run's")
 	require.Equal(t, "an event is of kind 1 with verdict 2, and not of 2 with 1", faults[0])

@@ -148,8 +148,11 @@ func (j *judge) see(node string, dp *datapath.Datapath) {
 }
 
 // look reads a frame, and the flow that it is of, before a hook sees it.
-func (j *judge) look(node string, at model.Where, data []byte, now time.Time) {
+func (j *judge) look(node string, at model.Where, data []byte, now time.Time, ledOn bool) {
 	j.looked = j.at(node).oracle.Look(data, at, now)
+	if ledOn {
+		j.looked.LedOn()
+	}
 }
 
 var lookups = map[datapath.FlowLookup]oracle.Lookup{

@@ -91,7 +91,7 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 	}
 	p.judge = newJudge(s.topology, p.locals, world.Now)
 	if w, ok := world.(interface {
-		OnFrame(func(string, model.Where, []byte, time.Time))
+		OnFrame(func(string, model.Where, []byte, time.Time, bool))
 		OnStep(func(lab.Step, time.Time))
 	}); ok {
 		for _, n := range s.topology.Nodes {

@@ -36,7 +36,7 @@ func (r *Referee) Oracle() *oracle.Oracle { return r.judge.benches[0].oracle }
 
 // Look is called with a frame before a hook sees it, and Step behind.
 func (r *Referee) Look(at model.Where, frame []byte, now time.Time) {
-	r.judge.look("", at, frame, now)
+	r.judge.look("", at, frame, now, false)
 }
 
 // Step compares one hook's part; the oracle tells no story of it. now is the time by the datapath's clock.

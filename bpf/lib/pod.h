@@ -196,22 +196,21 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 	struct address *address;
 	struct endpoint *opener;
 	int reason;
+	__u8 here;
 
 	if (at(pkt, HOOK_TO_CONTAINER)) {
 		address = address_of(pkt, &pkt->key.src);
 		/* A pod of this node has that address by now. */
 		if (address && address->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-		flow->flags &= ~FLOW_HERE;
-		if (address && (address->flags & ADDRESS_HOST)) {
-			if (pkt->led)
-				return REFUSE(pkt, REASON_MARTIAN_SOURCE);
-			flow->flags |= FLOW_HERE;
-		}
+		here = address && (address->flags & ADDRESS_HOST) ? FLOW_HERE : 0;
+		if (here && pkt->led)
+			return REFUSE(pkt, REASON_MARTIAN_SOURCE);
+		flow->flags = (flow->flags & ~FLOW_HERE) | here;
 		pod_macs(flow, ep);
 		reason = policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
 				pkt->key.sport);
-		if (reason || !(flow->flags & FLOW_HERE))
+		if (reason || !here)
 			return reason;
 		return node_policy(pkt, DIRECTION_INGRESS,
 				   identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);

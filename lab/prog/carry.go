@@ -72,6 +72,8 @@ type trip struct {
 	walk  lab.Walk
 	// second says at which of two uplinks the frame is.
 	second bool
+	// ledOn says that the node where the frame is leads it on: it came in by some device.
+	ledOn bool
 }
 
 // maxSteps is how many hooks a frame may meet: more than a hop limit allows where
@@ -95,9 +97,9 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
 	if t.world.onFrame != nil {
-		t.world.onFrame(n.name, model.Where{Hook: hook, Endpoint: endpoint}, t.data, now)
+		t.world.onFrame(n.name, model.Where{Hook: hook, Endpoint: endpoint}, t.data, now, t.isLedTo(hook))
 	}
-	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.mark)
+	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.ledBy(hook), t.mark)
 	var contradiction *datapath.Contradiction
 	if errors.Is(err, datapath.ErrSum) { // the kernel gives nothing of it back
 		t.faultf("%s of %s: %v", hook, endpoint, datapath.ErrSum)
@@ -119,6 +121,20 @@ func (t *trip) hook(hook model.Hook, n *node, pod *host) (datapath.Decision, err
 	return ran.Obeyed(hook, ifindex), nil
 }
 
+// isLedTo says whether a hook is told that the node has not made the frame. Those that
+// frames come in by know it by themselves.
+func (t *trip) isLedTo(hook model.Hook) bool {
+	return t.ledOn && hook == model.ToContainer && t.world.tellsLed
+}
+
+// ledBy is the device that such a frame came in by, and 0 for all others.
+func (t *trip) ledBy(hook model.Hook) int {
+	if !t.isLedTo(hook) {
+		return 0
+	}
+	return t.uplink()
+}
+
 // unseen has a hook see a frame that the mark says is judged already: it lets
 // it pass without a word.
 func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
@@ -126,7 +142,7 @@ func (t *trip) unseen(hook model.Hook, n *node, pod *host) error {
 	if pod != nil {
 		endpoint, ifindex = pod.name, pod.device.Ifindex
 	}
-	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.mark)
+	ran, faults, err := t.world.run(n, hook, t.data, ifindex, t.ledBy(hook), t.mark)
 	t.walk.Faults = append(t.walk.Faults, faults...)
 	var contradiction *datapath.Contradiction
 	switch {

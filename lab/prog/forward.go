@@ -220,6 +220,7 @@ func (t *trip) intoStack(n *node) error {
 	}
 	t.address(pod.mac, pod.device.MAC)
 	decrement(t.data, p)
+	t.ledOn = true
 	return t.intoPod(pod)
 }
 

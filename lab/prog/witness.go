@@ -13,13 +13,13 @@ import (
 )
 
 // run passes a frame through a node's program, and gives what is wrong with what
-// the program left besides it.
-func (w *World) run(n *node, hook model.Hook, data []byte, ifindex int, mark uint32) (datapath.Ran, []string, error) {
+// the program left besides it. What the node has not made came in by a device: ledBy.
+func (w *World) run(n *node, hook model.Hook, data []byte, ifindex, ledBy int, mark uint32) (datapath.Ran, []string, error) {
 	if w.unheld != nil {
 		return datapath.Ran{}, nil, w.unheld
 	}
 	defer w.wasBusy()
-	ran, events, faults, err := n.witness.Run(hook, data, ifindex, mark)
+	ran, events, faults, err := n.witness.Run(hook, data, ifindex, ledBy, mark)
 	if len(events) > 0 {
 		faults = append(faults, misnamed(events, data)...)
 	}
@@ -134,7 +134,7 @@ func (w *World) Pass(name string, hook model.Hook, data []byte, ifindex int) (ra
 	if n == nil {
 		return ran, nil, fmt.Errorf("run %s: there is no node %s in the world", hook, name)
 	}
-	return w.run(n, hook, data, ifindex, datapath.MarkOfOthers)
+	return w.run(n, hook, data, ifindex, 0, datapath.MarkOfOthers)
 }
 
 // Counted says which counters of a node are not what its programs have noted.

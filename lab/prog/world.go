@@ -20,20 +20,22 @@ import (
 // the worker that made it.
 type World struct {
 	net     *network
-	routed  bool          // see lab.Topology
-	uplinks bool          // have programs
-	leads   lab.Leads     // of the router, besides
-	second  bool          // nodes have a second uplink
-	offset  time.Duration // of the clocks
-	busy    time.Time     // when something last happened
-	unheld  error         // of a clock that could not be held
-	hosts   map[string]*host
-	nodes   []*node
-	outside []*host
+	routed  bool      // see lab.Topology
+	uplinks bool      // have programs
+	leads   lab.Leads // of the router, besides
+	second  bool      // nodes have a second uplink
+	// tellsLed says whether the kernel tells programs what the node has not made.
+	tellsLed bool
+	offset   time.Duration // of the clocks
+	busy     time.Time     // when something last happened
+	unheld   error         // of a clock that could not be held
+	hosts    map[string]*host
+	nodes    []*node
+	outside  []*host
 
 	queue    []departure
 	walks    []lab.Walk
-	onFrame  func(node string, at model.Where, frame []byte, now time.Time)
+	onFrame  func(node string, at model.Where, frame []byte, now time.Time, ledOn bool)
 	onStep   func(lab.Step, time.Time)
 	nextPort uint16
 	// served is who accepted or answered last, for the exchange that asked.
@@ -82,8 +84,13 @@ type departure struct {
 const firstPort = 32768
 
 func newWorld(topo lab.Topology, nw *network, dps []*datapath.Datapath) (*World, error) {
+	tellsLed, err := datapath.TellsLed()
+	if err != nil {
+		return nil, fmt.Errorf("make a world: %w", err)
+	}
 	w := &World{
-		net: nw, routed: topo.Routed(), uplinks: topo.Uplinks, leads: lab.NewLeads(topo.Routes), second: topo.HasSecond(),
+		tellsLed: tellsLed,
+		net:      nw, routed: topo.Routed(), uplinks: topo.Uplinks, leads: lab.NewLeads(topo.Routes), second: topo.HasSecond(),
 		hosts: make(map[string]*host, len(topo.Nodes)+len(topo.Pods)+len(topo.Outside)), nextPort: firstPort,
 	}
 	for i, t := range topo.Nodes {
@@ -140,7 +147,7 @@ func (w *World) nodeCalled(name string) *node {
 }
 
 // OnFrame has a function called with every frame that is about to meet a hook.
-func (w *World) OnFrame(f func(node string, at model.Where, frame []byte, now time.Time)) {
+func (w *World) OnFrame(f func(node string, at model.Where, frame []byte, now time.Time, ledOn bool)) {
 	w.onFrame = f
 }
 
