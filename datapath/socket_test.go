@@ -987,6 +987,10 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 			_, from := both.receive()
 			require.Equal(t, at(to), goAddr(t, from))
 			require.Equal(t, at(to), both.peer())
+			require.NoError(t, both.sendTo(way.server, "as it is"))
+			require.Equal(t, "as it is", server.echo())
+			both.receive()
+			require.Equal(t, at(to), both.peer(), "it knows whom it is connected to by the name that it asked for")
 			both.disconnect()
 		}
 		server.close()
