@@ -209,19 +209,27 @@ func BenchmarkNewFlowWhenPortsRunOut(b *testing.B) {
 	const first, ports, sample = 57344, 8192, 64
 	const probes = 48 // MAX_PORT_PROBES of bpf/lib/limits.h
 	forFamilies(b, []int{0, 50, 90, 99, 100}, func(b *testing.B, six bool, fill int) {
-		nb := newNATBench(b, six, func(s *model.State) { s.Node.Masquerade.FirstPort = first })
-		there := nb.d.Runner(model.FromContainer)
-		peer := nb.pick("198.51.100.7", "2001:db8:7::7")
+		nb := newNATBench(b, six, func(s *model.State) {
+			s.Node.Masquerade.FirstPort = first
+			for i := range s.Services {
+				s.Services[i].Backends = s.Services[i].Backends[:1]
+			}
+		})
+		// Who comes from outside has them: a pod has its share alone.
+		there := nb.d.Runner(model.FromDevice)
+		peer := nb.of(six, 200).String()
 		order := rand.New(rand.NewPCG(1, 2)).Perm(ports)
 		taken := order[:ports*fill/100]
 		for _, port := range taken {
-			dec, _, _ := decide(b, there, tcpFrame(b, nb.pick("10.0.0.1", "fd00::1"), peer, uint16(first+port), 443, syn), nb.n.client.Ifindex)
-			require.Equal(b, model.Forward, dec.Action)
+			opening := tcpFrame(b, nb.pick("198.51.100.7", "2001:db8:7::7"), nb.pick("192.0.2.1", "2001:db8::1"), uint16(first+port), 30081, syn)
+			_, lent, to := decide(b, there, opening, nb.uplink.Ifindex)
+			require.Equal(b, uint16(first+port), lent.Port())
+			require.Equal(b, peer, to.Addr().String())
 		}
 		var frames [][]byte
 		for i := range sample {
 			port := order[i] // taken, where any is
-			frames = append(frames, tcpFrame(b, nb.pick("10.0.0.2", "fd00::2"), peer, uint16(first+port), 443, syn))
+			frames = append(frames, tcpFrame(b, nb.pick("10.0.0.2", "fd00::2"), peer, uint16(first+port), 8080, syn))
 		}
 		w := newBench(b, frames)
 		prog := program(b, nb.d, bpf.ContainerProgFromContainer)

@@ -27,10 +27,15 @@ type flooded struct {
 	six        bool
 }
 
-func newFlooded(t *testing.T, six bool) *flooded {
+// newFlooded lends as many ports, the first eighth of them to itself; 0: as many as by
+// default.
+func newFlooded(t *testing.T, six bool, ports uint16) *flooded {
 	n := newNode(t)
 	f := &flooded{t: t, n: n, uplink: withUplink(t, n), six: six}
-	n.state.Node.Masquerade.NodePorts = 4096
+	if ports > 0 {
+		n.state.Node.Masquerade.FirstPort = 65535 - ports + 1
+	}
+	n.state.Node.Masquerade.NodePorts = (65535 - n.state.Node.Masquerade.FirstPort + 1) / 8
 	f.d = openDatapath(t, Options{})
 	_, err := f.d.Apply(n.state)
 	require.NoError(t, err)
@@ -150,6 +155,15 @@ func hoggings() map[string]func(f *flooded, i int) {
 		"ports, unanswered": func(f *flooded, i int) {
 			f.from(f.n.web, f.web(), f.peer(), uint16(36864+i%28672), 443, syn)
 		},
+		// The same where the operator lends few ports: fewer than a pod may have flows.
+		"few ports": func(f *flooded, i int) {
+			port := uint16(58368 + i%7168)
+			if i < 18000 {
+				f.opens(f.n.web, f.web(), f.peer(), port, 443, nothing)
+			} else {
+				f.from(f.n.web, f.web(), f.peer(), port, 443, syn)
+			}
+		},
 		"fragments": func(f *flooded, i int) {
 			f.pass(f.pods, f.n.web.Ifindex, f.fragment(f.n.web, f.web(), f.client(), uint32(i), true))
 		},
@@ -161,10 +175,11 @@ func hoggings() map[string]func(f *flooded, i int) {
 // packets in fragments, 99 of 100 come through; the test prints how many.
 func TestOthersOpenConnectionsWhileOnePodFloods(t *testing.T) {
 	const before, between, tries = 60000, 20, 500
+	lent := map[string]uint16{"few ports": 8192}
 	for table, flood := range hoggings() {
 		for _, six := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, IPv6 %v", table, six), func(t *testing.T) {
-				f, turn := newFlooded(t, six), 0
+				f, turn := newFlooded(t, six, lent[table]), 0
 				run := func(turns int) {
 					for range turns {
 						flood(f, turn)

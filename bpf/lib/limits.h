@@ -24,6 +24,7 @@
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
 #define MAX_PORT_PROBES		48	/* source ports tried for a translation */
+#define PORT_GROUP		4	/* ports towards one peer of which a pod has one */
 
 /* How far a FIN or RST may be from what its receiver has acknowledged to end a
  * flow: more than a super-packet of half a MiB, and 1 of 2,048 sequence numbers.

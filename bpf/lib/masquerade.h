@@ -113,6 +113,7 @@ struct port_range {
 	__u32 first;
 	__u32 count;
 	__u32 hash;		/* leads to those that are tried */
+	__u32 shared;		/* among pods: none has more than one of a group */
 };
 
 static __always_inline void port_range(struct packet *pkt, struct scratch *s, __u32 seed,
@@ -123,10 +124,13 @@ static __always_inline void port_range(struct packet *pkt, struct scratch *s, __
 	range->first = 1024;
 	range->count = 64512;
 	range->hash = hash_tuple(&pkt->key, seed);
+	range->shared = 0;
 	if (!self || (s->open.flags & FLOW_HAIRPIN) || !self->last_port)
 		return;
 	range->first = self->first_port;
 	range->count = self->last_port - range->first + 1;
+	range->shared = at(pkt, HOOK_FROM_CONTAINER) &&
+			addr_differs(&s->open.src, &pkt->key.src) && changes_port(pkt);
 	/* Whatever pods take, the node finds a port. */
 	if (!self->own_ports)
 		return;
@@ -158,6 +162,44 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
 	return port < range->first || port - range->first >= range->count;
 }
 
+/* Whether the port in the scratch's reply_key would be more than its pod's share of those
+ * towards one peer: a quarter. Ports that are a quarter of the range apart are a group,
+ * and a pod takes one of a group, so that nothing is counted, and nobody has to give
+ * back. A pod whose ports follow each other notices nothing until it has its share. What
+ * others have opened to it by a port of the range is not its own. It is global, so that
+ * the verifier looks at it once, and not at each port that is tried.
+ */
+__noinline int port_crowds(__u32 opener, __u32 first, __u32 count)
+{
+	__u32 apart = (count + PORT_GROUP - 1) / PORT_GROUP;
+	struct flow_key key;
+	struct scratch *s;
+	struct flow *flow;
+	__u32 zero = 0;
+	__u32 i, nth;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	if (!s)
+		return 0;
+	key = s->reply_key;
+	nth = bpf_ntohs(key.dport) - first;
+	for (i = 1; i < PORT_GROUP; i++) {
+		nth += apart;
+		if (nth >= apart * PORT_GROUP)
+			nth -= apart * PORT_GROUP;
+		key.dport = bpf_htons(first + nth);
+		flow = flow_held(&key, s->pkt.now);
+		if (flow && (flow->flags & FLOW_REPLY) && flow->other_ifindex == opener)
+			return 1;
+	}
+	return 0;
+}
+
+static __always_inline int crowds(const struct packet *pkt, const struct port_range *range)
+{
+	return range->shared && port_crowds(pkt->key.ifindex, range->first, range->count);
+}
+
 /* Looks for a source port that no reply comes to: the one that it has, else one
  * of those that a hash leads to. Of those, what is over and not written over yet is
  * taken last: its other half may live, and then so does it, as flow_reserve finds. To
@@ -171,7 +213,7 @@ static __always_inline int find_port(struct packet *pkt, struct scratch *s,
 	__be16 spare = 0;
 	__u32 i;
 
-	if (!own_taken && !bpf_map_lookup_elem(&flows, &s->reply_key))
+	if (!own_taken && !bpf_map_lookup_elem(&flows, &s->reply_key) && !crowds(pkt, range))
 		return 0;
 	if (!changes)
 		return -1;
@@ -180,10 +222,13 @@ static __always_inline int find_port(struct packet *pkt, struct scratch *s,
 		if (bpf_map_lookup_elem(&flows, &s->reply_key))
 			continue;
 		there = bpf_map_lookup_elem(&unanswered, &s->reply_key);
+		if (there && !flow_expired(there, s->reply_key.proto, pkt->now))
+			continue;
+		if (crowds(pkt, range))
+			continue;
 		if (!there)
 			return 0;
-		if (flow_expired(there, s->reply_key.proto, pkt->now))
-			spare = s->open.sport;
+		spare = s->open.sport;
 	}
 	if (!spare)
 		return -1;

@@ -88,6 +88,7 @@ type portChoice struct {
 	first, last uint16
 	kept        uint16 // what the flow had before
 	fenced      bool   // it is lent its source: a port outside of the range may be the node's own
+	shared      bool   // it is a pod's, which has a share of the ports towards a peer
 	plain       bool   // nothing of it needs a port but others' answers
 }
 
@@ -102,10 +103,69 @@ func (c *portChoice) allows(port uint16) bool {
 	own := port == key.tuple.Dport && c.keepsOwn()
 	key.tuple.Dport = port
 	_, surely := c.taken(key)
+	if _, over := c.overShare(port); over && port != c.kept {
+		return false
+	}
 	return !surely && (own || port != 0 && port == c.kept || port >= c.first && port <= c.last)
 }
 
-func (c *portChoice) ownTaken() (maybe, surely bool) { return c.taken(c.answers) }
+// ownTaken is whether the port that it came with is another flow's, or more than its
+// pod may have.
+func (c *portChoice) ownTaken() (maybe, surely bool) {
+	maybe, surely = c.taken(c.answers)
+	perhaps, over := c.overShare(c.answers.tuple.Dport)
+	return maybe || perhaps, surely || over
+}
+
+// portsApart is how many of a range's ports towards a peer one pod may have at most: a
+// quarter. Those that are so far apart it has one of.
+func (c *portChoice) portsApart() int { return (int(c.last) - int(c.first) + 4) / 4 }
+
+// partners are the ports that its pod has none of where it has this one.
+func (c *portChoice) partners(port uint16) (all []uint16) {
+	if !c.shared || port < c.first || port > c.last {
+		return nil
+	}
+	apart := c.portsApart()
+	for nth := (int(port) - int(c.first)) % apart; nth < 4*apart; nth += apart {
+		if partner := c.first + uint16(nth); partner != port {
+			all = append(all, partner)
+		}
+	}
+	return all
+}
+
+// overShare is whether a port is more than its pod may have towards the peer: maybe, and
+// surely.
+func (c *portChoice) overShare(port uint16) (maybe, surely bool) {
+	for _, partner := range c.partners(port) {
+		key := c.answers
+		key.tuple.Dport = partner
+		if whose, known := c.whose(key); known && whose != c.opening.where {
+			continue
+		}
+		perhaps, held := c.taken(key)
+		maybe, surely = maybe || perhaps, surely || held
+	}
+	return maybe, surely
+}
+
+// whose is where the flow was opened that has its answers under a key; no pod's where it
+// has none.
+func (c *portChoice) whose(key flowKey) (where model.Where, known bool) {
+	if c.oracle.Sight != nil {
+		if e, there := c.oracle.sees(key); there && e.Reply {
+			return e.Other, true
+		}
+		return where, true
+	}
+	h := c.oracle.flows[key]
+	if h.flow != nil && h.reply {
+		where = h.opening.where
+	}
+	_, dying := c.oracle.dying[key]
+	return where, h.flow != nil || !dying
+}
 
 // taken is whether answers under a key are another flow's: maybe, and surely.
 // What is seen there when the packet has left is either its own or another's.
@@ -144,8 +204,14 @@ func (c *portChoice) crowded() bool {
 	count := func(key flowKey) {
 		like := c.answers
 		like.tuple.Dport = key.tuple.Dport
-		if key == like && key.tuple.Dport >= c.first && key.tuple.Dport <= c.last {
-			busy[key.tuple.Dport] = true
+		if key != like || key.tuple.Dport < c.first || key.tuple.Dport > c.last {
+			return
+		}
+		busy[key.tuple.Dport] = true
+		if whose, known := c.whose(key); !known || whose == c.opening.where {
+			for _, partner := range c.partners(key.tuple.Dport) {
+				busy[partner] = true
+			}
 		}
 	}
 	for key := range c.oracle.flows {
@@ -166,6 +232,7 @@ func (j *judgement) portsFor(f flow) *portChoice {
 		c.first, c.last = j.world.lentPortsAt(f.opening.where.Hook)
 	}
 	c.fenced = f.translated.Src != f.opening.tuple.Src && f.opening.where.Hook != model.ToDevice && !f.hairpin && hasPorts(f.translated)
+	c.shared = c.fenced && len(j.world.local.Uplinks) > 0 && f.opening.where.Hook == model.FromContainer
 	return c
 }
 
