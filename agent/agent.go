@@ -157,6 +157,7 @@ func (o *Options) forDatapath(room map[string]uint32) datapath.Options {
 	options.Room = o.Config.Room(room)
 	options.PinPath, options.Attach = o.Paths.Pins, true
 	options.Lifetimes = o.Config.FlowLifetimes
+	options.Refusals = o.Config.Refusals
 	if o.Paths.HostRoot != "" {
 		options.Cgroup = findCgroup(o.Paths.HostRoot)
 	}

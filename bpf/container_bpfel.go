@@ -655,6 +655,8 @@ const (
 	ContainerVarFlowShare       = "flow_share"
 	ContainerVarFragmentShare   = "fragment_share"
 	ContainerVarMirror          = "mirror"
+	ContainerVarRefusalAhead    = "refusal_ahead"
+	ContainerVarRefusalTakes    = "refusal_takes"
 	ContainerVarUnansweredIcmp  = "unanswered_icmp"
 	ContainerVarUnansweredOther = "unanswered_other"
 	ContainerVarUnansweredTcp   = "unanswered_tcp"
@@ -748,6 +750,8 @@ type ContainerVariableSpecs struct {
 	FlowShare       *ebpf.VariableSpec `ebpf:"flow_share"`
 	FragmentShare   *ebpf.VariableSpec `ebpf:"fragment_share"`
 	Mirror          *ebpf.VariableSpec `ebpf:"mirror"`
+	RefusalAhead    *ebpf.VariableSpec `ebpf:"refusal_ahead"`
+	RefusalTakes    *ebpf.VariableSpec `ebpf:"refusal_takes"`
 	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.VariableSpec `ebpf:"unanswered_tcp"`
@@ -837,6 +841,8 @@ type ContainerVariables struct {
 	FlowShare       *ebpf.Variable `ebpf:"flow_share"`
 	FragmentShare   *ebpf.Variable `ebpf:"fragment_share"`
 	Mirror          *ebpf.Variable `ebpf:"mirror"`
+	RefusalAhead    *ebpf.Variable `ebpf:"refusal_ahead"`
+	RefusalTakes    *ebpf.Variable `ebpf:"refusal_takes"`
 	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.Variable `ebpf:"unanswered_tcp"`

@@ -369,6 +369,8 @@ const (
 	HostVarCsumIpv6        = "csum_ipv6"
 	HostVarFlowShare       = "flow_share"
 	HostVarFragmentShare   = "fragment_share"
+	HostVarRefusalAhead    = "refusal_ahead"
+	HostVarRefusalTakes    = "refusal_takes"
 	HostVarUnansweredIcmp  = "unanswered_icmp"
 	HostVarUnansweredOther = "unanswered_other"
 	HostVarUnansweredTcp   = "unanswered_tcp"
@@ -460,6 +462,8 @@ type HostVariableSpecs struct {
 	CsumIpv6        *ebpf.VariableSpec `ebpf:"csum_ipv6"`
 	FlowShare       *ebpf.VariableSpec `ebpf:"flow_share"`
 	FragmentShare   *ebpf.VariableSpec `ebpf:"fragment_share"`
+	RefusalAhead    *ebpf.VariableSpec `ebpf:"refusal_ahead"`
+	RefusalTakes    *ebpf.VariableSpec `ebpf:"refusal_takes"`
 	UnansweredIcmp  *ebpf.VariableSpec `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.VariableSpec `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.VariableSpec `ebpf:"unanswered_tcp"`
@@ -548,6 +552,8 @@ type HostVariables struct {
 	CsumIpv6        *ebpf.Variable `ebpf:"csum_ipv6"`
 	FlowShare       *ebpf.Variable `ebpf:"flow_share"`
 	FragmentShare   *ebpf.Variable `ebpf:"fragment_share"`
+	RefusalAhead    *ebpf.Variable `ebpf:"refusal_ahead"`
+	RefusalTakes    *ebpf.Variable `ebpf:"refusal_takes"`
 	UnansweredIcmp  *ebpf.Variable `ebpf:"unanswered_icmp"`
 	UnansweredOther *ebpf.Variable `ebpf:"unanswered_other"`
 	UnansweredTcp   *ebpf.Variable `ebpf:"unanswered_tcp"`

@@ -106,6 +106,7 @@ func (o *objects) configure(opts *Options) error {
 		bpf.SocketVarSetRetval:      found.setRetval && !slices.Contains(opts.Without, FeatureSetRetval),
 	}
 	values := lifetimesOfPrograms(opts.Lifetimes)
+	values[bpf.ContainerVarRefusalTakes] = refusalTakes(opts.Refusals)
 	for name, on := range constants {
 		values[name] = 0
 		if on {

@@ -45,6 +45,10 @@ type Options struct {
 	Flows, Unanswered uint32
 	// Lifetimes are how long flows may be idle; nil: the defaults.
 	Lifetimes model.Lifetimes
+	// Refusals bounds how many resets and ICMP errors each endpoint's packets get in a
+	// second, and the uplinks' together, from each hook; what is more is dropped without
+	// an answer. 0: model.DefaultRefusals; at most that.
+	Refusals uint32
 	// Seed is of every choice that a program makes: equal seeds, equal choices.
 	Seed uint32
 	// EventsPerSecond bounds the events that a CPU tells. 0: 1,000.

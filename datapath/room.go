@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // DefaultRoom is how many entries each table that programs share has room for,
@@ -89,6 +90,14 @@ func setShares(spec *ebpf.CollectionSpec) error {
 		}
 	}
 	return nil
+}
+
+// refusalTakes is how many ms one of so many refusals a second takes.
+func refusalTakes(refusals uint32) uint32 {
+	if refusals == 0 {
+		refusals = model.DefaultRefusals
+	}
+	return (1000 + refusals - 1) / refusals
 }
 
 func keepRoom(spec *ebpf.CollectionSpec, pinPath string) error {

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
@@ -41,6 +42,10 @@ const FlowRoom = 16384
 // has answered, entries of answered ones, and fragmented packets by each hook.
 const SmallShare = 4
 
+// SmallRefusals is after how long the sender of a packet is told again why it goes no
+// farther, in a network with small shares, if he was told SmallShare times.
+const SmallRefusals = 10 * time.Second
+
 func differences() []Difference {
 	out := []Difference{
 		{What: "table flows", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
@@ -55,6 +60,9 @@ func differences() []Difference {
 	}
 	for _, name := range []string{"flow_share", "answered_share", "fragment_share"} {
 		out = append(out, Difference{What: "constant " + name, Worlds: []string{"prog"}, SmallShares: true, Room: SmallShare, Why: "a script sends few frames"})
+	}
+	for name, ms := range map[string]time.Duration{"refusal_takes": SmallRefusals, "refusal_ahead": SmallShare * SmallRefusals} {
+		out = append(out, Difference{What: "constant " + name, Worlds: []string{"prog"}, SmallShares: true, Room: uint32(ms.Milliseconds()), Why: "a script sends few frames"})
 	}
 	for _, table := range model.Tables() {
 		out = append(out, Difference{

@@ -131,6 +131,10 @@ const (
 	DefaultMaglevSize = 16381
 )
 
+// DefaultRefusals is how many resets and ICMP errors an endpoint's packets get in a second
+// at most: as many as Linux has long made of ICMP for all (icmp_msgs_per_sec).
+const DefaultRefusals = 1000
+
 // MaxMaglevSize bounds Options.MaglevSize: the tables of all services share
 // one map of the kernel.
 const MaxMaglevSize = 131071

@@ -99,6 +99,7 @@ func newJudge(topo lab.Topology, locals []model.Local, now func() time.Time) *ju
 		}
 		if topo.SmallShares {
 			b.oracle.FlowShare, b.oracle.FragmentShare = lab.SmallShare, lab.SmallShare
+			b.oracle.Refusals = oracle.Refusals{Every: lab.SmallRefusals, Burst: lab.SmallShare}
 		}
 		for name, d := range local.Devices {
 			b.endpoints[d.Ifindex] = name
@@ -191,6 +192,9 @@ func (j *judge) step(s lab.Step, now time.Time) {
 		j.hops(s, where, e)
 		j.untouched(s, where, e)
 		b.oracle.Observe(e, got.Tuple, now)
+	}
+	if got.Action == model.Reply {
+		b.oracle.Answered(e, got.Reason, now)
 	}
 	if early {
 		j.left(look, where, oracle.Said{Origin: s.Decision.Origin, Ifindex: s.Decision.Ifindex, Dropped: s.Decision.Action == model.Drop})

@@ -58,6 +58,9 @@ type Config struct {
 	// FlowLifetimes are how long flows may be idle, as in tcp-fin-wait=4m,udp=3m;
 	// what is not named has the default.
 	FlowLifetimes model.Lifetimes `json:"flowLifetimes,omitempty"`
+	// Refusals bounds how many resets and ICMP errors each endpoint's packets get in a
+	// second: 1 to model.DefaultRefusals, which it is where it is absent.
+	Refusals uint32 `json:"refusals,omitempty"`
 	// Tables are the sizes of the datapath's tables, in entries; absent: those of
 	// bpf/lib/limits.h.
 	// Of those that objects fill it is the budget, and what does not fit is
@@ -93,7 +96,7 @@ func (c *Config) Options() model.Options {
 // Validate says what is wrong: all of it joined, each naming its field.
 func (c *Config) Validate() error {
 	options := c.Options()
-	return errors.Join(options.Validate(), c.validateTables(), c.validateMTU())
+	return errors.Join(options.Validate(), c.validateTables(), c.validateMTU(), c.validateRefusals())
 }
 
 func (c *Config) validateMTU() error {
@@ -101,6 +104,13 @@ func (c *Config) validateMTU() error {
 		return nil
 	}
 	return &model.FieldError{Object: model.Ref{Kind: model.OptionsKind}, Field: "mtu", Problem: fmt.Sprintf("%d is not between %d and %d: leave it out to have the uplinks'", c.MTU, leastMTU, mostMTU)}
+}
+
+func (c *Config) validateRefusals() error {
+	if c.Refusals <= model.DefaultRefusals {
+		return nil
+	}
+	return &model.FieldError{Object: "Options", Field: "refusals", Problem: fmt.Sprintf("%d a second are more than %d: leave it out to have these", c.Refusals, model.DefaultRefusals)}
 }
 
 // Parse reads a configuration over the default one. A field that is not known

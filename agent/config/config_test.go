@@ -24,6 +24,7 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		{"a denial of another kind", "deniedIngress: reject", "deniedIngress"},
 		{"a port that is none", "reservedPorts: [0]", "reservedPorts[0]"},
 		{"an MTU that IPv6 does not allow", "mtu: 500", "between 1280 and 65535"},
+		{"more refusals than there may be", "refusals: 1001", "more than 1000"},
 		{"a table that is none", "tables: {rulez: 7}", "tables.rulez"},
 		{"a table without room", "tables: {rules: 0}", "tables.rules"},
 		{"text that is no YAML", "{", "config.yaml"},

@@ -5,6 +5,7 @@
 #include "decide.h"
 #include "rewrite.h"
 #include "service.h"
+#include "turn.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_REFUSE_H
@@ -244,9 +245,6 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	int reason;
 	__s64 sum;
 
-	/* A reset is not answered: RFC 9293 3.5.2. */
-	if (pkt->tcp_flags & TCP_FLAG_RST)
-		return REFUSE(pkt, REASON_NO_BACKEND);
 	bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
 	reset_answer(&made, &to, pkt->l4_len);
 	if (bpf_skb_change_tail(skb, len, 0))
@@ -282,6 +280,43 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 	return turn_round(skb, pkt, pkt->l4_len);
 }
 
+/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
+ * of time: 1,000 a second, and as many at once.
+ */
+volatile const __u32 refusal_takes = 1;
+volatile const __u32 refusal_ahead = 1000;
+
+/* Whether an endpoint's packet may be refused at a time in ms: who asks for more is left
+ * without an answer (RFC 4443 2.4 f; RFC 1812 4.3.2.8). A time that is farther ahead than
+ * it can be is long over. It is without a lock, as turns are; and global, so that the
+ * verifier looks at it once.
+ */
+__noinline int refusal_due(__u32 ifindex, __u32 hook, __u32 ms)
+{
+	struct turn_key at = { .ifindex = ifindex, .hook = hook, .of = TURN_REFUSALS };
+	struct turn first = { .next = ms + refusal_takes };
+	struct turn *last;
+	__u32 ahead;
+
+	last = bpf_map_lookup_elem(&turns, &at);
+	if (!last) {
+		bpf_map_update_elem(&turns, &at, &first, BPF_ANY);
+		return 1;
+	}
+	ahead = last->next - ms;
+	if (ahead > refusal_ahead)
+		ahead = 0;
+	if (ahead + refusal_takes > refusal_ahead)
+		return 0;
+	last->next = ms + ahead + refusal_takes;
+	return 1;
+}
+
+static __always_inline int may_refuse(const struct packet *pkt)
+{
+	return refusal_due(pkt->key.ifindex, pkt->key.hook, pkt->now / 1000000);
+}
+
 /* Whether what a policy denies may be answered: it is nobody's but its sender's, and
  * has what is quoted of it.
  */
@@ -304,15 +339,20 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_NO_BACKEND);
 	if (pkt->refused && !refusable(skb, pkt))
 		return REFUSE(pkt, REASON_NO_BACKEND);
+	/* A reset is not answered: RFC 9293 3.5.2. */
 	if (pkt->key.proto == IPPROTO_TCP)
-		return refuse_tcp(skb, pkt);
-	if (pkt->refused || pkt->key.proto == IPPROTO_UDP)
+		return (pkt->tcp_flags & TCP_FLAG_RST) || !may_refuse(pkt) ?
+			REFUSE(pkt, REASON_NO_BACKEND) : refuse_tcp(skb, pkt);
+	if (pkt->refused || pkt->key.proto == IPPROTO_UDP) {
+		if (!may_refuse(pkt))
+			return REFUSE(pkt, REASON_NO_BACKEND);
 		return pkt->key.family == FAMILY_IPV4 ?
 			refuse_ipv4(skb, pkt, pkt->refused ? ICMP_PKT_FILTERED : ICMP_PORT_UNREACH,
 				    0, sizeof(struct udphdr)) :
 			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH << 8 |
 				    (pkt->refused ? ICMPV6_ADM_PROHIBITED : ICMPV6_PORT_UNREACH), 0,
 				    sizeof(struct udphdr));
+	}
 	if (is_echo(pkt))
 		return answer_echo(skb, pkt);
 	return REFUSE(pkt, REASON_NO_BACKEND);

@@ -497,6 +497,7 @@ struct {
 enum turn_of {
 	TURN_FLOWS = 0,
 	TURN_FRAGMENTS = 1,
+	TURN_REFUSALS = 2,	/* one: its next is a time, lib/refuse.h */
 };
 
 struct turn_key {

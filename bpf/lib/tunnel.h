@@ -158,7 +158,7 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. No other ICMP goes by
 	 * the tunnel.
 	 */
-	if (pkt->icmp_type)
+	if (pkt->icmp_type || !may_refuse(pkt))
 		return REFUSE(pkt, REASON_TOO_BIG);
 	/* What comes in parts is told of by the first. It has no checksum of its
 	 * own, and the kernel none to make.

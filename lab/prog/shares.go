@@ -19,12 +19,17 @@ func smallShares(o datapath.Options) datapath.Options {
 	edit := o.Edit
 	o.Flows, o.Unanswered = lab.FlowRoom, lab.FlowRoom
 	o.Edit = func(spec *ebpf.CollectionSpec) error {
-		for _, name := range []string{bpf.ContainerVarFlowShare, bpf.ContainerVarAnsweredShare, bpf.ContainerVarFragmentShare} {
+		for name, value := range map[string]uint32{
+			bpf.ContainerVarFlowShare: lab.SmallShare, bpf.ContainerVarAnsweredShare: lab.SmallShare,
+			bpf.ContainerVarFragmentShare: lab.SmallShare,
+			bpf.ContainerVarRefusalTakes:  uint32(lab.SmallRefusals.Milliseconds()),
+			bpf.ContainerVarRefusalAhead:  uint32(lab.SmallShare * lab.SmallRefusals.Milliseconds()),
+		} {
 			v := spec.Variables[name]
 			if v == nil {
 				continue
 			}
-			if err := v.Set(uint32(lab.SmallShare)); err != nil {
+			if err := v.Set(value); err != nil {
 				return fmt.Errorf("set constant %s: %w", name, err)
 			}
 		}

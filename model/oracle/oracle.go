@@ -32,6 +32,8 @@ type Oracle struct {
 	// remembered of those that one hook of one endpoint has seen, where that is
 	// known; 0: any number.
 	FlowShare, FragmentShare int
+	// Refusals bound how often senders are told why their packets go no farther.
+	Refusals Refusals
 	// Terse leaves Story empty, for who asks a hundred thousand times a second.
 	Terse bool
 
@@ -52,6 +54,8 @@ type Oracle struct {
 	// affinities are the backends that clients' flows stay with, as far as is
 	// known.
 	affinities map[affinityKey]preference
+	// told is how far ahead of time each hook's refusals are.
+	told map[model.Where]tolds
 	// noted is what the packet that was judged last has met or made.
 	noted noted
 }
@@ -61,7 +65,7 @@ func NewOracle(node string, local model.Local) *Oracle {
 	return &Oracle{
 		node: node, local: local, world: know(manifest.NewObjects(), node, local),
 		flows: memory{}, fragments: map[fragmentKey]firstFragment{}, openings: map[model.Where][]flowKey{}, parts: map[model.Where][]fragmentKey{}, dying: map[flowKey]time.Time{},
-		affinities: map[affinityKey]preference{},
+		affinities: map[affinityKey]preference{}, told: map[model.Where]tolds{}, Refusals: defaultRefusals,
 	}
 }
 
@@ -403,6 +407,8 @@ func (j *judgement) expectation() Expectation {
 			forward.Translations = append(forward.Translations, b.translation)
 		}
 	}
+	answered, silent := j.bound(reply.Reasons)
+	reply.Reasons, drop.Reasons = answered, append(drop.Reasons, silent...)
 	var right []Expectation
 	if len(forward.Translations) > 0 {
 		right = append(right, forward)
