@@ -3,6 +3,7 @@
 package oracle
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -49,9 +50,14 @@ func FuzzNobodyHarmsAnother(f *testing.F) {
 				local.Devices[name] = model.Device{Name: "veth-" + name}
 			}
 		}
+		denials := rand.New(rand.NewPCG(seed, 11))
+		local.Options.DeniedIngress, local.Options.DeniedEgress = anyDenial(denials), anyDenial(denials)
 		local.Identities = model.NewAllocator()
 		first := stateOf(t, before, local)
 		mine := tenant(r, before)
+		for _, policy := range mine.NetworkPolicies {
+			policy.Annotations = map[string]string{"weir.net/denied-ingress": string(cmp.Or(anyDenial(denials), model.DenialDrop)), "weir.net/denied-egress": string(cmp.Or(anyDenial(denials), model.DenialDrop))}
+		}
 		after := before.Clone()
 		after.Merge(mine)
 		for name := range mine.Pods {
@@ -122,13 +128,15 @@ func requireUnharmed(t *testing.T, local *model.Local, first, second *model.Stat
 			eachQuestion(func(direction model.Direction, protocol model.Protocol, port uint16) {
 				was, is := lookUp(first, endpoint, direction, peer, protocol, port), lookUp(second, second.Endpoints[i], direction, peer, protocol, port)
 				require.Equal(t, passes(was), passes(is), "%s of %s, %s, %s port %d", direction, endpoint.Name, peer, protocol, port)
+				require.Equal(t, refuses(was), refuses(is), "whether the sender is told: %s of %s, %s, %s port %d", direction, endpoint.Name, peer, protocol, port)
 			})
 		}
 	}
 }
 
 // requireDenied: what a policy of the whole cluster denies a pod that says
-// nothing is denied to it whatever it says.
+// nothing is denied to it whatever it says, and by the same policy's or the operator's
+// choice of telling its sender.
 func requireDenied(t *testing.T, objs *manifest.Objects, plain, second *model.State) {
 	t.Helper()
 	for _, endpoint := range plain.Endpoints {
@@ -143,12 +151,22 @@ func requireDenied(t *testing.T, objs *manifest.Objects, plain, second *model.St
 				}
 				is := lookUp(second, second.Endpoints[i], direction, peer, protocol, port)
 				require.False(t, passes(is), "%s of %s, %s, %s port %d: %v, and with words %v", direction, endpoint.Name, peer, protocol, port, was, is)
+				if was != nil && is != nil && was.Origin == is.Origin && !strings.Contains(was.Origin.Policy, "mallory/") {
+					require.Equal(t, refuses(was), refuses(is), "whether the sender is told: %s of %s, %s, %s port %d: %v, and with words %v", direction, endpoint.Name, peer, protocol, port, was, is)
+				}
 			})
 		}
 	}
 }
 
 func passes(rule *model.Rule) bool { return rule != nil && !rule.Action.Denies() }
+
+func refuses(rule *model.Rule) bool { return rule != nil && rule.Action == model.RuleRefuse }
+
+// anyDenial is what is said of what becomes of denied packets, if anything is.
+func anyDenial(r *rand.Rand) model.Denial {
+	return pick(r, []model.Denial{"", model.DenialDrop, model.DenialRefuse})
+}
 
 func eachQuestion(ask func(model.Direction, model.Protocol, uint16)) {
 	for _, direction := range []model.Direction{model.Ingress, model.Egress} {
@@ -289,6 +307,11 @@ func withoutWords(mine *manifest.Objects) *manifest.Objects {
 		maps.DeleteFunc(pod.Labels, func(key, _ string) bool { return strings.Contains(key, ".") })
 		plain.Pods[name] = pod
 	}
+	for name, policy := range plain.NetworkPolicies {
+		policy = policy.DeepCopy()
+		policy.Annotations = nil
+		plain.NetworkPolicies[name] = policy
+	}
 	return plain
 }
 
@@ -308,6 +331,8 @@ func TestNobodyHarmsAnotherByNumbers(t *testing.T) {
 				local.Devices[name] = model.Device{Name: "veth-" + name}
 			}
 		}
+		denials := rand.New(rand.NewPCG(seed, 11))
+		local.Options.DeniedIngress, local.Options.DeniedEgress = anyDenial(denials), anyDenial(denials)
 		local.Identities = model.NewAllocator()
 		first := stateOf(t, before, local)
 		local.Budgets = model.Budgets{}
