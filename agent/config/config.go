@@ -110,7 +110,7 @@ func (c *Config) validateRefusals() error {
 	if c.Refusals <= model.DefaultRefusals {
 		return nil
 	}
-	return &model.FieldError{Object: "Options", Field: "refusals", Problem: fmt.Sprintf("%d a second are more than %d: leave it out to have these", c.Refusals, model.DefaultRefusals)}
+	return &model.FieldError{Object: model.Ref{Kind: model.OptionsKind}, Field: "refusals", Problem: fmt.Sprintf("%d a second are more than %d: leave it out to have these", c.Refusals, model.DefaultRefusals)}
 }
 
 // Parse reads a configuration over the default one. A field that is not known
