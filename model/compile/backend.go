@@ -134,15 +134,27 @@ func anybody(all []compiledBackend) bool {
 	return slices.ContainsFunc(all, func(b compiledBackend) bool { return b.usefulness() > 0 })
 }
 
-// localBackends is whom a port leads to that stays on this node.
+// localBackends is whom a port leads to that stays on this node. Those elsewhere
+// keep the flows that they have: the policy may be newer than these.
 func localBackends(all []compiledBackend) []model.Backend {
 	var here []compiledBackend
+	isHere := map[netip.AddrPort]bool{}
 	for _, backend := range all {
 		if backend.local {
 			here = append(here, backend)
+			isHere[backend.at] = true
 		}
 	}
-	return backendsFor(distinct(here), anyBackend)
+	backends := backendsFor(distinct(here), anyBackend)
+	for _, backend := range distinct(all) {
+		if !isHere[backend.at] {
+			backends = append(backends, model.Backend{Address: backend.at.Addr(), Port: backend.at.Port(), Weight: backend.weight, Terminating: true})
+		}
+	}
+	slices.SortFunc(backends, func(a, b model.Backend) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Port, b.Port))
+	})
+	return backends
 }
 
 // backendsFor chooses who gets new flows: those that are ready and fit, or,

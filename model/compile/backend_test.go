@@ -34,7 +34,7 @@ func TestAnAddressThatSlicesListTwice(t *testing.T) {
 		},
 		"for this zone by an entry that is not used": {
 			[]compiledBackend{{at: at, zones: []string{"east"}}, {at: at, ready: true, zones: []string{"west"}}, {at: other, ready: true, zones: []string{"east"}}},
-			[]model.Backend{{Address: other.Addr(), Port: 8080}, old}, nil,
+			[]model.Backend{{Address: other.Addr(), Port: 8080}, old}, []model.Backend{{Address: other.Addr(), Port: 8080, Terminating: true}, old},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

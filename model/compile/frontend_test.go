@@ -113,10 +113,10 @@ func TestFrontendsOfEveryKind(t *testing.T) {
 		{"who comes from outside stays on the node, who comes from inside does not", service(`{type: LoadBalancer, externalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
 			"inside LoadBalancer 203.0.113.9:80 tcp → " + all,
-			"outside LoadBalancer 203.0.113.9:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 local",
+			"outside LoadBalancer 203.0.113.9:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 10.0.1.1:8080(old) local",
 		}},
 		{"who comes from inside stays on the node for the cluster's address alone", service(`{type: LoadBalancer, internalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: VIP}]}}`), []string{
-			"inside ClusterIP 10.96.0.10:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 local",
+			"inside ClusterIP 10.96.0.10:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 10.0.1.1:8080(old) local",
 			"inside LoadBalancer 203.0.113.9:80 tcp → " + all,
 			"outside LoadBalancer 203.0.113.9:80 tcp → " + all,
 		}},
@@ -134,7 +134,7 @@ func TestFrontendsOfEveryKind(t *testing.T) {
 		{"an external address stays on the node, where it is asked to", service(`{externalIPs: [203.0.113.3], externalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
 			"inside ExternalIP 203.0.113.3:80 tcp → " + all,
-			"outside ExternalIP 203.0.113.3:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 local",
+			"outside ExternalIP 203.0.113.3:80 tcp → 10.0.0.2:8080 10.0.0.3:8080 10.0.1.1:8080(old) local",
 		}},
 		{"an external address is none of a node's", service(`{externalIPs: [172.18.0.3, 172.18.0.2], clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
@@ -215,8 +215,8 @@ func TestWhoGetsNewFlows(t *testing.T) {
 		{"who is not ready keeps what it has", []string{service(web + "}"), pod("web-0", "", unready)}, "10.0.0.2:8080(old) 10.0.0.3:8080 10.0.1.1:8080"},
 		{"who is terminating keeps what it has", []string{service(web + "}"), pod("web-0", ends, "")}, "10.0.0.2:8080(old) 10.0.0.3:8080 10.0.1.1:8080"},
 		{"nobody ready: who serves to the end", []string{service(web + "}"), pod("web-0", ends, ""), pod("web-1", ends, unready), pod("far", "", unready)}, "10.0.0.2:8080 10.0.0.3:8080(old) 10.0.1.1:8080(old)"},
-		{"nobody here ready: who serves here to the end", []string{service(web + "internalTrafficPolicy: Local}"), pod("web-0", ends, ""), pod("web-1", "", unready)}, "10.0.0.2:8080 10.0.0.3:8080(old) local"},
-		{"nobody here", []string{service(web + "internalTrafficPolicy: Local}"), slice("{addresses: [10.0.1.1], nodeName: node-b}, {addresses: [10.0.0.2]}")}, "local"},
+		{"nobody here ready: who serves here to the end", []string{service(web + "internalTrafficPolicy: Local}"), pod("web-0", ends, ""), pod("web-1", "", unready)}, "10.0.0.2:8080 10.0.0.3:8080(old) 10.0.1.1:8080(old) local"},
+		{"nobody here", []string{service(web + "internalTrafficPolicy: Local}"), slice("{addresses: [10.0.1.1], nodeName: node-b}, {addresses: [10.0.0.2]}")}, "10.0.0.2:8080(old) 10.0.1.1:8080(old) local"},
 		{"unready ones that are published", []string{service(web + "publishNotReadyAddresses: true}"), pod("web-0", ends, ""), pod("web-1", "", unready)}, "10.0.0.2:8080 10.0.0.3:8080 10.0.1.1:8080"},
 		{"weights of pods", []string{service(web + "}"), pod("web-0", ", annotations: {weir.net/weight: \"256\"}", ""), pod("far", ", annotations: {weir.net/weight: \"1\"}", "")}, "10.0.0.2:8080*256 10.0.0.3:8080 10.0.1.1:8080*1"},
 		{"a pod that a slice names by its address alone", []string{service(web + "}"), pod("web-0", ", annotations: {weir.net/weight: \"7\"}", ""), slice("{addresses: [10.0.0.2]}")}, "10.0.0.2:8080*7"},

@@ -146,7 +146,8 @@ type servicePort struct {
 	cluster netip.Addr
 	served  bool          // else its frontends are somebody else's to make
 	common  model.Service // what all its frontends have
-	// anywhere and here are the backends of all nodes and those of this one.
+	// anywhere and here are whom a port leads to that may lead to any node, and
+	// one that stays on this one.
 	anywhere, here []model.Backend
 	// nobody: no node has anybody who takes new flows.
 	nobody bool

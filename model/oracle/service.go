@@ -384,9 +384,17 @@ func (k *knowledge) serve(svc *corev1.Service, everybody []listed, local bool) [
 		hinted = k.hinted(there)
 	}
 	servers := make([]server, 0, len(there))
+	mayServe := map[netip.AddrPort]bool{}
 	for _, l := range there {
+		mayServe[l.at] = true
 		eligible := l.ready && hinted(l) || !anyReady && l.lingers
 		servers = append(servers, server{l.at.Addr(), l.at.Port(), eligible})
+	}
+	// Whoever else is listed begins nothing new, and goes on with what was begun.
+	for _, l := range once(everybody) {
+		if _, isService := k.clusterAt[l.at.Addr()]; !isService && !mayServe[l.at] {
+			servers = append(servers, server{l.at.Addr(), l.at.Port(), false})
+		}
 	}
 	sort.Slice(servers, func(i, j int) bool {
 		a, b := servers[i], servers[j]
