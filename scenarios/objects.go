@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
+	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
@@ -34,6 +37,23 @@ func (p *play) compile(ctx context.Context) error {
 		b.oracle.SetNetwork(p.objects.Clone(), p.locals[i])
 	}
 	return nil
+}
+
+// address is Scenario's, but for a service that has another one by now than the
+// last file says. One that is gone, or has none, is where that file has it.
+func (p *play) address(name string, family syntax.Family) (netip.Addr, error) {
+	service := name
+	if balanced := syntax.BalancedService(name); balanced != "" {
+		service = balanced
+	}
+	if svc, namespace, ok := strings.Cut(service, "."); ok {
+		if now := p.objects.Services[namespace+"/"+svc]; now != nil && p.services[service] != nil {
+			if a, err := p.addressAmong(map[string]*corev1.Service{service: now}, name, family); err == nil {
+				return a, nil
+			}
+		}
+	}
+	return p.Scenario.address(name, family)
 }
 
 func (p *play) apply(ctx context.Context, files []string) error {

@@ -208,6 +208,10 @@ func podObject(p syntax.Pod, addresses []netip.Addr) *corev1.Pod {
 // ClusterIP or its load balancer's address, an address that has a name, or one
 // as it is.
 func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error) {
+	return s.addressAmong(s.services, name, family)
+}
+
+func (s *Scenario) addressAmong(services map[string]*corev1.Service, name string, family syntax.Family) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return a, nil
 	}
@@ -219,15 +223,15 @@ func (s *Scenario) address(name string, family syntax.Family) (netip.Addr, error
 		candidates = gateways
 	case s.HasAddress(name):
 		candidates = s.named(name)
-	case s.services[name] != nil:
-		svc := s.services[name]
+	case services[name] != nil:
+		svc := services[name]
 		for _, ip := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
 			if a, err := netip.ParseAddr(ip); err == nil {
 				candidates = append(candidates, a)
 			}
 		}
-	case s.services[syntax.BalancedService(name)] != nil:
-		candidates = balancedAt(s.services[syntax.BalancedService(name)])
+	case services[syntax.BalancedService(name)] != nil:
+		candidates = balancedAt(services[syntax.BalancedService(name)])
 	}
 	for _, a := range candidates {
 		if a.Is6() == family.V6() {
