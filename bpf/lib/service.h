@@ -37,7 +37,7 @@ static __noinline __u32 hash_tuple(const struct flow_key *key, __u32 seed)
 	return h ^ (h >> 16);
 }
 
-static __always_inline struct service *service_of(struct packet *pkt, __u8 scope)
+static __noinline struct service *service_of(struct packet *pkt, __u8 scope)
 {
 	struct service_key key = {
 		.addr = pkt->key.dst,
@@ -147,8 +147,8 @@ static __always_inline int nobody(const struct addr *addr)
 }
 
 /* Chooses who serves a flow that begins. */
-static __always_inline int pick(struct packet *pkt, const struct service *service, __u32 seed,
-				struct addr *addr, __be16 *port)
+static __noinline int pick(struct packet *pkt, const struct service *service, __u32 seed,
+			   struct addr *addr, __be16 *port)
 {
 	struct slot_key key = {};
 	struct slot *slot;
