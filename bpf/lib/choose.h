@@ -34,12 +34,11 @@ static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 se
 {
 	struct backend_key key = { .service = service, .addr = s->pod };
 	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
-	struct backend *half;
+	struct backend *half = NULL;
 
-	if (!pair)
-		return REFUSE(pkt, REASON_NO_BACKEND);
-	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
-	if (half->state == BACKEND_ABSENT)
+	if (pair)
+		half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	if (!half || half->state == BACKEND_ABSENT)
 		return REFUSE(pkt, REASON_NO_BACKEND);
 	s->open.dst = s->pod;
 	s->open.dport = half->port;
@@ -60,10 +59,9 @@ static __noinline int choose(struct packet *pkt, struct scratch *s,
 		s->open.dport = s->old.dport;
 		return REASON_NONE;
 	}
-	if (pkt->unwrapped)
+	if (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE) && pkt->unwrapped)
 		return choose_pod(pkt, s, service->id);
-	if (service->affinity)
-		s->sticky = service->group;
+	s->sticky = service->group; /* 0 where clients may change */
 	return pick(pkt, service, seed, &s->open.dst, &s->open.dport);
 }
 

@@ -28,9 +28,15 @@ struct arp {
 	__u8 target_ip[4];
 };
 
+/* One branch, also for an address that is none: its third word says that it is no
+ * IPv4's.
+ */
 static __always_inline int v4_equal(const __u8 *bytes, const struct addr *addr)
 {
-	return !addr_none(addr) && !__builtin_memcmp(bytes, &addr->w[3], 4);
+	__be32 v4;
+
+	__builtin_memcpy(&v4, bytes, sizeof(v4));
+	return !((v4 ^ addr->w[3]) | (addr->w[2] ^ bpf_htonl(0xffff)));
 }
 
 static __always_inline int mac_equal(const __u8 *a, const __u8 *b)
@@ -48,8 +54,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	ep = endpoint_ready(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
-	if (linear(skb, ETH_LEN + sizeof(*arp)))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	linear(skb, ETH_LEN + sizeof(*arp));
 	eth = frame_start(skb);
 	arp = (void *)(eth + 1);
 	if ((void *)(arp + 1) > frame_end(skb))
@@ -153,8 +158,9 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
 	made.advert.nd.check = csum_fold((__u32)sum);
 
-	if (bpf_skb_change_tail(skb, len, 0) || linear(skb, len))
+	if (bpf_skb_change_tail(skb, len, 0))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
+	linear(skb, len);
 	eth = frame_start(skb);
 	ip6 = (void *)(eth + 1);
 	if ((void *)ip6 + sizeof(*ip6) + sizeof(made.advert) > frame_end(skb))
@@ -168,7 +174,9 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* RFC 4861 7.1: what a neighbour may say; RFC 6980 5: never in fragments. */
+/* RFC 4861 7.1: what a neighbour may say; RFC 6980 5: never in fragments, which are
+ * not plain.
+ */
 static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct endpoint *ep;
@@ -178,17 +186,16 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	ep = endpoint_ready(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
-	if (pkt->fragment || !is_neighbour(pkt))
+	if (!pkt->plain || !is_neighbour(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
-	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	linear(skb, pkt->l4_off + sizeof(*nd));
 	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(nd + 1) > frame_end(skb))
+	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > frame_end(skb))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
 
 	own = !addr_none(&ep->addr6) && (addr_equal(&pkt->key.src, &ep->addr6) ||
 					 addr_linklocal6(&pkt->key.src));
-	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !own || !pkt->plain)
+	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !own)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
 		pkt->out = OUT_HOST;
@@ -209,14 +216,13 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 {
 	struct nd *nd;
 
-	if (pkt->fragment || !is_neighbour(pkt))
+	if (!pkt->plain || !is_neighbour(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
-	if (pkt->l4_len < sizeof(*nd) || linear(skb, pkt->l4_off + sizeof(*nd)))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	linear(skb, pkt->l4_off + sizeof(*nd));
 	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if ((void *)(nd + 1) > frame_end(skb))
+	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > frame_end(skb))
 		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
-	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !pkt->plain)
+	if (pkt->ttl != ND_HOP_LIMIT || nd->code)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
