@@ -118,7 +118,10 @@ func (r *reading) wrong() []string {
 	demand(r.reason != model.ReasonNoBackend && r.reason != model.ReasonNoLocalBackend || r.hit(inServices), "there is no service to lack a backend")
 	demand(r.reason != model.ReasonNoFrontend || r.hit(inServices), "the address is no service's")
 	demand(r.reason != model.ReasonNoEndpoint || r.of(inEndpoints) || r.hit(inRoutes), "no pod was looked up to be missed")
+	demand(r.reason != model.ReasonNoRoute || !r.hit(inRoutes), "there is a route")
+	demand(r.reason != model.ReasonNoBackend && r.reason != model.ReasonNoLocalBackend || !r.hit(inSlots), "somebody was chosen")
 	ofPod := r.hook == model.FromContainer || r.hook == model.ToContainer
+	r.ofRefused(demand)
 	// At devices it is asked of some whether they are of this node, which no prefix is.
 	demand(!ofPod || !r.of(inAddresses) || r.hit(inAddresses) || r.of(inPrefixes), "an address was missed, and its prefix not looked for")
 	before := []bpf.ContainerTable{inFlows, inUnanswered}
@@ -130,6 +133,8 @@ func (r *reading) wrong() []string {
 		r.ofJudged(demand)
 	case r.lookup == FlowNew && (r.reason == model.ReasonPolicyEgress || r.reason == model.ReasonPolicyIngress):
 		r.ofDenied(demand)
+	case r.lookup == FlowKnown && !r.straight, r.lookup == FlowNone && r.of(inFlows) && ofPod:
+		demand(r.without(inFlows, inUnanswered, inAddresses, inPrefixes, inRoutes) == 0, "an error needs none of them but its flow, who sent it, and routes")
 	case r.lookup == FlowKnown && r.straight:
 		demand(r.without(append(before, inRoutes)...) == 0, "a known flow needs none of them but its own, and routes")
 		r.ofRoute(demand)
@@ -142,6 +147,31 @@ func (r *reading) wrong() []string {
 		demand(r.hook != model.FromContainer || !neighbours || r.hit(inEndpoints), "of whom a pod asks was not looked up")
 	}
 	return faults
+}
+
+// ofRefused are the demands for what is turned away before its way is known.
+func (r *reading) ofRefused(demand func(bool, string, ...any)) {
+	known := func(t bpf.ContainerTable, reason model.Reason) {
+		demand(r.reason != reason || r.hit(t) == (r.origin != 0), "it is dropped by rule %d, and table %d had one: %v", r.origin, t, r.hit(t))
+	}
+	known(inEgress, model.ReasonPolicyEgress)
+	known(inIngress, model.ReasonPolicyIngress)
+	if r.lookup != FlowNew {
+		return
+	}
+	switch r.reason {
+	case model.ReasonNoEndpoint:
+		own := r.hook == model.FromContainer && r.of(inAddresses) // its own, and not its peer's
+		demand(r.hit(inEndpoints) == own, "a pod was known: %v, and has to be %v", r.hit(inEndpoints), own)
+	case model.ReasonNoBackend, model.ReasonNoLocalBackend, model.ReasonNoFrontend, model.ReasonSourceRange:
+		asked := []bpf.ContainerTable{inFlows, inUnanswered, inServices, inBackends, inAffinities}
+		if r.hook == model.FromContainer {
+			asked = append(asked, inEndpoints)
+		} else {
+			asked = append(asked, inAddresses, inPrefixes)
+		}
+		demand(r.without(asked...) == 0, "nobody was asked about it but services")
+	}
 }
 
 // ofRoute are the demands for a packet of a known flow on routes.
@@ -197,11 +227,7 @@ func (r *reading) ofRejudged(demand func(bool, string, ...any)) {
 // ofAddresses are the demands on what was looked up of addresses for a packet that
 // has got a flow.
 func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
-	ends := []resident{r.src}
-	switch r.hook {
-	case model.FromContainer:
-		ends = append(ends, r.dst)
-	case model.FromDevice, model.ToDevice: // others were looked up, to know whose it is
+	if r.hook == model.FromDevice || r.hook == model.ToDevice { // others were looked up, to know whose it is
 		dst := r.dst.identity
 		if r.hook == model.FromDevice && r.open.Service == 0 {
 			dst = uint32(model.IdentityHost)
@@ -214,13 +240,7 @@ func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
 		demand(r.srcIdentity == src, "it is from identity %d, and is told to be from %d", src, r.srcIdentity)
 		return
 	}
-	var exact, prefixes, prefix bool
-	for _, e := range ends {
-		exact, prefixes, prefix = exact || e.exact, prefixes || !e.exact, prefix || e.prefix
-	}
-	demand(r.hit(inAddresses) == exact, "an address was known: %v, and has to be %v", r.hit(inAddresses), exact)
-	demand(r.of(inPrefixes) == prefixes, "a prefix was looked for: %v, and has to be %v", r.of(inPrefixes), prefixes)
-	demand(r.hit(inPrefixes) == prefix, "a prefix was known: %v, and has to be %v", r.hit(inPrefixes), prefix)
+	r.ofEnds(demand)
 	src, dst := r.src.identity, r.dst.identity
 	if r.hook == model.FromContainer { // of a pod at its own device its labels are told
 		src = r.own
@@ -229,6 +249,22 @@ func (r *reading) ofAddresses(demand func(bool, string, ...any)) {
 	}
 	demand(r.srcIdentity == src && r.dstIdentity == dst, "it is from identity %d for %d, and is told to be from %d for %d",
 		src, dst, r.srcIdentity, r.dstIdentity)
+}
+
+// ofEnds are the demands on what was found at a pod's device about who sends and who
+// gets it; of the pod itself it is asked only as the one who sends.
+func (r *reading) ofEnds(demand func(bool, string, ...any)) {
+	ends := []resident{r.src}
+	if r.hook == model.FromContainer {
+		ends = append(ends, r.dst)
+	}
+	var exact, prefixes, prefix bool
+	for _, e := range ends {
+		exact, prefixes, prefix = exact || e.exact, prefixes || !e.exact, prefix || e.prefix
+	}
+	demand(r.hit(inAddresses) == exact, "an address was known: %v, and has to be %v", r.hit(inAddresses), exact)
+	demand(r.of(inPrefixes) == prefixes, "a prefix was looked for: %v, and has to be %v", r.of(inPrefixes), prefixes)
+	demand(r.hit(inPrefixes) == prefix, "a prefix was known: %v, and has to be %v", r.hit(inPrefixes), prefix)
 }
 
 // ofDenied are the demands for a new packet that a policy stops: whom it was asked
@@ -246,6 +282,9 @@ func (r *reading) ofDenied(demand func(bool, string, ...any)) {
 		}
 	case model.ToDevice:
 		src = uint32(model.IdentityHost)
+	}
+	if r.hook == model.FromContainer || r.hook == model.ToContainer {
+		r.ofEnds(demand)
 	}
 	demand(r.srcIdentity == src && r.dstIdentity == dst, "it is denied from identity %d for %d, and is told to be from %d for %d",
 		src, dst, r.srcIdentity, r.dstIdentity)

@@ -98,19 +98,16 @@ static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s, int j
 }
 
 /* What becomes of a packet that is not let through: it is dropped, or its sender is
- * told. The place is where that was found. The reason is read from memory, where the
- * verifier does not follow each one down all that answers.
+ * told. The reason is read from memory, where the verifier does not follow each one
+ * down all that answers.
  */
 static __noinline int tell_off(struct __sk_buff *skb, struct packet *pkt)
 {
-	__u32 where = pkt->where;
 	__u8 reason = pkt->denied;
 	int told;
 
 	told = pkt->refused || reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND;
 	told = told && !refuse(skb, pkt);
-	if (pkt->refused || reason == REASON_NO_FRONTEND)
-		pkt->where = where;
 	if (!told)
 		return drop(skb, pkt, reason);
 	return answer(skb, pkt, reason);

@@ -7,9 +7,6 @@
 #include "service.h"
 #include "turn.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_REFUSE_H
-
 /* Refuses a packet from the address that it was sent to: TCP by a reset (RFC
  * 9293 3.10.7.1), UDP by ICMP port unreachable (RFC 792, RFC 4443 3.1). Not
  * TCP by ICMP: a socket that is busy connecting ignores that, and asks again
@@ -18,6 +15,9 @@
  * destination is administratively prohibited (RFC 1812 5.2.7.1, RFC 4443 3.1).
  * Packets with IP options or extension headers, and fragments, are dropped without
  * an answer, and so is what a link has carried to many (RFC 1122 3.2.2).
+ *
+ * None of this notes a place: that is where the packet was denied. What is given is
+ * other than 0 where no answer was made.
  */
 #define REFUSE_TTL	64
 
@@ -82,7 +82,7 @@ static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
 	__builtin_memset(quoted + sizeof(struct iphdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
 	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
 	if (refuse_room(skb, quote, sizeof(made)))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
+		return -1;
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.ip, sizeof(made.ip), 0);
 	made.ip.check = csum_fold((__u32)sum);
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0);
@@ -91,7 +91,7 @@ static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
 	/* What a device has summed is the quote; an IPv4 header adds nothing. */
 	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
 	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
-	return REASON_NONE;
+	return 0;
 }
 
 struct pseudo6 {
@@ -138,14 +138,14 @@ static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
 	__builtin_memset(quoted + sizeof(struct ipv6hdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
 	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
 	if (refuse_room(skb, quote, sizeof(made)))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
+		return -1;
 	sum = bpf_csum_diff(NULL, 0, (void *)&pseudo, sizeof(pseudo), 0);
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), sum);
 	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
 	made.icmp.icmp6_cksum = csum_fold((__u32)sum);
 	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0));
 	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
-	return REASON_NONE;
+	return 0;
 }
 
 /* Whether the kernel has still to make the packet's checksum. Then it leaves
@@ -203,7 +203,7 @@ static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u3
 
 	if (pkt->key.family == FAMILY_IPV4) {
 		if ((void *)(ip + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
+			return -1;
 		before = bpf_csum_diff((void *)ip, sizeof(*ip), NULL, 0, 0);
 		ip->tot_len = bpf_htons(sizeof(*ip) + len);
 		ip->ttl = REFUSE_TTL;
@@ -214,7 +214,7 @@ static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u3
 		bpf_csum_update(skb, before);
 	} else {
 		if ((void *)(ip6 + 1) > frame_end(skb))
-			return REFUSE(pkt, REASON_REWRITE_FAILED);
+			return -1;
 		before = bpf_csum_diff((void *)ip6, sizeof(*ip6), NULL, 0, 0);
 		ip6->payload_len = bpf_htons(len);
 		ip6->hop_limit = REFUSE_TTL;
@@ -223,68 +223,8 @@ static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u3
 		bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)ip6, sizeof(*ip6), before));
 	}
 	eth_swap(eth);
-	return REASON_NONE;
+	return 0;
 }
-
-/* Makes a segment its reset. Its checksum is first the pseudo header's alone, which is
- * all where the kernel has still to make it. Then what is missing is added, in which
- * the pseudo header is twice: once for itself, and once for what was no checksum but
- * its opposite. This the kernel leaves out where it makes the rest. A device's sum of
- * the whole knows the first one, and is told of the second.
- */
-static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
-{
-	struct reset made = {
-		.src = pkt->key.dst,
-		.dst = pkt->key.src,
-		.len = bpf_htonl(sizeof(struct tcphdr)),
-		.next = bpf_htonl(IPPROTO_TCP),
-	};
-	__u32 len = pkt->l4_off + sizeof(made.tcp);
-	struct tcphdr to;
-	int reason;
-	__s64 sum;
-
-	bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
-	reset_answer(&made, &to, pkt->l4_len);
-	if (bpf_skb_change_tail(skb, len, 0))
-		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	reason = turn_round(skb, pkt, sizeof(made.tcp));
-	if (reason)
-		return reason;
-	sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
-	made.tcp.check = ~csum_fold((__u32)sum);
-	bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM);
-	made.tcp.check = 0;
-	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), sum);
-	bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
-	bpf_csum_update(skb, ~sum);
-	return REASON_NONE;
-}
-
-/* Makes a ping its answer, where the address that it is for answers pings. What it
- * carries, and the sum of that, stays. parse() has read all that is changed, so that
- * nothing fails.
- */
-static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
-{
-	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
-	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
-	struct service *service = service_address(pkt);
-
-	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
-		return REASON_NO_FRONTEND;
-	/* Type and code are one word of the sum; the code is 0. */
-	bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
-	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
-	return turn_round(skb, pkt, pkt->l4_len);
-}
-
-/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
- * of time: 1,000 a second, and as many at once.
- */
-volatile const __u32 refusal_takes = 1;
-volatile const __u32 refusal_ahead = 1000;
 
 /* Whether an endpoint's packet may be refused at a time in ms: who asks for more is left
  * without an answer (RFC 4443 2.4 f; RFC 1812 4.3.2.8). A time that is farther ahead than
@@ -317,6 +257,65 @@ static __always_inline int may_refuse(const struct packet *pkt)
 	return refusal_due(pkt->key.ifindex, pkt->key.hook, pkt->now / 1000000);
 }
 
+/* Makes a segment its reset. Its checksum is first the pseudo header's alone, which is
+ * all where the kernel has still to make it. Then what is missing is added, in which
+ * the pseudo header is twice: once for itself, and once for what was no checksum but
+ * its opposite. This the kernel leaves out where it makes the rest. A device's sum of
+ * the whole knows the first one, and is told of the second.
+ */
+static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
+{
+	struct reset made = {
+		.src = pkt->key.dst,
+		.dst = pkt->key.src,
+		.len = bpf_htonl(sizeof(struct tcphdr)),
+		.next = bpf_htonl(IPPROTO_TCP),
+	};
+	__u32 len = pkt->l4_off + sizeof(made.tcp);
+	struct tcphdr to;
+	__s64 sum;
+
+	/* A reset is not answered: RFC 9293 3.5.2. */
+	if ((pkt->tcp_flags & TCP_FLAG_RST) || !may_refuse(pkt))
+		return -1;
+	bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
+	reset_answer(&made, &to, pkt->l4_len);
+	if (bpf_skb_change_tail(skb, len, 0))
+		return -1;
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
+	made.tcp.check = ~csum_fold((__u32)sum);
+	bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM);
+	made.tcp.check = 0;
+	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), sum);
+	bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
+	bpf_csum_update(skb, ~sum);
+	return turn_round(skb, pkt, sizeof(made.tcp));
+}
+
+/* Makes a ping its answer, where the address that it is for answers pings. What it
+ * carries, and the sum of that, stays. parse() has read all that is changed, so that
+ * nothing fails.
+ */
+static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
+{
+	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
+	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
+	struct service *service = service_address(pkt);
+
+	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
+		return -1;
+	/* Type and code are one word of the sum; the code is 0. */
+	bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
+	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
+	return turn_round(skb, pkt, pkt->l4_len);
+}
+
+/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
+ * of time: 1,000 a second, and as many at once.
+ */
+volatile const __u32 refusal_takes = 1;
+volatile const __u32 refusal_ahead = 1000;
+
 /* Whether what a policy denies may be answered: it is nobody's but its sender's, and
  * has what is quoted of it.
  */
@@ -329,23 +328,19 @@ static __noinline int refusable(struct __sk_buff *skb, const struct packet *pkt)
 	return (void *)(eth + 1) <= frame_end(skb) && !(eth->h_dest[0] & 1);
 }
 
-/* refuse makes the packet its own refusal. A reason other than NONE: it could
- * not be made, and the packet is to be dropped.
- */
+/* refuse makes the packet its own refusal. */
 static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 {
 	/* The kernel cuts nothing that it still takes for a packet in a tunnel. */
 	if (!pkt->plain || pkt->unwrapped)
-		return REFUSE(pkt, REASON_NO_BACKEND);
+		return -1;
 	if (pkt->refused && !refusable(skb, pkt))
-		return REFUSE(pkt, REASON_NO_BACKEND);
-	/* A reset is not answered: RFC 9293 3.5.2. */
+		return -1;
 	if (pkt->key.proto == IPPROTO_TCP)
-		return (pkt->tcp_flags & TCP_FLAG_RST) || !may_refuse(pkt) ?
-			REFUSE(pkt, REASON_NO_BACKEND) : refuse_tcp(skb, pkt);
+		return refuse_tcp(skb, pkt);
 	if (pkt->refused || pkt->key.proto == IPPROTO_UDP) {
 		if (!may_refuse(pkt))
-			return REFUSE(pkt, REASON_NO_BACKEND);
+			return -1;
 		return pkt->key.family == FAMILY_IPV4 ?
 			refuse_ipv4(skb, pkt, pkt->refused ? ICMP_PKT_FILTERED : ICMP_PORT_UNREACH,
 				    0, sizeof(struct udphdr)) :
@@ -353,9 +348,7 @@ static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 				    (pkt->refused ? ICMPV6_ADM_PROHIBITED : ICMPV6_PORT_UNREACH), 0,
 				    sizeof(struct udphdr));
 	}
-	if (is_echo(pkt))
-		return answer_echo(skb, pkt);
-	return REFUSE(pkt, REASON_NO_BACKEND);
+	return is_echo(pkt) ? answer_echo(skb, pkt) : -1;
 }
 
 #endif
