@@ -190,7 +190,7 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 	untouched := &w.dirt.scratch.values[0]
 	r := reading{
 		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],
-		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Unwrapped != 0,
+		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Unwrapped != 0, sticky: left.Sticky != 0,
 		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open && left.Reply == untouched.Reply,
 		began: pkt.Reused != 0, stored: w.made[pkt.Key],
 		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,

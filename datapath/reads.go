@@ -50,6 +50,7 @@ type reading struct {
 	reason model.Reason
 	old    bool // an entry was met, and is judged anew
 	led    bool // it came in a tunnel
+	sticky bool // a backend was chosen of a service that keeps its clients
 	origin uint32
 	// judged: it got a flow, which is open, and reply is where its answers go.
 	judged      bool
@@ -307,6 +308,7 @@ func (r *reading) ofJudged(demand func(bool, string, ...any)) {
 	equal("services were looked up", r.of(inServices), r.hook != model.ToContainer && (r.hook != model.FromDevice || r.of(inServices)))
 	equal("there is a service", r.hit(inServices), service)
 	demand(!r.hit(inAffinities) || r.hit(inBackends) && !r.of(inSlots), "a client stays with a backend that was not looked up, or has another")
+	equal("the client's backend was looked up", r.of(inAffinities), r.sticky)
 	if service && !r.of(inSlots) {
 		demand(r.hit(inAffinities) || r.old && r.hit(inBackends) || r.led, "nobody has chosen the backend")
 	}

@@ -226,6 +226,12 @@ static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u3
 	return 0;
 }
 
+/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
+ * of time: 1,000 a second, and as many at once.
+ */
+volatile const __u32 refusal_takes = 1;
+volatile const __u32 refusal_ahead = 1000;
+
 /* Whether an endpoint's packet may be refused at a time in ms: who asks for more is left
  * without an answer (RFC 4443 2.4 f; RFC 1812 4.3.2.8). A time that is farther ahead than
  * it can be is long over. It is without a lock, as turns are; and global, so that the
@@ -309,12 +315,6 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
 	return turn_round(skb, pkt, pkt->l4_len);
 }
-
-/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
- * of time: 1,000 a second, and as many at once.
- */
-volatile const __u32 refusal_takes = 1;
-volatile const __u32 refusal_ahead = 1000;
 
 /* Whether what a policy denies may be answered: it is nobody's but its sender's, and
  * has what is quoted of it.
