@@ -301,7 +301,7 @@ static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
 {
 	struct flow *held;
 
-	if (s->open.out == OUT_TUNNEL)
+	if (is_tunnel(s->open.out))
 		return 0;
 	if (pkt->old && s->old.sport != pkt->key.sport &&
 	    addr_equal(&s->old.src, &s->open.src))
