@@ -238,7 +238,6 @@ static __always_inline void related_open(const struct packet *pkt, struct scratc
 	open->dst = flow->dst;
 	open->sport = 0;
 	open->dport = 0;
-	open->flags = flow->flags;
 	open->out = flow->out;
 	open->ifindex = flow->ifindex;
 	open->routed = flow->routed;
