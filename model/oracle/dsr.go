@@ -161,16 +161,20 @@ func (j *judgement) unwrap(frame []byte) {
 	deaf := inner.isIP && congestion(frame[ethernetLen:]) == congested && congestion(frame[at:]) == untold
 	j.headers = &inner
 	j.tell("%s leads it to the pod at %s by the tunnel", outer.src, outer.dst)
+	if deaf {
+		j.wrong = j.wrong[:0]
+		if inner.fragment != nil {
+			inner.fragment.learnable = false // nobody has looked at it
+		}
+		j.condemn(model.ReasonBadTunnel, "it has met congestion in the tunnel, and its sender can be told by nothing but a loss")
+		return
+	}
 	if inner.later() {
 		j.recall()
 	}
 	if len(inner.wrong) > 0 || len(j.wrong) > 0 {
 		j.wrong = j.wrong[:0]
 		j.condemn(model.ReasonBadTunnel, "what is in the tunnel cannot be read")
-		return
-	}
-	if deaf {
-		j.condemn(model.ReasonBadTunnel, "it has met congestion in the tunnel, and its sender can be told by nothing but a loss")
 	}
 }
 
