@@ -102,7 +102,7 @@ func TestAnswersToMasqueradedFlowsComeByTheDevice(t *testing.T) {
 func TestAPortIsLentToOneFlowForEachPeer(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f family) {
 		options := masquerading()
-		options.FirstPort, options.LastPort = 49999, 50003 // the first is the node's
+		options.FirstPort, options.LastPort = 49999, 50002 // the first is the node's, and of the others a pod has one
 		b := nodeBench(t, options)
 		open := func(name, src string, sport, dport uint16) Expectation {
 			return b.from(name, ip(src, f.outside, model.ProtocolUDP, udp(sport, dport, 0)))
@@ -114,7 +114,7 @@ func TestAPortIsLentToOneFlowForEachPeer(t *testing.T) {
 		require.False(t, open(web0, f.web0, 50002, 54).Translations[0].AnySport, "another port of the peer is another flow")
 
 		e := open(web0, f.web0, 50002, 53)
-		for sport, right := range map[uint16]bool{50002: false, 49999: false, 50000: true, 50003: true, 50004: false} {
+		for sport, right := range map[uint16]bool{50002: false, 49999: false, 50000: true, 50001: true, 50003: false} {
 			err := e.Check(Outcome{Action: model.Forward, Tuple: lent(sport, 53)})
 			require.Equal(t, right, err == nil, "port %d", sport)
 		}
@@ -124,17 +124,18 @@ func TestAPortIsLentToOneFlowForEachPeer(t *testing.T) {
 		b.apply()
 		b.requireOnly(open(web0, f.web0, 50002, 53), lent(50001, 53), Translation{Out: model.OutDevice, Hops: 1})
 
-		for i, sport := range []uint16{50000, 50003} {
-			own := 7000 + uint16(i)
-			e := open(web1, f.web1, own, 53)
-			require.Error(t, e.Check(Outcome{Action: model.Forward, Tuple: lent(own, 53)}), "there the node may be spoken to")
-			b.pass(e, lent(sport, 53), model.OutDevice)
+		none := func(name, src string) {
+			e := open(name, src, 6000, 53)
+			require.NoError(t, e.Check(Outcome{Action: model.Drop, Reason: model.ReasonNoSourcePort}))
+			for sport := uint16(49999); sport < 50004; sport++ {
+				require.Error(t, e.Check(Outcome{Action: model.Forward, Tuple: lent(sport, 53)}))
+			}
 		}
-		full := open(web1, f.web1, 6000, 53)
-		require.NoError(t, full.Check(Outcome{Action: model.Drop, Reason: model.ReasonNoSourcePort}))
-		for sport := uint16(49999); sport < 50005; sport++ {
-			require.Error(t, full.Check(Outcome{Action: model.Forward, Tuple: lent(sport, 53)}))
-		}
+		none(client, f.client) // there is a port, but not for who has one
+		last := open(web1, f.web1, 7000, 53)
+		require.Error(t, last.Check(Outcome{Action: model.Forward, Tuple: lent(7000, 53)}), "there the node may be spoken to")
+		b.pass(last, lent(50000, 53), model.OutDevice)
+		none(web1, f.web1)
 		b.now = b.now.Add(40 * time.Second)
 		require.False(t, open(web1, f.web1, 50002, 53).Translations[0].AnySport, "unanswered flows give their ports back")
 	})
