@@ -200,6 +200,22 @@ func (h *Header) neededOfICMP(message []byte) int {
 	return head
 }
 
+// about reads the packet that an ICMP error quotes, and says whether it is one.
+func (h *Header) about(frame []byte) (quoted Header, is bool) {
+	const head = 8
+	at := h.l4 + head - etherLen // as if Ethernet was before the quote
+	if h.l4 == 0 || h.Fragment.Is || len(frame) < h.l4+head {
+		return quoted, false
+	}
+	switch kind := frame[h.l4]; {
+	case h.Protocol == model.ProtocolICMP && h.Src.Is4() && (kind == 3 || kind == 11 || kind == 12):
+		quoted.readIPv4(frame[at:])
+	case h.Protocol == model.ProtocolICMPv6 && h.Src.Is6() && kind >= 1 && kind <= 4:
+		quoted.readIPv6(frame[at:])
+	}
+	return quoted, quoted.IP
+}
+
 // tuple is what the header's flow is known by, and whether it has one.
 func (h *Header) tuple() (model.Tuple, bool) {
 	return model.Tuple{Src: h.Src, Dst: h.Dst, Sport: h.Sport, Dport: h.Dport, Protocol: h.Protocol}, h.IP

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -75,7 +76,8 @@ func Scenario(ctx context.Context, n *Network, captures *Captures, o Options, nu
 	return s.write()
 }
 
-// flowsOf gives the flow of a packet: as it came, and as it left.
+// flowsOf gives the flow of a packet: as it came, and as it left; and of an ICMP
+// error that which it is about.
 func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, number int) ([]flowID, error) {
 	r, err := Open(ctx, n, captures, o)
 	if err != nil {
@@ -99,6 +101,9 @@ func flowsOf(ctx context.Context, n *Network, captures *Captures, o Options, num
 			return fmt.Errorf("make a scenario of packet %d: %w that reached a program: %s", number, ErrNoPacket, out.Reason)
 		}
 		flows = known.flows(out)
+		if about, is := out.Header.about(out.Frame); is {
+			flows = append(slices.Clone(flows), about.flow())
+		}
 		return errStop
 	})
 	if errors.Is(err, errStop) {

@@ -21,8 +21,8 @@ var told = map[string][]string{
 	"raw": {"hex"},
 }
 
-// untold are the fields that no program reads: they are left as a sender of
-// the lab makes them, whatever they were.
+// untold are the fields that no program reads, or few, see isRead: they are left as
+// a sender of the lab makes them, whatever they were.
 var untold = []string{"checksum", "seq", "ack", "window", "urgent", "tos", "label", "rest", "mtu", "tag", "sha", "tha"}
 
 // derived are the fields that a sender makes of what is behind them.
@@ -36,7 +36,7 @@ const longPayload = 32
 func (s *script) layers(p *step) string {
 	wanted := frame.Decode(p.frame).Layers()
 	eth := wanted[0]
-	described := describe(wanted)
+	described := describe(wanted, s.ends())
 	if described == nil { // what cannot be said in layers is said in bytes
 		described = []frame.Layer{{Kind: "eth", Fields: fields(eth, "type")}, {Kind: "raw", Fields: []frame.Field{{Name: "hex", Value: frame.Data(p.frame[etherLen:])}}}}
 	}
@@ -74,8 +74,9 @@ func fields(l frame.Layer, names ...string) []frame.Field {
 }
 
 // describe finds layers that build to the headers of wanted; nil when there
-// are none. Ethernet's addresses are the sender's to fill in.
-func describe(wanted []frame.Layer) []frame.Layer {
+// are none. Ethernet's addresses are the sender's to fill in. The numbers of TCP
+// are told where its flow ends.
+func describe(wanted []frame.Layer, ends bool) []frame.Layer {
 	said := make([]frame.Layer, len(wanted))
 	for i, l := range wanted {
 		said[i] = frame.Layer{Kind: l.Kind, Fields: fields(l, told[l.Kind]...)}
@@ -108,7 +109,7 @@ func describe(wanted []frame.Layer) []frame.Layer {
 			if wanted[i].Kind != got[i].Kind {
 				return nil
 			}
-			same = correct(&said[i], wanted[i], got[i], skipped) && same
+			same = correct(&said[i], wanted[i], got[i], skipped, ends) && same
 		}
 		if same && skipped == nil {
 			return said
@@ -133,12 +134,12 @@ func withAddresses(said []frame.Layer, eth frame.Layer) []frame.Layer {
 
 // correct names the fields that came out otherwise than wanted, but for those
 // that are skipped. True: none.
-func correct(said *frame.Layer, wanted, got frame.Layer, skipped []string) bool {
+func correct(said *frame.Layer, wanted, got frame.Layer, skipped []string, ends bool) bool {
 	same := true
 	for _, f := range wanted.Fields {
 		v, ok := got.Get(f.Name)
 		skip := wanted.Kind == "eth" && f.Name != "type" || wanted.Kind == "payload" || wanted.Kind == "padding" ||
-			slices.Contains(untold, f.Name) && !leftOut(wanted, f) || slices.Contains(skipped, f.Name) || f.Name == "id" && wanted.Kind == "ipv4"
+			slices.Contains(untold, f.Name) && !isRead(wanted, f, ends) || slices.Contains(skipped, f.Name) || f.Name == "id" && wanted.Kind == "ipv4"
 		if skip || ok && v.Equal(f.Value) {
 			continue
 		}
@@ -151,9 +152,37 @@ func correct(said *frame.Layer, wanted, got frame.Layer, skipped []string) bool 
 	return same
 }
 
-// leftOut is a UDP checksum that there is none of: the one that is judged.
-func leftOut(l frame.Layer, f frame.Field) bool {
-	return l.Kind == "udp" && f.Name == "checksum" && f.Value.Num() == 0
+// isRead is whether some program reads one of those that are untold: whether UDP has
+// a checksum, what fits through a link, who an ARP reply says that has an address,
+// and where both ends of TCP are, when it ends.
+func isRead(l frame.Layer, f frame.Field, ends bool) bool {
+	is := func(name string, n int) bool {
+		v, _ := l.Get(name)
+		return int(v.Num()) == n
+	}
+	switch l.Kind + " " + f.Name {
+	case "udp checksum":
+		return f.Value.Num() == 0
+	case "icmp mtu":
+		return is("type", 3) && is("code", 4)
+	case "icmpv6 mtu":
+		return is("type", 2)
+	case "arp sha":
+		return !is("op", arpRequest)
+	case "tcp seq", "tcp ack":
+		return ends
+	}
+	return false
+}
+
+// arpRequest asks, RFC 826.
+const arpRequest = 1
+
+// ends is whether a segment of the script may end its flow: by the numbers of both
+// sides it is judged whether it does.
+func (s *script) ends() bool {
+	const fin, rst = 1, 4
+	return slices.ContainsFunc(s.steps, func(p step) bool { return p.header.TCPFlags&(fin|rst) != 0 })
 }
 
 // payloadFields describes a payload: what no program reads, by its size.

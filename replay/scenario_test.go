@@ -4,6 +4,7 @@ package replay
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -101,6 +102,57 @@ func TestAPacketAtToContainerBecomesAScenarioThatRepeatsIt(t *testing.T) {
 		text, err := scenarioOf(t, captures, Options{At: model.ToContainer, Objects: c.objects}, number)
 		require.NoError(t, err)
 		require.Contains(t, text, c.want)
+		requireRepeats(t, text)
+	}
+}
+
+func TestAScenarioTellsWhatTheVerdictCameFrom(t *testing.T) {
+	needRoot(t)
+	const rst, fin = 0x04, 0x01
+	segment := func(src, dst string, sport, dport, flags, seq, acked int) []byte {
+		return build(t, ip(src, dst), frame.Layer{Kind: "tcp", Fields: []frame.Field{
+			num("sport", sport), num("dport", dport), num("flags", flags), num("seq", seq), num("ack", acked)}})
+	}
+	about := func(kind, outer, src, dst string, mtu int) []byte {
+		fields := []frame.Field{num("type", 3), num("code", 4), num("mtu", mtu)}
+		if kind == "icmpv6" {
+			fields = []frame.Field{num("type", 2), num("code", 0), num("mtu", mtu)}
+		}
+		return build(t, ip(outer, src), frame.Layer{Kind: kind, Fields: fields}, ip(src, dst),
+			frame.Layer{Kind: "udp", Fields: []frame.Field{num("sport", 5), num("dport", 53)}})
+	}
+	told := build(t, frame.Layer{Kind: "arp", Fields: []frame.Field{num("op", 2),
+		{Name: "sha", Value: frame.MAC(net.HardwareAddr{2, 0, 0, 0, 9, 9})},
+		{Name: "spa", Value: frame.Addr(netip.MustParseAddr("10.1.0.1"))}, {Name: "tpa", Value: frame.Addr(netip.MustParseAddr("10.1.0.2"))}}})
+	captures := captureOf(t,
+		sent{0, segment("10.1.0.1", "10.1.0.2", 1000, 80, syn, 4000000000, 0), 0},     // 1
+		sent{1, segment("10.1.0.2", "10.1.0.1", 80, 1000, syn|ack, 7, 4000000001), 0}, // 2
+		sent{2, segment("10.1.0.1", "10.1.0.2", 1000, 80, ack, 4000000001, 8), 0},     // 3
+		sent{3, segment("10.1.0.1", "10.1.0.2", 1000, 80, rst, 2000000000, 0), 0},     // 4
+		sent{4, segment("10.1.0.1", "10.1.0.2", 1000, 80, fin|ack, 4000000001, 8), 0}, // 5
+		sent{5, udp(t, "10.1.0.1", "10.1.0.2", 5, 53, 8), 0},                          // 6
+		sent{6, about("icmp", "10.1.0.2", "10.1.0.1", "10.1.0.2", 20), 0},             // 7
+		sent{7, about("icmp", "10.1.0.2", "10.1.0.1", "10.1.0.2", 1400), 0},           // 8
+		sent{8, udp(t, "fd01::1", "fd01::2", 5, 53, 8), 0},                            // 9
+		sent{9, about("icmpv6", "fd01::2", "fd01::1", "fd01::2", 1000), 0},            // 10
+		sent{10, about("icmpv6", "fd01::2", "fd01::1", "fd01::2", 1400), 0},           // 11
+		sent{11, told, 0}, // 12
+	)
+	for number, has := range map[int][]string{
+		3:  {"flags=A)", "verdict forward out=local flow=known"},
+		4:  {"flags=R seq=2000000000)", "verdict drop reason=out-of-window"},
+		5:  {"flags=FA seq=4000000001 ack=8)", "verdict forward out=local flow=known"},
+		7:  {"udp(sport=5 dport=53)", "mtu=20)", "verdict drop reason=icmp-mtu"},
+		8:  {"mtu=1400)", "verdict forward out=local flow=known"},
+		10: {"mtu=1000)", "verdict drop reason=icmp-mtu"},
+		11: {"mtu=1400)", "verdict forward out=local flow=known"},
+		12: {"sha=02:00:00:00:09:09", "verdict drop reason=bad-arp"},
+	} {
+		text, err := scenarioOf(t, captures, Options{}, number)
+		require.NoError(t, err, number)
+		for _, want := range has {
+			require.Contains(t, text, want, number)
+		}
 		requireRepeats(t, text)
 	}
 }
