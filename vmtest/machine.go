@@ -38,8 +38,9 @@ type Options struct {
 }
 
 // DefaultMemory of a machine, in MiB. What a guest does not touch costs
-// nothing.
-const DefaultMemory = 512
+// nothing. In 512 the whole library in world prog is too much for one guest of 7.2, since
+// that holds several sets of tables at once.
+const DefaultMemory = 768
 
 // Machine is a running guest.
 type Machine struct {
