@@ -100,10 +100,13 @@ func (c *compiler) claimSockets() {
 	}
 }
 
+// apiService is the key of the API's service, and of the slice that lists its servers.
+const apiService = metav1.NamespaceDefault + "/kubernetes"
+
 // apiSlice lists the API's servers; nil: nobody does. Others may write slices of
 // its service; only the one of this name is the API server's own.
 func (c *compiler) apiSlice() *discoveryv1.EndpointSlice {
-	return c.objs.EndpointSlices[metav1.NamespaceDefault+"/kubernetes"]
+	return c.objs.EndpointSlices[apiService]
 }
 
 // apiAddresses are those of the API's servers that are no pods.

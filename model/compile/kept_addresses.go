@@ -186,8 +186,7 @@ func (i *Incremental) complains(object metav1.Object) bool {
 
 // isOfServers is whether a slice says where the API's servers are.
 func isOfServers(key string, slice *discoveryv1.EndpointSlice) bool {
-	const servers = metav1.NamespaceDefault + "/kubernetes"
-	return key == servers || slice != nil && manifest.ServiceOf(slice) == servers
+	return key == apiService || slice != nil && manifest.ServiceOf(slice) == apiService
 }
 
 func clusterIPs(svc *corev1.Service) []netip.Addr {

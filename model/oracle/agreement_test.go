@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,12 +24,7 @@ import (
 // agree on every pair of addresses and every port, and where one is wrong they
 // hardly do.
 func TestCompiledTablesAgreeWithTheOracle(t *testing.T) {
-	seed := uint64(rand.Uint32())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
 	allowed, denied := 0, 0
 	for round := range 150 {
 		objs := randomCluster(rand.New(rand.NewPCG(seed, uint64(round))))

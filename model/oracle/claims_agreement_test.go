@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -25,12 +23,7 @@ import (
 // Where everybody claims everybody's addresses and ports, all that compiles is
 // whose the oracle says it is, and it is the same each time.
 func TestClaimsAgreeWithTheOracle(t *testing.T) {
-	seed := uint64(rand.Uint32())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
 	met := map[string]int{}
 	for round := range 3000 {
 		context := fmt.Sprintf("TEST_SEED=%d round %d", seed, round)

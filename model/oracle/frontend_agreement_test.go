@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -26,12 +24,7 @@ import (
 // The oracle finds frontends, backends and what is masqueraded by itself; they
 // have to be those of the compiled tables.
 func TestFrontendsAgreeWithTheOracle(t *testing.T) {
-	seed := uint64(rand.Uint32())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
+	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
 	met := map[string]int{}
 	for round := range 400 {
 		context := fmt.Sprintf("TEST_SEED=%d round %d", seed, round)

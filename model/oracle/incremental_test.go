@@ -36,6 +36,7 @@ func TestChangesOneByOneComeToTheSameAsAllAtOnce(t *testing.T) {
 	require.Greater(t, met["refused"], 30, "hardly anything had no room")
 }
 
+// numberIn gives what an environment variable says.
 func numberIn(t *testing.T, variable string, otherwise uint64) uint64 {
 	text := os.Getenv(variable)
 	if text == "" {

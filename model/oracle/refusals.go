@@ -16,7 +16,7 @@ type Refusals struct {
 }
 
 // defaultRefusals are what a datapath has that nobody has told otherwise.
-var defaultRefusals = Refusals{Every: time.Millisecond, Burst: 1000}
+var defaultRefusals = Refusals{Every: time.Second / model.DefaultRefusals, Burst: model.DefaultRefusals}
 
 // clockSlack is how far the datapath's clock may be from where the oracle has it.
 const clockSlack = time.Second
