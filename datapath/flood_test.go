@@ -136,6 +136,16 @@ func (f *flooded) fragment(device model.Device, src, dst string, id uint32, firs
 // hoggings are what a pod does to have all of a table: the packets of one turn.
 func hoggings() map[string]func(f *flooded, i int) {
 	nothing := func() {}
+	ports := func(first, count int) func(f *flooded, i int) {
+		return func(f *flooded, i int) {
+			port := uint16(first + i%count)
+			if i < 18000 {
+				f.opens(f.n.web, f.web(), f.peer(), port, 443, nothing)
+			} else {
+				f.from(f.n.web, f.web(), f.peer(), port, 443, syn)
+			}
+		}
+	}
 	return map[string]func(f *flooded, i int){
 		"unanswered": func(f *flooded, i int) {
 			f.from(f.n.web, f.web(), f.others(i), uint16(1024+i%60000), 80, syn)
@@ -144,26 +154,12 @@ func hoggings() map[string]func(f *flooded, i int) {
 			f.opens(f.n.web, f.web(), f.others(i), uint16(37000+i%28000), 80, nothing)
 		},
 		// All ports towards the peer: as many answered as it may have, then others.
-		"ports": func(f *flooded, i int) {
-			port := uint16(36864 + i%28672)
-			if i < 18000 {
-				f.opens(f.n.web, f.web(), f.peer(), port, 443, nothing)
-			} else {
-				f.from(f.n.web, f.web(), f.peer(), port, 443, syn)
-			}
-		},
+		"ports": ports(36864, 28672),
 		"ports, unanswered": func(f *flooded, i int) {
 			f.from(f.n.web, f.web(), f.peer(), uint16(36864+i%28672), 443, syn)
 		},
 		// The same where the operator lends few ports: fewer than a pod may have flows.
-		"few ports": func(f *flooded, i int) {
-			port := uint16(58368 + i%7168)
-			if i < 18000 {
-				f.opens(f.n.web, f.web(), f.peer(), port, 443, nothing)
-			} else {
-				f.from(f.n.web, f.web(), f.peer(), port, 443, syn)
-			}
-		},
+		"few ports": ports(58368, 7168),
 		"fragments": func(f *flooded, i int) {
 			f.pass(f.pods, f.n.web.Ifindex, f.fragment(f.n.web, f.web(), f.client(), uint32(i), true))
 		},
