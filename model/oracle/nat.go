@@ -136,16 +136,19 @@ func (c *portChoice) partners(port uint16) (all []uint16) {
 }
 
 // overShare is whether a port is more than its pod may have towards the peer: maybe, and
-// surely.
+// surely. A port that the flow had before it was over may count too, until it is
+// collected.
 func (c *portChoice) overShare(port uint16) (maybe, surely bool) {
 	for _, partner := range c.partners(port) {
 		key := c.answers
 		key.tuple.Dport = partner
-		if whose, known := c.whose(key); known && whose != c.opening.where {
+		whose, known := c.whose(key)
+		if known && whose != c.opening.where {
 			continue
 		}
 		perhaps, held := c.taken(key)
-		maybe, surely = maybe || perhaps, surely || held
+		seen := c.oracle.Sight != nil && known
+		maybe, surely = maybe || perhaps || seen, surely || held
 	}
 	return maybe, surely
 }
@@ -154,7 +157,7 @@ func (c *portChoice) overShare(port uint16) (maybe, surely bool) {
 // has none.
 func (c *portChoice) whose(key flowKey) (where model.Where, known bool) {
 	if c.oracle.Sight != nil {
-		if e, there := c.oracle.sees(key); there && e.Reply {
+		if e, there := c.oracle.sees(key); there && e.Reply && !e.Dead {
 			return e.Other, true
 		}
 		return where, true
