@@ -158,13 +158,13 @@ func quarrel(r *rand.Rand) (*manifest.Objects, model.Local) {
 	for i := range 5 {
 		pod := &corev1.Pod{ObjectMeta: meta("pod", pick(r, []string{"default", "shop"}), i)}
 		pod.Labels = map[string]string{"app": pick(r, []string{"a", "b"})}
-		pod.Spec.NodeName = pick(r, append(nodes, "node-gone"))
+		pod.Spec.NodeName = pick(r, append(nodes, "node-a", "node-gone"))
 		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: pick(r, []string{"10.9.0.1", "10.9.0.2", "10.9.1.1", addr()})})
 		pod.Spec.HostNetwork = r.IntN(5) == 0
 		if r.IntN(4) == 0 {
 			pod.DeletionTimestamp = &metav1.Time{}
 		}
-		if r.IntN(2) == 0 {
+		if r.IntN(4) > 0 {
 			pod.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{
 				ContainerPort: 80, HostPort: pick(r, []int32{0, 80, 30080}), HostIP: pick(r, []string{"", "", "0.0.0.0", "::", "172.018.0.2", "eth0", "224.0.0.1", addr()}), Protocol: pick(r, []corev1.Protocol{"", "UDP"}),
 			}}}}
