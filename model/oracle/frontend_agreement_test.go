@@ -192,8 +192,8 @@ func randomServices(r *rand.Rand) (written, listed *manifest.Objects) {
 		objs.Services[spaceOf(svc.Namespace)+"/"+svc.Name] = svc
 	}
 	listed = manifest.DeriveEndpointSlices(objs)
-	for name, slice := range listed.EndpointSlices {
-		listed.EndpointSlices[name] = randomConditions(r, slice.DeepCopy(), r.IntN(2) == 0)
+	for _, name := range slices.Sorted(keysOf(listed.EndpointSlices)) {
+		listed.EndpointSlices[name] = randomConditions(r, listed.EndpointSlices[name].DeepCopy(), r.IntN(2) == 0)
 	}
 	if r.IntN(2) == 0 {
 		return listed, listed
@@ -264,9 +264,9 @@ func randomService(r *rand.Rand, i int) *corev1.Service {
 		}
 	}
 	if spec.Type == corev1.ServiceTypeLoadBalancer {
-		for family, text := range map[string]string{"IPv4": fmt.Sprintf("203.0.113.%d", 200+i), "IPv6": fmt.Sprintf("2001:db8:ff::%d", i+1)} {
-			if has(family) {
-				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: text, IPMode: pick(r, []*corev1.LoadBalancerIPMode{nil, nil, ref(corev1.LoadBalancerIPModeVIP), ref(corev1.LoadBalancerIPModeProxy)})})
+		for _, of := range []struct{ family, text string }{{"IPv4", fmt.Sprintf("203.0.113.%d", 200+i)}, {"IPv6", fmt.Sprintf("2001:db8:ff::%d", i+1)}} {
+			if has(of.family) {
+				svc.Status.LoadBalancer.Ingress = append(svc.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: of.text, IPMode: pick(r, []*corev1.LoadBalancerIPMode{nil, nil, ref(corev1.LoadBalancerIPModeVIP), ref(corev1.LoadBalancerIPModeProxy)})})
 			}
 		}
 		spec.LoadBalancerSourceRanges = pick(r, [][]string{nil, {"192.0.2.0/24"}, {"2001:db8::/32"}, {"::/0"}, {"198.51.100.0/24", "2001:db8::/32"}})

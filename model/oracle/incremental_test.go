@@ -110,22 +110,16 @@ func changeOne(r *rand.Rand, objs *manifest.Objects) {
 		copyOne(r, objs.Services, other.Services)
 	case 12, 13, 14, 15:
 		// The same addresses, and something else.
-		for key, svc := range objs.Services {
-			svc = svc.DeepCopy()
+		alterOne(r, objs.Services, func(svc *corev1.Service) {
 			svc.Spec.Ports[0].Port = pick(r, []int32{80, 81, 82})
 			svc.Spec.ExternalIPs = pick(r, [][]string{nil, svc.Spec.ExternalIPs, {"203.0.113.1"}, {"10.96.0.1"}})
-			objs.Services[key] = svc
-			return
-		}
+		})
 	case 16:
 		// A ClusterIP that nobody else has.
-		for key, svc := range objs.Services {
-			svc = svc.DeepCopy()
+		alterOne(r, objs.Services, func(svc *corev1.Service) {
 			svc.Spec.ClusterIPs = []string{fmt.Sprintf("10.96.7.%d", 1+r.IntN(20))}
 			svc.Spec.ClusterIP = svc.Spec.ClusterIPs[0]
-			objs.Services[key] = svc
-			return
-		}
+		})
 	case 17:
 		policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
 		policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{
@@ -146,6 +140,16 @@ func copyOne[T any](r *rand.Rand, to, from map[string]T) {
 func deleteOne[T any](r *rand.Rand, from map[string]T) {
 	if len(from) > 0 {
 		delete(from, pick(r, slices.Sorted(maps.Keys(from))))
+	}
+}
+
+// alterOne lets a copy of one service be changed, and puts it in its place.
+func alterOne(r *rand.Rand, services map[string]*corev1.Service, alter func(*corev1.Service)) {
+	if len(services) > 0 {
+		key := pick(r, slices.Sorted(maps.Keys(services)))
+		svc := services[key].DeepCopy()
+		alter(svc)
+		services[key] = svc
 	}
 }
 
