@@ -81,15 +81,18 @@ func TestProgramsAreReplacedAThousandTimesUnderLoadWithoutALoss(t *testing.T) {
 			first := d.programs
 			second, err := d.loadAgain()
 			require.NoError(t, err)
-			const times = 1000
-			for i := range times {
-				require.NoError(t, d.attached.replace([]*programs{second, first}[i%2]))
+			const least = 1000
+			times := 0
+			// On a busy machine frames take their time: as many come as programs, but where all are lost.
+			for ; times < least || load.sent.Load() <= least && times < 20*least; times += 2 {
+				require.NoError(t, d.attached.replace(second))
+				require.NoError(t, d.attached.replace(first))
 			}
 			sent, received := load.stop(t)
 			require.NoError(t, second.close())
 			fmt.Printf("%s: programs replaced %d times under load: %d of %d frames lost\n", name, times, sent-received, sent)
 			require.Equal(t, sent, received)
-			require.Greater(t, sent, uint64(times))
+			require.Greater(t, sent, uint64(least))
 		})
 	}
 }
@@ -142,7 +145,7 @@ func startLoad(t *testing.T, from, to *net.UDPConn) *load {
 
 func (l *load) wait(t *testing.T, frames uint64) {
 	t.Helper()
-	require.Eventually(t, func() bool { return l.received.Load() >= frames }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return l.received.Load() >= frames }, time.Minute, time.Millisecond)
 }
 
 func (l *load) stop(t *testing.T) (sent, received uint64) {
@@ -151,7 +154,7 @@ func (l *load) stop(t *testing.T) (sent, received uint64) {
 	require.NoError(t, <-l.ended)
 	sent = l.sent.Load()
 	// What is still on its way arrives, or is lost.
-	for end := time.Now().Add(2 * time.Second); l.received.Load() != sent && time.Now().Before(end); {
+	for end := time.Now().Add(time.Minute); l.received.Load() != sent && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	return sent, l.received.Load()
