@@ -162,13 +162,19 @@ func (r *run) requests(ctx context.Context, start time.Time) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for begun := 0; ; {
+		ended := false
 		select {
 		case <-ctx.Done():
-			return
+			ended = true
 		case <-tick.C:
 		}
-		for due := int(time.Since(start).Seconds() * float64(r.Rate)); begun < due; begun++ {
+		// On a busy machine ticks come late, and the last ones not at all: what was due is
+		// begun at the end.
+		for due := int(min(time.Since(start), r.Duration).Seconds() * float64(r.Rate)); begun < due; begun++ {
 			r.wait.Go(r.request)
+		}
+		if ended {
+			return
 		}
 	}
 }
