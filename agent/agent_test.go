@@ -34,6 +34,9 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute // a machine may be busy
+
 // The tests run in a process of their own, in network and mount namespaces of
 // its own: that is the node. The same binary is the plugin when the runtime's
 // environment is there.
@@ -223,7 +226,7 @@ func (n *node) start() {
 		}
 		var s api.Status
 		return n.client.Get(n.t.Context(), api.PathStatus, &s) == nil && s.MTU > 0
-	}, 20*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // leavesNothing cleans up as 'weir agent cleanup' does, and looks.
@@ -423,7 +426,7 @@ func TestPodsAreConnectedAndTakenAway(t *testing.T) {
 	}
 	require.Empty(t, n.endpoints())
 	require.Empty(t, podDevices(t))
-	require.Eventually(t, func() bool { return len(n.routes()) == 4 }, 5*time.Second, 10*time.Millisecond, "routes to the pods")
+	require.Eventually(t, func() bool { return len(n.routes()) == 4 }, patience, 10*time.Millisecond, "routes to the pods")
 }
 
 func TestAskingAgainGivesTheSame(t *testing.T) {
@@ -521,7 +524,7 @@ func TestADeletionThatWasLeftToABusyAgentIsDone(t *testing.T) {
 	_, err := a.call("DEL", leave)
 	require.NoError(t, err)
 	b.add() // it has the agent look
-	require.Eventually(t, func() bool { return len(n.endpoints()) == 1 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(n.endpoints()) == 1 }, patience, 10*time.Millisecond)
 	left, err := os.ReadDir(filepath.Join(n.paths.StateDir, "deletions"))
 	require.NoError(t, err)
 	require.Empty(t, left)
@@ -606,7 +609,7 @@ func TestAPodIsConnectedWhenItsObjectComesLater(t *testing.T) {
 		_, err := a.call("ADD", nil)
 		added <- err
 	}()
-	require.Eventually(t, func() bool { return len(podDevices(t)) == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(podDevices(t)) == 1 }, patience, time.Millisecond)
 	require.Empty(t, added)
 	link, err := netlink.LinkByName(podDevices(t)[0])
 	require.NoError(t, err)
@@ -645,7 +648,7 @@ spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], ports: [{port: 80}]}
 	require.Len(t, told, 1, "once, however often it is compiled")
 	require.Equal(t, "uid-of-second", (<-told).UID)
 	n.source.set(nodes + podObject("a"))
-	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, patience, 10*time.Millisecond)
 }
 
 func TestANodeWithoutBlocksOfAddressesIsNotReady(t *testing.T) {
@@ -660,7 +663,7 @@ func TestANodeWithoutBlocksOfAddressesIsNotReady(t *testing.T) {
 	require.ErrorContains(t, err, "no podCIDR")
 	require.NoFileExists(t, filepath.Join(n.paths.NetDir, agent.ConflistName))
 	n.source.set(nodes + podObject("a"))
-	require.Eventually(t, func() bool { return n.status().Ready }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return n.status().Ready }, patience, 10*time.Millisecond)
 	require.FileExists(t, filepath.Join(n.paths.NetDir, agent.ConflistName))
 }
 
@@ -722,7 +725,7 @@ func TestManyPodsComeAndGoAndLeaveNothing(t *testing.T) {
 	require.Eventually(t, func() bool {
 		s := n.status()
 		return s.Endpoints == api.EndpointCount{} && len(n.routes()) == 4 && len(s.Errors) == 0
-	}, 5*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 func TestTheNodeForwardsTheFamiliesOfItsPods(t *testing.T) {
@@ -740,5 +743,5 @@ func TestTheNodeForwardsTheFamiliesOfItsPods(t *testing.T) {
 	n.start()
 	require.Equal(t, []string{"1", "0"}, []string{forwards(v4), forwards(v6)})
 	n.source.set(nodes)
-	require.Eventually(t, func() bool { return forwards(v6) == "1" }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return forwards(v6) == "1" }, patience, 10*time.Millisecond)
 }

@@ -202,7 +202,7 @@ spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress]}
 				require.NoError(t, other.reach(tenant, ofTenant[0]))
 			}
 			n.source.set(base)
-			require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 20*time.Second, 50*time.Millisecond)
+			require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, patience, 50*time.Millisecond)
 			require.NoError(t, other.reach(a, ofA[0]))
 			require.NoError(t, other.reach(tenant, ofTenant[0]), "what fits again is as it was")
 		})

@@ -149,7 +149,7 @@ spec: {clusterIP: 10.96.0.99, ports: [{port: 80}]}
 ---
 `, gone, i))
 		late := fmt.Sprintf("ClusterIP 10.96.0.99:80 default/late-%d:80", i)
-		require.Eventually(t, func() bool { return slices.Contains(n.frontends(), late) }, 5*time.Second, 10*time.Millisecond, gone)
+		require.Eventually(t, func() bool { return slices.Contains(n.frontends(), late) }, patience, 10*time.Millisecond, gone)
 		s := n.status()
 		require.True(t, s.Ready, s.NotReady)
 		for _, r := range append(s.Refused, s.Ignored...) {
@@ -172,16 +172,16 @@ spec: {type: NodePort, clusterIP: 10.96.0.20, ports: [{port: 80, nodePort: 30080
 `)
 	n.start()
 	const more = "NodePort 192.0.2.100:30080 default/web:80"
-	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), "NodePort 192.0.2.1:30080 default/web:80") }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), "NodePort 192.0.2.1:30080 default/web:80") }, patience, 10*time.Millisecond)
 	require.NotContains(t, n.frontends(), more)
 	link, err := netlink.LinkByName(uplink)
 	require.NoError(t, err)
 	addr, err := netlink.ParseAddr("192.0.2.100/24")
 	require.NoError(t, err)
 	require.NoError(t, netlink.AddrAdd(link, addr))
-	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), more) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), more) }, patience, 10*time.Millisecond)
 	require.NoError(t, netlink.AddrDel(link, addr))
-	require.Eventually(t, func() bool { return !slices.Contains(n.frontends(), more) }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return !slices.Contains(n.frontends(), more) }, patience, 10*time.Millisecond)
 }
 
 func TestServicesAreTakenAsTheAPITakesThem(t *testing.T) {
@@ -212,7 +212,7 @@ spec:
 		o.Services["default/mixed"] = &mixed
 	})
 	n.start()
-	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), "ExternalIP 203.0.113.7:80 default/mixed:http") }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return slices.Contains(n.frontends(), "ExternalIP 203.0.113.7:80 default/mixed:http") }, patience, 10*time.Millisecond)
 	require.Contains(t, n.frontends(), "ClusterIP 10.96.0.20:80 default/padded:http")
 	s := n.status()
 	require.Empty(t, s.Refused)

@@ -71,7 +71,7 @@ func TestPodsAreConnectedBeforeTheClusterHasANumberForThem(t *testing.T) {
 	}
 	n.source.set(nodes + podObject("a") + podObject("b"))
 	n.start()
-	require.Eventually(t, func() bool { key, _ := shared.keyOf("a"); return key != "" }, 5*time.Second, 5*time.Millisecond, "pods are told before they have addresses")
+	require.Eventually(t, func() bool { key, _ := shared.keyOf("a"); return key != "" }, patience, 5*time.Millisecond, "pods are told before they have addresses")
 	key, w := shared.keyOf("a")
 	require.Equal(t, model.IdentityUnknown, w.Number)
 	require.True(t, w.Here)
@@ -91,7 +91,7 @@ func TestPodsAreConnectedBeforeTheClusterHasANumberForThem(t *testing.T) {
 		require.False(t, model.Identity(number).IsShared(), pod)
 	}
 	shared.agree(key, 4711)
-	require.Eventually(t, func() bool { return numbers()["a"] == 4711 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return numbers()["a"] == 4711 }, patience, 5*time.Millisecond)
 	require.NoError(t, a.reach(b, at))
 	var list []api.Identity
 	require.NoError(t, api.NewClient(filepath.Join(n.paths.RunDir, "agent.sock")).Get(t.Context(), api.PathIdentities, &list))

@@ -60,7 +60,7 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 				require.NoError(t, b.reach(a, at), at)
 			}
 			tt.bad(n.source)
-			require.Eventually(t, func() bool { return len(n.status().Refused) == 1 }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(n.status().Refused) == 1 }, patience, 10*time.Millisecond)
 			refused := n.status().Refused[0]
 			require.Equal(t, tt.object, refused.Object.String())
 			require.Equal(t, "uid-of-narrow", refused.UID)
@@ -72,7 +72,7 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 			}
 			require.Empty(t, told, "once")
 			n.source.change(nil)
-			require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, patience, 10*time.Millisecond)
 			for _, at := range ofA {
 				require.NoError(t, b.reach(a, at), at)
 			}

@@ -197,7 +197,7 @@ func TestPodsOfAnotherPluginAreTakenOver(t *testing.T) {
 	}
 
 	n.source.set(cluster + onlyB)
-	require.Eventually(t, func() bool { return c.reach(old.sandbox, old.addrs[0]) != nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.reach(old.sandbox, old.addrs[0]) != nil }, patience, 10*time.Millisecond)
 	for _, at := range old.addrs {
 		require.NoError(t, b.reach(old.sandbox, at), at)
 		require.ErrorContains(t, c.reach(old.sandbox, at), "timeout", at)
@@ -264,7 +264,7 @@ func TestAPodThatWasTakenOverIsTakenAwayByTheRuntime(t *testing.T) {
 			require.NoError(t, err)
 			require.Len(t, n.endpoints(), 1, "the runtime may not count it to this network")
 			tt.take(n, old)
-			require.Eventually(t, func() bool { return len(n.endpoints()) == 0 }, 5*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return len(n.endpoints()) == 0 }, patience, 10*time.Millisecond)
 			require.Empty(t, n.status().Refused)
 			_, err = netlink.LinkByName("veth-old")
 			require.ErrorContains(t, err, "not found")
@@ -302,7 +302,7 @@ func TestPodsThatLostTheirDevicesWithAnUninstallAreConnectedAnew(t *testing.T) {
 
 	n.source.set(nodes + running("a", had[0].String(), had[1].String()) + podObject("b"))
 	n.start()
-	require.Eventually(t, func() bool { list := n.endpoints(); return len(list) == 1 && list[0].Ready }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { list := n.endpoints(); return len(list) == 1 && list[0].Ready }, patience, 10*time.Millisecond)
 	again := n.endpoints()[0]
 	require.Equal(t, had, again.Addresses)
 	require.Equal(t, "aaaa", again.ContainerID)
@@ -379,7 +379,7 @@ func TestPodsThatCannotBeTakenOverAreNamedWithTheReason(t *testing.T) {
 	for range 3 {
 		applied := n.status().Objects
 		n.source.set(n.source.text + "---\n" + podObject(fmt.Sprint("more-", applied)))
-		require.Eventually(t, func() bool { return n.status().Objects > applied }, 5*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return n.status().Objects > applied }, patience, 10*time.Millisecond)
 		require.Len(t, n.status().Refused, 3, "told until it is over")
 	}
 	require.True(t, n.status().Ready)
@@ -389,5 +389,5 @@ func TestPodsThatCannotBeTakenOverAreNamedWithTheReason(t *testing.T) {
 	require.NotContains(t, []string{"10.0.1.1", "10.0.1.8", "10.0.1.9"}, b.add()[0].String())
 
 	n.source.set(nodes + podObject("b"))
-	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(n.status().Refused) == 0 }, patience, 10*time.Millisecond)
 }

@@ -62,7 +62,7 @@ func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lin
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: it makes network namespaces and loads BPF programs")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	topology := lab.Topology{
 		Nodes:    []lab.Host{host("node", false, "198.18.0.2")},
@@ -163,7 +163,7 @@ func TestWhatASilentHostIsToldToSendIsRecorded(t *testing.T) {
 				}
 			}
 			return false
-		}, 3*time.Second, time.Millisecond)
+		}, time.Minute, time.Millisecond)
 	})
 	requireLine(t, lines, `^default/client out .*unknown-ethertype`)
 }

@@ -278,7 +278,7 @@ func TestWhoWaitsForRoomIsServedBeforeWhoTakesItAgain(t *testing.T) {
 			free.Close()
 		}
 		return err == nil && free == nil
-	}, 10*time.Second, time.Millisecond, "somebody waits")
+	}, time.Minute, time.Millisecond, "somebody waits")
 
 	releases[0]()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)

@@ -22,6 +22,9 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
+// patience is how long a test waits for what must come.
+const patience = time.Minute // a machine may be busy
+
 var (
 	definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	cilium      = schema.GroupVersionResource{Group: "cilium.io", Version: "v2", Resource: "ciliumnetworkpolicies"}
@@ -63,7 +66,7 @@ func start(t *testing.T, custom ...runtime.Object) (*watch.Watcher, *fake.Client
 		cancel()
 		<-ended
 	})
-	waiting, done := context.WithTimeout(ctx, 10*time.Second)
+	waiting, done := context.WithTimeout(ctx, patience)
 	defer done()
 	require.NoError(t, w.WaitForSync(waiting))
 	return w, typed, dynamic, changed
@@ -78,10 +81,10 @@ func TestObjectsFollowTheAPI(t *testing.T) {
 
 	_, err := typed.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Pods["default/a"] != nil }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Pods["default/a"] != nil }, patience, 5*time.Millisecond)
 	require.NotEmpty(t, changed)
 	require.NoError(t, typed.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods) == 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods) == 0 }, patience, 5*time.Millisecond)
 }
 
 func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
@@ -116,7 +119,7 @@ func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
 	require.NoError(t, err)
 	_, err = typed.CoreV1().Nodes().Create(t.Context(), node.DeepCopy(), metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods)+len(objs.Nodes) == 2 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods)+len(objs.Nodes) == 2 }, patience, 5*time.Millisecond)
 	objs, _ := w.Objects()
 	kept := objs.Pods["default/web"]
 	require.Empty(t, kept.Spec.Volumes)
@@ -140,7 +143,7 @@ func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
 	_, err := typed.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Nodes["n"] != nil }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Nodes["n"] != nil }, patience, 5*time.Millisecond)
 	for len(changed) > 0 {
 		<-changed
 	}
@@ -148,12 +151,12 @@ func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
 	beat.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
 	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Nodes["n"].Status.Conditions) == 1 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Nodes["n"].Status.Conditions) == 1 }, patience, 5*time.Millisecond)
 	require.Empty(t, changed)
 	beat.Status.Conditions[0].Status = corev1.ConditionTrue
 	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(changed) > 0 }, 5*time.Second, 5*time.Millisecond, "one that begins to live is believed")
+	require.Eventually(t, func() bool { return len(changed) > 0 }, patience, 5*time.Millisecond, "one that begins to live is believed")
 	for len(changed) > 0 {
 		<-changed
 	}
@@ -161,7 +164,7 @@ func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
 	beat.Spec.PodCIDRs = []string{"10.0.0.0/24"}
 	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(changed) > 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(changed) > 0 }, patience, 5*time.Millisecond)
 }
 
 func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
@@ -174,7 +177,7 @@ func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 
 	_, err := dynamic.Resource(definitions).Create(t.Context(), definition(), metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, patience, 5*time.Millisecond)
 	_, refused = w.Objects()
 	require.Len(t, refused, 1)
 	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object.String())
@@ -183,7 +186,7 @@ func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 	require.Contains(t, string(refused[0].Raw), `"toFQDNs":[{"matchName":"example.org"}]`, "whom it selects is still known")
 
 	require.NoError(t, dynamic.Resource(definitions).Delete(t.Context(), "ciliumnetworkpolicies.cilium.io", metav1.DeleteOptions{}))
-	require.Eventually(t, func() bool { objs, refused := w.Objects(); return len(objs.CiliumNetworkPolicies)+len(refused) == 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, refused := w.Objects(); return len(objs.CiliumNetworkPolicies)+len(refused) == 0 }, patience, 5*time.Millisecond)
 }
 
 func TestPoliciesThatAreThereAtTheStartAreReadBeforeAnythingIsApplied(t *testing.T) {

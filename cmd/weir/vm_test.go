@@ -170,7 +170,7 @@ func TestAnInterruptReachesTheCommandAndLeavesNoProcess(t *testing.T) {
 				require.Equal(t, 128+int(syscall.SIGINT), exit.ExitCode())
 			}
 			for _, child := range children {
-				require.Eventually(t, func() bool { return syscall.Kill(child, 0) != nil || isZombie(child) }, 5*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return syscall.Kill(child, 0) != nil || isZombie(child) }, time.Minute, time.Millisecond)
 			}
 		})
 	}

@@ -118,7 +118,7 @@ func TestServiceWithoutBackendsRefuses(t *testing.T) {
 		t.Run("udp "+family(service), func(t *testing.T) {
 			c, err := w.Dial(within(t, patient), "default/client", model.ProtocolUDP, 0, netip.AddrPortFrom(service, 53))
 			require.NoError(t, err)
-			_, err = c.Exchange(within(t, brief), []byte("?"))
+			_, err = c.Exchange(within(t, patient), []byte("?"))
 			require.ErrorIs(t, err, lab.ErrRefused)
 			require.NoError(t, c.Close())
 		})

@@ -129,7 +129,7 @@ func TestMessagesLargerThanASegmentArriveWhole(t *testing.T) {
 	require.NoError(t, err)
 	for _, size := range []int{1, 1 << 10, 1 << 20, 3} {
 		message := bytes.Repeat([]byte{'x'}, size)
-		answer, err := c.Exchange(within(t, 5*time.Second), message)
+		answer, err := c.Exchange(within(t, patient), message)
 		require.NoError(t, err)
 		require.Equal(t, append([]byte("web: "), message...), answer)
 	}
