@@ -39,6 +39,7 @@ func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
 		seed, err = strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 	}
+	t.Logf("TEST_SEED=%d", seed)
 	ports, err := ParsePorts([]string{"1/tcp", "79/tcp", "80/tcp", "443/tcp", "1023/tcp", "8080/tcp", "65535/tcp", "53/udp", "80/udp", "8081/udp", "80/sctp", "443/sctp", "icmp"})
 	require.NoError(t, err)
 	begin, allowed, denied := time.Now(), 0, 0
@@ -72,7 +73,7 @@ func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	t.Logf("seed %d: %d sets, %d flows allowed and %d denied, in %s", seed, sets, allowed, denied, time.Since(begin).Round(time.Millisecond))
+	t.Logf("%d sets, %d flows allowed and %d denied, in %s", sets, allowed, denied, time.Since(begin).Round(time.Millisecond))
 	require.Greater(t, allowed, sets, "a comparison in which hardly anything passes says little")
 	require.Greater(t, denied, sets, "a comparison in which hardly anything is denied says little")
 }

@@ -23,7 +23,7 @@ import (
 // Where everybody claims everybody's addresses and ports, all that compiles is
 // whose the oracle says it is, and it is the same each time.
 func TestClaimsAgreeWithTheOracle(t *testing.T) {
-	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
+	seed := seedOf(t)
 	met := map[string]int{}
 	for round := range 3000 {
 		context := fmt.Sprintf("TEST_SEED=%d round %d", seed, round)

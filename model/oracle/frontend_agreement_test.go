@@ -24,7 +24,7 @@ import (
 // The oracle finds frontends, backends and what is masqueraded by itself; they
 // have to be those of the compiled tables.
 func TestFrontendsAgreeWithTheOracle(t *testing.T) {
-	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
+	seed := seedOf(t)
 	met := map[string]int{}
 	for round := range 800 {
 		context := fmt.Sprintf("TEST_SEED=%d round %d", seed, round)

@@ -25,7 +25,7 @@ import (
 // What is made of changes one by one is what is made of all objects at once,
 // whatever they quarrel about.
 func TestChangesOneByOneComeToTheSameAsAllAtOnce(t *testing.T) {
-	seed, rounds := numberIn(t, "TEST_SEED", uint64(rand.Uint32())), numberIn(t, "TEST_ROUNDS", 200)
+	seed, rounds := seedOf(t), numberIn(t, "TEST_ROUNDS", 200)
 	met := map[string]int{}
 	for round := range rounds {
 		compareSteps(t, seed, round, 30, met)
@@ -35,6 +35,15 @@ func TestChangesOneByOneComeToTheSameAsAllAtOnce(t *testing.T) {
 	require.Greater(t, met["alone"], 5*n, "hardly anything was made again alone")
 	require.Greater(t, met["whole"], 2*n, "hardly anything was made as a whole")
 	require.Greater(t, met["refused"], n/2, "hardly anything had no room")
+}
+
+// seedOf gives the seed of TEST_SEED, or one by chance, and says which: whatever
+// fails can be run again.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := numberIn(t, "TEST_SEED", uint64(rand.Uint32()))
+	t.Logf("TEST_SEED=%d", seed)
+	return seed
 }
 
 // numberIn gives what an environment variable says.

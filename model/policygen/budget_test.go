@@ -55,7 +55,7 @@ func flat(err error) []error {
 // Whatever the budgets, there is a state; it is within them, the same in every
 // run, and lets nothing through that the policies stop.
 func TestWhatDoesNotFitOpensNothing(t *testing.T) {
-	seed := number(t, "TEST_SEED", uint64(rand.Uint32()))
+	seed := seedOf(t)
 	policies, pods, closed := 0, 0, 0
 	for round := range number(t, "TEST_ROUNDS", 100) {
 		r := rand.New(rand.NewPCG(seed, round))

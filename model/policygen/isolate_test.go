@@ -19,7 +19,7 @@ import (
 // What stands in for a refused policy lets nothing through that the policy
 // would have stopped, whatever other policies say.
 func TestAnIsolatedPolicyIsNeverMoreOpenThanItself(t *testing.T) {
-	seed := number(t, "TEST_SEED", uint64(rand.Uint32()))
+	seed := seedOf(t)
 	isolated, closed := 0, 0
 	for round := range number(t, "TEST_ROUNDS", 200) {
 		objs := Cluster(rand.New(rand.NewPCG(seed, round)), Options{Nodes: 1, MaxPods: 5, MaxPolicies: 4})
