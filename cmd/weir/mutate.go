@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,6 +32,7 @@ type mutating struct {
 	list     string
 	known    string
 	only     []string
+	files    map[string]bool // that have mutants
 	without  []string
 	fuzz     time.Duration
 	parallel int
@@ -61,7 +63,8 @@ scenarios in prog, else by the fuzzer. That needs Go and a checkout, which
 stays as it is.
 
 It ends with 1 when a mutant survived that is in neither list; with --changed,
-when one of a changed line did.`,
+when one of a changed line did. A filter or a sample that selects none is wrong
+usage, and ends with 2; that no changed line has one is not.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
@@ -107,8 +110,14 @@ func (o *mutating) run(cmd *cobra.Command) error {
 	if report == nil {
 		return err
 	}
+	if report.Available == 0 && err == nil {
+		return o.nothing()
+	}
 	if o.sample > report.Available {
 		fmt.Fprintf(cmd.ErrOrStderr(), "weir: --sample %d: there are %d mutants, all of which are taken\n", o.sample, report.Available)
+	}
+	if len(report.Results) == 0 && o.changed != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weir: --changed %s: no line that differs from it has a mutant: nothing was judged\n", o.changed)
 	}
 	stopped := errors.Is(err, context.Canceled)
 	if err != nil && !stopped {
@@ -132,7 +141,7 @@ func (o *mutating) fails(report *mutate.Report) bool {
 }
 
 func (o *mutating) measure(cmd *cobra.Command, progress func(stage string, done, total int)) (*mutate.Report, error) {
-	if err := o.check(); err != nil {
+	if err := o.check(cmd); err != nil {
 		return nil, err
 	}
 	if len(o.golang) > 0 {
@@ -159,19 +168,41 @@ func (o *mutating) measure(cmd *cobra.Command, progress func(stage string, done,
 	return mutate.Run(cmd.Context(), *opts)
 }
 
-func (o *mutating) check() error {
+func (o *mutating) check(cmd *cobra.Command) error {
 	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
 		return err
 	}
-	if o.sample < 0 {
-		return usageError(fmt.Errorf("--sample %d: it is less than none", o.sample))
+	if o.sample == 0 && cmd.Flags().Changed("sample") {
+		return usageError(errors.New("--sample 0: nothing would be judged: take 1 or more, or leave it out to take all"))
+	}
+	if cmd.Flags().Changed("only") && (len(o.only) == 0 || slices.Contains(o.only, "")) {
+		return usageError(errors.New("--only: it is empty: name a part of FILE:LINE or of an ID, or leave it out to take all"))
 	}
 	return nil
 }
 
 func (o *mutating) isOnly(id, file string, line int) bool {
+	if o.files == nil {
+		o.files = map[string]bool{}
+	}
+	o.files[file] = true
 	at := fmt.Sprintf("%s:%d", file, line)
 	return slices.ContainsFunc(o.only, func(part string) bool { return strings.Contains(id, part) || strings.Contains(at, part) })
+}
+
+// nothing says what would have been a mutant, where there is none to judge.
+func (o *mutating) nothing() error {
+	if len(o.only) == 0 {
+		return usageError(fmt.Errorf("--object %s: no program there has a mutant: name objects that hold programs", strings.Join(o.objects, ",")))
+	}
+	const few = 5
+	files := slices.Sorted(maps.Keys(o.files))
+	more := ""
+	if len(files) > few {
+		more = fmt.Sprintf(" and %d more", len(files)-few)
+		files = files[:few]
+	}
+	return usageError(fmt.Errorf("--only %s: no mutant's FILE:LINE or ID contains it: the files are %s%s, and -o json prints IDs", strings.Join(o.only, ","), strings.Join(files, ", "), more))
 }
 
 func (o *mutating) write(cmd *cobra.Command, r *mutate.Report) error {

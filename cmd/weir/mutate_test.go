@@ -66,3 +66,31 @@ func TestListsOfMutantsThatAreNotThere(t *testing.T) {
 		require.Equal(t, exitFailed, code)
 	}
 }
+
+func TestMutantsThatThereAreNot(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		args []string
+		dir  string
+		says string
+	}{
+		{"by a name", []string{"--only", "nope"}, "", "--only nope: no mutant's FILE:LINE or ID contains it: the files are container.bpf.c, "},
+		{"by two names", []string{"--only", "nope,neither"}, "", "--only nope,neither: no mutant's FILE:LINE or ID contains it"},
+		{"by a name, of a sample", []string{"--only", "nope", "--sample", "5"}, "", "--only nope: no mutant's"},
+		{"by no name", []string{"--only", ""}, "", "--only: it is empty: name a part of FILE:LINE or of an ID"},
+		{"by a name after a comma", []string{"--only", "lib/flow.h,"}, "", "--only: it is empty"},
+		{"in a sample of none", []string{"--sample", "0"}, "", "--sample 0: nothing would be judged: take 1 or more"},
+		{"since no revision", []string{"--changed", "no-such"}, "../..", "--changed no-such: ask git for the changed lines"},
+		{"in Go, by a name", []string{"--go", "../../model", "--only", "nope"}, "", "--only nope: no mutant's FILE:LINE or ID contains it: the files are model/"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.dir != "" {
+				t.Chdir(c.dir)
+			}
+			stdout, stderr, code := weirIn(append([]string{"mutate"}, c.args...)...)
+			require.Contains(t, stderr, c.says)
+			require.Empty(t, stdout)
+			require.Equal(t, exitUsage, code)
+		})
+	}
+}

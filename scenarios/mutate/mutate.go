@@ -68,7 +68,8 @@ type Report struct {
 	Results []Result
 	// Killers are those that were asked, in this order. Nil: those of programs.
 	Killers []string
-	// Available is how many mutants there were to choose from.
+	// Available is how many mutants there were to choose from: of all, those that
+	// Options.Only selects. With 0 nothing was judged.
 	Available int
 	// Stale are entries of the lists that fit no line any more, Wrong mutants that
 	// are listed as equivalent and were killed, and Closed entries of known survivors
@@ -140,10 +141,10 @@ func (m *measure) choose() (int, error) {
 		for _, one := range found {
 			s := &subject{Result: Result{Mutant: one, Object: o.Name}, object: o, blocks: m.places.of(&one)}
 			s.equivalent, s.known = m.Equivalents.Find(&one), m.Survivors.Find(&one)
-			available++
 			if m.Only != nil && !m.Only(&one) {
 				continue
 			}
+			available++
 			if m.Changed != nil && m.Changed(one.File, one.Line) {
 				s.Changed = true
 				m.all = append(m.all, s)

@@ -136,6 +136,7 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("%s: %w", strings.Join(m.Patterns, " "), source.ErrNothing)
 	}
 	var rest []*subject
+	available := 0
 	for _, p := range planted {
 		s := &subject{number: p.Number}
 		s.Mutant = mutant.Mutant{ID: p.ID, Function: p.Function, Kind: mutant.Kind(p.Kind), File: p.File, Line: p.Line, Text: p.Text, Before: p.Before, After: p.After}
@@ -145,6 +146,7 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 		if m.Only != nil && !m.Only(p) {
 			continue
 		}
+		available++
 		if m.Changed != nil && m.Changed(p.File, p.Line) {
 			s.Changed = true
 			m.all = append(m.all, s)
@@ -162,13 +164,13 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 	}
 	slices.SortFunc(m.all, func(a, b *subject) int { return a.number - b.number })
 	if len(m.all) == 0 {
-		return m.count, nil
+		return available, nil
 	}
 	if m.overlay, err = m.code.NewOverlay(m.dir); err != nil {
 		return 0, err
 	}
 	m.progress("compile", 0, 0)
-	return m.count, m.overlay.Check(ctx)
+	return available, m.overlay.Check(ctx)
 }
 
 func (m *measure) run(ctx context.Context) error {
