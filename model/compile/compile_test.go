@@ -234,6 +234,38 @@ func TestAddressesThatAreClaimedTwice(t *testing.T) {
 	}
 }
 
+func TestCompileWarnsOfABalancersFamilyThatEverybodyReaches(t *testing.T) {
+	svc := func(ranges, ingress string) string {
+		return clusterYAML + `
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop}
+spec: {type: LoadBalancer, clusterIPs: [10.96.0.80, "fd96::80"], selector: {app: web}, ports: [{port: 80}], loadBalancerSourceRanges: [` + ranges + `]}
+status: {loadBalancer: {ingress: [` + ingress + `]}}`
+	}
+	const both = `{ip: 203.0.113.9}, {ip: "2001:db8::9"}`
+	tests := []struct{ name, ranges, ingress, open string }{
+		{"IPv6, which has no range", "192.0.2.0/24", both, "IPv6"},
+		{"IPv4, which has no range", `"2001:db8::/32"`, both, "IPv4"},
+		{"none, where both have one", `192.0.2.0/24, "2001:db8::/32"`, both, ""},
+		{"none, where nobody is restricted", "", both, ""},
+		{"none, where the balancer has one family", "192.0.2.0/24", "{ip: 203.0.113.9}", ""},
+		{"none, where a proxy is asked", "192.0.2.0/24", `{ip: 203.0.113.9}, {ip: "2001:db8::9", ipMode: Proxy}`, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, warnings := mustCompile(t, svc(tt.ranges, tt.ingress))
+			said := strings.Join(texts(warnings), "\n")
+			if tt.open == "" {
+				require.NotContains(t, said, "everybody reaches")
+				return
+			}
+			require.Contains(t, said, "Service default/shop: spec.loadBalancerSourceRanges: has no "+tt.open+" range, and everybody reaches the balancer's "+tt.open+" address: add the ranges that may")
+		})
+	}
+}
+
 func TestCompileWarnsOfWhatMatchesNothing(t *testing.T) {
 	policy := func(spec string) string {
 		return "\n---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: " + spec

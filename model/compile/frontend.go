@@ -153,9 +153,9 @@ func sourceRange(text string) (netip.Prefix, error) {
 }
 
 // sourceRanges gives the source ranges of an address's family: a table that keeps
-// both in one trie would find IPv4 sources in ::/0. A service that has ranges
-// of the other family alone lets in nobody: that is the range of the
-// unspecified address, which no packet has.
+// both in one trie would find IPv4 sources in ::/0. A family for which the
+// service has none is open to everybody, as with kube-proxy, which has a firewall
+// for each family and makes none without ranges.
 func sourceRanges(svc *corev1.Service, addr netip.Addr) []netip.Prefix {
 	var sources []netip.Prefix
 	for _, text := range svc.Spec.LoadBalancerSourceRanges {
@@ -163,15 +163,26 @@ func sourceRanges(svc *corev1.Service, addr netip.Addr) []netip.Prefix {
 			sources = append(sources, source)
 		}
 	}
-	if len(sources) == 0 && len(svc.Spec.LoadBalancerSourceRanges) > 0 {
-		nobody := netip.IPv6Unspecified()
-		if addr.Is4() {
-			nobody = netip.IPv4Unspecified()
-		}
-		return []netip.Prefix{netip.PrefixFrom(nobody, nobody.BitLen())}
-	}
 	slices.SortFunc(sources, netip.Prefix.Compare)
 	return slices.Compact(sources)
+}
+
+// warnOfOpenFamily warns of a balancer's address that everybody reaches, though the
+// service restricts that of the other family.
+func (c *compiler) warnOfOpenFamily(svc *corev1.Service, addresses []netip.Addr) {
+	if len(svc.Spec.LoadBalancerSourceRanges) == 0 {
+		return
+	}
+	const field = "spec.loadBalancerSourceRanges"
+	for _, own := range addresses {
+		balanced := slices.ContainsFunc(manifest.BalancersOf(svc), func(ingress corev1.LoadBalancerIngress) bool {
+			at, err := manifest.ParseLegacyAddr(ingress.IP)
+			return err == nil && at.Is4() == own.Is4() && manifest.ReachesHost(at) && ptr.Deref(ingress.IPMode, "") != corev1.LoadBalancerIPModeProxy
+		})
+		if balanced && len(sourceRanges(svc, own)) == 0 {
+			c.warn(svc, field, "has no %s range, and everybody reaches the balancer's %[1]s address: add the ranges that may", manifest.FamilyOf(own))
+		}
+	}
 }
 
 // claimHealthCheck keeps others off the port on which the node says whether it

@@ -123,12 +123,12 @@ func TestFrontendsOfEveryKind(t *testing.T) {
 		{"a proxy's address is left to the proxy", service(`{type: LoadBalancer, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9, ipMode: Proxy}, {hostname: lb.example}]}}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp → " + all,
 		}},
-		{"sources are those of the address's family, or nobody", service(`{type: LoadBalancer, loadBalancerSourceRanges: [198.51.100.0/24, 192.0.2.0/24, 192.0.2.0/24], clusterIPs: [10.96.0.10, "fd96::10"], selector: {app: nobody}, ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: "2001:db8::9"}]}}`), []string{
+		{"sources are those of the address's family, or everybody", service(`{type: LoadBalancer, loadBalancerSourceRanges: [198.51.100.0/24, 192.0.2.0/24, 192.0.2.0/24], clusterIPs: [10.96.0.10, "fd96::10"], selector: {app: nobody}, ports: [{port: 80}]}`, `status: {loadBalancer: {ingress: [{ip: 203.0.113.9}, {ip: "2001:db8::9"}]}}`), []string{
 			"inside ClusterIP 10.96.0.10:80 tcp →",
 			"inside LoadBalancer 203.0.113.9:80 tcp → from=[192.0.2.0/24 198.51.100.0/24]",
 			"outside LoadBalancer 203.0.113.9:80 tcp → from=[192.0.2.0/24 198.51.100.0/24]",
-			"inside LoadBalancer [2001:db8::9]:80 tcp → from=[::/128]",
-			"outside LoadBalancer [2001:db8::9]:80 tcp → from=[::/128]",
+			"inside LoadBalancer [2001:db8::9]:80 tcp →",
+			"outside LoadBalancer [2001:db8::9]:80 tcp →",
 			"inside ClusterIP [fd96::10]:80 tcp →",
 		}},
 		{"an external address stays on the node, where it is asked to", service(`{externalIPs: [203.0.113.3], externalTrafficPolicy: Local, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}`), []string{

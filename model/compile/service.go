@@ -176,6 +176,7 @@ func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.Endpoin
 		return
 	}
 	c.warnOfAddresses(svc, addresses)
+	c.warnOfOpenFamily(svc, addresses)
 	if !c.servable(svc, model.TableServices, len(svc.Spec.Ports)*(len(addresses)+len(svc.Spec.ExternalIPs)+len(manifest.BalancersOf(svc)))) {
 		return
 	}

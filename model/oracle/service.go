@@ -36,7 +36,7 @@ type served struct {
 	local     bool // only this node's serve, and another may have somebody: without one here, packets are not refused
 	affinity  time.Duration
 	algorithm string   // that the service asks for
-	sources   []string // who may come, as it is written; none: everybody
+	sources   []string // who may come, as it is written, of the address's family; none: everybody
 	since     int      // epoch of the objects in which the frontend came
 	stays     int      // and since when its service's port keeps clients
 }
@@ -167,7 +167,7 @@ func (k *knowledge) learnFace(svc *corev1.Service, f face, port corev1.ServicePo
 			servers: k.serve(svc, everybody, local), algorithm: svc.Annotations["weir.net/algorithm"],
 		}
 		if f.kind == model.KindLoadBalancer {
-			s.sources = sourcesOf(svc)
+			s.sources = sourcesOf(svc, f.addr.Is4())
 		}
 		k.frontends[frontend{f.addr, f.port, numberOf(port.Protocol), scope}] = s
 	}
@@ -249,11 +249,16 @@ func affinityOf(svc *corev1.Service) time.Duration {
 	return time.Duration(*config.ClientIP.TimeoutSeconds) * time.Second
 }
 
-// sourcesOf takes blanks from around the blocks.
-func sourcesOf(svc *corev1.Service) []string {
+// sourcesOf takes blanks from around the blocks, and leaves those of the other
+// family out: kube-proxy filters in each family by its own alone.
+func sourcesOf(svc *corev1.Service, v4 bool) []string {
 	var sources []string
 	for _, text := range svc.Spec.LoadBalancerSourceRanges {
-		sources = append(sources, strings.TrimSpace(text))
+		block := strings.TrimSpace(text)
+		start, _, _ := strings.Cut(block, "/")
+		if addr, ok := looseAddr(start); ok && addr.Is4() == v4 {
+			sources = append(sources, block)
+		}
 	}
 	return sources
 }

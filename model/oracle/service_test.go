@@ -184,8 +184,23 @@ func TestSourceRangesAreForTheBalancersAddress(t *testing.T) {
 		require.Equal(t, model.Forward, b.from(client, at(f.client, f.cluster, 80)).Action)
 		require.Equal(t, model.Forward, b.out(at(f.node, f.lb, 80)).Action)
 	})
-	other := nodeBench(t, model.Options{}, shop("web", "  loadBalancerSourceRanges: [192.0.2.0/24]"))
-	requireDrop(t, other.in(syn("2001:db8::1", "2001:db8:80::80", 1, 80)), model.ReasonSourceRange)
+}
+
+func TestSourceRangesOfOneFamilyLeaveTheOtherOpen(t *testing.T) {
+	for _, c := range []struct{ ranges, open, closed string }{
+		{`[192.0.2.0/24]`, "IPv6", "IPv4"},
+		{`["::ffff:192.0.2.0/120"]`, "IPv6", "IPv4"},
+		{`["64:ff9b::192.0.2.0/120"]`, "IPv4", "IPv6"},
+		{`[" 2001:db8:ffff::/48 "]`, "IPv4", "IPv6"},
+	} {
+		b := nodeBench(t, model.Options{}, shop("web", "  loadBalancerSourceRanges: "+c.ranges))
+		came := map[string]Expectation{
+			"IPv4": b.in(syn("198.51.100.1", "203.0.113.80", 1, 80)),
+			"IPv6": b.in(syn("2001:db8::1", "2001:db8:80::80", 1, 80)),
+		}
+		require.Equal(t, model.Forward, came[c.open].Action, c.ranges)
+		requireDrop(t, came[c.closed], model.ReasonSourceRange)
+	}
 }
 
 func endpoint(addr, more string) string { return "- {addresses: [\"" + addr + "\"]" + more + "}\n" }
