@@ -57,7 +57,8 @@ func parseAddress(p *parser, at Pos, l *line) error {
 	return nil
 }
 
-// unfit says why an address can be no node's beside its own; empty where it can.
+// unfit says why an address can be no node's beside its own, nor one that a router
+// leads anywhere; empty where it can.
 func unfit(a netip.Addr) string {
 	switch {
 	case a.Zone() != "" || a.Is4In6():
@@ -258,7 +259,13 @@ func (c *checker) nodes(at Pos, verb string, names []string) {
 
 // routable checks a name that the router is to know.
 func (c *checker) routable(at Pos, verb, name string) {
-	if _, err := netip.ParseAddr(name); err == nil || c.file.HasAddress(name) || c.services[BalancedService(name)] {
+	if a, err := netip.ParseAddr(name); err == nil {
+		if wrong := unfit(a); wrong != "" {
+			c.failf(at, "%s: %s", verb, wrong)
+		}
+		return
+	}
+	if c.file.HasAddress(name) || c.services[BalancedService(name)] {
 		return
 	}
 	c.failf(at, "%s: %s is neither an address nor lb(SERVICE.NAMESPACE) of a service that an attached file has, nor a name that a line like 'address %s 198.51.100.7' declares", verb, name, hint(name))
