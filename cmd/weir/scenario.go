@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -155,9 +156,15 @@ func scenarioCheckCommand() *cobra.Command {
   weir scenario check scenarios/library`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := loadScenarios(args)
-			if err != nil {
+			if _, unread := errors.AsType[*fs.PathError](err); unread {
+				return err
+			}
+			if err != nil { // mistakes are told as compilers do, file and line first
 				fmt.Fprintln(cmd.ErrOrStderr(), err)
 				return &exitError{code: exitFailed}
+			}
+			if len(all) == 0 {
+				return usageError(fmt.Errorf("%s: no scenario is there to check: they are files that end with %s", strings.Join(args, " "), syntax.Suffix))
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%d scenarios, no mistakes\n", len(all))
 			return nil
