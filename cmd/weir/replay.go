@@ -129,6 +129,8 @@ func (o *replayRun) check(cmd *cobra.Command, args []string) error {
 		return usageError(errors.New("--scenario goes with neither --diff nor --write"))
 	case o.diff && o.write != "":
 		return usageError(errors.New("--diff and --write do not go together"))
+	case o.exitCode && !o.diff:
+		return usageError(errors.New("--exit-code says whether --diff found a change, and --diff is not given"))
 	case !o.diff && len(args) == 0:
 		return usageError(errors.New("which capture? Name one or more files\nSee 'weir replay --help'"))
 	case o.diff && len(args) < 2:
