@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
+	"math/bits"
 	"time"
 )
 
@@ -207,8 +209,12 @@ func (r *Reader) readPacket(b block, p *Packet) error {
 	if err != nil {
 		return err
 	}
+	stamp, ok := i.time(ticks)
+	if !ok {
+		return r.damagef("a packet's time is not between the years 1970 and %d: interface %d has an if_tsoffset of %d seconds, and %d ticks of its if_tsresol %#x are added", lastSecond.Year(), number, i.offset, ticks, uint8(i.resolution))
+	}
 	*p = Packet{
-		Interface: r.section + int(number), Time: i.time(ticks),
+		Interface: r.section + int(number), Time: stamp,
 		Data: data, Length: int(max(length, captured)),
 	}
 	r.readPacketOptions(p, options)
@@ -285,8 +291,19 @@ type resolution uint8
 
 const microseconds resolution = 6
 
-// time makes a time of an interface's ticks.
-func (i *Interface) time(ticks uint64) time.Time {
+// lastSecond is where times end: their nanoseconds since 1970 have 63 bits, as those
+// that are written.
+var lastSecond = time.Unix(math.MaxInt64/int64(time.Second)-1, 0).UTC()
+
+// time makes a time of an interface's ticks. The offset is any number of seconds of
+// 64 bits with a sign; Wireshark adds it and lets the sum wrap around. Here a time
+// must be one that a capture can have been made at: an offset alone may be far away,
+// as that of ticks since 1601.
+func (i *Interface) time(ticks uint64) (stamp time.Time, ok bool) {
 	seconds, nanoseconds := i.resolution.split(ticks)
-	return time.Unix(int64(seconds)+i.offset, int64(nanoseconds)).UTC()
+	sum, carry := bits.Add64(seconds, uint64(i.offset), 0)
+	if before := i.offset < 0; (carry == 1) != before || sum > uint64(lastSecond.Unix()) {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(sum), int64(nanoseconds)).UTC(), true
 }

@@ -218,6 +218,48 @@ func TestOptionsBehindMoreThanIsInMemoryAreLeftOut(t *testing.T) {
 	require.Equal(t, "next", string(packets[1].Data))
 }
 
+func TestTimesThatNoCaptureCanHaveAreRefused(t *testing.T) {
+	const far = math.MaxInt64 / 1_000_000_000 // seconds, up to 2262
+	for name, c := range map[string]struct {
+		resolution resolution
+		offset     int64
+		ticks      uint64
+		want       time.Time // zero: refused
+	}{
+		"no offset":                        {6, 0, 1_000_001, time.Unix(1, 1000)},
+		"the first time":                   {6, -5, 5_000_000, time.Unix(0, 0)},
+		"ticks since 1601":                 {7, -11_644_473_600, 133_444_736_000_000_000, time.Unix(1_700_000_000, 0)},
+		"the last second":                  {0, far - 11, 10, time.Unix(far-1, 0)},
+		"a second later":                   {0, far - 10, 10, time.Time{}},
+		"a time before 1970":               {6, -1, 999_999, time.Time{}},
+		"an offset that goes round":        {0, -1, 0, time.Time{}},
+		"the greatest offset":              {6, math.MaxInt64, 0, time.Time{}},
+		"the least offset":                 {6, math.MinInt64, 0, time.Time{}},
+		"the greatest of both":             {0, math.MaxInt64, math.MaxUint64, time.Time{}},
+		"an offset that is taken back":     {0, math.MinInt64, 1<<63 + 7, time.Unix(7, 0)},
+		"ticks of seconds, without offset": {0, 0, math.MaxUint64, time.Time{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, order := range orders {
+				packets, _, err := readAll(bytes.Join([][]byte{
+					ngSection(order),
+					ngInterface(order, 1, 0, ngOption(order, optTimeUnits, byte(c.resolution)), ngOption(order, optTimeOffset, order.AppendUint64(nil, uint64(c.offset))...)),
+					ngPacket(order, 0, c.ticks, []byte("packet"), 6),
+				}, nil))
+				if c.want.IsZero() {
+					var damage *DamageError
+					require.ErrorAs(t, err, &damage)
+					require.ErrorContains(t, err, fmt.Sprintf("a packet's time is not between the years 1970 and 2262: interface 0 has an if_tsoffset of %d seconds", c.offset))
+					require.Empty(t, packets)
+					continue
+				}
+				require.NoError(t, err)
+				require.Equal(t, c.want.UTC(), packets[0].Time)
+			}
+		})
+	}
+}
+
 func TestEveryTimeResolutionMakesATime(t *testing.T) {
 	for name, c := range map[string]struct {
 		resolution           resolution
