@@ -19,18 +19,26 @@ import (
 type HealthCheck struct {
 	Service types.NamespacedName
 	Port    uint16 // spec.healthCheckNodePort, on all of the node's addresses
-	// Local is how many ready endpoints of the Service are on the node.
+	// Local is how many ready endpoints of the Service are on the node. Those that
+	// are terminating and still serve do not count, though they take new flows while
+	// nobody is ready: the balancer is to leave the node, and what it sends until it
+	// has is served (KEP-1669).
 	Local int
 }
 
-// HealthChecks lists the health checks that a node answers, by port. As in
+// HealthChecks lists the health checks that a node answers, by port. As with
+// kube-proxy an endpoint's condition ready is all that is asked: of a terminating
+// pod it is false, except where the Service publishes unready ones. As in
 // All, EndpointSlices are taken as they are.
 func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
 	local := map[string]map[string]bool{} // service → ready endpoints here
 	for _, slice := range manifest.InOrder(objs.EndpointSlices) {
+		if slice.AddressType == discoveryv1.AddressTypeFQDN {
+			continue // names lead nowhere
+		}
 		name := manifest.ServiceOf(slice)
 		for _, endpoint := range slice.Endpoints {
-			if ptr.Deref(endpoint.NodeName, "") != node || !takesFlows(endpoint.Conditions) || len(endpoint.Addresses) == 0 {
+			if ptr.Deref(endpoint.NodeName, "") != node || !ptr.Deref(endpoint.Conditions.Ready, true) || len(endpoint.Addresses) == 0 {
 				continue
 			}
 			if local[name] == nil {
@@ -58,10 +66,4 @@ func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
 	}
 	slices.SortFunc(checks, func(a, b HealthCheck) int { return cmp.Compare(a.Port, b.Port) })
 	return checks
-}
-
-// takesFlows says whether new flows are led to an endpoint: of one that is
-// terminating, ready is false, except where unready ones are published.
-func takesFlows(c discoveryv1.EndpointConditions) bool {
-	return ptr.Deref(c.Ready, true) && !ptr.Deref(c.Terminating, false)
 }
