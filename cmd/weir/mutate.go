@@ -172,6 +172,12 @@ func (o *mutating) check(cmd *cobra.Command) error {
 	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
 		return err
 	}
+	if o.fuzz <= 0 {
+		return usageError(fmt.Errorf("--fuzz %s: it is no time to search in: leave the fuzzer out by --without fuzz", o.fuzz))
+	}
+	if len(o.tests) > 0 && len(o.golang) == 0 {
+		return usageError(errors.New("--tests judges errors in Go, and --go is not given"))
+	}
 	if o.sample == 0 && cmd.Flags().Changed("sample") {
 		return usageError(errors.New("--sample 0: nothing would be judged: take 1 or more, or leave it out to take all"))
 	}

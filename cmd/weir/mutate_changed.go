@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -19,6 +20,9 @@ var hunk = regexp.MustCompile(`^@@ -\S+ \+(\d+)(?:,(\d+))? @@`)
 // changedLines asks git which lines of the files below a directory differ from a
 // revision. Files are named from there.
 func changedLines(ctx context.Context, revision, dir string, files ...string) (func(file string, line int) bool, error) {
+	if _, err := os.Stat(dir); err != nil {
+		return nil, usageError(fmt.Errorf("--changed %s: look for the source in %s: %w: run it at the root of a checkout", revision, dir, err))
+	}
 	var problem bytes.Buffer
 	cmd := exec.CommandContext(ctx, "git", append([]string{"diff", "-U0", "--relative", "--no-color", "--no-ext-diff", revision, "--"}, files...)...)
 	cmd.Dir, cmd.Stderr = dir, &problem

@@ -80,6 +80,9 @@ func TestMutantsThatThereAreNot(t *testing.T) {
 		{"by no name", []string{"--only", ""}, "", "--only: it is empty: name a part of FILE:LINE or of an ID"},
 		{"by a name after a comma", []string{"--only", "lib/flow.h,"}, "", "--only: it is empty"},
 		{"in a sample of none", []string{"--sample", "0"}, "", "--sample 0: nothing would be judged: take 1 or more"},
+		{"in a search of no time", []string{"--fuzz", "-1s"}, "", "--fuzz -1s: it is no time to search in"},
+		{"by tests of Go, of programs", []string{"--tests", "./model"}, "", "--tests judges errors in Go, and --go is not given"},
+		{"since a revision, outside of a checkout", []string{"--changed", "HEAD"}, "", "--changed HEAD: look for the source in bpf: stat bpf: no such file or directory: run it at the root of a checkout"},
 		{"since no revision", []string{"--changed", "no-such"}, "../..", "--changed no-such: ask git for the changed lines"},
 		{"in Go, by a name", []string{"--go", "../../model", "--only", "nope"}, "", "--only nope: no mutant's FILE:LINE or ID contains it: the files are model/"},
 	} {
