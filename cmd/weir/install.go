@@ -58,9 +58,9 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.hostPorts, "host-ports", "on", "at which of a node's addresses host ports answer that name no hostIP: on (all of them, loopback too), off, or `blocks`")
 	f.set.StringVar(&f.audits, "audit-annotations", "", "whose weir.net/policy-audit counts: pods, namespaces, policies or off, each with those after it (default: pods, which lift no policy of the whole cluster)")
 	f.set.StringVar(&f.deniedIngress, "denied-ingress", "", "what a packet gets that a policy denies on its way in, where the policy's weir.net/denied-ingress does not say: drop, or refuse to tell its sender (default: drop)")
-	f.set.StringVar(&f.deniedEgress, "denied-egress", "", "the same on its way out, and weir.net/denied-egress (default: drop)")
+	f.set.StringVar(&f.deniedEgress, "denied-egress", "", "what one gets that is denied on its way out, as by --denied-ingress and weir.net/denied-egress (default: drop)")
 	f.set.StringVar(&f.pings, "service-pings", "", "what becomes of pings of services' addresses: answer or drop (default: answer)")
-	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: docs/datapath.md)")
+	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: those of docs/datapath.md)")
 	f.set.Uint32Var(&f.config.Refusals, "refusals", 0, "how many resets and ICMP errors each endpoint's packets get in a second (default: 1000, which is the most)")
 	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
 	f.set.StringVar(&f.answers, "lb-mode", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
@@ -71,6 +71,9 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.IntVar(&f.config.MaglevSize, "maglev-size", 0, "size of a Maglev table, a `prime` (default: 16381)")
 	f.set.StringToIntVar(&f.tables, "tables", nil, "room of the datapath's tables, `name=entries` with commas between them: see 'weir status --tables' (default: those of docs/security.md)")
 	f.set.StringSliceVar(&f.config.Devices, "devices", nil, "`names` of the nodes' uplinks (default: those that hold the node's addresses or a default route)")
+	for _, name := range []string{"reserved-ports", "tables"} {
+		f.set.Lookup(name).DefValue = "" // pflag would print [] beside what an empty one means
+	}
 	f.set.IntVar(&f.config.MTU, "mtu", 0, "`bytes` of an IP packet of a pod (default: as the uplinks')")
 }
 
@@ -208,6 +211,9 @@ The image has to be on the nodes, or where they can pull it: 'weir image'.`,
 func (f *installFlags) run(cmd *cobra.Command) error {
 	if f.format != "yaml" {
 		return usageError(fmt.Errorf("--output %s: there is only yaml", f.format))
+	}
+	if cmd.Flags().Changed("output") && !f.dryRun {
+		return usageError(errors.New("--output says how --dry-run prints, and --dry-run is not given: the cluster would be changed"))
 	}
 	if err := f.configFlags.parse(); err != nil {
 		return err

@@ -35,7 +35,7 @@ counters count them all (metrics). A drop names its reason, the policy that
 denied where one did, and the place in the datapath's source.`,
 		Example: `  weir monitor --drops
   weir monitor --pod default/web
-  weir monitor --reason policy-denied -o json |
+  weir monitor --reason policy-ingress -o json |
       jq '{source, destination, policy}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,7 +56,7 @@ denied where one did, and the place in the datapath's source.`,
 	f.BoolVar(&flags.drops, "drops", false, "only what is not let through")
 	f.StringVar(&flags.endpoint, "endpoint", "", "only at the device of this pod, `namespace/name`")
 	f.StringVar(&flags.pod, "pod", "", "only from or to this pod of any node, `namespace/name`")
-	f.StringVar(&flags.reason, "reason", "", "only with this `reason`, as the events have it")
+	f.StringVar(&flags.reason, "reason", "", "only with this `reason`, as the events have it: policy-ingress for one")
 	return cmd
 }
 

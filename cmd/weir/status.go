@@ -62,6 +62,9 @@ func (f *statusFlags) run(cmd *cobra.Command) error {
 	if f.output.format != "table" && f.output.format != "json" {
 		return usageError(fmt.Errorf("--output %s: there is only table and json", f.output.format))
 	}
+	if err := f.check(cmd); err != nil {
+		return err
+	}
 	if f.local {
 		return f.runLocal(cmd)
 	}
@@ -78,6 +81,23 @@ func (f *statusFlags) run(cmd *cobra.Command) error {
 	}
 	if !install.Healthy(status) {
 		return &exitError{exitFailed, nil}
+	}
+	return nil
+}
+
+// check refuses flags that would not be looked at.
+func (f *statusFlags) check(cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	for _, flag := range []string{"kubeconfig", "context", "wait"} {
+		if f.local && given(flag) {
+			return usageError(fmt.Errorf("--%s is about a whole cluster, and --local asks this node's agent alone: leave out one of them", flag))
+		}
+	}
+	if given("socket") && !f.local {
+		return usageError(errors.New("--socket is where this node's agent is asked, and --local is not given"))
+	}
+	if given("timeout") && !f.wait {
+		return usageError(errors.New("--timeout ends --wait, which is not given"))
 	}
 	return nil
 }

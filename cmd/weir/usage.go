@@ -44,6 +44,16 @@ func strict(cmd *cobra.Command) {
 	}
 }
 
+// atLeastOne asks for what a command cannot do without.
+func atLeastOne(question string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return errors.New(question)
+		}
+		return nil
+	}
+}
+
 // isCommand refuses to help with what is no command.
 func isCommand(cmd *cobra.Command, args []string) error {
 	found, rest, err := cmd.Root().Find(args)

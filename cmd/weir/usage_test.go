@@ -53,6 +53,14 @@ func everyCommand(see func(cmd *cobra.Command, path []string)) {
 	walk(rootCommand(), nil)
 }
 
+func TestHelpPrintsNoEmptyDefault(t *testing.T) {
+	everyCommand(func(cmd *cobra.Command, path []string) {
+		out, _, code := weirIn(append(path, "--help")...)
+		require.Equal(t, exitOK, code, path)
+		require.NotContains(t, out, "(default [])", path)
+	})
+}
+
 func TestHelpFitsIntoATerminal(t *testing.T) {
 	seen := 0
 	everyCommand(func(cmd *cobra.Command, path []string) {

@@ -24,7 +24,7 @@ changes in testdata. The environment is passed on. Go's cache of test results
 does not know about kernels: use -count=1.`,
 		Example: `  go test -count=1 -exec 'weir vm exec --kernel 6.1' ./...
   go test -count=1 -exec 'weir vm exec --kernel 5.10' -coverprofile=cover.out .`,
-		Args: cobra.MinimumNArgs(1),
+		Args: atLeastOne("which test? It is for go test -exec 'weir vm exec'"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			command, err := vmtest.GoTest(args[0], ".", args[1:])
 			if err != nil {

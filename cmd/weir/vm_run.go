@@ -49,8 +49,11 @@ command's, and so are signals. It exits with the command's code, and with
       bpftool prog load prog.o /sys/fs/bpf/prog
   tar c dir | weir vm run --kernel 7.2 -- tar tv
   weir vm run --file testdata --collect '/tmp/out/*' --to . -- ./program`,
-		Args: cobra.MinimumNArgs(1),
+		Args: atLeastOne("which command? Name it behind --, as in weir vm run -- uname -r"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if run.timeout < 0 {
+				return usageError(fmt.Errorf("--timeout %s: it is no time to run for", run.timeout))
+			}
 			command, err := run.command(args)
 			if err != nil {
 				return err
