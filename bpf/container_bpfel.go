@@ -467,6 +467,8 @@ type ContainerScratch struct {
 		L4Start     uint32
 		Seq         uint32
 		Ack         uint32
+		QuotedL4    uint32
+		Pad2        uint32
 	}
 	Old      ContainerFlow
 	Open     ContainerFlow

@@ -255,6 +255,8 @@ type HostScratch struct {
 		L4Start     uint32
 		Seq         uint32
 		Ack         uint32
+		QuotedL4    uint32
+		Pad2        uint32
 	}
 	Old      HostFlow
 	Open     HostFlow

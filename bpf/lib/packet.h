@@ -68,6 +68,8 @@ struct packet {
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
 	__be32 seq;		/* of TCP */
 	__be32 ack;
+	__u32 quoted_l4;	/* of the packet that an ICMP error quotes, from l4_off on */
+	__u32 pad2;
 };
 
 /* Whether a hook is this one. An object says whose programs it has by

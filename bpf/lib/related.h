@@ -79,7 +79,8 @@ static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (pkt->l4_len < need + ip.ihl * 4)
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, quote_off(pkt) + ip.ihl * 4, &quoted, sizeof(quoted));
+	pkt->quoted_l4 = sizeof(struct icmphdr) + ip.ihl * 4;
+	bpf_skb_load_bytes(skb, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
 	addr_from4(&key->src, ip.daddr);
 	addr_from4(&key->dst, ip.saddr);
 	key->proto = ip.protocol;
@@ -88,22 +89,58 @@ static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt
 	return REASON_NONE;
 }
 
+/* Steps over an extension header of a quoted packet. */
+static __noinline int quoted_extension(struct __sk_buff *skb, struct packet *pkt,
+				       struct flow_key *key)
+{
+	__u32 off = pkt->quoted_l4;
+	struct extension ext;
+
+	if (pkt->l4_len < off + sizeof(ext))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	bpf_skb_load_bytes(skb, pkt->l4_off + off, &ext, sizeof(ext));
+	/* A later fragment has no ports. */
+	if (key->proto == NEXT_FRAGMENT && ((((__u32)ext.type << 8) | ext.left) & IP6_OFFSET))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	off += key->proto == NEXT_FRAGMENT ? sizeof(ext) : ((__u32)ext.len + 1) * 8;
+	pkt->quoted_l4 = off;
+	key->proto = ext.next;
+	return REASON_NONE;
+}
+
+/* Flows are known by what is behind extension headers (RFC 4443 2.4 d): who sends in
+ * fragments is told by a router so what fits (RFC 8201 4).
+ */
 static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt,
 				       struct flow_key *key)
 {
-	struct {
-		struct ipv6hdr ip6;
-		struct quoted quoted;
-	} quote;
+	struct quoted quoted;
+	struct ipv6hdr ip6;
+	int i, reason;
 
-	if (pkt->l4_len < sizeof(struct icmphdr) + sizeof(quote))
+	pkt->quoted_l4 = sizeof(struct icmphdr) + sizeof(ip6);
+	if (pkt->l4_len < pkt->quoted_l4 + sizeof(quoted))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, quote_off(pkt), &quote, sizeof(quote));
-	addr_from6(&key->src, &quote.ip6.daddr);
-	addr_from6(&key->dst, &quote.ip6.saddr);
-	key->proto = quote.ip6.nexthdr;
-	if (quote.ip6.version != 6 ||
-	    turn_ports(key, &quote.quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
+	bpf_skb_load_bytes(skb, quote_off(pkt), &ip6, sizeof(ip6));
+	addr_from6(&key->src, &ip6.daddr);
+	addr_from6(&key->dst, &ip6.saddr);
+	key->proto = ip6.nexthdr;
+	if (ip6.version != 6)
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+#pragma unroll
+	for (i = 0; i < MAX_EXTENSIONS; i++) {
+		if (!is_extension(key->proto))
+			break;
+		reason = quoted_extension(skb, pkt, key);
+		if (reason)
+			return reason;
+	}
+	if (is_extension(key->proto))
+		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
+	if (pkt->l4_len < pkt->quoted_l4 + sizeof(quoted))
+		return REFUSE(pkt, REASON_TRUNCATED);
+	bpf_skb_load_bytes(skb, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
+	if (turn_ports(key, &quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
@@ -129,7 +166,6 @@ static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *p
 		ip.check = csum_apply(ip.check, flow->addr_diff);
 		if (bpf_skb_store_bytes(skb, off, &ip, sizeof(ip), 0))
 			return -1;
-		off += ip.ihl * 4;
 	} else {
 		struct addr addrs[2] = { flow->dst, flow->src };
 
@@ -137,8 +173,8 @@ static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *p
 		if (bpf_skb_store_bytes(skb, off + offsetof(struct ipv6hdr, saddr), addrs,
 					sizeof(addrs), 0))
 			return -1;
-		off += sizeof(struct ipv6hdr);
 	}
+	off = pkt->l4_off + pkt->quoted_l4;
 	if (has_ports(key->proto)) {
 		diff += csum_half(flow->port_diff);
 		if (bpf_skb_store_bytes(skb, off, &ports, sizeof(ports), 0))

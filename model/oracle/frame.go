@@ -238,13 +238,22 @@ func (h *headers) readIPv6(b []byte) {
 	}
 }
 
+// IPv6 extension headers that others are behind.
+const hopByHop, routing, fragmentation, destination = 0, 43, 44, 60
+
+// extends is whether a header of that number is one of them.
+func extends(next uint8) bool {
+	switch next {
+	case hopByHop, routing, fragmentation, destination:
+		return true
+	}
+	return false
+}
+
 // walkExtensions follows the chain of next headers to the one that is final.
 func (h *headers) walkExtensions(next uint8, b []byte) {
-	const hopByHop, routing, fragmentation, destination = 0, 43, 44, 60
 	for count := 1; ; count++ {
-		switch next {
-		case hopByHop, routing, destination, fragmentation:
-		default:
+		if !extends(next) {
 			h.cut = h.fragment != nil && count == 2
 			h.readTransport(model.Protocol(next), b)
 			return

@@ -71,8 +71,7 @@ func (h *headers) readQuote4(q *quote, b []byte) {
 	h.readQuotedPorts(q, b[headerLen:], model.ProtocolICMP, 8)
 }
 
-// readQuote6 takes the transport's header to be right behind the fixed one:
-// where an extension header is quoted, its number is the protocol of no flow.
+// readQuote6 goes over extension headers to what flows are known by.
 func (h *headers) readQuote6(q *quote, b []byte) {
 	if len(b) > 0 && b[0]>>4 != 6 {
 		h.condemn(model.ReasonICMPNoFlow)
@@ -80,11 +79,35 @@ func (h *headers) readQuote6(q *quote, b []byte) {
 	if !h.needs(b, ipv6Len+quotedLen) {
 		return
 	}
-	q.tuple = model.Tuple{
-		Src: netip.AddrFrom16([16]byte(b[8:24])), Dst: netip.AddrFrom16([16]byte(b[24:40])),
-		Protocol: model.Protocol(b[6]),
+	q.tuple = model.Tuple{Src: netip.AddrFrom16([16]byte(b[8:24])), Dst: netip.AddrFrom16([16]byte(b[24:40]))}
+	next, rest := b[6], b[ipv6Len:]
+	for range maxExtensions {
+		if !extends(next) {
+			break
+		}
+		if !h.needs(rest, quotedLen) {
+			return
+		}
+		length := 8 + 8*int(rest[1])
+		if next == fragmentation {
+			length = 8
+			if binary.BigEndian.Uint16(rest[2:])&0xfff8 != 0 {
+				h.condemn(model.ReasonICMPNoFlow) // a later fragment, without ports
+				return
+			}
+		}
+		next = rest[0]
+		rest = rest[min(length, len(rest)):]
 	}
-	h.readQuotedPorts(q, b[ipv6Len:], model.ProtocolICMPv6, 128)
+	if extends(next) {
+		h.condemn(model.ReasonICMPNoFlow)
+		return
+	}
+	if !h.needs(rest, quotedLen) {
+		return
+	}
+	q.tuple.Protocol = model.Protocol(next)
+	h.readQuotedPorts(q, rest, model.ProtocolICMPv6, 128)
 }
 
 // readQuotedPorts reads them where the protocol has any. Of ICMP, only an echo

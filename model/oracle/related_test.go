@@ -106,8 +106,9 @@ func TestAnErrorOfNoFlowIsDropped(t *testing.T) {
 		{"quoted options beyond the quote", unreachable(w, a, with(whole, 0, 0x46)), []model.Reason{model.ReasonTruncated}},
 		{"padding in place of a quote", append(unreachable(w, a, whole[:27]), make([]byte, 8)...), []model.Reason{model.ReasonTruncated}},
 		{"a quote of 47 bytes", unreachable("fd00::2", "fd00::1", whole6[:47]), []model.Reason{model.ReasonTruncated}},
-		{"a quoted extension header", unreachable("fd00::2", "fd00::1", with(whole6, 6, 60)), []model.Reason{model.ReasonICMPNoFlow}},
-		{"a quoted fragment header", unreachable("fd00::2", "fd00::1", with(whole6, 6, 44)), []model.Reason{model.ReasonICMPNoFlow}},
+		{"an extension header that ends beyond the quote", unreachable("fd00::2", "fd00::1", with(whole6, 6, 60)), []model.Reason{model.ReasonTruncated}},
+		{"a quoted later fragment of IPv6", unreachable("fd00::2", "fd00::1", with(whole6, 6, 44)), []model.Reason{model.ReasonICMPNoFlow}},
+		{"a quoted fragment header and nothing behind it", unreachable("fd00::2", "fd00::1", with(with(whole6, 6, 44), 42, 0, 0)), []model.Reason{model.ReasonTruncated}},
 	}
 	b := newBench(t)
 	b.pass(b.from(client, ip(a, w, model.ProtocolUDP, udp(5000, 53, 0))), tuple(model.ProtocolUDP, a, 5000, w, 53), model.OutLocal)

@@ -178,12 +178,12 @@ func exemptEcho(p *frame.Packet, request, reply byte, part func(from, to int)) {
 // exemptQuote exempts the tuple of a quoted packet. Its transport checksum
 // stays: nobody can judge it.
 func exemptQuote(p, q *frame.Packet, part func(from, to int)) {
-	l4 := q.L3 + 40
 	if q.Version == 4 {
-		l4 = q.L3 + int(p.Data[q.L3]&15)*4
 		part(q.L3+10, q.L3+20)
 	} else {
 		part(q.L3+8, q.L3+40)
 	}
-	part(l4, l4+8)
+	if q.L4 >= 0 {
+		part(q.L4, q.L4+8)
+	}
 }
