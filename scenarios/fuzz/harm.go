@@ -183,7 +183,11 @@ func exemptQuote(p, q *frame.Packet, part func(from, to int)) {
 	} else {
 		part(q.L3+8, q.L3+40)
 	}
-	if q.L4 >= 0 {
-		part(q.L4, q.L4+8)
+	switch proto := model.Protocol(q.Proto); {
+	case q.L4 < 0:
+	case proto == model.ProtocolICMP, proto == model.ProtocolICMPv6:
+		part(q.L4+4, q.L4+6) // an echo's identifier
+	default:
+		part(q.L4, q.L4+4)
 	}
 }
