@@ -188,10 +188,16 @@ func (o *Oracle) Collect(now time.Time) {
 		}
 	}
 	for key, h := range o.flows {
-		if h.over(h.opening.tuple.Protocol, now) {
-			delete(o.flows, key)
-			o.dying[key] = now
+		if !h.over(h.opening.tuple.Protocol, now) {
+			continue
 		}
+		// What nobody answered stays until others need the room: a flow that takes the
+		// place of its answers makes it seem alive.
+		if _, there := o.sees(key); there && h.states&^unanswered == 0 {
+			continue
+		}
+		delete(o.flows, key)
+		o.dying[key] = now
 	}
 	o.forgetFragments(now)
 }
