@@ -72,11 +72,13 @@ func (p *play) bothFamilies(name string) (all []netip.Addr, err error) {
 	return all, nil
 }
 
-func (p *play) give(ctx context.Context, v *syntax.Give) error {
+// Give has nodes have addresses.
+func (p *play) Give(ctx context.Context, v *syntax.Give) error {
 	return p.assign(ctx, v.Addresses, v.Nodes, true)
 }
 
-func (p *play) take(ctx context.Context, v *syntax.Take) error {
+// Take takes them away.
+func (p *play) Take(ctx context.Context, v *syntax.Take) error {
 	return p.assign(ctx, v.Addresses, v.Nodes, false)
 }
 
@@ -106,7 +108,8 @@ func (p *play) assign(ctx context.Context, names, nodes []string, has bool) erro
 	return p.compile(ctx)
 }
 
-func (p *play) lead(ctx context.Context, v *syntax.Lead) error {
+// Lead has the router lead addresses.
+func (p *play) Lead(ctx context.Context, v *syntax.Lead) error {
 	addresses, err := p.moved(v.Addresses)
 	if err != nil {
 		return err

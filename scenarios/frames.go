@@ -168,7 +168,8 @@ func familyOf(kind string) syntax.Family {
 	return syntax.IPv4
 }
 
-func (p *play) send(ctx context.Context, v *syntax.Send) error {
+// Send puts a frame on a host's interface.
+func (p *play) Send(ctx context.Context, v *syntax.Send) error {
 	data, err := p.build(v)
 	if err != nil {
 		return err
@@ -271,7 +272,8 @@ func (p *play) arrivals(ctx context.Context, host string) error {
 	return nil
 }
 
-func (p *play) expect(ctx context.Context, v *syntax.Expect) error {
+// Expect waits for a frame, or that none comes.
+func (p *play) Expect(ctx context.Context, v *syntax.Expect) error {
 	want, err := p.resolve(v.Layers, v.Host)
 	if err != nil {
 		return err
@@ -366,9 +368,9 @@ func chatter(data []byte) bool {
 	return p.Version == 6 && p.Proto == uint8(model.ProtocolICMPv6) && len(body) > 0 && body[0] >= 130
 }
 
-// verdict checks the decision about the last frame sent, at its first hook or
+// Verdict checks the decision about the last frame sent, at its first hook or
 // the one named.
-func (p *play) verdict(v *syntax.Verdict) error {
+func (p *play) Verdict(_ context.Context, v *syntax.Verdict) error {
 	if p.sent == nil || len(p.sent.Steps) == 0 {
 		return mismatch("the frame that was sent last met no hook")
 	}

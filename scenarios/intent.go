@@ -15,7 +15,8 @@ import (
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
-func (p *play) listen(ctx context.Context, v *syntax.Listen) error {
+// Listen serves a port.
+func (p *play) Listen(ctx context.Context, v *syntax.Listen) error {
 	answer := func(message []byte) []byte { return message }
 	if v.Answer != nil {
 		fixed := []byte(*v.Answer)
@@ -97,7 +98,8 @@ func ended(what string, want syntax.Failure, err error) error {
 	return mismatch("%s failed in another way", what).with("outcome", string(want), string(got)+": "+err.Error())
 }
 
-func (p *play) connect(ctx context.Context, v *syntax.Connect) error {
+// Connect opens an exchange.
+func (p *play) Connect(ctx context.Context, v *syntax.Connect) error {
 	to, err := p.addressIn(v.To.Name)
 	if err != nil {
 		return err
@@ -244,7 +246,8 @@ func addressOf(h lab.Host, family syntax.Family) netip.Addr {
 	return netip.Addr{}
 }
 
-func (p *play) say(ctx context.Context, v *syntax.Say) error {
+// Say sends a message on an open exchange.
+func (p *play) Say(ctx context.Context, v *syntax.Say) error {
 	c := p.conns[v.Conn]
 	if c == nil {
 		return mismatch("exchange %s is not open", v.Conn)
@@ -261,7 +264,8 @@ func (p *play) say(ctx context.Context, v *syntax.Say) error {
 	return speaksTo("say "+v.Conn, c.conn, c.to)
 }
 
-func (p *play) close(v *syntax.Close) error {
+// Close ends an exchange.
+func (p *play) Close(_ context.Context, v *syntax.Close) error {
 	c := p.conns[v.Conn]
 	if c == nil {
 		return mismatch("exchange %s is not open", v.Conn)
@@ -273,7 +277,8 @@ func (p *play) close(v *syntax.Close) error {
 	return nil
 }
 
-func (p *play) ping(ctx context.Context, v *syntax.Ping) error {
+// Ping sends an echo request.
+func (p *play) Ping(ctx context.Context, v *syntax.Ping) error {
 	to, err := p.addressIn(v.To)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -122,10 +123,10 @@ func skipDeclared(s *Scenario, world syntax.World, kernel string) bool {
 	})
 }
 
-// uses checks whether the datapath uses a feature of the kernel. Kernels that
+// Uses checks whether the datapath uses a feature of the kernel. Kernels that
 // are not locked may have it before its release: whoever builds them takes
 // over what they like.
-func (p *play) uses(v *syntax.Uses) error {
+func (p *play) Uses(_ context.Context, v *syntax.Uses) error {
 	kernel := Kernel()
 	got, err := p.world.Datapath("").Uses(v.Feature)
 	if err != nil {

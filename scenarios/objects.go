@@ -56,15 +56,17 @@ func (p *play) address(name string, family syntax.Family) (netip.Addr, error) {
 	return p.Scenario.address(name, family)
 }
 
-func (p *play) apply(ctx context.Context, files []string) error {
-	for _, f := range files {
+// Apply makes objects, or changes those that are there.
+func (p *play) Apply(ctx context.Context, v *syntax.Apply) error {
+	for _, f := range v.Files {
 		p.objects.Merge(p.attached[f])
 	}
 	return p.compile(ctx)
 }
 
-func (p *play) update(ctx context.Context, files []string) error {
-	for _, f := range files {
+// Update changes objects that are there.
+func (p *play) Update(ctx context.Context, v *syntax.Update) error {
+	for _, f := range v.Files {
 		before := p.objects.Len()
 		p.objects.Merge(p.attached[f])
 		if n := p.objects.Len() - before; n > 0 {
@@ -74,8 +76,9 @@ func (p *play) update(ctx context.Context, files []string) error {
 	return p.compile(ctx)
 }
 
-func (p *play) delete(ctx context.Context, objects []syntax.Object) error {
-	for _, o := range objects {
+// Delete removes objects.
+func (p *play) Delete(ctx context.Context, v *syntax.Delete) error {
+	for _, o := range v.Objects {
 		if err := p.objects.Delete(o.Kind, o.Namespace, o.Name); err != nil {
 			if errors.Is(err, manifest.ErrNotFound) {
 				return mismatch("there is no %s to delete at this step", o)
@@ -86,7 +89,8 @@ func (p *play) delete(ctx context.Context, objects []syntax.Object) error {
 	return p.compile(ctx)
 }
 
-func (p *play) label(ctx context.Context, v *syntax.Label) error {
+// Label sets and removes labels.
+func (p *play) Label(ctx context.Context, v *syntax.Label) error {
 	change := func(old map[string]string) map[string]string {
 		out := map[string]string{}
 		maps.Copy(out, old)
@@ -118,7 +122,9 @@ func (p *play) label(ctx context.Context, v *syntax.Label) error {
 	return p.compile(ctx)
 }
 
-func (p *play) terminate(ctx context.Context, o syntax.Object) error {
+// Terminate marks a pod as being deleted.
+func (p *play) Terminate(ctx context.Context, v *syntax.Terminate) error {
+	o := v.Pod
 	key := o.Namespace + "/" + o.Name
 	pod, ok := p.objects.Pods[key]
 	if !ok {
@@ -136,8 +142,9 @@ type renewer interface {
 	Renew(pod string) (model.Device, error)
 }
 
-func (p *play) renew(ctx context.Context, o syntax.Object) error {
-	name := o.Namespace + "/" + o.Name
+// Renew gives a pod another interface.
+func (p *play) Renew(ctx context.Context, v *syntax.Renew) error {
+	name := v.Pod.Namespace + "/" + v.Pod.Name
 	w, ok := p.world.(renewer)
 	if !ok {
 		return labError(fmt.Errorf("renew %s: the world has one interface for each pod", name))
@@ -154,14 +161,16 @@ func (p *play) renew(ctx context.Context, o syntax.Object) error {
 	return p.compile(ctx)
 }
 
-func (p *play) advance(ctx context.Context, by time.Duration) error {
-	if err := p.world.Advance(ctx, by); err != nil {
+// Advance moves the clock.
+func (p *play) Advance(ctx context.Context, v *syntax.Advance) error {
+	if err := p.world.Advance(ctx, v.By); err != nil {
 		return labError(err)
 	}
 	return nil
 }
 
-func (p *play) collect(ctx context.Context) error {
+// Collect runs the collector.
+func (p *play) Collect(ctx context.Context, _ *syntax.Collect) error {
 	if err := p.world.Collect(ctx); err != nil {
 		return labError(err)
 	}

@@ -135,17 +135,8 @@ func (p *play) run(ctx context.Context) (failure *Failure, broken bool) {
 	return p.settle(), false
 }
 
-// acts says whether a step sets packets off, rather than check what did.
-func acts(v syntax.Verb) bool {
-	switch v.(type) {
-	case *syntax.Expect, *syntax.Verdict, *syntax.FlowCheck, *syntax.Dropped, *syntax.Counter, *syntax.TableCheck, *syntax.Uses:
-		return false
-	}
-	return true
-}
-
 func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
-	if acts(step.Verb) {
+	if step.Verb.Effect() != syntax.Checks {
 		if failure := p.settle(); failure != nil {
 			return failure, false
 		}
@@ -153,7 +144,7 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 		p.walks = nil
 		p.judge.reset()
 	}
-	err := p.forget(step.Verb)
+	err := p.forget(step.Verb.Effect())
 	if err == nil {
 		err = p.do(ctx, step)
 	}
@@ -179,25 +170,15 @@ func (p *play) step(ctx context.Context, step *syntax.Step) (*Failure, bool) {
 	return nil, false
 }
 
-// converses says whether a step is a whole exchange, whose frames the
-// scenario does not name one by one.
-func converses(v syntax.Verb) bool {
-	switch v.(type) {
-	case *syntax.Connect, *syntax.Say, *syntax.Close, *syntax.Ping:
-		return true
-	}
-	return false
-}
-
 // forget drops the frames that came before an exchange, and those of an
 // exchange before the next frame is sent: an expectation is about what is
 // news since then.
-func (p *play) forget(v syntax.Verb) error {
-	_, sends := v.(*syntax.Send)
-	if !converses(v) && !(sends && p.conversed) {
+func (p *play) forget(e syntax.Effect) error {
+	converses := e == syntax.Converses
+	if !converses && (e != syntax.Sends || !p.conversed) {
 		return nil
 	}
-	p.conversed = converses(v)
+	p.conversed = converses
 	return p.readAll(func(string, []lab.Frame) {})
 }
 
@@ -350,9 +331,9 @@ func (p *play) tell(f *Failure) {
 
 func (p *play) do(ctx context.Context, step *syntax.Step) error {
 	if !step.Eventually || p.kind == syntax.Prog {
-		return p.verb(ctx, step.Verb)
+		return step.Verb.Run(ctx, p)
 	}
-	return retry(ctx, p.stretch(2*patience), func() error { return p.verb(ctx, step.Verb) })
+	return retry(ctx, p.stretch(2*patience), func() error { return step.Verb.Run(ctx, p) })
 }
 
 // retry repeats what is eventual until it holds or its time is over. Errors
@@ -393,58 +374,24 @@ func (p *play) eventually(ctx context.Context, f func() error) error {
 	return retry(ctx, p.stretch(patience), f)
 }
 
-func (p *play) verb(ctx context.Context, verb syntax.Verb) error {
-	switch v := verb.(type) {
-	case *syntax.Apply:
-		return p.apply(ctx, v.Files)
-	case *syntax.Update:
-		return p.update(ctx, v.Files)
-	case *syntax.Delete:
-		return p.delete(ctx, v.Objects)
-	case *syntax.Label:
-		return p.label(ctx, v)
-	case *syntax.Terminate:
-		return p.terminate(ctx, v.Pod)
-	case *syntax.Renew:
-		return p.renew(ctx, v.Pod)
-	case *syntax.Give:
-		return p.give(ctx, v)
-	case *syntax.Take:
-		return p.take(ctx, v)
-	case *syntax.Lead:
-		return p.lead(ctx, v)
-	case *syntax.Listen:
-		return p.listen(ctx, v)
-	case *syntax.Connect:
-		return p.connect(ctx, v)
-	case *syntax.Say:
-		return p.say(ctx, v)
-	case *syntax.Close:
-		return p.close(v)
-	case *syntax.Ping:
-		return p.ping(ctx, v)
-	case *syntax.Send:
-		return p.send(ctx, v)
-	case *syntax.Expect:
-		return p.expect(ctx, v)
-	case *syntax.Verdict:
-		return p.verdict(v)
-	case *syntax.FlowCheck:
-		return p.eventually(ctx, func() error { return p.flow(v) })
-	case *syntax.Dropped:
-		return p.eventually(ctx, func() error { return p.drops(v) })
-	case *syntax.Counter:
-		return p.eventually(ctx, func() error { return p.counter(v) })
-	case *syntax.TableCheck:
-		return p.eventually(ctx, func() error { return p.table(v) })
-	case *syntax.Uses:
-		return p.uses(v)
-	case *syntax.Advance:
-		return p.advance(ctx, v.By)
-	case *syntax.Collect:
-		return p.collect(ctx)
-	}
-	return labError(fmt.Errorf("verb %T is not built in", verb))
+// Flow waits for an entry of the flow table, or for none.
+func (p *play) Flow(ctx context.Context, v *syntax.FlowCheck) error {
+	return p.eventually(ctx, func() error { return p.flow(v) })
+}
+
+// Dropped waits for packets that are dropped.
+func (p *play) Dropped(ctx context.Context, v *syntax.Dropped) error {
+	return p.eventually(ctx, func() error { return p.drops(v) })
+}
+
+// Counter waits for a counter.
+func (p *play) Counter(ctx context.Context, v *syntax.Counter) error {
+	return p.eventually(ctx, func() error { return p.counter(v) })
+}
+
+// Table waits for text in a table.
+func (p *play) Table(ctx context.Context, v *syntax.TableCheck) error {
+	return p.eventually(ctx, func() error { return p.table(v) })
 }
 
 // addressIn looks a name up in the family of the run.

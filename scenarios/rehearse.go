@@ -29,7 +29,7 @@ func (s *Scenario) rehearse() error {
 			if step.Only != "" && step.Only != family {
 				continue
 			}
-			err := p.rehearse(step.Verb)
+			err := step.Verb.Rehearse(context.Background(), p)
 			if err == nil {
 				continue
 			}
@@ -43,37 +43,32 @@ func (s *Scenario) rehearse() error {
 	return errors.Join(errs...)
 }
 
-func (p *play) rehearse(verb syntax.Verb) error {
-	switch v := verb.(type) {
-	case *syntax.Apply, *syntax.Update, *syntax.Delete, *syntax.Label, *syntax.Terminate,
-		*syntax.Give, *syntax.Take, *syntax.Lead:
-		return p.verb(context.Background(), verb)
-	case *syntax.Connect:
-		return p.lookUp(v.From, v.To.Name)
-	case *syntax.Ping:
-		return p.lookUp(v.From, v.To)
-	case *syntax.FlowCheck:
-		return p.lookUp(v.From, v.To.Name)
-	case *syntax.Send:
-		_, err := p.build(v)
-		return err
-	case *syntax.Expect:
-		_, err := p.resolve(v.Layers, v.Host)
-		return err
-	case *syntax.TableCheck:
-		_, err := p.expand(v.Text)
-		return err
-	}
-	return nil
-}
-
-func (p *play) lookUp(names ...string) error {
+// LookUp finds the addresses of names.
+func (p *play) LookUp(names ...string) error {
 	for _, name := range names {
 		if _, err := p.addressIn(name); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Describe makes a frame and does not send it.
+func (p *play) Describe(v *syntax.Send) error {
+	_, err := p.build(v)
+	return err
+}
+
+// Resolve finds what the layers at a host name.
+func (p *play) Resolve(host string, layers []syntax.Layer) error {
+	_, err := p.resolve(layers, host)
+	return err
+}
+
+// Expand finds what a text names.
+func (p *play) Expand(text string) error {
+	_, err := p.expand(text)
+	return err
 }
 
 // build makes the frame that a send describes.

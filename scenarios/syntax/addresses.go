@@ -94,21 +94,6 @@ func addressesAnd(l *line, joint string) (addresses, nodes []string, err error) 
 	return addresses, nodes, nil
 }
 
-func parseGive(l *line) (Verb, error) {
-	addresses, nodes, err := addressesAnd(l, "to")
-	return &Give{addresses, nodes}, err
-}
-
-func parseTake(l *line) (Verb, error) {
-	addresses, nodes, err := addressesAnd(l, "from")
-	return &Take{addresses, nodes}, err
-}
-
-func parseLead(l *line) (Verb, error) {
-	addresses, nodes, err := addressesAnd(l, "via")
-	return &Lead{addresses, nodes}, err
-}
-
 func parseRoute(p *parser, at Pos, l *line) error {
 	addresses, nodes, err := addressesAnd(l, "via")
 	if err != nil {
@@ -138,27 +123,6 @@ func parseUplink(p *parser, _ Pos, l *line) error {
 	hosts, err := l.words("a host outside")
 	p.file.Second = append(p.file.Second, hosts...)
 	return err
-}
-
-// poses checks that a frame which poses as somebody names its sender once.
-func (v *Send) poses() error {
-	named := false
-	for _, layer := range v.Layers {
-		if !slices.Contains([]string{"ip", "ipv4", "ipv6", "arp"}, layer.Kind) {
-			continue
-		}
-		for _, a := range layer.Fields {
-			if a.Name == "src" || a.Name == "spa" {
-				return fmt.Errorf("%s: %s=%s and posing-as %s both name the sender: leave out one of them", layer.Kind, a.Name, a.Value, v.Sender)
-			}
-		}
-		named = true
-		break // the first is the outer one
-	}
-	if !named {
-		return fmt.Errorf("posing-as %s: the frame has no sender's address: add a layer like ip(dst=client), or leave out posing-as", v.Sender)
-	}
-	return nil
 }
 
 // holders follows who was given what, from step to step.
@@ -204,51 +168,6 @@ func (c *checker) literally(names []string) (all []string) {
 		}
 	}
 	return all
-}
-
-func (c *checker) give(s *Step, v *Give) {
-	c.nodes(s.Pos, "give", v.Nodes)
-	for _, name := range v.Addresses {
-		if !c.addressNamed(s.Pos, "give", name) {
-			return
-		}
-	}
-	for _, a := range c.literally(v.Addresses) {
-		if c.given[a] == nil {
-			c.given[a] = map[string]Pos{}
-		}
-		for _, node := range v.Nodes {
-			if before, has := c.given[a][node]; has {
-				c.failf(s.Pos, "give: %s has %s already, since line %d: take it first, or give it to another node", node, a, before.Line)
-			}
-			c.given[a][node] = s.Pos
-		}
-	}
-}
-
-func (c *checker) take(s *Step, v *Take) {
-	c.nodes(s.Pos, "take", v.Nodes)
-	for _, name := range v.Addresses {
-		if !c.addressNamed(s.Pos, "take", name) {
-			return
-		}
-	}
-	for _, a := range c.literally(v.Addresses) {
-		for _, node := range v.Nodes {
-			if _, has := c.given[a][node]; !has {
-				c.failf(s.Pos, "take: %s does not have %s at this step: expected 'give %s to %s' before", node, a, a, node)
-			}
-			delete(c.given[a], node)
-		}
-	}
-}
-
-func (c *checker) lead(s *Step, v *Lead) {
-	c.nodes(s.Pos, "lead", v.Nodes)
-	for _, name := range v.Addresses {
-		c.routable(s.Pos, "lead", name)
-	}
-	c.routed(s.Pos, "lead")
 }
 
 func (c *checker) nodes(at Pos, verb string, names []string) {

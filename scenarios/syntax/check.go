@@ -190,69 +190,7 @@ func (c *checker) step(s *Step) {
 	if s.Only != "" && !slices.Contains(c.file.Families, s.Only) {
 		c.failf(s.Pos, "the step is for %s, in which the scenario does not run", s.Only)
 	}
-	switch v := s.Verb.(type) {
-	case *Apply:
-		c.needFiles(s.Pos, v.Files)
-	case *Update:
-		c.needFiles(s.Pos, v.Files)
-	case *Label:
-		c.podObject(s.Pos, "label", v.Object)
-	case *Terminate:
-		c.podObject(s.Pos, "terminate", v.Pod)
-	case *Renew:
-		c.onlyProg(s.Pos, "renew")
-		c.podObject(s.Pos, "renew", v.Pod)
-	case *Give:
-		c.give(s, v)
-	case *Take:
-		c.take(s, v)
-	case *Lead:
-		c.lead(s, v)
-	case *Listen:
-		c.host(s.Pos, "listen", v.Host)
-	case *Connect:
-		c.connect(s.Pos, v)
-		c.manner(s, v)
-	case *Say:
-		c.conn(s.Pos, "say", v.Conn)
-	case *Close:
-		c.conn(s.Pos, "close", v.Conn)
-		delete(c.conns, v.Conn)
-	case *Ping:
-		c.host(s.Pos, "ping", v.From)
-		c.place(s.Pos, "ping", v.To)
-	case *Send:
-		c.host(s.Pos, "send", v.Host)
-		if v.Sender != "" {
-			c.place(s.Pos, "send: posing-as", v.Sender)
-		}
-		c.layers(s, v.Layers, true)
-		c.sent = true
-	case *Expect:
-		c.host(s.Pos, "expect", v.Host)
-		c.layers(s, v.Layers, false)
-	case *Verdict:
-		c.onlyProg(s.Pos, "verdict")
-		c.onNode(s.Pos, "verdict", v.Fields)
-		if !c.sent {
-			c.failf(s.Pos, "verdict: no frame was sent before: expected 'send' above")
-		}
-	case *Uses:
-		if v.Feature == "tcx" && slices.Contains(c.file.Worlds, Prog) {
-			c.failf(s.Pos, "uses: world prog attaches programs to nothing, but the scenario declares it: remove the line, or declare 'worlds netns'")
-		}
-	case *Counter:
-		c.node(s.Pos, "counter", v.Node)
-	case *TableCheck:
-		c.node(s.Pos, "table", v.Node)
-	case *FlowCheck:
-		c.onNode(s.Pos, "flow", v.Fields)
-		c.host(s.Pos, "flow", v.From)
-		c.place(s.Pos, "flow", v.To.Name)
-		if v.Via != "" {
-			c.host(s.Pos, "flow: via", v.Via)
-		}
-	}
+	s.Verb.check(c, s)
 }
 
 // onNode checks the node that fields name.
@@ -267,33 +205,6 @@ func (c *checker) onNode(at Pos, verb string, fields []Assignment) {
 func (c *checker) podObject(at Pos, verb string, o Object) {
 	if o.Kind == "pod" && !slices.ContainsFunc(c.file.Pods, func(p Pod) bool { return p.Namespace == o.Namespace && p.Name == o.Name }) {
 		c.failf(at, "%s: there is no pod %s/%s", verb, o.Namespace, o.Name)
-	}
-}
-
-func (c *checker) connect(at Pos, v *Connect) {
-	c.host(at, "connect", v.From)
-	c.place(at, "connect", v.To.Name)
-	for verb, host := range map[string]string{"connect: via": v.Via, "connect: seen-from": v.Seen} {
-		if host != "" {
-			c.host(at, verb, host)
-		}
-	}
-	if v.As == "" {
-		return
-	}
-	if before, ok := c.conns[v.As]; ok {
-		c.failf(at, "connect: an exchange is called %s already, since line %d: close it or take another name", v.As, before.Line)
-	}
-	c.conns[v.As] = at
-}
-
-// manner checks how the socket of a connect is used.
-func (c *checker) manner(s *Step, v *Connect) {
-	if (v.Mapped || v.Unconnected) && !slices.Equal(c.file.Worlds, []World{Netns}) {
-		c.failf(s.Pos, "connect: only world netns has sockets that are unconnected or mapped: declare 'worlds netns'")
-	}
-	if v.Mapped && s.Only != IPv4 && !slices.Equal(c.file.Families, []Family{IPv4}) {
-		c.failf(s.Pos, "connect: a mapped socket speaks IPv4: begin the step with [ipv4], or declare 'families ipv4'")
 	}
 }
 
