@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/weirnet/weir/agent/api"
@@ -51,7 +52,7 @@ func (a *Agent) listServices() []api.Service {
 func (a *Agent) listPolicies() []api.Policy {
 	list := []api.Policy{}
 	state, objs := a.applied()
-	counts := map[string]int{}
+	counts := map[model.PolicyRef]int{}
 	if state != nil {
 		for _, set := range state.RuleSets {
 			for _, rule := range set.Rules {
@@ -59,16 +60,23 @@ func (a *Agent) listPolicies() []api.Policy {
 			}
 		}
 	}
-	add := func(kind string, names []string) {
-		for _, name := range names {
-			list = append(list, api.Policy{Object: kind + " " + name, Rules: counts[kind+"/"+name]})
+	for _, policies := range [][]model.Ref{
+		inOrder(objs.NetworkPolicies), inOrder(objs.ClusterNetworkPolicies),
+		inOrder(objs.CiliumNetworkPolicies), inOrder(objs.CiliumClusterwideNetworkPolicies),
+	} {
+		for _, policy := range policies {
+			list = append(list, api.Policy{Object: policy.String(), Rules: counts[model.PolicyRef(policy)]})
 		}
 	}
-	add("NetworkPolicy", slices.Sorted(maps.Keys(objs.NetworkPolicies)))
-	add("ClusterNetworkPolicy", slices.Sorted(maps.Keys(objs.ClusterNetworkPolicies)))
-	add("CiliumNetworkPolicy", slices.Sorted(maps.Keys(objs.CiliumNetworkPolicies)))
-	add("CiliumClusterwideNetworkPolicy", slices.Sorted(maps.Keys(objs.CiliumClusterwideNetworkPolicies)))
 	return list
+}
+
+// inOrder gives the objects of one kind, sorted as their keys are.
+func inOrder[T metav1.Object](objs map[string]T) (refs []model.Ref) {
+	for _, key := range slices.Sorted(maps.Keys(objs)) {
+		refs = append(refs, manifest.RefOf(objs[key]))
+	}
+	return refs
 }
 
 func (a *Agent) listIdentities() []api.Identity {

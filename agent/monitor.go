@@ -120,7 +120,7 @@ func toEvent(e *datapath.Event, now time.Duration, names *directory) api.Event {
 		Flow: string(e.Decision.Flow), Length: e.Length,
 		SourceParty: names.party(e.Tuple.Src), TargetParty: names.party(e.Tuple.Dst),
 	}
-	if e.Decision.Origin.Policy != "" {
+	if !e.Decision.Origin.Policy.IsZero() {
 		event.Policy = e.Decision.Origin.String()
 	}
 	if e.Decision.File != "" {

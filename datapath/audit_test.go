@@ -12,8 +12,8 @@ import (
 
 func TestADenialInAuditIsToldOnceAFlowAndDropsNothing(t *testing.T) {
 	n := newNode(t)
-	out := model.Origin{Policy: "NetworkPolicy/default/client", Rule: model.RuleNone}
-	in := model.Origin{Policy: "CiliumNetworkPolicy/default/web", Rule: 2, List: "ingressDeny"}
+	out := model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "client"}, Rule: model.RuleNone}
+	in := model.Origin{Policy: model.PolicyRef{Kind: "CiliumNetworkPolicy", Namespace: "default", Name: "web"}, Rule: 2, List: "ingressDeny"}
 	n.state.RuleSets = []model.RuleSet{
 		{Key: "client", Rules: []model.Rule{{Direction: model.Ingress}, {Direction: model.Egress, Action: model.RuleAudit, Origin: out}}},
 		{Key: "web", Rules: []model.Rule{

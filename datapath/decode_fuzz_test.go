@@ -95,7 +95,7 @@ func FuzzAddress(f *testing.F) {
 
 func FuzzLabels(f *testing.F) {
 	l := newLabels()
-	l.number(model.Origin{Policy: "NetworkPolicy/default/web", Rule: 1})
+	l.number(model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 1})
 	l.Endpoints[3] = "default/web"
 	l.Services[1] = ServiceName{Name: "default/web:80"}
 	text, err := json.Marshal(&l)
@@ -110,7 +110,7 @@ func FuzzLabels(f *testing.F) {
 		next.Endpoints[1], next.Services[1] = "default/a", ServiceName{Name: "default/a:1"}
 		both := l.with(next)
 		require.Equal(t, "default/a", both.Endpoints[1])
-		origin := model.Origin{Policy: "NetworkPolicy/default/other", Rule: 2}
+		origin := model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "other"}, Rule: 2}
 		require.Equal(t, origin, l.origin(l.number(origin)))
 		require.NotZero(t, l.number(origin), "0 is no rule")
 		require.Empty(t, l.origin(0))

@@ -128,16 +128,16 @@ func TestContradictionsAreRefusedByName(t *testing.T) {
 
 func TestOverlappingRulesOfOnePeerAreFlattened(t *testing.T) {
 	rules := []model.Rule{
-		{Peer: 7, Protocol: model.ProtocolAny, Action: model.RuleDeny, Precedence: 9, Origin: model.Origin{Policy: "deny"}},
-		{Peer: 7, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: "allow"}},
-		{Peer: 7, Protocol: model.ProtocolTCP, Port: 443, PortBits: 16, Precedence: 10, Origin: model.Origin{Policy: "allow"}},
-		{Peer: 8, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: "allow"}},
+		{Peer: 7, Protocol: model.ProtocolAny, Action: model.RuleDeny, Precedence: 9, Origin: model.Origin{Policy: model.PolicyRef{Name: "deny"}}},
+		{Peer: 7, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: model.PolicyRef{Name: "allow"}}},
+		{Peer: 7, Protocol: model.ProtocolTCP, Port: 443, PortBits: 16, Precedence: 10, Origin: model.Origin{Policy: model.PolicyRef{Name: "allow"}}},
+		{Peer: 8, Protocol: model.ProtocolTCP, Port: 80, PortBits: 16, Precedence: 5, Origin: model.Origin{Policy: model.PolicyRef{Name: "allow"}}},
 	}
 	l := newLabels()
 	e := encodeSet(1, &model.RuleSet{Key: "k", Rules: rules}, l.number)
 	got := map[string]string{}
 	for i, key := range e.keys {
-		got[fmt.Sprintf("%d/%d", key.Peer, decodePort(key.Port))] = fmt.Sprintf("deny=%d by %s", e.values[i].Action, l.origin(e.values[i].Origin).Policy)
+		got[fmt.Sprintf("%d/%d", key.Peer, decodePort(key.Port))] = fmt.Sprintf("deny=%d by %s", e.values[i].Action, l.origin(e.values[i].Origin).Policy.Name)
 	}
 	require.Equal(t, map[string]string{
 		"7/0": "deny=1 by deny", "7/80": "deny=1 by deny", "7/443": "deny=0 by allow", "8/80": "deny=0 by allow",

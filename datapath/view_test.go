@@ -163,7 +163,7 @@ func TestALoaderThatComesLaterKnowsTheNames(t *testing.T) {
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
-	n.state.RuleSets[0].Rules[1].Origin = model.Origin{Policy: "NetworkPolicy/default/out", Rule: 2}
+	n.state.RuleSets[0].Rules[1].Origin = model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "out"}, Rule: 2}
 	_, err = d.Apply(n.state)
 	require.NoError(t, err)
 	establish(t, d, n, 40000)
@@ -182,9 +182,9 @@ func TestALoaderThatComesLaterKnowsTheNames(t *testing.T) {
 	require.Equal(t, model.Origin{}.String(), pairs[0].Policy, "the last rule asked is the ingress one")
 
 	t.Log("numbers of rules go on where they were")
-	before := d.labels.number(model.Origin{Policy: "NetworkPolicy/default/out", Rule: 2})
+	before := d.labels.number(model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "out"}, Rule: 2})
 	require.NotZero(t, before)
-	require.Greater(t, d.labels.number(model.Origin{Policy: "another"}), before)
+	require.Greater(t, d.labels.number(model.Origin{Policy: model.PolicyRef{Name: "another"}}), before)
 }
 
 func TestAViewOfWhatIsNoDatapathIsRefused(t *testing.T) {

@@ -304,28 +304,3 @@ type Rule struct {
 	Precedence uint32
 	Origin     Origin
 }
-
-// Origin says where a rule comes from, for people.
-type Origin struct {
-	Policy string // kind/namespace/name; empty: no policy decides
-	Rule   int    // index in the policy's list of that direction, from 0; or RuleNone
-	// List is the list's path where it is not spec.ingress or spec.egress:
-	// ingressDeny, specs[1].egress.
-	List string `json:",omitempty"`
-}
-
-// RuleNone stands in an Origin for what no rule of a policy allows.
-const RuleNone = -1
-
-func (o Origin) String() string {
-	if o.Policy == "" {
-		return "no policy"
-	}
-	if o.Rule == RuleNone {
-		return o.Policy + ", no rule of which matches"
-	}
-	if o.List != "" {
-		return fmt.Sprintf("%s %s rule %d", o.Policy, o.List, o.Rule)
-	}
-	return fmt.Sprintf("%s rule %d", o.Policy, o.Rule)
-}

@@ -55,8 +55,8 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 	if o.Flow != "" {
 		b = append(append(append(b, `,"flow":"`...), o.Flow...), '"')
 	}
-	if o.Origin.Policy != "" {
-		b = appendText(append(b, `,"policy":`...), o.Origin.Policy)
+	if !o.Origin.Policy.IsZero() {
+		b = appendText(append(b, `,"policy":`...), o.Origin.Policy.String())
 		b = strconv.AppendInt(append(b, `,"rule":`...), int64(o.Origin.Rule), 10)
 	}
 	return append(b, '}')

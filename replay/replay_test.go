@@ -390,7 +390,7 @@ func TestAResultIsOneLineOfJSON(t *testing.T) {
 
 	ping := Outcome{Number: 1, Captured: 50, Length: 50, Verdict: Drop, Reason: "policy-egress", Hook: model.ToContainer,
 		Header: readHeader(build(t, ip("fd00::1", "fd00::2"), frame.Layer{Kind: "icmpv6", Fields: []frame.Field{num("type", 128)}})),
-		Origin: model.Origin{Policy: "NetworkPolicy/default/web", Rule: 2}}
+		Origin: model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 2}}
 	require.JSONEq(t, `{"n":1,"caplen":50,"len":50,"truncated":false,"verdict":"drop","reason":"policy-egress","hook":"to-container",
 		"src":"fd00::1","dst":"fd00::2","proto":"icmpv6","policy":"NetworkPolicy/default/web","rule":2}`, string(AppendJSON(nil, &ping, false)))
 }

@@ -90,7 +90,7 @@ func appendWhy(b []byte, o *Outcome) []byte {
 	if o.Flow != "" {
 		b = append(append(b, "  flow "...), o.Flow...)
 	}
-	if o.Origin.Policy != "" {
+	if !o.Origin.Policy.IsZero() {
 		b = append(append(b, "  by "...), o.Origin.String()...)
 	}
 	if o.File != "" {

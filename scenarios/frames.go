@@ -435,8 +435,9 @@ func (p *play) decided(s lab.Step, want syntax.Assignment) (got string, ok bool)
 	case "endpoint":
 		got = p.scriptName(s.Endpoint)
 	case "policy":
-		got = d.Origin.Policy
-		return got, got == want.Value || strings.HasSuffix(got, "/"+want.Value)
+		policy := d.Origin.Policy
+		names := []string{policy.Name, model.Ref(policy).Key(), policy.String()}
+		return policy.String(), slices.Contains(names, want.Value)
 	case "rule":
 		got = strconv.Itoa(d.Origin.Rule)
 	case "table":

@@ -157,11 +157,14 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policy.Port, ans
 func rulingRows(d *policy.Answer) []rulingRow {
 	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy, List: r.Origin.List, Selecting: append([]string{}, r.Selecting...), Text: r.String()}
-		if r.Origin.Policy != "" {
+		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy.String(), List: r.Origin.List, Selecting: []string{}, Text: r.String()}
+		for _, policy := range r.Selecting {
+			row.Selecting = append(row.Selecting, policy.String())
+		}
+		if !r.Origin.Policy.IsZero() {
 			row.Rule = &r.Origin.Rule
 		}
-		if r.Passed.Policy != "" {
+		if !r.Passed.Policy.IsZero() {
 			row.PassedBy = r.Passed.String()
 		}
 		rows = append(rows, row)

@@ -126,7 +126,7 @@ func busyState(client, web, uplink model.Device) *model.State {
 	sticky.Backends = append(sticky.Backends, model.Backend{Address: addr("10.0.0.3"), Port: 8080, Terminating: true})
 	ranged := service(model.KindNodePort, model.ScopeOutside, "192.0.2.1", 30080)
 	ranged.Local, ranged.Sources = true, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
-	origin := model.Origin{Policy: "NetworkPolicy/default/web", Rule: 1}
+	origin := model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 1}
 	return &model.State{
 		Node: model.Node{
 			Name: "node", Addresses: []netip.Addr{addr("192.0.2.1")},

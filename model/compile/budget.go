@@ -75,7 +75,7 @@ func (c *compiler) fits(s *model.State, policies []*compiledPolicy) {
 		return
 	}
 	wanted := demands{}
-	named := policiesByName(policies)
+	named := policiesByRef(policies)
 	frontends := c.frontendsByAge(s)
 	c.authors = map[netip.Addr]metav1.Object{}
 	for addr, svc := range c.clusterAt {
@@ -174,10 +174,10 @@ func (c *compiler) frontendsByAge(s *model.State) []*model.Service {
 	return all
 }
 
-func policiesByName(policies []*compiledPolicy) map[string]metav1.Object {
-	named := map[string]metav1.Object{}
+func policiesByRef(policies []*compiledPolicy) map[model.PolicyRef]metav1.Object {
+	named := map[model.PolicyRef]metav1.Object{}
 	for _, p := range policies {
-		named[nameOfPolicy(p.object)] = p.object
+		named[model.PolicyRef(manifest.RefOf(p.object))] = p.object
 	}
 	return named
 }

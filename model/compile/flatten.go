@@ -8,9 +8,9 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Tiers and orders become precedences. Rules are written in levels, the first
@@ -136,14 +136,14 @@ func (c *compiler) flatten(subject *identity, direction model.Direction, policie
 
 // isolate notes that what a policy does not allow is denied, or told.
 func (f *flattening) isolate(policy *compiledPolicy, audit bool) {
-	name := nameOfPolicy(policy.object)
+	ref := model.PolicyRef(manifest.RefOf(policy.object))
 	switch {
 	case !policy.isolates[f.direction]:
 	case !audit:
 		f.isolated = true
 		f.silent = f.silent || !policy.refuses[f.direction]
-	case f.told == nil || name < f.told.Policy:
-		f.told = &model.Origin{Policy: name, Rule: model.RuleNone}
+	case f.told == nil || ref.Compare(f.told.Policy) < 0:
+		f.told = &model.Origin{Policy: ref, Rule: model.RuleNone}
 	}
 }
 
@@ -329,8 +329,7 @@ func sortRules(rules []model.Rule) []model.Rule {
 			cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), cmp.Compare(a.PortBits, b.PortBits))
 	}
 	slices.SortFunc(rules, func(a, b model.Rule) int {
-		return cmp.Or(match(a, b), cmp.Compare(b.Precedence, a.Precedence), deniesFirst(a, b), strings.Compare(a.Origin.Policy, b.Origin.Policy),
-			strings.Compare(a.Origin.List, b.Origin.List), cmp.Compare(a.Origin.Rule, b.Origin.Rule))
+		return cmp.Or(match(a, b), cmp.Compare(b.Precedence, a.Precedence), deniesFirst(a, b), a.Origin.Compare(b.Origin))
 	})
 	return slices.CompactFunc(rules, func(a, b model.Rule) bool { return match(a, b) == 0 })
 }

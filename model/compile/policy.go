@@ -94,14 +94,6 @@ func (c *compiler) policies() []*compiledPolicy {
 	return policies
 }
 
-// nameOfPolicy is Kind/namespace/name, or Kind/name of who is in no namespace.
-func nameOfPolicy(object metav1.Object) string {
-	if object.GetNamespace() == "" {
-		return manifest.KindOf(object) + "/" + object.GetName()
-	}
-	return manifest.KindOf(object) + "/" + manifest.NameOf(object)
-}
-
 // ruleSet flattens all policies that select an identity into one table.
 func (c *compiler) ruleSet(subject *identity, policies []*compiledPolicy, lenient leniency) model.RuleSet {
 	var rules []model.Rule

@@ -64,7 +64,7 @@ func compareRulings(t *testing.T, objs *manifest.Objects, state *model.State, co
 							denied++
 						}
 						switch {
-						case ruling.Origin.Policy != "":
+						case !ruling.Origin.Policy.IsZero():
 							require.NotNil(t, rule)
 							require.Contains(t, ruling.Selecting, rule.Origin.Policy, "%s: who decides", context)
 						case rule != nil:

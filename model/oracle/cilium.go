@@ -22,7 +22,7 @@ type ciliumAnswer struct {
 
 // ciliumText is one spec, with what its place says of it.
 type ciliumText struct {
-	policy string // Kind/namespace/name
+	policy model.PolicyRef
 	space  string // empty: of the whole cluster
 	prefix string // of the names of its lists, where there are several specs
 	rule   *manifest.CiliumRule
@@ -31,23 +31,23 @@ type ciliumText struct {
 }
 
 func (k *knowledge) learnCilium() {
-	learn := func(policy, space string, annotations map[string]string, spec *manifest.CiliumRule, specs []*manifest.CiliumRule) {
+	learn := func(policy model.PolicyRef, annotations map[string]string, spec *manifest.CiliumRule, specs []*manifest.CiliumRule) {
 		if spec != nil {
-			k.cilium = append(k.cilium, ciliumText{policy, space, "", spec, annotations})
+			k.cilium = append(k.cilium, ciliumText{policy, policy.Namespace, "", spec, annotations})
 		}
 		for i, spec := range specs {
 			if spec != nil {
-				k.cilium = append(k.cilium, ciliumText{policy, space, "specs[" + strconv.Itoa(i) + "].", spec, annotations})
+				k.cilium = append(k.cilium, ciliumText{policy, policy.Namespace, "specs[" + strconv.Itoa(i) + "].", spec, annotations})
 			}
 		}
 	}
 	for _, p := range k.objs.CiliumNetworkPolicies {
-		learn("CiliumNetworkPolicy/"+spaceOf(p.Namespace)+"/"+p.Name, spaceOf(p.Namespace), p.Annotations, p.Spec, p.Specs)
+		learn(model.PolicyRef{Kind: "CiliumNetworkPolicy", Namespace: spaceOf(p.Namespace), Name: p.Name}, p.Annotations, p.Spec, p.Specs)
 	}
 	for _, p := range k.objs.CiliumClusterwideNetworkPolicies {
-		learn("CiliumClusterwideNetworkPolicy/"+p.Name, "", p.Annotations, p.Spec, p.Specs)
+		learn(model.PolicyRef{Kind: "CiliumClusterwideNetworkPolicy", Name: p.Name}, p.Annotations, p.Spec, p.Specs)
 	}
-	sort.SliceStable(k.cilium, func(i, j int) bool { return k.cilium[i].policy < k.cilium[j].policy })
+	sort.SliceStable(k.cilium, func(i, j int) bool { return byText(k.cilium[i].policy, k.cilium[j].policy) < 0 })
 	k.servers = map[netip.Addr]bool{}
 	for _, slice := range k.slices["default/kubernetes"] {
 		for _, e := range slice.Endpoints {

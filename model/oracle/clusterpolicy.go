@@ -36,7 +36,7 @@ func (k *knowledge) askTier(tier policyv1alpha2.Tier, q *question, ruling *Rulin
 		if q.subject == nil || policy.Spec.Tier != tier || !k.isSubject(policy, q.subject) {
 			continue
 		}
-		name := "ClusterNetworkPolicy/" + policy.Name
+		name := model.PolicyRef{Kind: "ClusterNetworkPolicy", Name: policy.Name}
 		index, verdict := k.firstOfCluster(policy, q)
 		if q.direction == model.Ingress && len(policy.Spec.Ingress) > 0 || q.direction == model.Egress && len(policy.Spec.Egress) > 0 {
 			ruling.Selecting = append(ruling.Selecting, name)

@@ -146,12 +146,12 @@ func requireDenied(t *testing.T, objs *manifest.Objects, plain, second *model.St
 		for _, peer := range peersOf(plain) {
 			eachQuestion(func(direction model.Direction, protocol model.Protocol, port uint16) {
 				was := lookUp(plain, endpoint, direction, peer, protocol, port)
-				if passes(was) || ofTenant && (was == nil || !strings.HasPrefix(was.Origin.Policy, "Cluster") && !strings.HasPrefix(was.Origin.Policy, "CiliumClusterwide")) {
+				if passes(was) || ofTenant && (was == nil || was.Origin.Policy.Namespace != "" || was.Origin.Policy.IsZero()) {
 					return // what is its own it may open
 				}
 				is := lookUp(second, second.Endpoints[i], direction, peer, protocol, port)
 				require.False(t, passes(is), "%s of %s, %s, %s port %d: %v, and with words %v", direction, endpoint.Name, peer, protocol, port, was, is)
-				if was != nil && is != nil && was.Origin == is.Origin && !strings.Contains(was.Origin.Policy, "mallory/") {
+				if was != nil && is != nil && was.Origin == is.Origin && was.Origin.Policy.Namespace != "mallory" {
 					require.Equal(t, refuses(was), refuses(is), "whether the sender is told: %s of %s, %s, %s port %d: %v, and with words %v", direction, endpoint.Name, peer, protocol, port, was, is)
 				}
 			})

@@ -28,7 +28,7 @@ func (b *bench) leavesBy(said Said, entries table) []string {
 
 // Whose rule a packet is said to be judged by is one whose policy was asked.
 func TestTheRuleThatIsNamedWasAsked(t *testing.T) {
-	for name, wrong := range map[string]bool{"": true, "NetworkPolicy/default/open": false, "NetworkPolicy/default/shut": true} {
+	for policy, wrong := range map[model.PolicyRef]bool{{}: true, {Kind: "NetworkPolicy", Namespace: "default", Name: "open"}: false, {Kind: "NetworkPolicy", Namespace: "default", Name: "shut"}: true} {
 		b := newBench(t)
 		b.apply(`
 apiVersion: networking.k8s.io/v1
@@ -36,9 +36,9 @@ kind: NetworkPolicy
 metadata: {name: open}
 spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{}]}
 `)
-		said := b.leavesBy(Said{Origin: model.Origin{Policy: name}}, table{})
+		said := b.leavesBy(Said{Origin: model.Origin{Policy: policy}}, table{})
 		if wrong {
-			require.Contains(t, said, fmt.Sprintf("the packet is said to be judged by %q, and was by others", model.Origin{Policy: name}))
+			require.Contains(t, said, fmt.Sprintf("the packet is said to be judged by %q, and was by others", model.Origin{Policy: policy}))
 		} else {
 			require.NotContains(t, strings.Join(said, ""), "judged by")
 		}
@@ -80,7 +80,7 @@ func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {
 		{"a difference of ports", "has a difference of ports 1", func(e, _ *Entry) { e.PortDiff = 1 }},
 		{"objects that hold no longer", "has been judged under the present objects false", func(e, _ *Entry) { e.Current = false }},
 		{"a service", `of the service "default/web:80"`, func(e, _ *Entry) { e.Service = "default/web:80" }},
-		{"a rule", "has the origin", func(e, _ *Entry) { e.Origin.Policy = "deny" }},
+		{"a rule", "has the origin", func(e, _ *Entry) { e.Origin.Policy.Name = "deny" }},
 		{"another half", "the flow's entry leads to", func(e, _ *Entry) { e.Other = atClient }},
 		{"answers that have shown flags", "the entry of answers has seen the flags 2", func(_, e *Entry) { e.Seen = uint8(flagSYN) }},
 		{"answers of another flow", "the entry of answers leads to", func(_, e *Entry) { e.Leaves.Dport++ }},

@@ -689,11 +689,11 @@ spec:
 		allowed  bool
 		origin   model.Origin
 	}{
-		{client, web0, 8080, true, model.Origin{Policy: "NetworkPolicy/default/web", Rule: 1}},
+		{client, web0, 8080, true, model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 1}},
 		{client, web0, 8081, false, model.Origin{}},
-		{"default/far", web0, 1, true, model.Origin{Policy: "NetworkPolicy/default/web", Rule: 0}},
+		{"default/far", web0, 1, true, model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 0}},
 		{web1, web0, 8080, false, model.Origin{}},
-		{"192.0.2.1", web0, 8080, true, model.Origin{Policy: "NetworkPolicy/default/web", Rule: 1}},
+		{"192.0.2.1", web0, 8080, true, model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 1}},
 		{"192.0.2.200", web0, 8080, false, model.Origin{}},
 		{"node-b", web0, 8080, false, model.Origin{}},
 		{web0, client, 9, true, model.Origin{}},

@@ -148,7 +148,7 @@ func ask(t *testing.T, objs *manifest.Objects, from, to string, port uint16, pro
 				}
 			}
 		}
-		if !r.Allowed || r.Origin.Policy != "" {
+		if !r.Allowed || !r.Origin.Policy.IsZero() {
 			text := strings.TrimPrefix(r.Reason(), "allowed by ")
 			return strings.TrimPrefix(text, "denied: ")
 		}

@@ -71,9 +71,8 @@ type Ruling struct {
 	// allowed because no policy says anything of it, or denied because none
 	// of those that isolate the pod allows it.
 	Origin model.Origin
-	// Selecting are the policies that select the subject in this direction,
-	// each Kind/namespace/name.
-	Selecting []string
+	// Selecting are the policies that select the subject in this direction.
+	Selecting []model.PolicyRef
 	// Passed is the rule that left the decision to a later tier, if one did.
 	Passed model.Origin
 	// Audited is a denial that is only told, by Origin: the flow is allowed.
@@ -92,7 +91,7 @@ func (r Ruling) String() string {
 		kind = "Node"
 	}
 	text := fmt.Sprintf("%s of %s %s %s %s", r.Direction, kind, r.Subject, preposition, r.Peer)
-	if r.Passed.Policy != "" {
+	if r.Passed.Policy != (model.PolicyRef{}) {
 		text += fmt.Sprintf(", passed on by %s,", r.Passed)
 	}
 	return text + " is " + r.Reason()
@@ -107,19 +106,23 @@ func (r Ruling) Reason() string {
 	if r.OfNode {
 		kind = "node"
 	}
-	selecting := strings.Join(r.Selecting, " and ") + verb + kind + ", and no rule matches"
+	var names []string
+	for _, policy := range r.Selecting {
+		names = append(names, policy.String())
+	}
+	selecting := strings.Join(names, " and ") + verb + kind + ", and no rule matches"
 	switch {
 	case r.Audited && r.Origin.Rule != model.RuleNone:
 		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
 	case r.Audited:
 		return "allowed, since a denial is only told: " + selecting
-	case r.Allowed && r.Origin.Policy != "":
+	case r.Allowed && r.Origin.Policy != (model.PolicyRef{}):
 		return fmt.Sprintf("allowed by %s", r.Origin)
 	case r.Allowed && len(r.Selecting) == 0:
 		return "allowed: no policy selects the " + kind
 	case r.Allowed:
 		return "allowed: " + selecting + ", and none isolates it"
-	case r.Origin.Policy != "":
+	case r.Origin.Policy != (model.PolicyRef{}):
 		return fmt.Sprintf("%s by %s", r.denied(), r.Origin)
 	}
 	return r.denied() + ": " + selecting
@@ -155,8 +158,8 @@ func (k *knowledge) answer(q *question) Ruling {
 		return again
 	}
 	ruling.Allowed, ruling.Audited, ruling.Refused = true, true, false
-	if ruling.Origin.Policy == "" {
-		ruling.Origin = model.Origin{Policy: slices.Min(k.isolating(q)), Rule: model.RuleNone}
+	if ruling.Origin.Policy == (model.PolicyRef{}) {
+		ruling.Origin = model.Origin{Policy: slices.MinFunc(k.isolating(q), byText), Rule: model.RuleNone}
 	}
 	return ruling
 }
@@ -216,12 +219,15 @@ func (k *knowledge) learnAudits() {
 	}
 }
 
+// byText orders policies as they are written.
+func byText(a, b model.PolicyRef) int { return strings.Compare(a.String(), b.String()) }
+
 // isolating are the policies that leave a pod denied what none allows.
-func (k *knowledge) isolating(q *question) []string {
-	var names []string
+func (k *knowledge) isolating(q *question) []model.PolicyRef {
+	var names []model.PolicyRef
 	for _, policy := range k.around(q) {
 		if concerns(policy, q.direction) && matchesByHand(&policy.Spec.PodSelector, q.subject.Labels) {
-			names = append(names, "NetworkPolicy/"+spaceOf(policy.Namespace)+"/"+policy.Name)
+			names = append(names, model.PolicyRef{Kind: "NetworkPolicy", Namespace: spaceOf(policy.Namespace), Name: policy.Name})
 		}
 	}
 	for _, text := range k.cilium {
@@ -250,7 +256,7 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 		if !k.spares(q, policy.Annotations, false) {
 			isolated.by(k.isRefusal(q, policy.Annotations))
 		}
-		name := "NetworkPolicy/" + spaceOf(policy.Namespace) + "/" + policy.Name
+		name := model.PolicyRef{Kind: "NetworkPolicy", Namespace: spaceOf(policy.Namespace), Name: policy.Name}
 		ruling.Selecting = append(ruling.Selecting, name)
 		if index, found := k.firstMatch(policy, q); found && allowed == nil {
 			allowed = &model.Origin{Policy: name, Rule: index}

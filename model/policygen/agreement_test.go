@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -255,11 +254,11 @@ func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 		return fmt.Sprintf("what is refused: oracle: %s; compiler: %v", ruling, rule)
 	case passes != ruling.Allowed:
 		return fmt.Sprintf("oracle: %s; compiler: %v", ruling, rule)
-	case (by.Policy == "") != (ruling.Origin.Policy == ""):
+	case by.Policy.IsZero() != ruling.Origin.Policy.IsZero():
 		return fmt.Sprintf("oracle decides by %s, the compiler by %s", ruling.Origin, by)
-	case by.Policy != "" && !slices.Contains(ruling.Selecting, by.Policy):
+	case !by.Policy.IsZero() && !slices.Contains(ruling.Selecting, by.Policy):
 		return fmt.Sprintf("the compiler decides by %s, and %v select the pod", by, ruling.Selecting)
-	case strings.HasPrefix(by.Policy, "ClusterNetworkPolicy") && by != ruling.Origin:
+	case by.Policy.Kind == "ClusterNetworkPolicy" && by != ruling.Origin:
 		return fmt.Sprintf("of rules in order, the oracle decides by %s, the compiler by %s", ruling.Origin, by)
 	}
 	if ruling.OfNode {
@@ -276,7 +275,7 @@ func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 	if ruling.Refused {
 		seen.refused++
 	}
-	if !passes && by.Policy != "" {
+	if !passes && !by.Policy.IsZero() {
 		seen.byRule++
 	}
 	return ""

@@ -108,7 +108,7 @@ func Decision(d datapath.Decision) string {
 	if d.Flow != datapath.FlowNone {
 		parts = append(parts, "flow "+string(d.Flow))
 	}
-	if d.Origin.Policy != "" {
+	if !d.Origin.Policy.IsZero() {
 		parts = append(parts, "by "+d.Origin.String())
 	}
 	if d.File != "" {
