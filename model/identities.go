@@ -143,6 +143,27 @@ func (a *Allocator) AllocateLabels(keys []string) (map[string]Identity, error) {
 	return numbers, err
 }
 
+// AddLabels numbers sets of labels as AllocateLabels does, beside those that it
+// has been asked for. It is not ok where these would have to take the numbers of
+// others, which only AllocateLabels knows to be unused.
+func (a *Allocator) AddLabels(keys []string) (numbers map[string]Identity, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	numbers = map[string]Identity{}
+	from := &a.labels
+	if a.shared != nil {
+		from = &a.local
+	}
+	for _, key := range slices.Sorted(slices.Values(keys)) {
+		if number, found := a.shared[key]; found {
+			numbers[key] = number
+		} else if numbers[key], ok = from.add(key); !ok {
+			return nil, false
+		}
+	}
+	return numbers, true
+}
+
 // AllocateBlocks numbers address blocks by their names. It fails with
 // ErrIdentitiesExhausted.
 func (a *Allocator) AllocateBlocks(keys []string) (map[string]Identity, error) {
@@ -200,6 +221,20 @@ func (p *pool) allocate(keys []string) (map[string]Identity, error) {
 		numbers[key] = number
 	}
 	return numbers, nil
+}
+
+// add numbers one more key of those that are in use now, if a number is left.
+func (p *pool) add(key string) (Identity, bool) {
+	if old, found := p.known[key]; found {
+		old.used = p.round
+		return old.number, true
+	}
+	if p.next > p.last {
+		return IdentityUnknown, false
+	}
+	p.known[key] = &allocation{number: p.next, used: p.round}
+	p.next++
+	return p.known[key].number, true
 }
 
 // unused lists what has a number that nobody asks for any more, the longest

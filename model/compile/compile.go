@@ -85,7 +85,6 @@ func (c *compiler) compile() (*model.State, error) {
 	}
 	c.before = len(c.warnings)
 	services := serve()
-	c.after = len(c.warnings)
 	state := &model.State{
 		Node:      c.self,
 		Services:  services,
@@ -93,8 +92,13 @@ func (c *compiler) compile() (*model.State, error) {
 	}
 	state.Loopback, state.Peers = c.loopback, c.otherNodes()
 	state.ServiceAddresses, state.AnswersPings = c.serviceAddresses(), c.local.Options.ServicePings != model.PingsDropped
-	policies := c.policies()
+	judge := c.policies
+	if c.kept != nil {
+		judge = c.kept.policies
+	}
+	policies := judge()
 	if len(c.errs) == 0 {
+		c.after = len(c.warnings)
 		state.Endpoints, state.RuleSets, state.Node.RuleSet = c.endpoints(policies)
 	}
 	if len(c.errs) == 0 {
@@ -127,6 +131,10 @@ type compiler struct {
 	nodeAt        map[netip.Addr]*corev1.Node // the same
 	namespaces    map[string]labels.Set
 	pods          []*compiledPod             // by name
+	locals        []*compiledPod             // of them, this node's
+	known         map[string]*identity       // of identities, by key
+	ignored       []string                   // labels that tell nobody apart
+	sets          map[subject]model.RuleSet  // that were made
 	podAt         map[netip.Addr]*corev1.Pod // the same by address
 	doubted       map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
 	plugged       map[netip.Addr]*corev1.Pod // whose devices are here
@@ -149,7 +157,7 @@ type compiler struct {
 
 	warnings []Warning
 	before   int    // warnings that come before the services'
-	after    int    // and up to the end of these
+	after    int    // and up to the end of the policies'
 	kept     *kept  // nil: nothing is made again from what was made here
 	tellings []loss // of the warnings of loseOnce, in their order
 	errs     []error
@@ -223,13 +231,7 @@ func (c *compiler) requireNamespace(obj metav1.Object) {
 // addresses is the table of peers by address.
 func (c *compiler) addresses() []model.Address {
 	var table []model.Address
-	add := func(addr netip.Addr, id model.Identity) {
-		entry := model.Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: c.numbers[addr], Native: c.self.Masquerade != nil}
-		if entry.Identity != id {
-			entry.Of = id
-		}
-		table = append(table, entry)
-	}
+	add := func(addr netip.Addr, id model.Identity) { table = append(table, c.addressOf(addr, id)) }
 	for _, addr := range append(slices.Clone(c.self.Addresses), c.self.Gateways...) {
 		add(addr, model.IdentityHost)
 	}
@@ -246,10 +248,21 @@ func (c *compiler) addresses() []model.Address {
 	if holdsMapped(table) {
 		table = append(table, model.Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: model.IdentityWorld})
 	}
-	slices.SortFunc(table, func(a, b model.Address) int {
-		return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Identity, b.Identity))
-	})
+	slices.SortFunc(table, compareAddresses)
 	return slices.Compact(table)
+}
+
+func compareAddresses(a, b model.Address) int {
+	return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Identity, b.Identity))
+}
+
+// addressOf is the entry of one address of an identity.
+func (c *compiler) addressOf(addr netip.Addr, id model.Identity) model.Address {
+	entry := model.Address{Prefix: netip.PrefixFrom(addr, addr.BitLen()), Identity: c.numbers[addr], Native: c.self.Masquerade != nil}
+	if entry.Identity != id {
+		entry.Of = id
+	}
+	return entry
 }
 
 // leniency is which denials are only told.
@@ -300,27 +313,43 @@ func (c *compiler) leniencyOf(pod *corev1.Pod) leniency {
 	return lenientToNone
 }
 
+// subject is whom a rule set is for.
+type subject struct {
+	*identity
+	leniency
+}
+
+// ruleSetOf makes the rules of a subject, or gives those that were made. It is
+// not ok where that is too much to write down.
+func (c *compiler) ruleSetOf(who subject, policies []*compiledPolicy, written int) (set model.RuleSet, ok bool) {
+	if set, ok = c.sets[who]; ok {
+		return set, true
+	}
+	if !c.mayWrite(who.identity, policies, written) {
+		return set, false
+	}
+	set = c.ruleSet(who.identity, policies, who.leniency)
+	c.sets[who] = set
+	return set, true
+}
+
 // endpoints are the pods of this node whose device is known, and the rule sets
 // that they and the node have.
 func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endpoint, all []model.RuleSet, ofNode string) {
+	if c.sets == nil {
+		c.sets = map[subject]model.RuleSet{}
+	}
 	sets := map[string]model.RuleSet{}
 	if slices.ContainsFunc(policies, func(p *compiledPolicy) bool { return p.subjects[c.host] }) {
-		if !c.mayWrite(c.host, policies, 0) {
+		set, ok := c.ruleSetOf(subject{c.host, lenientToNone}, policies, 0)
+		if !ok {
 			return nil, nil, ""
 		}
-		set := c.ruleSet(c.host, policies, lenientToNone)
 		ofNode, sets[set.Key] = set.Key, set
-	}
-	type subject struct {
-		*identity
-		leniency
 	}
 	bySubject := map[subject]string{}
 	written := 0
-	for _, pod := range c.pods {
-		if !pod.local {
-			continue
-		}
+	for _, pod := range c.locals {
 		device, known := c.local.Devices[pod.name]
 		if !known {
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
@@ -329,10 +358,10 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 		who := subject{pod.identity, c.leniencyOf(pod.object)}
 		key, made := bySubject[who]
 		if !made {
-			if !c.mayWrite(pod.identity, policies, written) {
+			set, ok := c.ruleSetOf(who, policies, written)
+			if !ok {
 				break
 			}
-			set := c.ruleSet(pod.identity, policies, who.leniency)
 			key = set.Key
 			if _, shared := sets[key]; !shared {
 				written += len(set.Rules)

@@ -26,6 +26,7 @@ type identity struct {
 	account         string        // the pods' service account
 	families        familySet     // of the pods' addresses
 	sourced         sourcedLabels // see ciliumLabels
+	set             string        // its key, the same for the same labels
 }
 
 type namedPort struct {
@@ -37,7 +38,8 @@ func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
 	wanted := map[string]model.WantedIdentity{}
 	keys := make([]string, len(c.pods))
-	ignored := ignoredLabels(c.objs)
+	c.ignored = ignoredLabels(c.objs)
+	ignored := c.ignored
 	for i, pod := range c.pods {
 		id := c.identityOf(pod.object, ignored)
 		keys[i] = id.key()
@@ -60,12 +62,13 @@ func (c *compiler) allocateIdentities() {
 		return
 	}
 	for key, id := range byKey {
-		id.number = numbers[key]
+		id.number, id.set = numbers[key], key
 		c.identities = append(c.identities, id)
 		wanted[key] = model.WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
 	}
 	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
 	c.expect(wanted, ignored)
+	c.known = byKey
 	c.local.Identities.Want(wanted)
 }
 
@@ -73,7 +76,7 @@ func (c *compiler) allocateIdentities() {
 // there before they are.
 func (c *compiler) expect(wanted map[string]model.WantedIdentity, ignored []string) {
 	for _, pod := range c.objs.Pods {
-		if manifest.IsFinished(pod) || pod.Spec.HostNetwork || pod.Spec.NodeName == "" || len(manifest.PodAddresses(pod)) > 0 {
+		if !isExpected(pod) {
 			continue
 		}
 		id := c.identityOf(pod, ignored)
@@ -85,6 +88,11 @@ func (c *compiler) expect(wanted map[string]model.WantedIdentity, ignored []stri
 		w.Here = w.Here || pod.Spec.NodeName == c.node
 		wanted[key] = w
 	}
+}
+
+// isExpected is whether a pod will have an address of its own and has none yet.
+func isExpected(pod *corev1.Pod) bool {
+	return !manifest.IsFinished(pod) && !pod.Spec.HostNetwork && pod.Spec.NodeName != "" && len(manifest.PodAddresses(pod)) == 0
 }
 
 // identityOf is what policies can tell of a pod, but for its addresses. Labels of

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
@@ -17,8 +18,11 @@ import (
 
 // Incremental gives what All gives, to whom asks again and again about almost
 // the same objects. Services and EndpointSlices that are others than the last
-// time are made again alone, and what they contend for with others; when
-// anything else has changed, or there is anything to refuse, all of it is.
+// time are made again alone, and what they contend for with others; so are pods
+// of other nodes and NetworkPolicies without blocks of addresses, and the rules
+// that they are in. When anything else has changed (this node's pods, what nodes
+// and namespaces say, policies of other kinds), when somebody disputes a pod's
+// address, or there is anything to refuse, all of it is made.
 //
 // Objects are compared as pointers: who changes one in place is not heard. The
 // States that it has given are never changed. The zero Incremental is ready; it
@@ -28,7 +32,7 @@ type Incremental struct {
 	local        model.Local
 	shares       uint64 // revision of the numbers that were shared
 	state        *model.State
-	prior, later []Warning // those before and after the services'
+	prior, later []Warning // those before the services', and after the policies'
 	fill         *fill
 	mentions     mentions // nil: not counted yet
 	whole        uint64
@@ -83,19 +87,25 @@ func sameLocal(a, b *model.Local) bool {
 type change struct {
 	services map[string]*corev1.Service // as they are now; nil: gone
 	slices   map[string]*discoveryv1.EndpointSlice
+	pods     map[string]*corev1.Pod
+	policies map[string]*networkingv1.NetworkPolicy
 }
 
-// compare finds what has changed, and whether it is services and slices alone.
+// compare finds what has changed, and whether no more has than can be made again
+// alone.
 func (i *Incremental) compare(objs *manifest.Objects) (change, bool) {
 	was := i.c.objs
-	small := alike(was.Pods, objs.Pods) && alike(was.Namespaces, objs.Namespaces) && alike(was.Nodes, objs.Nodes) &&
-		alike(was.NetworkPolicies, objs.NetworkPolicies) && alike(was.ClusterNetworkPolicies, objs.ClusterNetworkPolicies) &&
+	small := alike(was.Namespaces, objs.Namespaces) && alike(was.Nodes, objs.Nodes) &&
+		alike(was.ClusterNetworkPolicies, objs.ClusterNetworkPolicies) &&
 		// Cilium's policies may name services.
 		len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies)+len(was.CiliumNetworkPolicies)+len(was.CiliumClusterwideNetworkPolicies) == 0
 	if !small {
 		return change{}, false
 	}
-	return change{differing(was.Services, objs.Services), differing(was.EndpointSlices, objs.EndpointSlices)}, true
+	return change{
+		differing(was.Services, objs.Services), differing(was.EndpointSlices, objs.EndpointSlices),
+		differing(was.Pods, objs.Pods), differing(was.NetworkPolicies, objs.NetworkPolicies),
+	}, true
 }
 
 // alike is whether all objects are the same, or say the same.
@@ -114,6 +124,8 @@ func alike[T interface {
 	return true
 }
 
+// differing are those objects that are others than they were, and say something
+// else.
 func differing[T comparable](was, is map[string]T) map[string]T {
 	changed := map[string]T{}
 	found := 0
@@ -122,7 +134,7 @@ func differing[T comparable](was, is map[string]T) map[string]T {
 		if there {
 			found++
 		}
-		if before != object {
+		if before != object && !(there && reflect.DeepEqual(before, object)) {
 			changed[key] = object
 		}
 	}
@@ -141,7 +153,40 @@ func differing[T comparable](was, is map[string]T) map[string]T {
 // patch makes again what has changed. It is not ok where more has to be made
 // than that; what is kept is of no use any more then.
 func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
+	moved, ok := i.takePods(change.pods)
+	if !ok || !i.takePolicies(change.policies, moved.people) {
+		return nil, nil, false
+	}
+	next := *i.state
+	if next.Addresses, ok = spliced(next.Addresses, moved.removed, moved.added, compareAddresses); !ok {
+		return nil, nil, false
+	}
+	removed, added, ok := i.patchServices(change, moved.selectors, &next)
+	if !ok {
+		return nil, nil, false
+	}
+	k := i.c.kept
+	if len(change.policies)+len(moved.people) > 0 {
+		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
+	}
+	if len(i.c.errs) > 0 || !i.fits(&next, removed, added, len(moved.added)-len(moved.removed)) {
+		return nil, nil, false
+	}
+	told, _ := k.told()
+	i.state = &next
+	return i.state, slices.Concat(i.prior, told, k.toldOfPolicies(), i.later), true
+}
+
+// patchServices makes services again that are others, or whose slices are, and
+// asks selectors again.
+func (i *Incremental) patchServices(change change, selectors map[string]bool, next *model.State) (removed, added []model.Service, ok bool) {
 	c, k := i.c, i.c.kept
+	for key := range selectors {
+		k.selector(key)
+	}
+	if len(change.services)+len(change.slices) == 0 {
+		return nil, nil, true
+	}
 	addressed := i.takeIn(change)
 	if addressed == nil {
 		return nil, nil, false
@@ -163,6 +208,10 @@ func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
 		put(c.objs.EndpointSlices, key, slice)
 	}
 	for key, svc := range change.services {
+		if k.people != nil {
+			k.people.ask(key, c.objs.Services[key], false)
+			k.people.ask(key, svc, true)
+		}
 		put(c.objs.Services, key, svc)
 	}
 	for key := range change.slices {
@@ -173,26 +222,19 @@ func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
 			k.slice(name)
 		}
 	}
-	removed, added := k.again(again)
+	removed, added = k.again(again)
 	if len(c.errs) > 0 {
 		return nil, nil, false
 	}
-	next := *i.state
-	var ok bool
-	if next.Services, ok = spliced(next.Services, removed, added); !ok {
+	if next.Services, ok = spliced(next.Services, removed, added, compareFrontends); !ok {
 		return nil, nil, false
 	}
 	for _, frontend := range slices.Concat(removed, added) {
 		addressed[frontend.Address] = true
 	}
-	var told []Warning
-	told, next.Loopback = k.told()
+	_, next.Loopback = k.told()
 	next.ServiceAddresses = c.addressed(next.ServiceAddresses, next.Services, addressed)
-	if !i.fits(&next, removed, added) {
-		return nil, nil, false
-	}
-	i.state = &next
-	return i.state, slices.Concat(i.prior, told, i.later), true
+	return removed, added, true
 }
 
 func put[T comparable](objects map[string]T, key string, object T) {
@@ -232,22 +274,25 @@ func (k *kept) again(services map[string]bool) (removed, added []model.Service) 
 	return removed, added
 }
 
-// spliced gives frontends in their order with others in place of some; it is not
-// ok if those are not there.
-func spliced(all, removed, added []model.Service) (out []model.Service, ok bool) {
-	slices.SortFunc(removed, compareFrontends)
-	slices.SortFunc(added, compareFrontends)
+// spliced gives entries in their order with others in place of some; it is not
+// ok if those are not there. Where nothing is another, it is the same slice.
+func spliced[T any](all, removed, added []T, compare func(a, b T) int) (out []T, ok bool) {
+	slices.SortFunc(removed, compare)
+	slices.SortFunc(added, compare)
+	if len(removed)+len(added) == 0 || reflect.DeepEqual(removed, added) {
+		return all, true
+	}
 	if len(all) == len(removed) && len(added) == 0 {
 		return nil, true
 	}
-	out = make([]model.Service, 0, max(len(all)-len(removed)+len(added), 0))
+	out = make([]T, 0, max(len(all)-len(removed)+len(added), 0))
 	for len(removed)+len(added) > 0 {
-		insert := len(removed) == 0 || len(added) > 0 && compareFrontends(added[0], removed[0]) < 0
+		insert := len(removed) == 0 || len(added) > 0 && compare(added[0], removed[0]) < 0
 		next := &added
 		if !insert {
 			next = &removed
 		}
-		n, found := slices.BinarySearchFunc(all, (*next)[0], compareFrontends)
+		n, found := slices.BinarySearchFunc(all, (*next)[0], compare)
 		out, all = append(out, all[:n]...), all[n:]
 		switch {
 		case insert == found:

@@ -20,14 +20,17 @@ import (
 type kept struct {
 	c        *compiler
 	pods     manifest.PodIndex
+	people   *keptPods                  // nil: not counted yet
 	slicesOf map[string]map[string]bool // keys of the slices that name a service, which may not be there
 	bids     map[string][]bid           // of services, by key
 	places   map[frontendKey]*place
 	sockets  map[frontendKey][]socket // in places
 	quarrels map[frontendKey]bool     // places that were not settled in silence
 
-	ofSlices, ofServices map[string][]Warning // by key, where there are any
-	ofHosts              []Warning
+	ofSlices, ofServices, ofSelectors map[string][]Warning // by key, where there are any
+	ofHosts                           []Warning
+
+	keptPolicies
 }
 
 // place is where claims may meet: an address and port, or a port of all of the
@@ -70,7 +73,7 @@ func (k *kept) services() []model.Service {
 	k.pods = manifest.IndexByLabel(manifest.InOrder(c.objs.Pods))
 	k.slicesOf, k.bids, k.places = map[string]map[string]bool{}, map[string][]bid{}, map[frontendKey]*place{}
 	k.sockets, k.quarrels = map[frontendKey][]socket{}, map[frontendKey]bool{}
-	k.ofSlices, k.ofServices = map[string][]Warning{}, map[string][]Warning{}
+	k.ofSlices, k.ofServices, k.ofSelectors = map[string][]Warning{}, map[string][]Warning{}, map[string][]Warning{}
 	for key, slice := range c.objs.EndpointSlices {
 		k.nameSlice(key, slice)
 		k.slice(key)
@@ -158,6 +161,7 @@ func (k *kept) service(key string) {
 	if svc == nil {
 		delete(k.bids, key)
 		delete(k.ofServices, key)
+		delete(k.ofSelectors, key)
 		return
 	}
 	var listed []*discoveryv1.EndpointSlice
@@ -166,12 +170,17 @@ func (k *kept) service(key string) {
 			listed = append(listed, slice)
 		}
 	}
-	bids, warnings := k.alone(func() {
-		k.c.service(svc, listed)
-		k.c.warnOfSelector(svc, k.pods.Candidates(svc))
-	})
+	bids, warnings := k.alone(func() { k.c.service(svc, listed) })
 	k.bids[key] = bids
 	keep(k.ofServices, key, warnings)
+	k.selector(key)
+}
+
+// selector asks again whether a service's selector matches nobody.
+func (k *kept) selector(key string) {
+	if svc := k.c.objs.Services[key]; svc != nil {
+		keep(k.ofSelectors, key, k.telling(func() { k.c.warnOfSelector(svc, k.pods.Candidates(svc)) }))
+	}
 }
 
 func compareTurns(a, b bid) int { return cmp.Or(compareBids(a, b), cmp.Compare(a.turn, b.turn)) }
@@ -206,10 +215,18 @@ func (k *kept) settle(at frontendKey) {
 // told gives the warnings in the order in which compiler.services gives them, a
 // loss once, and the frontends of sockets alone.
 func (k *kept) told() (warnings []Warning, loopback []model.Service) {
-	for _, of := range []map[string][]Warning{k.ofSlices, k.ofServices} {
-		for _, key := range slices.Sorted(maps.Keys(of)) {
-			warnings = append(warnings, of[key]...)
-		}
+	for _, key := range slices.Sorted(maps.Keys(k.ofSlices)) {
+		warnings = append(warnings, k.ofSlices[key]...)
+	}
+	of := map[string]bool{}
+	for key := range k.ofServices {
+		of[key] = true
+	}
+	for key := range k.ofSelectors {
+		of[key] = true
+	}
+	for _, key := range slices.Sorted(maps.Keys(of)) {
+		warnings = slices.Concat(warnings, k.ofServices[key], k.ofSelectors[key])
 	}
 	warnings = append(warnings, k.ofHosts...)
 	var all []outcome

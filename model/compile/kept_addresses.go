@@ -14,23 +14,28 @@ import (
 )
 
 // mentions counts how often addresses are named by objects and by the node: a
-// ClusterIP that nobody else names comes and goes without a dispute.
-type mentions map[netip.Addr]int
+// ClusterIP that nobody else names comes and goes without a dispute, and so does
+// a pod's address that nobody but slices names.
+type mentions map[netip.Addr]mention
+
+type mention struct{ slices, others int }
+
+func (m mention) any() bool { return m != mention{} }
 
 // countMentions counts all that a compiler was given.
 func countMentions(c *compiler) mentions {
 	m := mentions{}
 	for _, addr := range slices.Concat(c.local.Gateways, c.local.Addresses, c.self.Addresses, c.self.Gateways) {
-		m[addr]++
+		m.add(addr, 1)
 	}
 	for _, node := range c.objs.Nodes {
 		for _, v := range c.vouchedBy(node) {
-			m[v.addr]++
+			m.add(v.addr, 1)
 		}
 	}
 	for _, pod := range c.objs.Pods {
-		for _, addr := range manifest.PodAddresses(pod) {
-			m[addr]++
+		for _, addr := range claimsOf(pod) {
+			m.add(addr, 1)
 		}
 	}
 	for block := range c.blocks {
@@ -53,12 +58,18 @@ func countMentions(c *compiler) mentions {
 
 func (m mentions) single(block netip.Prefix) {
 	if block.IsSingleIP() {
-		m[block.Addr()]++
+		m.add(block.Addr(), 1)
 	}
 }
 
 func (m mentions) add(addr netip.Addr, times int) {
-	if m[addr] += times; m[addr] == 0 {
+	now := m[addr]
+	now.others += times
+	m.put(addr, now)
+}
+
+func (m mentions) put(addr netip.Addr, now mention) {
+	if m[addr] = now; !now.any() {
 		delete(m, addr)
 	}
 }
@@ -72,7 +83,11 @@ func (m mentions) text(text string, times int) {
 func (m mentions) slice(slice *discoveryv1.EndpointSlice, times int) {
 	for i := range slice.Endpoints {
 		for _, text := range slice.Endpoints[i].Addresses {
-			m.text(text, times)
+			if addr, err := manifest.ParseLegacyAddr(text); err == nil {
+				now := m[addr]
+				now.slices += times
+				m.put(addr, now)
+			}
 		}
 	}
 }
@@ -155,7 +170,7 @@ func (i *Incremental) move(change change, moved map[string]bool) bool {
 	}
 	for key := range moved {
 		for _, addr := range clusterIPs(c.objs.Services[key]) {
-			if i.mentions[addr] > 0 || c.clusterAt[addr] != c.objs.Services[key] {
+			if i.mentions[addr].any() || c.clusterAt[addr] != c.objs.Services[key] {
 				return false // it was told of the loss
 			}
 			delete(c.clusterAt, addr)
@@ -167,7 +182,7 @@ func (i *Incremental) move(change change, moved map[string]bool) bool {
 			continue
 		}
 		for _, addr := range clusterIPs(svc) {
-			if i.mentions[addr] > 0 {
+			if i.mentions[addr].any() {
 				return false
 			}
 			c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)

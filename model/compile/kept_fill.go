@@ -9,7 +9,7 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
-// fill counts what frontends have of the tables, one by one.
+// fill counts what frontends and addresses have of the tables, one by one.
 type fill struct {
 	own     map[netip.Addr]bool // the node's
 	entries map[model.Table]int
@@ -37,6 +37,11 @@ func newFill(s *model.State) *fill {
 	for n := range s.Services {
 		f.add(&s.Services[n], 1)
 	}
+	eachAddress(s, func(u use) {
+		if u.table == model.TableAddresses {
+			f.entries[u.table] += u.entries
+		}
+	})
 	return f
 }
 
@@ -87,8 +92,8 @@ func count[K comparable](in map[K]int, key K, times int) bool {
 }
 
 // fits is whether nothing has to be refused for want of room. It is about
-// services: of the rest as much is there as before.
-func (i *Incremental) fits(s *model.State, removed, added []model.Service) bool {
+// services, pods' addresses and rules: of the rest as much is there as before.
+func (i *Incremental) fits(s *model.State, removed, added []model.Service, addresses int) bool {
 	budgets := i.local.Budgets
 	if len(budgets) == 0 {
 		return true
@@ -102,6 +107,14 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service) bool 
 		for n := range added {
 			i.fill.add(&added[n], 1)
 		}
+		i.fill.entries[model.TableAddresses] += addresses
+	}
+	rules := 0
+	for n := range s.RuleSets {
+		rules += len(s.RuleSets[n].Rules)
+	}
+	if budget, bounded := budgets[model.TableRules]; bounded && rules > budget {
+		return false
 	}
 	loopback := newFill(&model.State{Services: s.Loopback})
 	for table, entries := range i.fill.entries {

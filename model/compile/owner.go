@@ -467,7 +467,10 @@ func (c *compiler) readPods() {
 			c.fail(object, "spec.nodeName", "is empty, and there are %d nodes: name the pod's", len(c.objs.Nodes))
 		}
 		if len(have[object]) > 0 {
-			c.pods = append(c.pods, &compiledPod{name: manifest.NameOf(object), object: object, addresses: have[object], local: c.isLocal(object)})
+			pod := &compiledPod{name: manifest.NameOf(object), object: object, addresses: have[object], local: c.isLocal(object)}
+			if c.pods = append(c.pods, pod); pod.local {
+				c.locals = append(c.locals, pod)
+			}
 		}
 	}
 }

@@ -79,19 +79,24 @@ func (c *compiler) policies() []*compiledPolicy {
 	}
 	policies = append(policies, c.ciliumPolicies()...)
 	for _, p := range policies {
-		audit, _, _ := manifest.AuditOf(p.object.GetAnnotations())
-		p.audit = audit && c.local.Options.AuditAnnotations != model.AuditOff
-		p.refuses = map[model.Direction]bool{}
-		for _, direction := range []model.Direction{model.Ingress, model.Egress} {
-			denied, _ := manifest.DeniedOf(p.object.GetAnnotations(), direction)
-			p.refuses[direction] = cmp.Or(denied, c.local.Options.Denied(direction)) == model.DenialRefuse
-		}
-		c.writable(p.object, p.rules...)
+		c.readDenials(p)
 	}
 	if len(c.errs) == 0 {
 		c.warnOfShadows(policies)
 	}
 	return policies
+}
+
+// readDenials finds what becomes of what a policy denies.
+func (c *compiler) readDenials(p *compiledPolicy) {
+	audit, _, _ := manifest.AuditOf(p.object.GetAnnotations())
+	p.audit = audit && c.local.Options.AuditAnnotations != model.AuditOff
+	p.refuses = map[model.Direction]bool{}
+	for _, direction := range []model.Direction{model.Ingress, model.Egress} {
+		denied, _ := manifest.DeniedOf(p.object.GetAnnotations(), direction)
+		p.refuses[direction] = cmp.Or(denied, c.local.Options.Denied(direction)) == model.DenialRefuse
+	}
+	c.writable(p.object, p.rules...)
 }
 
 // ruleSet flattens all policies that select an identity into one table.

@@ -53,12 +53,35 @@ type PodIndex map[labelled][]*corev1.Pod
 func IndexByLabel(pods []*corev1.Pod) PodIndex {
 	index := PodIndex{}
 	for _, pod := range pods {
-		for key, value := range pod.Labels {
-			label := labelled{NamespaceOr(pod.Namespace), key, value}
-			index[label] = append(index[label], pod)
-		}
+		index.Add(pod)
 	}
 	return index
+}
+
+// Add puts a pod behind the others.
+func (i PodIndex) Add(pod *corev1.Pod) {
+	for key, value := range pod.Labels {
+		label := labelled{NamespaceOr(pod.Namespace), key, value}
+		i[label] = append(i[label], pod)
+	}
+}
+
+// Remove takes a pod out; the last of those that share a label with it has its
+// place then.
+func (i PodIndex) Remove(pod *corev1.Pod) {
+	for key, value := range pod.Labels {
+		label := labelled{NamespaceOr(pod.Namespace), key, value}
+		have := i[label]
+		at := slices.Index(have, pod)
+		if at < 0 {
+			continue
+		}
+		last := len(have) - 1
+		have[at], have[last] = have[last], nil
+		if i[label] = have[:last]; last == 0 {
+			delete(i, label)
+		}
+	}
 }
 
 // Candidates are the pods that have the rarest label of a service's selector.
