@@ -41,6 +41,7 @@ type crowd struct {
 	expected       int
 	byFamily       [2]int // addresses
 	groups         string // of blocks, that hold its addresses
+	before         string // groups of those of the last compile
 	severalAreHeld bool   // by different groups
 }
 
@@ -75,6 +76,9 @@ func keepPods(c *compiler) *keptPods {
 	k.wanted = c.local.Identities.Wanted()
 	for key, svc := range c.objs.Services {
 		k.ask(key, svc, true)
+	}
+	for _, w := range k.crowds {
+		w.before = w.groups
 	}
 	c.pods = nil // they are others from now on
 	return k
@@ -330,9 +334,11 @@ func (i *Incremental) settleCrowds(touched map[string]bool, m *moves) bool {
 			delete(c.known, set)
 			id = nil
 		}
-		if w.severalAreHeld || len(c.variants[numberOf(had)]) > 1 || had != id && w.groups != "" {
+		held := had != nil && w.before != "" || id != nil && w.groups != ""
+		if w.severalAreHeld || len(c.variants[numberOf(had)]) > 1 || held && (had != id || w.before != w.groups) {
 			return false
 		}
+		w.before = w.groups
 		switch {
 		case had == nil && id == nil:
 		case had == nil:

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fuzz
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/compile"
+	"github.com/weirnet/weir/model/manifest"
+	"github.com/weirnet/weir/model/policygen"
+)
+
+// Steps counts changes of objects that were compiled twice: from what the last
+// one left, and from all objects anew. Both have to give the same.
+type Steps struct {
+	Sequences uint64
+	Alone     uint64 // made from what the last one left
+	Whole     uint64 // made anew both times, as the change asked for it
+	Refused   uint64
+}
+
+// stepsOf is how many changes a sequence has.
+const stepsOf = 40
+
+// ofSteps keeps chance apart from that of frames.
+const ofSteps = 1 << 62
+
+// CompareSteps plays sequences until its time is over, or one goes wrong: that is
+// the error, which says how to have it again.
+func CompareSteps(ctx context.Context, seed uint64, during time.Duration) (Steps, error) {
+	var done Steps
+	for end := time.Now().Add(during); time.Now().Before(end) && ctx.Err() == nil; done.Sequences++ {
+		if err := PlaySteps(seed, done.Sequences, &done); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// PlaySteps plays one sequence.
+func PlaySteps(seed, sequence uint64, done *Steps) error {
+	s := newStepper(rand.New(rand.NewPCG(seed, ofSteps+sequence)))
+	var again compile.Incremental
+	mine, others := s.local, s.local
+	mine.Identities, others.Identities = model.NewAllocator(), model.NewAllocator()
+	var given, meant *model.State
+	told := "begin"
+	for step := range stepsOf {
+		objs, whole := s.listed(), again.Whole()
+		state, warnings, err := again.All(objs, stepNode, mine)
+		want, wanted, wrong := compile.All(objs, stepNode, others)
+		problem := ""
+		switch {
+		case !reflect.DeepEqual(err, wrong):
+			problem = fmt.Sprintf("error %v, and anew %v", err, wrong)
+		case !reflect.DeepEqual(state, want):
+			problem = "the state is another: " + differences(state, want)
+		case !reflect.DeepEqual(warnings, wanted):
+			problem = fmt.Sprintf("warnings %v, and anew %v", warnings, wanted)
+		case !reflect.DeepEqual(given, meant):
+			problem = "what was given before is changed"
+		case err == nil && !sameWanted(mine.Identities.Wanted(), others.Identities.Wanted()):
+			problem = fmt.Sprintf("known by %v, and anew %v", mine.Identities.Wanted(), others.Identities.Wanted())
+		}
+		if problem != "" {
+			return fmt.Errorf("compare steps: seed %d sequence %d step %d (%s): %s", seed, sequence, step, told, problem)
+		}
+		given, meant = state, want
+		switch {
+		case err != nil:
+			done.Refused++
+		case again.Whole() == whole:
+			done.Alone++
+		default:
+			done.Whole++
+		}
+		told = s.change()
+	}
+	return nil
+}
+
+func differences(state, want *model.State) string {
+	if state == nil || want == nil {
+		return "one is missing"
+	}
+	var fields []string
+	a, b := reflect.ValueOf(state).Elem(), reflect.ValueOf(want).Elem()
+	for n := range a.NumField() {
+		if x, y := a.Field(n).Interface(), b.Field(n).Interface(); !reflect.DeepEqual(x, y) {
+			fields = append(fields, fmt.Sprintf("%s %+v, and anew %+v", a.Type().Field(n).Name, x, y))
+		}
+	}
+	return strings.Join(fields, "; ")
+}
+
+// sameWanted compares by keys, which say what labels say.
+func sameWanted(a, b map[string]model.WantedIdentity) bool {
+	return maps.EqualFunc(a, b, func(x, y model.WantedIdentity) bool { return x.Number == y.Number && x.Here == y.Here })
+}
+
+const stepNode = "node-a"
+
+// stepWords are what policies of the steps speak of: what policygen's clusters
+// have.
+var stepWords = &policygen.Words{
+	Namespaces: []string{"default", "shop", "bank"},
+	Labels:     []policygen.Label{{Key: "app", Values: []string{"", "a", "b"}}, {Key: "tier", Values: []string{"", "a", "b"}}},
+	Accounts:   []string{"default", "robot"},
+	Services:   []string{"web", "far"},
+	Ports:      []int32{80, 443, 65535},
+	Firsts:     []int32{1, 79, 80, 1000},
+	Lasts:      []int32{1001, 1023, 8081, 65535},
+	Names:      []string{"http", "dns"},
+	Blocks: []manifest.CiliumCIDRRule{
+		{CIDR: "0.0.0.0/0"}, {CIDR: "198.51.100.0/24", Except: []string{"198.51.100.128/25"}}, {CIDR: "10.0.0.0/16"}, {CIDR: "fd00::/64", Except: []string{"fd00::7:0/112"}},
+	},
+	CIDRs:    []string{"192.0.2.0/24", "0.0.0.0/0", "10.0.0.0/8"},
+	Networks: [][]policyv1alpha2.CIDR{{"198.51.100.0/25", "2001:db8::/32"}, {"10.0.7.0/24"}, {"0.0.0.0/0", "::/0"}},
+	Nodes:    []metav1.LabelSelector{{}, {MatchLabels: map[string]string{"zone": "a"}}},
+}
+
+var stepBounds = policygen.Options{Nodes: 3, MaxPods: 8, MaxPolicies: 6}
+
+// stepper is a cluster that changes a little at a time.
+type stepper struct {
+	*rand.Rand
+	objs    *manifest.Objects
+	local   model.Local
+	kinds   []string // of policies
+	derived bool     // slices come from selectors
+	made    int
+}
+
+func newStepper(r *rand.Rand) *stepper {
+	s := &stepper{Rand: r, objs: policygen.Cluster(r, stepBounds), kinds: policygen.Kinds[:1], derived: r.IntN(2) == 0}
+	if r.IntN(2) == 0 {
+		s.kinds = policygen.Kinds[:2]
+		if r.IntN(4) == 0 {
+			s.kinds = policygen.Kinds
+		}
+	}
+	if len(s.kinds) < len(policygen.Kinds) {
+		clear(s.objs.CiliumNetworkPolicies)
+		clear(s.objs.CiliumClusterwideNetworkPolicies)
+	}
+	if len(s.kinds) < 2 {
+		clear(s.objs.ClusterNetworkPolicies)
+	}
+	s.local.Devices = map[string]model.Device{}
+	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
+		if s.objs.Pods[name].Spec.NodeName == stepNode && r.IntN(4) > 0 {
+			s.local.Devices[name] = model.Device{Name: "veth-" + s.objs.Pods[name].Name}
+		}
+	}
+	s.local.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.254")}
+	if r.IntN(3) == 0 {
+		s.local.Budgets = model.Budgets{}
+		for _, table := range model.Tables() {
+			s.local.Budgets[table] = 20 + r.IntN(60)
+		}
+	}
+	return s
+}
+
+// listed gives the objects as they are now.
+func (s *stepper) listed() *manifest.Objects {
+	if s.derived {
+		return manifest.DeriveEndpointSlices(s.objs)
+	}
+	return s.objs.Clone()
+}
+
+// change changes some objects, and says which.
+func (s *stepper) change() string {
+	var told []string
+	for range 1 + s.IntN(2) {
+		told = append(told, s.changeOne())
+	}
+	return strings.Join(told, ", ")
+}
+
+func (s *stepper) changeOne() string {
+	switch n := s.IntN(20); {
+	case n < 5:
+		return "put Pod " + s.newPod()
+	case n < 7:
+		return "delete Pod " + dropOne(s, s.objs.Pods)
+	case n < 12:
+		return "change Pod " + s.otherPod()
+	case n < 15:
+		policy := s.policy()
+		return "put policy " + manifest.RefOf(policy).String()
+	case n < 17:
+		return "delete NetworkPolicy " + dropOne(s, s.objs.NetworkPolicies)
+	case n < 18:
+		return "change Service " + s.otherService()
+	case n < 19 && s.IntN(4) == 0:
+		return "delete ClusterNetworkPolicy " + dropOne(s, s.objs.ClusterNetworkPolicies)
+	case s.IntN(4) == 0:
+		name := []string{"shop", "bank"}[s.IntN(2)]
+		s.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.labels()}})
+		return "change Namespace " + name
+	}
+	return "nothing"
+}
+
+func (s *stepper) put(obj metav1.Object) {
+	if err := s.objs.Upsert(obj); err != nil {
+		panic(err) // it is of a kind that is kept
+	}
+}
+
+// policy puts a policy in the place of one, or beside the others. Most have no
+// blocks, which have all of it made anew.
+func (s *stepper) policy() metav1.Object {
+	policy := policygen.Policy(s.Rand, stepWords, s.kinds[s.IntN(len(s.kinds))], fmt.Sprintf("policy-%d", s.IntN(stepBounds.MaxPolicies)))
+	s.put(policy)
+	return policy
+}
+
+func (s *stepper) labels() map[string]string {
+	labels := map[string]string{}
+	for _, label := range stepWords.Labels {
+		if n := s.IntN(len(label.Values) + 1); n < len(label.Values) {
+			labels[label.Key] = label.Values[n]
+		}
+	}
+	return labels
+}
+
+// newPod puts a pod, most often of another node and with an address of its own.
+func (s *stepper) newPod() string {
+	s.made++
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: stepWords.Namespaces[s.IntN(len(stepWords.Namespaces))], Name: fmt.Sprintf("new-%d", s.IntN(8)), Labels: s.labels()}}
+	pod.Spec.NodeName = "node-b"
+	s.vary(pod)
+	if s.IntN(8) > 0 {
+		pod.Status.PodIPs = []corev1.PodIP{{IP: fmt.Sprintf("10.0.7.%d", s.made%250)}}
+		if s.IntN(3) > 0 {
+			pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: fmt.Sprintf("fd00::7:%x", s.made)})
+		}
+	}
+	s.put(pod)
+	return manifest.NameOf(pod)
+}
+
+// otherPod changes something of a pod.
+func (s *stepper) otherPod() string {
+	names := slices.Sorted(maps.Keys(s.objs.Pods))
+	if len(names) == 0 {
+		return "nobody"
+	}
+	pod := s.objs.Pods[names[s.IntN(len(names))]].DeepCopy()
+	if s.vary(pod); s.IntN(2) == 0 {
+		pod.Labels = s.labels()
+	}
+	s.put(pod)
+	return manifest.NameOf(pod)
+}
+
+// vary changes what seldom changes.
+func (s *stepper) vary(pod *corev1.Pod) {
+	switch s.IntN(24) {
+	case 0:
+		pod.Spec.NodeName = []string{"node-a", "node-c", "node-gone"}[s.IntN(3)]
+	case 1:
+		pod.Spec.HostNetwork = !pod.Spec.HostNetwork
+	case 2, 3:
+		pod.Status.Phase = []corev1.PodPhase{corev1.PodRunning, corev1.PodSucceeded}[s.IntN(2)]
+	case 4:
+		pod.Annotations = map[string]string{manifest.AnnotationWeight: fmt.Sprint(1 + s.IntN(3))}
+	case 5:
+		pod.Status.PodIPs = nil
+	case 6:
+		pod.Status.PodIPs = []corev1.PodIP{{IP: []string{"10.0.0.10", "10.0.1.11", "10.96.0.1", "172.18.0.2", "10.0.255.254"}[s.IntN(5)]}}
+	case 7, 8:
+		pod.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: []int32{80, 8080}[s.IntN(2)]}}}}
+	case 9:
+		pod.Labels = map[string]string{"app": "a", "pod-template-hash": fmt.Sprint(s.IntN(2))}
+	case 10:
+		now := metav1.NewTime(time.Unix(int64(s.made), 0))
+		pod.DeletionTimestamp = &now
+	case 11:
+		pod.Spec.ServiceAccountName = "robot"
+	}
+}
+
+func (s *stepper) otherService() string {
+	names := slices.Sorted(maps.Keys(s.objs.Services))
+	svc := s.objs.Services[names[s.IntN(len(names))]].DeepCopy()
+	if svc.Spec.Ports[0].Port = int32(80 + s.IntN(3)); s.IntN(2) == 0 {
+		svc.Spec.Selector = s.labels()
+	}
+	s.put(svc)
+	return manifest.NameOf(svc)
+}
+
+func dropOne[T metav1.Object](s *stepper, from map[string]T) string {
+	names := slices.Sorted(maps.Keys(from))
+	if len(names) == 0 {
+		return "nobody"
+	}
+	name := names[s.IntN(len(names))]
+	delete(from, name)
+	return name
+}
