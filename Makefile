@@ -44,7 +44,7 @@ cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/c
 bench: build ## Measure; ratios are of one run, with BASE beside them.
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./...
 
-fuzz: build ## Fuzz frames, program against model, for TIME=10m.
+fuzz: build ## Fuzz frames, program against model, and changes, for TIME=10m.
 	bin/weir fuzz --time $(TIME)
 
 kernels: ## Fetch the locked kernels; installs QEMU and xz.

@@ -23,6 +23,10 @@ import (
 	"github.com/weirnet/weir/scenarios/reach"
 )
 
+// stepsShare is the part of the time that the compiler's steps have: one in so
+// many.
+const stepsShare = 10
+
 type fuzzing struct {
 	time     time.Duration
 	seed     uint64
@@ -49,7 +53,11 @@ frame with what the model expects.
 What they do not agree on is shrunk to the smallest case and written as a
 scenario, which fails until one of them is mended. A seed gives the same
 sequences again, however many workers play them. The last line counts frames
-and disagreements.`,
+and disagreements.
+
+A tenth of the time goes to the compiler before: clusters by chance change step
+by step, and what is made of each change alone is compared with what is made of
+all objects anew.`,
 		Example: `  weir fuzz --time 10m
   weir fuzz --seed 7 --time 30s -o json
   weir fuzz --uplinks --time 5m
@@ -118,12 +126,17 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	}
 	// Little is kept, much is made: collecting it seldom is a fifth faster.
 	debug.SetGCPercent(400)
+	steps, wrong := fuzz.CompareSteps(cmd.Context(), o.seed, o.time/stepsShare)
+	opts.Time -= o.time / stepsShare
 	begin := time.Now()
 	tally, disagreements, err := fuzz.Run(cmd.Context(), opts)
 	if bar {
 		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 	}
-	o.summary(out, tally, disagreements, time.Since(begin))
+	o.summary(out, tally, steps, disagreements, time.Since(begin))
+	if wrong != nil {
+		o.problems = append(o.problems, wrong)
+	}
 	if o.cover != "" && err == nil {
 		err = o.keepReach(out, counters)
 	}
@@ -188,7 +201,7 @@ func (o *fuzzing) found(out io.Writer, r fuzz.Report) {
 	fmt.Fprintf(out, "    repeat: weir scenario run %s\n", path)
 }
 
-func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, took time.Duration) {
+func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, steps fuzz.Steps, disagreements uint64, took time.Duration) {
 	rate := float64(t.Frames) / took.Seconds()
 	if o.output == "json" {
 		printJSON(out, struct {
@@ -203,7 +216,8 @@ func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, too
 			Reached       int            `json:"reached,omitempty"` // blocks and branches
 			Kept          int            `json:"kept,omitempty"`
 			Outcomes      []fuzz.Outcome `json:"outcomes"`
-		}{o.seed, t.Frames, t.Undeliverable, t.Sequences, t.Changes, disagreements, took.Seconds(), rate, t.Reached, t.Kept, t.Outcomes()})
+			Steps         fuzz.Steps     `json:"steps"` // of the compiler
+		}{o.seed, t.Frames, t.Undeliverable, t.Sequences, t.Changes, disagreements, took.Seconds(), rate, t.Reached, t.Kept, t.Outcomes(), steps})
 		return
 	}
 	for _, m := range t.Outcomes() {
@@ -222,6 +236,8 @@ func (o *fuzzing) summary(out io.Writer, t fuzz.Tally, disagreements uint64, too
 	if o.guided {
 		fmt.Fprintf(out, "%d blocks and branches reached, %d sequences kept\n", t.Reached, t.Kept)
 	}
+	fmt.Fprintf(out, "%d changes of %d clusters compiled alone and %d as a whole, %d refused, beside all objects anew\n",
+		steps.Alone, steps.Sequences, steps.Whole, steps.Refused)
 	fmt.Fprintf(out, "%d frames, %d disagreements\n", t.Frames, disagreements)
 }
 

@@ -26,10 +26,10 @@ import (
 // Steps counts changes of objects that were compiled twice: from what the last
 // one left, and from all objects anew. Both have to give the same.
 type Steps struct {
-	Sequences uint64
-	Alone     uint64 // made from what the last one left
-	Whole     uint64 // made anew both times, as the change asked for it
-	Refused   uint64
+	Sequences uint64 `json:"sequences"`
+	Alone     uint64 `json:"alone"` // made from what the last one left
+	Whole     uint64 `json:"whole"` // made anew both times, as the change asked for it
+	Refused   uint64 `json:"refused"`
 }
 
 // stepsOf is how many changes a sequence has.

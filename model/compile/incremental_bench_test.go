@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+)
+
+const (
+	citySpaces    = 100
+	cityApps      = 10 // in each of the namespaces: 1,000 identities
+	cityHere      = 100
+	cityPolicies  = 1_000
+	cityServices  = 10_000
+	cityWithEach  = 10 // backends of a service
+	cityPodsANode = 100
+)
+
+// city is a cluster of so many pods, 1,000 policies, and 10,000 services or one
+// for each 10 pods if these are more; node-0 has 100 of the pods.
+func city(b *testing.B, pods int) (*manifest.Objects, model.Local) {
+	objs := manifest.NewObjects()
+	put := func(o metav1.Object) { require.NoError(b, objs.Upsert(o)) }
+	local := model.Local{Devices: map[string]model.Device{}, Identities: model.NewAllocator(), Budgets: roomyBudgets()}
+	for i := range citySpaces {
+		put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("space-%d", i), Labels: map[string]string{"team": fmt.Sprint(i % 7)}}})
+	}
+	for i := range (pods + cityPodsANode - 1) / cityPodsANode {
+		put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i)}, Status: corev1.NodeStatus{
+			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.18.%d.%d", i/250, 1+i%250)}}}})
+	}
+	for i := range pods {
+		pod := cityPod(i)
+		put(pod)
+		if i < cityHere {
+			local.Devices[manifest.NameOf(pod)] = model.Device{Name: fmt.Sprintf("veth%d", i), Ifindex: 1 + i}
+		}
+	}
+	for i := range cityPolicies {
+		put(cityPolicy(i, "client"))
+	}
+	for i := range max(cityServices, pods/10) {
+		put(cityService(i))
+		put(citySlice(i, pods, true))
+	}
+	return objs, local
+}
+
+func cityAddress(i int) string { return fmt.Sprintf("10.%d.%d.%d", 1+i>>16, i>>8&255, i&255) }
+
+func cityPod(i int) *corev1.Pod {
+	app := i % (citySpaces * cityApps)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("space-%d", app%citySpaces), Name: fmt.Sprintf("pod-%d", i),
+		Labels: map[string]string{"app": fmt.Sprint(app / citySpaces)}}}
+	pod.Spec.NodeName = fmt.Sprintf("node-%d", i/cityPodsANode)
+	pod.Spec.Containers = []corev1.Container{{Name: "main", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}
+	pod.Status.PodIPs = []corev1.PodIP{{IP: cityAddress(i)}}
+	return pod
+}
+
+// cityPolicy lets pods of the same namespace, and of one team's, come to an app.
+func cityPolicy(i int, peer string) *networkingv1.NetworkPolicy {
+	port := intstr.FromInt32(8080)
+	policy := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("space-%d", i%citySpaces), Name: fmt.Sprintf("policy-%d", i)}}
+	policy.Spec.PodSelector.MatchLabels = map[string]string{"app": fmt.Sprint(i / citySpaces % cityApps)}
+	policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{
+		From: []networkingv1.NetworkPolicyPeer{
+			{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "1"}}},
+			{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": peer}}, NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"team": "1"}}},
+		},
+		Ports: []networkingv1.NetworkPolicyPort{{Port: &port}},
+	}}
+	return policy
+}
+
+func cityService(i int) *corev1.Service {
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprintf("space-%d", i%citySpaces), Name: fmt.Sprintf("service-%d", i)}}
+	svc.Spec.ClusterIP = fmt.Sprintf("10.%d.%d.%d", 100+i>>16, i>>8&255, i&255)
+	svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
+	svc.Spec.Selector = map[string]string{"app": fmt.Sprint(i % cityApps)}
+	svc.Spec.Ports = []corev1.ServicePort{{Port: 80}}
+	return svc
+}
+
+func citySlice(i, pods int, ready bool) *discoveryv1.EndpointSlice {
+	svc := cityService(i)
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: svc.Namespace, Name: svc.Name, Labels: map[string]string{discoveryv1.LabelServiceName: svc.Name}}}
+	slice.AddressType = discoveryv1.AddressTypeIPv4
+	slice.Ports = []discoveryv1.EndpointPort{{Name: ptr.To(""), Port: ptr.To(int32(8080))}}
+	for n := range cityWithEach {
+		pod := (cityWithEach*i + n) % pods
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{cityAddress(pod)}, Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(ready || n > 0)}})
+	}
+	return slice
+}
+
+// What one change costs a node: of a pod elsewhere that is one of many alike, of
+// one whose labels nobody else has, of who serves a service, and of a policy.
+// cpu-ms is what the process used for it, and to-10k how many times that of a
+// tenth of the pods.
+func BenchmarkOneChange(b *testing.B) {
+	used := map[string]time.Duration{}
+	for _, pods := range []int{10_000, 100_000} {
+		objs, local := city(b, pods)
+		turn := 0
+		var again Incremental
+		all := func(b *testing.B) {
+			_, _, err := again.All(objs, "node-0", local)
+			require.NoError(b, err)
+		}
+		for _, kind := range []struct {
+			name   string
+			change func()
+		}{
+			{"pod", func() {
+				pod := cityPod(5_000)
+				if turn%2 == 0 {
+					pod.Status.PodIPs[0].IP = "10.99.0.1"
+				}
+				objs.Pods[manifest.NameOf(pod)] = pod
+			}},
+			{"identity", func() {
+				pod := cityPod(5_000)
+				if turn%2 == 0 {
+					pod.Labels["app"] = "1-new"
+				}
+				objs.Pods[manifest.NameOf(pod)] = pod
+			}},
+			{"service", func() {
+				slice := citySlice(7, pods, turn%2 == 0)
+				objs.EndpointSlices[manifest.NameOf(slice)] = slice
+			}},
+			{"policy", func() {
+				policy := cityPolicy(7, fmt.Sprint(turn%2))
+				objs.NetworkPolicies[manifest.NameOf(policy)] = policy
+			}},
+		} {
+			b.Run(fmt.Sprintf("%dk/%s", pods/1000, kind.name), func(b *testing.B) {
+				for range 3 { // what is counted lazily is there then
+					turn++
+					kind.change()
+					all(b)
+				}
+				whole := again.Whole()
+				runtime.GC()
+				began, rounds := cpuTime(b), 0
+				for b.Loop() {
+					for range 20 {
+						turn++
+						kind.change()
+						all(b)
+						rounds++
+					}
+				}
+				once := (cpuTime(b) - began) / time.Duration(rounds)
+				b.ReportMetric(float64(once.Microseconds())/1000, "cpu-ms/change")
+				b.ReportMetric(0, "ns/op")
+				require.Equal(b, whole, again.Whole(), "it was made anew")
+				if less, measured := used[kind.name]; measured {
+					b.ReportMetric(float64(once)/float64(less), "to-10k")
+					return
+				}
+				used[kind.name] = once
+			})
+		}
+	}
+}
