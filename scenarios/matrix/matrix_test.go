@@ -205,6 +205,32 @@ func TestPlanAsksEveryKernelForProgFirst(t *testing.T) {
 	}, got)
 }
 
+func TestFirstGuestsAreGivenMuchAndLastOnesLittle(t *testing.T) {
+	for _, test := range []struct {
+		runs, least int
+		sizes       []int
+	}{
+		{0, 20, nil},
+		{1, 20, []int{1}},
+		{20, 20, []int{20}},
+		{61, 20, []int{21, 20, 20}},
+		{450, 20, []int{150, 100, 67, 45, 30, 20, 20, 18}},
+		{1275, 1000, []int{1000, 275}},
+	} {
+		var names, got []string
+		for i := range test.runs {
+			names = append(names, fmt.Sprint("s", i))
+		}
+		var sizes []int
+		for _, part := range cut(names, test.least) {
+			sizes = append(sizes, len(part))
+			got = append(got, part...)
+		}
+		require.Equal(t, test.sizes, sizes)
+		require.Equal(t, names, got, "each once, in their order")
+	}
+}
+
 func TestAFailureTravelsWhole(t *testing.T) {
 	in := message{
 		Result:  &scenarios.Result{Scenario: "a/ipv6", Family: syntax.IPv6, World: syntax.Netns, Kernel: "5.10.0", Outcome: scenarios.Fail, Reason: "why", Seconds: 1.5},

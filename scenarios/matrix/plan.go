@@ -19,12 +19,30 @@ type unit struct {
 	failed int // how often a guest failed before any of these runs began
 }
 
-// chunk is how many runs of a world one guest is given: what a death costs,
-// against what a start costs. World prog is a hundred times faster.
+// chunk is how many runs of a world one guest is given at least. World prog is a
+// hundred times faster.
 var chunk = map[syntax.World]int{syntax.Prog: 1000, syntax.Netns: 20}
 
+// share is which part of what is left of a world the next guest is given. A start
+// costs as much as ten runs of world netns, for the program is copied and its
+// datapath loaded, so the first guests are given much. Little is left for the last
+// ones, so that they end together. What a guest has told when it dies is not run
+// again: a death costs one more start, whatever it was given.
+const share = 3
+
+// cut cuts the names into what each guest is given.
+func cut(names []string, least int) [][]string {
+	var parts [][]string
+	for len(names) > 0 {
+		n := min(max(least, (len(names)+share-1)/share), len(names))
+		parts = append(parts, names[:n:n])
+		names = names[n:]
+	}
+	return parts
+}
+
 // plan cuts the runs into units, those first that tell most soonest: all
-// kernels' prog, then chunk after chunk of all kernels.
+// kernels' prog, then part after part of all kernels.
 func plan(kernels []*vmtest.Kernel, runs []scenarios.Result) []unit {
 	byWorld := map[syntax.World][]string{}
 	var worlds []syntax.World
@@ -36,7 +54,7 @@ func plan(kernels []*vmtest.Kernel, runs []scenarios.Result) []unit {
 	}
 	var units []unit
 	for i, world := range worlds {
-		for n, names := range slices.Collect(slices.Chunk(byWorld[world], chunk[world])) {
+		for n, names := range cut(byWorld[world], chunk[world]) {
 			for _, k := range kernels {
 				units = append(units, unit{kernel: k, world: world, names: names, costs: i == 0 && n == 0})
 			}
