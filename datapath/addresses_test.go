@@ -26,7 +26,7 @@ func TestAPodsAddressKeepsTheIdentityThatTheStateGivesIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			state := &model.State{Addresses: tt.listed, Endpoints: []model.Endpoint{{IPv4: addr("10.0.0.1"), Identity: tt.endpoint, Device: model.Device{Ifindex: 7}}}}
 			want := &desired{}
-			new(Datapath).planAddresses(state, want)
+			planAddresses(state, want)
 			require.Equal(t, tt.want, want.addresses[encodeAddr(addr("10.0.0.1"))])
 		})
 	}
@@ -34,6 +34,6 @@ func TestAPodsAddressKeepsTheIdentityThatTheStateGivesIt(t *testing.T) {
 
 func TestAnAddressOfAnotherNodeIsFlagged(t *testing.T) {
 	want := &desired{}
-	new(Datapath).planAddresses(&model.State{Addresses: []model.Address{{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true}}}, want)
+	planAddresses(&model.State{Addresses: []model.Address{{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true}}}, want)
 	require.Equal(t, addressHalf{Identity: 400, Flags: uint8(bpf.ContainerAddressFlagsADDRESS_NODE)}, want.addresses[encodeAddr(addr("192.0.2.9"))])
 }

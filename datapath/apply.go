@@ -31,6 +31,18 @@ type desired struct {
 
 	devices, uplinks map[uint32]string // names of devices by ifindex
 	names            stateNames
+
+	hosts  map[tableAddr]bool // the node's own addresses
+	groups map[group]uint32   // numbers of groups
+	nextID uint32             // of services
+
+	// changes are what services, backends and addresses hold: differences from
+	// the half that packets read, not all of a half.
+	changes bool
+	// samePrefixes are those of the state before.
+	samePrefixes bool
+	// sameServiceNames are those of the state before.
+	sameServiceNames bool
 }
 
 // Apply makes the tables equal to state by the smallest change. Packets meet
@@ -41,13 +53,21 @@ type desired struct {
 // packets do not read; programs on new devices; then the epoch, by one write.
 // What nobody uses any more is deleted when packets of the old epoch are gone:
 // by the next Apply or Collect.
+//
+// What differs from the state before is encoded and written, and no more: so
+// Apply keeps the state, and nobody may change it, or what its slices hold, from
+// then on. A slice that two states share is not looked into.
 func (d *Datapath) Apply(state *model.State) (Change, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.sweep(); err != nil {
 		return Change{}, err
 	}
-	want, err := d.plan(d.withLoopback(state))
+	state = d.withLoopback(state)
+	// Until all of it is in force, nothing is known to begin from.
+	last := d.last
+	d.last, d.sticky = nil, nil
+	want, err := d.planFrom(last, state)
 	if err != nil {
 		return Change{}, err
 	}
@@ -69,7 +89,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		}
 		d.spent.Attaching += time.Since(begun)
 	}
-	if err := d.writeLabels(want.names); err != nil {
+	if err := d.writeLabels(want); err != nil {
 		return Change{}, err
 	}
 	d.opts.Step("turn the epoch")
@@ -82,6 +102,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	d.opts.Step("end")
 	d.wanted = want.prefixes
 	d.labels.stateNames = want.names
+	d.last = d.remember(last, state, want)
 	change.Epoch = d.settings.Epoch
 	return change, errors.Join(d.attached.release(want.uplinks), d.endDatagrams())
 }
@@ -105,7 +126,21 @@ func (d *Datapath) half() int { return int(d.settings.Epoch & 1) }
 
 // plan encodes a state. It changes nothing.
 func (d *Datapath) plan(state *model.State) (*desired, error) {
-	want := &desired{devices: map[uint32]string{}, names: newStateNames(state.Node.Name)}
+	want, err := d.planOwn(state)
+	if err != nil {
+		return nil, err
+	}
+	want.names.Services = map[uint32]ServiceName{}
+	planAddresses(state, want)
+	if err := d.planServices(state, want); err != nil {
+		return nil, err
+	}
+	return want, d.room(want)
+}
+
+// planOwn encodes what is the node's own: itself, its pods and their rules.
+func (d *Datapath) planOwn(state *model.State) (*desired, error) {
+	want := &desired{devices: map[uint32]string{}, names: newStateNames(state.Node.Name), hosts: hostsOf(&state.Node)}
 	want.names.Lifetimes = d.opts.Lifetimes
 	sets, err := d.planRules(state, want)
 	if err != nil {
@@ -114,21 +149,21 @@ func (d *Datapath) plan(state *model.State) (*desired, error) {
 	if err := d.planEndpoints(state, sets, want); err != nil {
 		return nil, err
 	}
-	if err := planNode(state, sets, want); err != nil {
-		return nil, err
-	}
-	d.planAddresses(state, want)
-	if err := d.planServices(state, want); err != nil {
-		return nil, err
-	}
-	return want, d.room(want)
+	return want, planNode(state, sets, want)
 }
 
 // room refuses a state that does not fit, before anything is written.
 func (d *Datapath) room(want *desired) error {
+	addresses, prefixes := d.addresses.room, d.prefixes.room
+	if want.changes {
+		addresses = d.addresses.roomForChanges
+	}
+	if want.samePrefixes {
+		prefixes = d.prefixes.roomForChanges
+	}
 	for _, err := range []error{
 		d.nodes.room(want.nodes), d.endpoints.room(want.endpoints),
-		d.addresses.room(want.addresses), d.prefixes.room(want.prefixes),
+		addresses(want.addresses), prefixes(want.prefixes),
 	} {
 		if err != nil {
 			return fmt.Errorf("apply state: %w", err)
@@ -282,34 +317,59 @@ func copyMAC(to *[6]uint8, from net.HardwareAddr) error {
 	return nil
 }
 
-func (d *Datapath) planAddresses(state *model.State, want *desired) {
+// hostsOf are the addresses of a node itself.
+func hostsOf(n *model.Node) map[tableAddr]bool {
+	hosts := map[tableAddr]bool{}
+	for _, addrs := range [][]netip.Addr{n.Addresses, n.Gateways} {
+		for _, a := range addrs {
+			hosts[encodeAddr(a)] = true
+		}
+	}
+	return hosts
+}
+
+func planAddresses(state *model.State, want *desired) {
 	want.addresses = map[tableAddr]addressHalf{}
+	for i := range state.Addresses {
+		if a := &state.Addresses[i]; a.Prefix.IsSingleIP() {
+			want.addresses[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
+		}
+	}
+	planPrefixes(state, want)
+	addOwn(state, want, func(tableAddr) bool { return true })
+}
+
+func planPrefixes(state *model.State, want *desired) {
 	want.prefixes = map[prefixKey]addressHalf{}
-	for _, a := range state.Addresses {
-		half := addressHalf{Identity: uint32(a.Identity), Flags: addressFlags(a)}
-		if a.Prefix.IsSingleIP() {
-			want.addresses[encodeAddr(a.Prefix.Addr())] = half
-		} else {
-			want.prefixes[encodePrefix(a.Prefix)] = half
+	for i := range state.Addresses {
+		if a := &state.Addresses[i]; !a.Prefix.IsSingleIP() {
+			want.prefixes[encodePrefix(a.Prefix)] = encodeAddress(a)
 		}
 	}
 	fenceIPv4(want.prefixes)
-	for _, addrs := range [][]netip.Addr{state.Node.Addresses, state.Node.Gateways} {
-		for _, a := range addrs {
-			key := encodeAddr(a)
-			half := want.addresses[key]
-			half.Flags |= uint8(bpf.ContainerAddressFlagsADDRESS_HOST)
-			if half.Identity == 0 {
-				half.Identity = uint32(model.IdentityHost)
-			}
-			want.addresses[key] = half
+}
+
+func encodeAddress(a *model.Address) addressHalf {
+	return addressHalf{Identity: uint32(a.Identity), Flags: addressFlags(*a)}
+}
+
+// addOwn says which of some addresses are the node's, and its pods'.
+func addOwn(state *model.State, want *desired, concerns func(tableAddr) bool) {
+	for key := range want.hosts {
+		if !concerns(key) {
+			continue
 		}
+		half := want.addresses[key]
+		half.Flags |= uint8(bpf.ContainerAddressFlagsADDRESS_HOST)
+		if half.Identity == 0 {
+			half.Identity = uint32(model.IdentityHost)
+		}
+		want.addresses[key] = half
 	}
 	for i := range state.Endpoints {
 		ep := &state.Endpoints[i]
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
-			if a.IsValid() {
-				key := encodeAddr(a)
+			if key := encodeAddr(a); a.IsValid() && concerns(key) {
 				half := want.addresses[key]
 				half.Ifindex = uint32(ep.Device.Ifindex)
 				// What peers are told of it is the table's; an endpoint that
@@ -352,7 +412,7 @@ func (d *Datapath) stagePrefixes(half int, want map[prefixKey]addressHalf) error
 		if _, ok := d.prefixes.have[key]; !ok {
 			var pair [2]addressHalf
 			pair[1-half] = inherited(active, key)
-			d.prefixes.have[key] = pair
+			d.prefixes.put(key, pair)
 		}
 	}
 	_, err := d.prefixes.stage(half, all)
@@ -361,7 +421,8 @@ func (d *Datapath) stagePrefixes(half int, want map[prefixKey]addressHalf) error
 
 // sweepPrefixes deletes the prefixes that only repeat a shorter one.
 func (d *Datapath) sweepPrefixes() error {
-	if d.wanted == nil { // of a loader before this one: all of them count
+	// Of a loader before this one, all of them count.
+	if d.wanted == nil || len(d.wanted) == len(d.prefixes.have) {
 		return nil
 	}
 	for key := range d.prefixes.have {
@@ -421,11 +482,15 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	half := 1 - d.half()
 	d.opts.Step("write backends")
-	if _, err = d.backends.stage(half, want.backends); err != nil {
+	backends, services, addresses := d.backends.stage, d.services.stage, d.addresses.stage
+	if want.changes {
+		backends, services, addresses = d.backends.stageChanges, d.services.stageChanges, d.addresses.stageChanges
+	}
+	if _, err = backends(half, want.backends); err != nil {
 		return change, err
 	}
 	d.opts.Step("write services")
-	if change.Services, err = d.services.stage(half, want.services); err != nil {
+	if change.Services, err = services(half, want.services); err != nil {
 		return change, err
 	}
 	d.opts.Step("write the node")
@@ -433,11 +498,16 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 		return change, err
 	}
 	d.opts.Step("write prefixes")
-	if err = d.stagePrefixes(half, want.prefixes); err != nil {
+	if want.samePrefixes {
+		_, err = d.prefixes.stageChanges(half, nil)
+	} else {
+		err = d.stagePrefixes(half, want.prefixes)
+	}
+	if err != nil {
 		return change, err
 	}
 	d.opts.Step("write addresses")
-	if change.Addresses, err = d.addresses.stage(half, want.addresses); err != nil {
+	if change.Addresses, err = addresses(half, want.addresses); err != nil {
 		return change, err
 	}
 	d.opts.Step("write endpoints")

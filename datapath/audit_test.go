@@ -23,7 +23,7 @@ func TestADenialInAuditIsToldOnceAFlowAndDropsNothing(t *testing.T) {
 	}
 	n.state.Endpoints[0].RuleSet, n.state.Endpoints[1].RuleSet = "client", "web"
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 
 	both := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn), model.Forward)

@@ -52,7 +52,7 @@ func newNATBench(b *testing.B, six bool, change func(*model.State)) *natBench {
 		change(n.state)
 	}
 	nb.d = openDatapath(b, roomy())
-	_, err := nb.d.Apply(n.state)
+	_, err := nb.d.Apply(n.state.Clone())
 	require.NoError(b, err)
 	return nb
 }

@@ -39,7 +39,7 @@ func shares(b *testing.B, six bool, unanswered uint32) {
 	}
 	known := tcpFrame(b, client, web, 40000, 8080, ack)
 	for _, d := range []*Datapath{with, without} {
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(b, err)
 		run(b, d, n.client, tcpFrame(b, client, web, 40000, 8080, syn), model.Forward)
 		run(b, d, n.web, tcpFrame(b, web, client, 8080, 40000, synAck), model.Forward)

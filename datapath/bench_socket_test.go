@@ -44,7 +44,7 @@ func benchmarkConnect(b *testing.B, group string, services int, protocol model.P
 	opts := socketOptions(group)
 	opts.Services = 1 << 17
 	d := openDatapath(b, opts)
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(b, err)
 	kind := unix.SOCK_DGRAM
 	if protocol == model.ProtocolTCP {

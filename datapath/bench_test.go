@@ -28,7 +28,7 @@ func BenchmarkKnownFlow(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			n := newNode(b)
 			d := openDatapath(b, small())
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(b, err)
 			dport, back := uint16(80), uint16(8080)
 			if a.dst == a.web {

@@ -27,7 +27,7 @@ func TestAStoppedClockGoesOnlyByAdvance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			opts.Flows, opts.Unanswered, opts.StopClock = 1024, 1024, true
 			d := openDatapath(t, opts)
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			var seen []uint64
 			for port := range uint16(3) {

@@ -20,7 +20,7 @@ func withFlows(t *testing.T, flows int) (*node, *Datapath) {
 	opts := small()
 	opts.Edit = asAsked(t)
 	d := openDatapath(t, opts)
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range flows {
 		establish(t, d, n, uint16(1000+i))
@@ -98,7 +98,7 @@ func TestFlowsLiveAsLongAsTheOperatorSays(t *testing.T) {
 	opts := small()
 	opts.Lifetimes = model.Lifetimes{model.LifetimeTCPFinWait: 10 * time.Minute, model.LifetimeTCPUnanswered: 200 * time.Second}
 	d := openDatapath(t, opts)
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	establish(t, d, n, 1000)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, func(tcp *layers.TCP) { tcp.FIN, tcp.ACK = true, true }), model.Forward)

@@ -25,7 +25,7 @@ func run(t testing.TB, d *Datapath, dev model.Device, frame []byte, action model
 func TestAServiceIsTranslatedThereAndBack(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 
 	for name, a := range map[string]struct{ client, web, service string }{

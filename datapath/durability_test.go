@@ -172,7 +172,7 @@ func TestALoaderKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
 	restore := func() {
 		d, err := Open(pinnedOptions(dir))
 		require.NoError(t, err)
-		_, err = d.Apply(n.state)
+		_, err = d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		require.NoError(t, d.Close())
 	}
@@ -235,7 +235,7 @@ func TestARestartKeepsEveryFlow(t *testing.T) {
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	const flows = 100
 	for i := range uint16(flows) {
@@ -249,7 +249,7 @@ func TestARestartKeepsEveryFlow(t *testing.T) {
 		ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000+i, 80, ack), model.Forward)
 		require.Equal(t, FlowKnown, ran.Decision.Flow)
 	}
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range uint16(flows) {
 		ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000+i, 80, ack), model.Forward)
@@ -309,7 +309,7 @@ func TestPinsThatAreGoneAreMadeAgain(t *testing.T) {
 	n := newNode(t)
 	dir := pinDir(t)
 	d := openDatapath(t, pinnedOptions(dir))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	links, err := os.ReadDir(filepath.Join(dir, "links"))
 	require.NoError(t, err)
@@ -352,7 +352,7 @@ func TestForeignPinsAreRefusedByName(t *testing.T) {
 	d := openDatapath(t, pinnedOptions(dir))
 	require.NoError(t, os.Remove(path))
 	require.NoError(t, foreign.Pin(path))
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.ErrorIs(t, err, ErrForeignPin)
 	require.ErrorContains(t, err, path)
 }
@@ -365,7 +365,7 @@ func TestATablesLayoutMayChangeAndChangeBack(t *testing.T) {
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
 	run(t, d, n.web, tcpFrame(t, "10.0.0.2", "10.0.0.1", 8080, 30000, synAck), model.Forward)
@@ -406,7 +406,7 @@ func TestTablesOfAnEarlierLayoutAreTakenOver(t *testing.T) {
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
 	require.NoError(t, d.Close())
@@ -436,7 +436,7 @@ func TestTablesOfAnEarlierLayoutAreTakenOver(t *testing.T) {
 	require.Equal(t, FlowKnown, known.Decision.Flow)
 	fresh := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30001, 80, syn), model.Forward)
 	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30001, 8080, syn), fresh.Data)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 }
 

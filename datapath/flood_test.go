@@ -37,7 +37,7 @@ func newFlooded(t *testing.T, six bool, ports uint16) *flooded {
 	}
 	n.state.Node.Masquerade.NodePorts = (65535 - n.state.Node.Masquerade.FirstPort + 1) / 8
 	f.d = openDatapath(t, Options{})
-	_, err := f.d.Apply(n.state)
+	_, err := f.d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	f.pods, f.back = f.d.Runner(model.FromContainer), f.d.Runner(model.FromDevice)
 	return f

@@ -15,7 +15,7 @@ import (
 func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for name, a := range map[string]struct{ client, web, service string }{
 		"IPv4": {"10.0.0.1", "10.0.0.2", "10.96.0.1"},
@@ -78,7 +78,7 @@ func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 func TestReadingAnEntryAllocatesNothing(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	r := d.FlowReader()
 	at := model.Tuple{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Protocol: model.ProtocolUDP}

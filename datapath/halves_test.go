@@ -69,7 +69,7 @@ func TestHalvesOfAFlowFollowFromItsPacket(t *testing.T) {
 func TestAJudgementStoresWhatItMade(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	w := d.Witness()
 	frame := tcpFrame(t, "10.0.0.1", "10.0.0.2", 40000, 8080, syn)

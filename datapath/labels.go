@@ -124,9 +124,12 @@ const (
 	labelsPiece = 4096
 )
 
-// writeLabels writes the names of this state and the next one.
-func (d *Datapath) writeLabels(next stateNames) error {
-	if d.opts.PinPath == "" {
+// writeLabels writes the names of this state and the next one. Names that are in
+// use no more may stay until some come.
+func (d *Datapath) writeLabels(want *desired) error {
+	next := want.names
+	if d.opts.PinPath == "" || want.sameServiceNames && d.origins == len(d.labels.Origins) &&
+		next.Node == d.labels.Node && maps.Equal(next.Endpoints, d.labels.Endpoints) {
 		return nil
 	}
 	all := labels{stateNames: d.labels.with(next), Origins: d.labels.Origins}
@@ -135,13 +138,14 @@ func (d *Datapath) writeLabels(next stateNames) error {
 		return fmt.Errorf("encode labels: %w", err)
 	}
 	if bytes.Equal(text, d.written) {
+		d.origins = len(all.Origins)
 		return nil
 	}
 	d.opts.Step("write labels")
 	if err := pinLabels(filepath.Join(d.opts.PinPath, labelsPin), text); err != nil {
 		return err
 	}
-	d.written = text
+	d.written, d.origins = text, len(all.Origins)
 	return nil
 }
 

@@ -99,9 +99,9 @@ func computeMaglev(eligible []model.Backend, size int) []byte {
 func (a *maglevArray) plan(services []model.Service, frontends []frontend) ([]maglevRange, []maglevTable, error) {
 	ranges := make([]maglevRange, len(services))
 	var missing []maglevTable
-	free := a.free()
+	var free freeRanges
+	var total int
 	planned, written := map[string]maglevRange{}, map[digest]maglevRange{}
-	total := a.taken()
 	for i := range services {
 		size := services[i].MaglevSize
 		if size <= 0 || len(frontends[i].eligible) == 0 {
@@ -116,6 +116,9 @@ func (a *maglevArray) plan(services []model.Service, frontends []frontend) ([]ma
 				at, known = written[table.digest]
 			}
 			if !known {
+				if free == nil {
+					free, total = a.free(), a.taken()
+				}
 				total += size
 				if at, ok = free.take(uint32(size)); !ok {
 					ranges[i] = maglevRange{size: uint32(size)}
@@ -166,12 +169,20 @@ func (a *maglevArray) add(missing []maglevTable) error {
 func (a *maglevArray) sweep(used map[maglevRange]bool) {
 	for at, d := range a.have {
 		if !used[at] {
-			delete(a.have, at)
-			if a.tables[d] == at {
-				delete(a.tables, d)
-			}
+			a.forget(at, d)
 		}
 	}
+	a.sweepRecipes()
+}
+
+func (a *maglevArray) forget(at maglevRange, d digest) {
+	delete(a.have, at)
+	if a.tables[d] == at {
+		delete(a.tables, d)
+	}
+}
+
+func (a *maglevArray) sweepRecipes() {
 	for recipe, d := range a.recipes {
 		if _, ok := a.tables[d]; !ok {
 			delete(a.recipes, recipe)

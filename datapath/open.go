@@ -51,6 +51,8 @@ type Datapath struct {
 	moves     moves // of tables into a new layout, in Open
 	labels    labels
 	written   []byte             // labels as they lie beside the pins
+	origins   int                // how many of them are in written
+	last      *remembered        // of the state in force; nil where all of the tables have to be looked at
 	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
 
 	sums sums

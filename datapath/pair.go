@@ -18,20 +18,33 @@ const batchFrom = 16
 type pairTable[K, H comparable] struct {
 	m    *ebpf.Map
 	have map[K][2]H
+	// uneven are the entries whose halves differ: a half that packets do not read
+	// is brought up to date there, and lacks nothing elsewhere.
+	uneven map[K]struct{}
 }
 
 func newPairTable[K, H comparable](m *ebpf.Map) (*pairTable[K, H], error) {
-	t := &pairTable[K, H]{m: m, have: map[K][2]H{}}
+	t := &pairTable[K, H]{m: m, have: map[K][2]H{}, uneven: map[K]struct{}{}}
 	var key K
 	var pair [2]H
 	iter := m.Iterate()
 	for iter.Next(&key, &pair) {
-		t.have[key] = pair
+		t.put(key, pair)
 	}
 	if err := iter.Err(); err != nil {
 		return nil, fmt.Errorf("read table %s: %w", mapName(m), err)
 	}
 	return t, nil
+}
+
+// put notes what the map has for a key.
+func (t *pairTable[K, H]) put(key K, pair [2]H) {
+	t.have[key] = pair
+	if pair[0] != pair[1] || pair == [2]H{} {
+		t.uneven[key] = struct{}{}
+	} else {
+		delete(t.uneven, key)
+	}
 }
 
 // room says whether want fits, counting what has not been swept yet.
@@ -50,7 +63,6 @@ func (t *pairTable[K, H]) room(want map[K]H) error {
 
 // stage makes one half of all entries equal to want.
 func (t *pairTable[K, H]) stage(half int, want map[K]H) (Delta, error) {
-	var delta Delta
 	var zero H
 	var keys []K
 	var pairs [][2]H
@@ -68,8 +80,55 @@ func (t *pairTable[K, H]) stage(half int, want map[K]H) (Delta, error) {
 			keys, pairs = append(keys, key), append(pairs, pair)
 		}
 	}
+	return t.writeHalf(half, keys, pairs)
+}
+
+// stageChanges makes one half equal to the other, but for changes: those entries
+// get their values, and the zero value takes one away.
+func (t *pairTable[K, H]) stageChanges(half int, changes map[K]H) (Delta, error) {
+	var keys []K
+	var pairs [][2]H
+	note := func(key K, value H) {
+		pair := t.have[key]
+		if pair[half] == value {
+			return
+		}
+		pair[half] = value
+		keys, pairs = append(keys, key), append(pairs, pair)
+	}
+	for key, value := range changes {
+		note(key, value)
+	}
+	for key := range t.uneven {
+		if _, ok := changes[key]; !ok {
+			note(key, t.have[key][1-half])
+		}
+	}
+	return t.writeHalf(half, keys, pairs)
+}
+
+// roomForChanges says whether changes fit.
+func (t *pairTable[K, H]) roomForChanges(changes map[K]H) error {
+	var zero H
+	total := len(t.have)
+	for key, value := range changes {
+		if _, ok := t.have[key]; !ok && value != zero {
+			total++
+		}
+	}
+	if limit := int(t.m.MaxEntries()); total > limit {
+		return &FullError{Table: mapName(t.m), Want: total, Room: limit}
+	}
+	return nil
+}
+
+// writeHalf writes pairs, and counts what that changes for packets.
+func (t *pairTable[K, H]) writeHalf(half int, keys []K, pairs [][2]H) (Delta, error) {
+	var delta Delta
+	var zero H
 	for i := range keys {
 		switch was := pairs[i][1-half]; {
+		case was == zero && pairs[i][half] == zero:
 		case was == zero:
 			delta.Added++
 		case pairs[i][half] == zero:
@@ -89,7 +148,7 @@ func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
 		return err
 	}
 	for i, key := range keys {
-		t.have[key] = pairs[i]
+		t.put(key, pairs[i])
 	}
 	return nil
 }
@@ -97,8 +156,8 @@ func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
 // sweep deletes the entries that the half in use does not have.
 func (t *pairTable[K, H]) sweep(half int) error {
 	var zero H
-	for key, pair := range t.have {
-		if pair[half] != zero {
+	for key := range t.uneven {
+		if t.have[key][half] != zero {
 			continue
 		}
 		if err := t.remove(key); err != nil {
@@ -113,6 +172,7 @@ func (t *pairTable[K, H]) remove(key K) error {
 		return fmt.Errorf("delete from table %s: %w", mapName(t.m), err)
 	}
 	delete(t.have, key)
+	delete(t.uneven, key)
 	return nil
 }
 

@@ -43,7 +43,7 @@ func takesPieces(t *testing.T) bool {
 func TestFramesComeInPiecesWhereTheKernelCan(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	r, frame := d.Runner(model.FromContainer), inPieces(t)
 	ran, err := r.Run(frame, n.client.Ifindex, 0)
@@ -77,7 +77,7 @@ func TestAnErrorWithPiecesIsNoticedWhereTheKernelHasThem(t *testing.T) {
 				return nil
 			}
 			d := openDatapath(t, opts)
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			ran, err := d.Runner(model.FromContainer).Run(inPieces(t), n.client.Ifindex, 0)
 			require.NoError(t, err)

@@ -545,7 +545,7 @@ func TestATableThatTheKernelDoesNotMakeIsNamedAndTheOldProgramsStay(t *testing.T
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Close())
 

@@ -77,7 +77,7 @@ func TestAFloodAtTheEdgeEvictsOnlyOpenings(t *testing.T) {
 	n := newNode(t)
 	uplink := withUplink(t, n)
 	d := openDatapath(t, Options{Flows: 256, Unanswered: 512})
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	kinds := translations(n, uplink)
 	for _, f := range kinds {
@@ -107,7 +107,7 @@ func TestOneHalfOfATranslatedFlowThatIsGoneIsMadeAgain(t *testing.T) {
 			n := newNode(t)
 			uplink := withUplink(t, n)
 			d := openDatapath(t, small())
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			for name, f := range translations(n, uplink) {
 				first := f.there(t, d, 40000, "SYN")

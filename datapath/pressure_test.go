@@ -23,7 +23,7 @@ func establish(t *testing.T, d *Datapath, n *node, sport uint16) {
 func TestAFloodOfOpeningsEvictsOnlyOpenings(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, Options{Flows: 256, Unanswered: 512}) // of which a pod has a quarter
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range uint16(16) {
 		establish(t, d, n, 1000+i)
@@ -45,7 +45,7 @@ func TestAFloodOfOpeningsEvictsOnlyOpenings(t *testing.T) {
 func TestNewFlowsWorkWhenTheTableOfAnsweredOnesIsFull(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, Options{Flows: 8, Unanswered: 1024})
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range uint16(32) {
 		establish(t, d, n, 1000+i)
@@ -62,7 +62,7 @@ func TestNewFlowsWorkWhenTheTableOfAnsweredOnesIsFull(t *testing.T) {
 func TestOneHalfOfAFlowThatIsGoneIsMadeAgain(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, syn), model.Forward)
 	unanswered := d.maps[bpf.ContainerMapUnanswered]
@@ -83,7 +83,7 @@ func TestOneHalfOfAFlowThatIsGoneIsMadeAgain(t *testing.T) {
 func TestAStateThatDoesNotFitIsRefusedWhole(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	tables := d.Tables()
 
@@ -118,7 +118,7 @@ func TestContradictionsAreRefusedByName(t *testing.T) {
 	} {
 		state := newState(n.client, n.web)
 		c.change(state)
-		_, err := d.Apply(state)
+		_, err := d.Apply(state.Clone())
 		require.ErrorContains(t, err, c.says, name)
 	}
 	ran, err := d.Run(model.FromContainer, Frame{Data: tcpFrame(t, "10.0.0.1", "10.0.0.2", 1, 80, syn), Ifindex: n.client.Ifindex})

@@ -27,7 +27,7 @@ func readAs(hits, misses []bpf.ContainerTable) (r reads) {
 func TestResidentsAreLookedUpAsProgramsDo(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	of := func(text string) resident { return d.resident(encodeAddr(netip.MustParseAddr(text)), d.settings.Epoch) }
 	require.True(t, of("10.0.0.1").exact, "a pod")

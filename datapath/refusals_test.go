@@ -28,7 +28,7 @@ func TestAPodIsRefusedAsOftenAsTheOperatorSays(t *testing.T) {
 				n.state.Services[i].Backends = nil
 			}
 			d := openDatapath(t, Options{Refusals: tt.refusals, StopClock: true})
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			r := d.Runner(model.FromContainer)
 			for _, to := range []struct {

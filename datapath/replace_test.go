@@ -72,7 +72,7 @@ func TestProgramsAreReplacedAThousandTimesUnderLoadWithoutALoss(t *testing.T) {
 			opts := small()
 			opts.Attach, opts.ForceClsact = true, clsact
 			d := openDatapath(t, opts)
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, name, d.Attachment())
 			load := startLoad(t, listenIn(t, sender), listenIn(t, receiver))

@@ -36,7 +36,7 @@ func (d *Datapath) Reset() error {
 	d.flipped = time.Time{}
 	clear(d.dead)
 	d.labels = newLabels()
-	d.wanted, d.sticky = nil, nil
+	d.wanted, d.sticky, d.last = nil, nil, nil
 	d.maglev.clear()
 	err := errors.Join(
 		d.nodes.clear(), d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),

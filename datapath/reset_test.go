@@ -16,7 +16,7 @@ import (
 // use leaves a trace in every table that packets and Apply write.
 func use(t *testing.T, d *Datapath, n *node) {
 	t.Helper()
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Advance(time.Hour))
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn), model.Forward)

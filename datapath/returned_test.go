@@ -87,7 +87,7 @@ func TestADropThatPassesIsAnErrorOfRunAndOfARunner(t *testing.T) {
 	}
 	d := openDatapath(t, opts)
 	n := newNode(t)
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	frame := append(make([]byte, 12), 0x12, 0x34) // a type that nobody knows
 	var c *Contradiction

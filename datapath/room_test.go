@@ -48,7 +48,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 			}
 			state.Services = append(state.Services, more)
 		}
-		_, err = d.Apply(state)
+		_, err = d.Apply(state.Clone())
 		require.NoError(t, err)
 		_, err = d.Collect() // which takes away what the state before had
 		require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestATableThatHoldsMoreThanItsNewRoomStays(t *testing.T) {
 	}
 	d, err := open(bpf.ContainerMapRules, 1000)
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Close())
 	for _, table := range []string{bpf.ContainerMapServices, bpf.ContainerMapRules} { // a hash, a trie
@@ -90,7 +90,7 @@ func TestATableThatHoldsMoreThanItsNewRoomStays(t *testing.T) {
 	}
 	d, err = open(bpf.ContainerMapRules, 1000)
 	require.NoError(t, err)
-	change, err := d.Apply(n.state)
+	change, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Zero(t, change.Services, "it is all there")
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, syn), model.Forward)
@@ -117,7 +117,7 @@ func TestATableMovesToAnotherSizeAndBackUnlessItsRoomIsKept(t *testing.T) {
 				require.Positive(t, size.Bytes)
 			}
 		}
-		change, err := d.Apply(n.state)
+		change, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		if step.room != 1000 || step.keep {
 			require.Zero(t, change.Services, "what was there is there")

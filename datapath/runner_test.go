@@ -15,7 +15,7 @@ func TestARunnerDecidesAsRunDoes(t *testing.T) {
 	n := newNode(t)
 	slow, fast := openDatapath(t, small()), openDatapath(t, small())
 	for _, d := range []*Datapath{slow, fast} {
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
 	r := fast.Runner(model.FromContainer)
@@ -78,7 +78,7 @@ func readFile(t *testing.T, name string) []byte {
 func BenchmarkRunner(b *testing.B) {
 	n := newNode(b)
 	d := openDatapath(b, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(b, err)
 	r := d.Runner(model.FromContainer)
 	frame := tcpFrame(b, "10.0.0.1", "10.96.0.1", 40000, 80, syn)

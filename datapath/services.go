@@ -5,7 +5,9 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -69,7 +71,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 	for i := range state.Services {
 		frontends[i] = newFrontend(&state.Services[i])
 	}
-	halves, err := d.planLists(state, frontends, want)
+	halves, err := d.planLists(state.Services, frontends, want)
 	if err != nil {
 		return fmt.Errorf("apply state: %w", err)
 	}
@@ -80,33 +82,38 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		s := &state.Services[i]
 		key := encodeServiceKey(s)
 		if _, ok := want.services[key]; ok {
-			return fmt.Errorf("apply state: frontend %s %s:%d of service %s is claimed twice %s", s.Protocol, s.Address, s.Port, s.Name, s.Scope)
+			return claimedTwice(s)
 		}
 		half := halves[i]
-		half.Id = ids.of(key)
-		half.Count = uint32(len(frontends[i].slots))
-		half.Affinity = seconds(s.Affinity)
-		half.Group = groups[groupOf(s)]
-		if s.Local {
-			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL)
-		}
-		if s.DSR {
-			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_DSR)
-		}
+		half.Id, half.Group = ids.of(key), groups[groupOf(s)]
 		want.services[key] = half
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
 		addBackends(want.backends, half.Id, s)
 		want.addSockets(s)
 	}
 	for _, addr := range state.ServiceAddresses {
-		key := serviceKey{Addr: encodeAddr(addr), Scope: uint8(bpf.ContainerScopeSCOPE_ADDRESS)}
-		half := serviceHalf{Id: ids.of(key)}
-		if state.AnswersPings {
-			half.Flags = uint32(bpf.ContainerServiceFlagsSERVICE_ECHO)
-		}
-		want.services[key] = half
+		key := addressRow(addr)
+		want.services[key] = serviceHalf{Id: ids.of(key), Flags: pings(state)}
 	}
+	want.groups, want.nextID = groups, ids.next
 	return d.roomForServices(state, want)
+}
+
+func claimedTwice(s *model.Service) error {
+	return fmt.Errorf("apply state: frontend %s %s:%d of service %s is claimed twice %s", s.Protocol, s.Address, s.Port, s.Name, s.Scope)
+}
+
+// addressRow is the key of an address with all of its ports.
+func addressRow(addr netip.Addr) serviceKey {
+	return serviceKey{Addr: encodeAddr(addr), Scope: uint8(bpf.ContainerScopeSCOPE_ADDRESS)}
+}
+
+// pings are the flags of such a row.
+func pings(state *model.State) uint32 {
+	if state.AnswersPings {
+		return uint32(bpf.ContainerServiceFlagsSERVICE_ECHO)
+	}
+	return 0
 }
 
 // isAddress is whether a row is not of a frontend, but of an address with all of
@@ -136,11 +143,20 @@ func addBackends(backends map[backendKey]backendHalf, id uint32, s *model.Servic
 // addSockets lists those backends of a service that are the node's own sockets, as
 // service 0's: who comes to them by himself is remembered too.
 func (want *desired) addSockets(s *model.Service) {
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		addr := encodeAddr(b.Address)
-		if want.addresses[addr].Flags&uint8(bpf.ContainerAddressFlagsADDRESS_HOST) != 0 {
-			want.backends[backendKey{Addr: addr, Port: encodePort(b.Port), Proto: uint8(s.Protocol)}] = stateOfBackend(&model.Backend{})
+	for key := range want.sockets(s) {
+		want.backends[key] = stateOfBackend(&model.Backend{})
+	}
+}
+
+// sockets are the rows of a service's backends that are the node's own sockets.
+func (want *desired) sockets(s *model.Service) iter.Seq[backendKey] {
+	return func(yield func(backendKey) bool) {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			addr := encodeAddr(b.Address)
+			if want.hosts[addr] && !yield(backendKey{Addr: addr, Port: encodePort(b.Port), Proto: uint8(s.Protocol)}) {
+				return
+			}
 		}
 	}
 }
@@ -166,31 +182,42 @@ func seconds(d time.Duration) uint32 {
 	return uint32((d + time.Second - 1) / time.Second)
 }
 
-// planLists gives every service its slots, its sources and its Maglev table.
-func (d *Datapath) planLists(state *model.State, frontends []frontend, want *desired) ([]serviceHalf, error) {
+// planLists gives every service its slots, its sources and its Maglev table: all
+// of its row but the numbers that it keeps.
+func (d *Datapath) planLists(services []model.Service, frontends []frontend, want *desired) ([]serviceHalf, error) {
 	slots, sources := make([][]slotValue, len(frontends)), make([][]sourceKey, len(frontends))
 	for i := range frontends {
 		slots[i], sources[i] = frontends[i].slots, frontends[i].sources
 	}
 	sets, missing, err := d.slots.plan(slots)
 	if err != nil {
-		return nil, blame(err, state, func(i int) int { return len(slots[i]) })
+		return nil, blame(err, services, func(i int) int { return len(slots[i]) })
 	}
 	lists, newSources, err := d.sources.plan(sources)
 	if err != nil {
-		return nil, blame(err, state, func(i int) int { return len(sources[i]) })
+		return nil, blame(err, services, func(i int) int { return len(sources[i]) })
 	}
-	tables, newTables, err := d.maglev.plan(state.Services, frontends)
+	tables, newTables, err := d.maglev.plan(services, frontends)
 	if err != nil {
-		return nil, blame(err, state, func(i int) int { return int(tables[i].size) })
+		return nil, blame(err, services, func(i int) int { return int(tables[i].size) })
 	}
 	want.newSlots, want.newSources, want.newMaglev = missing, newSources, newTables
 	halves := make([]serviceHalf, len(frontends))
 	for i := range halves {
-		halves[i] = serviceHalf{Set: sets[i], Table: tables[i].first, TableSize: tables[i].size}
-		if state.Services[i].Sources != nil {
-			halves[i].Flags = uint32(bpf.ContainerServiceFlagsSERVICE_SOURCES)
-			halves[i].Sources = lists[i]
+		s, half := &services[i], &halves[i]
+		*half = serviceHalf{
+			Set: sets[i], Table: tables[i].first, TableSize: tables[i].size,
+			Count: uint32(len(slots[i])), Affinity: seconds(s.Affinity),
+		}
+		if s.Sources != nil {
+			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_SOURCES)
+			half.Sources = lists[i]
+		}
+		if s.Local {
+			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_LOCAL)
+		}
+		if s.DSR {
+			half.Flags |= uint32(bpf.ContainerServiceFlagsSERVICE_DSR)
 		}
 	}
 	return halves, nil
@@ -202,7 +229,7 @@ func (d *Datapath) roomForServices(state *model.State, want *desired) error {
 		return fmt.Errorf("apply state: %w", err)
 	}
 	if err := d.backends.room(want.backends); err != nil {
-		return fmt.Errorf("apply state: %w", blame(err, state, func(i int) int { return len(state.Services[i].Backends) * rows(&state.Services[i]) }))
+		return fmt.Errorf("apply state: %w", blame(err, state.Services, func(i int) int { return len(state.Services[i].Backends) * rows(&state.Services[i]) }))
 	}
 	return nil
 }
@@ -216,14 +243,14 @@ func rows(s *model.Service) int {
 }
 
 // blame names the service that needs most of a table that is too small.
-func blame(err error, state *model.State, share func(int) int) error {
+func blame(err error, services []model.Service, share func(int) int) error {
 	var full *FullError
 	if !errors.As(err, &full) {
 		return err
 	}
-	for i := range state.Services {
+	for i := range services {
 		if n := share(i); n > full.Share {
-			full.Share, full.Service = n, state.Services[i].Name
+			full.Share, full.Service = n, services[i].Name
 		}
 	}
 	return err
@@ -255,6 +282,9 @@ func (s *serviceIDs) of(key serviceKey) uint32 {
 // sweepServices deletes the lists and tables that no service uses any more,
 // and what clients are remembered for.
 func (d *Datapath) sweepServices(half int) error {
+	if d.last != nil {
+		return d.last.sweepUnused(d)
+	}
 	slots, sources := map[uint32]bool{}, map[uint32]bool{}
 	tables := map[maglevRange]bool{}
 	sticky := map[uint32]bool{}

@@ -110,7 +110,7 @@ func TestMaglevTablesAreWrittenElsewhereAndFoundAgain(t *testing.T) {
 	same := state.Services[2]
 	same.Address = addr("10.96.2.1")
 	state.Services = append(state.Services, same)
-	_, err = d.Apply(state)
+	_, err = d.Apply(state.Clone())
 	require.NoError(t, err)
 	requireTables(t, d, state)
 	require.Len(t, d.maglev.have, 4, "equal tables are shared")
@@ -159,7 +159,7 @@ func TestRoomOfMaglevTablesIsTakenAgain(t *testing.T) {
 			state.Services[i].Backends = append(state.Services[i].Backends, backends(uint16(round+1))...)
 			state.Services[i].Backends = slices.CompactFunc(state.Services[i].Backends, func(a, b model.Backend) bool { return a.Address == b.Address })
 		}
-		_, err := d.Apply(state)
+		_, err := d.Apply(state.Clone())
 		require.NoError(t, err)
 	}
 	require.LessOrEqual(t, d.maglev.taken(), 6*131071)
@@ -186,7 +186,7 @@ func TestGapsBetweenTablesAreFilledBySize(t *testing.T) {
 func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for table, change := range map[string]func(*model.Service){
 		"slots": func(s *model.Service) {
@@ -211,7 +211,7 @@ func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 			change(&huge)
 			state.Services = append(state.Services, huge)
 			tables := d.Tables()
-			_, err := d.Apply(state)
+			_, err := d.Apply(state.Clone())
 			var full *FullError
 			require.ErrorAs(t, err, &full)
 			require.Equal(t, table, full.Table)
@@ -260,7 +260,7 @@ func TestAClientStaysWithItsBackendUntilTheServiceIsGone(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, affinitiesOf(t, d), "another state with that service forgets nobody")
 
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	_, err = d.Collect()
 	require.NoError(t, err)
@@ -287,7 +287,7 @@ func TestSourceRangesAreAsked(t *testing.T) {
 			state.Services[0].Sources = append(state.Services[0].Sources, netip.MustParsePrefix(s))
 		}
 		for range 2 { // the second time, its list is there already
-			_, err = d.Apply(state)
+			_, err = d.Apply(state.Clone())
 			require.NoError(t, err)
 			ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn), tt.action)
 			if tt.action == model.Drop {

@@ -30,7 +30,7 @@ func crowdable(t *testing.T, n *node, shares bool) *Datapath {
 			return nil
 		},
 	})
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	return d
 }
@@ -127,7 +127,7 @@ func TestAPodThatFloodsAnsweredFlowsLeavesRoom(t *testing.T) {
 			}
 			return nil
 		}})
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		web := func(src, dst string, sport, dport uint16, flags func(*layers.TCP)) {
 			_, err := d.Run(model.FromContainer, Frame{Data: tcpFrame(t, src, dst, sport, dport, flags), Ifindex: n.web.Ifindex})

@@ -58,7 +58,8 @@ func cannotEnd(err error) bool {
 // backendsGone says whether the state in force lacks a backend of the last one.
 func (d *Datapath) backendsGone() bool {
 	half := d.half()
-	for _, pair := range d.backends.have {
+	for key := range d.backends.uneven { // a half that lacks one differs
+		pair := d.backends.have[key]
 		if pair[half].State == 0 && pair[1-half].State != 0 {
 			return true
 		}

@@ -381,7 +381,7 @@ func TestTheNodesSocketsReachServices(t *testing.T) {
 		}
 	}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for name, tt := range cases {
 		t.Log(name)
@@ -418,7 +418,7 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 		}
 	}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	began := monotonicNow(t)
 	for frontend, want := range map[string]unix.Errno{
@@ -479,7 +479,7 @@ func TestAServiceWithoutABackendRefusesByWhatIsReturned(t *testing.T) {
 	opts := socketOptions(group)
 	opts.Without = []string{FeatureSetRetval}
 	d := openDatapath(t, opts)
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for _, frontend := range []string{"10.96.0.1:80", "[fd96::1]:80"} {
 		require.Equal(t, unix.EPERM, newSocket(t, familyOf(frontend), unix.SOCK_STREAM).connect(frontend))
@@ -499,7 +499,7 @@ func TestWhatIsNoFrontendIsLeftAlone(t *testing.T) {
 	outside.Scope = model.ScopeOutside
 	n.state.Services = append(n.state.Services, outside)
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	reaches(t, unix.AF_INET, "10.1.0.1:81", "10.1.0.1:81")    // another port
 	reaches(t, unix.AF_INET, "10.1.0.3:80", "10.1.0.3:80")    // another address
@@ -530,7 +530,7 @@ func TestNodePortsAnswerOnLoopbackOnlyWhereAsked(t *testing.T) {
 			opts := socketOptions(group)
 			opts.LoopbackNodePorts = asked
 			d := openDatapath(t, opts)
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			if asked {
 				reaches(t, unix.AF_INET, "127.0.0.1:30080", "10.1.0.1:8080")
@@ -557,12 +557,12 @@ func TestHostPortsAnswerOnLoopback(t *testing.T) {
 			serve(protocol, model.KindHostPort, "127.0.0.1:8888", "10.1.0.1:8080"), serve(protocol, model.KindHostPort, "[::1]:8888", "[fd01::1]:8080"))
 	}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	reaches(t, unix.AF_INET, "127.0.0.1:8888", "10.1.0.1:8080")
 	reaches(t, unix.AF_INET6, "[::1]:8888", "[fd01::1]:8080")
 	n.state.Loopback = nil
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	listen(t, unix.SOCK_STREAM, "10.1.0.1:8080")
 	require.Equal(t, unix.ECONNREFUSED, newSocket(t, unix.AF_INET, unix.SOCK_STREAM).connect("127.0.0.1:8888"))
@@ -641,7 +641,7 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	lead := func(to ...string) {
 		t.Helper()
 		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
 	servers := listenAtAll(t, unix.SOCK_DGRAM, backends)
@@ -685,7 +685,7 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	lead(backends[0])
 	n.state.Services[0].Backends[0].Terminating = true
 	n.state.Services[0].Backends = append(n.state.Services[0].Backends, model.Backend{Address: at(backends[1]).Addr(), Port: 53})
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range clients {
 		require.Equal(t, 1, ask(i), "it moves when its backend takes no new flows")
@@ -693,7 +693,7 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	// Another service takes the address: the old one's backend is not its own.
 	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, backends[2])}
 	n.state.Services[0].Name = "default/another"
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range clients {
 		require.Equal(t, 2, ask(i), "it moves when the service is another")
@@ -724,7 +724,7 @@ func TestASocketHasABackendOfEachServiceThatItAsks(t *testing.T) {
 		for _, f := range way.frontends {
 			n.state.Services = append(n.state.Services, serve(model.ProtocolUDP, model.KindClusterIP, f, way.backends...))
 		}
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		servers := listenAtAll(t, unix.SOCK_DGRAM, way.backends)
 		apart := map[[2]int]bool{}
@@ -785,14 +785,14 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 				return load
 			}
 			n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, way.frontend, way.backends...)}
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, slices.Min(load()), leastOfThree, "%s, connected %t", name, connects)
 			found, err := d.Residue()
 			require.NoError(t, err)
 			require.NotContains(t, fmt.Sprint(found), bpf.ContainerMapAffinities, "nobody is to stay")
 			n.state.Services[0].Affinity = time.Minute
-			_, err = d.Apply(n.state)
+			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, spread, slices.Max(load()), "%s, connected %t: all are one client", name, connects)
 			require.NoError(t, d.Reset())
@@ -806,7 +806,7 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 	sticky := serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.10:53", threeBackends...)
 	sticky.Affinity = time.Minute
 	n.state.Services = []model.Service{sticky}
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for range 5 {
 		require.NoError(t, d.Advance(2*time.Minute))
@@ -839,7 +839,7 @@ func sticksWhileItServes(t *testing.T, n *node, d *Datapath, family int, fronten
 	lead := func(to ...string) {
 		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}
 		n.state.Services[0].Affinity = time.Minute
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
 	ask := func() int {
@@ -886,7 +886,7 @@ func TestConnectedDatagramSocketsEndWhenTheirBackendIsGone(t *testing.T) {
 			serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1]:53", to6),
 			serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.2:53", "10.1.0.3:53"),
 		}
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
 	servers := listenAtAll(t, unix.SOCK_DGRAM, []string{"10.1.0.1:53", "10.1.0.2:53", "10.1.0.3:53", "[fd01::1]:53", "[fd01::2]:53"})
@@ -928,7 +928,7 @@ func TestAConnectionStaysWhileItsServiceChanges(t *testing.T) {
 	servers := listenAtAll(t, unix.SOCK_STREAM, []string{"10.1.0.1:80", "10.1.0.2:80"})
 	client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
 	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, client.connect("10.96.0.1:80"))
 	accepted := servers[0].accept()
@@ -936,7 +936,7 @@ func TestAConnectionStaysWhileItsServiceChanges(t *testing.T) {
 		{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.2:80")}, {},
 	} {
 		n.state.Services = services
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		client.send("still there")
 		got, _ := accepted.receive()
@@ -963,7 +963,7 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd97::1]:53", "[fd01::1]:53"),
 	}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	four := []string{"10.96.0.1:53", "10.1.0.1:53", "10.96.0.2:53", "10.96.0.1:53", "10.96.0.1:54", "10.96.0.1:53"}
 	six := []string{"[fd96::1]:53", "[fd01::1]:53", "[fd96::2]:53", "[fd96::1:0:0:1]:53", "[fd96:0:0:1::1]:53", "[fd96::1]:53", "[fd97::1]:53", "[fd96::1]:53", "[fd96::1]:54", "[fd96::1]:53"}
@@ -1014,7 +1014,7 @@ func TestOnlySocketsThatSpeakTCPOrUDPAreLed(t *testing.T) {
 			serve(protocol, model.KindClusterIP, "10.1.0.1:80", "10.1.0.2:80"), serve(protocol, model.KindClusterIP, "[fd01::1]:80", "[fd01::2]:80"))
 	}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0))
 	for _, other := range []struct {
@@ -1077,7 +1077,7 @@ func TestSocketsChooseBackendsAsPacketsDo(t *testing.T) {
 	ranged.Sources = []netip.Prefix{prefix("198.51.100.0/24")}
 	n.state.Services = []model.Service{weighted, table, sticky, ranged}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	servers := listenAtAll(t, unix.SOCK_DGRAM, threeBackends)
 	ask := func(frontend string, sockets int) []int {
@@ -1135,7 +1135,7 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 	loopback(t, "10.96.0.1/32", "fd96::1/128")
 	require.NoError(t, netns.Set(home))
 	d := openDatapath(t, socketOptions(group))
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, netns.Set(pod))
 	reaches(t, unix.AF_INET, "10.96.0.1:80", "10.96.0.1:80")
@@ -1162,7 +1162,7 @@ func TestTheNodeReachesAPodByItsService(t *testing.T) {
 	defer home.Close()
 	pod := movePod(t, n.web, "10.0.0.2")
 	d := openDatapath(t, socketOptions(group))
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, netns.Set(pod))
 	server := listen(t, unix.SOCK_STREAM, "10.0.0.2:8080")
@@ -1225,7 +1225,7 @@ func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
 	d, err := Open(opts)
 	require.NoError(t, err)
 	require.Zero(t, attachedIn(t, group), "nothing is attached before a state is applied")
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Equal(t, hooks, attachedIn(t, group))
 	server := listen(t, unix.SOCK_STREAM, "10.1.0.1:80")
@@ -1251,15 +1251,15 @@ func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
 	opts.Cgroup = other
 	d, err = Open(opts)
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Zero(t, attachedIn(t, group), "another cgroup is asked for")
 	require.Equal(t, hooks, attachedIn(t, other))
 	require.NoError(t, os.Remove(other))
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.ErrorIs(t, err, fs.ErrNotExist, "the cgroup is gone, and said to be")
 	require.NoError(t, os.Mkdir(other, 0o755))
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Equal(t, hooks, attachedIn(t, other), "another cgroup under its name")
 	require.NoError(t, d.Close())
@@ -1268,14 +1268,14 @@ func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
 	opts.Cgroup = group
 	d, err = Open(opts)
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Close())
 	opts.Cgroup = ""
 	d, err = Open(opts)
 	require.NoError(t, err)
 	require.Equal(t, hooks, attachedIn(t, group), "they stay until a state says otherwise")
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Zero(t, attachedIn(t, group), "none is asked for")
 	require.NoError(t, d.Close())
@@ -1283,7 +1283,7 @@ func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
 	opts.Cgroup = group
 	d, err = Open(opts)
 	require.NoError(t, err)
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Remove())
 	require.Zero(t, attachedIn(t, group))
@@ -1317,7 +1317,7 @@ func TestNoSocketMeetsNeitherProgramWhileTheyAreReplaced(t *testing.T) {
 	n := withSockets(t)
 	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53")}
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	server := listen(t, unix.SOCK_DGRAM, "10.1.0.1:53")
 	client := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM)
@@ -1371,7 +1371,7 @@ func TestAResetLeavesNothingOfSocketsAndServesAnotherNamespace(t *testing.T) {
 		n := withSockets(t)
 		n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
 		d := openDatapath(t, socketOptions(group))
-		_, err := d.Apply(n.state)
+		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		reaches(t, unix.AF_INET, "10.96.0.1:80", "10.1.0.1:80")
 		residue, err := d.Residue()
@@ -1423,7 +1423,7 @@ func TestSocketsReachAnyOf10000Services(t *testing.T) {
 	n := withSockets(t)
 	n.state.Services = manyServices(10000, model.ProtocolTCP, "10.1.0.1:80")
 	d := openDatapath(t, socketOptions(group))
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	server := listen(t, unix.SOCK_STREAM, "10.1.0.1:80")
 	for i := 0; i < len(n.state.Services); i += 101 {

@@ -46,7 +46,7 @@ func fragmentFrame(t *testing.T, offset uint16, more bool) []byte {
 func TestALaterFragmentIsNotTooLateWhereClocksDifferByATick(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, stopped())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Advance(time.Second))
 	run(t, d, n.client, fragmentFrame(t, 0, true), model.Forward)
@@ -64,7 +64,7 @@ func TestAClientStaysWithItsBackendWhereClocksDifferByATick(t *testing.T) {
 			state.Services[i].Backends = append(state.Services[i].Backends, model.Backend{Address: state.Services[i].Backends[0].Address, Port: 9000 + port})
 		}
 	}
-	_, err := d.Apply(state)
+	_, err := d.Apply(state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, d.Advance(time.Second))
 	chosen := map[string]bool{}

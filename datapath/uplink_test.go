@@ -76,7 +76,7 @@ func TestWhoComesByAnUplinkReachesAPodAndIsAnswered(t *testing.T) {
 	n := newNode(t)
 	uplink := withUplink(t, n)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for _, a := range []struct{ outside, node, web string }{
 		{"198.51.100.7", "192.0.2.1", "10.0.0.2"}, {"2001:db8:7::7", "2001:db8::1", "fd00::2"},
@@ -114,7 +114,7 @@ func TestARunnerRunsAtUplinksToo(t *testing.T) {
 	n := newNode(t)
 	uplink := withUplink(t, n)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for hook, frame := range map[model.Hook][]byte{
 		model.FromDevice: tcpFrame(t, "198.51.100.7", "192.0.2.1", 40000, 30081, syn),
@@ -134,7 +134,7 @@ func TestWhatLeavesIsMasqueradedAndItsAnswerFindsBack(t *testing.T) {
 	uplink := withUplink(t, n)
 	n.state.Addresses = []model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: model.IdentityWorld, Native: true}}
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for _, a := range []struct{ pod, node, peer string }{
 		{"10.0.0.1", "192.0.2.1", "198.51.100.7"}, {"fd00::1", "2001:db8::1", "2001:db8:7::7"},
@@ -178,7 +178,7 @@ func TestUplinksAreTakenOverAndLetGo(t *testing.T) {
 			opts.ForceClsact = clsact
 			d, err := Open(opts)
 			require.NoError(t, err)
-			_, err = d.Apply(n.state)
+			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, 2, programsOn(t, uplink.Ifindex))
 			require.NoError(t, d.Close())
@@ -190,13 +190,13 @@ func TestUplinksAreTakenOverAndLetGo(t *testing.T) {
 			require.NoError(t, d.Replace())
 			require.Equal(t, 2, programsOn(t, uplink.Ifindex))
 			n.state.Node.Uplinks = nil
-			_, err = d.Apply(n.state)
+			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Zero(t, programsOn(t, uplink.Ifindex), "it is no uplink any more")
 			require.Equal(t, 2, programsOn(t, n.client.Ifindex))
 
 			n.state.Endpoints = n.state.Endpoints[1:]
-			_, err = d.Apply(n.state)
+			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, 2, programsOn(t, n.client.Ifindex), "a pod's device goes on dropping")
 			require.NoError(t, d.Remove())
@@ -212,11 +212,11 @@ func TestADeviceMayChangeItsRole(t *testing.T) {
 			opts := small()
 			opts.Attach, opts.ForceClsact = true, clsact
 			d := openDatapath(t, opts)
-			_, err := d.Apply(n.state)
+			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			n.state.Endpoints = n.state.Endpoints[:1]
 			n.state.Node.Uplinks = []model.Uplink{{Name: "web", Ifindex: n.web.Ifindex}}
-			_, err = d.Apply(n.state)
+			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, 2, programsOn(t, n.web.Ifindex), "the uplink's, and not a pod's beside")
 		})
@@ -236,11 +236,11 @@ func TestUplinksThatAreNoneAreRefusedByName(t *testing.T) {
 	} {
 		state := newState(n.client, n.web)
 		state.Node.Uplinks = c.uplinks
-		_, err := d.Apply(state)
+		_, err := d.Apply(state.Clone())
 		require.ErrorContains(t, err, c.says, name)
 	}
 	n.state.Node.Masquerade = &model.Masquerade{IPv4: addr("192.0.2.1")}
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.ErrorContains(t, err, "they are no range")
 }
 

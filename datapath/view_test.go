@@ -34,7 +34,7 @@ func lively(t *testing.T) (n *node, dir string) {
 	n.state.Services[1].Sources = []netip.Prefix{prefix("fd00::/64"), prefix("::/0")}
 	n.state.Services[1].Backends[0].Weight = 3
 	n.state.Services[1].Backends = append(n.state.Services[1].Backends, model.Backend{Address: addr("fd00::3"), Port: 8080})
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	establish(t, d, n, 40000)
 	runAt(t, d, model.FromDevice, uplink.Ifindex, tcpFrame(t, "198.51.100.7", "192.0.2.1", 40001, 30080, syn), model.Forward)
@@ -164,7 +164,7 @@ func TestALoaderThatComesLaterKnowsTheNames(t *testing.T) {
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
 	n.state.RuleSets[0].Rules[1].Origin = model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "out"}, Rule: 2}
-	_, err = d.Apply(n.state)
+	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	establish(t, d, n, 40000)
 	require.NoError(t, d.Close())

@@ -49,7 +49,7 @@ func TestAStatementBeginsWhereItsChoiceDoes(t *testing.T) {
 func TestAWitnessNoticesWhatNoRunOfItsHasCounted(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, small())
-	_, err := d.Apply(n.state)
+	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	w := d.Witness()
 	frame := tcpFrame(t, "10.0.0.9", "10.0.0.2", 40000, 8080, syn) // another's source

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+)
+
+// planFrom encodes what differs from the state in force, or all where nothing is
+// known of that. An error of differences is told by a plan of all: it knows who is
+// to blame.
+func (d *Datapath) planFrom(last *remembered, state *model.State) (*desired, error) {
+	if last != nil && last.comparable(state) {
+		if want, err := d.planChanges(last, state); err == nil {
+			return want, nil
+		}
+	}
+	return d.plan(state)
+}
+
+// comparable says whether a state differs in parts only. The node's own addresses
+// are in many rows.
+func (r *remembered) comparable(state *model.State) bool {
+	return state.AnswersPings == r.state.AnswersPings &&
+		slices.Equal(state.Node.Addresses, r.state.Node.Addresses) && slices.Equal(state.Node.Gateways, r.state.Node.Gateways)
+}
+
+// planChanges encodes what differs. It changes what is remembered: when it fails,
+// that is of no use any more.
+func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, error) {
+	want, err := d.planOwn(state)
+	if err != nil {
+		return nil, err
+	}
+	want.changes = true
+	d.planAddressChanges(last.state, state, want)
+	if err := d.planServiceChanges(last, state, want); err != nil {
+		return nil, err
+	}
+	return want, d.room(want)
+}
+
+func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
+	want.addresses, want.prefixes, want.samePrefixes = map[tableAddr]addressHalf{}, d.wanted, true
+	gone, came := differences(last.Addresses, state.Addresses, compareAddresses, equalAddresses)
+	for _, a := range slices.Concat(gone, came) {
+		if a.Prefix.IsSingleIP() {
+			want.addresses[encodeAddr(a.Prefix.Addr())] = addressHalf{}
+		} else {
+			want.samePrefixes = false
+		}
+	}
+	if !want.samePrefixes {
+		planPrefixes(state, want)
+	}
+	goneOwn, cameOwn := differences(last.Endpoints, state.Endpoints, compareEndpoints, sameAddressesOfEndpoints)
+	for _, ep := range slices.Concat(goneOwn, cameOwn) {
+		if ep.IPv4.IsValid() {
+			want.addresses[encodeAddr(ep.IPv4)] = addressHalf{}
+		}
+		if ep.IPv6.IsValid() {
+			want.addresses[encodeAddr(ep.IPv6)] = addressHalf{}
+		}
+	}
+	if len(want.addresses) == 0 {
+		return
+	}
+	// The last one of an address counts, so all of them are looked at.
+	concerned := maps.Clone(want.addresses)
+	for i := range state.Addresses {
+		a := &state.Addresses[i]
+		if !a.Prefix.IsSingleIP() {
+			continue
+		}
+		key := encodeAddr(a.Prefix.Addr())
+		if _, ok := concerned[key]; ok {
+			want.addresses[key] = encodeAddress(a)
+		}
+	}
+	addOwn(state, want, func(key tableAddr) bool {
+		_, ok := concerned[key]
+		return ok
+	})
+}
+
+func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want *desired) error {
+	want.services, want.backends = map[serviceKey]serviceHalf{}, map[backendKey]backendHalf{}
+	want.names.Services, want.sameServiceNames = d.labels.Services, true
+	gone, came := differences(last.state.Services, state.Services, compareServices, equalServices)
+	services := make([]model.Service, len(came))
+	frontends := make([]frontend, len(came))
+	for i, s := range came {
+		services[i], frontends[i] = *s, newFrontend(s)
+	}
+	halves, err := d.planLists(services, frontends, want)
+	if err != nil {
+		return err
+	}
+	taken := map[serviceKey]string{} // frontends that are in both states, perhaps
+	for _, s := range gone {
+		key := encodeServiceKey(s)
+		taken[key] = s.Name
+		want.services[key] = serviceHalf{}
+		d.takeBackends(last, d.idOf(last, key), s, want)
+	}
+	names := d.labels.Services
+	rename := func(id uint32, name ServiceName) {
+		if was, ok := d.labels.Services[id]; ok && was == name {
+			return
+		}
+		if want.sameServiceNames {
+			names, want.sameServiceNames = maps.Clone(names), false
+		}
+		names[id] = name
+	}
+	ids := map[serviceKey]uint32{}
+	for i := range services {
+		s, half := &services[i], halves[i]
+		key := encodeServiceKey(s)
+		if _, ok := taken[key]; !ok && d.services.have[key][d.half()] != (serviceHalf{}) || want.services[key] != (serviceHalf{}) {
+			return claimedTwice(s)
+		}
+		half.Id, half.Group = d.idOf(last, key), last.join(s)
+		want.services[key], ids[key] = half, half.Id
+		rename(half.Id, ServiceName{Name: s.Name, Kind: s.Kind})
+		rows := map[backendKey]backendHalf{} // apart: a row that goes stands for none
+		addBackends(rows, half.Id, s)
+		maps.Copy(want.backends, rows)
+		for socket := range want.sockets(s) {
+			last.sockets[socket]++
+			want.backends[socket] = stateOfBackend(&model.Backend{})
+		}
+	}
+	for _, s := range gone {
+		last.leave(s)
+	}
+	d.planServiceAddresses(last, state, want)
+	want.names.Services = names
+	d.dropNames(want)
+	if err := d.services.roomForChanges(want.services); err != nil {
+		return err
+	}
+	return d.backends.roomForChanges(want.backends)
+}
+
+// takeBackends takes the rows of a service's backends away.
+func (d *Datapath) takeBackends(last *remembered, id uint32, s *model.Service, want *desired) {
+	rows := map[backendKey]backendHalf{}
+	addBackends(rows, id, s)
+	for key := range rows {
+		want.backends[key] = backendHalf{}
+	}
+	for socket := range want.sockets(s) {
+		last.sockets[socket]--
+		if last.sockets[socket] == 0 {
+			delete(last.sockets, socket)
+			want.backends[socket] = backendHalf{}
+		}
+	}
+}
+
+func (d *Datapath) planServiceAddresses(last *remembered, state *model.State, want *desired) {
+	gone, came := differences(last.state.ServiceAddresses, state.ServiceAddresses, compareAddrs, equalAddrs)
+	for _, addr := range gone {
+		want.services[addressRow(*addr)] = serviceHalf{}
+	}
+	for _, addr := range came {
+		key := addressRow(*addr)
+		want.services[key] = serviceHalf{Id: d.idOf(last, key), Flags: pings(state)}
+	}
+}
+
+// dropNames forgets the names of frontends that are gone.
+func (d *Datapath) dropNames(want *desired) {
+	for key, row := range want.services {
+		if row.Id != 0 {
+			continue
+		}
+		pair := d.services.have[key]
+		id := max(pair[0].Id, pair[1].Id)
+		if _, ok := want.names.Services[id]; !ok {
+			continue
+		}
+		if want.sameServiceNames {
+			want.names.Services, want.sameServiceNames = maps.Clone(want.names.Services), false
+		}
+		delete(want.names.Services, id)
+	}
+}
+
+// idOf is the number of a row, its own or a new one.
+func (d *Datapath) idOf(last *remembered, key serviceKey) uint32 {
+	if pair, ok := d.services.have[key]; ok {
+		return max(pair[0].Id, pair[1].Id)
+	}
+	last.nextID++
+	return last.nextID - 1
+}
+
+// join counts a frontend into its group, and gives the group's number.
+func (r *remembered) join(s *model.Service) uint32 {
+	of := groupOf(s)
+	if of == (group{}) {
+		return 0
+	}
+	m := r.groups[of]
+	if m == nil {
+		m = &members{number: r.nextGroup}
+		r.groups[of] = m
+		r.nextGroup++
+	}
+	m.count++
+	return m.number
+}
+
+func (r *remembered) leave(s *model.Service) {
+	of := groupOf(s)
+	m := r.groups[of]
+	if m == nil {
+		return
+	}
+	if m.count--; m.count == 0 {
+		delete(r.groups, of)
+		r.lost = true
+	}
+}

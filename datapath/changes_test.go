@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// randomly makes a state of another: some parts stay the same slices, and few of
+// the elements of the others differ.
+func randomly(r *rand.Rand, n *node, last *model.State) *model.State {
+	next := *last
+	if r.IntN(3) > 0 {
+		next.Services = slices.Clone(last.Services)
+		for range 1 + r.IntN(3) {
+			next.Services = changeServices(r, next.Services)
+		}
+	}
+	if r.IntN(3) > 0 {
+		next.Addresses = slices.Clone(last.Addresses)
+		for range 1 + r.IntN(3) {
+			next.Addresses = changeAddresses(r, next.Addresses)
+		}
+	}
+	if r.IntN(6) == 0 {
+		next.Endpoints = slices.Clone(last.Endpoints)
+		next.Endpoints[0].Identity = model.Identity(1000 + r.IntN(3))
+		next.Endpoints[1].IPv4 = peerAddr(r.IntN(4), false)
+	}
+	if r.IntN(6) == 0 {
+		next.ServiceAddresses = nil
+		for i := range 6 {
+			if r.IntN(2) == 0 {
+				next.ServiceAddresses = append(next.ServiceAddresses, netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}))
+			}
+		}
+	}
+	if r.IntN(20) == 0 {
+		next.AnswersPings = !last.AnswersPings
+	}
+	if r.IntN(20) == 0 {
+		next.Node.Addresses = append(slices.Clone(n.state.Node.Addresses), netip.AddrFrom4([4]byte{10, 2, 0, byte(r.IntN(4))}))
+	}
+	return &next
+}
+
+func changeServices(r *rand.Rand, all []model.Service) []model.Service {
+	s := model.Service{
+		Name: fmt.Sprintf("default/s%d:http", r.IntN(8)), Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
+		Address: netip.AddrFrom4([4]byte{10, 96, 0, byte(r.IntN(6))}), Port: uint16(80 + r.IntN(2)),
+		DSR: r.IntN(4) == 0, Local: r.IntN(4) == 0, MaglevSize: []int{0, 0, 251, 503}[r.IntN(4)],
+	}
+	if r.IntN(3) == 0 {
+		s.Affinity = time.Minute
+	}
+	if r.IntN(3) == 0 {
+		s.Sources = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(r.IntN(3)), 0, 0}), 16)}
+	}
+	for i := range r.IntN(5) {
+		s.Backends = append(s.Backends, model.Backend{
+			Address: netip.AddrFrom4([4]byte{10, 2, 0, byte(i)}), Port: uint16(8080 + r.IntN(2)),
+			Weight: uint16(r.IntN(3)), Terminating: r.IntN(5) == 0,
+		})
+	}
+	at, found := slices.BinarySearchFunc(all, s, func(a, b model.Service) int { return compareServices(&a, &b) })
+	switch {
+	case !found:
+		return slices.Insert(all, at, s)
+	case r.IntN(3) == 0:
+		return slices.Delete(all, at, at+1)
+	}
+	all[at] = s
+	return all
+}
+
+func changeAddresses(r *rand.Rand, all []model.Address) []model.Address {
+	addr := peerAddr(r.IntN(8), r.IntN(2) == 0)
+	bits := addr.BitLen()
+	if r.IntN(4) == 0 {
+		bits -= 1 + r.IntN(12)
+	}
+	a := model.Address{Prefix: netip.PrefixFrom(addr, bits).Masked(), Identity: model.Identity(2000 + r.IntN(4)), Native: r.IntN(2) == 0, Node: r.IntN(4) == 0}
+	at, found := slices.BinarySearchFunc(all, a, func(a, b model.Address) int { return compareAddresses(&a, &b) })
+	switch {
+	case !found:
+		return slices.Insert(all, at, a)
+	case r.IntN(3) == 0:
+		return slices.Delete(all, at, at+1)
+	}
+	all[at] = a
+	return all
+}
+
+// numbers are those that tables are free to give.
+var numbers = regexp.MustCompile(`(service|id|slot set|sources|rule set|set|list|Maglev table) \d+`)
+
+// packetsView is what packets meet in a datapath, by other names than numbers: text of
+// the tables of addresses, and the frontends with all that they lead to.
+func packetsView(t *testing.T, d *Datapath) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	for _, table := range d.Tables() {
+		switch table.Name {
+		case "slots", "sources", "rules", "prefixes": // what is not swept yet is there too
+			continue
+		}
+		for _, line := range table.Entries {
+			all[table.Name] = append(all[table.Name], numbers.ReplaceAllString(line, "$1"))
+		}
+		slices.Sort(all[table.Name])
+	}
+	for key, pair := range d.prefixes.have {
+		if half, ok := d.wanted[key]; ok {
+			require.Equal(t, half, pair[d.half()])
+			all["prefixes"] = append(all["prefixes"], fmt.Sprintf("%+v: %+v", key, half))
+		} else {
+			require.Equal(t, inherited(d.wanted, key), pair[d.half()], "it only repeats a shorter one")
+		}
+	}
+	slices.Sort(all["prefixes"])
+	frontends, err := d.Services()
+	require.NoError(t, err)
+	for i := range frontends {
+		all["frontends"] = append(all["frontends"], fmt.Sprintf("%+v", frontends[i]))
+	}
+	return all
+}
+
+// requireMirror wants a table's map to be as it is noted, and its uneven entries too.
+func requireMirror[K, H comparable](t *testing.T, table *pairTable[K, H]) {
+	t.Helper()
+	found := map[K][2]H{}
+	require.NoError(t, readBatches(table.m, func(key K, pair [2]H) { found[key] = pair }))
+	require.Equal(t, found, table.have)
+	for key, pair := range found {
+		_, noted := table.uneven[key]
+		require.Equal(t, pair[0] != pair[1], noted, "%+v: %+v", key, pair)
+	}
+	for key := range table.uneven {
+		require.Contains(t, found, key)
+	}
+}
+
+// Whatever changes in whatever order, differences lead to the tables that the whole
+// state gives.
+func TestDifferencesLeadToTheTablesOfTheWholeState(t *testing.T) {
+	n := newNode(t)
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("TEST_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("TEST_SEED=%d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	d, whole := openDatapath(t, small()), openDatapath(t, small())
+	state := n.state.Clone()
+	for step := range 150 {
+		state = randomly(r, n, state)
+		fails := r.IntN(15) == 0
+		if fails {
+			broken := *randomly(r, n, state)
+			broken.Endpoints = slices.Clone(broken.Endpoints)
+			broken.Endpoints[0].Device.Ifindex = 0
+			_, err := d.Apply(&broken)
+			require.Error(t, err)
+		}
+		known := d.last != nil
+		_, err := d.Apply(state)
+		require.NoError(t, err)
+		require.Equal(t, !fails && step > 0, known)
+		require.NoError(t, whole.Reset())
+		_, err = whole.Apply(state.Clone())
+		require.NoError(t, err)
+		require.Equal(t, packetsView(t, whole), packetsView(t, d), "step %d", step)
+		requireMirror(t, d.services)
+		requireMirror(t, d.backends)
+		requireMirror(t, d.addresses)
+		requireMirror(t, d.prefixes)
+		if r.IntN(3) == 0 {
+			_, err := d.Collect()
+			require.NoError(t, err)
+			requireNothingIdle(t, d)
+		}
+	}
+}
+
+// requireNothingIdle wants no list that no service uses.
+func requireNothingIdle(t *testing.T, d *Datapath) {
+	t.Helper()
+	lists, sources, tables := map[uint32]bool{}, map[uint32]bool{}, map[maglevRange]bool{}
+	for _, pair := range d.services.have {
+		row := pair[d.half()]
+		if row.Set != 0 {
+			lists[row.Set] = true
+		}
+		if row.Sources != 0 {
+			sources[row.Sources] = true
+		}
+		if row.TableSize != 0 {
+			tables[maglevRange{row.Table, row.TableSize}] = true
+		}
+	}
+	require.ElementsMatch(t, keysOf(lists), keysOf(d.slots.have))
+	require.ElementsMatch(t, keysOf(sources), keysOf(d.sources.have))
+	require.ElementsMatch(t, keysOf(tables), keysOf(d.maglev.have))
+	used := 0
+	require.NoError(t, readBatches(d.slots.m, func(slotKey, slotValue) { used++ }))
+	require.Equal(t, used, d.slots.used)
+}
+
+func keysOf[K comparable, V any](m map[K]V) []K {
+	var keys []K
+	for key := range m {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// BenchmarkServiceChange measures Apply where the backends of one service of many
+// differ, each with ten of them: nothing else is encoded or written.
+func BenchmarkServiceChange(b *testing.B) {
+	for _, count := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("services=%d", count), func(b *testing.B) {
+			n := newNode(b)
+			opts := small()
+			opts.Services = uint32(2 * count)
+			opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * count), bpf.ContainerMapSlots: uint32(20 * count)}
+			d := openDatapath(b, opts)
+			state := n.state
+			state.Services = servicesOf(count, 10)
+			began := time.Now()
+			for range 2 { // the second brings the other half up to date
+				_, err := d.Apply(state)
+				require.NoError(b, err)
+				b.Logf("the whole state took %s", time.Since(began))
+				began = time.Now()
+			}
+			i := 0
+			for b.Loop() {
+				next := *state
+				next.Services = slices.Clone(state.Services)
+				s := &next.Services[i*7919%count]
+				s.Backends = slices.Clone(s.Backends)
+				s.Backends[i%10].Port++
+				state, i = &next, i+1
+				change, err := d.Apply(state)
+				require.NoError(b, err)
+				require.LessOrEqual(b, change.Services.Changed, 1)
+			}
+		})
+	}
+}
+
+func servicesOf(count, backends int) []model.Service {
+	all := make([]model.Service, count)
+	for i := range all {
+		all[i] = model.Service{
+			Name: fmt.Sprintf("default/s%d:http", i), Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
+			Address: netip.AddrFrom4([4]byte{10, 96 + byte(i>>16), byte(i >> 8), byte(i)}), Port: 80,
+		}
+		for j := range backends {
+			k := i*backends + j
+			all[i].Backends = append(all[i].Backends, model.Backend{Address: netip.AddrFrom4([4]byte{11, byte(k >> 16), byte(k >> 8), byte(k)}), Port: 8080})
+		}
+	}
+	return all
+}
