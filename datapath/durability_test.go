@@ -3,7 +3,9 @@
 package datapath
 
 import (
+	"encoding/json"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -159,15 +161,55 @@ func dieAt(at string) error {
 	if err != nil {
 		return err
 	}
+	if err := applyBefore(d, os.Getenv(childEnv+"_BEFORE"), &step); err != nil {
+		return err
+	}
 	if _, err := d.Apply(strict(client, web)); err != nil {
 		return err
 	}
 	return d.Close()
 }
 
+// applyBefore applies the state in a file, if there is one, and counts no steps of it:
+// what is applied next is written as differences.
+func applyBefore(d *Datapath, file string, step *int) error {
+	if file == "" {
+		return nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	state := &model.State{}
+	if err := json.Unmarshal(raw, state); err != nil {
+		return err
+	}
+	*step = math.MinInt
+	_, err = d.Apply(state)
+	*step = 0
+	return err
+}
+
 func TestALoaderKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
+	testKilledAtAnyStep(t, false)
+}
+
+func TestALoaderKilledInDifferencesLeavesTheOldStateOrTheNew(t *testing.T) {
+	testKilledAtAnyStep(t, true)
+}
+
+// testKilledAtAnyStep kills a loader at each step of a change of states: one that begins, or
+// one that has applied the old state itself.
+func testKilledAtAnyStep(t *testing.T, goesOn bool) {
 	n := newNode(t)
 	lenient(t, n)
+	before := ""
+	if goesOn {
+		raw, err := json.Marshal(n.state)
+		require.NoError(t, err)
+		before = filepath.Join(t.TempDir(), "state.json")
+		require.NoError(t, os.WriteFile(before, raw, 0o600))
+	}
 	dir := pinDir(t)
 	restore := func() {
 		d, err := Open(pinnedOptions(dir))
@@ -203,7 +245,7 @@ func TestALoaderKilledAtAnyStepLeavesTheOldStateOrTheNew(t *testing.T) {
 	outcomes := map[string]int{}
 	for at := 1; new == nil; at++ {
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), childEnv+"="+strconv.Itoa(at), childEnv+"_PINS="+dir)
+		cmd.Env = append(os.Environ(), childEnv+"="+strconv.Itoa(at), childEnv+"_PINS="+dir, childEnv+"_BEFORE="+before)
 		said, err := cmd.Output()
 		var exit *exec.ExitError
 		if err == nil {
