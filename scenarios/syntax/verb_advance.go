@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	verbs["advance"] = verbSpec{"advance DURATION", "move the datapath's clock", parseAdvance}
+	define("advance", verbSpec{"advance DURATION", "move the datapath's clock", parseAdvance})
 }
 
 // Advance moves the datapath's clock.

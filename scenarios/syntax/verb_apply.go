@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["apply"] = verbSpec{"apply FILE...", "make objects, or change those that are there", parseApply}
+	define("apply", verbSpec{"apply FILE...", "make objects, or change those that are there", parseApply})
 }
 
 // Apply makes objects, or changes those that are there.

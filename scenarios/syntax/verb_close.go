@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["close"] = verbSpec{"close CONN", "end an exchange", parseClose}
+	define("close", verbSpec{"close CONN", "end an exchange", parseClose})
 }
 
 // Close ends an exchange.

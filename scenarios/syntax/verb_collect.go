@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["collect"] = verbSpec{"collect", "run the collector of flows that are over", parseCollect}
+	define("collect", verbSpec{"collect", "run the collector of flows that are over", parseCollect})
 }
 
 // Collect runs the collector of flows that are over.

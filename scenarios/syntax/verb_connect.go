@@ -11,9 +11,9 @@ import (
 )
 
 func init() {
-	verbs["connect"] = verbSpec{`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [unconnected] [mapped] [fails refused|timeout|reset]`,
+	define("connect", verbSpec{`connect HOST -> tcp|udp/NAME:PORT [from PORT] [as CONN] [via HOST] [seen-from HOST] [says "TEXT"] [hears "TEXT"] [unconnected] [mapped] [fails refused|timeout|reset]`,
 		"open an exchange with a host, SERVICE.NAMESPACE, lb(SERVICE.NAMESPACE) or an address; without as, also send, expect the answer, and close; " +
-			"unconnected is a UDP socket that says with each message where it goes, mapped an IPv6 socket that speaks IPv4 (world netns)", parseConnect}
+			"unconnected is a UDP socket that says with each message where it goes, mapped an IPv6 socket that speaks IPv4 (world netns)", parseConnect})
 }
 
 // Connect opens an exchange. Without As it also sends a message, expects

@@ -13,7 +13,7 @@ import (
 )
 
 func init() {
-	verbs["counter"] = verbSpec{"counter REASON|forwarded from-container|to-container|from-device|to-device|socket N [on NODE]", "check a counter of the whole scenario", parseCounter}
+	define("counter", verbSpec{"counter REASON|forwarded from-container|to-container|from-device|to-device|socket N [on NODE]", "check a counter of the whole scenario", parseCounter})
 }
 
 // Counter checks a counter of the whole scenario.

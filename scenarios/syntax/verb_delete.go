@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["delete"] = verbSpec{"delete KIND/[NAMESPACE/]NAME...", "remove objects", parseDelete}
+	define("delete", verbSpec{"delete KIND/[NAMESPACE/]NAME...", "remove objects", parseDelete})
 }
 
 // Delete removes objects.

@@ -11,7 +11,7 @@ import (
 )
 
 func init() {
-	verbs["dropped"] = verbSpec{"dropped REASON [N times]", "wait for packets dropped or answered for a reason", parseDropped}
+	define("dropped", verbSpec{"dropped REASON [N times]", "wait for packets dropped or answered for a reason", parseDropped})
 }
 
 // Dropped waits for packets dropped or answered for a reason since this

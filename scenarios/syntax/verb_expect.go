@@ -5,8 +5,8 @@ package syntax
 import "context"
 
 func init() {
-	verbs["expect"] = verbSpec{"expect HOST LAYER(FIELD=VALUE ...)... | expect HOST nothing [LAYER(...)...]",
-		"wait for a frame; a field that is not named is not checked", parseExpect}
+	define("expect", verbSpec{"expect HOST LAYER(FIELD=VALUE ...)... | expect HOST nothing [LAYER(...)...]",
+		"wait for a frame; a field that is not named is not checked", parseExpect})
 }
 
 // Expect waits for a frame at a host. With Nothing, none that matches may come.

@@ -10,9 +10,9 @@ import (
 )
 
 func init() {
-	verbs["flow"] = verbSpec{"flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST] [answered=yes|no] [state=S] [service=NAMESPACE/NAME:PORT] [out=O] [on=NODE] [count=N]",
-		"wait for an entry of the flow table", parseFlow(false)}
-	verbs["no-flow"] = verbSpec{"no-flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST]", "the flow table has no such entry", parseFlow(true)}
+	define("flow", verbSpec{"flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST] [answered=yes|no] [state=S] [service=NAMESPACE/NAME:PORT] [out=O] [on=NODE] [count=N]",
+		"wait for an entry of the flow table", parseFlow(false)})
+	define("no-flow", verbSpec{"no-flow HOST -> PROTO/NAME:PORT [from PORT] [via HOST]", "the flow table has no such entry", parseFlow(true)})
 }
 
 // FlowCheck looks for an entry of the flow table.

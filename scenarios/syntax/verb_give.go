@@ -5,8 +5,8 @@ package syntax
 import "context"
 
 func init() {
-	verbs["give"] = verbSpec{"give ADDRESS|NAME... to NODE...", "give nodes an address beside their own, which their Node objects do not list: their kernels have it, and the router leads it there; " +
-		"of several nodes, " + sharing, parseGive}
+	define("give", verbSpec{"give ADDRESS|NAME... to NODE...", "give nodes an address beside their own, which their Node objects do not list: their kernels have it, and the router leads it there; " +
+		"of several nodes, " + sharing, parseGive})
 }
 
 // Give has nodes have addresses beside their own.

@@ -9,7 +9,7 @@ import (
 )
 
 func init() {
-	verbs["label"] = verbSpec{"label pod/NAME|namespace/NAME KEY=[VALUE]... KEY-...", "set labels, remove labels; KEY= leaves the label without a value", parseLabel}
+	define("label", verbSpec{"label pod/NAME|namespace/NAME KEY=[VALUE]... KEY-...", "set labels, remove labels; KEY= leaves the label without a value", parseLabel})
 }
 
 // Label sets and removes labels of a pod or namespace.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["lead"] = verbSpec{"lead ADDRESS|NAME|lb(SERVICE.NAMESPACE)... via NODE...", "have the router lead an address to other nodes from now on: to one by hand, or to several, " + sharing, parseLead}
+	define("lead", verbSpec{"lead ADDRESS|NAME|lb(SERVICE.NAMESPACE)... via NODE...", "have the router lead an address to other nodes from now on: to one by hand, or to several, " + sharing, parseLead})
 }
 
 // Lead has the router lead addresses elsewhere.

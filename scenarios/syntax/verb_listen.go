@@ -10,7 +10,7 @@ import (
 )
 
 func init() {
-	verbs["listen"] = verbSpec{`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen}
+	define("listen", verbSpec{`listen HOST tcp|udp/PORT [answers "TEXT"]`, "serve a port; without answers, send back what comes", parseListen})
 }
 
 // Listen makes a host serve a port. Without Answer it sends back what it got.

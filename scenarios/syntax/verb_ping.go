@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["ping"] = verbSpec{"ping HOST -> NAME [fails refused|timeout]", "expect an answer to an echo request", parsePing}
+	define("ping", verbSpec{"ping HOST -> NAME [fails refused|timeout]", "expect an answer to an echo request", parsePing})
 }
 
 // Ping sends an echo request and expects the reply.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["renew"] = verbSpec{"renew pod/NAME", "give a pod another interface, with other hardware addresses, as if it was made again while its flows last; only in world prog", parseRenew}
+	define("renew", verbSpec{"renew pod/NAME", "give a pod another interface, with other hardware addresses, as if it was made again while its flows last; only in world prog", parseRenew})
 }
 
 // Renew gives a pod another interface.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["say"] = verbSpec{`say CONN "TEXT" [hears "TEXT"] [fails refused|timeout|reset]`, "send on an open exchange and expect the answer", parseSay}
+	define("say", verbSpec{`say CONN "TEXT" [hears "TEXT"] [fails refused|timeout|reset]`, "send on an open exchange and expect the answer", parseSay})
 }
 
 // Say sends a message on an open exchange and expects an answer.

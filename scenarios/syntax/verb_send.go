@@ -9,8 +9,8 @@ import (
 )
 
 func init() {
-	verbs["send"] = verbSpec{"send HOST [posing-as SENDER] LAYER(FIELD=VALUE ...)...",
-		"put a frame on a host's interface; posing-as gives it the IP address of somebody else as the sender's: of a host, the gateway, a service, or an address", parseSend}
+	define("send", verbSpec{"send HOST [posing-as SENDER] LAYER(FIELD=VALUE ...)...",
+		"put a frame on a host's interface; posing-as gives it the IP address of somebody else as the sender's: of a host, the gateway, a service, or an address", parseSend})
 }
 
 // Send puts a frame on a host's interface.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["table"] = verbSpec{`table NAME [on NODE] has|lacks "TEXT"`, "look for text in a table", parseTable}
+	define("table", verbSpec{`table NAME [on NODE] has|lacks "TEXT"`, "look for text in a table", parseTable})
 }
 
 // TableCheck looks for text in a table's entries.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["take"] = verbSpec{"take ADDRESS|NAME... from NODE...", "take away an address that was given", parseTake}
+	define("take", verbSpec{"take ADDRESS|NAME... from NODE...", "take away an address that was given", parseTake})
 }
 
 // Take takes addresses away that were given.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["terminate"] = verbSpec{"terminate pod/NAME", "mark a pod as being deleted", parseTerminate}
+	define("terminate", verbSpec{"terminate pod/NAME", "mark a pod as being deleted", parseTerminate})
 }
 
 // Terminate marks a pod as being deleted.

@@ -5,7 +5,7 @@ package syntax
 import "context"
 
 func init() {
-	verbs["update"] = verbSpec{"update FILE...", "change objects that are there", parseUpdate}
+	define("update", verbSpec{"update FILE...", "change objects that are there", parseUpdate})
 }
 
 // Update changes objects that must be there.

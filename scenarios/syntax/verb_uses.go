@@ -10,8 +10,8 @@ import (
 )
 
 func init() {
-	verbs["uses"] = verbSpec{"uses [no] " + strings.Join(features, "|") + " [from RELEASE [backported RELEASE...]]",
-		"whether the datapath uses a feature of the kernel: on kernels from that release on, and not on older ones", parseUses}
+	define("uses", verbSpec{"uses [no] " + strings.Join(features, "|") + " [from RELEASE [backported RELEASE...]]",
+		"whether the datapath uses a feature of the kernel: on kernels from that release on, and not on older ones", parseUses})
 }
 
 // Uses checks whether the datapath uses a feature of the kernel.

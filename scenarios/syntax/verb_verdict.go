@@ -9,8 +9,8 @@ import (
 )
 
 func init() {
-	verbs["verdict"] = verbSpec{"verdict forward|drop|reply [reason=R|none] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
-		"check what the datapath decided about the last frame sent", parseVerdict}
+	define("verdict", verbSpec{"verdict forward|drop|reply [reason=R|none] [out=local|host|device|tunnel|self] [flow=new|known|rejudged|none] [at=HOOK] [on=NODE] [endpoint=POD|NODE] [policy=NAMESPACE/NAME] [rule=N] [table=NAME]",
+		"check what the datapath decided about the last frame sent", parseVerdict})
 }
 
 // Verdict checks what the datapath decided about the last frame sent.

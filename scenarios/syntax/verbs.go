@@ -23,6 +23,14 @@ type verbSpec struct {
 // verbs are the steps of a script by their first word. Each verb's file adds its own.
 var verbs = map[string]verbSpec{}
 
+// define adds a verb. Two of one name are a mistake in this package.
+func define(name string, spec verbSpec) {
+	if _, there := verbs[name]; there {
+		panic("scenarios/syntax: verb " + name + " is defined twice")
+	}
+	verbs[name] = spec
+}
+
 // VerbHelp is one verb, for people.
 type VerbHelp struct{ Usage, Help string }
 
