@@ -389,8 +389,7 @@ func (j *judgement) leadOut(s *served, server server) {
 		reasons = append(reasons, model.ReasonBadTunnel)
 	}
 	if to.out == model.OutHost {
-		j.tell("the kernel would not take back what it has sent to itself")
-		to, reasons = way{out: model.OutDevice}, []model.Reason{model.ReasonNoRoute}
+		to, reasons = j.notToItself()
 	}
 	if to.out == model.OutDevice && (j.world.isGateway(t.Src) || t.Src.IsLinkLocalUnicast()) {
 		// It is the node's, and hardly an address to send from: the kernel's
@@ -398,6 +397,12 @@ func (j *judgement) leadOut(s *served, server server) {
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonNoRoute}})
 	}
 	j.leaveByPort(t, to, s, reasons)
+}
+
+// notToItself is what becomes of what the node sends to an address of its own by a device.
+func (j *judgement) notToItself() (way, []model.Reason) {
+	j.tell("the kernel would not take back what it has sent to itself")
+	return way{out: model.OutDevice}, []model.Reason{model.ReasonNoRoute}
 }
 
 // relatedAtDevice judges an ICMP error by the flow of the packet that it
@@ -471,6 +476,8 @@ func (j *judgement) judgeDeviceAnew(f *flow) (way, []model.Reason) {
 		return f.way, j.nodeRules(model.Ingress, t)
 	case f.opening.where.Hook == model.ToDevice && to.out == model.OutDevice:
 		return to, j.nodeRules(model.Egress, t)
+	case f.opening.where.Hook == model.ToDevice && to.out == model.OutHost:
+		return j.notToItself()
 	case f.opening.where.Hook == model.FromDevice && to.out == model.OutHost:
 		return to, j.nodeRules(model.Ingress, t)
 	case f.opening.where.Hook == model.ToDevice || to.out != model.OutLocal:
