@@ -191,14 +191,27 @@ func (m *measure) askSockets(ctx context.Context, s *subject, reached []*socketR
 	return nil
 }
 
-// failure is the line of a failed test that says most.
+// failure is the line of a failed test that says most. A test that runs again in a
+// child fails twice: with what the child met, and around it with how the child ended.
 func failure(said string) string {
-	for line := range strings.Lines(said) {
-		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "Error:"); ok {
-			return strings.TrimSpace(text)
+	const unexpected = "Received unexpected error:"
+	lines := strings.Split(said, "\n")
+	around := ""
+	for n, line := range lines {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "Error:")
+		if !ok {
+			continue
 		}
+		text = strings.TrimSpace(text)
+		if text == unexpected && n+1 < len(lines) {
+			text = strings.TrimSpace(lines[n+1])
+		}
+		if !strings.HasPrefix(text, "exit status ") {
+			return text
+		}
+		around = cmp.Or(around, text)
 	}
-	return firstLine(said)
+	return cmp.Or(around, firstLine(said))
 }
 
 // refusedAlone loads the programs with an error, over maps that have no room,
