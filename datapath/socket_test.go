@@ -387,6 +387,12 @@ func TestTheNodesSocketsReachServices(t *testing.T) {
 		t.Log(name)
 		reaches(t, tt.family, tt.frontend, tt.backend)
 	}
+	// An IPv6 socket may name IPv4 as such: it is led by connect4, and asks getpeername6.
+	client := newSocket(t, unix.AF_INET6, unix.SOCK_DGRAM)
+	require.NoError(t, unix.Connect(client.fd, kernelAddr(unix.AF_INET, at("10.96.0.1:80"))))
+	peer, err := unix.Getpeername(client.fd)
+	require.NoError(t, err)
+	require.Equal(t, netip.AddrPortFrom(netip.AddrFrom16(addr("10.96.0.1").As16()), 80), netip.AddrPortFrom(netip.AddrFrom16(peer.(*unix.SockaddrInet6).Addr), uint16(peer.(*unix.SockaddrInet6).Port)))
 }
 
 // refusal is what the kernel says in place of an error: those before 6.1 know
@@ -472,6 +478,8 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 		require.InDelta(t, began+(ended-began)/2, e.Time, float64(ended-began)/2+float64(coarseTick), "the time is the event's")
 		require.Equal(t, model.IdentityHost, e.SrcIdentity)
 		require.Equal(t, "bpf/lib/service.h", e.Decision.File)
+		local := e.Tuple.Dst == addr("10.96.0.2") || e.Tuple.Dst == addr("fd96::2")
+		require.Equal(t, map[bool]string{false: "no-backend", true: "no-local-backend"}[local], fmt.Sprint(e.Decision.Reason))
 	}
 	require.Len(t, told, 8, "%v", told)
 	for tuple, times := range told {
