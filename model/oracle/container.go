@@ -173,6 +173,9 @@ func (j *judgement) neighbourToContainer() {
 	}
 	if !nd.hasTarget {
 		j.condemn(model.ReasonTruncated, "neighbour discovery without a target is cut off")
+		if j.headers.extended {
+			j.wrong = append(j.wrong, model.ReasonBadNDP)
+		}
 		return
 	}
 	j.tell("neighbour discovery from the node's stack passes")
