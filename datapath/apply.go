@@ -154,16 +154,9 @@ func (d *Datapath) planOwn(state *model.State) (*desired, error) {
 
 // room refuses a state that does not fit, before anything is written.
 func (d *Datapath) room(want *desired) error {
-	addresses, prefixes := d.addresses.room, d.prefixes.room
-	if want.changes {
-		addresses = d.addresses.roomForChanges
-	}
-	if want.samePrefixes {
-		prefixes = d.prefixes.roomForChanges
-	}
 	for _, err := range []error{
 		d.nodes.room(want.nodes), d.endpoints.room(want.endpoints),
-		addresses(want.addresses), prefixes(want.prefixes),
+		d.addresses.room(want.addresses), d.prefixes.room(want.prefixes),
 	} {
 		if err != nil {
 			return fmt.Errorf("apply state: %w", err)

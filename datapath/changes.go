@@ -140,10 +140,10 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 	d.planServiceAddresses(last, state, want)
 	want.names.Services = names
 	d.dropNames(want)
-	if err := d.services.roomForChanges(want.services); err != nil {
+	if err := d.services.room(want.services); err != nil {
 		return err
 	}
-	return d.backends.roomForChanges(want.backends)
+	return d.backends.room(want.backends)
 }
 
 // takeBackends takes the rows of a service's backends away.

@@ -75,14 +75,19 @@ func changeServices(r *rand.Rand, all []model.Service) []model.Service {
 			Weight: uint16(r.IntN(3)), Terminating: r.IntN(5) == 0,
 		})
 	}
-	at, found := slices.BinarySearchFunc(all, s, func(a, b model.Service) int { return compareServices(&a, &b) })
+	return putOrDrop(r, all, s, compareServices)
+}
+
+// putOrDrop puts an element in its place; what is there already goes now and then.
+func putOrDrop[E any](r *rand.Rand, all []E, e E, compare func(a, b *E) int) []E {
+	at, found := slices.BinarySearchFunc(all, e, func(a, b E) int { return compare(&a, &b) })
 	switch {
 	case !found:
-		return slices.Insert(all, at, s)
+		return slices.Insert(all, at, e)
 	case r.IntN(3) == 0:
 		return slices.Delete(all, at, at+1)
 	}
-	all[at] = s
+	all[at] = e
 	return all
 }
 
@@ -93,15 +98,7 @@ func changeAddresses(r *rand.Rand, all []model.Address) []model.Address {
 		bits -= 1 + r.IntN(12)
 	}
 	a := model.Address{Prefix: netip.PrefixFrom(addr, bits).Masked(), Identity: model.Identity(2000 + r.IntN(4)), Native: r.IntN(2) == 0, Node: r.IntN(4) == 0}
-	at, found := slices.BinarySearchFunc(all, a, func(a, b model.Address) int { return compareAddresses(&a, &b) })
-	switch {
-	case !found:
-		return slices.Insert(all, at, a)
-	case r.IntN(3) == 0:
-		return slices.Delete(all, at, at+1)
-	}
-	all[at] = a
-	return all
+	return putOrDrop(r, all, a, compareAddresses)
 }
 
 // numbers are those that tables are free to give.

@@ -47,11 +47,13 @@ func (t *pairTable[K, H]) put(key K, pair [2]H) {
 	}
 }
 
-// room says whether want fits, counting what has not been swept yet.
+// room says whether want fits, counting what has not been swept yet. The zero value
+// takes an entry away, and needs none.
 func (t *pairTable[K, H]) room(want map[K]H) error {
+	var zero H
 	total := len(t.have)
-	for key := range want {
-		if _, ok := t.have[key]; !ok {
+	for key, value := range want {
+		if _, ok := t.have[key]; !ok && value != zero {
 			total++
 		}
 	}
@@ -105,21 +107,6 @@ func (t *pairTable[K, H]) stageChanges(half int, changes map[K]H) (Delta, error)
 		}
 	}
 	return t.writeHalf(half, keys, pairs)
-}
-
-// roomForChanges says whether changes fit.
-func (t *pairTable[K, H]) roomForChanges(changes map[K]H) error {
-	var zero H
-	total := len(t.have)
-	for key, value := range changes {
-		if _, ok := t.have[key]; !ok && value != zero {
-			total++
-		}
-	}
-	if limit := int(t.m.MaxEntries()); total > limit {
-		return &FullError{Table: mapName(t.m), Want: total, Room: limit}
-	}
-	return nil
 }
 
 // writeHalf writes pairs, and counts what that changes for packets.

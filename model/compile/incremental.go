@@ -169,10 +169,14 @@ func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
 	if len(change.policies)+len(moved.people) > 0 {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
+	told, loopback := k.told()
+	// Else it is as it was, and stays the same slice.
+	if len(change.services)+len(change.slices) > 0 {
+		next.Loopback = loopback
+	}
 	if len(i.c.errs) > 0 || !i.fits(&next, removed, added, len(moved.added)-len(moved.removed)) {
 		return nil, nil, false
 	}
-	told, _ := k.told()
 	i.state = &next
 	return i.state, slices.Concat(i.prior, told, k.toldOfPolicies(), i.later), true
 }
@@ -232,7 +236,6 @@ func (i *Incremental) patchServices(change change, selectors map[string]bool, ne
 	for _, frontend := range slices.Concat(removed, added) {
 		addressed[frontend.Address] = true
 	}
-	_, next.Loopback = k.told()
 	next.ServiceAddresses = c.addressed(next.ServiceAddresses, next.Services, addressed)
 	return removed, added, true
 }

@@ -16,7 +16,7 @@ import (
 // Change gives another cluster of the same pods, nodes and services: some
 // policies are gone, some are others, and a pod may have other labels.
 func Change(r *rand.Rand, objs *manifest.Objects, o Options) *manifest.Objects {
-	m := &maker{r, words(), o, objs.Clone()}
+	m := &maker{r, ClusterWords(), o, objs.Clone()}
 	drop(m, m.objs.NetworkPolicies)
 	drop(m, m.objs.ClusterNetworkPolicies)
 	drop(m, m.objs.CiliumNetworkPolicies)

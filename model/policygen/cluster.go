@@ -39,7 +39,7 @@ type maker struct {
 
 // Cluster makes a cluster.
 func Cluster(r *rand.Rand, o Options) *manifest.Objects {
-	m := &maker{r, words(), o, manifest.NewObjects()}
+	m := &maker{r, ClusterWords(), o, manifest.NewObjects()}
 	m.nodes()
 	for _, name := range m.w.Namespaces[1:] {
 		m.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: m.labels()}})

@@ -36,8 +36,8 @@ type Label struct {
 	Values []string
 }
 
-// words are those of a Cluster.
-func words() *Words {
+// ClusterWords are those of a Cluster.
+func ClusterWords() *Words {
 	return &Words{
 		Namespaces: []string{"default", "shop", "bank"},
 		Labels:     []Label{{"app", []string{"", "a", "b"}}, {"tier", []string{"", "a", "b"}}},

@@ -114,23 +114,17 @@ func sameWanted(a, b map[string]model.WantedIdentity) bool {
 const stepNode = "node-a"
 
 // stepWords are what policies of the steps speak of: what policygen's clusters
-// have.
-var stepWords = &policygen.Words{
-	Namespaces: []string{"default", "shop", "bank"},
-	Labels:     []policygen.Label{{Key: "app", Values: []string{"", "a", "b"}}, {Key: "tier", Values: []string{"", "a", "b"}}},
-	Accounts:   []string{"default", "robot"},
-	Services:   []string{"web", "far"},
-	Ports:      []int32{80, 443, 65535},
-	Firsts:     []int32{1, 79, 80, 1000},
-	Lasts:      []int32{1001, 1023, 8081, 65535},
-	Names:      []string{"http", "dns"},
-	Blocks: []manifest.CiliumCIDRRule{
+// have, and fewer blocks of addresses.
+var stepWords = func() *policygen.Words {
+	words := policygen.ClusterWords()
+	words.Blocks = []manifest.CiliumCIDRRule{
 		{CIDR: "0.0.0.0/0"}, {CIDR: "198.51.100.0/24", Except: []string{"198.51.100.128/25"}}, {CIDR: "10.0.0.0/16"}, {CIDR: "fd00::/64", Except: []string{"fd00::7:0/112"}},
-	},
-	CIDRs:    []string{"192.0.2.0/24", "0.0.0.0/0", "10.0.0.0/8"},
-	Networks: [][]policyv1alpha2.CIDR{{"198.51.100.0/25", "2001:db8::/32"}, {"10.0.7.0/24"}, {"0.0.0.0/0", "::/0"}},
-	Nodes:    []metav1.LabelSelector{{}, {MatchLabels: map[string]string{"zone": "a"}}},
-}
+	}
+	words.CIDRs = []string{"192.0.2.0/24", "0.0.0.0/0", "10.0.0.0/8"}
+	words.Networks = [][]policyv1alpha2.CIDR{{"198.51.100.0/25", "2001:db8::/32"}, {"10.0.7.0/24"}, {"0.0.0.0/0", "::/0"}}
+	words.Nodes = []metav1.LabelSelector{{}, {MatchLabels: map[string]string{"zone": "a"}}}
+	return words
+}()
 
 var stepBounds = policygen.Options{Nodes: 3, MaxPods: 8, MaxPolicies: 6}
 

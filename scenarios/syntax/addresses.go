@@ -128,6 +128,18 @@ func parseUplink(p *parser, _ Pos, l *line) error {
 // holders follows who was given what, from step to step.
 type holders map[string]map[string]Pos
 
+// handed gives the addresses that nodes are given, or that are taken from them; none
+// where a name is wrong.
+func (c *checker) handed(at Pos, verb string, names, nodes []string) []string {
+	c.nodes(at, verb, nodes)
+	for _, name := range names {
+		if !c.addressNamed(at, verb, name) {
+			return nil
+		}
+	}
+	return c.literally(names)
+}
+
 func (c *checker) addressNamed(at Pos, verb, name string) bool {
 	if c.file.HasAddress(name) {
 		return true

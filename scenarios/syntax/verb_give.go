@@ -18,13 +18,7 @@ func parseGive(l *line) (Verb, error) {
 }
 
 func (v *Give) check(c *checker, s *Step) {
-	c.nodes(s.Pos, "give", v.Nodes)
-	for _, name := range v.Addresses {
-		if !c.addressNamed(s.Pos, "give", name) {
-			return
-		}
-	}
-	for _, a := range c.literally(v.Addresses) {
+	for _, a := range c.handed(s.Pos, "give", v.Addresses, v.Nodes) {
 		if c.given[a] == nil {
 			c.given[a] = map[string]Pos{}
 		}

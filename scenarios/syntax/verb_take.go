@@ -17,13 +17,7 @@ func parseTake(l *line) (Verb, error) {
 }
 
 func (v *Take) check(c *checker, s *Step) {
-	c.nodes(s.Pos, "take", v.Nodes)
-	for _, name := range v.Addresses {
-		if !c.addressNamed(s.Pos, "take", name) {
-			return
-		}
-	}
-	for _, a := range c.literally(v.Addresses) {
+	for _, a := range c.handed(s.Pos, "take", v.Addresses, v.Nodes) {
 		for _, node := range v.Nodes {
 			if _, has := c.given[a][node]; !has {
 				c.failf(s.Pos, "take: %s does not have %s at this step: expected 'give %s to %s' before", node, a, a, node)
