@@ -27,14 +27,14 @@ func (a *Agent) fillLocked() {
 	if a.state != nil && a.state != a.counted {
 		a.counted, a.filled = a.state, compile.Fill(a.state)
 	}
-	filled := map[model.Table]int{config.TableFlows: a.flows.Answered, config.TableUnanswered: a.flows.Unanswered}
+	filled := map[model.Table]int{config.TableCTAnswered: a.flows.Answered, config.TableCTUnanswered: a.flows.Unanswered}
 	maps.Copy(filled, a.filled)
 	a.status.Tables = nil
 	for _, size := range sizes {
 		table := api.Table{Name: size.Name, Room: int(size.Room), Bytes: size.Bytes}
 		if budget, bounded := a.budgets[model.Table(size.Name)]; bounded {
 			table.Room = budget
-		} else if size.Name != string(config.TableFlows) && size.Name != string(config.TableUnanswered) {
+		} else if size.Name != string(config.TableCTAnswered) && size.Name != string(config.TableCTUnanswered) {
 			continue
 		}
 		table.Entries = filled[model.Table(size.Name)]

@@ -13,7 +13,7 @@
 
 #define OBJECT_HOOKS (1 << HOOK_FROM_CONTAINER | 1 << HOOK_TO_CONTAINER)
 
-#include "lib/carry.h"
+#include "lib/forward.h"
 #include "lib/neighbour.h"
 #include "lib/pod.h"
 
@@ -32,8 +32,8 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 				     __u8 hook)
 {
 	if (hook == HOOK_FROM_CONTAINER)
-		return judge_from(skb, pkt, s);
-	return judge_to(skb, pkt, s);
+		return judge_from_pod(skb, pkt, s);
+	return judge_to_pod(skb, pkt, s);
 }
 
 static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
@@ -42,22 +42,22 @@ static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
 }
 
 /* No pod's flow leads into a tunnel. */
-static __always_inline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __always_inline int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
 	return drop(skb, pkt, REFUSE(pkt, REASON_NO_ROUTE));
 }
 
 /* An ICMP error goes the way of the flow that it is about. */
-static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s)
+static __noinline int forward_icmp_error(struct __sk_buff *skb, struct scratch *s)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = related(skb, pkt, s, pkt->key.hook);
+	reason = icmp_error(skb, pkt, s, pkt->key.hook);
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;
-	return carry_made(skb, s, 0);
+	return forward_new(skb, s, 0);
 }
 
 static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
@@ -75,8 +75,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (!s || !ctl)
 		return TC_ACT_SHOT;
 	pkt = &s->pkt;
-	begin(s, hook, skb->ifindex, ctl);
-	pkt->led = hook == HOOK_TO_CONTAINER && skb->ingress_ifindex;
+	packet_init(s, hook, skb->ifindex, ctl);
+	pkt->transit = hook == HOOK_TO_CONTAINER && skb->ingress_ifindex;
 	if (skb->vlan_present || !is_ip(skb)) {
 		if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_ARP))
 			return drop(skb, pkt, refuse_ethertype(skb, pkt));
@@ -85,7 +85,7 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 		pkt->out = OUT_LOCAL;
 		pkt->out_ifindex = pkt->key.ifindex;
 		pkt->where = HERE;
-		return let_go(skb, pkt);
+		return deliver_packet(skb, pkt);
 	}
 	reason = parse(skb, pkt);
 	if (reason)
@@ -93,17 +93,17 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	if (is_nd(pkt))
 		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(skb, pkt) : nd_to_pod(skb, pkt);
 	if (is_icmp_error(pkt))
-		return carry_error(skb, s);
+		return forward_icmp_error(skb, s);
 	reason = judge_icmp(pkt);
 	if (reason)
 		return drop(skb, pkt, reason);
-	flow = find(pkt, hook);
+	flow = ct_lookup(pkt, hook);
 	if (pkt->stray)
 		return drop(skb, pkt, pkt->stray);
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return known(skb, s, flow, ctl, hook);
+		return forward_known(skb, s, flow, ctl, hook);
 	if (flow)
-		keep_old(s, flow);
+		save_old_flow(s, flow);
 	return judge(skb, s, hook);
 }
 
@@ -152,7 +152,7 @@ int mark_expired(struct __sk_buff *skb)
 		if (bpf_skb_load_bytes(skb, off, &expired, sizeof(expired)))
 			break;
 		off += sizeof(expired);
-		flow = bpf_map_lookup_elem(&flows, &expired.key);
+		flow = bpf_map_lookup_elem(&ct_answered, &expired.key);
 		if (flow && flow->last_seen == expired.last_seen) {
 			flow->flags |= FLOW_DEAD;
 			marked++;
@@ -179,7 +179,7 @@ struct mirror {
 	enum event_kind event_kind;
 	enum flow_flags flow_flags;
 	enum flow_seen flow_seen;
-	enum address_flags address_flags;
+	enum ipcache_flags ipcache_flags;
 	enum direction direction;
 	enum rule_action rule_action;
 	enum family family;

@@ -18,29 +18,6 @@ type ContainerAddr struct {
 	W [4]uint32
 }
 
-type ContainerAddress struct {
-	_        structs.HostLayout
-	Identity uint32
-	Ifindex  uint32
-	Tunnel   uint32
-	KeyId    uint8
-	Flags    uint8
-	Pad      [2]uint8
-}
-
-type ContainerAddressFlags uint32
-
-const (
-	ContainerAddressFlagsADDRESS_HOST   ContainerAddressFlags = 1
-	ContainerAddressFlagsADDRESS_NATIVE ContainerAddressFlags = 2
-	ContainerAddressFlagsADDRESS_NODE   ContainerAddressFlags = 4
-)
-
-type ContainerAddressPair struct {
-	_    structs.HostLayout
-	Half [2]ContainerAddress
-}
-
 type ContainerAffinity struct {
 	_    structs.HostLayout
 	Used uint64
@@ -83,6 +60,12 @@ const (
 	ContainerBackendStateBACKEND_SERVING     ContainerBackendState = 1
 	ContainerBackendStateBACKEND_TERMINATING ContainerBackendState = 2
 )
+
+type ContainerCidrKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr ContainerAddr
+}
 
 type ContainerCounter struct {
 	_       structs.HostLayout
@@ -231,7 +214,7 @@ type ContainerFragmentKey struct {
 	Pad     uint8
 }
 
-type ContainerFragmentsOf struct {
+type ContainerFragmentPorts struct {
 	_         structs.HostLayout
 	Seen      uint64
 	HeaderEnd uint32
@@ -252,6 +235,29 @@ const (
 	ContainerHookHOOK_SOCKET         ContainerHook = 4
 	ContainerHookHOOK_MAX            ContainerHook = 8
 )
+
+type ContainerIpcacheEntry struct {
+	_        structs.HostLayout
+	Identity uint32
+	Ifindex  uint32
+	Tunnel   uint32
+	KeyId    uint8
+	Flags    uint8
+	Pad      [2]uint8
+}
+
+type ContainerIpcacheFlags uint32
+
+const (
+	ContainerIpcacheFlagsIPCACHE_HOST   ContainerIpcacheFlags = 1
+	ContainerIpcacheFlagsIPCACHE_NATIVE ContainerIpcacheFlags = 2
+	ContainerIpcacheFlagsIPCACHE_NODE   ContainerIpcacheFlags = 4
+)
+
+type ContainerIpcachePair struct {
+	_    structs.HostLayout
+	Half [2]ContainerIpcacheEntry
+}
 
 type ContainerLookup uint32
 
@@ -300,9 +306,9 @@ type ContainerNodePair struct {
 type ContainerNote uint32
 
 const (
-	ContainerNoteNOTE_VERSION  ContainerNote = 2
-	ContainerNoteNOTE_MAGIC    ContainerNote = 87
-	ContainerNoteNOTE_AS_IT_IS ContainerNote = 128
+	ContainerNoteNOTE_VERSION         ContainerNote = 2
+	ContainerNoteNOTE_MAGIC           ContainerNote = 87
+	ContainerNoteNOTE_KERNEL_FORWARDS ContainerNote = 128
 )
 
 type ContainerOut uint32
@@ -332,12 +338,6 @@ type ContainerPeerKey struct {
 	Port   uint16
 	Way    uint8
 	Pad    [5]uint8
-}
-
-type ContainerPrefixKey struct {
-	_    structs.HostLayout
-	Bits uint32
-	Addr ContainerAddr
 }
 
 type ContainerReason uint32
@@ -428,56 +428,56 @@ const (
 type ContainerScratch struct {
 	_   structs.HostLayout
 	Pkt struct {
-		_           structs.HostLayout
-		Key         ContainerFlowKey
-		_           [4]byte
-		Now         uint64
-		Epoch       uint32
-		Len         uint32
-		L4Off       uint32
-		L4Len       uint32
-		Where       uint32
-		Tables      uint32
-		Origin      uint32
-		SrcIdentity uint32
-		DstIdentity uint32
-		OutIfindex  uint32
-		Out         uint8
-		Lookup      uint8
-		TcpFlags    uint8
-		Ttl         uint8
-		IcmpType    uint8
-		Plain       uint8
-		Reused      uint8
-		Old         uint8
-		Fragment    uint8
-		AsItIs      uint8
-		Unwrapped   uint8
-		Audit       uint8
-		Told        uint8
-		FromNode    uint8
-		Stray       uint8
-		Idle        uint8
-		Led         uint8
-		Refused     uint8
-		Denied      uint8
-		Pad         [1]uint8
-		FragmentId  uint32
-		FragmentOff uint32
-		L4Start     uint32
-		Seq         uint32
-		Ack         uint32
-		QuotedL4    uint32
-		Pad2        uint32
+		_              structs.HostLayout
+		Key            ContainerFlowKey
+		_              [4]byte
+		Now            uint64
+		Epoch          uint32
+		Len            uint32
+		L4Off          uint32
+		L4Len          uint32
+		Where          uint32
+		Tables         uint32
+		Origin         uint32
+		SrcIdentity    uint32
+		DstIdentity    uint32
+		OutIfindex     uint32
+		Out            uint8
+		Lookup         uint8
+		TcpFlags       uint8
+		Ttl            uint8
+		IcmpType       uint8
+		Plain          uint8
+		Reused         uint8
+		Old            uint8
+		Fragment       uint8
+		KernelForwards uint8
+		Decapped       uint8
+		Audit          uint8
+		AuditReason    uint8
+		FromNode       uint8
+		Stray          uint8
+		Traceless      uint8
+		Transit        uint8
+		Refused        uint8
+		Denied         uint8
+		Pad            [1]uint8
+		FragmentId     uint32
+		FragmentOff    uint32
+		L4Start        uint32
+		Seq            uint32
+		Ack            uint32
+		QuotedL4       uint32
+		Pad2           uint32
 	}
-	Old      ContainerFlow
-	Open     ContainerFlow
-	Reply    ContainerFlow
-	ReplyKey ContainerFlowKey
-	Pod      ContainerAddr
-	Sticky   uint32
-	Pad      uint32
-	_        [4]byte
+	Old           ContainerFlow
+	Open          ContainerFlow
+	Reply         ContainerFlow
+	ReplyKey      ContainerFlowKey
+	Pod           ContainerAddr
+	AffinityGroup uint32
+	Pad           uint32
+	_             [4]byte
 }
 
 type ContainerService struct {
@@ -524,6 +524,21 @@ type ContainerSettings struct {
 	Trace           uint32
 }
 
+type ContainerShareKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Slot    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
+type ContainerShareSlot struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow ContainerFlowKey
+}
+
 type ContainerSlot struct {
 	_    structs.HostLayout
 	Addr ContainerAddr
@@ -543,7 +558,7 @@ const (
 	ContainerSourceFileFILE_NONE            ContainerSourceFile = 0
 	ContainerSourceFileFILE_CONTAINER_BPF_C ContainerSourceFile = 1
 	ContainerSourceFileFILE_PACKET_H        ContainerSourceFile = 2
-	ContainerSourceFileFILE_FLOW_H          ContainerSourceFile = 3
+	ContainerSourceFileFILE_CONNTRACK_H     ContainerSourceFile = 3
 	ContainerSourceFileFILE_NEIGHBOUR_H     ContainerSourceFile = 4
 	ContainerSourceFileFILE_REFUSE_H        ContainerSourceFile = 5
 	ContainerSourceFileFILE_ROUTE_H         ContainerSourceFile = 6
@@ -551,16 +566,16 @@ const (
 	ContainerSourceFileFILE_POLICY_H        ContainerSourceFile = 8
 	ContainerSourceFileFILE_REWRITE_H       ContainerSourceFile = 9
 	ContainerSourceFileFILE_JUDGE_H         ContainerSourceFile = 10
-	ContainerSourceFileFILE_RELATED_H       ContainerSourceFile = 11
+	ContainerSourceFileFILE_ICMP_ERROR_H    ContainerSourceFile = 11
 	ContainerSourceFileFILE_HOST_BPF_C      ContainerSourceFile = 12
-	ContainerSourceFileFILE_CARRY_H         ContainerSourceFile = 13
-	ContainerSourceFileFILE_MASQUERADE_H    ContainerSourceFile = 14
+	ContainerSourceFileFILE_FORWARD_H       ContainerSourceFile = 13
+	ContainerSourceFileFILE_NAT_H           ContainerSourceFile = 14
 	ContainerSourceFileFILE_UPLINK_H        ContainerSourceFile = 15
 	ContainerSourceFileFILE_POD_H           ContainerSourceFile = 16
 	ContainerSourceFileFILE_TUNNEL_H        ContainerSourceFile = 17
 	ContainerSourceFileFILE_SOCKET_BPF_C    ContainerSourceFile = 18
-	ContainerSourceFileFILE_CHOOSE_H        ContainerSourceFile = 19
-	ContainerSourceFileFILE_ORIGIN_H        ContainerSourceFile = 20
+	ContainerSourceFileFILE_LB_H            ContainerSourceFile = 19
+	ContainerSourceFileFILE_SOURCE_H        ContainerSourceFile = 20
 )
 
 type ContainerSourceKey struct {
@@ -574,13 +589,13 @@ type ContainerTable uint32
 
 const (
 	ContainerTableTABLE_ENDPOINTS     ContainerTable = 0
-	ContainerTableTABLE_FLOWS         ContainerTable = 1
-	ContainerTableTABLE_UNANSWERED    ContainerTable = 2
+	ContainerTableTABLE_CT_ANSWERED   ContainerTable = 1
+	ContainerTableTABLE_CT_UNANSWERED ContainerTable = 2
 	ContainerTableTABLE_SERVICES      ContainerTable = 3
 	ContainerTableTABLE_SLOTS         ContainerTable = 4
 	ContainerTableTABLE_BACKENDS      ContainerTable = 5
-	ContainerTableTABLE_ADDRESSES     ContainerTable = 6
-	ContainerTableTABLE_PREFIXES      ContainerTable = 7
+	ContainerTableTABLE_IPCACHE       ContainerTable = 6
+	ContainerTableTABLE_IPCACHE_CIDRS ContainerTable = 7
 	ContainerTableTABLE_RULES_EGRESS  ContainerTable = 8
 	ContainerTableTABLE_RULES_INGRESS ContainerTable = 9
 	ContainerTableTABLE_ROUTES        ContainerTable = 10
@@ -594,21 +609,6 @@ const (
 	ContainerTunnelTUNNEL_IPIP   ContainerTunnel = 1
 	ContainerTunnelTUNNEL_GENEVE ContainerTunnel = 2
 )
-
-type ContainerTurn struct {
-	_    structs.HostLayout
-	Next uint32
-	Flow ContainerFlowKey
-}
-
-type ContainerTurnKey struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Turn    uint32
-	Hook    uint8
-	Of      uint8
-	Pad     [2]uint8
-}
 
 type ContainerVerdict uint32
 
@@ -624,28 +624,28 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ContainerMapAddresses       = "addresses"
 	ContainerMapAffinities      = "affinities"
-	ContainerMapAnsweredBy      = "answered_by"
 	ContainerMapBackends        = "backends"
 	ContainerMapControl         = "control"
 	ContainerMapCounters        = "counters"
+	ContainerMapCtAnswered      = "ct_answered"
+	ContainerMapCtAnsweredBy    = "ct_answered_by"
+	ContainerMapCtUnanswered    = "ct_unanswered"
 	ContainerMapEndpoints       = "endpoints"
 	ContainerMapEvents          = "events"
-	ContainerMapFlows           = "flows"
 	ContainerMapFragments       = "fragments"
+	ContainerMapIpcache         = "ipcache"
+	ContainerMapIpcacheCidrs    = "ipcache_cidrs"
 	ContainerMapMaglev          = "maglev"
 	ContainerMapMeters          = "meters"
 	ContainerMapNodes           = "nodes"
 	ContainerMapPeers           = "peers"
-	ContainerMapPrefixes        = "prefixes"
 	ContainerMapRules           = "rules"
 	ContainerMapScratch         = "scratch"
 	ContainerMapServices        = "services"
+	ContainerMapShares          = "shares"
 	ContainerMapSlots           = "slots"
 	ContainerMapSources         = "sources"
-	ContainerMapTurns           = "turns"
-	ContainerMapUnanswered      = "unanswered"
 	ContainerProgFromContainer  = "from_container"
 	ContainerProgMarkExpired    = "mark_expired"
 	ContainerProgToContainer    = "to_container"
@@ -716,28 +716,28 @@ type ContainerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ContainerMapSpecs struct {
-	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
-	Backends   *ebpf.MapSpec `ebpf:"backends"`
-	Control    *ebpf.MapSpec `ebpf:"control"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
-	Meters     *ebpf.MapSpec `ebpf:"meters"`
-	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
-	Peers      *ebpf.MapSpec `ebpf:"peers"`
-	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Sources    *ebpf.MapSpec `ebpf:"sources"`
-	Turns      *ebpf.MapSpec `ebpf:"turns"`
-	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
+	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Control      *ebpf.MapSpec `ebpf:"control"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
+	Meters       *ebpf.MapSpec `ebpf:"meters"`
+	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Sources      *ebpf.MapSpec `ebpf:"sources"`
 }
 
 // ContainerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -780,54 +780,54 @@ func (o *ContainerObjects) Close() error {
 //
 // It can be passed to LoadContainerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ContainerMaps struct {
-	Addresses  *ebpf.Map `ebpf:"addresses"`
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
-	Backends   *ebpf.Map `ebpf:"backends"`
-	Control    *ebpf.Map `ebpf:"control"`
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Maglev     *ebpf.Map `ebpf:"maglev"`
-	Meters     *ebpf.Map `ebpf:"meters"`
-	Nodes      *ebpf.Map `ebpf:"nodes"`
-	Peers      *ebpf.Map `ebpf:"peers"`
-	Prefixes   *ebpf.Map `ebpf:"prefixes"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Sources    *ebpf.Map `ebpf:"sources"`
-	Turns      *ebpf.Map `ebpf:"turns"`
-	Unanswered *ebpf.Map `ebpf:"unanswered"`
+	Affinities   *ebpf.Map `ebpf:"affinities"`
+	Backends     *ebpf.Map `ebpf:"backends"`
+	Control      *ebpf.Map `ebpf:"control"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.Map `ebpf:"endpoints"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Ipcache      *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.Map `ebpf:"maglev"`
+	Meters       *ebpf.Map `ebpf:"meters"`
+	Nodes        *ebpf.Map `ebpf:"nodes"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Services     *ebpf.Map `ebpf:"services"`
+	Shares       *ebpf.Map `ebpf:"shares"`
+	Slots        *ebpf.Map `ebpf:"slots"`
+	Sources      *ebpf.Map `ebpf:"sources"`
 }
 
 func (m *ContainerMaps) Close() error {
 	return _ContainerClose(
-		m.Addresses,
 		m.Affinities,
-		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,
+		m.CtAnswered,
+		m.CtAnsweredBy,
+		m.CtUnanswered,
 		m.Endpoints,
 		m.Events,
-		m.Flows,
 		m.Fragments,
+		m.Ipcache,
+		m.IpcacheCidrs,
 		m.Maglev,
 		m.Meters,
 		m.Nodes,
 		m.Peers,
-		m.Prefixes,
 		m.Rules,
 		m.Scratch,
 		m.Services,
+		m.Shares,
 		m.Slots,
 		m.Sources,
-		m.Turns,
-		m.Unanswered,
 	)
 }
 

@@ -15,7 +15,7 @@
 
 #define OBJECT_HOOKS (1 << HOOK_FROM_DEVICE | 1 << HOOK_TO_DEVICE)
 
-#include "lib/carry.h"
+#include "lib/forward.h"
 #include "lib/neighbour.h"
 #include "lib/uplink.h"
 
@@ -23,33 +23,33 @@
 #define THIS_FILE FILE_HOST_BPF_C
 
 /* The way that the kernel goes on with a packet. */
-static __always_inline void way_of_kernel(const struct __sk_buff *skb, struct packet *pkt,
-					  __u8 hook)
+static __always_inline void set_kernel_way(const struct __sk_buff *skb, struct packet *pkt,
+					   __u8 hook)
 {
-	pkt->as_it_is = 1;
+	pkt->kernel_forwards = 1;
 	pkt->out = is_hook(hook, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
 	pkt->out_ifindex = is_hook(hook, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
 }
 
 /* Lets the kernel go on with a packet. */
-static __noinline int pass(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
+static __noinline int pass_to_kernel(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 {
 	int reason;
 
-	if (pkt->unwrapped)
+	if (pkt->decapped)
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	/* Neighbours are asked and told by whatever address they have. */
 	if (is_hook(hook, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
-		reason = judge_foreign(pkt);
+		reason = judge_outside_source(pkt);
 		/* The kernel would send it on, mostly to where it came from. */
-		if (!reason && service_address(pkt))
+		if (!reason && service_lookup_address(pkt))
 			reason = REFUSE(pkt, REASON_NO_FRONTEND);
 		if (reason)
 			return drop(skb, pkt, reason);
 	}
 	pkt->where = HERE;
-	way_of_kernel(skb, pkt, hook);
-	return let_go(skb, pkt);
+	set_kernel_way(skb, pkt, hook);
+	return deliver_packet(skb, pkt);
 }
 
 static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
@@ -58,12 +58,12 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	struct service *service;
 
 	if (is_hook(hook, HOOK_FROM_DEVICE)) {
-		service = frontend_outside(pkt);
+		service = service_lookup_outside(pkt);
 		if (service)
 			return judge_from_device(skb, pkt, s, service);
-		return service_address(pkt) ? judge_stray(pkt) : judge_for_node(pkt, s);
+		return service_lookup_address(pkt) ? judge_no_frontend(pkt) : judge_to_host(pkt, s);
 	}
-	service = service_of(pkt, SCOPE_INSIDE);
+	service = service_lookup(pkt, SCOPE_INSIDE);
 	return judge_to_device(skb, pkt, s, service);
 }
 
@@ -75,73 +75,73 @@ static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
 /* Carries a packet into a tunnel, or tells its sender what would fit. No policy is
  * asked about it here: the other node judges it.
  */
-static __noinline int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __noinline int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
 {
-	__u32 limit = tunnel_limit(skb, pkt);
+	__u32 limit = tunnel_mtu(skb, pkt);
 	int reason;
 
 	if (limit) {
 		reason = REFUSE(pkt, REASON_TOO_BIG);
-		if (refuse_size(skb, pkt, limit))
+		if (refuse_too_big(skb, pkt, limit))
 			return drop(skb, pkt, reason);
 		return answer(skb, pkt, reason);
 	}
 	/* It leaves as it came, but for the hop. */
-	reason = hop_down(skb, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
+	reason = ttl_decrement(skb, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 	if (!reason)
-		reason = wrap(skb, pkt, flow);
+		reason = encap(skb, pkt, flow);
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
-	return let_go(skb, pkt);
+	return deliver_packet(skb, pkt);
 }
 
 /* Whether a packet is for a judgement, of none or of an old flow. One that policies
  * had asked about, and was given another source port, keeps that when they are gone.
  */
-static __noinline int is_ours(struct packet *pkt, const struct flow *old, __u8 hook)
+static __noinline int needs_judging(struct packet *pkt, const struct flow *old, __u8 hook)
 {
-	struct address *own;
+	struct ipcache_entry *own;
 
 	/* Nobody answers it from there, whatever port it leaves from. */
-	if (no_host(&pkt->key.dst, pkt->key.family))
+	if (is_no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
-	if (guarded(pkt) && !pkt->unwrapped)
+	if (host_firewall_applies(pkt) && !pkt->decapped)
 		return 1;
 	if (old && !old->service && old->sport != pkt->key.sport)
 		return 1;
 	if (is_hook(hook, HOOK_FROM_DEVICE))
-		return frontend_outside(pkt) ||
-		       (!pkt->unwrapped && (service_address(pkt) || serves_here(pkt)));
-	own = address_of(pkt, &pkt->key.src);
-	if (!own || !(own->flags & ADDRESS_HOST))
+		return service_lookup_outside(pkt) ||
+		       (!pkt->decapped && (service_lookup_address(pkt) || is_local_backend(pkt)));
+	own = ipcache_lookup(pkt, &pkt->key.src);
+	if (!own || !(own->flags & IPCACHE_HOST))
 		return 0;
-	if (service_of(pkt, SCOPE_INSIDE) || service_address(pkt))
+	if (service_lookup(pkt, SCOPE_INSIDE) || service_lookup_address(pkt))
 		return 1;
-	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && is_tracked(pkt);
+	return (pkt->old || !(pkt->tcp_flags & TCP_FLAG_RST)) && is_port_tracked(pkt);
 }
 
 /* An ICMP error of a flow that is known here goes its way. */
-static __noinline int carry_error(struct __sk_buff *skb, struct scratch *s, __u8 hook)
+static __noinline int forward_icmp_error(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = related(skb, pkt, s, hook);
+	reason = icmp_error(skb, pkt, s, hook);
 	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
 		return drop(skb, pkt, reason);
 	if (reason)
-		return pass(skb, pkt, hook);
+		return pass_to_kernel(skb, pkt, hook);
 	pkt->where = HERE;
-	return carry_made(skb, s, 0);
+	return forward_new(skb, s, 0);
 }
 
 /* Whether what is wrong with a packet is no matter of the kernel's: it would lead
  * the packet on to where nobody has judged it, or the tables would take one
  * family's address for the other's.
  */
-static __always_inline int misleads(__u8 hook, int reason)
+static __always_inline int must_drop(__u8 hook, int reason)
 {
 	if (reason == REASON_MARTIAN_SOURCE || reason == REASON_MARTIAN_DESTINATION)
 		return 1;
@@ -155,82 +155,82 @@ static __always_inline int misleads(__u8 hook, int reason)
  * fragments what none of them was. UDP without a checksum over IPv6 is of tunnels
  * (RFC 6935), and asked packet by packet.
  */
-static __noinline int pass_odd(struct __sk_buff *skb, struct scratch *s, int reason, __u8 hook)
+static __noinline int pass_unjudged(struct __sk_buff *skb, struct scratch *s, int reason, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 
-	if (!pkt->unwrapped && misleads(hook, reason))
+	if (!pkt->decapped && must_drop(hook, reason))
 		return drop(skb, pkt, reason);
 	/* Without a family nothing is read of it, and the kernel refuses it. */
-	if (pkt->unwrapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !guarded(pkt))
-		return pass(skb, pkt, hook);
+	if (pkt->decapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !host_firewall_applies(pkt))
+		return pass_to_kernel(skb, pkt, hook);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
-		reason = is_hook(hook, HOOK_FROM_DEVICE) ? judge_visitor(pkt) :
-			 node_policy(pkt, DIRECTION_EGRESS,
-				     identity_of(address_of(pkt, &pkt->key.dst)), pkt->key.dport);
+		reason = is_hook(hook, HOOK_FROM_DEVICE) ? judge_host_ingress(pkt) :
+			 host_policy(pkt, DIRECTION_EGRESS,
+				     identity_of(ipcache_lookup(pkt, &pkt->key.dst)), pkt->key.dport);
 	}
 	if (reason)
 		return drop(skb, pkt, reason);
 	pkt->where = HERE;
-	way_of_kernel(skb, pkt, hook);
+	set_kernel_way(skb, pkt, hook);
 	if (pkt->audit)
-		audited(skb, pkt);
-	return let_go(skb, pkt);
+		emit_audit(skb, pkt);
+	return deliver_packet(skb, pkt);
 }
 
 /* Judges a packet, or leaves it to the kernel. */
-static __always_inline int meet(struct __sk_buff *skb, struct scratch *s, __u8 hook,
-				const struct settings *ctl)
+static __always_inline int process(struct __sk_buff *skb, struct scratch *s, __u8 hook,
+				   const struct settings *ctl)
 {
 	struct packet *pkt = &s->pkt;
 	struct flow *flow;
 	int reason;
 
 	if (skb->vlan_present || !is_ip(skb))
-		return pass(skb, pkt, hook);
+		return pass_to_kernel(skb, pkt, hook);
 	reason = parse(skb, pkt);
 	/* Geneve over IPv6 has no checksum. */
 	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && is_hook(hook, HOOK_FROM_DEVICE) &&
-	    is_wrapped(pkt)) {
-		if (unwrap(skb, s))
+	    is_encapped(pkt)) {
+		if (decap(skb, s))
 			return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 		/* All else is written anew. */
 		pkt->key.sport = 0;
 		pkt->key.dport = 0;
-		pkt->unwrapped = 1;
+		pkt->decapped = 1;
 		reason = parse(skb, pkt);
 	}
 	/* What cannot be read has no port. */
 	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->key.proto == IPPROTO_UDP &&
-	    pkt->key.dport == bpf_htons(GENEVE_PORT) && feigns_tunnel(pkt))
+	    pkt->key.dport == bpf_htons(GENEVE_PORT) && tunnel_forged_by_socket(pkt))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)
-			return pass(skb, pkt, hook);
+			return pass_to_kernel(skb, pkt, hook);
 		/* RFC 6980 5: nobody's. */
 		reason = REFUSE(pkt, REASON_BAD_NDP);
 	}
 	if (!reason && is_icmp_error(pkt))
-		return carry_error(skb, s, hook);
+		return forward_icmp_error(skb, s, hook);
 	if (!reason)
 		reason = judge_icmp(pkt);
 	if (reason)
-		return pass_odd(skb, s, reason, hook);
-	flow = find(pkt, hook);
+		return pass_unjudged(skb, s, reason, hook);
+	flow = ct_lookup(pkt, hook);
 	if (pkt->stray)
 		return drop(skb, pkt, pkt->stray);
 	/* The node that chose the backend may have chosen another since. */
-	if (flow && pkt->unwrapped && !(flow->flags & FLOW_REPLY) &&
+	if (flow && pkt->decapped && !(flow->flags & FLOW_REPLY) &&
 	    !addr_equal(&flow->dst, &s->pod)) {
 		pkt->reused = 1;
 		flow = NULL;
 	}
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return known(skb, s, flow, ctl, hook);
+		return forward_known(skb, s, flow, ctl, hook);
 	if (flow)
-		keep_old(s, flow);
-	if (!is_ours(pkt, flow, hook))
-		return pass(skb, pkt, hook);
+		save_old_flow(s, flow);
+	if (!needs_judging(pkt, flow, hook))
+		return pass_to_kernel(skb, pkt, hook);
 	return judge(skb, s, hook);
 }
 
@@ -245,8 +245,8 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	/* Arrays have all their elements: this is for the verifier. */
 	if (!s || !ctl)
 		return TC_ACT_SHOT;
-	begin(s, hook, 0, ctl);
-	return meet(skb, s, hook, ctl);
+	packet_init(s, hook, 0, ctl);
+	return process(skb, s, hook, ctl);
 }
 
 SEC("tc")

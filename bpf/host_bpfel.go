@@ -18,19 +18,6 @@ type HostAddr struct {
 	W [4]uint32
 }
 
-type HostAddressPair struct {
-	_    structs.HostLayout
-	Half [2]struct {
-		_        structs.HostLayout
-		Identity uint32
-		Ifindex  uint32
-		Tunnel   uint32
-		KeyId    uint8
-		Flags    uint8
-		Pad      [2]uint8
-	}
-}
-
 type HostAffinity struct {
 	_    structs.HostLayout
 	Used uint64
@@ -62,6 +49,12 @@ type HostBackendPair struct {
 		Port  uint16
 		Pad   [2]uint8
 	}
+}
+
+type HostCidrKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr HostAddr
 }
 
 type HostCounter struct {
@@ -138,7 +131,7 @@ type HostFragmentKey struct {
 	Pad     uint8
 }
 
-type HostFragmentsOf struct {
+type HostFragmentPorts struct {
 	_         structs.HostLayout
 	Seen      uint64
 	HeaderEnd uint32
@@ -147,6 +140,19 @@ type HostFragmentsOf struct {
 	Proto     uint8
 	IcmpType  uint8
 	Pad       [6]uint8
+}
+
+type HostIpcachePair struct {
+	_    structs.HostLayout
+	Half [2]struct {
+		_        structs.HostLayout
+		Identity uint32
+		Ifindex  uint32
+		Tunnel   uint32
+		KeyId    uint8
+		Flags    uint8
+		Pad      [2]uint8
+	}
 }
 
 type HostMeter struct {
@@ -190,12 +196,6 @@ type HostPeerKey struct {
 	Pad    [5]uint8
 }
 
-type HostPrefixKey struct {
-	_    structs.HostLayout
-	Bits uint32
-	Addr HostAddr
-}
-
 type HostRule struct {
 	_          structs.HostLayout
 	Precedence uint32
@@ -216,56 +216,56 @@ type HostRuleKey struct {
 type HostScratch struct {
 	_   structs.HostLayout
 	Pkt struct {
-		_           structs.HostLayout
-		Key         HostFlowKey
-		_           [4]byte
-		Now         uint64
-		Epoch       uint32
-		Len         uint32
-		L4Off       uint32
-		L4Len       uint32
-		Where       uint32
-		Tables      uint32
-		Origin      uint32
-		SrcIdentity uint32
-		DstIdentity uint32
-		OutIfindex  uint32
-		Out         uint8
-		Lookup      uint8
-		TcpFlags    uint8
-		Ttl         uint8
-		IcmpType    uint8
-		Plain       uint8
-		Reused      uint8
-		Old         uint8
-		Fragment    uint8
-		AsItIs      uint8
-		Unwrapped   uint8
-		Audit       uint8
-		Told        uint8
-		FromNode    uint8
-		Stray       uint8
-		Idle        uint8
-		Led         uint8
-		Refused     uint8
-		Denied      uint8
-		Pad         [1]uint8
-		FragmentId  uint32
-		FragmentOff uint32
-		L4Start     uint32
-		Seq         uint32
-		Ack         uint32
-		QuotedL4    uint32
-		Pad2        uint32
+		_              structs.HostLayout
+		Key            HostFlowKey
+		_              [4]byte
+		Now            uint64
+		Epoch          uint32
+		Len            uint32
+		L4Off          uint32
+		L4Len          uint32
+		Where          uint32
+		Tables         uint32
+		Origin         uint32
+		SrcIdentity    uint32
+		DstIdentity    uint32
+		OutIfindex     uint32
+		Out            uint8
+		Lookup         uint8
+		TcpFlags       uint8
+		Ttl            uint8
+		IcmpType       uint8
+		Plain          uint8
+		Reused         uint8
+		Old            uint8
+		Fragment       uint8
+		KernelForwards uint8
+		Decapped       uint8
+		Audit          uint8
+		AuditReason    uint8
+		FromNode       uint8
+		Stray          uint8
+		Traceless      uint8
+		Transit        uint8
+		Refused        uint8
+		Denied         uint8
+		Pad            [1]uint8
+		FragmentId     uint32
+		FragmentOff    uint32
+		L4Start        uint32
+		Seq            uint32
+		Ack            uint32
+		QuotedL4       uint32
+		Pad2           uint32
 	}
-	Old      HostFlow
-	Open     HostFlow
-	Reply    HostFlow
-	ReplyKey HostFlowKey
-	Pod      HostAddr
-	Sticky   uint32
-	Pad      uint32
-	_        [4]byte
+	Old           HostFlow
+	Open          HostFlow
+	Reply         HostFlow
+	ReplyKey      HostFlowKey
+	Pod           HostAddr
+	AffinityGroup uint32
+	Pad           uint32
+	_             [4]byte
 }
 
 type HostServiceKey struct {
@@ -301,6 +301,21 @@ type HostSettings struct {
 	Trace           uint32
 }
 
+type HostShareKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Slot    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
+type HostShareSlot struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow HostFlowKey
+}
+
 type HostSlot struct {
 	_    structs.HostLayout
 	Addr HostAddr
@@ -321,47 +336,32 @@ type HostSourceKey struct {
 	Addr HostAddr
 }
 
-type HostTurn struct {
-	_    structs.HostLayout
-	Next uint32
-	Flow HostFlowKey
-}
-
-type HostTurnKey struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Turn    uint32
-	Hook    uint8
-	Of      uint8
-	Pad     [2]uint8
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	HostMapAddresses       = "addresses"
 	HostMapAffinities      = "affinities"
-	HostMapAnsweredBy      = "answered_by"
 	HostMapBackends        = "backends"
 	HostMapControl         = "control"
 	HostMapCounters        = "counters"
+	HostMapCtAnswered      = "ct_answered"
+	HostMapCtAnsweredBy    = "ct_answered_by"
+	HostMapCtUnanswered    = "ct_unanswered"
 	HostMapEndpoints       = "endpoints"
 	HostMapEvents          = "events"
-	HostMapFlows           = "flows"
 	HostMapFragments       = "fragments"
+	HostMapIpcache         = "ipcache"
+	HostMapIpcacheCidrs    = "ipcache_cidrs"
 	HostMapMaglev          = "maglev"
 	HostMapMeters          = "meters"
 	HostMapNodes           = "nodes"
 	HostMapPeers           = "peers"
-	HostMapPrefixes        = "prefixes"
 	HostMapRules           = "rules"
 	HostMapScratch         = "scratch"
 	HostMapServices        = "services"
+	HostMapShares          = "shares"
 	HostMapSlots           = "slots"
 	HostMapSources         = "sources"
-	HostMapTurns           = "turns"
-	HostMapUnanswered      = "unanswered"
 	HostProgFromDevice     = "from_device"
 	HostProgToDevice       = "to_device"
 	HostVarAnsweredOther   = "answered_other"
@@ -429,28 +429,28 @@ type HostProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HostMapSpecs struct {
-	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
-	Backends   *ebpf.MapSpec `ebpf:"backends"`
-	Control    *ebpf.MapSpec `ebpf:"control"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
-	Meters     *ebpf.MapSpec `ebpf:"meters"`
-	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
-	Peers      *ebpf.MapSpec `ebpf:"peers"`
-	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Sources    *ebpf.MapSpec `ebpf:"sources"`
-	Turns      *ebpf.MapSpec `ebpf:"turns"`
-	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
+	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Control      *ebpf.MapSpec `ebpf:"control"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
+	Meters       *ebpf.MapSpec `ebpf:"meters"`
+	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Sources      *ebpf.MapSpec `ebpf:"sources"`
 }
 
 // HostVariableSpecs contains global variables before they are loaded into the kernel.
@@ -492,54 +492,54 @@ func (o *HostObjects) Close() error {
 //
 // It can be passed to LoadHostObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HostMaps struct {
-	Addresses  *ebpf.Map `ebpf:"addresses"`
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
-	Backends   *ebpf.Map `ebpf:"backends"`
-	Control    *ebpf.Map `ebpf:"control"`
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Maglev     *ebpf.Map `ebpf:"maglev"`
-	Meters     *ebpf.Map `ebpf:"meters"`
-	Nodes      *ebpf.Map `ebpf:"nodes"`
-	Peers      *ebpf.Map `ebpf:"peers"`
-	Prefixes   *ebpf.Map `ebpf:"prefixes"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Sources    *ebpf.Map `ebpf:"sources"`
-	Turns      *ebpf.Map `ebpf:"turns"`
-	Unanswered *ebpf.Map `ebpf:"unanswered"`
+	Affinities   *ebpf.Map `ebpf:"affinities"`
+	Backends     *ebpf.Map `ebpf:"backends"`
+	Control      *ebpf.Map `ebpf:"control"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.Map `ebpf:"endpoints"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Ipcache      *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.Map `ebpf:"maglev"`
+	Meters       *ebpf.Map `ebpf:"meters"`
+	Nodes        *ebpf.Map `ebpf:"nodes"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Services     *ebpf.Map `ebpf:"services"`
+	Shares       *ebpf.Map `ebpf:"shares"`
+	Slots        *ebpf.Map `ebpf:"slots"`
+	Sources      *ebpf.Map `ebpf:"sources"`
 }
 
 func (m *HostMaps) Close() error {
 	return _HostClose(
-		m.Addresses,
 		m.Affinities,
-		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,
+		m.CtAnswered,
+		m.CtAnsweredBy,
+		m.CtUnanswered,
 		m.Endpoints,
 		m.Events,
-		m.Flows,
 		m.Fragments,
+		m.Ipcache,
+		m.IpcacheCidrs,
 		m.Maglev,
 		m.Meters,
 		m.Nodes,
 		m.Peers,
-		m.Prefixes,
 		m.Rules,
 		m.Scratch,
 		m.Services,
+		m.Shares,
 		m.Slots,
 		m.Sources,
-		m.Turns,
-		m.Unanswered,
 	)
 }
 

@@ -36,8 +36,8 @@ volatile const __u32 set_retval;
 #define ECONNREFUSED	111
 #define EHOSTUNREACH	113
 
-static __always_inline void addr_of(const struct bpf_sock_addr *ctx, __u8 family,
-				    struct addr *addr)
+static __always_inline void sock_addr_get(const struct bpf_sock_addr *ctx, __u8 family,
+					  struct addr *addr)
 {
 	if (family == FAMILY_IPV4) {
 		addr_from4(addr, ctx->user_ip4);
@@ -49,8 +49,8 @@ static __always_inline void addr_of(const struct bpf_sock_addr *ctx, __u8 family
 	addr->w[3] = ctx->user_ip6[3];
 }
 
-static __always_inline void put_peer(struct bpf_sock_addr *ctx, __u8 family,
-				     const struct addr *addr, __be16 port)
+static __always_inline void sock_addr_set(struct bpf_sock_addr *ctx, __u8 family,
+					  const struct addr *addr, __be16 port)
 {
 	ctx->user_port = port;
 	if (family == FAMILY_IPV4) {
@@ -63,7 +63,7 @@ static __always_inline void put_peer(struct bpf_sock_addr *ctx, __u8 family,
 	ctx->user_ip6[3] = addr->w[3];
 }
 
-static __always_inline int of_node(struct bpf_sock_addr *ctx)
+static __always_inline int in_node_netns(struct bpf_sock_addr *ctx)
 {
 	return bpf_get_netns_cookie(ctx) == node_netns;
 }
@@ -73,10 +73,10 @@ static __always_inline int of_node(struct bpf_sock_addr *ctx)
  * the socket's number for its port. It has no family either: what an IPv6 socket
  * sends to a mapped address is IPv4, and the address tells.
  */
-static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u64 socket,
-				     struct packet *pkt)
+static __always_inline void socket_packet_init(struct bpf_sock_addr *ctx, __u8 family, __u64 socket,
+					       struct packet *pkt)
 {
-	addr_of(ctx, family, &pkt->key.dst);
+	sock_addr_get(ctx, family, &pkt->key.dst);
 	if (addr_mapped(&pkt->key.dst))
 		addr_from4(&pkt->key.src, bpf_htonl(0x7f000001));
 	else
@@ -89,7 +89,7 @@ static __always_inline void describe(struct bpf_sock_addr *ctx, __u8 family, __u
 /* The protocol of services that a socket speaks; 0: none. Only datagrams are sent
  * without a connection: of UDP, or of what is like it.
  */
-static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx, int connects)
+static __always_inline __u8 socket_proto(const struct bpf_sock_addr *ctx, int connects)
 {
 	__u32 protocol = ctx->protocol;
 
@@ -103,12 +103,12 @@ static __always_inline __u8 proto_of(const struct bpf_sock_addr *ctx, int connec
 /* The backend that a socket's datagrams to a frontend went to, while it serves:
  * whoever has the frontend now.
  */
-static __always_inline int stays(struct packet *pkt, const struct peer_key *frontend,
-				 __u32 service, struct peer *to)
+static __always_inline int peer_backend_kept(struct packet *pkt, const struct peer_key *frontend,
+					     __u32 service, struct peer *to)
 {
 	struct peer *led = bpf_map_lookup_elem(&peers, frontend);
 
-	if (!led || state_of(pkt, service, &led->addr, led->port) != BACKEND_SERVING)
+	if (!led || backend_lookup(pkt, service, &led->addr, led->port) != BACKEND_SERVING)
 		return 0;
 	to->addr = led->addr;
 	to->port = led->port;
@@ -118,22 +118,22 @@ static __always_inline int stays(struct packet *pkt, const struct peer_key *fron
 /* Chooses the backend of what is for a service. Datagrams of a socket that is
  * not connected stay with theirs: frontend is their key, or NULL.
  */
-static __noinline int lead(struct packet *pkt, const struct service *service,
-			   const struct peer_key *frontend, struct peer *to,
-			   const struct settings *ctl)
+static __noinline int peer_select_backend(struct packet *pkt, const struct service *service,
+					  const struct peer_key *frontend, struct peer *to,
+					  const struct settings *ctl)
 {
 	int reason;
 
 	to->service = service->id;
-	if (frontend && stays(pkt, frontend, service->id, to))
+	if (frontend && peer_backend_kept(pkt, frontend, service->id, to))
 		return REASON_NONE;
 	if (service->affinity)
 		pkt->now = now(ctl);
-	reason = pick(pkt, service, ctl->seed, &to->addr, &to->port);
+	reason = lb_select_backend(pkt, service, ctl->seed, &to->addr, &to->port);
 	if (reason)
 		return reason;
 	if (service->affinity)
-		stay(pkt, service->group, &to->addr, to->port);
+		affinity_update(pkt, service->group, &to->addr, to->port);
 	if (frontend)
 		bpf_map_update_elem(&peers, frontend, to, BPF_ANY);
 	return REASON_NONE;
@@ -143,14 +143,14 @@ static __noinline int lead(struct packet *pkt, const struct service *service,
  * mostly been there, and reading costs less than writing; who connects has not.
  * Only of who is connected does anybody ask for the service.
  */
-static __always_inline void show_as(const struct packet *pkt, __u64 socket, int connects,
-				    const struct peer *to)
+static __always_inline void peer_commit(const struct packet *pkt, __u64 socket, int connects,
+					const struct peer *to)
 {
 	struct peer_key backend = {
 		.socket = socket,
 		.addr = to->addr,
 		.port = to->port,
-		.way = PEER_SHOWN,
+		.way = PEER_FRONTEND,
 	};
 	struct peer frontend = {
 		.addr = pkt->key.dst,
@@ -166,26 +166,26 @@ static __always_inline void show_as(const struct packet *pkt, __u64 socket, int 
 }
 
 /* Forgets it for one that the socket now speaks to as it is. */
-static __always_inline void show_plainly(const struct packet *pkt, __u64 socket)
+static __always_inline void peer_forget(const struct packet *pkt, __u64 socket)
 {
 	struct peer_key key = {
 		.socket = socket,
 		.addr = pkt->key.dst,
 		.port = pkt->key.dport,
-		.way = PEER_SHOWN,
+		.way = PEER_FRONTEND,
 	};
 
 	if (bpf_map_lookup_elem(&peers, &key))
 		bpf_map_delete_elem(&peers, &key);
 }
 
-static __noinline int refuse(struct packet *pkt, const struct settings *ctl, int reason)
+static __noinline int socket_refuse(struct packet *pkt, const struct settings *ctl, int reason)
 {
 	pkt->now = now(ctl);
 	pkt->key.sport = 0;
 	pkt->src_identity = 1;
-	count(pkt, 0, reason);
-	tell(pkt, 0, EVENT_DROP, VERDICT_DROP, reason);
+	count_packet(pkt, 0, reason);
+	emit_event(pkt, 0, EVENT_DROP, VERDICT_DROP, reason);
 	if (set_retval)
 		bpf_set_retval(reason == REASON_NO_LOCAL_BACKEND ? -EHOSTUNREACH : -ECONNREFUSED);
 	return REFUSED;
@@ -195,9 +195,9 @@ static __noinline int refuse(struct packet *pkt, const struct settings *ctl, int
  * long, unlike those of packets: what they read under an old epoch may be gone
  * meanwhile, and who is refused for that tries again.
  */
-static __always_inline int go(struct bpf_sock_addr *ctx, __u8 family, int connects)
+static __always_inline int socket_translate(struct bpf_sock_addr *ctx, __u8 family, int connects)
 {
-	struct peer_key frontend = { .way = PEER_LED };
+	struct peer_key frontend = { .way = PEER_BACKEND };
 	struct packet pkt = {};
 	struct peer to = {};
 	struct service *service;
@@ -205,106 +205,106 @@ static __always_inline int go(struct bpf_sock_addr *ctx, __u8 family, int connec
 	int tries, reason;
 	__u32 zero = 0;
 
-	pkt.key.proto = proto_of(ctx, connects);
-	if (!pkt.key.proto || !of_node(ctx))
+	pkt.key.proto = socket_proto(ctx, connects);
+	if (!pkt.key.proto || !in_node_netns(ctx))
 		return PROCEED;
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	/* Arrays have all their elements: this is for the verifier. */
 	if (!ctl)
 		return PROCEED;
 	frontend.socket = bpf_get_socket_cookie(ctx);
-	describe(ctx, family, frontend.socket, &pkt);
+	socket_packet_init(ctx, family, frontend.socket, &pkt);
 	frontend.addr = pkt.key.dst;
 	frontend.port = pkt.key.dport;
 	for (tries = 0; tries < 3; tries++) {
 		pkt.epoch = *(volatile __u32 *)&ctl->epoch;
-		service = service_of(&pkt, SCOPE_INSIDE);
+		service = service_lookup(&pkt, SCOPE_INSIDE);
 		reason = REASON_NONE;
 		to.service = 0;
 		if (!service)
 			break;
-		reason = lead(&pkt, service, connects ? NULL : &frontend, &to, ctl);
+		reason = peer_select_backend(&pkt, service, connects ? NULL : &frontend, &to, ctl);
 		if (!reason || *(volatile __u32 *)&ctl->epoch == pkt.epoch)
 			break;
 	}
 	if (reason)
-		return refuse(&pkt, ctl, reason);
+		return socket_refuse(&pkt, ctl, reason);
 	if (!to.service) {
 		/* What an IPv6 socket sends to the IPv4 peer that it is connected
 		 * to comes here too, with that peer: net/ipv6/udp.c names it.
 		 */
 		if (connects || ctx->sk->state != BPF_TCP_ESTABLISHED)
-			show_plainly(&pkt, frontend.socket);
+			peer_forget(&pkt, frontend.socket);
 		return PROCEED;
 	}
-	show_as(&pkt, frontend.socket, connects, &to);
-	put_peer(ctx, family, &to.addr, to.port);
+	peer_commit(&pkt, frontend.socket, connects, &to);
+	sock_addr_set(ctx, family, &to.addr, to.port);
 	return PROCEED;
 }
 
 /* Shows the frontend in the place of the backend. */
-static __always_inline int show(struct bpf_sock_addr *ctx, __u8 family)
+static __always_inline int socket_reverse(struct bpf_sock_addr *ctx, __u8 family)
 {
-	struct peer_key key = { .way = PEER_SHOWN };
+	struct peer_key key = { .way = PEER_FRONTEND };
 	struct peer *peer;
 
-	if (!of_node(ctx))
+	if (!in_node_netns(ctx))
 		return PROCEED;
 	key.socket = bpf_get_socket_cookie(ctx);
-	addr_of(ctx, family, &key.addr);
+	sock_addr_get(ctx, family, &key.addr);
 	key.port = ctx->user_port;
 	peer = bpf_map_lookup_elem(&peers, &key);
 	if (peer)
-		put_peer(ctx, family, &peer->addr, peer->port);
+		sock_addr_set(ctx, family, &peer->addr, peer->port);
 	return PROCEED;
 }
 
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return go(ctx, FAMILY_IPV4, 1);
+	return socket_translate(ctx, FAMILY_IPV4, 1);
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	return go(ctx, FAMILY_IPV6, 1);
+	return socket_translate(ctx, FAMILY_IPV6, 1);
 }
 
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return go(ctx, FAMILY_IPV4, 0);
+	return socket_translate(ctx, FAMILY_IPV4, 0);
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return go(ctx, FAMILY_IPV6, 0);
+	return socket_translate(ctx, FAMILY_IPV6, 0);
 }
 
 SEC("cgroup/recvmsg4")
 int recvmsg4(struct bpf_sock_addr *ctx)
 {
-	return show(ctx, FAMILY_IPV4);
+	return socket_reverse(ctx, FAMILY_IPV4);
 }
 
 SEC("cgroup/recvmsg6")
 int recvmsg6(struct bpf_sock_addr *ctx)
 {
-	return show(ctx, FAMILY_IPV6);
+	return socket_reverse(ctx, FAMILY_IPV6);
 }
 
 SEC("cgroup/getpeername4")
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	return show(ctx, FAMILY_IPV4);
+	return socket_reverse(ctx, FAMILY_IPV4);
 }
 
 SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
-	return show(ctx, FAMILY_IPV6);
+	return socket_reverse(ctx, FAMILY_IPV6);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -18,19 +18,6 @@ type SocketAddr struct {
 	W [4]uint32
 }
 
-type SocketAddressPair struct {
-	_    structs.HostLayout
-	Half [2]struct {
-		_        structs.HostLayout
-		Identity uint32
-		Ifindex  uint32
-		Tunnel   uint32
-		KeyId    uint8
-		Flags    uint8
-		Pad      [2]uint8
-	}
-}
-
 type SocketAffinity struct {
 	_    structs.HostLayout
 	Used uint64
@@ -62,6 +49,12 @@ type SocketBackendPair struct {
 		Port  uint16
 		Pad   [2]uint8
 	}
+}
+
+type SocketCidrKey struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr SocketAddr
 }
 
 type SocketCounter struct {
@@ -138,7 +131,7 @@ type SocketFragmentKey struct {
 	Pad     uint8
 }
 
-type SocketFragmentsOf struct {
+type SocketFragmentPorts struct {
 	_         structs.HostLayout
 	Seen      uint64
 	HeaderEnd uint32
@@ -147,6 +140,19 @@ type SocketFragmentsOf struct {
 	Proto     uint8
 	IcmpType  uint8
 	Pad       [6]uint8
+}
+
+type SocketIpcachePair struct {
+	_    structs.HostLayout
+	Half [2]struct {
+		_        structs.HostLayout
+		Identity uint32
+		Ifindex  uint32
+		Tunnel   uint32
+		KeyId    uint8
+		Flags    uint8
+		Pad      [2]uint8
+	}
 }
 
 type SocketMeter struct {
@@ -190,12 +196,6 @@ type SocketPeerKey struct {
 	Pad    [5]uint8
 }
 
-type SocketPrefixKey struct {
-	_    structs.HostLayout
-	Bits uint32
-	Addr SocketAddr
-}
-
 type SocketRule struct {
 	_          structs.HostLayout
 	Precedence uint32
@@ -216,56 +216,56 @@ type SocketRuleKey struct {
 type SocketScratch struct {
 	_   structs.HostLayout
 	Pkt struct {
-		_           structs.HostLayout
-		Key         SocketFlowKey
-		_           [4]byte
-		Now         uint64
-		Epoch       uint32
-		Len         uint32
-		L4Off       uint32
-		L4Len       uint32
-		Where       uint32
-		Tables      uint32
-		Origin      uint32
-		SrcIdentity uint32
-		DstIdentity uint32
-		OutIfindex  uint32
-		Out         uint8
-		Lookup      uint8
-		TcpFlags    uint8
-		Ttl         uint8
-		IcmpType    uint8
-		Plain       uint8
-		Reused      uint8
-		Old         uint8
-		Fragment    uint8
-		AsItIs      uint8
-		Unwrapped   uint8
-		Audit       uint8
-		Told        uint8
-		FromNode    uint8
-		Stray       uint8
-		Idle        uint8
-		Led         uint8
-		Refused     uint8
-		Denied      uint8
-		Pad         [1]uint8
-		FragmentId  uint32
-		FragmentOff uint32
-		L4Start     uint32
-		Seq         uint32
-		Ack         uint32
-		QuotedL4    uint32
-		Pad2        uint32
+		_              structs.HostLayout
+		Key            SocketFlowKey
+		_              [4]byte
+		Now            uint64
+		Epoch          uint32
+		Len            uint32
+		L4Off          uint32
+		L4Len          uint32
+		Where          uint32
+		Tables         uint32
+		Origin         uint32
+		SrcIdentity    uint32
+		DstIdentity    uint32
+		OutIfindex     uint32
+		Out            uint8
+		Lookup         uint8
+		TcpFlags       uint8
+		Ttl            uint8
+		IcmpType       uint8
+		Plain          uint8
+		Reused         uint8
+		Old            uint8
+		Fragment       uint8
+		KernelForwards uint8
+		Decapped       uint8
+		Audit          uint8
+		AuditReason    uint8
+		FromNode       uint8
+		Stray          uint8
+		Traceless      uint8
+		Transit        uint8
+		Refused        uint8
+		Denied         uint8
+		Pad            [1]uint8
+		FragmentId     uint32
+		FragmentOff    uint32
+		L4Start        uint32
+		Seq            uint32
+		Ack            uint32
+		QuotedL4       uint32
+		Pad2           uint32
 	}
-	Old      SocketFlow
-	Open     SocketFlow
-	Reply    SocketFlow
-	ReplyKey SocketFlowKey
-	Pod      SocketAddr
-	Sticky   uint32
-	Pad      uint32
-	_        [4]byte
+	Old           SocketFlow
+	Open          SocketFlow
+	Reply         SocketFlow
+	ReplyKey      SocketFlowKey
+	Pod           SocketAddr
+	AffinityGroup uint32
+	Pad           uint32
+	_             [4]byte
 }
 
 type SocketServiceKey struct {
@@ -301,6 +301,21 @@ type SocketSettings struct {
 	Trace           uint32
 }
 
+type SocketShareKey struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Slot    uint32
+	Hook    uint8
+	Of      uint8
+	Pad     [2]uint8
+}
+
+type SocketShareSlot struct {
+	_    structs.HostLayout
+	Next uint32
+	Flow SocketFlowKey
+}
+
 type SocketSlot struct {
 	_    structs.HostLayout
 	Addr SocketAddr
@@ -321,47 +336,32 @@ type SocketSourceKey struct {
 	Addr SocketAddr
 }
 
-type SocketTurn struct {
-	_    structs.HostLayout
-	Next uint32
-	Flow SocketFlowKey
-}
-
-type SocketTurnKey struct {
-	_       structs.HostLayout
-	Ifindex uint32
-	Turn    uint32
-	Hook    uint8
-	Of      uint8
-	Pad     [2]uint8
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SocketMapAddresses     = "addresses"
 	SocketMapAffinities    = "affinities"
-	SocketMapAnsweredBy    = "answered_by"
 	SocketMapBackends      = "backends"
 	SocketMapControl       = "control"
 	SocketMapCounters      = "counters"
+	SocketMapCtAnswered    = "ct_answered"
+	SocketMapCtAnsweredBy  = "ct_answered_by"
+	SocketMapCtUnanswered  = "ct_unanswered"
 	SocketMapEndpoints     = "endpoints"
 	SocketMapEvents        = "events"
-	SocketMapFlows         = "flows"
 	SocketMapFragments     = "fragments"
+	SocketMapIpcache       = "ipcache"
+	SocketMapIpcacheCidrs  = "ipcache_cidrs"
 	SocketMapMaglev        = "maglev"
 	SocketMapMeters        = "meters"
 	SocketMapNodes         = "nodes"
 	SocketMapPeers         = "peers"
-	SocketMapPrefixes      = "prefixes"
 	SocketMapRules         = "rules"
 	SocketMapScratch       = "scratch"
 	SocketMapServices      = "services"
+	SocketMapShares        = "shares"
 	SocketMapSlots         = "slots"
 	SocketMapSources       = "sources"
-	SocketMapTurns         = "turns"
-	SocketMapUnanswered    = "unanswered"
 	SocketProgConnect4     = "connect4"
 	SocketProgConnect6     = "connect6"
 	SocketProgGetpeername4 = "getpeername4"
@@ -433,28 +433,28 @@ type SocketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketMapSpecs struct {
-	Addresses  *ebpf.MapSpec `ebpf:"addresses"`
-	Affinities *ebpf.MapSpec `ebpf:"affinities"`
-	AnsweredBy *ebpf.MapSpec `ebpf:"answered_by"`
-	Backends   *ebpf.MapSpec `ebpf:"backends"`
-	Control    *ebpf.MapSpec `ebpf:"control"`
-	Counters   *ebpf.MapSpec `ebpf:"counters"`
-	Endpoints  *ebpf.MapSpec `ebpf:"endpoints"`
-	Events     *ebpf.MapSpec `ebpf:"events"`
-	Flows      *ebpf.MapSpec `ebpf:"flows"`
-	Fragments  *ebpf.MapSpec `ebpf:"fragments"`
-	Maglev     *ebpf.MapSpec `ebpf:"maglev"`
-	Meters     *ebpf.MapSpec `ebpf:"meters"`
-	Nodes      *ebpf.MapSpec `ebpf:"nodes"`
-	Peers      *ebpf.MapSpec `ebpf:"peers"`
-	Prefixes   *ebpf.MapSpec `ebpf:"prefixes"`
-	Rules      *ebpf.MapSpec `ebpf:"rules"`
-	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
-	Services   *ebpf.MapSpec `ebpf:"services"`
-	Slots      *ebpf.MapSpec `ebpf:"slots"`
-	Sources    *ebpf.MapSpec `ebpf:"sources"`
-	Turns      *ebpf.MapSpec `ebpf:"turns"`
-	Unanswered *ebpf.MapSpec `ebpf:"unanswered"`
+	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
+	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Control      *ebpf.MapSpec `ebpf:"control"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
+	Events       *ebpf.MapSpec `ebpf:"events"`
+	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
+	Meters       *ebpf.MapSpec `ebpf:"meters"`
+	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
+	Peers        *ebpf.MapSpec `ebpf:"peers"`
+	Rules        *ebpf.MapSpec `ebpf:"rules"`
+	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
+	Services     *ebpf.MapSpec `ebpf:"services"`
+	Shares       *ebpf.MapSpec `ebpf:"shares"`
+	Slots        *ebpf.MapSpec `ebpf:"slots"`
+	Sources      *ebpf.MapSpec `ebpf:"sources"`
 }
 
 // SocketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -488,54 +488,54 @@ func (o *SocketObjects) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketMaps struct {
-	Addresses  *ebpf.Map `ebpf:"addresses"`
-	Affinities *ebpf.Map `ebpf:"affinities"`
-	AnsweredBy *ebpf.Map `ebpf:"answered_by"`
-	Backends   *ebpf.Map `ebpf:"backends"`
-	Control    *ebpf.Map `ebpf:"control"`
-	Counters   *ebpf.Map `ebpf:"counters"`
-	Endpoints  *ebpf.Map `ebpf:"endpoints"`
-	Events     *ebpf.Map `ebpf:"events"`
-	Flows      *ebpf.Map `ebpf:"flows"`
-	Fragments  *ebpf.Map `ebpf:"fragments"`
-	Maglev     *ebpf.Map `ebpf:"maglev"`
-	Meters     *ebpf.Map `ebpf:"meters"`
-	Nodes      *ebpf.Map `ebpf:"nodes"`
-	Peers      *ebpf.Map `ebpf:"peers"`
-	Prefixes   *ebpf.Map `ebpf:"prefixes"`
-	Rules      *ebpf.Map `ebpf:"rules"`
-	Scratch    *ebpf.Map `ebpf:"scratch"`
-	Services   *ebpf.Map `ebpf:"services"`
-	Slots      *ebpf.Map `ebpf:"slots"`
-	Sources    *ebpf.Map `ebpf:"sources"`
-	Turns      *ebpf.Map `ebpf:"turns"`
-	Unanswered *ebpf.Map `ebpf:"unanswered"`
+	Affinities   *ebpf.Map `ebpf:"affinities"`
+	Backends     *ebpf.Map `ebpf:"backends"`
+	Control      *ebpf.Map `ebpf:"control"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints    *ebpf.Map `ebpf:"endpoints"`
+	Events       *ebpf.Map `ebpf:"events"`
+	Fragments    *ebpf.Map `ebpf:"fragments"`
+	Ipcache      *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev       *ebpf.Map `ebpf:"maglev"`
+	Meters       *ebpf.Map `ebpf:"meters"`
+	Nodes        *ebpf.Map `ebpf:"nodes"`
+	Peers        *ebpf.Map `ebpf:"peers"`
+	Rules        *ebpf.Map `ebpf:"rules"`
+	Scratch      *ebpf.Map `ebpf:"scratch"`
+	Services     *ebpf.Map `ebpf:"services"`
+	Shares       *ebpf.Map `ebpf:"shares"`
+	Slots        *ebpf.Map `ebpf:"slots"`
+	Sources      *ebpf.Map `ebpf:"sources"`
 }
 
 func (m *SocketMaps) Close() error {
 	return _SocketClose(
-		m.Addresses,
 		m.Affinities,
-		m.AnsweredBy,
 		m.Backends,
 		m.Control,
 		m.Counters,
+		m.CtAnswered,
+		m.CtAnsweredBy,
+		m.CtUnanswered,
 		m.Endpoints,
 		m.Events,
-		m.Flows,
 		m.Fragments,
+		m.Ipcache,
+		m.IpcacheCidrs,
 		m.Maglev,
 		m.Meters,
 		m.Nodes,
 		m.Peers,
-		m.Prefixes,
 		m.Rules,
 		m.Scratch,
 		m.Services,
+		m.Shares,
 		m.Slots,
 		m.Sources,
-		m.Turns,
-		m.Unanswered,
 	)
 }
 

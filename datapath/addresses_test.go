@@ -13,27 +13,27 @@ import (
 )
 
 func TestAPodsAddressKeepsTheIdentityThatTheStateGivesIt(t *testing.T) {
-	const native = uint8(bpf.ContainerAddressFlagsADDRESS_NATIVE)
+	const native = uint8(bpf.ContainerIpcacheFlagsIPCACHE_NATIVE)
 	for name, tt := range map[string]struct {
 		listed   []model.Address
 		endpoint model.Identity
-		want     addressHalf
+		want     ipcacheHalf
 	}{
-		"listed":                            {[]model.Address{{Prefix: netip.PrefixFrom(addr("10.0.0.1"), 32), Identity: 900, Native: true}}, 300, addressHalf{Identity: 900, Ifindex: 7, Flags: native}},
-		"not listed":                        {nil, 300, addressHalf{Identity: 300, Ifindex: 7}},
-		"without an identity: not the host": {nil, model.IdentityUnknown, addressHalf{Identity: uint32(model.IdentityUnmanaged), Ifindex: 7}},
+		"listed":                            {[]model.Address{{Prefix: netip.PrefixFrom(addr("10.0.0.1"), 32), Identity: 900, Native: true}}, 300, ipcacheHalf{Identity: 900, Ifindex: 7, Flags: native}},
+		"not listed":                        {nil, 300, ipcacheHalf{Identity: 300, Ifindex: 7}},
+		"without an identity: not the host": {nil, model.IdentityUnknown, ipcacheHalf{Identity: uint32(model.IdentityUnmanaged), Ifindex: 7}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			state := &model.State{Addresses: tt.listed, Endpoints: []model.Endpoint{{IPv4: addr("10.0.0.1"), Identity: tt.endpoint, Device: model.Device{Ifindex: 7}}}}
 			want := &desired{}
-			planAddresses(state, want)
-			require.Equal(t, tt.want, want.addresses[encodeAddr(addr("10.0.0.1"))])
+			planIPCache(state, want)
+			require.Equal(t, tt.want, want.ipcache[encodeAddr(addr("10.0.0.1"))])
 		})
 	}
 }
 
 func TestAnAddressOfAnotherNodeIsFlagged(t *testing.T) {
 	want := &desired{}
-	planAddresses(&model.State{Addresses: []model.Address{{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true}}}, want)
-	require.Equal(t, addressHalf{Identity: 400, Flags: uint8(bpf.ContainerAddressFlagsADDRESS_NODE)}, want.addresses[encodeAddr(addr("192.0.2.9"))])
+	planIPCache(&model.State{Addresses: []model.Address{{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true}}}, want)
+	require.Equal(t, ipcacheHalf{Identity: 400, Flags: uint8(bpf.ContainerIpcacheFlagsIPCACHE_NODE)}, want.ipcache[encodeAddr(addr("192.0.2.9"))])
 }

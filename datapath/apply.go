@@ -19,8 +19,8 @@ import (
 type desired struct {
 	nodes     map[uint32]nodeHalf
 	endpoints map[uint32]endpointHalf
-	addresses map[tableAddr]addressHalf
-	prefixes  map[prefixKey]addressHalf
+	ipcache   map[tableAddr]ipcacheHalf
+	cidrs     map[cidrKey]ipcacheHalf
 	services  map[serviceKey]serviceHalf
 	backends  map[backendKey]backendHalf
 
@@ -39,8 +39,8 @@ type desired struct {
 	// changes are what services, backends and addresses hold: differences from
 	// the half that packets read, not all of a half.
 	changes bool
-	// samePrefixes are those of the state before.
-	samePrefixes bool
+	// sameCIDRs are those of the state before.
+	sameCIDRs bool
 	// sameServiceNames are those of the state before.
 	sameServiceNames bool
 }
@@ -100,7 +100,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 	}
 	d.flipped = time.Now()
 	d.opts.Step("end")
-	d.wanted = want.prefixes
+	d.wanted = want.cidrs
 	d.labels.stateNames = want.names
 	d.last = d.remember(last, state, want)
 	change.Epoch = d.settings.Epoch
@@ -131,7 +131,7 @@ func (d *Datapath) plan(state *model.State) (*desired, error) {
 		return nil, err
 	}
 	want.names.Services = map[uint32]ServiceName{}
-	planAddresses(state, want)
+	planIPCache(state, want)
 	if err := d.planServices(state, want); err != nil {
 		return nil, err
 	}
@@ -156,7 +156,7 @@ func (d *Datapath) planOwn(state *model.State) (*desired, error) {
 func (d *Datapath) room(want *desired) error {
 	for _, err := range []error{
 		d.nodes.room(want.nodes), d.endpoints.room(want.endpoints),
-		d.addresses.room(want.addresses), d.prefixes.room(want.prefixes),
+		d.ipcache.room(want.ipcache), d.cidrs.room(want.cidrs),
 	} {
 		if err != nil {
 			return fmt.Errorf("apply state: %w", err)
@@ -321,29 +321,29 @@ func hostsOf(n *model.Node) map[tableAddr]bool {
 	return hosts
 }
 
-func planAddresses(state *model.State, want *desired) {
-	want.addresses = map[tableAddr]addressHalf{}
+func planIPCache(state *model.State, want *desired) {
+	want.ipcache = map[tableAddr]ipcacheHalf{}
 	for i := range state.Addresses {
 		if a := &state.Addresses[i]; a.Prefix.IsSingleIP() {
-			want.addresses[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
+			want.ipcache[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
 		}
 	}
-	planPrefixes(state, want)
+	planCIDRs(state, want)
 	addOwn(state, want, func(tableAddr) bool { return true })
 }
 
-func planPrefixes(state *model.State, want *desired) {
-	want.prefixes = map[prefixKey]addressHalf{}
+func planCIDRs(state *model.State, want *desired) {
+	want.cidrs = map[cidrKey]ipcacheHalf{}
 	for i := range state.Addresses {
 		if a := &state.Addresses[i]; !a.Prefix.IsSingleIP() {
-			want.prefixes[encodePrefix(a.Prefix)] = encodeAddress(a)
+			want.cidrs[encodePrefix(a.Prefix)] = encodeAddress(a)
 		}
 	}
-	fenceIPv4(want.prefixes)
+	fenceIPv4(want.cidrs)
 }
 
-func encodeAddress(a *model.Address) addressHalf {
-	return addressHalf{Identity: uint32(a.Identity), Flags: addressFlags(*a)}
+func encodeAddress(a *model.Address) ipcacheHalf {
+	return ipcacheHalf{Identity: uint32(a.Identity), Flags: addressFlags(*a)}
 }
 
 // addOwn says which of some addresses are the node's, and its pods'.
@@ -352,77 +352,77 @@ func addOwn(state *model.State, want *desired, concerns func(tableAddr) bool) {
 		if !concerns(key) {
 			continue
 		}
-		half := want.addresses[key]
-		half.Flags |= uint8(bpf.ContainerAddressFlagsADDRESS_HOST)
+		half := want.ipcache[key]
+		half.Flags |= uint8(bpf.ContainerIpcacheFlagsIPCACHE_HOST)
 		if half.Identity == 0 {
 			half.Identity = uint32(model.IdentityHost)
 		}
-		want.addresses[key] = half
+		want.ipcache[key] = half
 	}
 	for i := range state.Endpoints {
 		ep := &state.Endpoints[i]
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
 			if key := encodeAddr(a); a.IsValid() && concerns(key) {
-				half := want.addresses[key]
+				half := want.ipcache[key]
 				half.Ifindex = uint32(ep.Device.Ifindex)
 				// What peers are told of it is the table's; an endpoint that
 				// the table does not know has no policy of anybody's for it.
 				if half.Identity == 0 {
 					half.Identity = uint32(cmp.Or(ep.Identity, model.IdentityUnmanaged))
 				}
-				want.addresses[key] = half
+				want.ipcache[key] = half
 			}
 		}
 	}
 }
 
 func addressFlags(a model.Address) uint8 {
-	var flags bpf.ContainerAddressFlags
+	var flags bpf.ContainerIpcacheFlags
 	if a.Native {
-		flags |= bpf.ContainerAddressFlagsADDRESS_NATIVE
+		flags |= bpf.ContainerIpcacheFlagsIPCACHE_NATIVE
 	}
 	if a.Node {
-		flags |= bpf.ContainerAddressFlagsADDRESS_NODE
+		flags |= bpf.ContainerIpcacheFlagsIPCACHE_NODE
 	}
 	return uint8(flags)
 }
 
-// stagePrefixes writes one half of the prefixes. The table finds the longest
+// stageCIDRs writes one half of the prefixes. The table finds the longest
 // prefix whichever half has it: so a half that does not have a prefix repeats
 // there what the next shorter one says.
-func (d *Datapath) stagePrefixes(half int, want map[prefixKey]addressHalf) error {
+func (d *Datapath) stageCIDRs(half int, want map[cidrKey]ipcacheHalf) error {
 	all := maps.Clone(want)
-	for key := range d.prefixes.have {
+	for key := range d.cidrs.have {
 		if _, ok := want[key]; !ok {
 			all[key] = inherited(want, key)
 		}
 	}
-	active := map[prefixKey]addressHalf{}
-	for key, pair := range d.prefixes.have {
+	active := map[cidrKey]ipcacheHalf{}
+	for key, pair := range d.cidrs.have {
 		active[key] = pair[1-half]
 	}
 	for key := range want {
-		if _, ok := d.prefixes.have[key]; !ok {
-			var pair [2]addressHalf
+		if _, ok := d.cidrs.have[key]; !ok {
+			var pair [2]ipcacheHalf
 			pair[1-half] = inherited(active, key)
-			d.prefixes.put(key, pair)
+			d.cidrs.put(key, pair)
 		}
 	}
-	_, err := d.prefixes.stage(half, all)
+	_, err := d.cidrs.stage(half, all)
 	return err
 }
 
-// sweepPrefixes deletes the prefixes that only repeat a shorter one.
-func (d *Datapath) sweepPrefixes() error {
+// sweepCIDRs deletes the prefixes that only repeat a shorter one.
+func (d *Datapath) sweepCIDRs() error {
 	// Of a loader before this one, all of them count.
-	if d.wanted == nil || len(d.wanted) == len(d.prefixes.have) {
+	if d.wanted == nil || len(d.wanted) == len(d.cidrs.have) {
 		return nil
 	}
-	for key := range d.prefixes.have {
+	for key := range d.cidrs.have {
 		if _, ok := d.wanted[key]; ok {
 			continue
 		}
-		if err := d.prefixes.remove(key); err != nil {
+		if err := d.cidrs.remove(key); err != nil {
 			return err
 		}
 	}
@@ -431,24 +431,24 @@ func (d *Datapath) sweepPrefixes() error {
 
 // fenceIPv4 keeps IPv6 prefixes that cover the IPv4-mapped addresses, such as
 // ::/0, from answering for IPv4: the table has both families in one tree.
-func fenceIPv4(prefixes map[prefixKey]addressHalf) {
+func fenceIPv4(prefixes map[cidrKey]ipcacheHalf) {
 	all4 := encodePrefix(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
 	if _, ok := prefixes[all4]; !ok && len(prefixes) > 0 {
-		prefixes[all4] = addressHalf{Identity: uint32(model.IdentityWorld)}
+		prefixes[all4] = ipcacheHalf{Identity: uint32(model.IdentityWorld)}
 	}
 }
 
 // inherited is what the longest prefix of a set that covers key says: the
 // world, if there is none.
-func inherited(set map[prefixKey]addressHalf, key prefixKey) addressHalf {
+func inherited(set map[cidrKey]ipcacheHalf, key cidrKey) ipcacheHalf {
 	addr := decodeAddr16(key.Addr)
 	for bits := int(key.Bits) - 1; bits >= 0; bits-- {
 		p := netip.PrefixFrom(addr, bits).Masked()
-		if half, ok := set[prefixKey{Bits: uint32(bits), Addr: fromBytes(p.Addr().As16())}]; ok && half.Identity != 0 {
+		if half, ok := set[cidrKey{Bits: uint32(bits), Addr: fromBytes(p.Addr().As16())}]; ok && half.Identity != 0 {
 			return half
 		}
 	}
-	return addressHalf{Identity: uint32(model.IdentityWorld)}
+	return ipcacheHalf{Identity: uint32(model.IdentityWorld)}
 }
 
 func decodeAddr16(t tableAddr) netip.Addr { return netip.AddrFrom16(toBytes(t)) }
@@ -475,9 +475,9 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	half := 1 - d.half()
 	d.opts.Step("write backends")
-	backends, services, addresses := d.backends.stage, d.services.stage, d.addresses.stage
+	backends, services, addresses := d.backends.stage, d.services.stage, d.ipcache.stage
 	if want.changes {
-		backends, services, addresses = d.backends.stageChanges, d.services.stageChanges, d.addresses.stageChanges
+		backends, services, addresses = d.backends.stageChanges, d.services.stageChanges, d.ipcache.stageChanges
 	}
 	if _, err = backends(half, want.backends); err != nil {
 		return change, err
@@ -490,17 +490,17 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	if _, err = d.nodes.stage(half, want.nodes); err != nil {
 		return change, err
 	}
-	d.opts.Step("write prefixes")
-	if want.samePrefixes {
-		_, err = d.prefixes.stageChanges(half, nil)
+	d.opts.Step("write ipcache_cidrs")
+	if want.sameCIDRs {
+		_, err = d.cidrs.stageChanges(half, nil)
 	} else {
-		err = d.stagePrefixes(half, want.prefixes)
+		err = d.stageCIDRs(half, want.cidrs)
 	}
 	if err != nil {
 		return change, err
 	}
-	d.opts.Step("write addresses")
-	if change.Addresses, err = addresses(half, want.addresses); err != nil {
+	d.opts.Step("write ipcache")
+	if change.Addresses, err = addresses(half, want.ipcache); err != nil {
 		return change, err
 	}
 	d.opts.Step("write endpoints")
@@ -520,12 +520,12 @@ func (d *Datapath) sweep() error {
 		return err
 	}
 	half := d.half()
-	for _, table := range []interface{ sweep(int) error }{d.nodes, d.endpoints, d.addresses, d.services, d.backends} {
+	for _, table := range []interface{ sweep(int) error }{d.nodes, d.endpoints, d.ipcache, d.services, d.backends} {
 		if err := table.sweep(half); err != nil {
 			return err
 		}
 	}
-	if err := d.sweepPrefixes(); err != nil {
+	if err := d.sweepCIDRs(); err != nil {
 		return err
 	}
 	usedRules := map[uint32]bool{}

@@ -254,7 +254,7 @@ func BenchmarkNewFlowWhenPortsRunOut(b *testing.B) {
 // forget deletes the flows that a pod has opened, and counts them.
 func (nb *natBench) forget(b *testing.B, pod netip.Addr) int {
 	b.Helper()
-	m := nb.d.maps[bpf.ContainerMapUnanswered]
+	m := nb.d.maps[bpf.ContainerMapCtUnanswered]
 	var keys []flowKey
 	opened := 0
 	require.NoError(b, readBatches(m, func(key flowKey, value flowValue) {

@@ -93,7 +93,7 @@ func policyNewFlow(b *testing.B, six bool, rules, identities int) {
 	w, beside := newBench(b, frames), newBench(b, toOpen)
 	prog := program(b, d, bpf.ContainerProgToContainer)
 	var base, full, without []time.Duration
-	fresh := func() { require.NoError(b, empty[flowKey](d.maps[bpf.ContainerMapUnanswered])) }
+	fresh := func() { require.NoError(b, empty[flowKey](d.maps[bpf.ContainerMapCtUnanswered])) }
 	// Few at a time: a round in which another process had the CPU is then one
 	// of many. The next round has others.
 	const few = 128

@@ -28,7 +28,7 @@ func BenchmarkShares(b *testing.B) {
 func shares(b *testing.B, six bool, unanswered uint32) {
 	n := newNode(b)
 	with := openDatapath(b, Options{Unanswered: unanswered})
-	without := openDatapath(b, Options{Unanswered: 1 << 16, Edit: withoutTurns(b)})
+	without := openDatapath(b, Options{Unanswered: 1 << 16, Edit: withoutShares(b)})
 	client, web := "10.0.0.1", "10.0.0.2"
 	if six {
 		client, web = "fd00::1", "fd00::2"
@@ -53,7 +53,7 @@ func shares(b *testing.B, six bool, unanswered uint32) {
 		at := i * few % len(frames)
 		for _, d := range []*Datapath{with, without} {
 			if unanswered > 1<<10 || d == without {
-				require.NoError(b, empty[flowKey](d.maps[bpf.ContainerMapUnanswered]))
+				require.NoError(b, empty[flowKey](d.maps[bpf.ContainerMapCtUnanswered]))
 			}
 		}
 		base = append(base, openings.some(b, at, openings.objs.Nothing, n.client.Ifindex, few))
@@ -69,9 +69,9 @@ func shares(b *testing.B, six bool, unanswered uint32) {
 	b.ReportMetric(float64((median(shared1) - median(free1)).Nanoseconds()), "ns/known-over-no-shares")
 }
 
-// withoutTurns takes the shares of flows out of a pod's programs: a call of
-// turn_of_opening is none, and what only it has called is gone.
-func withoutTurns(b *testing.B) func(*ebpf.CollectionSpec) error {
+// withoutShares takes the shares of flows out of a pod's programs: a call of
+// share_charge_opening is none, and what only it has called is gone.
+func withoutShares(b *testing.B) func(*ebpf.CollectionSpec) error {
 	return func(spec *ebpf.CollectionSpec) error {
 		for _, name := range []string{bpf.ContainerProgFromContainer, bpf.ContainerProgToContainer} {
 			prog := spec.Programs[name]
@@ -82,11 +82,11 @@ func withoutTurns(b *testing.B) func(*ebpf.CollectionSpec) error {
 			calls, inside := 0, false
 			for _, ins := range prog.Instructions {
 				if symbol := ins.Symbol(); symbol != "" {
-					inside = symbol == "turn_of_opening" || symbol == "share_forget"
+					inside = symbol == "share_charge_opening" || symbol == "ct_forget"
 				}
 				switch {
 				case inside:
-				case ins.IsFunctionCall() && ins.Reference() == "turn_of_opening":
+				case ins.IsFunctionCall() && ins.Reference() == "share_charge_opening":
 					calls++
 					rest = append(rest, asm.Mov.Imm(asm.R0, 0))
 				default:

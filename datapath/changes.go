@@ -44,32 +44,32 @@ func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, 
 }
 
 func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
-	want.addresses, want.prefixes, want.samePrefixes = map[tableAddr]addressHalf{}, d.wanted, true
+	want.ipcache, want.cidrs, want.sameCIDRs = map[tableAddr]ipcacheHalf{}, d.wanted, true
 	gone, came := differences(last.Addresses, state.Addresses, compareAddresses, equalAddresses)
 	for _, a := range slices.Concat(gone, came) {
 		if a.Prefix.IsSingleIP() {
-			want.addresses[encodeAddr(a.Prefix.Addr())] = addressHalf{}
+			want.ipcache[encodeAddr(a.Prefix.Addr())] = ipcacheHalf{}
 		} else {
-			want.samePrefixes = false
+			want.sameCIDRs = false
 		}
 	}
-	if !want.samePrefixes {
-		planPrefixes(state, want)
+	if !want.sameCIDRs {
+		planCIDRs(state, want)
 	}
 	goneOwn, cameOwn := differences(last.Endpoints, state.Endpoints, compareEndpoints, sameAddressesOfEndpoints)
 	for _, ep := range slices.Concat(goneOwn, cameOwn) {
 		if ep.IPv4.IsValid() {
-			want.addresses[encodeAddr(ep.IPv4)] = addressHalf{}
+			want.ipcache[encodeAddr(ep.IPv4)] = ipcacheHalf{}
 		}
 		if ep.IPv6.IsValid() {
-			want.addresses[encodeAddr(ep.IPv6)] = addressHalf{}
+			want.ipcache[encodeAddr(ep.IPv6)] = ipcacheHalf{}
 		}
 	}
-	if len(want.addresses) == 0 {
+	if len(want.ipcache) == 0 {
 		return
 	}
 	// The last one of an address counts, so all of them are looked at.
-	concerned := maps.Clone(want.addresses)
+	concerned := maps.Clone(want.ipcache)
 	for i := range state.Addresses {
 		a := &state.Addresses[i]
 		if !a.Prefix.IsSingleIP() {
@@ -77,7 +77,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 		}
 		key := encodeAddr(a.Prefix.Addr())
 		if _, ok := concerned[key]; ok {
-			want.addresses[key] = encodeAddress(a)
+			want.ipcache[key] = encodeAddress(a)
 		}
 	}
 	addOwn(state, want, func(key tableAddr) bool {

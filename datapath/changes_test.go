@@ -111,7 +111,7 @@ func packetsView(t *testing.T, d *Datapath) map[string][]string {
 	all := map[string][]string{}
 	for _, table := range d.Tables() {
 		switch table.Name {
-		case "slots", "sources", "rules", "prefixes": // what is not swept yet is there too
+		case "slots", "sources", "rules", "ipcache_cidrs": // what is not swept yet is there too
 			continue
 		}
 		for _, line := range table.Entries {
@@ -119,15 +119,15 @@ func packetsView(t *testing.T, d *Datapath) map[string][]string {
 		}
 		slices.Sort(all[table.Name])
 	}
-	for key, pair := range d.prefixes.have {
+	for key, pair := range d.cidrs.have {
 		if half, ok := d.wanted[key]; ok {
 			require.Equal(t, half, pair[d.half()])
-			all["prefixes"] = append(all["prefixes"], fmt.Sprintf("%+v: %+v", key, half))
+			all["ipcache_cidrs"] = append(all["ipcache_cidrs"], fmt.Sprintf("%+v: %+v", key, half))
 		} else {
 			require.Equal(t, inherited(d.wanted, key), pair[d.half()], "it only repeats a shorter one")
 		}
 	}
-	slices.Sort(all["prefixes"])
+	slices.Sort(all["ipcache_cidrs"])
 	frontends, err := d.Services()
 	require.NoError(t, err)
 	for i := range frontends {
@@ -185,8 +185,8 @@ func TestDifferencesLeadToTheTablesOfTheWholeState(t *testing.T) {
 		require.Equal(t, packetsView(t, whole), packetsView(t, d), "step %d", step)
 		requireMirror(t, d.services)
 		requireMirror(t, d.backends)
-		requireMirror(t, d.addresses)
-		requireMirror(t, d.prefixes)
+		requireMirror(t, d.ipcache)
+		requireMirror(t, d.cidrs)
 		if r.IntN(3) == 0 {
 			_, err := d.Collect()
 			require.NoError(t, err)

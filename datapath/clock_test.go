@@ -33,7 +33,7 @@ func TestAStoppedClockGoesOnlyByAdvance(t *testing.T) {
 			for port := range uint16(3) {
 				run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.0.0.2", 40000+port, 8080, syn), model.Forward)
 				require.NoError(t, d.Advance(time.Microsecond))
-				flows, err := readFlows(d.maps[bpf.ContainerMapUnanswered])
+				flows, err := readFlows(d.maps[bpf.ContainerMapCtUnanswered])
 				require.NoError(t, err)
 				for key, e := range flows {
 					if !e.reply() && decodePort(key.Sport) == 40000+port {

@@ -34,11 +34,11 @@ func (d *Datapath) Collect() (Collected, error) {
 	if err := d.sweep(); err != nil {
 		return Collected{}, err
 	}
-	answered, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	answered, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	if err != nil {
 		return Collected{}, err
 	}
-	unanswered, err := readFlows(d.maps[bpf.ContainerMapUnanswered])
+	unanswered, err := readFlows(d.maps[bpf.ContainerMapCtUnanswered])
 	if err != nil {
 		return Collected{}, err
 	}
@@ -65,7 +65,7 @@ func (d *Datapath) Collect() (Collected, error) {
 // countAnswered counts what each pod has of the table of answered flows: programs
 // only add to that. What they add meanwhile is counted the next time.
 func (d *Datapath) countAnswered(answered map[flowKey]*entry) error {
-	m := d.maps[bpf.ContainerMapAnsweredBy]
+	m := d.maps[bpf.ContainerMapCtAnsweredBy]
 	counts := map[uint32]uint32{}
 	for _, e := range answered {
 		if opener := e.opener(); opener != 0 {
@@ -185,7 +185,7 @@ func (d *Datapath) bury(answered map[flowKey]*entry, now uint64) (int, error) {
 		if now-since < uint64(linger) {
 			continue
 		}
-		if err := d.maps[bpf.ContainerMapFlows].Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := d.maps[bpf.ContainerMapCtAnswered].Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return deleted, fmt.Errorf("delete expired flow: %w", err)
 		}
 		delete(d.dead, key)
@@ -223,7 +223,7 @@ func (d *Datapath) forget(unanswered, answered map[flowKey]*entry, now uint64) (
 		if now <= last || now-last <= uint64(timeout) {
 			continue
 		}
-		err := d.maps[bpf.ContainerMapUnanswered].Delete(&key)
+		err := d.maps[bpf.ContainerMapCtUnanswered].Delete(&key)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return deleted, fmt.Errorf("delete unanswered flow: %w", err)
 		}

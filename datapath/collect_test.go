@@ -54,7 +54,7 @@ func TestTheCollectorDeletesNoLiveFlow(t *testing.T) {
 func TestAFlowThatWasTouchedIsNotMarked(t *testing.T) {
 	const flows = 70 // more than two batches of halves
 	n, d := withFlows(t, flows)
-	seen, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	seen, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	require.NoError(t, err)
 	require.Len(t, seen, 2*flows)
 	require.Greater(t, 2*flows, 2*markBatch)
@@ -71,7 +71,7 @@ func TestAFlowThatWasTouchedIsNotMarked(t *testing.T) {
 	marked, err := d.mark(stale)
 	require.NoError(t, err)
 	require.Equal(t, 2*flows-len(touched), marked, "only the halves that nothing has touched")
-	now, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	now, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	require.NoError(t, err)
 	require.Len(t, now, 2*flows)
 	for key, e := range now {

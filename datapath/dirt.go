@@ -178,7 +178,7 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 		}
 	}
 	compare("way out", uint32(pkt.Out), cb[0]&0xff&^noteAsItIs)
-	compare("as it is", uint32(pkt.AsItIs), cb[0]&noteAsItIs/noteAsItIs)
+	compare("as it is", uint32(pkt.KernelForwards), cb[0]&noteAsItIs/noteAsItIs)
 	compare("device of the way out", pkt.OutIfindex, cb[1])
 	compare("place", pkt.Where, cb[2]&0xffffff)
 	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
@@ -190,15 +190,15 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 	untouched := &w.dirt.scratch.values[0]
 	r := reading{
 		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],
-		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Unwrapped != 0, sticky: left.Sticky != 0,
+		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Decapped != 0, sticky: left.AffinityGroup != 0,
 		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open && left.Reply == untouched.Reply,
 		began: pkt.Reused != 0, stored: w.made[pkt.Key],
 		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,
 	}
-	if pkt.Unwrapped == 0 && (r.lookup != FlowNone || r.action == model.Reply) {
+	if pkt.Decapped == 0 && (r.lookup != FlowNone || r.action == model.Reply) {
 		faults = append(faults, parsed(frame, left)...)
 	}
-	faults = append(faults, wayOut(&r, pkt.Out, pkt.OutIfindex, pkt.AsItIs)...)
+	faults = append(faults, wayOut(&r, pkt.Out, pkt.OutIfindex, pkt.KernelForwards)...)
 	if err := w.surround(&r, left); err != nil {
 		return faults, err
 	}

@@ -104,7 +104,7 @@ func askPrograms(t *testing.T, dir string, n *node, sport uint16) []string {
 // forgetFlows deletes the flows of a source port, without a loader.
 func forgetFlows(t *testing.T, dir string, sport uint16) {
 	t.Helper()
-	for _, name := range []string{bpf.ContainerMapFlows, bpf.ContainerMapUnanswered} {
+	for _, name := range []string{bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered} {
 		m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 		require.NoError(t, err)
 		flows, err := readFlows(m)
@@ -355,7 +355,7 @@ func TestPinsThatAreGoneAreMadeAgain(t *testing.T) {
 	require.NoError(t, err)
 	links, err := os.ReadDir(filepath.Join(dir, "links"))
 	require.NoError(t, err)
-	gone := []string{filepath.Join(dir, "flows"), filepath.Join(dir, "rules")}
+	gone := []string{filepath.Join(dir, bpf.ContainerMapCtAnswered), filepath.Join(dir, "rules")}
 	if len(links) > 0 {
 		gone = append(gone, filepath.Join(dir, "links", links[0].Name()))
 	}
@@ -384,7 +384,7 @@ func TestForeignPinsAreRefusedByName(t *testing.T) {
 	foreign, err := ebpf.NewMap(&ebpf.MapSpec{Name: "theirs", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
 	require.NoError(t, err)
 	defer foreign.Close()
-	path := filepath.Join(dir, "flows")
+	path := filepath.Join(dir, bpf.ContainerMapCtAnswered)
 	require.NoError(t, foreign.Pin(path))
 	_, err = Open(pinnedOptions(dir))
 	require.ErrorIs(t, err, ErrForeignPin)
@@ -418,15 +418,15 @@ func TestATablesLayoutMayChangeAndChangeBack(t *testing.T) {
 	spec, err := bpf.LoadContainer()
 	require.NoError(t, err)
 	configureSizes(spec, dir)
-	widen(t, spec.Maps["flows"])
+	widen(t, spec.Maps[bpf.ContainerMapCtAnswered])
 	all, err := planMoves(spec, dir)
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.NoError(t, all[0].pin(all[0].to))
 	require.NoError(t, all.close())
-	moved, err := ebpf.LoadPinnedMap(filepath.Join(dir, "flows"), nil)
+	moved, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.ContainerMapCtAnswered), nil)
 	require.NoError(t, err)
-	require.Equal(t, spec.Maps["flows"].ValueSize, moved.ValueSize())
+	require.Equal(t, spec.Maps[bpf.ContainerMapCtAnswered].ValueSize, moved.ValueSize())
 	require.NoError(t, moved.Close())
 
 	d = openDatapath(t, pinnedOptions(dir))
@@ -439,6 +439,78 @@ func TestATablesLayoutMayChangeAndChangeBack(t *testing.T) {
 	ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, ack), model.Forward)
 	require.Equal(t, FlowKnown, ran.Decision.Flow)
 	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30000, 8080, ack), ran.Data)
+}
+
+// TestTablesOfFormerNamesAreTakenOver begins with the pins that an earlier version made
+// under its own names, of which one has another layout too.
+func TestTablesOfFormerNamesAreTakenOver(t *testing.T) {
+	n := newNode(t)
+	dir := pinDir(t)
+	d, err := Open(pinnedOptions(dir))
+	require.NoError(t, err)
+	_, err = d.Apply(n.state.Clone())
+	require.NoError(t, err)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
+	run(t, d, n.web, tcpFrame(t, "10.0.0.2", "10.0.0.1", 8080, 30000, synAck), model.Forward)
+	before, err := d.Flows()
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+
+	spec, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	configureSizes(spec, dir)
+	widen(t, spec.Maps[bpf.ContainerMapCtUnanswered])
+	for former, now := range model.FormerTables() {
+		pinFormer(t, dir, spec.Maps[string(now)], string(former))
+	}
+
+	v, err := OpenView(dir)
+	require.ErrorIs(t, err, ErrForeignPin, "of another layout")
+	require.Nil(t, v)
+	d, err = Open(pinnedOptions(dir))
+	require.NoError(t, err)
+	for former, now := range model.FormerTables() {
+		require.NoFileExists(t, filepath.Join(dir, string(former)))
+		require.FileExists(t, filepath.Join(dir, string(now)))
+	}
+	after, err := d.Flows()
+	require.NoError(t, err)
+	require.Len(t, after, len(before))
+	ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, ack), model.Forward)
+	require.Equal(t, FlowKnown, ran.Decision.Flow)
+	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30000, 8080, ack), ran.Data)
+	d.last = nil // looks at all of the tables
+	change, err := d.Apply(n.state.Clone())
+	require.NoError(t, err)
+	require.Zero(t, change.Addresses, "they have been kept")
+	require.NoError(t, d.Remove(), "nothing is left beside the pins")
+}
+
+// pinFormer gives a pinned table its former name, and its structures theirs.
+func pinFormer(t *testing.T, dir string, spec *ebpf.MapSpec, former string) {
+	t.Helper()
+	path := filepath.Join(dir, spec.Name)
+	m := &move{name: spec.Name, path: path}
+	var err error
+	m.from, err = ebpf.LoadPinnedMap(path, nil)
+	require.NoError(t, err)
+	defer m.from.Close()
+	require.NoError(t, m.plan(spec))
+	earlier := spec.Copy()
+	earlier.Name = former
+	for _, of := range []*btf.Type{&earlier.Key, &earlier.Value} {
+		if s, ok := btf.UnderlyingType(*of).(*btf.Struct); ok && formerStructs[s.Name] != "" {
+			renamed := *s
+			renamed.Name = formerStructs[s.Name]
+			*of = &renamed
+		}
+	}
+	to, err := ebpf.NewMap(earlier)
+	require.NoError(t, err)
+	defer to.Close()
+	require.NoError(t, m.copyOver(to, ebpf.UpdateAny))
+	require.NoError(t, to.Pin(filepath.Join(dir, former)))
+	require.NoError(t, os.Remove(path))
 }
 
 // TestTablesOfAnEarlierLayoutAreTakenOver begins with tables in which services

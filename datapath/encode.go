@@ -16,8 +16,8 @@ type (
 	tableAddr    = bpf.ContainerAddr
 	nodeHalf     = bpf.ContainerNode
 	endpointHalf = bpf.ContainerEndpoint
-	addressHalf  = bpf.ContainerAddress
-	prefixKey    = bpf.ContainerPrefixKey
+	ipcacheHalf  = bpf.ContainerIpcacheEntry
+	cidrKey      = bpf.ContainerCidrKey
 	serviceKey   = bpf.ContainerServiceKey
 	serviceHalf  = bpf.ContainerService
 	slotKey      = bpf.ContainerSlotKey
@@ -34,7 +34,7 @@ type (
 	flowKey      = bpf.ContainerFlowKey
 	flowValue    = bpf.ContainerFlow
 	fragmentKey  = bpf.ContainerFragmentKey
-	turnKey      = bpf.ContainerTurnKey
+	shareKey     = bpf.ContainerShareKey
 	settings     = bpf.ContainerSettings
 )
 
@@ -75,12 +75,12 @@ func decodeNumber(n uint32) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-func encodePrefix(p netip.Prefix) prefixKey {
+func encodePrefix(p netip.Prefix) cidrKey {
 	bits := p.Bits()
 	if p.Addr().Is4() {
 		bits += 96
 	}
-	return prefixKey{Bits: uint32(bits), Addr: encodeAddr(p.Addr())}
+	return cidrKey{Bits: uint32(bits), Addr: encodeAddr(p.Addr())}
 }
 
 func encodeServiceKey(s *model.Service) serviceKey {

@@ -45,7 +45,7 @@ func newFlooded(t *testing.T, six bool, ports uint16) *flooded {
 
 // holds counts what the flood has at the end: flows that were answered, and others.
 func (f *flooded) holds() (answered, unanswered int) {
-	for table, count := range map[string]*int{bpf.ContainerMapFlows: &answered, bpf.ContainerMapUnanswered: &unanswered} {
+	for table, count := range map[string]*int{bpf.ContainerMapCtAnswered: &answered, bpf.ContainerMapCtUnanswered: &unanswered} {
 		require.NoError(f.t, readBatches(f.d.maps[table], func(key flowKey, _ flowValue) {
 			if hooks[key.Hook] == model.FromContainer && key.Ifindex == uint32(f.n.web.Ifindex) {
 				*count++

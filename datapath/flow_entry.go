@@ -75,7 +75,7 @@ type mapLookup struct {
 // FlowReader makes a FlowReader.
 func (d *Datapath) FlowReader() *FlowReader {
 	r := &FlowReader{d: d}
-	for i, table := range []string{bpf.ContainerMapFlows, bpf.ContainerMapUnanswered} {
+	for i, table := range []string{bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered} {
 		r.tables[i] = uint32(d.maps[table].FD())
 	}
 	return r

@@ -48,10 +48,10 @@ type flowTables struct {
 func (v *View) readFlowTables() (*flowTables, error) {
 	t := &flowTables{lifetimes: v.labels.Lifetimes}
 	var err error
-	if t.answered, err = readFlows(v.maps[bpf.ContainerMapFlows]); err != nil {
+	if t.answered, err = readFlows(v.maps[bpf.ContainerMapCtAnswered]); err != nil {
 		return nil, err
 	}
-	if t.unanswered, err = readFlows(v.maps[bpf.ContainerMapUnanswered]); err != nil {
+	if t.unanswered, err = readFlows(v.maps[bpf.ContainerMapCtUnanswered]); err != nil {
 		return nil, err
 	}
 	s, err := v.settings()

@@ -186,11 +186,11 @@ func readBatches[K, V any](m *ebpf.Map, each func(K, V)) error {
 func (d *Datapath) Flows() ([]Flow, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	answered, err := readFlows(d.maps[bpf.ContainerMapFlows])
+	answered, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	if err != nil {
 		return nil, err
 	}
-	unanswered, err := readFlows(d.maps[bpf.ContainerMapUnanswered])
+	unanswered, err := readFlows(d.maps[bpf.ContainerMapCtUnanswered])
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 		}
 	}
 	is, pkt := &m.value, &left.Pkt
-	if pkt.Idle != 0 {
+	if pkt.Traceless != 0 {
 		demand(pkt.TcpFlags&(flowFIN|flowRST) != 0, "it ends nothing, and has left no trace")
 		if before != nil {
 			was := &before.value
@@ -89,7 +89,7 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 	if was.Flags&flowAnswered == is.Flags&flowAnswered && pkt.Now-was.LastSeen < touchEvery {
 		demand(is.LastSeen == was.LastSeen, "it was noted at %d, and again at %d", was.LastSeen, is.LastSeen)
 	}
-	if was.Flags&flowAnswered != 0 && before.moved && read.hit(inFlows) {
+	if was.Flags&flowAnswered != 0 && before.moved && read.hit(inAnswered) {
 		demand(!read.of(inUnanswered), "it is answered, and was looked for among the others")
 	}
 	return faults

@@ -25,7 +25,7 @@ func TestAnEntryIsLeftAsItWasMet(t *testing.T) {
 	full.moved = false
 	beside := *full
 	beside.dead = true
-	both := readAs([]bpf.ContainerTable{inFlows, inUnanswered}, nil)
+	both := readAs([]bpf.ContainerTable{inAnswered, inUnanswered}, nil)
 	for name, c := range map[string]struct {
 		is, before *meeting
 		read       reads
@@ -92,7 +92,7 @@ func TestAnEntryShowsWhereBothSidesAre(t *testing.T) {
 			left := &bpf.ContainerScratch{}
 			left.Pkt.Now, left.Pkt.TcpFlags, left.Pkt.Seq, left.Pkt.Ack = now, c.flags, c.seq, c.ack
 			if c.idle {
-				left.Pkt.Idle = 1
+				left.Pkt.Traceless = 1
 			}
 			faults := c.is.wrong(left, 0, c.before)
 			if c.want == "" {

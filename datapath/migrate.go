@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -23,10 +24,15 @@ import (
 // The copy is made before the new programs run, and once more behind them, for
 // what the old programs wrote meanwhile.
 
+// A table that had another name is found by the pin of that name. Where its layout is the
+// same it is kept: its pin is renamed.
+
 // move is one table's.
 type move struct {
 	name     string
 	path     string
+	former   string // the path of the pin, where it has a former name
+	kept     bool   // `to` is `from`
 	from, to *ebpf.Map
 	key      []span
 	value    []span
@@ -62,19 +68,33 @@ func planMoves(spec *ebpf.CollectionSpec, pinPath string) (moves, error) {
 }
 
 func planMove(spec *ebpf.MapSpec, path string) (*move, error) {
-	old, err := ebpf.LoadPinnedMap(path, nil)
+	m := &move{name: spec.Name, path: path}
+	var err error
+	if m.from, err = ebpf.LoadPinnedMap(path, nil); errors.Is(err, fs.ErrNotExist) && formerPin(path) != "" {
+		path = formerPin(path)
+		m.former = path
+		m.from, err = ebpf.LoadPinnedMap(path, nil)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open pin %s: %w: %w: move it away", path, ErrForeignPin, err)
 	}
-	if spec.Compatible(old) == nil {
+	old := m.from
+	same := spec.Compatible(old) == nil
+	if same && m.former == "" {
 		return nil, old.Close()
 	}
-	m := &move{name: spec.Name, path: path, from: old}
 	if err := m.plan(spec); err != nil {
 		return nil, errors.Join(err, old.Close())
+	}
+	if same {
+		m.kept = true
+		if m.to, err = old.Clone(); err != nil {
+			return nil, errors.Join(fmt.Errorf("keep table %s: %w", spec.Name, err), old.Close())
+		}
+		return m, nil
 	}
 	fresh := spec.Copy()
 	fresh.Pinning = ebpf.PinNone
@@ -90,8 +110,8 @@ func (m *move) plan(spec *ebpf.MapSpec) error {
 	if err != nil {
 		return fmt.Errorf("look at pin %s: %w", m.path, err)
 	}
-	if info.Name != spec.Name || m.from.Type() != spec.Type {
-		return fmt.Errorf("pin %s is a %s named %q: %w: move it away", m.path, m.from.Type(), info.Name, ErrForeignPin)
+	if info.Name != spec.Name && info.Name != formerName(spec.Name) || m.from.Type() != spec.Type {
+		return fmt.Errorf("pin %s is a %s named %q: %w: move it away", cmp.Or(m.former, m.path), m.from.Type(), info.Name, ErrForeignPin)
 	}
 	if spec.Key == nil || spec.Value == nil { // a ring: nothing is copied
 		return nil
@@ -135,7 +155,11 @@ func spans(old *btf.Spec, t btf.Type, oldSize uint32) ([]span, error) {
 		return []span{{len: min(uint32(size), oldSize)}}, nil
 	}
 	var was *btf.Struct
-	if err := old.TypeByName(s.Name, &was); err != nil {
+	err := old.TypeByName(s.Name, &was)
+	if err != nil && formerStructs[s.Name] != "" {
+		err = old.TypeByName(formerStructs[s.Name], &was)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("find struct %s in the old layout: %w", s.Name, err)
 	}
 	if was.Size != oldSize {
@@ -211,7 +235,7 @@ func perCPU(t ebpf.MapType) bool {
 
 // copyOver copies the old table's entries.
 func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
-	if m.key == nil || perCPU(m.from.Type()) {
+	if m.kept || m.key == nil || perCPU(m.from.Type()) {
 		return nil
 	}
 	if whole, err := m.copyMemory(to); whole || err != nil {
@@ -288,6 +312,12 @@ func (all moves) replacements() map[string]*ebpf.Map {
 
 // pin puts the new table in the old one's place, by one rename.
 func (m *move) pin(table *ebpf.Map) error {
+	if m.kept {
+		if err := os.Rename(m.former, m.path); err != nil {
+			return fmt.Errorf("rename the pin of table %s: %w", m.name, err)
+		}
+		return nil
+	}
 	fresh := m.path + "-new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove what a loader left: %w", err)

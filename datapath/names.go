@@ -98,10 +98,11 @@ func eachValue(types *btf.Spec, enum, prefix string, do func(uint64, string)) er
 
 // fileName undoes what enum source_file does to a file's name.
 func fileName(name string) string {
-	if base, ok := strings.CutSuffix(name, "-bpf-c"); ok {
+	name = strings.ReplaceAll(name, "-", "_")
+	if base, ok := strings.CutSuffix(name, "_bpf_c"); ok {
 		return "bpf/" + base + ".bpf.c"
 	}
-	if base, ok := strings.CutSuffix(name, "-h"); ok {
+	if base, ok := strings.CutSuffix(name, "_h"); ok {
 		return "bpf/lib/" + base + ".h"
 	}
 	return name

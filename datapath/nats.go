@@ -107,7 +107,7 @@ func (v *View) sourcePorts() (first, last uint16, err error) {
 			return fmt.Errorf("read table nodes: %w", err)
 		}
 		first, last = pair[half].FirstPort, pair[half].LastPort
-		if last == 0 { // as bpf/lib/masquerade.h has it
+		if last == 0 { // as bpf/lib/nat.h has it
 			first, last = 1024, 65535
 		}
 		return nil

@@ -25,12 +25,12 @@ type objects struct{ container, host, socket *ebpf.CollectionSpec }
 // process where they are pinned; the others hold nothing that is missed.
 var sharedMaps = []string{
 	bpf.ContainerMapControl, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
-	bpf.ContainerMapAddresses, bpf.ContainerMapPrefixes, bpf.ContainerMapServices,
+	bpf.ContainerMapIpcache, bpf.ContainerMapIpcacheCidrs, bpf.ContainerMapServices,
 	bpf.ContainerMapSlots, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
-	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapCounters,
+	bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered, bpf.ContainerMapCounters,
 	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,
-	bpf.ContainerMapPeers, bpf.ContainerMapTurns, bpf.ContainerMapAnsweredBy,
+	bpf.ContainerMapPeers, bpf.ContainerMapShares, bpf.ContainerMapCtAnsweredBy,
 }
 
 // readObjects reads the programs that are to be loaded: the embedded ones, or

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,9 +37,9 @@ type Datapath struct {
 	flipped   time.Time // when the epoch was last bumped
 	nodes     *pairTable[uint32, nodeHalf]
 	endpoints *pairTable[uint32, endpointHalf]
-	addresses *pairTable[tableAddr, addressHalf]
-	prefixes  *pairTable[prefixKey, addressHalf]
-	wanted    map[prefixKey]addressHalf // the prefixes that the state has; nil before an Apply
+	ipcache   *pairTable[tableAddr, ipcacheHalf]
+	cidrs     *pairTable[cidrKey, ipcacheHalf]
+	wanted    map[cidrKey]ipcacheHalf // the CIDRs that the state has; nil before an Apply
 	services  *pairTable[serviceKey, serviceHalf]
 	backends  *pairTable[backendKey, backendHalf]
 	rules     *ruleTable
@@ -161,6 +162,9 @@ func (d *Datapath) pinTables() error {
 			return err
 		}
 	}
+	if err := removeFormerPins(d.opts.PinPath); err != nil {
+		return err
+	}
 	for _, name := range sharedMaps {
 		if err := d.pins.note(filepath.Join(d.opts.PinPath, name)); err != nil {
 			return err
@@ -213,10 +217,10 @@ func (d *Datapath) readTables() (err error) {
 	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints]); err != nil {
 		return err
 	}
-	if d.addresses, err = newPairTable[tableAddr, addressHalf](d.maps[bpf.ContainerMapAddresses]); err != nil {
+	if d.ipcache, err = newPairTable[tableAddr, ipcacheHalf](d.maps[bpf.ContainerMapIpcache]); err != nil {
 		return err
 	}
-	if d.prefixes, err = newPairTable[prefixKey, addressHalf](d.maps[bpf.ContainerMapPrefixes]); err != nil {
+	if d.cidrs, err = newPairTable[cidrKey, ipcacheHalf](d.maps[bpf.ContainerMapIpcacheCidrs]); err != nil {
 		return err
 	}
 	if d.services, err = newPairTable[serviceKey, serviceHalf](d.maps[bpf.ContainerMapServices]); err != nil {
@@ -306,7 +310,7 @@ func (d *Datapath) Remove() error {
 	defer d.mu.Unlock()
 	errs := []error{d.attached.remove()}
 	if d.opts.PinPath != "" {
-		for _, name := range append([]string{labelsPin}, sharedMaps...) {
+		for _, name := range slices.Concat([]string{labelsPin}, sharedMaps, formerPins()) {
 			err := os.Remove(filepath.Join(d.opts.PinPath, name))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				errs = append(errs, fmt.Errorf("unpin table: %w", err))

@@ -552,7 +552,7 @@ func TestATableThatTheKernelDoesNotMakeIsNamedAndTheOldProgramsStay(t *testing.T
 	huge := pinnedOptions(dir)
 	huge.Flows = 1 << 31
 	_, err = Open(huge)
-	require.ErrorContains(t, err, bpf.ContainerMapFlows)
+	require.ErrorContains(t, err, bpf.ContainerMapCtAnswered)
 	if have, err := haveTCX(); err == nil && have {
 		answers := askPrograms(t, dir, n, 20000)
 		require.Contains(t, answers, fmt.Sprintf("10.0.0.2:80 verdict %d to port 80", verdictOf(t, model.Forward)))
@@ -560,7 +560,7 @@ func TestATableThatTheKernelDoesNotMakeIsNamedAndTheOldProgramsStay(t *testing.T
 	}
 	huge.PinPath = ""
 	_, err = Open(huge)
-	require.ErrorContains(t, err, bpf.ContainerMapFlows)
+	require.ErrorContains(t, err, bpf.ContainerMapCtAnswered)
 }
 
 // verdictOf is the number by which a program notes an action.

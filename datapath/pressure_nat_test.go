@@ -111,7 +111,7 @@ func TestOneHalfOfATranslatedFlowThatIsGoneIsMadeAgain(t *testing.T) {
 			require.NoError(t, err)
 			for name, f := range translations(n, uplink) {
 				first := f.there(t, d, 40000, "SYN")
-				forget(t, d.maps[bpf.ContainerMapUnanswered], replies)
+				forget(t, d.maps[bpf.ContainerMapCtUnanswered], replies)
 				again := f.there(t, d, 40000, "SYN")
 				require.Equal(t, FlowNew, again.Decision.Flow, name)
 				require.Equal(t, first.Data, again.Data, name)

@@ -65,7 +65,7 @@ func TestOneHalfOfAFlowThatIsGoneIsMadeAgain(t *testing.T) {
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, syn), model.Forward)
-	unanswered := d.maps[bpf.ContainerMapUnanswered]
+	unanswered := d.maps[bpf.ContainerMapCtUnanswered]
 	entries, err := readFlows(unanswered)
 	require.NoError(t, err)
 	require.Len(t, entries, 2)

@@ -28,13 +28,13 @@ func (r reads) without(all ...bpf.ContainerTable) reads {
 
 const (
 	inEndpoints  = bpf.ContainerTableTABLE_ENDPOINTS
-	inFlows      = bpf.ContainerTableTABLE_FLOWS
-	inUnanswered = bpf.ContainerTableTABLE_UNANSWERED
+	inAnswered   = bpf.ContainerTableTABLE_CT_ANSWERED
+	inUnanswered = bpf.ContainerTableTABLE_CT_UNANSWERED
 	inServices   = bpf.ContainerTableTABLE_SERVICES
 	inSlots      = bpf.ContainerTableTABLE_SLOTS
 	inBackends   = bpf.ContainerTableTABLE_BACKENDS
-	inAddresses  = bpf.ContainerTableTABLE_ADDRESSES
-	inPrefixes   = bpf.ContainerTableTABLE_PREFIXES
+	inIPCache    = bpf.ContainerTableTABLE_IPCACHE
+	inCIDRs      = bpf.ContainerTableTABLE_IPCACHE_CIDRS
 	inEgress     = bpf.ContainerTableTABLE_RULES_EGRESS
 	inIngress    = bpf.ContainerTableTABLE_RULES_INGRESS
 	inRoutes     = bpf.ContainerTableTABLE_ROUTES
@@ -77,12 +77,12 @@ type resident struct {
 // resident looks an address up as programs of an epoch do.
 func (d *Datapath) resident(a tableAddr, epoch uint32) resident {
 	half := epoch & 1
-	if h := d.addresses.have[a][half]; h.Identity != 0 {
+	if h := d.ipcache.have[a][half]; h.Identity != 0 {
 		return resident{identity: h.Identity, exact: true}
 	}
 	octets := toBytes(a)
-	longest, found := -1, addressHalf{}
-	for key, pair := range d.prefixes.have {
+	longest, found := -1, ipcacheHalf{}
+	for key, pair := range d.cidrs.have {
 		if int(key.Bits) > longest && netip.PrefixFrom(netip.AddrFrom16(toBytes(key.Addr)), int(key.Bits)).Contains(netip.AddrFrom16(octets)) {
 			longest, found = int(key.Bits), pair[half]
 		}
@@ -104,12 +104,12 @@ func (r *reading) wrong() []string {
 	for t := inEndpoints; t <= inAffinities; t++ {
 		demand(r.of(t) || !r.hit(t), "table %d had what was not looked for", t)
 	}
-	demand(r.lookup == FlowNone || r.of(inFlows), "a flow was looked up, and its table was not read")
-	demand(r.lookup != FlowKnown && r.lookup != FlowRejudged || r.hit(inFlows) || r.hit(inUnanswered), "a flow was met, and in no table")
-	demand(r.lookup != FlowNew || r.began || r.stored || !r.hit(inFlows) && !r.hit(inUnanswered), "a flow was met where none was ever stored")
-	demand(!r.of(inFlows) || r.hit(inFlows) || r.of(inUnanswered), "a flow was missed, and not looked for among the unanswered")
-	demand(!r.of(inUnanswered) || r.of(inFlows), "a flow was looked for among the unanswered alone")
-	demand(!r.of(inPrefixes) || r.of(inAddresses), "a prefix was looked for before the address")
+	demand(r.lookup == FlowNone || r.of(inAnswered), "a flow was looked up, and its table was not read")
+	demand(r.lookup != FlowKnown && r.lookup != FlowRejudged || r.hit(inAnswered) || r.hit(inUnanswered), "a flow was met, and in no table")
+	demand(r.lookup != FlowNew || r.began || r.stored || !r.hit(inAnswered) && !r.hit(inUnanswered), "a flow was met where none was ever stored")
+	demand(!r.of(inAnswered) || r.hit(inAnswered) || r.of(inUnanswered), "a flow was missed, and not looked for among the unanswered")
+	demand(!r.of(inUnanswered) || r.of(inAnswered), "a flow was looked for among the unanswered alone")
+	demand(!r.of(inCIDRs) || r.of(inIPCache), "a prefix was looked for before the address")
 	for _, t := range []bpf.ContainerTable{inSlots, inBackends, inAffinities} {
 		demand(!r.of(t) || r.hit(inServices), "table %d was read for no service", t)
 	}
@@ -124,25 +124,25 @@ func (r *reading) wrong() []string {
 	ofPod := r.hook == model.FromContainer || r.hook == model.ToContainer
 	r.ofRefused(demand)
 	// At devices it is asked of some whether they are of this node, which no prefix is.
-	demand(!ofPod || !r.of(inAddresses) || r.hit(inAddresses) || r.of(inPrefixes), "an address was missed, and its prefix not looked for")
-	before := []bpf.ContainerTable{inFlows, inUnanswered}
+	demand(!ofPod || !r.of(inIPCache) || r.hit(inIPCache) || r.of(inCIDRs), "an address was missed, and its prefix not looked for")
+	before := []bpf.ContainerTable{inAnswered, inUnanswered}
 	if !ofPod { // who may have sent a tunnel's packet was asked before
-		before = append(before, inAddresses, inPrefixes)
+		before = append(before, inIPCache, inCIDRs)
 	}
 	switch {
 	case r.judged:
 		r.ofJudged(demand)
 	case r.lookup == FlowNew && (r.reason == model.ReasonPolicyEgress || r.reason == model.ReasonPolicyIngress):
 		r.ofDenied(demand)
-	case r.lookup == FlowKnown && !r.straight, r.lookup == FlowNone && r.of(inFlows) && ofPod:
-		demand(r.without(inFlows, inUnanswered, inAddresses, inPrefixes, inRoutes) == 0, "an error needs none of them but its flow, who sent it, and routes")
+	case r.lookup == FlowKnown && !r.straight, r.lookup == FlowNone && r.of(inAnswered) && ofPod:
+		demand(r.without(inAnswered, inUnanswered, inIPCache, inCIDRs, inRoutes) == 0, "an error needs none of them but its flow, who sent it, and routes")
 	case r.lookup == FlowKnown && r.straight:
 		demand(r.without(append(before, inRoutes)...) == 0, "a known flow needs none of them but its own, and routes")
 		r.ofRoute(demand)
 	case r.lookup == FlowRejudged && r.straight && r.action == model.Forward && r.met != nil:
 		r.ofRejudged(demand)
 		r.ofRoute(demand)
-	case r.lookup == FlowNone && !r.of(inFlows) && ofPod:
+	case r.lookup == FlowNone && !r.of(inAnswered) && ofPod:
 		demand(r.without(inEndpoints) == 0, "nothing was to be looked up of a packet that is dropped as it is")
 		neighbours := r.reason == model.ReasonBadARP || r.reason == model.ReasonBadNDP || r.action == model.Reply || r.action == model.Forward
 		demand(r.hook != model.FromContainer || !neighbours || r.hit(inEndpoints), "of whom a pod asks was not looked up")
@@ -162,14 +162,14 @@ func (r *reading) ofRefused(demand func(bool, string, ...any)) {
 	}
 	switch r.reason {
 	case model.ReasonNoEndpoint:
-		own := r.hook == model.FromContainer && r.of(inAddresses) // its own, and not its peer's
+		own := r.hook == model.FromContainer && r.of(inIPCache) // its own, and not its peer's
 		demand(r.hit(inEndpoints) == own, "a pod was known: %v, and has to be %v", r.hit(inEndpoints), own)
 	case model.ReasonNoBackend, model.ReasonNoLocalBackend, model.ReasonNoFrontend, model.ReasonSourceRange:
-		asked := []bpf.ContainerTable{inFlows, inUnanswered, inServices, inBackends, inAffinities}
+		asked := []bpf.ContainerTable{inAnswered, inUnanswered, inServices, inBackends, inAffinities}
 		if r.hook == model.FromContainer {
 			asked = append(asked, inEndpoints)
 		} else {
-			asked = append(asked, inAddresses, inPrefixes)
+			asked = append(asked, inIPCache, inCIDRs)
 		}
 		demand(r.without(asked...) == 0, "nobody was asked about it but services")
 	}
@@ -200,7 +200,7 @@ func (r *reading) ofRejudged(demand func(bool, string, ...any)) {
 			is, want bool
 		}{
 			{"a pod was looked up", r.hit(inEndpoints), endpoint},
-			{"an address was looked up", r.of(inAddresses), address},
+			{"an address was looked up", r.of(inIPCache), address},
 			{"egress was asked", r.hit(inEgress), egress},
 			{"ingress was asked", r.hit(inIngress), ingress},
 		} {
@@ -263,9 +263,9 @@ func (r *reading) ofEnds(demand func(bool, string, ...any)) {
 	for _, e := range ends {
 		exact, prefixes, prefix = exact || e.exact, prefixes || !e.exact, prefix || e.prefix
 	}
-	demand(r.hit(inAddresses) == exact, "an address was known: %v, and has to be %v", r.hit(inAddresses), exact)
-	demand(r.of(inPrefixes) == prefixes, "a prefix was looked for: %v, and has to be %v", r.of(inPrefixes), prefixes)
-	demand(r.hit(inPrefixes) == prefix, "a prefix was known: %v, and has to be %v", r.hit(inPrefixes), prefix)
+	demand(r.hit(inIPCache) == exact, "an address was known: %v, and has to be %v", r.hit(inIPCache), exact)
+	demand(r.of(inCIDRs) == prefixes, "a prefix was looked for: %v, and has to be %v", r.of(inCIDRs), prefixes)
+	demand(r.hit(inCIDRs) == prefix, "a prefix was known: %v, and has to be %v", r.hit(inCIDRs), prefix)
 }
 
 // ofDenied are the demands for a new packet that a policy stops: whom it was asked
@@ -304,7 +304,7 @@ func (r *reading) ofJudged(demand func(bool, string, ...any)) {
 			demand(!r.of(t) || r.hit(t), "it goes on, and table %d had nothing for it", t)
 		}
 	}
-	demand(r.of(inAddresses), "nobody's address was looked up")
+	demand(r.of(inIPCache), "nobody's address was looked up")
 	equal("services were looked up", r.of(inServices), r.hook != model.ToContainer && (r.hook != model.FromDevice || r.of(inServices)))
 	equal("there is a service", r.hit(inServices), service)
 	demand(!r.hit(inAffinities) || r.hit(inBackends) && !r.of(inSlots), "a client stays with a backend that was not looked up, or has another")

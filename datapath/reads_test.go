@@ -48,7 +48,7 @@ func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 			src: resident{identity: 256, exact: true}, dst: dst, own: 256, srcIdentity: 256, dstIdentity: dst.identity,
 		}
 	}
-	missed := tables{inFlows, inUnanswered}
+	missed := tables{inAnswered, inUnanswered}
 	other := opened(local, 9, 0)
 	other.dstIdentity = 258
 	anew := func(hook model.Hook, other model.Hook, flags uint8) reading {
@@ -56,35 +56,35 @@ func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 	}
 	stale := reading{hook: model.FromContainer, lookup: FlowKnown, action: model.Forward, straight: true, met: &flowValue{Out: device, Routed: 1}, now: 1 + 1e9}
 	known := reading{hook: model.FromContainer, lookup: FlowKnown, action: model.Forward, straight: true}
-	toPod := tables{inEndpoints, inServices, inSlots, inAddresses, inEgress, inIngress}
+	toPod := tables{inEndpoints, inServices, inSlots, inIPCache, inEgress, inIngress}
 	for name, c := range map[string]struct {
 		of           reading
 		hits, misses tables
 		want         string // part of what is wrong; nothing is where it is empty
 	}{
-		"a known flow":                        {known, tables{inFlows}, nil, ""},
-		"a known flow that is routed":         {known, tables{inFlows, inRoutes}, nil, ""},
+		"a known flow":                        {known, tables{inAnswered}, nil, ""},
+		"a known flow that is routed":         {known, tables{inAnswered, inRoutes}, nil, ""},
 		"a known flow in no table":            {known, nil, missed, "in no table"},
-		"a known flow, and rules":             {known, tables{inFlows, inEgress}, nil, "needs none of them"},
-		"a flow missed once":                  {known, nil, tables{inFlows}, "not looked for among the unanswered"},
+		"a known flow, and rules":             {known, tables{inAnswered, inEgress}, nil, "needs none of them"},
+		"a flow missed once":                  {known, nil, tables{inAnswered}, "not looked for among the unanswered"},
 		"to a service's pod":                  {opened(local, 9, 0), toPod, missed, ""},
-		"to a service's pod, not rejected":    {opened(local, 9, 0), tables{inEndpoints, inServices, inSlots, inAddresses, inEgress}, append(tables{inIngress}, missed...), "had nothing for it"},
-		"to a service's pod, unasked":         {opened(local, 9, 0), tables{inEndpoints, inServices, inSlots, inAddresses, inEgress}, missed, "ingress was asked: false"},
-		"to a service's pod by nobody":        {opened(local, 9, 0), tables{inEndpoints, inServices, inAddresses, inEgress, inIngress}, missed, "nobody has chosen the backend"},
+		"to a service's pod, not rejected":    {opened(local, 9, 0), tables{inEndpoints, inServices, inSlots, inIPCache, inEgress}, append(tables{inIngress}, missed...), "had nothing for it"},
+		"to a service's pod, unasked":         {opened(local, 9, 0), tables{inEndpoints, inServices, inSlots, inIPCache, inEgress}, missed, "ingress was asked: false"},
+		"to a service's pod by nobody":        {opened(local, 9, 0), tables{inEndpoints, inServices, inIPCache, inEgress, inIngress}, missed, "nobody has chosen the backend"},
 		"a service that is none":              {opened(local, 0, 0), toPod, missed, "there is a service: true"},
-		"a service that nobody found":         {opened(local, 9, 0), tables{inEndpoints, inSlots, inAddresses, inEgress, inIngress}, append(tables{inServices}, missed...), "read for no service"},
-		"to the outside":                      {opened(device, 0, 7), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices, inPrefixes}, missed...), ""},
-		"to the outside, its prefix not read": {opened(device, 0, 7), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices}, missed...), "a prefix was looked for: false"},
-		"to the outside by no route":          {opened(device, 0, 0), tables{inEndpoints, inAddresses, inEgress}, append(tables{inServices, inPrefixes}, missed...), "a route was asked: false"},
-		"a route of another time":             {opened(device, 0, 6), tables{inEndpoints, inAddresses, inEgress, inRoutes}, append(tables{inServices, inPrefixes}, missed...), "a route was found at 7, and is noted at 6"},
+		"a service that nobody found":         {opened(local, 9, 0), tables{inEndpoints, inSlots, inIPCache, inEgress, inIngress}, append(tables{inServices}, missed...), "read for no service"},
+		"to the outside":                      {opened(device, 0, 7), tables{inEndpoints, inIPCache, inEgress, inRoutes}, append(tables{inServices, inCIDRs}, missed...), ""},
+		"to the outside, its prefix not read": {opened(device, 0, 7), tables{inEndpoints, inIPCache, inEgress, inRoutes}, append(tables{inServices}, missed...), "a prefix was looked for: false"},
+		"to the outside by no route":          {opened(device, 0, 0), tables{inEndpoints, inIPCache, inEgress}, append(tables{inServices, inCIDRs}, missed...), "a route was asked: false"},
+		"a route of another time":             {opened(device, 0, 6), tables{inEndpoints, inIPCache, inEgress, inRoutes}, append(tables{inServices, inCIDRs}, missed...), "a route was found at 7, and is noted at 6"},
 		"to another than is told":             {other, toPod, missed, "is told to be from 256 for 258"},
-		"a new flow that was met":             {opened(local, 9, 0), append(tables{inFlows}, toPod...), nil, "met where none was ever stored"},
-		"a route that is too old":             {stale, tables{inFlows}, nil, "a route of 1 is used at 1000000001"},
-		"an answer of a pod, judged anew":     {anew(model.FromContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses, inEgress, inIngress}, nil, ""},
-		"an answer of a pod, half judged":     {anew(model.FromContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses, inEgress}, nil, "ingress was asked: false"},
-		"an answer to itself, judged anew":    {anew(model.FromContainer, model.FromContainer, flowHairpin), tables{inFlows, inEndpoints}, nil, ""},
-		"an answer to the node, judged anew":  {anew(model.FromContainer, model.ToDevice, 0), tables{inFlows, inEndpoints}, nil, ""},
-		"an answer to a pod, unasked":         {anew(model.ToContainer, model.FromContainer, 0), tables{inFlows, inEndpoints, inAddresses}, nil, "egress was asked: false"},
+		"a new flow that was met":             {opened(local, 9, 0), append(tables{inAnswered}, toPod...), nil, "met where none was ever stored"},
+		"a route that is too old":             {stale, tables{inAnswered}, nil, "a route of 1 is used at 1000000001"},
+		"an answer of a pod, judged anew":     {anew(model.FromContainer, model.FromContainer, 0), tables{inAnswered, inEndpoints, inIPCache, inEgress, inIngress}, nil, ""},
+		"an answer of a pod, half judged":     {anew(model.FromContainer, model.FromContainer, 0), tables{inAnswered, inEndpoints, inIPCache, inEgress}, nil, "ingress was asked: false"},
+		"an answer to itself, judged anew":    {anew(model.FromContainer, model.FromContainer, flowHairpin), tables{inAnswered, inEndpoints}, nil, ""},
+		"an answer to the node, judged anew":  {anew(model.FromContainer, model.ToDevice, 0), tables{inAnswered, inEndpoints}, nil, ""},
+		"an answer to a pod, unasked":         {anew(model.ToContainer, model.FromContainer, 0), tables{inAnswered, inEndpoints, inIPCache}, nil, "egress was asked: false"},
 		"a neighbour of no pod":               {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonBadARP}, nil, nil, "of whom a pod asks was not looked up"},
 		"malformed":                           {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonTruncated}, nil, nil, ""},
 		"malformed, and looked up": {reading{hook: model.FromContainer, action: model.Drop, reason: model.ReasonTruncated}, nil,
@@ -106,6 +106,6 @@ func TestWhatIsReadFollowsFromWhatBecameOfAPacket(t *testing.T) {
 	gone := reading{hook: model.FromContainer, lookup: FlowNew, action: model.Drop, reason: model.ReasonNoEndpoint, reads: readAs(nil, missed)}
 	require.Contains(t, gone.wrong()[0], "no pod was looked up to be missed")
 	found := known
-	found.reads = 2 << (2 * inFlows)
+	found.reads = 2 << (2 * inAnswered)
 	require.Contains(t, found.wrong()[0], "had what was not looked for")
 }

@@ -39,16 +39,16 @@ func (d *Datapath) Reset() error {
 	d.wanted, d.sticky, d.last = nil, nil, nil
 	d.maglev.clear()
 	err := errors.Join(
-		d.nodes.clear(), d.endpoints.clear(), d.addresses.clear(), d.prefixes.clear(),
+		d.nodes.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
 		d.sources.clear(),
 		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),
 		empty[peerKey](d.maps[bpf.ContainerMapPeers]),
-		empty[flowKey](d.maps[bpf.ContainerMapFlows]),
-		empty[flowKey](d.maps[bpf.ContainerMapUnanswered]),
+		empty[flowKey](d.maps[bpf.ContainerMapCtAnswered]),
+		empty[flowKey](d.maps[bpf.ContainerMapCtUnanswered]),
 		empty[fragmentKey](d.maps[bpf.ContainerMapFragments]),
-		empty[turnKey](d.maps[bpf.ContainerMapTurns]),
-		empty[uint32](d.maps[bpf.ContainerMapAnsweredBy]),
+		empty[shareKey](d.maps[bpf.ContainerMapShares]),
+		empty[uint32](d.maps[bpf.ContainerMapCtAnsweredBy]),
 		d.clearCounters(), d.clearMeters(),
 		d.writeSettings(),
 	)

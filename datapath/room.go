@@ -57,9 +57,9 @@ func resize(spec *ebpf.CollectionSpec, opts *Options) error {
 		spec.Maps[name].MaxEntries = room
 	}
 	for name, room := range map[string]uint32{
-		bpf.ContainerMapFlows:      opts.Flows,
-		bpf.ContainerMapUnanswered: opts.Unanswered,
-		bpf.ContainerMapServices:   opts.Services,
+		bpf.ContainerMapCtAnswered:   opts.Flows,
+		bpf.ContainerMapCtUnanswered: opts.Unanswered,
+		bpf.ContainerMapServices:     opts.Services,
 	} {
 		if room != 0 {
 			spec.Maps[name].MaxEntries = room
@@ -78,8 +78,8 @@ func resize(spec *ebpf.CollectionSpec, opts *Options) error {
 // themselves: a flow has two entries.
 func setShares(spec *ebpf.CollectionSpec) error {
 	for name, share := range map[string]uint32{
-		bpf.ContainerVarFlowShare:     spec.Maps[bpf.ContainerMapUnanswered].MaxEntries / 8,
-		bpf.ContainerVarAnsweredShare: spec.Maps[bpf.ContainerMapFlows].MaxEntries / 4,
+		bpf.ContainerVarFlowShare:     spec.Maps[bpf.ContainerMapCtUnanswered].MaxEntries / 8,
+		bpf.ContainerVarAnsweredShare: spec.Maps[bpf.ContainerMapCtAnswered].MaxEntries / 4,
 		bpf.ContainerVarFragmentShare: spec.Maps[bpf.ContainerMapFragments].MaxEntries / 4,
 	} {
 		if spec.Variables[name] == nil {

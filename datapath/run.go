@@ -59,7 +59,7 @@ const growth = 128
 const (
 	noteMagic   = uint32(bpf.ContainerNoteNOTE_MAGIC)
 	noteVersion = uint32(bpf.ContainerNoteNOTE_VERSION)
-	noteAsItIs  = uint32(bpf.ContainerNoteNOTE_AS_IT_IS)
+	noteAsItIs  = uint32(bpf.ContainerNoteNOTE_KERNEL_FORWARDS)
 )
 
 // Run passes a frame through the program of a hook with BPF_PROG_TEST_RUN.

@@ -70,7 +70,7 @@ func TestAPodThatFloodsOpeningsForgetsItsOwn(t *testing.T) {
 func entriesOf(t *testing.T, d *Datapath, ifindex int) int {
 	t.Helper()
 	count := 0
-	require.NoError(t, readBatches(d.maps[bpf.ContainerMapUnanswered], func(key flowKey, f flowValue) {
+	require.NoError(t, readBatches(d.maps[bpf.ContainerMapCtUnanswered], func(key flowKey, f flowValue) {
 		if key.Ifindex == uint32(ifindex) || f.OtherIfindex == uint32(ifindex) {
 			count++
 		}
@@ -139,7 +139,7 @@ func TestAPodThatFloodsAnsweredFlowsLeavesRoom(t *testing.T) {
 			web("10.0.0.2", "10.96.0.1", 1100+i, 80, tcpFlags["ACK"])
 		}
 		held := func() (count int) {
-			require.NoError(t, readBatches(d.maps[bpf.ContainerMapFlows], func(key flowKey, _ flowValue) { count++ }))
+			require.NoError(t, readBatches(d.maps[bpf.ContainerMapCtAnswered], func(key flowKey, _ flowValue) { count++ }))
 			return count
 		}
 		if !shares {
@@ -164,7 +164,7 @@ func TestAPodThatFloodsAnsweredFlowsLeavesRoom(t *testing.T) {
 		}
 		require.Zero(t, held())
 		counts := 0
-		require.NoError(t, readBatches(d.maps[bpf.ContainerMapAnsweredBy], func(uint32, uint32) { counts++ }))
+		require.NoError(t, readBatches(d.maps[bpf.ContainerMapCtAnsweredBy], func(uint32, uint32) { counts++ }))
 		require.Zero(t, counts, "what is over counts no more")
 	}
 }

@@ -27,10 +27,10 @@ func (d *Datapath) Tables() []Table {
 		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
 			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.labels.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
 		}),
-		show("addresses", d.addresses, half, func(a tableAddr, h addressHalf) string {
+		show("ipcache", d.ipcache, half, func(a tableAddr, h ipcacheHalf) string {
 			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
 		}),
-		show("prefixes", d.prefixes, half, func(k prefixKey, h addressHalf) string {
+		show("ipcache_cidrs", d.cidrs, half, func(k cidrKey, h ipcacheHalf) string {
 			return fmt.Sprintf("%s/%d: identity %d flags %#x", text(k.Addr), k.Bits, h.Identity, h.Flags)
 		}),
 		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {

@@ -17,7 +17,7 @@ const (
 func trace(left *bpf.ContainerScratch, before flowValue) flowValue {
 	pkt := &left.Pkt
 	flags := pkt.TcpFlags & flowSeen
-	if pkt.Idle != 0 {
+	if pkt.Traceless != 0 {
 		return before
 	}
 	before.Seen |= flags

@@ -32,7 +32,7 @@ var viewMaps = []string{
 	bpf.ContainerMapControl, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
 	bpf.ContainerMapServices, bpf.ContainerMapSlots, bpf.ContainerMapSources,
 	bpf.ContainerMapMaglev, bpf.ContainerMapBackends,
-	bpf.ContainerMapFlows, bpf.ContainerMapUnanswered,
+	bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered,
 }
 
 // OpenView opens the tables that lie pinned in a directory, as Options.PinPath
@@ -61,7 +61,11 @@ func openPinned(path string, want *ebpf.MapSpec) (*ebpf.Map, error) {
 	// The kernel maps into memory only what may be written, even for reading:
 	// who may not write has a private mapping, which bpf_map_mmap refuses.
 	mapped := want.Flags&unix.BPF_F_MMAPABLE != 0
-	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: !mapped})
+	opts := &ebpf.LoadPinOptions{ReadOnly: !mapped}
+	m, err := ebpf.LoadPinnedMap(path, opts)
+	if former := formerPin(path); errors.Is(err, fs.ErrNotExist) && former != "" {
+		m, err = ebpf.LoadPinnedMap(former, opts)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("open table %s: %w", path, ErrNoDatapath)

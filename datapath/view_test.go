@@ -105,7 +105,7 @@ func TestAViewShowsBothDirectionsOfAFlowAsOne(t *testing.T) {
 	require.Contains(t, flows[40004], `as 192.0.2.1 > 198.51.100.7:443, default/client to , service "", syn-sent`)
 
 	t.Log("one half is gone")
-	unanswered, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.ContainerMapUnanswered), nil)
+	unanswered, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpf.ContainerMapCtUnanswered), nil)
 	require.NoError(t, err)
 	defer unanswered.Close()
 	entries, err := readFlows(unanswered)

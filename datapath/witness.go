@@ -243,7 +243,7 @@ func reasonNamed(line string) model.Reason {
 	return model.Reason(strings.ToLower(strings.ReplaceAll(m[1], "_", "-")))
 }
 
-// eventVersion is EVENT_VERSION of bpf/lib/decide.h.
+// eventVersion is EVENT_VERSION of bpf/lib/verdict.h.
 const eventVersion = 1
 
 // events compares what was told of a run with its note.

@@ -56,7 +56,7 @@ func TestWhatTheDocumentsNameIsThere(t *testing.T) {
 	}
 
 	// One that is planted is found.
-	require.Equal(t, []string{"bpf/lib/no-such.h"}, missing(root, paths("see `bpf/lib/no-such.h`, `bpf/lib/flow.h` and `skb->cb`")))
+	require.Equal(t, []string{"bpf/lib/no-such.h"}, missing(root, paths("see `bpf/lib/no-such.h`, `bpf/lib/conntrack.h` and `skb->cb`")))
 }
 
 func TestLinksBetweenDocumentsLead(t *testing.T) {

@@ -48,10 +48,10 @@ const SmallRefusals = 10 * time.Second
 
 func differences() []Difference {
 	out := []Difference{
-		{What: "table flows", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
-		{What: "table unanswered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
-		{What: "table flows", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
-		{What: "table unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table ct_answered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table ct_unanswered", Worlds: []string{"netns"}, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table ct_answered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
+		{What: "table ct_unanswered", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom, Why: "several datapaths are open at once"},
 		{What: "constant flow_share", Worlds: []string{"netns"}, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
 		{What: "constant flow_share", Worlds: []string{"prog"}, OtherNodes: true, Room: FlowRoom / 8, Why: "it is a part of the table of unanswered flows"},
 		{What: "constant answered_share", Worlds: []string{"netns"}, Room: FlowRoom / 4, Why: "it is a part of the table of flows"},

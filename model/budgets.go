@@ -16,21 +16,31 @@ type Table string
 // Tables, as bpf/lib/tables.h calls them. What an entry stands for is what Fill
 // counts.
 const (
-	TableEndpoints Table = "endpoints" // pods of the node
-	TableAddresses Table = "addresses" // of pods and nodes, and single ones that policies name
-	TablePrefixes  Table = "prefixes"  // blocks that policies name
-	TableServices  Table = "services"  // frontends, and addresses of services
-	TableSlots     Table = "slots"     // backends of lists of those that take new flows, by weight
-	TableBackends  Table = "backends"  // of frontends
-	TableMaglev    Table = "maglev"    // places of Maglev tables
-	TableSources   Table = "sources"   // blocks of loadBalancerSourceRanges
-	TableRules     Table = "rules"     // of policies
+	TableEndpoints Table = "endpoints"     // pods of the node
+	TableIPCache   Table = "ipcache"       // of pods and nodes, and single ones that policies name
+	TableCIDRs     Table = "ipcache_cidrs" // blocks that policies name
+	TableServices  Table = "services"      // frontends, and addresses of services
+	TableSlots     Table = "slots"         // backends of lists of those that take new flows, by weight
+	TableBackends  Table = "backends"      // of frontends
+	TableMaglev    Table = "maglev"        // places of Maglev tables
+	TableSources   Table = "sources"       // blocks of loadBalancerSourceRanges
+	TableRules     Table = "rules"         // of policies
 )
+
+// formerTables are tables of the datapath by the names that they had once.
+var formerTables = map[Table]Table{
+	"addresses": TableIPCache, "prefixes": TableCIDRs,
+	"flows": "ct_answered", "unanswered": "ct_unanswered",
+	"answered_by": "ct_answered_by", "turns": "shares",
+}
+
+// FormerTables gives, by former name, what tables are called now.
+func FormerTables() map[Table]Table { return maps.Clone(formerTables) }
 
 // Tables are all of them.
 func Tables() []Table {
 	return []Table{
-		TableEndpoints, TableAddresses, TablePrefixes, TableServices, TableSlots,
+		TableEndpoints, TableIPCache, TableCIDRs, TableServices, TableSlots,
 		TableBackends, TableMaglev, TableSources, TableRules,
 	}
 }

@@ -181,7 +181,7 @@ func TestWithoutObjectsTheAddressesSeenBecomePods(t *testing.T) {
 			require.Equal(t, want.flow, got[i].Flow, "%s packet %d", family, i+1)
 			require.Equal(t, want.out, got[i].Out)
 			require.Equal(t, want.to, got[i].To)
-			require.Equal(t, "bpf/lib/carry.h", got[i].File)
+			require.Equal(t, "bpf/lib/forward.h", got[i].File)
 			require.NotZero(t, got[i].Line)
 			require.Equal(t, i+1, got[i].Number)
 			require.Nil(t, got[i].Translated)
@@ -379,12 +379,12 @@ func TestAResultIsOneLineOfJSON(t *testing.T) {
 	o := Outcome{
 		Number: 3, Capture: `a "quoted" name`, Time: begin.Add(1500 * time.Microsecond), Captured: 96, Length: 1500, Truncated: true,
 		Header:  readHeader(tcp(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn)),
-		Verdict: Forward, Hook: model.FromContainer, File: "bpf/lib/carry.h", Line: 69, Out: model.OutLocal, To: "default/web", Flow: datapath.FlowNew,
+		Verdict: Forward, Hook: model.FromContainer, File: "bpf/lib/forward.h", Line: 69, Out: model.OutLocal, To: "default/web", Flow: datapath.FlowNew,
 	}
 	left := readHeader(tcp(t, "10.0.0.1", "10.1.0.2", 40000, 8080, syn))
 	o.Translated = &left
 	require.JSONEq(t, `{"n":3,"capture":"a \"quoted\" name","time":"2024-01-02T03:04:05.0015Z","caplen":96,"len":1500,"truncated":true,
-		"verdict":"forward","hook":"from-container","file":"bpf/lib/carry.h","line":69,"src":"10.0.0.1","dst":"10.96.0.1","proto":"tcp",
+		"verdict":"forward","hook":"from-container","file":"bpf/lib/forward.h","line":69,"src":"10.0.0.1","dst":"10.96.0.1","proto":"tcp",
 		"sport":40000,"dport":80,"xlate":{"src":"10.0.0.1","dst":"10.1.0.2","sport":40000,"dport":8080},"out":"local","to":"default/web","flow":"new"}`,
 		string(AppendJSON(nil, &o, true)))
 
@@ -417,7 +417,7 @@ func TestOutcomesStandBesideThePackets(t *testing.T) {
 	require.Equal(t, packet, p.Data)
 	require.Equal(t, begin, p.Time)
 	require.Len(t, p.Comments, 1)
-	require.Regexp(t, `^forward  out device  flow new  at bpf/lib/carry.h:\d+$`, p.Comments[0])
+	require.Regexp(t, `^forward  out device  flow new  at bpf/lib/forward.h:\d+$`, p.Comments[0])
 	require.Equal(t, "eth0", r.Interface(p.Interface).Name)
 	require.NoError(t, r.Next(&p))
 	require.Equal(t, packet[:40], p.Data)

@@ -71,6 +71,8 @@ type Config struct {
 	Devices []string `json:"devices,omitempty"`
 	// MTU is of pods, in bytes of an IP packet; 0: the least of the uplinks'.
 	MTU int `json:"mtu,omitempty"`
+
+	warnings []string
 }
 
 // Default masquerades.
@@ -120,7 +122,7 @@ func Parse(data []byte) (Config, error) {
 	if err := yaml.UnmarshalStrict(data, &c); err != nil {
 		return Config{}, fmt.Errorf("parse configuration: %w", err)
 	}
-	return c, nil
+	return c, c.renameTables()
 }
 
 // Read reads a file. One that is not there is an empty one.

@@ -93,8 +93,19 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func TestFormerNamesOfTablesAreWarnedOf(t *testing.T) {
+	c, err := Parse([]byte("tables: {flows: 500, prefixes: 80}"))
+	require.NoError(t, err)
+	require.NoError(t, c.Validate())
+	require.Equal(t, map[model.Table]int{TableCTAnswered: 500, model.TableCIDRs: 80}, c.Tables)
+	require.Equal(t, []string{"tables.flows is tables.ct_answered now", "tables.prefixes is tables.ipcache_cidrs now"}, c.Warnings())
+
+	_, err = Parse([]byte("tables: {flows: 500, ct_answered: 80}"))
+	require.ErrorContains(t, err, "tables.flows: is ct_answered now, which is there too")
+}
+
 func TestTablesOfObjectsHoldTwoStates(t *testing.T) {
-	c, err := Parse([]byte("tables: {rules: 1000, flows: 500}"))
+	c, err := Parse([]byte("tables: {rules: 1000, ct_answered: 500}"))
 	require.NoError(t, err)
 	require.NoError(t, c.Validate())
 	defaults := map[string]uint32{}
@@ -106,6 +117,6 @@ func TestTablesOfObjectsHoldTwoStates(t *testing.T) {
 	room := c.Room(defaults)
 	require.Equal(t, uint32(2000), room["rules"])
 	require.Equal(t, uint32(128), room["slots"])
-	require.Equal(t, uint32(500), room["flows"])
-	require.NotContains(t, room, "unanswered", "it is as the datapath has it")
+	require.Equal(t, uint32(500), room["ct_answered"])
+	require.NotContains(t, room, "ct_unanswered", "it is as the datapath has it")
 }

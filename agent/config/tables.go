@@ -13,19 +13,40 @@ import (
 
 // Tables that packets fill: the oldest or the longest unused make room in them.
 const (
-	TableFlows      model.Table = "flows"      // answered ones, two entries a flow
-	TableUnanswered model.Table = "unanswered" // the others
-	TableFragments  model.Table = "fragments"  // packets in fragments
-	TableAffinities model.Table = "affinities" // clients that stay with a backend
+	TableCTAnswered   model.Table = "ct_answered"   // answered ones, two entries a flow
+	TableCTUnanswered model.Table = "ct_unanswered" // the others
+	TableFragments    model.Table = "fragments"     // packets in fragments
+	TableAffinities   model.Table = "affinities"    // clients that stay with a backend
 )
 
 // ofPackets are the tables that packets fill.
 func ofPackets() []model.Table {
-	return []model.Table{TableFlows, TableUnanswered, TableFragments, TableAffinities}
+	return []model.Table{TableCTAnswered, TableCTUnanswered, TableFragments, TableAffinities}
 }
 
 // mostEntries keeps a table within what the kernel makes, twice over.
 const mostEntries = 1 << 26
+
+// renameTables gives tables their names of today where they have former ones.
+func (c *Config) renameTables() error {
+	former := model.FormerTables()
+	for _, table := range slices.Sorted(maps.Keys(c.Tables)) {
+		now, renamed := former[table]
+		if !renamed {
+			continue
+		}
+		if _, both := c.Tables[now]; both {
+			return fmt.Errorf("parse configuration: tables.%s: is %s now, which is there too: leave one out", table, now)
+		}
+		c.warnings = append(c.warnings, fmt.Sprintf("tables.%s is tables.%s now", table, now))
+		c.Tables[now] = c.Tables[table]
+		delete(c.Tables, table)
+	}
+	return nil
+}
+
+// Warnings tell of former names that Parse has met.
+func (c *Config) Warnings() []string { return c.warnings }
 
 func (c *Config) validateTables() error {
 	var errs []error

@@ -20,7 +20,7 @@ func load(t *testing.T, c *cover.Counters, read func() (*ebpf.CollectionSpec, er
 	require.NoError(t, rlimit.RemoveMemlock(), "this test needs root")
 	spec, err := read()
 	require.NoError(t, err)
-	for _, name := range []string{bpf.ContainerMapFlows, bpf.ContainerMapUnanswered, bpf.ContainerMapPeers, bpf.ContainerMapMaglev} {
+	for _, name := range []string{bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered, bpf.ContainerMapPeers, bpf.ContainerMapMaglev} {
 		if m := spec.Maps[name]; m != nil && m.Type != ebpf.Array {
 			m.MaxEntries = 64
 		}
@@ -73,7 +73,7 @@ func TestAFrameIsCountedAlongItsWay(t *testing.T) {
 				continue
 			}
 			requireFlow(t, p, 3)
-			require.Contains(t, functions(p), "tell", "it was dropped, and that was told")
+			require.Contains(t, functions(p), "emit_event", "it was dropped, and that was told")
 			require.NotContains(t, functions(p), "judge", "it was never judged")
 		}
 	}

@@ -2,15 +2,15 @@
 #ifndef WEIR_JUDGE_H
 #define WEIR_JUDGE_H
 
-#include "address.h"
-#include "flow.h"
-#include "masquerade.h"
-#include "origin.h"
+#include "ipcache.h"
+#include "conntrack.h"
+#include "nat.h"
+#include "source.h"
 #include "policy.h"
 #include "rewrite.h"
 #include "route.h"
-#include "share.h"
-#include "choose.h"
+#include "ct_share.h"
+#include "lb.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_JUDGE_H
@@ -25,7 +25,7 @@ static __always_inline const struct addr *endpoint_addr(const struct endpoint *e
 	return family == FAMILY_IPV4 ? &ep->addr4 : &ep->addr6;
 }
 
-static __noinline struct endpoint *endpoint_ready(struct packet *pkt, __u32 ifindex)
+static __noinline struct endpoint *endpoint_lookup(struct packet *pkt, __u32 ifindex)
 {
 	struct endpoint_pair *pair = bpf_map_lookup_elem(&endpoints, &ifindex);
 	struct endpoint *ep = NULL;
@@ -71,7 +71,7 @@ static __noinline int judge_echo(struct packet *pkt)
 	return REASON_NONE;
 }
 
-static __noinline int flow_begin(struct packet *pkt, struct flow *flow)
+static __noinline int ct_init(struct packet *pkt, struct flow *flow)
 {
 	flow->last_seen = pkt->now;
 	flow->routed = 0;
@@ -90,32 +90,32 @@ static __noinline int flow_begin(struct packet *pkt, struct flow *flow)
 	flow->seen = 0;
 	flow->sent = 0;
 	flow->acked = 0;
-	if (!pkt->idle)
-		flow_trace(pkt, flow);
-	no_macs(flow);
+	if (!pkt->traceless)
+		ct_track_tcp(pkt, flow);
+	clear_macs(flow);
 	return 0;
 }
 
 /* The hardware addresses of a frame for a pod, which may have others by now. */
-static __noinline int pod_macs(struct flow *flow, const struct endpoint *ep)
+static __noinline int set_pod_macs(struct flow *flow, const struct endpoint *ep)
 {
 	__builtin_memcpy(flow->smac, ep->mac, sizeof(flow->smac));
 	__builtin_memcpy(flow->dmac, ep->pod_mac, sizeof(flow->dmac));
 	return 0;
 }
 
-static __always_inline void into_pod(struct flow *flow, __u32 ifindex, const struct endpoint *ep)
+static __always_inline void set_local_delivery(struct flow *flow, __u32 ifindex, const struct endpoint *ep)
 {
 	flow->out = OUT_LOCAL;
 	flow->ifindex = ifindex;
-	pod_macs(flow, ep);
+	set_pod_macs(flow, ep);
 }
 
 /* Stores the reply half where it is not yet. What a flow that goes on has stays, though
  * both their times are over and nobody has collected them: a packet that leaves no
  * trace does not make it younger.
  */
-static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
+static __always_inline int commit_reply(struct packet *pkt, struct scratch *s)
 {
 	struct flow *reply;
 
@@ -123,28 +123,28 @@ static __always_inline int remember_reply(struct packet *pkt, struct scratch *s)
 	if (s->open.flags & FLOW_SOURCE)
 		return 0;
 	/* Who answers may be silent for longer than the opener may be. */
-	reply = goes_on(pkt, s) ? flow_half(&pkt->key, &s->open) :
-				  flow_waiting(&s->reply_key, pkt->now);
+	reply = flow_continues(pkt, s) ? ct_lookup_reverse(&pkt->key, &s->open) :
+					 ct_lookup_alive(&s->reply_key, pkt->now);
 	/* What was the opener's direction once may be in its place; who has another
 	 * flow's answers there has a source port.
 	 */
 	if (reply && !pkt->reused && (reply->flags & FLOW_REPLY))
 		return 0;
-	return flow_store(&s->reply_key, &s->reply);
+	return ct_store(&s->reply_key, &s->reply);
 }
 
 /* Stores both halves, the reply first: a flow that has no way back is none. */
-static __noinline int remember(struct packet *pkt, struct scratch *s)
+static __noinline int commit_flow(struct packet *pkt, struct scratch *s)
 {
 	struct flow *old = NULL;
 
-	if (!is_tunnel(s->open.out) && remember_reply(pkt, s))
+	if (!is_tunnel(s->open.out) && commit_reply(pkt, s))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
-	if (goes_on(pkt, s)) {
-		/* find() has met it. Its time may be over while its other half lives: what
+	if (flow_continues(pkt, s)) {
+		/* ct_lookup() has met it. Its time may be over while its other half lives: what
 		 * it has shown counts on.
 		 */
-		old = flow_entry(&pkt->key);
+		old = ct_lookup_any(&pkt->key);
 	}
 	if (old) {
 		old->ifindex = s->open.ifindex;
@@ -158,23 +158,23 @@ static __noinline int remember(struct packet *pkt, struct scratch *s)
 		old->epoch = s->open.epoch;
 		return REASON_NONE;
 	}
-	if (flow_store(&pkt->key, &s->open))
+	if (ct_store(&pkt->key, &s->open))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
-	turn_of_flow(&pkt->key);
-	if (s->sticky)
-		stay(pkt, s->sticky, &s->open.dst, s->open.dport);
+	share_charge_flow(&pkt->key);
+	if (s->affinity_group)
+		affinity_update(pkt, s->affinity_group, &s->open.dst, s->open.dport);
 	return REASON_NONE;
 }
 
 /* What the node's own policy says of who comes to it; nothing, if it has none. */
-static __noinline int node_policy(struct packet *pkt, __u32 direction, __u32 peer, __be16 port)
+static __noinline int host_policy(struct packet *pkt, __u32 direction, __u32 peer, __be16 port)
 {
-	__u32 set = node_set(pkt);
+	__u32 set = host_rule_set(pkt);
 
-	return set ? policy(pkt, set, direction, peer, port) : REASON_NONE;
+	return set ? policy_check(pkt, set, direction, peer, port) : REASON_NONE;
 }
 
-static __always_inline int ttl_spent(struct packet *pkt, const struct flow *flow)
+static __always_inline int ttl_exceeded(struct packet *pkt, const struct flow *flow)
 {
 	return routed(pkt, flow) && pkt->ttl <= 1;
 }

@@ -6,8 +6,8 @@
  * the objects, so that they stand here only.
  */
 #define MAX_ENDPOINTS		4096
-#define MAX_ADDRESSES		65536
-#define MAX_PREFIXES		16384
+#define MAX_IPCACHE		65536
+#define MAX_IPCACHE_CIDRS		16384
 #define MAX_SERVICES		65536
 #define MAX_SLOTS		262144
 #define MAX_BACKENDS		262144
@@ -16,10 +16,10 @@
 #define MAX_AFFINITIES		65536
 #define MAX_PEERS		65536	/* of the node's own sockets; two a datagram socket's */
 #define MAX_RULES		262144
-#define MAX_FLOWS		131072	/* entries: two a flow */
-#define MAX_UNANSWERED		65536
+#define MAX_CT_ANSWERED		131072	/* entries: two a flow */
+#define MAX_CT_UNANSWERED		65536
 #define MAX_FRAGMENTS		8192
-#define MAX_TURNS		32768	/* of all endpoints that open much */
+#define MAX_SHARES		32768	/* of all endpoints that open much */
 #define EVENT_RING_BYTES	(1 << 20)
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */

@@ -2,7 +2,7 @@
 #ifndef WEIR_NEIGHBOUR_H
 #define WEIR_NEIGHBOUR_H
 
-#include "decide.h"
+#include "verdict.h"
 #include "judge.h"
 #include "rewrite.h"
 
@@ -51,7 +51,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	__u8 target[4];
 	struct arp *arp;
 
-	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
 	linear(skb, ETH_LEN + sizeof(*arp));
@@ -67,7 +67,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	if (arp->op == bpf_htons(ARP_REPLY) && mac_equal(arp->sender_mac, ep->pod_mac)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return let_go(skb, pkt);
+		return deliver_packet(skb, pkt);
 	}
 	if (arp->op != bpf_htons(ARP_REQUEST) || !v4_equal(arp->target_ip, &ep->gateway4))
 		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
@@ -183,7 +183,7 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	struct nd *nd;
 	int own, reason;
 
-	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
 		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
 	if (!pkt->plain || !is_neighbour(pkt))
@@ -200,7 +200,7 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return let_go(skb, pkt);
+		return deliver_packet(skb, pkt);
 	}
 	if (nd->type != ND_NEIGHBOUR_SOLICIT || addr_none(&ep->gateway6) ||
 	    !addr_equal(&nd->target, &ep->gateway6))
@@ -227,7 +227,7 @@ static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
 	pkt->where = HERE;
-	return let_go(skb, pkt);
+	return deliver_packet(skb, pkt);
 }
 
 #endif

@@ -17,7 +17,7 @@
 #include "place.h"
 #include "reasons.h"
 #include "tables.h"
-#include "turn.h"
+#include "share.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_PACKET_H
@@ -38,7 +38,7 @@ struct packet {
 	__u32 l4_off;		/* from the start of the frame */
 	__u32 l4_len;
 	__u32 where;		/* file and line of the last decision */
-	__u32 tables;		/* which tables were read, see decide.h */
+	__u32 tables;		/* which tables were read, see verdict.h */
 	__u32 origin;		/* of the rule that decided */
 	__u32 src_identity;	/* 0 where nobody asked */
 	__u32 dst_identity;
@@ -52,14 +52,14 @@ struct packet {
 	__u8 reused;		/* a new connection on the tuple of a closed one */
 	__u8 old;		/* scratch.old is what was known of it */
 	__u8 fragment;		/* enum fragment */
-	__u8 as_it_is;		/* the kernel goes on with it */
-	__u8 unwrapped;		/* came by a tunnel, for the pod scratch.pod */
+	__u8 kernel_forwards;		/* the kernel goes on with it */
+	__u8 decapped;		/* came by a tunnel, for the pod scratch.pod */
 	__u8 audit;		/* bits of the directions in which a denial is only told */
-	__u8 told;		/* enum reason: the last of these */
+	__u8 audit_reason;		/* enum reason: the last of these */
 	__u8 from_node;		/* another node sent it */
 	__u8 stray;		/* enum reason: why it is not of the flow whose tuple it has */
-	__u8 idle;		/* of a flow, and leaves no trace in it */
-	__u8 led;		/* to a pod, and the node has not made it */
+	__u8 traceless;		/* of a flow, and leaves no trace in it */
+	__u8 transit;		/* to a pod, and the node has not made it */
 	__u8 refused;		/* the policy that denies it has its sender told */
 	__u8 denied;		/* enum reason: why it is turned away */
 	__u8 pad[1];
@@ -106,7 +106,7 @@ struct scratch {
 	struct flow reply;
 	struct flow_key reply_key;
 	struct addr pod;	/* to which a tunnel has led the packet */
-	__u32 sticky;		/* group of frontends that keep this client with its backend */
+	__u32 affinity_group;		/* group of frontends that keep this client with its backend */
 	__u32 pad;
 };
 
@@ -386,7 +386,7 @@ static __noinline int parse_fragment(struct packet *pkt)
 		.hook = pkt->key.hook,
 		.family = pkt->key.family,
 	};
-	struct fragments_of made = {}, *of;
+	struct fragment_ports made = {}, *of;
 
 	/* In IPv6 the header behind the fragment header may be any. */
 	if (pkt->key.family == FAMILY_IPV4)
@@ -410,7 +410,7 @@ static __noinline int parse_fragment(struct packet *pkt)
 	made.icmp_type = pkt->icmp_type;
 	made.header_end = pkt->l4_start + (pkt->key.proto == IPPROTO_TCP ? 20 : 8);
 	if (!bpf_map_update_elem(&fragments, &key, &made, BPF_NOEXIST))
-		turn_of_fragments(&key);
+		share_charge_fragment(&key);
 	else if (bpf_map_update_elem(&fragments, &key, &made, BPF_ANY))
 		return REFUSE(pkt, REASON_FRAGMENT);
 	return REASON_NONE;

@@ -37,25 +37,25 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 }
 
 /* Where s->open leads, and whether both ends' policies agree. */
-static __noinline int judge_way(struct __sk_buff *skb, struct packet *pkt,
-				const struct endpoint *ep, struct scratch *s)
+static __noinline int judge_destination(struct __sk_buff *skb, struct packet *pkt,
+					const struct endpoint *ep, struct scratch *s)
 {
-	__u32 own = identity_of(address_of(pkt, &pkt->key.src));
+	__u32 own = identity_of(ipcache_lookup(pkt, &pkt->key.src));
 	struct endpoint *target = NULL;
-	struct address *address;
+	struct ipcache_entry *entry;
 	int reason;
 
-	address = address_of(pkt, &s->open.dst);
+	entry = ipcache_lookup(pkt, &s->open.dst);
 	pkt->src_identity = ep->identity;
-	pkt->dst_identity = identity_of(address);
-	if (address && address->ifindex) {
-		target = endpoint_ready(pkt, address->ifindex);
+	pkt->dst_identity = identity_of(entry);
+	if (entry && entry->ifindex) {
+		target = endpoint_lookup(pkt, entry->ifindex);
 		if (!target)
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		into_pod(&s->open, address->ifindex, target);
+		set_local_delivery(&s->open, entry->ifindex, target);
 		s->open.other_hook = HOOK_FROM_CONTAINER;
-		s->open.other_ifindex = address->ifindex;
-		if (address->ifindex == pkt->key.ifindex) {
+		s->open.other_ifindex = entry->ifindex;
+		if (entry->ifindex == pkt->key.ifindex) {
 			s->open.flags |= FLOW_HAIRPIN;
 			return REASON_NONE;
 		}
@@ -63,24 +63,24 @@ static __noinline int judge_way(struct __sk_buff *skb, struct packet *pkt,
 		s->open.other_hook = HOOK_TO_CONTAINER;
 		s->open.other_ifindex = pkt->key.ifindex;
 	}
-	reason = policy(pkt, ep->set, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
+	reason = policy_check(pkt, ep->set, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
 	if (reason)
 		return reason;
 	if (target)
-		return policy(pkt, target->set, DIRECTION_INGRESS, own, s->open.dport);
-	if (address && (address->flags & ADDRESS_HOST)) {
+		return policy_check(pkt, target->set, DIRECTION_INGRESS, own, s->open.dport);
+	if (entry && (entry->flags & IPCACHE_HOST)) {
 		s->open.out = OUT_HOST;
-		return node_policy(pkt, DIRECTION_INGRESS, own, s->open.dport);
+		return host_policy(pkt, DIRECTION_INGRESS, own, s->open.dport);
 	}
 	s->open.out = OUT_DEVICE;
-	if (!address || !(address->flags & ADDRESS_NATIVE))
+	if (!entry || !(entry->flags & IPCACHE_NATIVE))
 		masquerade(pkt, s);
 	return route(skb, pkt, &s->open);
 }
 
 /* A packet that opens a flow from a pod. */
-static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
-				 struct scratch *s)
+static __noinline int judge_from_pod(struct __sk_buff *skb, struct packet *pkt,
+				     struct scratch *s)
 {
 	const struct addr *hairpin;
 	struct service *service;
@@ -90,25 +90,25 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 	int reason;
 
 	ctl = bpf_map_lookup_elem(&control, &zero);
-	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ctl || !ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
 	reason = judge_sender(pkt, ep);
 	if (reason)
 		return reason;
-	flow_begin(pkt, &s->open);
-	service = service_of(pkt, SCOPE_INSIDE);
+	ct_init(pkt, &s->open);
+	service = service_lookup(pkt, SCOPE_INSIDE);
 	if (service) {
-		reason = choose(pkt, s, service, ctl->seed);
+		reason = lb_select(pkt, s, service, ctl->seed);
 		if (reason)
 			return reason;
-	} else if (service_address(pkt)) {
+	} else if (service_lookup_address(pkt)) {
 		return REFUSE(pkt, REASON_NO_FRONTEND);
 	}
-	reason = judge_way(skb, pkt, ep, s);
+	reason = judge_destination(skb, pkt, ep, s);
 	if (reason)
 		return reason;
-	if (ttl_spent(pkt, &s->open))
+	if (ttl_exceeded(pkt, &s->open))
 		return REFUSE(pkt, REASON_TTL_EXCEEDED);
 	s->open.origin = pkt->origin;
 
@@ -119,131 +119,131 @@ static __noinline int judge_from(struct __sk_buff *skb, struct packet *pkt,
 		s->open.src = *hairpin;
 		s->open.flags |= FLOW_SOURCE;
 	}
-	reply_half(pkt, s);
+	ct_init_reply(pkt, s);
 	if (s->open.out == OUT_HOST)
 		s->reply.flags |= FLOW_HERE;
-	into_pod(&s->reply, pkt->key.ifindex, ep);
-	reason = own_port(pkt, s);
+	set_local_delivery(&s->reply, pkt->key.ifindex, ep);
+	reason = nat_source_port(pkt, s);
 	if (reason)
 		return reason;
-	flow_diffs(&s->open, &pkt->key);
-	if (makes_nothing(pkt, s))
+	set_diffs(&s->open, &pkt->key);
+	if (makes_no_flow(pkt, s))
 		return REASON_NONE;
-	return remember(pkt, s);
+	return commit_flow(pkt, s);
 }
 
 /* A packet that opens a flow to a pod, from the node or through it. */
-static __noinline int judge_to(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __noinline int judge_to_pod(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
 	const struct addr *own;
-	struct address *address;
+	struct ipcache_entry *entry;
 	struct endpoint *ep;
 	__u8 host = 0;
 	int reason;
 
-	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
 	own = endpoint_addr(ep, pkt->key.family);
 	/* A pod without an address of the family has :: in the table. */
 	if (addr_none(own) || !addr_equal(own, &pkt->key.dst))
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
-	address = address_of(pkt, &pkt->key.src);
-	host = address && (address->flags & ADDRESS_HOST);
-	if (host && !made_here(skb, pkt))
+	entry = ipcache_lookup(pkt, &pkt->key.src);
+	host = entry && (entry->flags & IPCACHE_HOST);
+	if (host && !from_local_stack(skb, pkt))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (!host && (martian(&pkt->key.src, pkt->key.family) ||
 		      linklocal(&pkt->key.src, pkt->key.family)))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	/* From pod to pod never leads here: from-container has decided it. */
-	if (address && address->ifindex)
+	if (entry && entry->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	reason = judge_echo(pkt);
 	if (reason)
 		return reason;
 
-	pkt->src_identity = identity_of(address);
+	pkt->src_identity = identity_of(entry);
 	pkt->dst_identity = ep->identity;
-	flow_begin(pkt, &s->open);
+	ct_init(pkt, &s->open);
 	if (host)
 		s->open.flags |= FLOW_HERE;
-	into_pod(&s->open, pkt->key.ifindex, ep);
+	set_local_delivery(&s->open, pkt->key.ifindex, ep);
 	s->open.other_hook = HOOK_FROM_CONTAINER;
 	s->open.other_ifindex = pkt->key.ifindex;
 	if (!host) {
-		reason = policy(pkt, ep->set, DIRECTION_INGRESS, pkt->src_identity,
-				s->open.dport);
+		reason = policy_check(pkt, ep->set, DIRECTION_INGRESS, pkt->src_identity,
+				      s->open.dport);
 		if (reason)
 			return reason;
 	}
 	s->open.origin = pkt->origin;
-	reply_half(pkt, s);
-	no_macs(&s->reply);
+	ct_init_reply(pkt, s);
+	clear_macs(&s->reply);
 	s->reply.out = host ? OUT_HOST : OUT_DEVICE;
-	reason = own_port(pkt, s);
+	reason = nat_source_port(pkt, s);
 	if (reason)
 		return reason;
-	flow_diffs(&s->open, &pkt->key);
-	if (makes_nothing(pkt, s))
+	set_diffs(&s->open, &pkt->key);
+	if (makes_no_flow(pkt, s))
 		return REASON_NONE;
-	return remember(pkt, s);
+	return commit_flow(pkt, s);
 }
 
 /* Policy of the opening direction, for a packet that replies. */
 static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 				     const struct endpoint *ep)
 {
-	struct address *address;
+	struct ipcache_entry *entry;
 	struct endpoint *opener;
 	int reason;
 	__u8 here;
 
 	if (at(pkt, HOOK_TO_CONTAINER)) {
-		address = address_of(pkt, &pkt->key.src);
+		entry = ipcache_lookup(pkt, &pkt->key.src);
 		/* A pod of this node has that address by now. */
-		if (address && address->ifindex)
+		if (entry && entry->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-		here = address && (address->flags & ADDRESS_HOST) ? FLOW_HERE : 0;
-		if (here && pkt->led)
+		here = entry && (entry->flags & IPCACHE_HOST) ? FLOW_HERE : 0;
+		if (here && pkt->transit)
 			return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 		flow->flags = (flow->flags & ~FLOW_HERE) | here;
-		pod_macs(flow, ep);
-		reason = policy(pkt, ep->set, DIRECTION_EGRESS, identity_of(address),
-				pkt->key.sport);
+		set_pod_macs(flow, ep);
+		reason = policy_check(pkt, ep->set, DIRECTION_EGRESS, identity_of(entry),
+				      pkt->key.sport);
 		if (reason || !here)
 			return reason;
-		return node_policy(pkt, DIRECTION_INGRESS,
-				   identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
+		return host_policy(pkt, DIRECTION_INGRESS,
+				   identity_of(ipcache_lookup(pkt, &flow->dst)), pkt->key.sport);
 	}
 	if (flow->other_hook == HOOK_TO_DEVICE)
 		return REASON_NONE;
 	if (flow->other_hook == HOOK_FROM_DEVICE)
-		return policy(pkt, ep->set, DIRECTION_INGRESS,
-			      identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
+		return policy_check(pkt, ep->set, DIRECTION_INGRESS,
+				    identity_of(ipcache_lookup(pkt, &flow->dst)), pkt->key.sport);
 	if (flow->other_hook == HOOK_TO_CONTAINER) {
-		address = address_of(pkt, &pkt->key.dst);
-		if (address && (address->flags & ADDRESS_HOST)) {
+		entry = ipcache_lookup(pkt, &pkt->key.dst);
+		if (entry && (entry->flags & IPCACHE_HOST)) {
 			flow->out = OUT_HOST;
 			flow->ifindex = 0;
 			flow->routed = 0;
 			return REASON_NONE;
 		}
 		flow->out = OUT_DEVICE;
-		return policy(pkt, ep->set, DIRECTION_INGRESS, identity_of(address),
-			      pkt->key.sport);
+		return policy_check(pkt, ep->set, DIRECTION_INGRESS, identity_of(entry),
+				    pkt->key.sport);
 	}
-	opener = endpoint_ready(pkt, flow->other_ifindex);
+	opener = endpoint_lookup(pkt, flow->other_ifindex);
 	if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	pod_macs(flow, opener);
+	set_pod_macs(flow, opener);
 	if (flow->flags & FLOW_HAIRPIN)
 		return REASON_NONE;
-	reason = policy(pkt, opener->set, DIRECTION_EGRESS,
-			identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+	reason = policy_check(pkt, opener->set, DIRECTION_EGRESS,
+			      identity_of(ipcache_lookup(pkt, &pkt->key.src)), pkt->key.sport);
 	if (reason)
 		return reason;
-	return policy(pkt, ep->set, DIRECTION_INGRESS,
-		      identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
+	return policy_check(pkt, ep->set, DIRECTION_INGRESS,
+			    identity_of(ipcache_lookup(pkt, &flow->dst)), pkt->key.sport);
 }
 
 /* A reply at a pod's device to a flow that was judged before the tables changed. */
@@ -253,7 +253,7 @@ static __noinline int rejudge_pod(struct packet *pkt, struct flow *flow)
 	struct endpoint *ep;
 	int reason;
 
-	ep = endpoint_ready(pkt, pkt->key.ifindex);
+	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
 	/* The device may be another pod's by now. */

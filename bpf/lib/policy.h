@@ -2,7 +2,7 @@
 #ifndef WEIR_POLICY_H
 #define WEIR_POLICY_H
 
-#include "decide.h"
+#include "verdict.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_POLICY_H
@@ -22,8 +22,8 @@ static __always_inline __be16 rule_port(const struct packet *pkt, __be16 port)
 /* Asks a rule set about a peer. Two lookups: rules for that identity, and
  * rules for any; the higher precedence decides, deny where they are equal.
  */
-static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
-			     __u32 peer, __be16 port)
+static __noinline int policy_check(struct packet *pkt, __u32 set, __u32 direction,
+				   __u32 peer, __be16 port)
 {
 	struct rule_key key = {
 		.bits = RULE_BITS_EXACT,
@@ -60,18 +60,18 @@ static __noinline int policy(struct packet *pkt, __u32 set, __u32 direction,
 		return REFUSE(pkt, reason);
 	}
 	pkt->audit |= 1 << direction;
-	pkt->told = direction == DIRECTION_EGRESS ? REASON_AUDIT_EGRESS : REASON_AUDIT_INGRESS;
+	pkt->audit_reason = direction == DIRECTION_EGRESS ? REASON_AUDIT_EGRESS : REASON_AUDIT_INGRESS;
 	return REASON_NONE;
 }
 
 /* Counts and tells that a packet goes on which a policy denies. */
-static __noinline int audited(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int emit_audit(struct __sk_buff *skb, struct packet *pkt)
 {
 	if (pkt->audit & (1 << DIRECTION_EGRESS))
-		count(pkt, skb->len, REASON_AUDIT_EGRESS);
+		count_packet(pkt, skb->len, REASON_AUDIT_EGRESS);
 	if (pkt->audit & (1 << DIRECTION_INGRESS))
-		count(pkt, skb->len, REASON_AUDIT_INGRESS);
-	tell(pkt, skb->len, EVENT_VERDICT, VERDICT_AUDIT, pkt->told);
+		count_packet(pkt, skb->len, REASON_AUDIT_INGRESS);
+	emit_event(pkt, skb->len, EVENT_VERDICT, VERDICT_AUDIT, pkt->audit_reason);
 	return 0;
 }
 

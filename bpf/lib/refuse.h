@@ -2,10 +2,10 @@
 #ifndef WEIR_REFUSE_H
 #define WEIR_REFUSE_H
 
-#include "decide.h"
+#include "verdict.h"
 #include "rewrite.h"
 #include "service.h"
-#include "turn.h"
+#include "share.h"
 
 /* Refuses a packet from the address that it was sent to: TCP by a reset (RFC
  * 9293 3.10.7.1), UDP by ICMP port unreachable (RFC 792, RFC 4443 3.1). Not
@@ -194,7 +194,7 @@ static __always_inline void reset_answer(struct reset *made, const struct tcphdr
 /* Turns a packet without IP options round: it leads from where it was to back to where
  * it came from, with as many octets behind its IP header.
  */
-static __noinline int turn_round(struct __sk_buff *skb, struct packet *pkt, __u32 len)
+static __noinline int reverse_packet(struct __sk_buff *skb, struct packet *pkt, __u32 len)
 {
 	struct ethhdr *eth = frame_start(skb);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
@@ -237,16 +237,16 @@ volatile const __u32 refusal_ahead = 1000;
  * it can be is long over. It is without a lock, as turns are; and global, so that the
  * verifier looks at it once.
  */
-__noinline int refusal_due(__u32 ifindex, __u32 hook, __u32 ms)
+__noinline int refusal_allowed(__u32 ifindex, __u32 hook, __u32 ms)
 {
-	struct turn_key at = { .ifindex = ifindex, .hook = hook, .of = TURN_REFUSALS };
-	struct turn first = { .next = ms + refusal_takes };
-	struct turn *last;
+	struct share_key at = { .ifindex = ifindex, .hook = hook, .of = SHARE_REFUSALS };
+	struct share_slot first = { .next = ms + refusal_takes };
+	struct share_slot *last;
 	__u32 ahead;
 
-	last = bpf_map_lookup_elem(&turns, &at);
+	last = bpf_map_lookup_elem(&shares, &at);
 	if (!last) {
-		bpf_map_update_elem(&turns, &at, &first, BPF_ANY);
+		bpf_map_update_elem(&shares, &at, &first, BPF_ANY);
 		return 1;
 	}
 	ahead = last->next - ms;
@@ -260,7 +260,7 @@ __noinline int refusal_due(__u32 ifindex, __u32 hook, __u32 ms)
 
 static __always_inline int may_refuse(const struct packet *pkt)
 {
-	return refusal_due(pkt->key.ifindex, pkt->key.hook, pkt->now / 1000000);
+	return refusal_allowed(pkt->key.ifindex, pkt->key.hook, pkt->now / 1000000);
 }
 
 /* Makes a segment its reset. Its checksum is first the pseudo header's alone, which is
@@ -295,7 +295,7 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), sum);
 	bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
 	bpf_csum_update(skb, ~sum);
-	return turn_round(skb, pkt, sizeof(made.tcp));
+	return reverse_packet(skb, pkt, sizeof(made.tcp));
 }
 
 /* Makes a ping its answer, where the address that it is for answers pings. What it
@@ -306,14 +306,14 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
 	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
-	struct service *service = service_address(pkt);
+	struct service *service = service_lookup_address(pkt);
 
 	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
 		return -1;
 	/* Type and code are one word of the sum; the code is 0. */
 	bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
 	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
-	return turn_round(skb, pkt, pkt->l4_len);
+	return reverse_packet(skb, pkt, pkt->l4_len);
 }
 
 /* Whether what a policy denies may be answered: it is nobody's but its sender's, and
@@ -332,7 +332,7 @@ static __noinline int refusable(struct __sk_buff *skb, const struct packet *pkt)
 static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
 {
 	/* The kernel cuts nothing that it still takes for a packet in a tunnel. */
-	if (!pkt->plain || pkt->unwrapped)
+	if (!pkt->plain || pkt->decapped)
 		return -1;
 	if (pkt->refused && !refusable(skb, pkt))
 		return -1;

@@ -2,7 +2,7 @@
 #ifndef WEIR_REWRITE_H
 #define WEIR_REWRITE_H
 
-#include "decide.h"
+#include "verdict.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_REWRITE_H
@@ -146,7 +146,7 @@ static __always_inline void rewrite_ip(struct iphdr *ip, const struct flow *flow
 	ip->check = csum_apply(ip->check, flow->addr_diff);
 }
 
-static __always_inline void ttl_down(struct iphdr *ip)
+static __always_inline void ttl_decrement4(struct iphdr *ip)
 {
 	__u32 check = ip->check;
 
@@ -159,14 +159,14 @@ static __always_inline void ttl_down(struct iphdr *ip)
  * device may have made of the whole packet, by which the pod's stack would find it
  * broken, and say so in the log.
  */
-static __always_inline void hop_limit_down(struct __sk_buff *skb, struct ipv6hdr *ip6)
+static __always_inline void ttl_decrement6(struct __sk_buff *skb, struct ipv6hdr *ip6)
 {
 	ip6->hop_limit--;
 	bpf_csum_update(skb, (__u16)~bpf_htons(1));
 }
 
 /* What is routed is a hop on its way. */
-static __always_inline int hop_down(struct __sk_buff *skb, const struct packet *pkt)
+static __always_inline int ttl_decrement(struct __sk_buff *skb, const struct packet *pkt)
 {
 	struct ethhdr *eth = frame_start(skb);
 
@@ -175,13 +175,13 @@ static __always_inline int hop_down(struct __sk_buff *skb, const struct packet *
 
 		if ((void *)(ip + 1) > frame_end(skb))
 			return -1;
-		ttl_down(ip);
+		ttl_decrement4(ip);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
 
 		if ((void *)(ip6 + 1) > frame_end(skb))
 			return -1;
-		hop_limit_down(skb, ip6);
+		ttl_decrement6(skb, ip6);
 	}
 	return 0;
 }
@@ -213,8 +213,8 @@ static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* The same, once for all who are in no hurry: a call costs some ns. */
-static __noinline int translate_slowly(struct __sk_buff *skb, struct packet *pkt,
-				       const struct flow *flow)
+static __noinline int translate_slow(struct __sk_buff *skb, struct packet *pkt,
+				     const struct flow *flow)
 {
 	return translate(skb, pkt, flow);
 }
@@ -225,14 +225,14 @@ static __noinline int translate_slowly(struct __sk_buff *skb, struct packet *pkt
  * pod or by a device.
  */
 static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
-				   const struct flow *flow, __u8 hook, int hurry)
+				   const struct flow *flow, __u8 hook, int fast)
 {
 	struct ethhdr *eth;
 
 	if ((flow->flags & FLOW_TRANSLATED) &&
-	    (hurry ? translate(skb, pkt, flow) : translate_slowly(skb, pkt, flow)))
+	    (fast ? translate(skb, pkt, flow) : translate_slow(skb, pkt, flow)))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (routes(hook, flow) && hop_down(skb, pkt))
+	if (routes(hook, flow) && ttl_decrement(skb, pkt))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (flow->out == OUT_LOCAL && !is_hook(hook, HOOK_TO_CONTAINER)) {
 		eth = frame_start(skb);
@@ -245,14 +245,14 @@ static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* Of a flow that leaves as it comes. */
-static __always_inline void no_diffs(struct flow *flow)
+static __always_inline void clear_diffs(struct flow *flow)
 {
 	flow->addr_diff = 0;
 	flow->port_diff = 0;
 }
 
 /* The differences that rewrite needs, once a flow. */
-static __noinline int flow_diffs(struct flow *flow, struct flow_key *key)
+static __noinline int set_diffs(struct flow *flow, struct flow_key *key)
 {
 	struct ports from = { key->sport, key->dport };
 	struct ports to = { flow->sport, flow->dport };
@@ -261,7 +261,7 @@ static __noinline int flow_diffs(struct flow *flow, struct flow_key *key)
 	if (addr_equal(&flow->src, &key->src) && addr_equal(&flow->dst, &key->dst) &&
 	    from.src == to.src && from.dst == to.dst) {
 		flow->flags &= ~FLOW_TRANSLATED;
-		no_diffs(flow);
+		clear_diffs(flow);
 		return 0;
 	}
 	flow->flags |= FLOW_TRANSLATED;

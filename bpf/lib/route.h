@@ -2,7 +2,7 @@
 #ifndef WEIR_ROUTE_H
 #define WEIR_ROUTE_H
 
-#include "decide.h"
+#include "verdict.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_ROUTE_H

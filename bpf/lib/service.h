@@ -2,7 +2,7 @@
 #ifndef WEIR_SERVICE_H
 #define WEIR_SERVICE_H
 
-#include "decide.h"
+#include "verdict.h"
 #include "packet.h"
 
 #undef THIS_FILE
@@ -37,7 +37,7 @@ static __noinline __u32 hash_tuple(const struct flow_key *key, __u32 seed)
 	return h ^ (h >> 16);
 }
 
-static __noinline struct service *service_of(struct packet *pkt, __u8 scope)
+static __noinline struct service *service_lookup(struct packet *pkt, __u8 scope)
 {
 	struct service_key key = {
 		.addr = pkt->key.dst,
@@ -57,7 +57,7 @@ static __noinline struct service *service_of(struct packet *pkt, __u8 scope)
 }
 
 /* What there is of an address that is of services alone; NULL for any other. */
-OF_PACKETS struct service *service_address(struct packet *pkt)
+PACKETS_ONLY struct service *service_lookup_address(struct packet *pkt)
 {
 	struct service_key key = { .addr = pkt->key.dst, .scope = SCOPE_ADDRESS };
 	struct service_pair *pair = bpf_map_lookup_elem(&services, &key);
@@ -73,7 +73,7 @@ OF_PACKETS struct service *service_address(struct packet *pkt)
 }
 
 /* What a service says of a backend; BACKEND_ABSENT where it has none such. */
-static __noinline __u32 state_of(struct packet *pkt, __u32 service,
+static __noinline __u32 backend_lookup(struct packet *pkt, __u32 service,
 				      const struct addr *addr, __be16 port)
 {
 	struct backend_key key = {
@@ -91,15 +91,15 @@ static __noinline __u32 state_of(struct packet *pkt, __u32 service,
 }
 
 /* The backend that the client's flows stay with, while it serves. */
-static __noinline int stick(struct packet *pkt, const struct service *service,
-			    struct addr *addr, __be16 *port)
+static __noinline int affinity_lookup(struct packet *pkt, const struct service *service,
+				      struct addr *addr, __be16 *port)
 {
 	struct affinity_key key = { .group = service->group, .client = pkt->key.src };
 	struct affinity *affinity = bpf_map_lookup_elem(&affinities, &key);
 	int found;
 
 	found = affinity && age(pkt, affinity->used) <= service->affinity * SECOND &&
-		state_of(pkt, service->id, &affinity->addr, affinity->port) == BACKEND_SERVING;
+		backend_lookup(pkt, service->id, &affinity->addr, affinity->port) == BACKEND_SERVING;
 	note_read(pkt, TABLE_AFFINITIES, found);
 	if (!found)
 		return 0;
@@ -109,8 +109,8 @@ static __noinline int stick(struct packet *pkt, const struct service *service,
 }
 
 /* Remembers the backend of a flow that begins. */
-static __always_inline void stay(const struct packet *pkt, __u32 group,
-				 const struct addr *addr, __be16 port)
+static __always_inline void affinity_update(const struct packet *pkt, __u32 group,
+					    const struct addr *addr, __be16 port)
 {
 	struct affinity_key key = { .group = group, .client = pkt->key.src };
 	struct affinity affinity = {
@@ -125,7 +125,7 @@ static __always_inline void stay(const struct packet *pkt, __u32 group,
 /* The slot that a new flow is led to. A Maglev table leads it to the same one
  * on every node: the seed is left out.
  */
-static __always_inline __u32 slot_index(struct packet *pkt, const struct service *service, __u32 seed)
+static __always_inline __u32 lb_slot(struct packet *pkt, const struct service *service, __u32 seed)
 {
 	__u32 index, *entry;
 
@@ -139,7 +139,7 @@ static __always_inline __u32 slot_index(struct packet *pkt, const struct service
 /* Whether an address is good for no backend, whoever lists it: no host has it,
  * or it is another's on each link, as the node's own services are.
  */
-static __always_inline int nobody(const struct addr *addr)
+static __always_inline int backend_is_no_host(const struct addr *addr)
 {
 	__u8 family = addr_mapped(addr) ? FAMILY_IPV4 : FAMILY_IPV6;
 
@@ -147,8 +147,8 @@ static __always_inline int nobody(const struct addr *addr)
 }
 
 /* Chooses who serves a flow that begins. */
-static __noinline int pick(struct packet *pkt, const struct service *service, __u32 seed,
-			   struct addr *addr, __be16 *port)
+static __noinline int lb_select_backend(struct packet *pkt, const struct service *service, __u32 seed,
+					struct addr *addr, __be16 *port)
 {
 	struct slot_key key = {};
 	struct slot *slot;
@@ -156,16 +156,16 @@ static __noinline int pick(struct packet *pkt, const struct service *service, __
 	if (!service->count)
 		return REFUSE(pkt, service->flags & SERVICE_LOCAL ? REASON_NO_LOCAL_BACKEND :
 								    REASON_NO_BACKEND);
-	if (service->affinity && stick(pkt, service, addr, port))
+	if (service->affinity && affinity_lookup(pkt, service, addr, port))
 		return REASON_NONE;
 	key.set = service->set;
-	key.index = slot_index(pkt, service, seed);
+	key.index = lb_slot(pkt, service, seed);
 	slot = bpf_map_lookup_elem(&slots, &key);
 	note_read(pkt, TABLE_SLOTS, !!slot);
 	/* A set that is going away under us: the next packet meets the new one. */
 	if (!slot)
 		return REFUSE(pkt, REASON_NO_BACKEND);
-	if (nobody(&slot->addr))
+	if (backend_is_no_host(&slot->addr))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	*addr = slot->addr;
 	*port = slot->port;

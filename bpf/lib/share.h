@@ -2,53 +2,45 @@
 #ifndef WEIR_SHARE_H
 #define WEIR_SHARE_H
 
-#include "flow.h"
-#include "turn.h"
+#include "tables.h"
 
-/* Takes a flow that nobody has answered out of its table, both halves. What was
- * answered in the meantime stays, unless it is too much for the table of those: its
- * answers' half says so.
+/* Shares of tables that make room by themselves. What an endpoint opens there
+ * takes turns, as many as its share: who takes a turn again takes what it has
+ * opened in that turn before out of the table, if it is still there. So a flood
+ * makes room among its own, and nobody is refused for it. Only openings pay.
+ *
+ * Turns are counted without a lock: of two CPUs that take one at once, one has
+ * its opening forgotten, which then waits to be the longest unused.
  */
-static __noinline void share_forget(const struct flow_key *key)
-{
-	struct flow *flow = bpf_map_lookup_elem(&unanswered, key);
-	struct flow_key other;
-	__u32 *count = bpf_map_lookup_elem(&answered_by, &key->ifindex);
-	int crowded = count && *count >= answered_share;
-	struct flow *half;
 
-	if (!flow)
-		return;
-	flow_other(&other, key, flow);
-	half = flow_answered(&other);
-	if (!half)
-		half = bpf_map_lookup_elem(&unanswered, &other);
-	if (half && ((!crowded && (half->flags & FLOW_ANSWERED)) || !flow_halves(key, half)))
-		return;
-	bpf_map_delete_elem(&unanswered, &other);
-	bpf_map_delete_elem(&unanswered, key);
+volatile const __u32 flow_share = MAX_CT_UNANSWERED / 8;	/* flows: two entries each, a quarter */
+volatile const __u32 fragment_share = MAX_FRAGMENTS / 4;
+
+/* The opening that is in the turn that comes now, which becomes the key's; NULL where
+ * nobody has taken it yet. The first turn holds the number of the next one.
+ */
+static __noinline struct share_slot *share_take(struct share_key *key, __u32 share)
+{
+	struct share_slot *first = bpf_map_lookup_elem(&shares, key);
+
+	if (!first)
+		return NULL;
+	key->slot = first->next % share;
+	first->next = key->slot + 1;
+	return bpf_map_lookup_elem(&shares, key);
 }
 
-static __noinline void turn_of_opening(const struct flow_key *key)
+/* The ports of a fragmented packet that are new in the table. */
+static __noinline void share_charge_fragment(const struct fragment_key *key)
 {
-	struct turn_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = TURN_FLOWS };
-	struct turn mine = { .next = 1 }, *old;
-	struct flow_key gone;
+	struct share_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = SHARE_FRAGMENTS };
+	struct share_slot mine = { .next = 1 }, *old;
 
-	old = turn_take(&at, flow_share);
-	mine.flow = *key;
+	old = share_take(&at, fragment_share);
 	if (old)
-		gone = old->flow;
-	bpf_map_update_elem(&turns, &at, &mine, BPF_ANY);
-	if (old)
-		share_forget(&gone);
-}
-
-/* A pod has opened a flow. Who comes from outside is no endpoint. */
-static __always_inline void turn_of_flow(const struct flow_key *key)
-{
-	if (key->hook == HOOK_FROM_CONTAINER)
-		turn_of_opening(key);
+		bpf_map_delete_elem(&fragments, &old->fragment);
+	mine.fragment = *key;
+	bpf_map_update_elem(&shares, &at, &mine, BPF_ANY);
 }
 
 #endif

@@ -111,14 +111,14 @@ struct {
 	__type(value, struct endpoint_pair);
 } endpoints SEC(".maps");
 
-enum address_flags {
-	ADDRESS_HOST = 1 << 0,	/* the node's own */
-	ADDRESS_NATIVE = 1 << 1, /* of the cluster: reached without masquerading */
-	ADDRESS_NODE = 1 << 2,	/* another node's */
+enum ipcache_flags {
+	IPCACHE_HOST = 1 << 0,	/* the node's own */
+	IPCACHE_NATIVE = 1 << 1, /* of the cluster: reached without masquerading */
+	IPCACHE_NODE = 1 << 2,	/* another node's */
 };
 
 /* What is known of an address. */
-struct address {
+struct ipcache_entry {
 	__u32 identity;
 	__u32 ifindex;		/* of the local endpoint that has it, or 0 */
 	__be32 tunnel;		/* the node behind which it is, or 0 */
@@ -127,33 +127,33 @@ struct address {
 	__u8 pad[2];
 };
 
-struct address_pair {
-	struct address half[2];
+struct ipcache_pair {
+	struct ipcache_entry half[2];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_ADDRESSES);
+	__uint(max_entries, MAX_IPCACHE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct addr);
-	__type(value, struct address_pair);
-} addresses SEC(".maps");
+	__type(value, struct ipcache_pair);
+} ipcache SEC(".maps");
 
 /* The same by prefix, for the slow path. IPv4 prefixes are 96 bits longer. A
  * prefix that a half does not have repeats there the next shorter one's.
  */
-struct prefix_key {
+struct cidr_key {
 	__u32 bits;
 	struct addr addr;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, MAX_PREFIXES);
+	__uint(max_entries, MAX_IPCACHE_CIDRS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct prefix_key);
-	__type(value, struct address_pair);
-} prefixes SEC(".maps");
+	__type(key, struct cidr_key);
+	__type(value, struct ipcache_pair);
+} ipcache_cidrs SEC(".maps");
 
 /* Services by frontend. A changed list of backends is a new set of slots. An
  * address that is of services alone stands there too, in a scope of its own with
@@ -318,8 +318,8 @@ struct peer_key {
 };
 
 enum peer_way {
-	PEER_SHOWN = 0,		/* a backend: the frontend that the process knows it by */
-	PEER_LED = 1,		/* a frontend: the backend that datagrams are led to */
+	PEER_FRONTEND = 0,		/* a backend: the frontend that the process knows it by */
+	PEER_BACKEND = 1,		/* a frontend: the backend that datagrams are led to */
 };
 
 struct peer {
@@ -438,19 +438,19 @@ struct flow {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_FLOWS);
+	__uint(max_entries, MAX_CT_ANSWERED);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
-} flows SEC(".maps");
+} ct_answered SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_UNANSWERED);
+	__uint(max_entries, MAX_CT_UNANSWERED);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
-} unanswered SEC(".maps");
+} ct_unanswered SEC(".maps");
 
-/* Entries of `flows` by the device of the pod that has opened them. Programs add,
+/* Entries of `ct_answered` by the device of the pod that has opened them. Programs add,
  * the collector counts anew.
  */
 struct {
@@ -459,7 +459,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u32);
-} answered_by SEC(".maps");
+} ct_answered_by SEC(".maps");
 
 /* The ports of fragmented packets, from their first fragments. When it is full
  * the longest unused makes room, and what still comes of that packet is
@@ -476,7 +476,7 @@ struct fragment_key {
 	__u8 pad;
 };
 
-struct fragments_of {
+struct fragment_ports {
 	__u64 seen;		/* when the first fragment came */
 	__u32 header_end;	/* later fragments begin there or behind */
 	__be16 sport;
@@ -490,25 +490,25 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, MAX_FRAGMENTS);
 	__type(key, struct fragment_key);
-	__type(value, struct fragments_of);
+	__type(value, struct fragment_ports);
 } fragments SEC(".maps");
 
-/* What endpoints have opened in the two tables above, by turns: lib/turn.h. */
-enum turn_of {
-	TURN_FLOWS = 0,
-	TURN_FRAGMENTS = 1,
-	TURN_REFUSALS = 2,	/* one: its next is a time, lib/refuse.h */
+/* What endpoints have opened in the two tables above, by turns: lib/share.h. */
+enum share_kind {
+	SHARE_FLOWS = 0,
+	SHARE_FRAGMENTS = 1,
+	SHARE_REFUSALS = 2,	/* one: its next is a time, lib/refuse.h */
 };
 
-struct turn_key {
+struct share_key {
 	__u32 ifindex;
-	__u32 turn;
+	__u32 slot;
 	__u8 hook;
 	__u8 of;		/* enum turn_of */
 	__u8 pad[2];
 };
 
-struct turn {
+struct share_slot {
 	__u32 next;
 	union {
 		struct flow_key flow;
@@ -518,9 +518,9 @@ struct turn {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, MAX_TURNS);
-	__type(key, struct turn_key);
-	__type(value, struct turn);
-} turns SEC(".maps");
+	__uint(max_entries, MAX_SHARES);
+	__type(key, struct share_key);
+	__type(value, struct share_slot);
+} shares SEC(".maps");
 
 #endif

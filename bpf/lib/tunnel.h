@@ -4,7 +4,7 @@
 
 #include "judge.h"
 #include "refuse.h"
-#include "related.h"
+#include "icmp_error.h"
 
 #undef THIS_FILE
 #define THIS_FILE FILE_TUNNEL_H
@@ -44,9 +44,9 @@ struct outer6 {
 };
 
 /* Whether nodes take what is in datagrams of UDP to GENEVE_PORT for packets. */
-static __noinline int tunnels_udp(struct packet *pkt)
+static __noinline int tunnel_is_udp(struct packet *pkt)
 {
-	struct node *self = node_half(pkt);
+	struct node *self = node_lookup(pkt);
 
 	return self && self->tunnel == TUNNEL_GENEVE;
 }
@@ -54,40 +54,40 @@ static __noinline int tunnels_udp(struct packet *pkt)
 /* Whether what a service leads on would look like a node's tunnel to the node that
  * it goes to: it has the node's source, and who sent it wrote what is inside.
  */
-static __noinline int poses_as_tunnel(struct packet *pkt, const struct flow *flow)
+static __noinline int tunnel_forged_by_client(struct packet *pkt, const struct flow *flow)
 {
 	return pkt->key.proto == IPPROTO_UDP && flow->dport == bpf_htons(GENEVE_PORT) &&
-	       tunnels_udp(pkt);
+	       tunnel_is_udp(pkt);
 }
 
 /* Whether what a socket of the node's sends would look like its tunnel to the node of
  * a pod: the tunnel's own packets do not come this way. Who may bind a socket is
  * anybody whose pod is on the node's network.
  */
-static __noinline int feigns_tunnel(struct packet *pkt)
+static __noinline int tunnel_forged_by_socket(struct packet *pkt)
 {
-	struct address *address;
+	struct ipcache_entry *entry;
 
-	if (pkt->fragment || !pkt->plain || !tunnels_udp(pkt))
+	if (pkt->fragment || !pkt->plain || !tunnel_is_udp(pkt))
 		return 0;
-	address = address_of(pkt, &pkt->key.src);
-	if (!address || !(address->flags & ADDRESS_HOST))
+	entry = ipcache_lookup(pkt, &pkt->key.src);
+	if (!entry || !(entry->flags & IPCACHE_HOST))
 		return 0;
-	address = address_of(pkt, &pkt->key.dst);
-	return address && !address->ifindex && of_pod(address->identity);
+	entry = ipcache_lookup(pkt, &pkt->key.dst);
+	return entry && !entry->ifindex && identity_is_pod(entry->identity);
 }
 
 /* Whether the answers of a service to a client would look so to the client's node:
  * they have the frontend's address, which may be the node's, and whoever answers
  * writes what is inside.
  */
-static __always_inline int answers_as_tunnel(struct packet *pkt)
+static __always_inline int tunnel_forged_by_reply(struct packet *pkt)
 {
 	return pkt->key.proto == IPPROTO_UDP && pkt->key.sport == bpf_htons(GENEVE_PORT) &&
-	       of_pod(pkt->src_identity) && tunnels_udp(pkt);
+	       identity_is_pod(pkt->src_identity) && tunnel_is_udp(pkt);
 }
 
-static __always_inline __u32 outer_len(__u32 ip_len, __u8 tunnel)
+static __always_inline __u32 tunnel_overhead(__u32 ip_len, __u8 tunnel)
 {
 	return tunnel == TUNNEL_GENEVE ? ip_len + sizeof(struct udphdr) + sizeof(struct geneve) :
 					 ip_len;
@@ -97,15 +97,15 @@ static __always_inline __u32 outer_len(__u32 ip_len, __u8 tunnel)
  * cuts super-packets of TCP to what is left; the datagrams of one of UDP are as
  * long as they are.
  */
-static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline __u32 tunnel_mtu(struct __sk_buff *skb, struct packet *pkt)
 {
-	struct node *self = node_half(pkt);
+	struct node *self = node_lookup(pkt);
 	__u32 ip_len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	__u32 len = pkt->len, limit;
 
 	if (!self)
 		return 0;
-	limit = self->mtu - outer_len(ip_len, self->tunnel);
+	limit = self->mtu - tunnel_overhead(ip_len, self->tunnel);
 	if (skb->gso_size && pkt->key.proto == IPPROTO_TCP)
 		return 0;
 	if (skb->gso_size)
@@ -118,7 +118,7 @@ static __always_inline __u32 tunnel_limit(struct __sk_buff *skb, struct packet *
  * is then the opposite of f, and f half of the opposite of the sum without it.
  * The error's own checksum covers f, and is right whether f is made or not.
  */
-static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int csum_for_quote(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u32 offset = csum_offset(pkt), len = sizeof(struct udphdr);
 	__u8 quoted[sizeof(struct tcphdr)];
@@ -140,7 +140,7 @@ static __noinline int settle_csum(struct __sk_buff *skb, struct packet *pkt)
 #define FRAGMENT_LEN	8	/* of IPv6's header of a fragment */
 
 /* Whether a packet is the first part of another, and has no options. */
-static __always_inline int first_part(const struct packet *pkt)
+static __always_inline int is_first_fragment(const struct packet *pkt)
 {
 	__u32 len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) :
 						     sizeof(struct ipv6hdr) + FRAGMENT_LEN;
@@ -151,7 +151,7 @@ static __always_inline int first_part(const struct packet *pkt)
 /* Makes the packet the word to its sender that mtu is what fits (RFC 1191, RFC
  * 8201). A reason other than NONE: it could not be made.
  */
-static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
+static __noinline int refuse_too_big(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
 {
 	int is_tcp = pkt->key.proto == IPPROTO_TCP;
 
@@ -163,14 +163,14 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 	/* What comes in parts is told of by the first. It has no checksum of its
 	 * own, and the kernel none to make.
 	 */
-	if (first_part(pkt))
+	if (is_first_fragment(pkt))
 		return pkt->key.family == FAMILY_IPV4 ?
 			refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr)) :
 			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu,
 				    FRAGMENT_LEN + sizeof(struct udphdr));
 	if (!pkt->plain)
 		return REFUSE(pkt, REASON_TOO_BIG);
-	if (settle_csum(skb, pkt))
+	if (csum_for_quote(skb, pkt))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (pkt->key.family == FAMILY_IPV4)
 		return is_tcp ? refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct tcphdr)) :
@@ -179,7 +179,7 @@ static __noinline int refuse_size(struct __sk_buff *skb, struct packet *pkt, __u
 			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct udphdr));
 }
 
-static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
+static __always_inline void encap_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
 				      __u32 len, __u16 proto)
 {
 	/* RFC 8926 3.3: the source port is the entropy of the flow inside. */
@@ -197,8 +197,8 @@ static __always_inline void outer_udp(struct packet *pkt, struct udphdr *udp, st
  * and cuts it, by what the flags say; the datagrams of a super-packet of UDP are as
  * long as they are.
  */
-static __noinline int put_outer(struct __sk_buff *skb, const struct packet *pkt, const void *outer,
-				__u32 len, __u64 flags)
+static __noinline int encap_push(struct __sk_buff *skb, const struct packet *pkt, const void *outer,
+				 __u32 len, __u64 flags)
 {
 	if (pkt->key.proto == IPPROTO_UDP)
 		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
@@ -207,10 +207,10 @@ static __noinline int put_outer(struct __sk_buff *skb, const struct packet *pkt,
 	return bpf_skb_store_bytes(skb, ETH_LEN, outer, len, BPF_F_RECOMPUTE_CSUM);
 }
 
-static __noinline int wrap4(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
-			    const struct node *self)
+static __noinline int encap4(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
+			     const struct node *self)
 {
-	__u32 len = outer_len(sizeof(struct iphdr), self->tunnel);
+	__u32 len = tunnel_overhead(sizeof(struct iphdr), self->tunnel);
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4;
 	struct outer4 outer;
 	__s64 sum;
@@ -229,17 +229,17 @@ static __noinline int wrap4(struct __sk_buff *skb, struct packet *pkt, const str
 	if (self->tunnel == TUNNEL_GENEVE) {
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 		outer.ip.protocol = IPPROTO_UDP;
-		outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip), ETH_P_IP);
+		encap_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip), ETH_P_IP);
 	}
 	sum = bpf_csum_diff(NULL, 0, (void *)&outer.ip, sizeof(outer.ip), 0);
 	outer.ip.check = csum_fold((__u32)sum);
-	return put_outer(skb, pkt, &outer, len, flags);
+	return encap_push(skb, pkt, &outer, len, flags);
 }
 
-static __noinline int wrap6(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
-			    const struct node *self)
+static __noinline int encap6(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
+			     const struct node *self)
 {
-	__u32 len = outer_len(sizeof(struct ipv6hdr), self->tunnel);
+	__u32 len = tunnel_overhead(sizeof(struct ipv6hdr), self->tunnel);
 	__u64 flags = BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 	struct outer6 outer;
 
@@ -251,24 +251,24 @@ static __noinline int wrap6(struct __sk_buff *skb, struct packet *pkt, const str
 	if (self->tunnel == TUNNEL_GENEVE) {
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP;
 		outer.ip6.nexthdr = IPPROTO_UDP;
-		outer_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip6),
+		encap_udp(pkt, &outer.udp, &outer.geneve, pkt->len + len - sizeof(outer.ip6),
 			  ETH_P_IPV6);
 	}
 	/* Version, traffic class and flow label are the inner packet's. */
 	bpf_skb_load_bytes(skb, ETH_LEN, &outer.ip6, 4);
-	return put_outer(skb, pkt, &outer, len, flags);
+	return encap_push(skb, pkt, &outer, len, flags);
 }
 
 /* Puts a packet into the tunnel to flow->dst. */
-static __noinline int wrap(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow)
+static __noinline int encap(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow)
 {
-	struct node *self = node_half(pkt);
+	struct node *self = node_lookup(pkt);
 	int failed;
 
-	if (!self || !node_source(pkt))
+	if (!self || !node_masquerade_addr(pkt))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
-	failed = pkt->key.family == FAMILY_IPV4 ? wrap4(skb, pkt, flow, self) :
-						  wrap6(skb, pkt, flow, self);
+	failed = pkt->key.family == FAMILY_IPV4 ? encap4(skb, pkt, flow, self) :
+						  encap6(skb, pkt, flow, self);
 	return failed ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 }
 

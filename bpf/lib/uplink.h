@@ -20,9 +20,9 @@
 /* Whether a packet is of a node's tunnel, for a pod of this node: others' are
  * pods' own affair, and judged as any packet.
  */
-static __noinline int is_wrapped(struct packet *pkt)
+static __noinline int is_encapped(struct packet *pkt)
 {
-	struct address *address;
+	struct ipcache_entry *entry;
 	__u8 tunnel = 0;
 	struct node *self;
 
@@ -32,18 +32,18 @@ static __noinline int is_wrapped(struct packet *pkt)
 		tunnel = TUNNEL_IPIP;
 	if (!tunnel || pkt->fragment || !pkt->plain)
 		return 0;
-	self = node_half(pkt);
+	self = node_lookup(pkt);
 	if (!self || self->tunnel != tunnel)
 		return 0;
-	address = address_of(pkt, &pkt->key.src);
-	if (!address || !(address->flags & ADDRESS_NODE))
+	entry = ipcache_lookup(pkt, &pkt->key.src);
+	if (!entry || !(entry->flags & IPCACHE_NODE))
 		return 0;
-	address = address_of(pkt, &pkt->key.dst);
-	return address && address->ifindex;
+	entry = ipcache_lookup(pkt, &pkt->key.dst);
+	return entry && entry->ifindex;
 }
 
 /* Takes a packet out of its outer headers. The caller parses it anew. */
-static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
+static __noinline int decap(struct __sk_buff *skb, struct scratch *s)
 {
 	struct packet *pkt = &s->pkt;
 	struct geneve geneve;
@@ -77,13 +77,13 @@ static __noinline int unwrap(struct __sk_buff *skb, struct scratch *s)
 }
 
 /* Who may come for a frontend. */
-static __noinline int judge_client(struct packet *pkt, const struct address *client)
+static __noinline int judge_client(struct packet *pkt, const struct ipcache_entry *client)
 {
 	if (client && client->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	if (martian(&pkt->key.src, pkt->key.family) ||
 	    linklocal(&pkt->key.src, pkt->key.family) ||
-	    (client && (client->flags & ADDRESS_HOST)))
+	    (client && (client->flags & IPCACHE_HOST)))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (addr_equal(&pkt->key.src, &pkt->key.dst))
 		return REFUSE(pkt, REASON_SAME_ADDRESS);
@@ -94,23 +94,23 @@ static __noinline int judge_client(struct packet *pkt, const struct address *cli
  * for that node's address: node ports are also there under the address of none, to
  * which nobody has sent who comes here.
  */
-static __noinline struct service *frontend_outside(struct packet *pkt)
+static __noinline struct service *service_lookup_outside(struct packet *pkt)
 {
 	struct service *service;
-	struct address *address;
+	struct ipcache_entry *entry;
 	struct addr dst;
 
-	service = service_of(pkt, SCOPE_OUTSIDE);
-	if (service || !pkt->unwrapped)
+	service = service_lookup(pkt, SCOPE_OUTSIDE);
+	if (service || !pkt->decapped)
 		return service;
-	address = address_of(pkt, &pkt->key.dst);
-	if (!address || !(address->flags & ADDRESS_NODE))
+	entry = ipcache_lookup(pkt, &pkt->key.dst);
+	if (!entry || !(entry->flags & IPCACHE_NODE))
 		return NULL;
 	dst = pkt->key.dst;
 	__builtin_memset(&pkt->key.dst, 0, sizeof(pkt->key.dst));
 	if (pkt->key.family == FAMILY_IPV4)
 		addr_from4(&pkt->key.dst, 0);
-	service = service_of(pkt, SCOPE_OUTSIDE);
+	service = service_lookup(pkt, SCOPE_OUTSIDE);
 	pkt->key.dst = dst;
 	return service;
 }
@@ -119,42 +119,42 @@ static __noinline struct service *frontend_outside(struct packet *pkt)
  * backend takes nothing out of a tunnel; and for a client of the cluster the
  * backend's node may be its own, where it comes from inside.
  */
-static __always_inline int answers_itself(const struct packet *pkt)
+static __always_inline int dsr_allowed(const struct packet *pkt)
 {
-	return of_pod(pkt->dst_identity) && !of_pod(pkt->src_identity) && !pkt->from_node;
+	return identity_is_pod(pkt->dst_identity) && !identity_is_pod(pkt->src_identity) && !pkt->from_node;
 }
 
 /* Makes s->open lead to its backend. */
-static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
-				      struct scratch *s, __u32 flags)
+static __noinline int judge_backend(struct __sk_buff *skb, struct packet *pkt,
+				    struct scratch *s, __u32 flags)
 {
-	struct address *backend = address_of(pkt, &s->open.dst);
+	struct ipcache_entry *backend = ipcache_lookup(pkt, &s->open.dst);
 	struct endpoint *target;
 
 	pkt->dst_identity = identity_of(backend);
 	if (backend && backend->ifindex) {
-		target = endpoint_ready(pkt, backend->ifindex);
+		target = endpoint_lookup(pkt, backend->ifindex);
 		if (!target)
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		into_pod(&s->open, backend->ifindex, target);
+		set_local_delivery(&s->open, backend->ifindex, target);
 		s->open.other_hook = HOOK_FROM_CONTAINER;
 		s->open.other_ifindex = backend->ifindex;
-		return policy(pkt, target->set, DIRECTION_INGRESS, pkt->src_identity,
-			      s->open.dport);
+		return policy_check(pkt, target->set, DIRECTION_INGRESS, pkt->src_identity,
+				    s->open.dport);
 	}
-	if (backend && (backend->flags & ADDRESS_HOST)) {
+	if (backend && (backend->flags & IPCACHE_HOST)) {
 		s->open.out = OUT_HOST;
 		s->open.other_hook = HOOK_TO_DEVICE;
-		return node_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, s->open.dport);
+		return host_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, s->open.dport);
 	}
-	if ((flags & SERVICE_DSR) && answers_itself(pkt)) {
+	if ((flags & SERVICE_DSR) && dsr_allowed(pkt)) {
 		/* Before it is remembered: nothing of it would leave. */
-		if (!node_source(pkt))
+		if (!node_masquerade_addr(pkt))
 			return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 		s->open.out = OUT_TUNNEL;
 		return route(skb, pkt, &s->open);
 	}
-	if (poses_as_tunnel(pkt, &s->open))
+	if (tunnel_forged_by_client(pkt, &s->open))
 		return REFUSE(pkt, REASON_BAD_TUNNEL);
 	s->open.out = OUT_DEVICE;
 	if (masquerade(pkt, s))
@@ -163,24 +163,24 @@ static __noinline int way_from_device(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* Finishes a flow whose opening half is made. */
-static __noinline int settle(struct packet *pkt, struct scratch *s, __u8 reply_out)
+static __noinline int finish_flow(struct packet *pkt, struct scratch *s, __u8 reply_out)
 {
 	int reason;
 
 	s->open.origin = pkt->origin;
-	reply_half(pkt, s);
-	no_macs(&s->reply);
+	ct_init_reply(pkt, s);
+	clear_macs(&s->reply);
 	s->reply.out = reply_out;
-	reason = own_port(pkt, s);
+	reason = nat_source_port(pkt, s);
 	if (reason)
 		return reason;
 	if (s->open.out == OUT_TUNNEL)
-		no_diffs(&s->open);
+		clear_diffs(&s->open);
 	else
-		flow_diffs(&s->open, &pkt->key);
-	if (makes_nothing(pkt, s))
+		set_diffs(&s->open, &pkt->key);
+	if (makes_no_flow(pkt, s))
 		return REASON_NONE;
-	return remember(pkt, s);
+	return commit_flow(pkt, s);
 }
 
 /* A packet that opens a flow from outside to a frontend. */
@@ -188,59 +188,59 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 					struct scratch *s, const struct service *service)
 {
 	struct settings *ctl;
-	struct address *client;
+	struct ipcache_entry *client;
 	__u32 zero = 0;
 	int reason;
 
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	if (!ctl)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	client = address_of(pkt, &pkt->key.src);
+	client = ipcache_lookup(pkt, &pkt->key.src);
 	reason = judge_client(pkt, client);
 	if (reason)
 		return reason;
 	pkt->src_identity = identity_of(client);
-	pkt->from_node = client && (client->flags & ADDRESS_NODE);
-	if (answers_as_tunnel(pkt))
+	pkt->from_node = client && (client->flags & IPCACHE_NODE);
+	if (tunnel_forged_by_reply(pkt))
 		return REFUSE(pkt, REASON_BAD_TUNNEL);
-	flow_begin(pkt, &s->open);
-	reason = choose(pkt, s, service, ctl->seed);
+	ct_init(pkt, &s->open);
+	reason = lb_select(pkt, s, service, ctl->seed);
 	if (reason)
 		return reason;
-	reason = way_from_device(skb, pkt, s, service->flags);
+	reason = judge_backend(skb, pkt, s, service->flags);
 	if (reason)
 		return reason;
-	if (ttl_spent(pkt, &s->open))
+	if (ttl_exceeded(pkt, &s->open))
 		return REFUSE(pkt, REASON_TTL_EXCEEDED);
-	return settle(pkt, s, OUT_DEVICE);
+	return finish_flow(pkt, s, OUT_DEVICE);
 }
 
 /* A packet from outside to an address that is of services, and to none of them. */
-static __noinline int judge_stray(struct packet *pkt)
+static __noinline int judge_no_frontend(struct packet *pkt)
 {
-	struct address *client = address_of(pkt, &pkt->key.src);
+	struct ipcache_entry *client = ipcache_lookup(pkt, &pkt->key.src);
 	int reason = judge_client(pkt, client);
 
 	if (reason)
 		return reason;
 	pkt->src_identity = identity_of(client);
-	if (answers_as_tunnel(pkt))
+	if (tunnel_forged_by_reply(pkt))
 		return REFUSE(pkt, REASON_BAD_TUNNEL);
 	return REFUSE(pkt, REASON_NO_FRONTEND);
 }
 
 /* Whether a packet is the node's own, and policies select the node. */
-static __noinline int guarded(struct packet *pkt)
+static __noinline int host_firewall_applies(struct packet *pkt)
 {
-	if (!node_set(pkt) || no_host(&pkt->key.dst, pkt->key.family))
+	if (!host_rule_set(pkt) || is_no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
-	return of_node(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
+	return is_host_address(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }
 
 /* Whether a socket of the node's serves there for a service: who comes to it by himself
  * and who is led there may be one tuple to it, and their answers too.
  */
-static __noinline int serves_here(struct packet *pkt)
+static __noinline int is_local_backend(struct packet *pkt)
 {
 	struct backend_key key = {
 		.addr = pkt->key.dst,
@@ -253,42 +253,42 @@ static __noinline int serves_here(struct packet *pkt)
 }
 
 /* Who may come to the node itself. */
-static __noinline int judge_visitor(struct packet *pkt)
+static __noinline int judge_host_ingress(struct packet *pkt)
 {
-	struct address *client = address_of(pkt, &pkt->key.src);
+	struct ipcache_entry *client = ipcache_lookup(pkt, &pkt->key.src);
 
 	if (client && client->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-	if (martian(&pkt->key.src, pkt->key.family) || (client && (client->flags & ADDRESS_HOST)))
+	if (martian(&pkt->key.src, pkt->key.family) || (client && (client->flags & IPCACHE_HOST)))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	pkt->src_identity = identity_of(client);
 	pkt->dst_identity = IDENTITY_HOST;
-	return node_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, pkt->key.dport);
+	return host_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, pkt->key.dport);
 }
 
 /* A packet that opens a flow to the node itself. */
-static __noinline int judge_for_node(struct packet *pkt, struct scratch *s)
+static __noinline int judge_to_host(struct packet *pkt, struct scratch *s)
 {
 	int reason;
 
 	reason = judge_echo(pkt);
 	if (!reason)
-		reason = judge_visitor(pkt);
+		reason = judge_host_ingress(pkt);
 	if (reason)
 		return reason;
-	flow_begin(pkt, &s->open);
+	ct_init(pkt, &s->open);
 	s->open.out = OUT_HOST;
 	s->open.other_hook = HOOK_TO_DEVICE;
-	return settle(pkt, s, OUT_DEVICE);
+	return finish_flow(pkt, s, OUT_DEVICE);
 }
 
 /* Whether masquerading could take the port of what the node sends, to one host: who
  * answers what is for many answers from another address.
  */
-static __noinline int is_tracked(struct packet *pkt)
+static __noinline int is_port_tracked(struct packet *pkt)
 {
-	struct node *self = node_half(pkt);
-	const struct addr *source = source_of(pkt, self);
+	struct node *self = node_lookup(pkt);
+	const struct addr *source = masquerade_addr(pkt, self);
 	__u32 port = bpf_ntohs(pkt->key.sport);
 
 	if (!source || !self || !addr_equal(source, &pkt->key.src))
@@ -307,7 +307,7 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 {
 	struct endpoint *target = NULL;
 	struct settings *ctl;
-	struct address *peer;
+	struct ipcache_entry *peer;
 	int reason, tracked;
 	__u32 zero = 0;
 
@@ -317,35 +317,35 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 	reason = judge_echo(pkt);
 	if (reason)
 		return reason;
-	if (!service && service_address(pkt))
+	if (!service && service_lookup_address(pkt))
 		return REFUSE(pkt, REASON_NO_FRONTEND);
 	pkt->src_identity = IDENTITY_HOST;
-	flow_begin(pkt, &s->open);
+	ct_init(pkt, &s->open);
 	if (service) {
-		reason = choose(pkt, s, service, ctl->seed);
+		reason = lb_select(pkt, s, service, ctl->seed);
 		if (reason)
 			return reason;
 	}
-	peer = address_of(pkt, &s->open.dst);
+	peer = ipcache_lookup(pkt, &s->open.dst);
 	pkt->dst_identity = identity_of(peer);
-	if (service || is_tracked(pkt))
+	if (service || is_port_tracked(pkt))
 		s->open.flags |= FLOW_SOURCE;
 	/* The kernel takes nothing back that it has sent. */
-	if (service && peer && (peer->flags & ADDRESS_HOST))
+	if (service && peer && (peer->flags & IPCACHE_HOST))
 		return REFUSE(pkt, REASON_NO_ROUTE);
 	if (service && peer && peer->ifindex) {
-		target = endpoint_ready(pkt, peer->ifindex);
+		target = endpoint_lookup(pkt, peer->ifindex);
 		if (!target)
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		into_pod(&s->open, peer->ifindex, target);
+		set_local_delivery(&s->open, peer->ifindex, target);
 		s->open.other_hook = HOOK_FROM_CONTAINER;
 		s->open.other_ifindex = peer->ifindex;
 	} else {
-		if (service && poses_as_tunnel(pkt, &s->open))
+		if (service && tunnel_forged_by_client(pkt, &s->open))
 			return REFUSE(pkt, REASON_BAD_TUNNEL);
 		s->open.out = OUT_DEVICE;
 		s->open.other_hook = HOOK_FROM_DEVICE;
-		reason = node_policy(pkt, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
+		reason = host_policy(pkt, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
 		if (reason)
 			return reason;
 		reason = service ? route(skb, pkt, &s->open) : REASON_NONE;
@@ -353,15 +353,15 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 			return reason;
 	}
 	tracked = s->open.flags & FLOW_SOURCE;
-	reason = settle(pkt, s, OUT_HOST);
+	reason = finish_flow(pkt, s, OUT_HOST);
 	if (!reason || service || !tracked)
 		return reason;
 	/* What is nobody's to translate leaves without a note of its port, too.
 	 * What it was before, under another port, is over.
 	 */
-	bpf_map_delete_elem(&flows, &pkt->key);
-	bpf_map_delete_elem(&unanswered, &pkt->key);
-	flow_begin(pkt, &s->open);
+	bpf_map_delete_elem(&ct_answered, &pkt->key);
+	bpf_map_delete_elem(&ct_unanswered, &pkt->key);
+	ct_init(pkt, &s->open);
 	s->open.out = OUT_DEVICE;
 	return REASON_NONE;
 }
@@ -377,23 +377,23 @@ static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 	int reason = REASON_NONE;
 
 	if (at(pkt, HOOK_FROM_DEVICE)) {
-		reason = judge_foreign(pkt);
+		reason = judge_outside_source(pkt);
 		if (reason)
 			return reason;
 	}
 	if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_FROM_CONTAINER) {
-		opener = endpoint_ready(pkt, flow->other_ifindex);
+		opener = endpoint_lookup(pkt, flow->other_ifindex);
 		if (!opener || !addr_equal(endpoint_addr(opener, pkt->key.family), &flow->dst))
 			return REFUSE(pkt, REASON_NO_ENDPOINT);
-		pod_macs(flow, opener);
-		reason = policy(pkt, opener->set, DIRECTION_EGRESS,
-				identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+		set_pod_macs(flow, opener);
+		reason = policy_check(pkt, opener->set, DIRECTION_EGRESS,
+				      identity_of(ipcache_lookup(pkt, &pkt->key.src)), pkt->key.sport);
 	} else if (at(pkt, HOOK_FROM_DEVICE) && flow->other_hook == HOOK_TO_DEVICE) {
-		reason = node_policy(pkt, DIRECTION_EGRESS,
-				     identity_of(address_of(pkt, &pkt->key.src)), pkt->key.sport);
+		reason = host_policy(pkt, DIRECTION_EGRESS,
+				     identity_of(ipcache_lookup(pkt, &pkt->key.src)), pkt->key.sport);
 	} else if (at(pkt, HOOK_TO_DEVICE)) {
-		reason = node_policy(pkt, DIRECTION_INGRESS,
-				     identity_of(address_of(pkt, &flow->dst)), pkt->key.sport);
+		reason = host_policy(pkt, DIRECTION_INGRESS,
+				     identity_of(ipcache_lookup(pkt, &flow->dst)), pkt->key.sport);
 	}
 	if (reason)
 		return reason;

@@ -95,9 +95,13 @@ func (f *agentFlags) run(cmd *cobra.Command) error {
 	if f.verbose {
 		level = slog.LevelDebug
 	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	for _, warning := range choices.Warnings() {
+		log.Warn("the configuration has former names", "warning", warning)
+	}
 	return agent.Run(cmd.Context(), agent.Options{
 		Node: f.node, Version: thisBuild().Version, Paths: f.paths, Config: choices, Metrics: f.metrics,
-		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
+		Log: log,
 		Source: func(changed func()) (agent.Source, error) {
 			return watch.New(clients.Typed, clients.Dynamic, changed)
 		},

@@ -104,6 +104,10 @@ func (f *configFlags) parse() error {
 	}
 	f.config.Tables = map[model.Table]int{}
 	for name, entries := range f.tables {
+		if now, renamed := model.FormerTables()[model.Table(name)]; renamed {
+			fmt.Fprintf(f.set.Output(), "weir: --tables: %s is %s now\n", name, now)
+			name = string(now)
+		}
 		f.config.Tables[model.Table(name)] = entries
 	}
 	f.config.ReservedPorts = nil

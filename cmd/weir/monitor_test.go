@@ -13,7 +13,7 @@ func TestMonitorShowsWhatIsAskedFor(t *testing.T) {
 	const drop = `{"time": "2026-01-02T15:04:05.678Z", "hook": "from-container", "endpoint": "default/a", "verdict": "drop", "reason": "policy-denied", "protocol": "tcp",
 		"source": "10.0.1.1:40000", "destination": "10.0.2.1:80", "policy": "NetworkPolicy/default/p rule 0", "place": "bpf/lib/policy.h:51",
 		"sourceParty": {"kind": "Pod", "name": "default/a"}, "destinationParty": {"kind": "Pod", "name": "default/b"}}`
-	const forward = `{"time": "2026-01-02T15:04:05.678Z", "hook": "to-container", "endpoint": "default/c", "verdict": "forward", "protocol": "tcp", "place": "bpf/lib/carry.h:64",
+	const forward = `{"time": "2026-01-02T15:04:05.678Z", "hook": "to-container", "endpoint": "default/c", "verdict": "forward", "protocol": "tcp", "place": "bpf/lib/forward.h:64",
 		"source": "[2001:db8::9]:1", "destination": "10.96.0.1:443", "destinationParty": {"kind": "Service", "name": "default/kubernetes"}}`
 	const missed = `{"time": "2026-01-02T15:04:05.678Z", "missed": 7}`
 	for _, tt := range []struct {
@@ -39,7 +39,7 @@ func TestMonitorShowsWhatIsAskedFor(t *testing.T) {
 			require.Len(t, lines, len(tt.want), out.String())
 			for i := range lines {
 				require.Contains(t, lines[i], tt.want[i])
-				require.NotContains(t, lines[i], "carry.h", "the place is of drops")
+				require.NotContains(t, lines[i], "forward.h", "the place is of drops")
 			}
 		})
 	}

@@ -68,7 +68,7 @@ usage, and ends with 2; that no changed line has one is not.`,
 		Example: `  weir mutate --sample 200 --seed 7
   weir mutate --state mutants.jsonl -o html > mutants.html
   weir mutate --changed origin/main
-  weir mutate --only lib/packet.h,lib/flow.h --without netns
+  weir mutate --only lib/packet.h,lib/conntrack.h --without netns
   weir mutate --object build/container_bpfel.o --sample 50 -o json
   weir mutate --go ./model --tests ./model/... --sample 200
   weir mutate --go ./model/... --changed origin/main --without fuzz`,

@@ -11,9 +11,9 @@ import (
 )
 
 func TestChangedLinesAreReadOfADiff(t *testing.T) {
-	changed := readDiff(`diff --git a/lib/flow.h b/lib/flow.h
---- a/lib/flow.h
-+++ b/lib/flow.h
+	changed := readDiff(`diff --git a/lib/conntrack.h b/lib/conntrack.h
+--- a/lib/conntrack.h
++++ b/lib/conntrack.h
 @@ -3 +3 @@ struct flow {
 -	old
 +	new
@@ -31,10 +31,10 @@ diff --git a/host.bpf.c b/host.bpf.c
 +	new
 `)
 	for _, line := range []int{3, 11, 12, 13} {
-		require.True(t, changed("lib/flow.h", line), line)
+		require.True(t, changed("lib/conntrack.h", line), line)
 	}
 	for _, line := range []int{2, 4, 10, 14, 21, 22, 7} {
-		require.False(t, changed("lib/flow.h", line), line)
+		require.False(t, changed("lib/conntrack.h", line), line)
 	}
 	require.True(t, changed("host.bpf.c", 7))
 }
@@ -78,7 +78,7 @@ func TestMutantsThatThereAreNot(t *testing.T) {
 		{"by two names", []string{"--only", "nope,neither"}, "", "--only nope,neither: no mutant's FILE:LINE or ID contains it"},
 		{"by a name, of a sample", []string{"--only", "nope", "--sample", "5"}, "", "--only nope: no mutant's"},
 		{"by no name", []string{"--only", ""}, "", "--only: it is empty: name a part of FILE:LINE or of an ID"},
-		{"by a name after a comma", []string{"--only", "lib/flow.h,"}, "", "--only: it is empty"},
+		{"by a name after a comma", []string{"--only", "lib/conntrack.h,"}, "", "--only: it is empty"},
 		{"in a sample of none", []string{"--sample", "0"}, "", "--sample 0: nothing would be judged: take 1 or more"},
 		{"in a search of no time", []string{"--fuzz", "-1s"}, "", "--fuzz -1s: it is no time to search in"},
 		{"by tests of Go, of programs", []string{"--tests", "./model"}, "", "--tests judges errors in Go, and --go is not given"},

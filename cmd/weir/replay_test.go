@@ -95,7 +95,7 @@ func TestReplayPrintsATableAndASummary(t *testing.T) {
 	out, stderr, code := weirReplay(testCapture(t))
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, stderr, "made endpoints for the 1 addresses seen")
-	require.Regexp(t, `(?m)^ +1  2023-11-14T22:13:20.000000Z +forward +tcp +10.1.0.1:1000 > 10.96.0.1:80  out device  flow new  at bpf/lib/carry.h:\d+$`, out)
+	require.Regexp(t, `(?m)^ +1  2023-11-14T22:13:20.000000Z +forward +tcp +10.1.0.1:1000 > 10.96.0.1:80  out device  flow new  at bpf/lib/forward.h:\d+$`, out)
 	require.Contains(t, out, "(cut)")
 	require.Contains(t, out, "2 packets: 2 forward, 0 drop, 0 refused; 1 cut by the capture")
 }

@@ -39,7 +39,13 @@ func loadScenarios(paths []string) ([]*scenarios.Scenario, error) {
 	if len(paths) == 0 {
 		return scenarios.Library()
 	}
-	return scenarios.Load(paths...)
+	all, err := scenarios.Load(paths...)
+	for _, s := range all {
+		for _, warning := range s.File.Warnings {
+			fmt.Fprintln(os.Stderr, "weir: "+warning)
+		}
+	}
+	return all, err
 }
 
 func terminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

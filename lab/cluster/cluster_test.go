@@ -589,7 +589,7 @@ for f in /host/etc/cni/net.d/* /host/opt/cni/bin/weir /host/run/weir /host/var/l
 done
 [ -d /host/sys/fs/bpf/weir ] && echo pins
 if chroot /host sh -c 'command -v bpftool' >/dev/null; then
-	for m in nodes endpoints addresses prefixes services slots backends rules sources; do
+	for m in nodes endpoints ipcache ipcache_cidrs services slots backends rules sources; do
 		[ -e /host/sys/fs/bpf/weir/$m ] || continue
 		echo "table $m $(chroot /host bpftool -j map dump pinned /sys/fs/bpf/weir/$m | tr '}' '\n' | grep -c '"key"')"
 	done

@@ -32,14 +32,14 @@ func (c *compiler) nameBlocks() {
 			}
 			c.named[prefix] = policy
 			if _, taken := c.owners[prefix.Addr()]; !prefix.IsSingleIP() {
-				wanted.of(model.TablePrefixes).add(policy, "spec", 1)
+				wanted.of(model.TableCIDRs).add(policy, "spec", 1)
 			} else if !taken {
-				wanted.of(model.TableAddresses).add(policy, "spec", 1)
+				wanted.of(model.TableIPCache).add(policy, "spec", 1)
 			}
 		}
 	}
-	c.shed(wanted.of(model.TablePrefixes))
-	c.shed(wanted.of(model.TableAddresses))
+	c.shed(wanted.of(model.TableCIDRs))
+	c.shed(wanted.of(model.TableIPCache))
 }
 
 // policyObjects are all policies: the operator's, then the older first.

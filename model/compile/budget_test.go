@@ -17,7 +17,7 @@ import (
 // What the datapath's tables hold by default: bpf/lib/limits.h.
 func defaultBudgets() model.Budgets {
 	return model.Budgets{
-		model.TableEndpoints: 4096, model.TableAddresses: 65536, model.TablePrefixes: 16384, model.TableServices: 65536, model.TableSlots: 262144,
+		model.TableEndpoints: 4096, model.TableIPCache: 65536, model.TableCIDRs: 16384, model.TableServices: 65536, model.TableSlots: 262144,
 		model.TableBackends: 262144, model.TableMaglev: 2097152, model.TableSources: 65536, model.TableRules: 262144,
 	}
 }
@@ -228,7 +228,7 @@ func TestWhoIsRefusedOfTheFullestNamespace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			local := crowdedLocal()
-			local.Budgets[model.TablePrefixes] = 82 // one is another's, one keeps the families apart
+			local.Budgets[model.TableCIDRs] = 82 // one is another's, one keeps the families apart
 			_, refused := settled(t, crowded+tt.text, local)
 			var names []string
 			for _, r := range refused {
@@ -291,7 +291,7 @@ func TestBudgetsAreValidated(t *testing.T) {
 	require.ErrorContains(t, model.Budgets{"rulez": 7}.Validate(), "tables.rulez")
 	require.ErrorContains(t, model.Budgets{model.TableRules: 0}.Validate(), "tables.rules: 0 entries hold nothing")
 	local := crowdedLocal()
-	local.Budgets = model.Budgets{model.TableAddresses: 1}
+	local.Budgets = model.Budgets{model.TableIPCache: 1}
 	_, _, err := All(mustParse(t, "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: '2001:db8::1'}]}\n"), "node-1", local)
 	require.ErrorContains(t, err, "raise tables.addresses", "the node itself has to fit")
 }

@@ -38,7 +38,7 @@ func newFill(s *model.State) *fill {
 		f.add(&s.Services[n], 1)
 	}
 	eachAddress(s, func(u use) {
-		if u.table == model.TableAddresses {
+		if u.table == model.TableIPCache {
 			f.entries[u.table] += u.entries
 		}
 	})
@@ -107,7 +107,7 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 		for n := range added {
 			i.fill.add(&added[n], 1)
 		}
-		i.fill.entries[model.TableAddresses] += addresses
+		i.fill.entries[model.TableIPCache] += addresses
 	}
 	rules := 0
 	for n := range s.RuleSets {

@@ -97,7 +97,7 @@ func eachAddress(s *model.State, each func(use)) {
 	address := func(addr netip.Addr) {
 		if addr.IsValid() && !seen[addr] {
 			seen[addr] = true
-			each(use{table: model.TableAddresses, entries: 1, address: addr})
+			each(use{table: model.TableIPCache, entries: 1, address: addr})
 		}
 	}
 	blocks, all4 := false, false
@@ -108,10 +108,10 @@ func eachAddress(s *model.State, each func(use)) {
 		}
 		blocks = true
 		all4 = all4 || entry.Prefix == netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		each(use{table: model.TablePrefixes, entries: 1, prefix: entry.Prefix})
+		each(use{table: model.TableCIDRs, entries: 1, prefix: entry.Prefix})
 	}
 	if blocks && !all4 { // the datapath keeps the families apart by it
-		each(use{table: model.TablePrefixes, entries: 1})
+		each(use{table: model.TableCIDRs, entries: 1})
 	}
 	for _, addr := range slices.Concat(s.Node.Addresses, s.Node.Gateways) {
 		address(addr)

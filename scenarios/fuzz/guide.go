@@ -76,9 +76,9 @@ func (g *guide) ignore(shapes []*cover.Shape) {
 // where it is less than a tick of the clock, or more than a second.
 func timed(line string) bool {
 	return slices.ContainsFunc([]string{
-		"meter->",                                                                                       // how many events there may be in a second
-		"ROUTE_CACHE",                                                                                   // how old a route is
-		"last_seen", "flow_expired", "flow_patience", "FLOW_ANSWERED", "answered_tcp", "switch (proto)", // how old a flow is, and may be
+		"meter->",                                                                                  // how many events there may be in a second
+		"ROUTE_CACHE",                                                                              // how old a route is
+		"last_seen", "ct_expired", "ct_timeout", "FLOW_ANSWERED", "answered_tcp", "switch (proto)", // how old a flow is, and may be
 	}, func(word string) bool { return strings.Contains(line, word) })
 }
 

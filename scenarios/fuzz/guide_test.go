@@ -53,10 +53,10 @@ func TestACaseThatIsKeptHasItsLastFramesAndAllElse(t *testing.T) {
 var seldom = []reach.Excuse{
 	{File: "lib/packet.h", Before: "if (pkt->key.family == FAMILY_IPV6 && !udp->check)", Text: "return REFUSE(pkt, REASON_BAD_UDP_CHECKSUM);"},
 	{File: "lib/packet.h", Before: "if (pkt->fragment)", Text: "return REFUSE(pkt, REASON_FRAGMENT);"},
-	{File: "lib/related.h", Before: "if (pkt->fragment)", Text: "return REFUSE(pkt, REASON_FRAGMENT);"},
+	{File: "lib/icmp_error.h", Before: "if (pkt->fragment)", Text: "return REFUSE(pkt, REASON_FRAGMENT);"},
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
-	{File: "lib/uplink.h", Before: "if (ttl_spent(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
-	{File: "lib/uplink.h", Before: "if (service && poses_as_tunnel(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
+	{File: "lib/uplink.h", Before: "if (ttl_exceeded(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
+	{File: "lib/uplink.h", Before: "if (service && tunnel_forged_by_client(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
 	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, pkt->stray);"},
 }
 

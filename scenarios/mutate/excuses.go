@@ -40,7 +40,7 @@ type Excuses struct{ entries []*Excuse }
 //	lib/packet.h: if (len < ihl) | bound off by one
 //	lib/packet.h: if (len < ihl) | condition * | if w2 > * => *
 //	lib/packet.h in from_device, to_device: if (len < ihl) | condition *
-//	lib/related.h in from_device/related: if (len < ihl) | condition *
+//	lib/icmp_error.h in from_device/related: if (len < ihl) | condition *
 //
 // Kinds of errors besides those of programs may be in it if they are given.
 func ReadExcuses(name string, r io.Reader, more ...mutant.Kind) (*Excuses, error) {

@@ -46,8 +46,8 @@ func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
 	report := inProg(t, "", func(m *mutant.Mutant) bool {
 		// What drop returns is put where it belongs behind the call of tell, on whose
 		// line it is.
-		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/decide.h" &&
-			m.Text == "tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
+		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/verdict.h" &&
+			m.Text == "emit_event(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
 	})
 	noticed := map[string]int{}
 	for _, r := range report.Results {

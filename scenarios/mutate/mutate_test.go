@@ -29,7 +29,7 @@ lib/packet.h: if (len < ihl) | condition * | if w2 > * goto * => *
 
 # Another line.
 lib/packet.h: gone(); | call left out
-lib/flow.h: of_no_mutant(); | call left out
+lib/conntrack.h: of_no_mutant(); | call left out
 
 # One hook never meets it.
 lib/packet.h in to_pod, to_node: if (odd) | condition made never

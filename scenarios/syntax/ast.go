@@ -53,7 +53,9 @@ type File struct {
 	Routes      []Route // of the router, besides
 
 	Steps []Step
-	Files map[string]Attached
+	// Warnings tell of former names, each with its place.
+	Warnings []string
+	Files    map[string]Attached
 }
 
 // World is a kind of world.

@@ -20,6 +20,24 @@ func prefixes(cidrs ...string) []netip.Prefix {
 	return out
 }
 
+func TestFormerNamesOfTablesAreWarnedOf(t *testing.T) {
+	f, err := Parse("x.txtar", []byte(`
+worlds prog
+topology two-pods
+apply web.yaml
+send client ip(src=client dst=web) tcp(dport=80 flags=S)
+verdict forward table=unanswered
+table addresses has "10.0.0.1"
+table services has "80"
+`+service))
+	require.NoError(t, err)
+	require.Equal(t, "ct-unanswered", f.Steps[2].Verb.(*Verdict).Fields[0].Value)
+	require.Equal(t, "ipcache", f.Steps[3].Verb.(*TableCheck).Table)
+	require.Equal(t, []string{
+		"x.txtar:6: the table unanswered is ct_unanswered now", "x.txtar:7: the table addresses is ipcache now",
+	}, f.Warnings)
+}
+
 func TestANetworkOfSeveralNodesIsReadAsItIsWritten(t *testing.T) {
 	f, err := Parse("x.txtar", []byte(`# A test.
 worlds prog

@@ -2,7 +2,12 @@
 
 package syntax
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/weirnet/weir/model"
+)
 
 func init() {
 	define("table", verbSpec{`table NAME [on NODE] has|lacks "TEXT"`, "look for text in a table", parseTable})
@@ -40,6 +45,17 @@ func parseTable(l *line) (Verb, error) {
 
 func (v *TableCheck) check(c *checker, s *Step) {
 	c.node(s.Pos, "table", v.Node)
+	v.Table = c.table(s.Pos, v.Table)
+}
+
+// table gives a table's name of today for one that it had before, with a warning.
+func (c *checker) table(at Pos, name string) string {
+	now, renamed := model.FormerTables()[model.Table(name)]
+	if !renamed {
+		return name
+	}
+	c.file.Warnings = append(c.file.Warnings, fmt.Sprintf("%s: the table %s is %s now", at, name, now))
+	return string(now)
 }
 
 // Effect is of what kind it is.

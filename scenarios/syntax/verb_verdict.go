@@ -4,6 +4,7 @@ package syntax
 
 import (
 	"context"
+	"strings"
 
 	"github.com/weirnet/weir/model"
 )
@@ -46,6 +47,11 @@ func parseVerdict(l *line) (Verb, error) {
 func (v *Verdict) check(c *checker, s *Step) {
 	c.onlyProg(s.Pos, "verdict")
 	c.onNode(s.Pos, "verdict", v.Fields)
+	for i, field := range v.Fields {
+		if field.Name == "table" { // told by its name with hyphens
+			v.Fields[i].Value = strings.ReplaceAll(c.table(s.Pos, field.Value), "_", "-")
+		}
+	}
 	if !c.sent {
 		c.failf(s.Pos, "verdict: no frame was sent before: expected 'send' above")
 	}

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_ORIGIN_H
-#define WEIR_ORIGIN_H
+#ifndef WEIR_SOURCE_H
+#define WEIR_SOURCE_H
 
-#include "address.h"
+#include "ipcache.h"
 #include "packet.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_ORIGIN_H
+#define THIS_FILE FILE_SOURCE_H
 
 /* Where a packet is from is told by the hook that sees it. An address says it
  * only of who cannot have sent it: nobody beyond a device has one that is of
@@ -16,13 +16,13 @@
 /* Whether the node's stack has made the packet. What it only leads on came in by
  * some device, and may say what it likes.
  */
-static __always_inline int made_here(const struct __sk_buff *skb, const struct packet *pkt)
+static __always_inline int from_local_stack(const struct __sk_buff *skb, const struct packet *pkt)
 {
 	return !at(pkt, HOOK_FROM_DEVICE) && !skb->ingress_ifindex;
 }
 
 /* Multicast, and the broadcast address. */
-static __noinline int for_many(const struct packet *pkt)
+static __noinline int is_multicast(const struct packet *pkt)
 {
 	const struct addr *dst = &pkt->key.dst;
 
@@ -34,7 +34,7 @@ static __noinline int for_many(const struct packet *pkt)
 /* Addresses that no host has. Class E is some networks' own: the kernel takes it
  * for any other.
  */
-static __noinline int no_host(const struct addr *a, __u8 family)
+static __noinline int is_no_host(const struct addr *a, __u8 family)
 {
 	__u32 v4 = bpf_ntohl(a->w[3]);
 
@@ -46,18 +46,18 @@ static __noinline int no_host(const struct addr *a, __u8 family)
 /* Whether an address is the node's: its own, or a link-local one, which leads to
  * no other from here.
  */
-static __noinline int of_node(struct packet *pkt, const struct addr *addr)
+static __noinline int is_host_address(struct packet *pkt, const struct addr *addr)
 {
-	struct address *address;
+	struct ipcache_entry *entry;
 
 	if (linklocal(addr, pkt->key.family))
 		return 1;
-	address = address_exact(pkt, addr);
-	return address && (address->flags & ADDRESS_HOST);
+	entry = ipcache_lookup_exact(pkt, addr);
+	return entry && (entry->flags & IPCACHE_HOST);
 }
 
 /* The address of who has none yet. */
-static __noinline int unspecified(const struct addr *a)
+static __noinline int is_unspecified(const struct addr *a)
 {
 	return addr_none(a) || (addr_mapped(a) && !a->w[3]);
 }
@@ -68,28 +68,28 @@ static __noinline int unspecified(const struct addr *a)
  * it for many, of whom the kernel is one, and who has no address yet asks them
  * for one.
  */
-static __noinline int judge_foreign(struct packet *pkt)
+static __noinline int judge_outside_source(struct packet *pkt)
 {
-	struct address *address;
-	int many = for_many(pkt);
+	struct ipcache_entry *entry;
+	int many = is_multicast(pkt);
 
-	if (many && unspecified(&pkt->key.src))
+	if (many && is_unspecified(&pkt->key.src))
 		return REASON_NONE;
-	if (no_host(&pkt->key.src, pkt->key.family))
+	if (is_no_host(&pkt->key.src, pkt->key.family))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (linklocal(&pkt->key.src, pkt->key.family)) {
-		if (many || of_node(pkt, &pkt->key.dst))
+		if (many || is_host_address(pkt, &pkt->key.dst))
 			return REASON_NONE;
-		address = address_exact(pkt, &pkt->key.dst);
-		if (!address || !address->ifindex)
+		entry = ipcache_lookup_exact(pkt, &pkt->key.dst);
+		if (!entry || !entry->ifindex)
 			return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	}
-	address = address_exact(pkt, &pkt->key.src);
-	if (!address)
+	entry = ipcache_lookup_exact(pkt, &pkt->key.src);
+	if (!entry)
 		return REASON_NONE;
-	if (address->ifindex)
+	if (entry->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-	if (address->flags & ADDRESS_HOST)
+	if (entry->flags & IPCACHE_HOST)
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	return REASON_NONE;
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_RELATED_H
-#define WEIR_RELATED_H
+#ifndef WEIR_ICMP_ERROR_H
+#define WEIR_ICMP_ERROR_H
 
 #include "judge.h"
 #include "rewrite.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_RELATED_H
+#define THIS_FILE FILE_ICMP_ERROR_H
 
 /* ICMP errors quote a packet of a flow. An error goes the way of that packet's
  * replies, so it is looked up as one: the quoted tuple turned round, at this
@@ -44,8 +44,8 @@ static __always_inline int is_icmp_error(const struct packet *pkt)
  * that request, whose code is 0, opens a flow; the other family's is a protocol
  * without ports.
  */
-static __noinline int turn_ports(struct flow_key *key, const struct quoted *quoted,
-				 __u8 icmp, __u8 request)
+static __noinline int reverse_ports(struct flow_key *key, const struct quoted *quoted,
+				    __u8 icmp, __u8 request)
 {
 	switch (key->proto) {
 	case IPPROTO_TCP:
@@ -64,8 +64,8 @@ static __noinline int turn_ports(struct flow_key *key, const struct quoted *quot
 }
 
 /* What is read here is there: it is in l4_len. */
-static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt,
-				       struct flow_key *key)
+static __always_inline int icmp_error_read4(struct __sk_buff *skb, struct packet *pkt,
+					    struct flow_key *key)
 {
 	__u32 need = sizeof(struct icmphdr) + sizeof(struct quoted);
 	struct quoted quoted;
@@ -84,14 +84,14 @@ static __always_inline int read_quote4(struct __sk_buff *skb, struct packet *pkt
 	addr_from4(&key->src, ip.daddr);
 	addr_from4(&key->dst, ip.saddr);
 	key->proto = ip.protocol;
-	if (turn_ports(key, &quoted, IPPROTO_ICMP, ICMP_ECHO))
+	if (reverse_ports(key, &quoted, IPPROTO_ICMP, ICMP_ECHO))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
 
 /* Steps over an extension header of a quoted packet. */
-static __noinline int quoted_extension(struct __sk_buff *skb, struct packet *pkt,
-				       struct flow_key *key)
+static __noinline int icmp_error_extension(struct __sk_buff *skb, struct packet *pkt,
+					   struct flow_key *key)
 {
 	__u32 off = pkt->quoted_l4;
 	struct extension ext;
@@ -111,8 +111,8 @@ static __noinline int quoted_extension(struct __sk_buff *skb, struct packet *pkt
 /* Flows are known by what is behind extension headers (RFC 4443 2.4 d): who sends in
  * fragments is told by a router so what fits (RFC 8201 4).
  */
-static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt,
-				       struct flow_key *key)
+static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet *pkt,
+					    struct flow_key *key)
 {
 	struct quoted quoted;
 	struct ipv6hdr ip6;
@@ -131,7 +131,7 @@ static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
 		if (!is_extension(key->proto))
 			break;
-		reason = quoted_extension(skb, pkt, key);
+		reason = icmp_error_extension(skb, pkt, key);
 		if (reason)
 			return reason;
 	}
@@ -140,7 +140,7 @@ static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt
 	if (pkt->l4_len < pkt->quoted_l4 + sizeof(quoted))
 		return REFUSE(pkt, REASON_TRUNCATED);
 	bpf_skb_load_bytes(skb, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
-	if (turn_ports(key, &quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
+	if (reverse_ports(key, &quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
 }
@@ -149,8 +149,8 @@ static __always_inline int read_quote6(struct __sk_buff *skb, struct packet *pkt
  * error's checksum, of which the sum over a quoted IPv4 header is no part: it stays
  * as it is. The quoted L4 checksum stays: nobody can judge it.
  */
-static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *pkt,
-					 const struct flow_key *key, const struct flow *flow)
+static __always_inline int icmp_error_rewrite(struct __sk_buff *skb, struct packet *pkt,
+					      const struct flow_key *key, const struct flow *flow)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
 	struct ports ports = { flow->dport, flow->sport };
@@ -188,14 +188,14 @@ static __always_inline int rewrite_quote(struct __sk_buff *skb, struct packet *p
 }
 
 /* The flow of a quoted packet, as its replies meet it. */
-static __noinline struct flow *related_flow(struct packet *pkt, const struct flow_key *key)
+static __noinline struct flow *icmp_error_lookup(struct packet *pkt, const struct flow_key *key)
 {
-	struct flow *flow = flow_answered(key);
+	struct flow *flow = ct_lookup_answered(key);
 
-	note_read(pkt, TABLE_FLOWS, !!flow);
+	note_read(pkt, TABLE_CT_ANSWERED, !!flow);
 	if (!flow || !(flow->flags & FLOW_ANSWERED)) {
-		flow = flow_waiting(key, pkt->now);
-		note_read(pkt, TABLE_UNANSWERED, !!flow);
+		flow = ct_lookup_alive(key, pkt->now);
+		note_read(pkt, TABLE_CT_UNANSWERED, !!flow);
 	}
 	return flow;
 }
@@ -203,21 +203,21 @@ static __noinline struct flow *related_flow(struct packet *pkt, const struct flo
 /* Who may tell of an error: the flow's other end, or a router on the way, which
  * is no pod of this node.
  */
-static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
-				   const struct flow_key *key)
+static __noinline int icmp_error_source(struct __sk_buff *skb, struct packet *pkt,
+					const struct flow_key *key)
 {
-	struct address *address;
+	struct ipcache_entry *entry;
 
 	/* The other end may be no stranger any more. */
 	if (addr_equal(&key->src, &pkt->key.src))
-		return at(pkt, HOOK_FROM_DEVICE) ? judge_foreign(pkt) : REASON_NONE;
+		return at(pkt, HOOK_FROM_DEVICE) ? judge_outside_source(pkt) : REASON_NONE;
 	/* A pod speaks for itself. */
 	if (at(pkt, HOOK_FROM_CONTAINER))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
-	address = address_of(pkt, &pkt->key.src);
-	if (address && (address->flags & ADDRESS_HOST))
-		return made_here(skb, pkt) ? REASON_NONE : REFUSE(pkt, REASON_MARTIAN_SOURCE);
-	if (address && address->ifindex)
+	entry = ipcache_lookup(pkt, &pkt->key.src);
+	if (entry && (entry->flags & IPCACHE_HOST))
+		return from_local_stack(skb, pkt) ? REASON_NONE : REFUSE(pkt, REASON_MARTIAN_SOURCE);
+	if (entry && entry->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	if (martian(&pkt->key.src, pkt->key.family) || linklocal(&pkt->key.src, pkt->key.family))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
@@ -227,7 +227,7 @@ static __noinline int related_source(struct __sk_buff *skb, struct packet *pkt,
 /* Whether an error about what opened a flow may pass, under tables that have changed
  * since.
  */
-static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
+static __noinline int icmp_error_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
 {
 	struct flow_key *key = &pkt->key;
 	struct addr teller = key->src;
@@ -248,7 +248,7 @@ static __noinline int related_rejudge(struct packet *pkt, struct scratch *s, str
  * 0 is an old router's "less", RFC 1191 5), under 1280 for IPv6 (RFC 8201 4). Who
  * believes it sends tiny packets for minutes.
  */
-static __noinline int mtu_absurd(struct __sk_buff *skb, const struct packet *pkt)
+static __noinline int icmp_error_bad_mtu(struct __sk_buff *skb, const struct packet *pkt)
 {
 	struct icmp6hdr icmp;
 	__u32 mtu;
@@ -265,8 +265,8 @@ static __noinline int mtu_absurd(struct __sk_buff *skb, const struct packet *pkt
 /* Makes s->open what is done to an error: the flow's way, and its addresses, but that
  * a router on the way keeps its own.
  */
-static __always_inline void related_open(const struct packet *pkt, struct scratch *s,
-					 const struct flow_key *key, const struct flow *flow)
+static __always_inline void icmp_error_init(const struct packet *pkt, struct scratch *s,
+					    const struct flow_key *key, const struct flow *flow)
 {
 	struct flow *open = &s->open;
 
@@ -286,28 +286,28 @@ static __always_inline void related_open(const struct packet *pkt, struct scratc
  * the nodes that have the service's address. Where all of them choose alike, the
  * error is led to whom its client's packets are led, as it is, and judged there.
  */
-static __noinline int related_elsewhere(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __noinline int icmp_error_to_backend(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
 {
 	struct flow_key outer = pkt->key;
-	struct address *address;
+	struct ipcache_entry *entry;
 	struct service *service;
 	int alike = 0;
 
-	if (pkt->unwrapped || !service_address(pkt) ||
-	    related_source(skb, pkt, &s->reply_key) || mtu_absurd(skb, pkt))
+	if (pkt->decapped || !service_lookup_address(pkt) ||
+	    icmp_error_source(skb, pkt, &s->reply_key) || icmp_error_bad_mtu(skb, pkt))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	pkt->key = s->reply_key;
-	flow_begin(pkt, &s->open);
-	address = address_of(pkt, &pkt->key.src);
-	service = service_of(pkt, SCOPE_OUTSIDE);
-	if (service && (service->flags & SERVICE_DSR) && !of_pod(identity_of(address)) &&
-	    !(address && (address->flags & ADDRESS_NODE)))
+	ct_init(pkt, &s->open);
+	entry = ipcache_lookup(pkt, &pkt->key.src);
+	service = service_lookup(pkt, SCOPE_OUTSIDE);
+	if (service && (service->flags & SERVICE_DSR) && !identity_is_pod(identity_of(entry)) &&
+	    !(entry && (entry->flags & IPCACHE_NODE)))
 		alike = service->count == 1 || (service->table_size && !service->affinity);
 	if (alike)
-		alike = !pick(pkt, service, 0, &s->open.dst, &s->open.dport);
+		alike = !lb_select_backend(pkt, service, 0, &s->open.dst, &s->open.dport);
 	pkt->key = outer;
-	address = address_of(pkt, &s->open.dst);
-	if (!alike || !address || address->ifindex || !of_pod(address->identity))
+	entry = ipcache_lookup(pkt, &s->open.dst);
+	if (!alike || !entry || entry->ifindex || !identity_is_pod(entry->identity))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	s->open.out = OUT_TUNNEL;
 	return route(skb, pkt, &s->open);
@@ -316,7 +316,7 @@ static __noinline int related_elsewhere(struct __sk_buff *skb, struct packet *pk
 /* An ICMP error: s->open becomes what is done to it. The hook is an argument so that
  * the verifier follows the ways of that one alone.
  */
-static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook)
+static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook)
 {
 	struct flow_key *key = &s->reply_key;
 	struct flow *flow;
@@ -330,19 +330,19 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 	key->hook = pkt->key.hook;
 	key->pad = 0;
 	key->ifindex = pkt->key.ifindex;
-	reason = pkt->key.family == FAMILY_IPV4 ? read_quote4(skb, pkt, key) :
-						  read_quote6(skb, pkt, key);
+	reason = pkt->key.family == FAMILY_IPV4 ? icmp_error_read4(skb, pkt, key) :
+						  icmp_error_read6(skb, pkt, key);
 	if (reason)
 		return reason;
-	flow = related_flow(pkt, key);
+	flow = icmp_error_lookup(pkt, key);
 	/* Errors go to who sent the quoted packet. */
 	if (!addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (flow) {
-		reason = related_source(skb, pkt, key);
+		reason = icmp_error_source(skb, pkt, key);
 		if (reason)
 			return reason;
-		if (mtu_absurd(skb, pkt))
+		if (icmp_error_bad_mtu(skb, pkt))
 			return REFUSE(pkt, REASON_ICMP_MTU);
 		pkt->lookup = flow->epoch == pkt->epoch ? LOOKUP_KNOWN : LOOKUP_REJUDGED;
 		/* About an answer: the opener's next packet is judged, and the error
@@ -352,17 +352,17 @@ static __noinline int related(struct __sk_buff *skb, struct packet *pkt, struct 
 			flow = NULL;
 	}
 	if (!flow)
-		return is_hook(hook, HOOK_FROM_DEVICE) ? related_elsewhere(skb, pkt, s) :
+		return is_hook(hook, HOOK_FROM_DEVICE) ? icmp_error_to_backend(skb, pkt, s) :
 							 REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (pkt->lookup == LOOKUP_REJUDGED) {
-		reason = related_rejudge(pkt, s, flow);
+		reason = icmp_error_rejudge(pkt, s, flow);
 		if (reason)
 			return reason;
 	}
-	related_open(pkt, s, key, flow);
-	flow_diffs(&s->open, &pkt->key);
+	icmp_error_init(pkt, s, key, flow);
+	set_diffs(&s->open, &pkt->key);
 	/* What goes into a tunnel is what the other node knows. */
-	if ((flow->flags & FLOW_TRANSLATED) && rewrite_quote(skb, pkt, key, flow))
+	if ((flow->flags & FLOW_TRANSLATED) && icmp_error_rewrite(skb, pkt, key, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if ((s->open.out == OUT_DEVICE || is_tunnel(s->open.out)) && routed(pkt, &s->open))
 		return route(skb, pkt, &s->open);

@@ -1,24 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_CHOOSE_H
-#define WEIR_CHOOSE_H
+#ifndef WEIR_LB_H
+#define WEIR_LB_H
 
 #include "service.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_CHOOSE_H
+#define THIS_FILE FILE_LB_H
 
 /* Whether a flow that was known stays with its backend. One that takes no new
  * flows keeps its connections; datagrams move, since no end of theirs is seen.
  */
-static __always_inline int backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
+static __always_inline int lb_backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
 {
-	__u32 state = state_of(pkt, service, &flow->dst, flow->dport);
+	__u32 state = backend_lookup(pkt, service, &flow->dst, flow->dport);
 
 	return state == BACKEND_SERVING ||
 	       (state == BACKEND_TERMINATING && pkt->key.proto == IPPROTO_TCP);
 }
 
-static __always_inline int source_allowed(const struct packet *pkt, const struct service *service)
+static __always_inline int lb_source_allowed(const struct packet *pkt, const struct service *service)
 {
 	struct source_key key = {
 		.bits = 32 + 128,
@@ -30,7 +30,7 @@ static __always_inline int source_allowed(const struct packet *pkt, const struct
 }
 
 /* The backend that another node has chosen. */
-static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 service)
+static __noinline int lb_select_tunneled(struct packet *pkt, struct scratch *s, __u32 service)
 {
 	struct backend_key key = { .service = service, .addr = s->pod };
 	struct backend_pair *pair = bpf_map_lookup_elem(&backends, &key);
@@ -48,21 +48,21 @@ static __noinline int choose_pod(struct packet *pkt, struct scratch *s, __u32 se
 /* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
  * a flow that was known before, is kept while it may.
  */
-static __noinline int choose(struct packet *pkt, struct scratch *s,
-			     const struct service *service, __u32 seed)
+static __noinline int lb_select(struct packet *pkt, struct scratch *s,
+				const struct service *service, __u32 seed)
 {
 	s->open.service = service->id;
-	if (!at(pkt, HOOK_TO_DEVICE) && !source_allowed(pkt, service))
+	if (!at(pkt, HOOK_TO_DEVICE) && !lb_source_allowed(pkt, service))
 		return REFUSE(pkt, REASON_SOURCE_RANGE);
-	if (pkt->old && s->old.service == service->id && backend_kept(pkt, service->id, &s->old)) {
+	if (pkt->old && s->old.service == service->id && lb_backend_kept(pkt, service->id, &s->old)) {
 		s->open.dst = s->old.dst;
 		s->open.dport = s->old.dport;
 		return REASON_NONE;
 	}
-	if (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE) && pkt->unwrapped)
-		return choose_pod(pkt, s, service->id);
-	s->sticky = service->group; /* 0 where clients may change */
-	return pick(pkt, service, seed, &s->open.dst, &s->open.dport);
+	if (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE) && pkt->decapped)
+		return lb_select_tunneled(pkt, s, service->id);
+	s->affinity_group = service->group; /* 0 where clients may change */
+	return lb_select_backend(pkt, service, seed, &s->open.dst, &s->open.dport);
 }
 
 #endif

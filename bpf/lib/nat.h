@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_MASQUERADE_H
-#define WEIR_MASQUERADE_H
+#ifndef WEIR_NAT_H
+#define WEIR_NAT_H
 
-#include "flow.h"
+#include "conntrack.h"
 #include "rewrite.h"
 #include "service.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_MASQUERADE_H
+#define THIS_FILE FILE_NAT_H
 
 /* Translation of sources. A source port is taken by writing the reply half of
  * the flow where there is none (5.10 has no atomic operation that gives a value
@@ -16,7 +16,7 @@
  */
 
 /* Of a half that leads to no pod. */
-static __always_inline void no_macs(struct flow *flow)
+static __always_inline void clear_macs(struct flow *flow)
 {
 	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
 }
@@ -24,7 +24,7 @@ static __always_inline void no_macs(struct flow *flow)
 /* The reply half of s->open, for packets that undo what the opening half does. Its
  * way out, and the MACs of it, are its caller's to say.
  */
-static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
+static __always_inline void ct_init_reply(struct packet *pkt, struct scratch *s)
 {
 	struct flow *reply = &s->reply;
 
@@ -44,11 +44,11 @@ static __always_inline void reply_half(struct packet *pkt, struct scratch *s)
 	reply->seen = 0;
 	reply->sent = 0;
 	reply->acked = 0;
-	flow_other(&s->reply_key, &pkt->key, &s->open);
-	flow_diffs(reply, &s->reply_key);
+	ct_reverse_key(&s->reply_key, &pkt->key, &s->open);
+	set_diffs(reply, &s->reply_key);
 }
 
-static __always_inline int same_translation(const struct flow *a, const struct flow *b)
+static __always_inline int nat_equal(const struct flow *a, const struct flow *b)
 {
 	__u32 ports_a, ports_b;
 
@@ -59,7 +59,7 @@ static __always_inline int same_translation(const struct flow *a, const struct f
 		 (a->other_hook ^ b->other_hook));
 }
 
-static __noinline struct node *node_half(struct packet *pkt)
+static __noinline struct node *node_lookup(struct packet *pkt)
 {
 	struct node_pair *pair;
 	__u32 zero = 0;
@@ -71,15 +71,15 @@ static __noinline struct node *node_half(struct packet *pkt)
 }
 
 /* The rule set of the node's own traffic; 0 where no policy selects the node. */
-static __always_inline __u32 node_set(struct packet *pkt)
+static __always_inline __u32 host_rule_set(struct packet *pkt)
 {
-	struct node *self = node_half(pkt);
+	struct node *self = node_lookup(pkt);
 
 	return self ? self->set : 0;
 }
 
 /* The address that stands for what is behind the node; NULL where there is none. */
-static __always_inline const struct addr *source_of(const struct packet *pkt, const struct node *self)
+static __always_inline const struct addr *masquerade_addr(const struct packet *pkt, const struct node *self)
 {
 	const struct addr *source;
 
@@ -89,15 +89,15 @@ static __always_inline const struct addr *source_of(const struct packet *pkt, co
 	return addr_none(source) ? NULL : source;
 }
 
-static __noinline const struct addr *node_source(struct packet *pkt)
+static __noinline const struct addr *node_masquerade_addr(struct packet *pkt)
 {
-	return source_of(pkt, node_half(pkt));
+	return masquerade_addr(pkt, node_lookup(pkt));
 }
 
 /* Gives s->open the node's source, if it has one. Replies come in by a device. */
 static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 {
-	const struct addr *source = node_source(pkt);
+	const struct addr *source = node_masquerade_addr(pkt);
 
 	if (!source)
 		return -1;
@@ -116,10 +116,10 @@ struct port_range {
 	__u32 shared;		/* among pods: none has more than one of a group */
 };
 
-static __always_inline void port_range(struct packet *pkt, struct scratch *s, __u32 seed,
-				       struct port_range *range)
+static __always_inline void nat_port_range(struct packet *pkt, struct scratch *s, __u32 seed,
+					   struct port_range *range)
 {
-	struct node *self = node_half(pkt);
+	struct node *self = node_lookup(pkt);
 
 	range->first = 1024;
 	range->count = 64512;
@@ -142,7 +142,7 @@ static __always_inline void port_range(struct packet *pkt, struct scratch *s, __
 	}
 }
 
-static __always_inline void try_port(struct scratch *s, const struct port_range *range, __u32 n)
+static __always_inline void nat_try_port(struct scratch *s, const struct port_range *range, __u32 n)
 {
 	s->open.sport = bpf_htons(range->first + (range->hash + n * 7919) % range->count);
 	s->reply_key.dport = s->open.sport;
@@ -152,8 +152,8 @@ static __always_inline void try_port(struct scratch *s, const struct port_range 
  * of the range it may be one where the node itself, or a frontend, is spoken to,
  * and the flow's peer would be taken for who answers it; some are kept for the node.
  */
-static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
-					const struct port_range *range)
+static __always_inline int nat_port_outside(struct packet *pkt, struct scratch *s,
+					    const struct port_range *range)
 {
 	__u32 port = bpf_ntohs(s->open.sport);
 
@@ -169,7 +169,7 @@ static __always_inline int port_foreign(struct packet *pkt, struct scratch *s,
  * others have opened to it by a port of the range is not its own. It is global, so that
  * the verifier looks at it once, and not at each port that is tried.
  */
-__noinline int port_crowds(__u32 opener, __u32 first, __u32 count)
+__noinline int nat_port_over_share(__u32 opener, __u32 first, __u32 count)
 {
 	__u32 apart = (count + PORT_GROUP - 1) / PORT_GROUP;
 	struct flow_key key;
@@ -188,16 +188,16 @@ __noinline int port_crowds(__u32 opener, __u32 first, __u32 count)
 		if (nth >= apart * PORT_GROUP)
 			nth -= apart * PORT_GROUP;
 		key.dport = bpf_htons(first + nth);
-		flow = flow_held(&key, s->pkt.now);
+		flow = ct_lookup_held(&key, s->pkt.now);
 		if (flow && (flow->flags & FLOW_REPLY) && flow->other_ifindex == opener)
 			return 1;
 	}
 	return 0;
 }
 
-static __always_inline int crowds(const struct packet *pkt, const struct port_range *range)
+static __always_inline int nat_over_share(const struct packet *pkt, const struct port_range *range)
 {
-	return range->shared && port_crowds(pkt->key.ifindex, range->first, range->count);
+	return range->shared && nat_port_over_share(pkt->key.ifindex, range->first, range->count);
 }
 
 /* Looks for a source port that no reply comes to: the one that it has, else one
@@ -206,25 +206,25 @@ static __always_inline int crowds(const struct packet *pkt, const struct port_ra
  * look for that here would cost the verifier of 5.10 four times the instructions of the
  * whole program.
  */
-static __always_inline int find_port(struct packet *pkt, struct scratch *s,
-				     const struct port_range *range, int changes, int own_taken)
+static __always_inline int nat_find_port(struct packet *pkt, struct scratch *s,
+					 const struct port_range *range, int changes, int own_taken)
 {
 	struct flow *there;
 	__be16 spare = 0;
 	__u32 i;
 
-	if (!own_taken && !bpf_map_lookup_elem(&flows, &s->reply_key) && !crowds(pkt, range))
+	if (!own_taken && !bpf_map_lookup_elem(&ct_answered, &s->reply_key) && !nat_over_share(pkt, range))
 		return 0;
 	if (!changes)
 		return -1;
 	for (i = 1; i <= MAX_PORT_PROBES; i++) {
-		try_port(s, range, i);
-		if (bpf_map_lookup_elem(&flows, &s->reply_key))
+		nat_try_port(s, range, i);
+		if (bpf_map_lookup_elem(&ct_answered, &s->reply_key))
 			continue;
-		there = bpf_map_lookup_elem(&unanswered, &s->reply_key);
-		if (there && !flow_expired(there, s->reply_key.proto, pkt->now))
+		there = bpf_map_lookup_elem(&ct_unanswered, &s->reply_key);
+		if (there && !ct_expired(there, s->reply_key.proto, pkt->now))
 			continue;
-		if (crowds(pkt, range))
+		if (nat_over_share(pkt, range))
 			continue;
 		if (!there)
 			return 0;
@@ -238,56 +238,56 @@ static __always_inline int find_port(struct packet *pkt, struct scratch *s,
 }
 
 /* Whether a flow that is judged anew leads where it did. */
-static __noinline int goes_on(const struct packet *pkt, const struct scratch *s)
+static __noinline int flow_continues(const struct packet *pkt, const struct scratch *s)
 {
-	return pkt->old && same_translation(&s->old, &s->open);
+	return pkt->old && nat_equal(&s->old, &s->open);
 }
 
 /* A reset of nothing known is let through, and makes nothing. One of a flow
  * that is judged anew leaves it judged, where it goes on as it was.
  */
-static __noinline int makes_nothing(const struct packet *pkt, const struct scratch *s)
+static __noinline int makes_no_flow(const struct packet *pkt, const struct scratch *s)
 {
-	return (pkt->tcp_flags & TCP_FLAG_RST) && !goes_on(pkt, s);
+	return (pkt->tcp_flags & TCP_FLAG_RST) && !flow_continues(pkt, s);
 }
 
 /* Takes a source port for s->open, whose reply half is made: what was taken by
  * an earlier judgement, else the packet's own where it may, else another. A reset of nothing
  * known only borrows it: nobody would give it back for a minute.
  */
-static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 seed)
+static __noinline int nat_take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
 	int changes = changes_port(pkt);
 	struct port_range range;
 	struct flow *held;
 
-	port_range(pkt, s, seed, &range);
+	nat_port_range(pkt, s, seed, &range);
 	if (pkt->old && addr_equal(&s->old.src, &s->open.src)) {
 		s->open.sport = s->old.sport;
 		s->reply_key.dport = s->open.sport;
-	} else if (changes && port_foreign(pkt, s, &range)) {
-		try_port(s, &range, 0);
+	} else if (changes && nat_port_outside(pkt, s, &range)) {
+		nat_try_port(s, &range, 0);
 	}
 	s->reply.flags |= FLOW_SOURCE;
-	flow_diffs(&s->reply, &s->reply_key);
-	held = flow_held(&s->reply_key, pkt->now);
-	if (held && same_translation(held, &s->reply)) {
+	set_diffs(&s->reply, &s->reply_key);
+	held = ct_lookup_held(&s->reply_key, pkt->now);
+	if (held && nat_equal(held, &s->reply)) {
 		/* Ours already. Who answers may be silent for longer than the opener,
 		 * and what was the opener's direction once may be in its place.
 		 */
-		if (!makes_nothing(pkt, s) &&
+		if (!makes_no_flow(pkt, s) &&
 		    (pkt->reused || !(held->flags & FLOW_REPLY) ||
-		     (!goes_on(pkt, s) && flow_expired(held, pkt->key.proto, pkt->now))) &&
-		    flow_store(&s->reply_key, &s->reply))
+		     (!flow_continues(pkt, s) && ct_expired(held, pkt->key.proto, pkt->now))) &&
+		    ct_store(&s->reply_key, &s->reply))
 			return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 		return REASON_NONE;
 	}
-	if (find_port(pkt, s, &range, changes, !!held))
+	if (nat_find_port(pkt, s, &range, changes, !!held))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
-	flow_diffs(&s->reply, &s->reply_key);
-	if (makes_nothing(pkt, s))
+	set_diffs(&s->reply, &s->reply_key);
+	if (makes_no_flow(pkt, s))
 		return REASON_NONE;
-	if (flow_reserve(&s->reply_key, &s->reply, pkt->now))
+	if (ct_reserve(&s->reply_key, &s->reply, pkt->now))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 	return REASON_NONE;
 }
@@ -297,7 +297,7 @@ static __noinline int take_port(struct packet *pkt, struct scratch *s, __u32 see
  * services of one pod, a service and its pod, two nodes that lead a client to one
  * pod). What had another port keeps it.
  */
-static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
+static __noinline int nat_reply_taken(struct packet *pkt, struct scratch *s)
 {
 	struct flow *held;
 
@@ -306,23 +306,23 @@ static __noinline int answers_taken(struct packet *pkt, struct scratch *s)
 	if (pkt->old && s->old.sport != pkt->key.sport &&
 	    addr_equal(&s->old.src, &s->open.src))
 		return 1;
-	held = flow_waiting(&s->reply_key, pkt->now);
-	return held && !same_translation(held, &s->reply);
+	held = ct_lookup_alive(&s->reply_key, pkt->now);
+	return held && !nat_equal(held, &s->reply);
 }
 
 /* Gives s->open a source port of its own where it needs one. */
-static __noinline int own_port(struct packet *pkt, struct scratch *s)
+static __noinline int nat_source_port(struct packet *pkt, struct scratch *s)
 {
 	struct settings *ctl;
 	__u32 zero = 0;
 
 	if (!(s->open.flags & FLOW_SOURCE)) {
-		if (!answers_taken(pkt, s))
+		if (!nat_reply_taken(pkt, s))
 			return REASON_NONE;
 		s->open.flags |= FLOW_SOURCE;
 	}
 	ctl = bpf_map_lookup_elem(&control, &zero);
-	return ctl ? take_port(pkt, s, ctl->seed) : REFUSE(pkt, REASON_NO_SOURCE_PORT);
+	return ctl ? nat_take_port(pkt, s, ctl->seed) : REFUSE(pkt, REASON_NO_SOURCE_PORT);
 }
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_CARRY_H
-#define WEIR_CARRY_H
+#ifndef WEIR_FORWARD_H
+#define WEIR_FORWARD_H
 
 #include "clock.h"
 #include "judge.h"
 #include "refuse.h"
-#include "related.h"
+#include "icmp_error.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_CARRY_H
+#define THIS_FILE FILE_FORWARD_H
 
 /* What every hook does with a packet once it knows the tuple. */
 
@@ -18,13 +18,13 @@ static __always_inline int is_ip(const struct __sk_buff *skb)
 }
 
 /* Of a packet nothing is known yet. */
-static __always_inline void begin(struct scratch *s, __u8 hook, __u32 ifindex,
-				  const struct settings *ctl)
+static __always_inline void packet_init(struct scratch *s, __u8 hook, __u32 ifindex,
+					const struct settings *ctl)
 {
 	struct packet *pkt = &s->pkt;
 
 	__builtin_memset(pkt, 0, sizeof(*pkt));
-	s->sticky = 0;
+	s->affinity_group = 0;
 	pkt->key.hook = hook;
 	pkt->key.ifindex = ifindex;
 	pkt->epoch = ctl->epoch;
@@ -32,7 +32,7 @@ static __always_inline void begin(struct scratch *s, __u8 hook, __u32 ifindex,
 }
 
 /* Keeps what an older epoch has judged of a packet's flow, as far as anybody asks. */
-static __noinline int keep_old(struct scratch *s, const struct flow *flow)
+static __noinline int save_old_flow(struct scratch *s, const struct flow *flow)
 {
 	struct flow *old = &s->old;
 
@@ -49,59 +49,59 @@ static __noinline int keep_old(struct scratch *s, const struct flow *flow)
 
 /* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
 static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook);
-static int carry_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
+static int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
 
 /* Where a packet of a flow goes. */
-static __always_inline void way_out(const struct __sk_buff *skb, struct packet *pkt,
-				    const struct flow *flow, __u8 hook)
+static __always_inline void set_way_out(const struct __sk_buff *skb, struct packet *pkt,
+					const struct flow *flow, __u8 hook)
 {
 	pkt->out = flow->out;
 	pkt->out_ifindex = flow->ifindex;
 	if (is_hook(hook, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
-		pkt->as_it_is = 1;
+		pkt->kernel_forwards = 1;
 	/* Only at to_device has the kernel chosen a way by a device. */
 	if (OBJECT_HOOKS & (1 << HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
-		pkt->as_it_is = 1;
+		pkt->kernel_forwards = 1;
 		pkt->out_ifindex = skb->ifindex;
 	}
 }
 
 /* Carries a packet as its flow says, whose way out is known. */
-static __always_inline int carry(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
-				 __u8 hook, int hurry)
+static __always_inline int forward(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
+				   __u8 hook, int fast)
 {
 	int reason;
 
 	if (routes(hook, flow) && pkt->ttl <= 1)
 		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
 	if (is_tunnel(flow->out))
-		return carry_tunnel(skb, pkt, flow);
-	reason = rewrite(skb, pkt, flow, hook, hurry);
+		return forward_tunnel(skb, pkt, flow);
+	reason = rewrite(skb, pkt, flow, hook, fast);
 	if (reason)
 		return drop(skb, pkt, reason);
 	if (pkt->audit)
-		audited(skb, pkt);
+		emit_audit(skb, pkt);
 	return deliver(skb, pkt, hook);
 }
 
 /* The same for a flow that was made of this packet, and tells of its judgement. One
  * for all but known flows.
  */
-static __noinline int carry_made(struct __sk_buff *skb, struct scratch *s, int judged)
+static __noinline int forward_new(struct __sk_buff *skb, struct scratch *s, int judged)
 {
 	struct packet *pkt = &s->pkt;
 
-	way_out(skb, pkt, &s->open, pkt->key.hook);
+	set_way_out(skb, pkt, &s->open, pkt->key.hook);
 	if (judged && !pkt->audit)
-		tell(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, &s->open, pkt->key.hook, 0);
+		emit_event(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	return forward(skb, pkt, &s->open, pkt->key.hook, 0);
 }
 
 /* What becomes of a packet that is not let through: it is dropped, or its sender is
  * told. The reason is read from memory, where the verifier does not follow each one
  * down all that answers.
  */
-static __noinline int tell_off(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int drop_or_refuse(struct __sk_buff *skb, struct packet *pkt)
 {
 	__u8 reason = pkt->denied;
 	int told;
@@ -113,10 +113,10 @@ static __noinline int tell_off(struct __sk_buff *skb, struct packet *pkt)
 	return answer(skb, pkt, reason);
 }
 
-static __always_inline int turn_away(struct __sk_buff *skb, struct packet *pkt, int reason)
+static __always_inline int deny(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	pkt->denied = reason;
-	return tell_off(skb, pkt);
+	return drop_or_refuse(skb, pkt);
 }
 
 /* A packet that opens a flow, or that belongs to one judged under old tables. The
@@ -130,23 +130,23 @@ static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
 	reason = judge_new(skb, pkt, s, hook);
 	if (reason)
-		return turn_away(skb, pkt, reason);
+		return deny(skb, pkt, reason);
 	pkt->where = HERE;
-	return carry_made(skb, s, 1);
+	return forward_new(skb, s, 1);
 }
 
 /* At to_device the kernel has chosen the way of all but what it sent to a
  * service: those have been routed once, when they were judged.
  */
-static __always_inline int asks_route(const struct flow *flow, __u8 hook)
+static __always_inline int needs_route(const struct flow *flow, __u8 hook)
 {
 	if (flow->out != OUT_DEVICE && !is_tunnel(flow->out))
 		return 0;
 	return routes(hook, flow) || (is_hook(hook, HOOK_TO_DEVICE) && flow->routed);
 }
 
-static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
-				 const struct settings *ctl, __u8 hook)
+static __always_inline int forward_known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
+					 const struct settings *ctl, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
@@ -157,18 +157,18 @@ static __always_inline int known(struct __sk_buff *skb, struct scratch *s, struc
 		pkt->lookup = LOOKUP_REJUDGED;
 		reason = rejudge_reply(pkt, flow);
 		if (reason)
-			return turn_away(skb, pkt, reason);
+			return deny(skb, pkt, reason);
 	}
-	if (asks_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
+	if (needs_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
 		reason = route(skb, pkt, flow);
 		if (reason)
 			return drop(skb, pkt, reason);
 	}
-	way_out(skb, pkt, flow, hook);
+	set_way_out(skb, pkt, flow, hook);
 	if (ctl->trace)
-		tell(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
-	return carry(skb, pkt, flow, hook,
-		     hook == HOOK_FROM_CONTAINER || hook == HOOK_FROM_DEVICE);
+		emit_event(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+	return forward(skb, pkt, flow, hook,
+		       hook == HOOK_FROM_CONTAINER || hook == HOOK_FROM_DEVICE);
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_DECIDE_H
-#define WEIR_DECIDE_H
+#ifndef WEIR_VERDICT_H
+#define WEIR_VERDICT_H
 
 #include <linux/pkt_cls.h>
 
@@ -45,13 +45,13 @@ enum lookup {
 /* Tables as two bits of packet.tables: read, and found. */
 enum table {
 	TABLE_ENDPOINTS = 0,
-	TABLE_FLOWS = 1,
-	TABLE_UNANSWERED = 2,
+	TABLE_CT_ANSWERED = 1,
+	TABLE_CT_UNANSWERED = 2,
 	TABLE_SERVICES = 3,
 	TABLE_SLOTS = 4,
 	TABLE_BACKENDS = 5,
-	TABLE_ADDRESSES = 6,
-	TABLE_PREFIXES = 7,
+	TABLE_IPCACHE = 6,
+	TABLE_IPCACHE_CIDRS = 7,
 	TABLE_RULES_EGRESS = 8,
 	TABLE_RULES_INGRESS = 9,
 	TABLE_ROUTES = 10,
@@ -63,13 +63,13 @@ static __always_inline void note_read(struct packet *pkt, enum table table, int 
 	pkt->tables |= (found ? 3U : 1U) << (2 * table);
 }
 
-/* The first word that note() leaves: magic, version, verdict, and enum out with
+/* The first word that leave_note() leaves: magic, version, verdict, and enum out with
  * this flag.
  */
 enum note {
 	NOTE_VERSION = 2,
 	NOTE_MAGIC = 0x57,
-	NOTE_AS_IT_IS = 0x80,	/* the kernel goes on with the packet */
+	NOTE_KERNEL_FORWARDS = 0x80,	/* the kernel goes on with the packet */
 };
 
 struct counter {
@@ -135,7 +135,7 @@ struct {
 	__type(value, struct meter);
 } meters SEC(".maps");
 
-static __always_inline int metered(struct settings *ctl, __u64 now)
+static __always_inline int event_over_limit(struct settings *ctl, __u64 now)
 {
 	struct meter *meter;
 	__u64 second;
@@ -157,14 +157,14 @@ static __always_inline int metered(struct settings *ctl, __u64 now)
 	return 1;
 }
 
-static __noinline void tell(struct packet *pkt, __u32 len, __u8 kind, __u8 verdict, __u8 reason)
+static __noinline void emit_event(struct packet *pkt, __u32 len, __u8 kind, __u8 verdict, __u8 reason)
 {
 	struct settings *ctl;
 	struct event *event;
 	__u32 zero = 0;
 
 	ctl = bpf_map_lookup_elem(&control, &zero);
-	if (!ctl || metered(ctl, pkt->now))
+	if (!ctl || event_over_limit(ctl, pkt->now))
 		return;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
@@ -189,7 +189,7 @@ static __noinline void tell(struct packet *pkt, __u32 len, __u8 kind, __u8 verdi
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline void count(struct packet *pkt, __u32 len, __u32 reason)
+static __always_inline void count_packet(struct packet *pkt, __u32 len, __u32 reason)
 {
 	__u32 index = reason * HOOK_MAX + pkt->key.hook;
 	struct counter *counter;
@@ -201,11 +201,11 @@ static __always_inline void count(struct packet *pkt, __u32 len, __u32 reason)
 	}
 }
 
-static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
-				 __u32 verdict, __u32 reason)
+static __always_inline void leave_note(struct __sk_buff *skb, struct packet *pkt,
+				       __u32 verdict, __u32 reason)
 {
 	skb->cb[0] = (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) |
-		     (pkt->as_it_is ? NOTE_AS_IT_IS : 0) | pkt->out;
+		     (pkt->kernel_forwards ? NOTE_KERNEL_FORWARDS : 0) | pkt->out;
 	skb->cb[1] = pkt->out_ifindex;
 	skb->cb[2] = (reason << 24) | pkt->where;
 	skb->cb[3] = ((__u32)pkt->lookup << 24) | pkt->tables;
@@ -213,18 +213,18 @@ static __always_inline void note(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* Sockets' programs have no packet to drop or to answer. */
-#define OF_PACKETS static __noinline __attribute__((unused))
+#define PACKETS_ONLY static __noinline __attribute__((unused))
 
-OF_PACKETS int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
+PACKETS_ONLY int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	int verdict;
 
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
-	pkt->as_it_is = 0;
-	note(skb, pkt, VERDICT_DROP, reason);
-	count(pkt, skb->len, reason);
-	tell(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);
+	pkt->kernel_forwards = 0;
+	leave_note(skb, pkt, VERDICT_DROP, reason);
+	count_packet(pkt, skb->len, reason);
+	emit_event(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);
 	verdict = TC_ACT_SHOT;
 	/* Else the compiler leaves it to each caller to return what it is. */
 	barrier_var(verdict);
@@ -240,14 +240,14 @@ static __always_inline int comes_from_node(const struct packet *pkt)
 /* answer sends what skb has become back to who sent it: by the device that it
  * came from, or up again, to the node, which has it or sends it on.
  */
-OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
+PACKETS_ONLY int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 {
 	pkt->out = OUT_SELF;
 	pkt->out_ifindex = skb->ifindex;
 	skb->mark = mark_with(skb->mark, MARK_ANSWER);
-	note(skb, pkt, VERDICT_REPLY, reason);
-	count(pkt, skb->len, reason);
-	tell(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
+	leave_note(skb, pkt, VERDICT_REPLY, reason);
+	count_packet(pkt, skb->len, reason);
+	emit_event(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
 	return bpf_redirect(skb->ifindex, comes_from_node(pkt) ? BPF_F_INGRESS : 0);
 }
 
@@ -255,10 +255,10 @@ OF_PACKETS int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
 static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
 {
 	if (is_hook(hook, HOOK_TO_CONTAINER))
-		pkt->as_it_is = 1;
-	note(skb, pkt, VERDICT_FORWARD, pkt->told);
-	count(pkt, skb->len, REASON_NONE);
-	if (pkt->as_it_is)
+		pkt->kernel_forwards = 1;
+	leave_note(skb, pkt, VERDICT_FORWARD, pkt->audit_reason);
+	count_packet(pkt, skb->len, REASON_NONE);
+	if (pkt->kernel_forwards)
 		return TC_ACT_OK;
 	/* bpf_redirect_peer is for ingress alone. */
 	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->out == OUT_LOCAL) {
@@ -277,7 +277,7 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt, __
 }
 
 /* The same for what is no flow's. One for all. */
-OF_PACKETS int let_go(struct __sk_buff *skb, struct packet *pkt)
+PACKETS_ONLY int deliver_packet(struct __sk_buff *skb, struct packet *pkt)
 {
 	return deliver(skb, pkt, pkt->key.hook);
 }

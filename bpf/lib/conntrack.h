@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#ifndef WEIR_FLOW_H
-#define WEIR_FLOW_H
+#ifndef WEIR_CONNTRACK_H
+#define WEIR_CONNTRACK_H
 
-#include "decide.h"
+#include "verdict.h"
 
 #undef THIS_FILE
-#define THIS_FILE FILE_FLOW_H
+#define THIS_FILE FILE_CONNTRACK_H
 
-/* The flow table: `flows` for those answered, `unanswered` for the others. An
+/* The flow table: `ct_answered` for those answered, `ct_unanswered` for the others. An
  * entry moves from the second to the first by a packet of its own direction,
  * once the other direction was seen; where there is no room it stays.
  */
@@ -23,7 +23,7 @@ volatile const __u32 unanswered_other = 60;
 volatile const __u32 answered_tcp = 6 * 3600;
 volatile const __u32 answered_other = 600;
 
-static __always_inline __u64 flow_patience(__u32 flags, __u32 proto)
+static __always_inline __u64 ct_timeout(__u32 flags, __u32 proto)
 {
 	if (flags & FLOW_ANSWERED)
 		return (proto == IPPROTO_TCP ? answered_tcp : answered_other) * SECOND;
@@ -43,21 +43,21 @@ static __always_inline __u64 flow_patience(__u32 flags, __u32 proto)
  * of this one's when it saw the flow. It is global, so that the verifier looks at it
  * once, and not at each of its ways wherever somebody asks.
  */
-__noinline int flow_over(__s64 idle, __u32 flags, __u32 proto)
+__noinline int ct_timed_out(__s64 idle, __u32 flags, __u32 proto)
 {
-	return idle > (__s64)flow_patience(flags, proto);
+	return idle > (__s64)ct_timeout(flags, proto);
 }
 
 /* None of those who ask is on the fast path. */
-static __always_inline int flow_expired(const struct flow *flow, __u8 proto, __u64 now)
+static __always_inline int ct_expired(const struct flow *flow, __u8 proto, __u64 now)
 {
-	return flow_over(now - flow->last_seen, flow->flags, proto);
+	return ct_timed_out(now - flow->last_seen, flow->flags, proto);
 }
 
 /* What a packet leaves in its flow's entry: its flags, and where both sides are. A SYN
  * without an acknowledgement is of a side that has got nothing.
  */
-static __always_inline void flow_trace(const struct packet *pkt, struct flow *flow)
+static __always_inline void ct_track_tcp(const struct packet *pkt, struct flow *flow)
 {
 	__u8 seen = pkt->tcp_flags & (SEEN_FIN | SEEN_SYN | SEEN_RST | SEEN_ACK);
 
@@ -75,24 +75,24 @@ static __always_inline void flow_trace(const struct packet *pkt, struct flow *fl
 }
 
 /* An answered entry, or NULL. A dead one waits for its deletion and is none. */
-static __always_inline struct flow *flow_answered(const struct flow_key *key)
+static __always_inline struct flow *ct_lookup_answered(const struct flow_key *key)
 {
-	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+	struct flow *flow = bpf_map_lookup_elem(&ct_answered, key);
 
 	return flow && !(flow->flags & FLOW_DEAD) ? flow : NULL;
 }
 
 /* An entry of either table. */
-static __always_inline struct flow *flow_entry(const struct flow_key *key)
+static __always_inline struct flow *ct_lookup_any(const struct flow_key *key)
 {
-	struct flow *flow = flow_answered(key);
+	struct flow *flow = ct_lookup_answered(key);
 
-	return flow ? flow : bpf_map_lookup_elem(&unanswered, key);
+	return flow ? flow : bpf_map_lookup_elem(&ct_unanswered, key);
 }
 
 /* The key of a flow's other direction. */
-static __always_inline void flow_other(struct flow_key *other, const struct flow_key *key,
-				       const struct flow *flow)
+static __always_inline void ct_reverse_key(struct flow_key *other, const struct flow_key *key,
+					   const struct flow *flow)
 {
 	other->src = flow->dst;
 	other->dst = flow->src;
@@ -109,21 +109,21 @@ static __always_inline void flow_other(struct flow_key *other, const struct flow
  * began anew may have taken another backend since, and others its place. Who sends
  * is at one hook and device alone, so that these need no look.
  */
-static __always_inline int flow_halves(const struct flow_key *key, const struct flow *half)
+static __always_inline int ct_is_reverse(const struct flow_key *key, const struct flow *half)
 {
 	return addr_equal(&half->dst, &key->src) && addr_equal(&half->src, &key->dst) &&
 	       half->dport == key->sport && half->sport == key->dport;
 }
 
 /* The other half of a flow, whatever its time; NULL where there is none. */
-static __noinline struct flow *flow_half(const struct flow_key *key, const struct flow *flow)
+static __noinline struct flow *ct_lookup_reverse(const struct flow_key *key, const struct flow *flow)
 {
 	struct flow_key other;
 	struct flow *half;
 
-	flow_other(&other, key, flow);
-	half = flow_entry(&other);
-	return half && flow_halves(key, half) ? half : NULL;
+	ct_reverse_key(&other, key, flow);
+	half = ct_lookup_any(&other);
+	return half && ct_is_reverse(key, half) ? half : NULL;
 }
 
 /* An entry, though it was not answered yet. One whose time is over lives on
@@ -131,59 +131,59 @@ static __noinline struct flow *flow_half(const struct flow_key *key, const struc
  * never repeated, or repeated for long before it is answered, if ever. A flow
  * that began anew in an answered one's place waits there.
  */
-static __noinline struct flow *flow_waiting(const struct flow_key *key, __u64 now)
+static __noinline struct flow *ct_lookup_alive(const struct flow_key *key, __u64 now)
 {
-	struct flow *flow = flow_entry(key);
+	struct flow *flow = ct_lookup_any(key);
 	struct flow *half;
 
-	if (!flow || !flow_expired(flow, key->proto, now))
+	if (!flow || !ct_expired(flow, key->proto, now))
 		return flow;
-	half = flow_half(key, flow);
-	return half && !flow_expired(half, key->proto, now) ? flow : NULL;
+	half = ct_lookup_reverse(key, flow);
+	return half && !ct_expired(half, key->proto, now) ? flow : NULL;
 }
 
 /* The entry of a flow that goes on: an answered one has no time here. */
-static __always_inline struct flow *flow_held(const struct flow_key *key, __u64 now)
+static __always_inline struct flow *ct_lookup_held(const struct flow_key *key, __u64 now)
 {
-	struct flow *flow = flow_answered(key);
+	struct flow *flow = ct_lookup_answered(key);
 
-	return flow ? flow : flow_waiting(key, now);
+	return flow ? flow : ct_lookup_alive(key, now);
 }
 
 /* Writes an entry where the key has one, else among the unanswered. */
-static __noinline long flow_store(const struct flow_key *key, const struct flow *flow)
+static __noinline long ct_store(const struct flow_key *key, const struct flow *flow)
 {
-	if (flow_answered(key) && !bpf_map_update_elem(&flows, key, flow, BPF_EXIST))
+	if (ct_lookup_answered(key) && !bpf_map_update_elem(&ct_answered, key, flow, BPF_EXIST))
 		return 0;
-	return bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
+	return bpf_map_update_elem(&ct_unanswered, key, flow, BPF_ANY);
 }
 
 /* Writes a new entry only where the key has none that is alive: a source port is
  * taken by the reply's key being there. Whether the key is among the answered the
  * caller has seen: nothing gets there but from here.
  */
-static __always_inline long flow_reserve(const struct flow_key *key, const struct flow *flow,
-					 __u64 now)
+static __always_inline long ct_reserve(const struct flow_key *key, const struct flow *flow,
+				       __u64 now)
 {
-	if (!bpf_map_update_elem(&unanswered, key, flow, BPF_NOEXIST))
+	if (!bpf_map_update_elem(&ct_unanswered, key, flow, BPF_NOEXIST))
 		return 0;
-	return flow_waiting(key, now) ? -1 : bpf_map_update_elem(&unanswered, key, flow, BPF_ANY);
+	return ct_lookup_alive(key, now) ? -1 : bpf_map_update_elem(&ct_unanswered, key, flow, BPF_ANY);
 }
 
-volatile const __u32 answered_share = MAX_FLOWS / 4;	/* entries of `flows` */
+volatile const __u32 answered_share = MAX_CT_ANSWERED / 4;	/* entries of `ct_answered` */
 
 /* Counts an entry of the table of answered flows for the pod that opened it; not
  * where it has its share. Outside has no count.
  */
-static __noinline int flow_count(__u32 opener)
+static __noinline int ct_charge(__u32 opener)
 {
 	__u32 *count, one = 1;
 
 	if (!opener)
 		return 0;
-	count = bpf_map_lookup_elem(&answered_by, &opener);
+	count = bpf_map_lookup_elem(&ct_answered_by, &opener);
 	if (!count) {
-		bpf_map_update_elem(&answered_by, &opener, &one, BPF_NOEXIST);
+		bpf_map_update_elem(&ct_answered_by, &opener, &one, BPF_NOEXIST);
 		return 0;
 	}
 	if (*count >= answered_share)
@@ -197,7 +197,7 @@ static __noinline int flow_count(__u32 opener)
  * key's at once. NULL when the flow's other half is nowhere: it has to be
  * judged anew.
  */
-static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flow, int there)
+static __noinline struct flow *ct_promote(struct packet *pkt, struct flow *flow, int there)
 {
 	struct flow *moved, *reply;
 	struct flow_key other;
@@ -207,8 +207,8 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 		if (!(flow->seen & SEEN_ACK))
 			return flow;
 	} else if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
-		flow_other(&other, &pkt->key, flow);
-		reply = flow_waiting(&other, pkt->now);
+		ct_reverse_key(&other, &pkt->key, flow);
+		reply = ct_lookup_alive(&other, pkt->now);
 		if (!reply)
 			return NULL;
 		/* Either table may hold either kind. */
@@ -221,12 +221,12 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
 	flow->flags |= FLOW_ANSWERED;
 	flow->last_seen = pkt->now;
 	if (there ||
-	    flow_count(flow->flags & FLOW_REPLY ? flow->other_ifindex : pkt->key.ifindex) ||
-	    bpf_map_update_elem(&flows, &pkt->key, flow, BPF_NOEXIST))
+	    ct_charge(flow->flags & FLOW_REPLY ? flow->other_ifindex : pkt->key.ifindex) ||
+	    bpf_map_update_elem(&ct_answered, &pkt->key, flow, BPF_NOEXIST))
 		return flow;
-	moved = bpf_map_lookup_elem(&flows, &pkt->key);
+	moved = bpf_map_lookup_elem(&ct_answered, &pkt->key);
 	if (moved)
-		bpf_map_delete_elem(&unanswered, &pkt->key);
+		bpf_map_delete_elem(&ct_unanswered, &pkt->key);
 	return moved ? moved : flow;
 }
 
@@ -236,7 +236,7 @@ static __noinline struct flow *flow_promote(struct packet *pkt, struct flow *flo
  * at the same time, with another, sends its acknowledgement too (RFC 9293 3.5). A
  * connection that was first seen in its middle may have had its ends mistaken.
  */
-static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
+static __noinline int ct_reused(struct packet *pkt, const struct flow *flow)
 {
 	struct flow *half;
 
@@ -244,7 +244,7 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 		return 0;
 	if (flow->seen & (SEEN_FIN | SEEN_RST))
 		return 1;
-	half = flow_half(&pkt->key, flow);
+	half = ct_lookup_reverse(&pkt->key, flow);
 	if (half && (half->seen & (SEEN_FIN | SEEN_RST)))
 		return 1;
 	if (!(flow->flags & FLOW_REPLY))
@@ -255,7 +255,7 @@ static __noinline int flow_reused(struct packet *pkt, const struct flow *flow)
 }
 
 /* Whether two sequence numbers are no farther from each other than that. */
-static __always_inline int near(__be32 a, __be32 b, __u32 window)
+static __always_inline int seq_near(__be32 a, __be32 b, __u32 window)
 {
 	return bpf_ntohl(a) - bpf_ntohl(b) + window <= 2 * window;
 }
@@ -267,22 +267,22 @@ static __always_inline int near(__be32 a, __be32 b, __u32 window)
  * not seen, or none has acknowledged anything yet, nothing is dropped. What is stray
  * is farther away than what leaves no trace.
  */
-static __noinline void flow_end(struct packet *pkt, const struct flow *flow)
+static __noinline void ct_check_end(struct packet *pkt, const struct flow *flow)
 {
-	struct flow *half = flow_half(&pkt->key, flow);
+	struct flow *half = ct_lookup_reverse(&pkt->key, flow);
 	int sent = flow->seen & (SEEN_SYN | SEEN_ACK);
 
 	if (!half || !(half->flags & FLOW_ACKED)) {
-		pkt->idle = sent && !near(pkt->seq, flow->sent, WINDOW_ENDS);
+		pkt->traceless = sent && !seq_near(pkt->seq, flow->sent, WINDOW_ENDS);
 		return;
 	}
-	pkt->idle = !near(pkt->seq, half->acked, WINDOW_ENDS);
-	if (!near(pkt->seq, half->acked, WINDOW_PASSES) &&
-	    !(sent && near(pkt->seq, flow->sent, WINDOW_PASSES)))
+	pkt->traceless = !seq_near(pkt->seq, half->acked, WINDOW_ENDS);
+	if (!seq_near(pkt->seq, half->acked, WINDOW_PASSES) &&
+	    !(sent && seq_near(pkt->seq, flow->sent, WINDOW_PASSES)))
 		pkt->stray = REFUSE(pkt, REASON_OUT_OF_WINDOW);
 }
 
-static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
+static __always_inline void ct_touch(struct packet *pkt, struct flow *flow)
 {
 	if (pkt->now - flow->last_seen >= TOUCH_EVERY)
 		flow->last_seen = pkt->now;
@@ -291,37 +291,37 @@ static __always_inline void flow_touch(struct packet *pkt, struct flow *flow)
 /* find gives the flow of a packet, or NULL: then it is to be judged as new. What is
  * stray is to be dropped, and leaves no trace in a flow.
  */
-static __always_inline struct flow *find(struct packet *pkt, __u8 hook)
+static __always_inline struct flow *ct_lookup(struct packet *pkt, __u8 hook)
 {
 	struct flow *answered, *flow;
 
-	flow = answered = flow_answered(&pkt->key);
-	note_read(pkt, TABLE_FLOWS, !!flow);
+	flow = answered = ct_lookup_answered(&pkt->key);
+	note_read(pkt, TABLE_CT_ANSWERED, !!flow);
 	if (!flow || !(flow->flags & FLOW_ANSWERED)) {
-		flow = flow_waiting(&pkt->key, pkt->now);
-		note_read(pkt, TABLE_UNANSWERED, !!flow);
+		flow = ct_lookup_alive(&pkt->key, pkt->now);
+		note_read(pkt, TABLE_CT_UNANSWERED, !!flow);
 		if (!flow)
 			return NULL;
 	}
 	/* One of an older epoch is asked again whose address it has. */
-	if (is_hook(hook, HOOK_TO_CONTAINER) && pkt->led && (flow->flags & FLOW_HERE) &&
+	if (is_hook(hook, HOOK_TO_CONTAINER) && pkt->transit && (flow->flags & FLOW_HERE) &&
 	    flow->epoch == pkt->epoch) {
 		pkt->stray = REFUSE(pkt, REASON_MARTIAN_SOURCE);
 		return NULL;
 	}
-	pkt->reused = flow_reused(pkt, flow);
+	pkt->reused = ct_reused(pkt, flow);
 	if (pkt->reused)
 		return NULL;
 	if (pkt->tcp_flags & (TCP_FLAG_FIN | TCP_FLAG_RST)) {
-		flow_end(pkt, flow);
-		if (pkt->idle)
+		ct_check_end(pkt, flow);
+		if (pkt->traceless)
 			return flow;
 	}
-	flow_trace(pkt, flow);
+	ct_track_tcp(pkt, flow);
 	if (!(flow->flags & FLOW_ANSWERED) || !answered)
-		flow = flow_promote(pkt, flow, !!answered);
+		flow = ct_promote(pkt, flow, !!answered);
 	if (flow)
-		flow_touch(pkt, flow);
+		ct_touch(pkt, flow);
 	return flow;
 }
 

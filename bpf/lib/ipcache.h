@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef WEIR_IPCACHE_H
+#define WEIR_IPCACHE_H
+
+#include "verdict.h"
+
+#define IDENTITY_HOST	1
+#define IDENTITY_WORLD	2
+#define IDENTITY_LABELS	256		/* the first of pods' labels */
+#define IDENTITY_CIDRS	(1U << 24)	/* the first of blocks that policies name */
+
+static __always_inline struct ipcache_entry *ipcache_half(struct packet *pkt, struct ipcache_pair *pair)
+{
+	struct ipcache_entry *half;
+
+	if (!pair)
+		return NULL;
+	half = GENERATION(pkt->epoch) ? &pair->half[1] : &pair->half[0];
+	return half->identity ? half : NULL;
+}
+
+/* What is known of one address by itself: those of the node, of gateways and of
+ * pods are never known by their prefix.
+ */
+static __noinline struct ipcache_entry *ipcache_lookup_exact(struct packet *pkt, const struct addr *addr)
+{
+	struct ipcache_entry *entry = ipcache_half(pkt, bpf_map_lookup_elem(&ipcache, addr));
+
+	/* A miss says nothing by itself: its prefix is not looked for. */
+	if (entry)
+		note_read(pkt, TABLE_IPCACHE, 1);
+	return entry;
+}
+
+/* What is known of an address: exact first, then by prefix; NULL is the world. */
+static __noinline struct ipcache_entry *ipcache_lookup(struct packet *pkt, const struct addr *addr)
+{
+	struct cidr_key key = { .bits = 128 };
+	struct ipcache_entry *entry;
+
+	key.addr = *addr;
+	entry = ipcache_half(pkt, bpf_map_lookup_elem(&ipcache, &key.addr));
+	note_read(pkt, TABLE_IPCACHE, !!entry);
+	if (entry)
+		return entry;
+	entry = ipcache_half(pkt, bpf_map_lookup_elem(&ipcache_cidrs, &key));
+	note_read(pkt, TABLE_IPCACHE_CIDRS, !!entry);
+	return entry;
+}
+
+static __always_inline __u32 identity_of(const struct ipcache_entry *entry)
+{
+	return entry ? entry->identity : IDENTITY_WORLD;
+}
+
+/* Whether an identity is a pod's. One without an identity of its own is of this node,
+ * which is known by its device.
+ */
+static __always_inline int identity_is_pod(__u32 identity)
+{
+	return identity >= IDENTITY_LABELS && identity < IDENTITY_CIDRS;
+}
+
+#endif
