@@ -25,6 +25,7 @@ type Options struct {
 	CPUs     int       // 0: 1
 	Modules  []string  // loaded before the snapshot; others are loaded when the kernel asks
 	Files    []File    // put into the guest before the snapshot
+	Service  *Command  // started before the snapshot, see Machine.Continue; may be nil
 	Disks    []Disk    //
 	Networks []Network //
 	Append   string    // to the kernel's command line
@@ -72,6 +73,7 @@ type Machine struct {
 	sent     map[string]string // files: what was put at a path
 	silent   time.Duration     // how long the guest had given no sign of life, if it was given up
 	closing  bool
+	waiting  bool // the service waits for its input
 	done     sync.WaitGroup
 }
 
@@ -265,10 +267,15 @@ func (m *Machine) dispatch(frame wire.Frame, handler func(wire.Frame)) {
 // handle registers what takes the frames of a new request.
 func (m *Machine) handle(handler func(wire.Frame)) (id uint32, forget func()) {
 	id = m.lastID.Add(1)
+	return id, m.handleAs(id, handler)
+}
+
+// handleAs registers what takes the frames of an id.
+func (m *Machine) handleAs(id uint32, handler func(wire.Frame)) (forget func()) {
 	m.mu.Lock()
 	m.handlers[id] = handler
 	m.mu.Unlock()
-	return id, func() {
+	return func() {
 		m.mu.Lock()
 		delete(m.handlers, id)
 		m.mu.Unlock()

@@ -5,6 +5,7 @@ package vmtest_test
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -83,6 +84,26 @@ var payloads = map[string]func() error{
 		return err
 	},
 	"hang": hangInBPF,
+	"service": func() error {
+		fmt.Printf("%s\n", os.Getenv(wordsEnv))
+		token := rand.Uint64() // drawn before the snapshot
+		input, err := io.ReadAll(os.Stdin)
+		fmt.Printf("%d %s", token, input)
+		return err
+	},
+	"service-that-ends": func() error {
+		fmt.Fprintln(os.Stderr, "the table is missing")
+		os.Exit(3)
+		return nil
+	},
+	"service-that-warns": func() error {
+		if err := say(warning); err != nil {
+			return err
+		}
+		fmt.Println("ready")
+		_, err := io.ReadAll(os.Stdin)
+		return err
+	},
 }
 
 // warning is what kernels before 6.18 print for WARN(). No module that does

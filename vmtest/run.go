@@ -108,9 +108,14 @@ func (m *Machine) Run(ctx context.Context, c *Command) (*Result, error) {
 	if err := m.Put(ctx, c.Files...); err != nil {
 		return nil, err
 	}
+	return m.toItsEnd(ctx, c, m.execute)
+}
+
+// toItsEnd runs a command by a function that gives its exit message.
+func (m *Machine) toItsEnd(ctx context.Context, c *Command, execute func(context.Context, *Command) (*wire.ExitMessage, error)) (*Result, error) {
 	from := m.console.position()
 	start := time.Now()
-	exit, err := m.execute(ctx, c)
+	exit, err := execute(ctx, c)
 	r := &Result{Elapsed: time.Since(start)}
 	if exit != nil {
 		r.ExitCode, r.Signal = exit.Code, syscall.Signal(exit.Signal)
@@ -177,31 +182,18 @@ func (m *Machine) settle(ctx context.Context) error {
 
 // execute runs a command up to its exit message.
 func (m *Machine) execute(ctx context.Context, c *Command) (*wire.ExitMessage, error) {
-	j := &job{m: m, c: c, exited: make(chan wire.ExitMessage, 1), credit: make(chan int, 64)}
+	j := m.newJob(c)
+	defer close(j.over)
 	var forget func()
 	j.id, forget = m.handle(j.take)
 	defer forget()
-	j.over = make(chan struct{})
-	defer close(j.over)
 
-	message := wire.StartMessage{Path: c.Path, Args: c.Args, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal, NoStdin: c.Stdin == nil}
-	if message.Env == nil {
-		message.Env = defaultEnv
-	}
-	if message.Dir == "" {
-		message.Dir = "/"
-	}
+	message := c.startMessage()
 	if c.Terminal && c.Sizes != nil {
 		select {
 		case message.Size = <-c.Sizes:
 		default:
 		}
-	}
-	m.mu.Lock()
-	j.killed = m.killed
-	m.mu.Unlock()
-	if slices.Contains(c.AllowSplats, OutOfMemory) {
-		j.killed = nil
 	}
 	if err := m.out.SendJSON(wire.Start, j.id, message); err != nil {
 		return nil, m.orDeath(err)
@@ -210,6 +202,21 @@ func (m *Machine) execute(ctx context.Context, c *Command) (*wire.ExitMessage, e
 		go j.feed()
 	}
 	return j.wait(ctx)
+}
+
+// startMessage asks for the command; nil for none.
+func (c *Command) startMessage() *wire.StartMessage {
+	if c == nil {
+		return nil
+	}
+	message := &wire.StartMessage{Path: c.Path, Args: c.Args, Env: c.Env, Dir: c.Dir, Terminal: c.Terminal, NoStdin: c.Stdin == nil}
+	if message.Env == nil {
+		message.Env = defaultEnv
+	}
+	if message.Dir == "" {
+		message.Dir = "/"
+	}
+	return message
 }
 
 // job is a command that runs.
@@ -224,6 +231,16 @@ type job struct {
 
 	mu       sync.Mutex
 	writeErr error // of the caller's writers
+}
+
+func (m *Machine) newJob(c *Command) *job {
+	j := &job{m: m, c: c, exited: make(chan wire.ExitMessage, 1), credit: make(chan int, 64), over: make(chan struct{})}
+	if !slices.Contains(c.AllowSplats, OutOfMemory) {
+		m.mu.Lock()
+		j.killed = m.killed
+		m.mu.Unlock()
+	}
+	return j
 }
 
 // take gets the frames of this command.

@@ -49,6 +49,9 @@ type Plan struct {
 }
 
 func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*Plan, error) {
+	if o.Service != nil {
+		o.Files = slices.Concat(o.Files, o.Service.Files)
+	}
 	p := &Plan{qemu: path, kernel: k, options: o}
 	p.hardware = hardware{
 		accel: o.Accelerator, memory: o.Memory, cpus: o.CPUs,
@@ -68,7 +71,7 @@ func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*Plan, err
 	}
 	h := p.hardware
 	shape := boot{kernel: "K", initramfs: "I", memoryFile: "M", socket: "S", nullDevices: true}
-	parts := []any{identity, k.digest, initDigest, h.arguments(shape), o.Modules, snapshotForm}
+	parts := []any{identity, k.digest, initDigest, h.arguments(shape), o.Modules, o.Service.startMessage(), snapshotForm}
 	for _, f := range p.files {
 		digest, err := f.digest()
 		if err != nil {
@@ -85,7 +88,7 @@ func newPlan(ctx context.Context, path string, k *Kernel, o Options) (*Plan, err
 }
 
 // snapshotForm changes when the way of making snapshots does.
-const snapshotForm = 1
+const snapshotForm = 2
 
 // qemuIdentity changes when QEMU is replaced; asking it for its version would
 // cost more than restoring a guest.
@@ -165,15 +168,13 @@ func (p *Plan) make(ctx context.Context, dir, lock string, again bool) error {
 
 // snapshotSpace is what a snapshot may need, in bytes. A full disk would not be
 // an error for the guest's memory, but the end of QEMU.
-const snapshotSpace = 400 << 20
+const snapshotSpace = 800 << 20
 
 // bootDeadline is for a boot under emulation on a machine with other work.
 const bootDeadline = 90 * time.Second
 
 // boot starts a machine from nothing, up to where it waits for work.
 func (p *Plan) boot(ctx context.Context, dir string) (*Machine, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, bootDeadline, fmt.Errorf("no answer from the guest within %s", bootDeadline))
-	defer cancel()
 	start := time.Now()
 	initramfs := filepath.Join(dir, "initramfs")
 	if err := p.writeInitramfs(initramfs); err != nil {
@@ -189,7 +190,10 @@ func (p *Plan) boot(ctx context.Context, dir string) (*Machine, error) {
 		return nil, err
 	}
 	m := newMachine(p.kernel, p.options, q)
-	if err := p.prepare(ctx, m, start); err != nil {
+	if err = p.prepare(ctx, m, start); err == nil {
+		err = m.begin(ctx, p.options.Service)
+	}
+	if err != nil {
 		console := m.Console()
 		m.Close()
 		if errors.Is(err, ErrBroken) {
@@ -200,7 +204,10 @@ func (p *Plan) boot(ctx context.Context, dir string) (*Machine, error) {
 	return m, nil
 }
 
+// prepare brings a machine that boots to where it can be used.
 func (p *Plan) prepare(ctx context.Context, m *Machine, start time.Time) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bootDeadline, fmt.Errorf("no answer from the guest within %s", bootDeadline))
+	defer cancel()
 	if err := m.talk(); err != nil {
 		return err
 	}
@@ -284,7 +291,7 @@ func (p *Plan) wake(ctx context.Context, dir string) (*Machine, error) {
 		return nil, err
 	}
 	m := newMachine(p.kernel, p.options, q)
-	m.Slowdown, m.Warm = learned.Slowdown, true
+	m.Slowdown, m.Warm, m.waiting = learned.Slowdown, true, p.options.Service != nil
 	if err := p.greet(ctx, m, filepath.Join(dir, stateFile)); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("restore %s: %w", p.kernel.ID, err)
@@ -384,10 +391,11 @@ func (p *Plan) writeInitramfs(file string) error {
 }
 
 // Snapshots are kept for a week after their last use, and no more of them than
-// fit into some gigabytes: each has about a hundred megabytes.
+// fit into so many bytes: a bare one has about a hundred million, one with a
+// service several times as much.
 const (
-	snapshotAge   = 7 * 24 * time.Hour
-	snapshotCount = 40
+	snapshotAge  = 7 * 24 * time.Hour
+	snapshotRoom = 12 << 30
 )
 
 // expireSnapshots removes what nobody has used for long. A machine that runs
@@ -410,10 +418,28 @@ func expireSnapshots(ctx context.Context, parent string) {
 		}
 	}
 	slices.SortFunc(snapshots, func(a, b used) int { return b.when.Compare(a.when) })
-	for i, s := range snapshots {
-		if i < snapshotCount && time.Since(s.when) < snapshotAge {
-			continue
+	var size int64
+	for _, s := range snapshots {
+		dir := filepath.Join(parent, s.name)
+		size += occupied(dir)
+		if size > snapshotRoom || time.Since(s.when) >= snapshotAge {
+			removeUnused(ctx, dir, "snapshot-"+s.name)
 		}
-		removeUnused(ctx, filepath.Join(parent, s.name), "snapshot-"+s.name)
 	}
+}
+
+// occupied is what the files of a folder take on the disk, in bytes. A guest's
+// memory has holes.
+func occupied(dir string) (size int64) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return 0
+	}
+	for _, f := range files {
+		var stat syscall.Stat_t
+		if syscall.Stat(filepath.Join(dir, f.Name()), &stat) == nil {
+			size += stat.Blocks * 512
+		}
+	}
+	return size
 }
