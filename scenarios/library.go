@@ -27,6 +27,19 @@ func Library() ([]*Scenario, error) {
 	return read(names, embedded.ReadFile)
 }
 
+// LibraryNamed returns those of these names, which may have a family behind a
+// slash.
+func LibraryNamed(names []string) ([]*Scenario, error) {
+	var files []string
+	for _, name := range names {
+		name, _, _ = strings.Cut(name, "/")
+		if file := "library/" + name + syntax.Suffix; !slices.Contains(files, file) {
+			files = append(files, file)
+		}
+	}
+	return read(files, embedded.ReadFile)
+}
+
 // Load reads scenarios from files, and from folders all that are below them.
 func Load(paths ...string) ([]*Scenario, error) {
 	var names []string

@@ -42,6 +42,8 @@ type Runner struct {
 	Edit func(*ebpf.CollectionSpec) error
 	// Cover counts what of the programs each run reaches: see Result.Reach.
 	Cover bool
+	// Warm is what was loaded before; Run closes it. Nil: the run loads it.
+	Warm *Warm
 	// Slowdown is how many times slower this machine is than an ordinary one:
 	// deadlines are stretched by it. Below 1: not at all.
 	Slowdown float64
@@ -118,6 +120,9 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 		return nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", ErrNothingRun)
 	}
 	before := takeCensus()
+	if r.Warm != nil {
+		before = r.Warm.before
+	}
 	parallel := r.Parallel
 	if parallel <= 0 {
 		parallel = runtime.GOMAXPROCS(0)
@@ -126,8 +131,12 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 		parallel = 1
 	}
 	parallel = min(parallel, len(runs))
-	m := &machine{Runner: r, kernel: Kernel(), parallel: parallel, nets: netns.NewPool(parallel)}
-	m.prog = newProgPool(parallel, r.Edit)
+	m := &machine{Runner: r, kernel: Kernel(), parallel: parallel}
+	if r.Warm != nil {
+		m.nets, m.prog = r.Warm.nets, r.Warm.prog
+	} else {
+		m.nets, m.prog = netns.NewPool(parallel), newProgPool(parallel, r.Edit)
+	}
 	results := m.run(ctx, runs)
 	if err := m.nets.Close(); err != nil {
 		return results, fmt.Errorf("%w: %w", ErrLeak, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
 	"github.com/weirnet/weir/scenarios/report"
+	"github.com/weirnet/weir/scenarios/syntax"
 	"github.com/weirnet/weir/vmtest"
 )
 
@@ -122,13 +123,18 @@ func (o *scenarioRun) kernelTables(cmd *cobra.Command, found *matrix.Report, fil
 
 // scenarioGuestCommand is the part of 'run --kernel' that runs in a guest.
 func scenarioGuestCommand() *cobra.Command {
-	return &cobra.Command{
+	var world string
+	var cover bool
+	cmd := &cobra.Command{
 		Use:    "guest",
 		Short:  "Run scenarios that come on standard input, in a guest",
 		Args:   cobra.NoArgs,
 		Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return matrix.Serve(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+			return matrix.Serve(cmd.Context(), syntax.World(world), cover, cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
+	cmd.Flags().StringVar(&world, "world", "", "whose programs are loaded before the scenarios come")
+	cmd.Flags().BoolVar(&cover, "cover", false, "what the scenarios reach will be counted")
+	return cmd
 }

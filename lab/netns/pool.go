@@ -87,6 +87,35 @@ func NewPool(size int) *Pool {
 	return &Pool{plain: newStocks(size), sockets: newStocks(size), over: make(chan struct{})}
 }
 
+// Fill opens what a world of so many nodes takes, so that worlds do not wait for
+// it: once with programs at sockets and once without.
+func (p *Pool) Fill(ctx context.Context, nodes int) error {
+	ns, err := newNamespace(nil)
+	if err != nil {
+		return fmt.Errorf("fill pool: %w", err)
+	}
+	defer ns.close()
+	for _, sockets := range []bool{false, true} {
+		of := p.plain
+		if sockets {
+			of = p.sockets
+		}
+		for n := range nodes {
+			s := of.more
+			if n == 0 {
+				s = of.first
+			}
+			<-s.room
+			one, err := p.open(ctx, s, ns, sockets)
+			if err != nil {
+				return fmt.Errorf("fill pool: %w", err)
+			}
+			s.ready <- one
+		}
+	}
+	return nil
+}
+
 // New builds a world as the function New does. With options that need a
 // datapath of their own, the world has nothing to do with the pool. Else it
 // waits until a datapath is free; it is the pool's again after Close, which

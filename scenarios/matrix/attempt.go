@@ -66,7 +66,13 @@ func (a *attempt) run(ctx context.Context) error {
 		return err
 	}
 	defer leave()
-	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{Modules: modules, Memory: a.memory(), Console: a.watcher, Progress: a.Progress})
+	service, err := a.service()
+	if err != nil {
+		return err
+	}
+	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{
+		Modules: modules, Memory: a.memory(), Service: service, Console: a.watcher, Progress: a.Progress,
+	})
 	if err != nil {
 		return err
 	}
@@ -86,7 +92,7 @@ func (a *attempt) run(ctx context.Context) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		result, err := a.vm.Run(running, command)
+		result, err := a.vm.Continue(running, command)
 		if err == nil && result.ExitCode != 0 {
 			err = fmt.Errorf("the guest's program ended with code %d", result.ExitCode)
 		}
@@ -102,14 +108,23 @@ func (a *attempt) command() (*vmtest.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write job: %w", err)
 	}
-	command, err := vmtest.HostCommand(a.program, "scenario", "guest")
+	return &vmtest.Command{Stdin: bytes.NewReader(text)}, nil
+}
+
+// service is this program, which loads what runs share and waits for a job. It
+// is in the snapshot: each guest goes on from there.
+func (a *attempt) service() (*vmtest.Command, error) {
+	arguments := []string{"scenario", "guest", "--world", string(a.world)}
+	if a.Runner.Cover {
+		arguments = append(arguments, "--cover")
+	}
+	command, err := vmtest.HostCommand(a.program, arguments...)
 	if err != nil {
 		return nil, err
 	}
 	if config := filepath.Join(a.kernel.Dir, "config"); len(a.kernel.Config) > 0 {
 		command.Files = append(command.Files, vmtest.File{Path: "/boot/config-" + a.kernel.Release, Source: config})
 	}
-	command.Stdin = bytes.NewReader(text)
 	return command, nil
 }
 

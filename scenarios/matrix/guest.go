@@ -16,13 +16,23 @@ import (
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
-// Serve is the guest's side: it reads a job and tells the results.
-func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+// Serve is the guest's side: it loads what the runs of a world share, says that
+// it is ready, reads a job and tells the results. Runs whose reach is counted
+// share nothing.
+func Serve(ctx context.Context, world syntax.World, cover bool, in io.Reader, out io.Writer) error {
+	var warm *scenarios.Warm
+	if !cover {
+		// What cannot be loaded is told by the runs that need it.
+		warm, _ = scenarios.NewWarm(ctx, world)
+	}
+	if _, err := fmt.Fprintln(out, "ready"); err != nil {
+		return fmt.Errorf("tell the host: %w", err)
+	}
 	var j job
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
-	s := &server{out: json.NewEncoder(out)}
+	s := &server{out: json.NewEncoder(out), warm: warm}
 	if err := s.serve(ctx, &j); err != nil {
 		s.tell(message{Problem: err.Error()})
 	}
@@ -34,6 +44,8 @@ type server struct {
 	mu  sync.Mutex
 	out *json.Encoder
 	err error // the first
+
+	warm *scenarios.Warm // nil: nothing is loaded
 }
 
 func (s *server) tell(m message) {
@@ -68,7 +80,7 @@ func (s *server) serve(ctx context.Context, j *job) error {
 	}
 	// One at a time: what the kernel says is of the one that is on.
 	runner := &scenarios.Runner{
-		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown, Cover: j.Cover,
+		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown, Cover: j.Cover, Warm: s.warm,
 		Began: func(r scenarios.Result) { s.mark(beginMark, r) },
 		Live: func(r scenarios.Result) {
 			s.mark(endMark, r)
@@ -81,7 +93,7 @@ func (s *server) serve(ctx context.Context, j *job) error {
 
 func (j *job) scenarios() ([]*scenarios.Scenario, error) {
 	if len(j.Sources) == 0 {
-		return scenarios.Library()
+		return scenarios.LibraryNamed(j.Names)
 	}
 	var all []*scenarios.Scenario
 	for _, source := range j.Sources {

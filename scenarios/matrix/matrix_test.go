@@ -285,7 +285,10 @@ func TestServeRunsAJob(t *testing.T) {
 	in, err := json.Marshal(job{World: syntax.Prog, Names: []string{"pod-to-pod/ipv4", "pod-to-pod/ipv6"}, Slowdown: 1, Costs: true})
 	require.NoError(t, err)
 	var out bytes.Buffer
-	require.NoError(t, Serve(t.Context(), bytes.NewReader(in), &out))
+	require.NoError(t, Serve(t.Context(), syntax.Prog, false, bytes.NewReader(in), &out))
+	line, err := out.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "ready\n", line)
 	d := json.NewDecoder(&out)
 	var told []message
 	for d.More() {
@@ -298,7 +301,7 @@ func TestServeRunsAJob(t *testing.T) {
 	require.Equal(t, scenarios.Pass, told[1].Result.Outcome)
 	require.NotEmpty(t, told[1].Outputs)
 	require.True(t, told[3].Done)
-	require.Error(t, Serve(t.Context(), strings.NewReader("no job"), &out))
+	require.Error(t, Serve(t.Context(), syntax.Prog, true, strings.NewReader("no job"), &out))
 }
 
 func TestARoomLetsSeveralGuestsShareAPlace(t *testing.T) {
