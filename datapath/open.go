@@ -132,13 +132,8 @@ func (d *Datapath) load() error {
 	if d.opts.PinPath != "" && d.opts.Attach {
 		// Uplinks and sockets may have programs of an earlier process: nothing is
 		// taken over before those that replace them are loaded.
-		if err := d.programs.need(); err != nil {
+		if err := d.LoadAll(); err != nil {
 			return err
-		}
-		if d.opts.Cgroup != "" {
-			if _, err := d.programs.get(bpf.SocketProgConnect4); err != nil {
-				return err
-			}
 		}
 	}
 	if err := d.pinTables(); err != nil {

@@ -68,6 +68,18 @@ func (p *programs) need() error {
 	return err
 }
 
+// LoadAll loads now what is loaded when a device or a socket first needs it.
+func (d *Datapath) LoadAll() error {
+	if err := d.programs.need(); err != nil {
+		return err
+	}
+	if d.opts.Cgroup == "" {
+		return nil
+	}
+	_, err := d.programs.get(bpf.SocketProgConnect4)
+	return err
+}
+
 // hasHost says whether the programs of the node's devices are loaded.
 func (p *programs) hasHost() bool {
 	p.mu.Lock()

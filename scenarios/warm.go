@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/scenarios/syntax"
@@ -32,25 +31,14 @@ func NewWarm(ctx context.Context, world syntax.World) (*Warm, error) {
 	case syntax.Netns:
 		err = w.nets.Fill(ctx, warmNodes)
 	case syntax.Prog:
-		err = w.fillProg(ctx)
+		var pool *prog.Pool
+		if pool, err = w.prog.get(); err == nil {
+			err = pool.Fill(ctx, warmNodes)
+		}
 	}
 	if err != nil {
 		w.prog.close()
 		return nil, errors.Join(fmt.Errorf("load for world %s: %w", world, err), w.nets.Close())
 	}
 	return w, nil
-}
-
-// fillProg makes a world of each kind, which loads what it takes.
-func (w *Warm) fillProg(ctx context.Context) error {
-	pool, err := w.prog.get()
-	if err != nil {
-		return err
-	}
-	for _, topology := range []lab.Topology{{Nodes: make([]lab.Host, warmNodes)}, {Nodes: make([]lab.Host, 1), SmallShares: true}} {
-		if err := pool.Use(ctx, topology, func(*prog.World) {}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -111,6 +111,9 @@ func (p *Pool) Fill(ctx context.Context, nodes int) error {
 				return fmt.Errorf("fill pool: %w", err)
 			}
 			s.ready <- one
+			if err := one.datapath.LoadAll(); err != nil {
+				return fmt.Errorf("fill pool: %w", err)
+			}
 		}
 	}
 	return nil

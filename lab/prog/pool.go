@@ -107,6 +107,27 @@ func (p *Pool) Use(ctx context.Context, topo lab.Topology, use func(*World)) err
 	}
 }
 
+// Fill has a worker load what a world of so many nodes takes, and one of a node
+// with small shares. It is for a pool of one worker.
+func (p *Pool) Fill(ctx context.Context, nodes int) error {
+	var all []lab.Host
+	for n := range nodes {
+		all = append(all, lab.Host{Name: fmt.Sprintf("node-%d", n)})
+	}
+	for _, topo := range []lab.Topology{{Nodes: all}, {Nodes: all[:1], SmallShares: true}} {
+		var failed error
+		err := p.Use(ctx, topo, func(w *World) {
+			for _, n := range w.nodes {
+				failed = errors.Join(failed, n.dp.LoadAll())
+			}
+		})
+		if err := errors.Join(err, failed); err != nil {
+			return fmt.Errorf("fill pool: %w", err)
+		}
+	}
+	return nil
+}
+
 // Exchange has all worlds from now on run changed programs: see
 // datapath.Exchange. Nil: those that were loaded at first. Each datapath of a
 // worker gets them when a world first uses it.

@@ -48,8 +48,7 @@ type Start struct {
 	World  syntax.World `json:"world"`
 	Warm   bool         `json:"warm"` // restored from a snapshot, not booted
 	// Boot is how long it took until the guest's user space answered, Ready how long
-	// from then until the first scenario began, both in seconds. Ready has the copying
-	// of the program, the loading of what all of a world's scenarios share and, in a
+	// from then until the first scenario began, both in seconds. Ready has, in a
 	// kernel's first guest, the measuring of Costs.
 	Boot  float64 `json:"boot"`
 	Ready float64 `json:"ready"`

@@ -24,10 +24,9 @@ type unit struct {
 var chunk = map[syntax.World]int{syntax.Prog: 1000, syntax.Netns: 20}
 
 // share is which part of what is left of a world the next guest is given. A start
-// costs as much as ten runs of world netns, for the program is copied and its
-// datapath loaded, so the first guests are given much. Little is left for the last
-// ones, so that they end together. What a guest has told when it dies is not run
-// again: a death costs one more start, whatever it was given.
+// costs as much as a run or two of world netns, so the first guests are given much.
+// Little is left for the last ones, so that they end together. What a guest has told
+// when it dies is not run again: a death costs one more start, whatever it was given.
 const share = 3
 
 // cut cuts the names into what each guest is given.
