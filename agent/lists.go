@@ -37,7 +37,7 @@ func (a *Agent) listServices() []api.Service {
 	for i := range services {
 		s := &services[i]
 		row := api.Service{
-			Name: s.Name, Kind: string(s.Kind), Scope: s.Scope.String(), Protocol: s.Protocol.String(),
+			Name: s.Name.String(), Kind: string(s.Kind), Scope: s.Scope.String(), Protocol: s.Protocol.String(),
 			Address: netip.AddrPortFrom(s.Address, s.Port).String(), Backends: []string{},
 		}
 		for _, b := range s.Backends {

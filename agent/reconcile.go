@@ -164,7 +164,7 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 	connected := map[api.Attachment]inForce{}
 	for i := range state.Endpoints {
 		in := &state.Endpoints[i]
-		e := ours[in.Name]
+		e := ours[in.Name.String()]
 		if err := a.bringUp(local, &e); err != nil {
 			errs = append(errs, fmt.Errorf("connect Pod %s: %w", in.Name, err))
 			continue

@@ -190,7 +190,7 @@ func policyOfAll(n *node, endpoints int, port uint16) *model.State {
 		device := n.web
 		device.Ifindex = 1_000_000 + i
 		s.Endpoints = append(s.Endpoints, model.Endpoint{
-			Name: fmt.Sprintf("default/pod-%d", i), Device: device, Identity: webIdentity, RuleSet: set.Key,
+			Name: model.Key{Namespace: "default", Name: fmt.Sprintf("pod-%d", i)}, Device: device, Identity: webIdentity, RuleSet: set.Key,
 			IPv4: peerAddr(i, false), IPv6: peerAddr(i, true),
 		})
 	}

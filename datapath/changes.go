@@ -99,10 +99,10 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 	if err != nil {
 		return err
 	}
-	taken := map[serviceKey]string{} // frontends that are in both states, perhaps
+	taken := map[serviceKey]bool{} // frontends that are in both states, perhaps
 	for _, s := range gone {
 		key := encodeServiceKey(s)
-		taken[key] = s.Name
+		taken[key] = true
 		want.services[key] = serviceHalf{}
 		d.takeBackends(last, d.idOf(last, key), s, want)
 	}
@@ -120,7 +120,7 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 	for i := range services {
 		s, half := &services[i], halves[i]
 		key := encodeServiceKey(s)
-		if _, ok := taken[key]; !ok && d.services.have[key][d.half()] != (serviceHalf{}) || want.services[key] != (serviceHalf{}) {
+		if !taken[key] && d.services.have[key][d.half()] != (serviceHalf{}) || want.services[key] != (serviceHalf{}) {
 			return claimedTwice(s)
 		}
 		half.Id, half.Group = d.idOf(last, key), last.join(s)

@@ -59,7 +59,7 @@ func randomly(r *rand.Rand, n *node, last *model.State) *model.State {
 
 func changeServices(r *rand.Rand, all []model.Service) []model.Service {
 	s := model.Service{
-		Name: fmt.Sprintf("default/s%d:http", r.IntN(8)), Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
+		Name: model.PortRef{Namespace: "default", Name: fmt.Sprintf("s%d", r.IntN(8)), Port: "http"}, Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
 		Address: netip.AddrFrom4([4]byte{10, 96, 0, byte(r.IntN(6))}), Port: uint16(80 + r.IntN(2)),
 		DSR: r.IntN(4) == 0, Local: r.IntN(4) == 0, MaglevSize: []int{0, 0, 251, 503}[r.IntN(4)],
 	}
@@ -266,7 +266,7 @@ func servicesOf(count, backends int) []model.Service {
 	all := make([]model.Service, count)
 	for i := range all {
 		all[i] = model.Service{
-			Name: fmt.Sprintf("default/s%d:http", i), Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
+			Name: model.PortRef{Namespace: "default", Name: fmt.Sprintf("s%d", i), Port: "http"}, Kind: model.KindClusterIP, Protocol: model.ProtocolTCP,
 			Address: netip.AddrFrom4([4]byte{10, 96 + byte(i>>16), byte(i >> 8), byte(i)}), Port: 80,
 		}
 		for j := range backends {

@@ -96,8 +96,8 @@ func FuzzAddress(f *testing.F) {
 func FuzzLabels(f *testing.F) {
 	l := newLabels()
 	l.number(model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "web"}, Rule: 1})
-	l.Endpoints[3] = "default/web"
-	l.Services[1] = ServiceName{Name: "default/web:80"}
+	l.Endpoints[3] = model.Key{Namespace: "default", Name: "web"}
+	l.Services[1] = ServiceName{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}}
 	text, err := json.Marshal(&l)
 	require.NoError(f, err)
 	f.Add(text)
@@ -107,9 +107,9 @@ func FuzzLabels(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		l := parseLabels(text)
 		next := newStateNames("node")
-		next.Endpoints[1], next.Services[1] = "default/a", ServiceName{Name: "default/a:1"}
+		next.Endpoints[1], next.Services[1] = model.Key{Namespace: "default", Name: "a"}, ServiceName{Name: model.PortRef{Namespace: "default", Name: "a", Port: "1"}}
 		both := l.with(next)
-		require.Equal(t, "default/a", both.Endpoints[1])
+		require.Equal(t, "default/a", both.Endpoints[1].String())
 		origin := model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "other"}, Rule: 2}
 		require.Equal(t, origin, l.origin(l.number(origin)))
 		require.NotZero(t, l.number(origin), "0 is no rule")

@@ -5,7 +5,6 @@ package datapath
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"unsafe"
 
 	"github.com/weirnet/weir/model"
@@ -81,7 +80,7 @@ func equalAddresses(a, b *model.Address) bool {
 	return a.Prefix == b.Prefix && a.Identity == b.Identity && a.Native == b.Native && a.Node == b.Node
 }
 
-func compareEndpoints(a, b *model.Endpoint) int { return strings.Compare(a.Name, b.Name) }
+func compareEndpoints(a, b *model.Endpoint) int { return a.Name.Compare(b.Name) }
 
 // sameAddressesOfEndpoints compares what the table of addresses holds of endpoints.
 func sameAddressesOfEndpoints(a, b *model.Endpoint) bool {

@@ -30,10 +30,10 @@ type FlowEntry struct {
 	Source       bool // the opener's source is another behind it, or its port is held
 
 	Out        model.Out
-	Ifindex    int     // of the device there
-	SMAC, DMAC [6]byte // for a local pod
-	Current    bool    // judged under the tables that hold now
-	Service    string  // by whose frontend it was translated
+	Ifindex    int           // of the device there
+	SMAC, DMAC [6]byte       // for a local pod
+	Current    bool          // judged under the tables that hold now
+	Service    model.PortRef // by whose frontend it was translated
 	Origin     model.Origin
 	Seen       uint8 // TCP flags of its direction, ever; bits as in the header
 	// LastSeen and Routed are on the datapath's clock: when its last packet was

@@ -52,12 +52,12 @@ func TestAnEntryIsFoundUnderTheTupleThatItsPacketsHave(t *testing.T) {
 		there := FlowEntry{
 			Leaves: led, Other: model.FromContainer, OtherIfindex: n.web.Ifindex, Translated: true, Current: true,
 			Out: model.OutLocal, Ifindex: n.web.Ifindex, SMAC: [6]byte(n.web.MAC), DMAC: [6]byte(n.web.PodMAC),
-			Service: "default/web:80", Seen: uint8(bpf.ContainerFlowSeenSEEN_SYN),
+			Service: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Seen: uint8(bpf.ContainerFlowSeenSEEN_SYN),
 		}
 		back := FlowEntry{
 			Reply: true, Leaves: opening.Reversed(), Other: model.FromContainer, OtherIfindex: n.client.Ifindex, Translated: true, Current: true,
 			Out: model.OutLocal, Ifindex: n.client.Ifindex, SMAC: [6]byte(n.client.MAC), DMAC: [6]byte(n.client.PodMAC),
-			Service: "default/web:80",
+			Service: model.PortRef{Namespace: "default", Name: "web", Port: "80"},
 		}
 		requireEntry(there, n.client.Ifindex, opening)
 		requireEntry(back, n.web.Ifindex, led.Reversed())

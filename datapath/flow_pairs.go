@@ -17,8 +17,8 @@ type FlowPair struct {
 	Endpoint   string     // there
 	Tuple      model.Tuple
 	Translated model.Tuple // as they leave
-	Src, Dst   string      // names of the ends, before and behind all translation, where they are known
-	Service    string
+	Src, Dst   model.Key   // names of the ends, before and behind all translation, where they are known
+	Service    model.PortRef
 	State      FlowState
 	Out        model.Out
 	Policy     string // the rule that let it through; empty where none was asked
@@ -41,7 +41,7 @@ func (v *View) FlowPairs() ([]FlowPair, error) {
 type flowTables struct {
 	lifetimes            model.Lifetimes
 	answered, unanswered map[flowKey]*entry
-	names                map[netip.Addr]string
+	names                map[netip.Addr]model.Key
 	now                  uint64
 }
 

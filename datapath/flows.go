@@ -16,13 +16,13 @@ import (
 // Flow is one entry of the flow table: one direction of a flow at one hook.
 type Flow struct {
 	Hook       model.Hook
-	Endpoint   string      // name, or "ifindex N" of an endpoint that is gone
-	Tuple      model.Tuple // as the hook sees the packets
-	Translated model.Tuple // as they leave
-	Reply      bool        // the reply direction
-	Answered   bool        // in the table of answered flows
-	State      FlowState   // of the flow, from both its entries
-	Service    string      // by whose frontend it was translated
+	Endpoint   string        // name, or "ifindex N" of an endpoint that is gone
+	Tuple      model.Tuple   // as the hook sees the packets
+	Translated model.Tuple   // as they leave
+	Reply      bool          // the reply direction
+	Answered   bool          // in the table of answered flows
+	State      FlowState     // of the flow, from both its entries
+	Service    model.PortRef // by whose frontend it was translated
 	Out        model.Out
 	Ifindex    int
 	Epoch      uint32

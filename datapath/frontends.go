@@ -16,7 +16,7 @@ import (
 
 // Frontend is a service as packets meet it.
 type Frontend struct {
-	Name     string // namespace/name:port, or "service N" where its label is lost
+	Name     model.PortRef // its Name is "service N" where the label is lost
 	Kind     model.ServiceKind
 	Scope    model.Scope
 	Protocol model.Protocol
@@ -36,8 +36,8 @@ type Frontend struct {
 type FrontendBackend struct {
 	Address     netip.Addr
 	Port        uint16
-	Name        string  // of a pod of this node
-	Share       float64 // of new flows, from 0 to 1
+	Name        model.Key // of a pod of this node
+	Share       float64   // of new flows, from 0 to 1
 	Terminating bool
 }
 
@@ -63,7 +63,7 @@ func (v *View) Services() ([]Frontend, error) {
 		return err
 	})
 	slices.SortFunc(all, func(a, b Frontend) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Protocol, b.Protocol),
+		return cmp.Or(a.Name.Compare(b.Name), cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Protocol, b.Protocol),
 			a.Address.Compare(b.Address), cmp.Compare(a.Port, b.Port))
 	})
 	return all, err
@@ -74,7 +74,7 @@ type serviceLists struct {
 	slots    map[uint32]map[uint32]slotValue // by set and index
 	sources  map[uint32][]netip.Prefix       // by list
 	backends map[uint32][]backendOf          // by service
-	names    map[netip.Addr]string
+	names    map[netip.Addr]model.Key
 }
 
 type backendOf struct {

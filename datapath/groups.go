@@ -7,7 +7,7 @@ import "github.com/weirnet/weir/model"
 // group is a port of a service: all of its frontends, in both families, which keep
 // a client with one backend.
 type group struct {
-	service  string // model.Service.Name
+	service  model.PortRef
 	protocol model.Protocol
 }
 

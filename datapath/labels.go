@@ -29,7 +29,7 @@ type labels struct {
 // stateNames are the names of one state.
 type stateNames struct {
 	Node      string                 `json:"node"`
-	Endpoints map[uint32]string      `json:"endpoints"` // by ifindex
+	Endpoints map[uint32]model.Key   `json:"endpoints"` // by ifindex
 	Services  map[uint32]ServiceName `json:"services"`  // by id
 	// Lifetimes are those by which flows are collected.
 	Lifetimes model.Lifetimes `json:"lifetimes,omitempty"`
@@ -37,12 +37,12 @@ type stateNames struct {
 
 // ServiceName is what people call a frontend.
 type ServiceName struct {
-	Name string            `json:"name"` // namespace/name:port
+	Name model.PortRef     `json:"name"`
 	Kind model.ServiceKind `json:"kind,omitempty"`
 }
 
 func newStateNames(node string) stateNames {
-	return stateNames{Node: node, Endpoints: map[uint32]string{}, Services: map[uint32]ServiceName{}}
+	return stateNames{Node: node, Endpoints: map[uint32]model.Key{}, Services: map[uint32]ServiceName{}}
 }
 
 func newLabels() labels {
@@ -82,14 +82,15 @@ func (l *labels) policy(n uint32) string {
 	return l.Origins[n].String()
 }
 
-func (l *labels) service(id uint32) string {
+// service names a frontend, by its number alone where its name is lost.
+func (l *labels) service(id uint32) model.PortRef {
 	if id == 0 {
-		return ""
+		return model.PortRef{}
 	}
 	if name, ok := l.Services[id]; ok {
 		return name.Name
 	}
-	return fmt.Sprintf("service %d", id)
+	return model.PortRef{Name: fmt.Sprintf("service %d", id)}
 }
 
 // at names the endpoint at a hook: the node, at its own devices.
@@ -97,14 +98,15 @@ func (l *labels) at(hook model.Hook, ifindex uint32) string {
 	if hook == model.FromDevice || hook == model.ToDevice || hook == Socket {
 		return l.Node
 	}
-	return l.endpoint(ifindex)
+	return l.endpoint(ifindex).String()
 }
 
-func (l *labels) endpoint(ifindex uint32) string {
+// endpoint names a pod, by its device's number where its name is lost.
+func (l *labels) endpoint(ifindex uint32) model.Key {
 	if name, ok := l.Endpoints[ifindex]; ok {
 		return name
 	}
-	return fmt.Sprintf("ifindex %d", ifindex)
+	return model.Key{Name: fmt.Sprintf("ifindex %d", ifindex)}
 }
 
 // with adds the names of a state to those of the one before: both are in use

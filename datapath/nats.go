@@ -21,8 +21,8 @@ type NAT struct {
 	Inside   netip.AddrPort // the port is an ICMP echo's identifier
 	Outside  netip.AddrPort // what stands for it
 	Peer     netip.AddrPort
-	Name     string // of who is inside, where it is known
-	Service  string
+	Name     model.Key // of who is inside, where it is known
+	Service  model.PortRef
 	State    FlowState
 	Idle     time.Duration
 	// Taken of Ports source ports stand for somebody towards this peer.

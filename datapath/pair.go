@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/model"
 )
 
 // batchFrom is how many writes make a batch worth its set-up.
@@ -203,14 +205,14 @@ func mapName(m *ebpf.Map) string {
 // FullError says that a state does not fit a table. Nothing of it was applied.
 type FullError struct {
 	Table      string
-	Want, Room int    // entries
-	Service    string // the one that needs most of the table, where services fill it
-	Share      int    // entries that it needs
+	Want, Room int           // entries
+	Service    model.PortRef // the one that needs most of the table, where services fill it
+	Share      int           // entries that it needs
 }
 
 func (e *FullError) Error() string {
 	most := ""
-	if e.Service != "" {
+	if !e.Service.IsZero() {
 		most = fmt.Sprintf(", %d of them for service %s", e.Share, e.Service)
 	}
 	return fmt.Sprintf("table %s has room for %d entries, and the new state needs %d%s: "+

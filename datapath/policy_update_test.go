@@ -518,7 +518,7 @@ func TestPoliciesThatDoNotFitBesideThoseInUseAreRefusedAndNothingOpens(t *testin
 
 	added := addDevice(t, "added")
 	other := with(crowd("two", webIdentity))
-	other.Endpoints = append(other.Endpoints, model.Endpoint{Name: "default/added", Device: added, IPv4: addr("10.0.0.3"), Identity: 302, RuleSet: "all"})
+	other.Endpoints = append(other.Endpoints, model.Endpoint{Name: model.Key{Namespace: "default", Name: "added"}, Device: added, IPv4: addr("10.0.0.3"), Identity: 302, RuleSet: "all"})
 	_, err = d.Apply(other)
 	var full *FullError
 	require.ErrorAs(t, err, &full)

@@ -71,7 +71,7 @@ func withMaglev(n *node, services, size int) *model.State {
 	state := newState(n.client, n.web)
 	for i := range services {
 		state.Services = append(state.Services, model.Service{
-			Name: fmt.Sprintf("default/maglev-%d:80", i), Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80,
+			Name: model.PortRef{Namespace: "default", Name: fmt.Sprintf("maglev-%d", i), Port: "80"}, Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80,
 			Protocol: model.ProtocolTCP, MaglevSize: size,
 			Backends: append(backends(1, uint16(i+2)), model.Backend{Address: addr("10.0.0.2"), Port: 8080, Terminating: true}),
 		})
@@ -207,7 +207,7 @@ func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 	} {
 		t.Run(table, func(t *testing.T) {
 			state := newState(n.client, n.web)
-			huge := model.Service{Name: "default/huge:80", Address: addr("10.96.0.9"), Port: 80, Protocol: model.ProtocolTCP, Backends: backends(1)}
+			huge := model.Service{Name: model.PortRef{Namespace: "default", Name: "huge", Port: "80"}, Address: addr("10.96.0.9"), Port: 80, Protocol: model.ProtocolTCP, Backends: backends(1)}
 			change(&huge)
 			state.Services = append(state.Services, huge)
 			tables := d.Tables()
@@ -215,7 +215,7 @@ func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 			var full *FullError
 			require.ErrorAs(t, err, &full)
 			require.Equal(t, table, full.Table)
-			require.Equal(t, "default/huge:80", full.Service)
+			require.Equal(t, "default/huge:80", full.Service.String())
 			require.Greater(t, full.Share, full.Room)
 			require.ErrorContains(t, err, fmt.Sprint(full.Room))
 			require.Equal(t, tables, d.Tables(), "nothing of it was applied")

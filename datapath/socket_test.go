@@ -160,7 +160,7 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 func serve(protocol model.Protocol, kind model.ServiceKind, frontend string, backends ...string) model.Service {
 	s := model.Service{
-		Name: "default/" + frontend, Kind: kind, Address: at(frontend).Addr(), Port: at(frontend).Port(), Protocol: protocol,
+		Name: model.PortRef{Namespace: "default", Name: frontend}, Kind: kind, Address: at(frontend).Addr(), Port: at(frontend).Port(), Protocol: protocol,
 	}
 	for _, b := range backends {
 		s.Backends = append(s.Backends, model.Backend{Address: at(b).Addr(), Port: at(b).Port()})
@@ -714,7 +714,7 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	}
 	// Another service takes the address: the old one's backend is not its own.
 	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, backends[2])}
-	n.state.Services[0].Name = "default/another"
+	n.state.Services[0].Name = model.PortRef{Namespace: "default", Name: "another"}
 	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range clients {

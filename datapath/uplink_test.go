@@ -47,7 +47,7 @@ func withUplink(t testing.TB, n *node) model.Uplink {
 			{"192.0.2.1", "203.0.113.9", 30081}, {"2001:db8::1", "2001:db8:9::9", 30081},
 		} {
 			n.state.Services = append(n.state.Services, model.Service{
-				Name: fmt.Sprintf("default/web:%d", s.port), Kind: model.KindNodePort, Scope: scope,
+				Name: model.PortRef{Namespace: "default", Name: "web", Port: fmt.Sprint(s.port)}, Kind: model.KindNodePort, Scope: scope,
 				Address: addr(s.at), Port: s.port, Protocol: model.ProtocolTCP,
 				Backends: []model.Backend{{Address: addr(s.backend), Port: 8080}},
 			})
@@ -97,7 +97,7 @@ func TestWhoComesByAnUplinkReachesAPodAndIsAnswered(t *testing.T) {
 		if !f.Reply {
 			require.Equal(t, model.FromDevice, f.Hook)
 			require.Equal(t, "node", f.Endpoint)
-			require.Equal(t, "default/web:30080", f.Service)
+			require.Equal(t, "default/web:30080", f.Service.String())
 		}
 	}
 	events, err := d.Events()

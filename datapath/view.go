@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // View reads the tables of a datapath that runs. It changes nothing and takes
@@ -126,8 +127,8 @@ func (v *View) consistent(read func(half int) error) error {
 }
 
 // ends names the pods and the node by their addresses.
-func (v *View) ends(half int) (map[netip.Addr]string, error) {
-	names := map[netip.Addr]string{}
+func (v *View) ends(half int) (map[netip.Addr]model.Key, error) {
+	names := map[netip.Addr]model.Key{}
 	err := readBatches(v.maps[bpf.ContainerMapEndpoints], func(ifindex uint32, pair [2]endpointHalf) {
 		e := &pair[half]
 		for _, a := range []tableAddr{e.Addr4, e.Addr6} {
@@ -137,7 +138,7 @@ func (v *View) ends(half int) (map[netip.Addr]string, error) {
 		}
 		for _, a := range []tableAddr{e.Hairpin4, e.Hairpin6} {
 			if addr := decodeAddr(a); addr.IsValid() && v.labels.Node != "" {
-				names[addr] = v.labels.Node
+				names[addr] = model.Key{Name: v.labels.Node}
 			}
 		}
 	})

@@ -56,24 +56,24 @@ func TestAViewShowsServicesAsPacketsMeetThem(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 10)
 	require.Equal(t, Frontend{
-		Name: "default/web:30080", Kind: model.KindNodePort, Scope: model.ScopeInside, Protocol: model.ProtocolTCP,
+		Name: model.PortRef{Namespace: "default", Name: "web", Port: "30080"}, Kind: model.KindNodePort, Scope: model.ScopeInside, Protocol: model.ProtocolTCP,
 		Address: addr("192.0.2.1"), Port: 30080,
-		Backends: []FrontendBackend{{Address: addr("10.0.0.2"), Port: 8080, Name: "default/web", Share: 1}},
+		Backends: []FrontendBackend{{Address: addr("10.0.0.2"), Port: 8080, Name: model.Key{Namespace: "default", Name: "web"}, Share: 1}},
 	}, all[0])
 	require.Equal(t, model.ScopeOutside, all[2].Scope)
 	require.Equal(t, Frontend{
-		Name: "default/web:80", Protocol: model.ProtocolTCP, Address: addr("10.96.0.1"), Port: 80,
+		Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Protocol: model.ProtocolTCP, Address: addr("10.96.0.1"), Port: 80,
 		Affinity: time.Hour, MaglevSize: 251,
 		Backends: []FrontendBackend{
-			{Address: addr("10.0.0.2"), Port: 8080, Name: "default/web", Share: 1},
+			{Address: addr("10.0.0.2"), Port: 8080, Name: model.Key{Namespace: "default", Name: "web"}, Share: 1},
 			{Address: addr("10.0.0.3"), Port: 8080, Terminating: true},
 		},
 	}, all[8])
 	require.Equal(t, Frontend{
-		Name: "default/web:80", Protocol: model.ProtocolTCP, Address: addr("fd96::1"), Port: 80,
+		Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Protocol: model.ProtocolTCP, Address: addr("fd96::1"), Port: 80,
 		Restricted: true, Sources: []netip.Prefix{prefix("::/0"), prefix("fd00::/64")},
 		Backends: []FrontendBackend{
-			{Address: addr("fd00::2"), Port: 8080, Name: "default/web", Share: 0.75},
+			{Address: addr("fd00::2"), Port: 8080, Name: model.Key{Namespace: "default", Name: "web"}, Share: 0.75},
 			{Address: addr("fd00::3"), Port: 8080, Share: 0.25},
 		},
 	}, all[9])
@@ -175,7 +175,7 @@ func TestALoaderThatComesLaterKnowsTheNames(t *testing.T) {
 	require.Len(t, flows, 2)
 	for _, f := range flows {
 		require.Contains(t, []string{"default/client", "default/web"}, f.Endpoint)
-		require.Equal(t, "default/web:80", f.Service)
+		require.Equal(t, "default/web:80", f.Service.String())
 	}
 	pairs, err := d.view().FlowPairs()
 	require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestAViewIsOfOneStateWhileStatesChange(t *testing.T) {
 		state := newState(n.client, n.web)
 		for i := range 40 {
 			state.Services = append(state.Services, model.Service{
-				Name: "default/many:80", Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80, Protocol: model.ProtocolTCP,
+				Name: model.PortRef{Namespace: "default", Name: "many", Port: "80"}, Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80, Protocol: model.ProtocolTCP,
 				Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 1000 + generation}},
 			})
 		}
@@ -257,7 +257,7 @@ func lookOn(v *View, states *atomic.Int32, done chan struct{}) error {
 		}
 		ports := map[uint16]bool{}
 		for _, f := range all {
-			if f.Name != "default/many:80" {
+			if f.Name.String() != "default/many:80" {
 				continue
 			}
 			if len(f.Backends) != 1 || f.Backends[0].Share != 1 {

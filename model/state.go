@@ -90,7 +90,7 @@ type Masquerade struct {
 
 // Endpoint is a pod of this node.
 type Endpoint struct {
-	Name     string // namespace/name
+	Name     Key
 	Device   Device
 	IPv4     netip.Addr // the zero Addr when the pod has none
 	IPv6     netip.Addr
@@ -209,7 +209,7 @@ const (
 
 // Service is one frontend: an address, port and protocol, in one scope.
 type Service struct {
-	Name     string // namespace/name:port, port by name where it has one
+	Name     PortRef
 	Kind     ServiceKind
 	Scope    Scope
 	Address  netip.Addr

@@ -165,7 +165,10 @@ func (s *seen) leaveOutside(addr netip.Addr) {
 	}
 }
 
-const allowAll = "replay"
+const (
+	allowAll = "replay" // the key of the rules
+	nobody   = "nobody" // whose address no pod has
+)
 
 // state makes the endpoints of addresses that were seen. Everything is allowed.
 func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints, error) {
@@ -184,13 +187,13 @@ func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints,
 	}
 	found := &endpoints{hook: s.hook, byAddr: map[netip.Addr]*endpoint{}, byMAC: map[[6]byte]*endpoint{}, outside: s.outside}
 	for i, device := range devices {
-		ep := model.Endpoint{Name: "nobody", Device: device, Identity: model.FirstLabelIdentity, RuleSet: allowAll}
-		made := &endpoint{ep.Name, device.Ifindex}
+		ep := model.Endpoint{Device: device, Identity: model.FirstLabelIdentity, RuleSet: allowAll}
+		made := &endpoint{nobody, device.Ifindex}
 		found.anyone = made
 		if i == len(s.list) {
 			found.strange = made
 		} else if addr := s.list[i]; true {
-			ep.Name, made.name = addr.String(), addr.String()
+			made.name = addr.String()
 			found.byAddr[addr] = made
 			if addr.Is4() {
 				ep.IPv4 = addr
@@ -198,6 +201,7 @@ func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints,
 				ep.IPv6 = addr
 			}
 		}
+		ep.Name = model.Key{Name: made.name}
 		state.Endpoints = append(state.Endpoints, ep)
 	}
 	slices.SortFunc(state.Endpoints, func(a, b model.Endpoint) int { return a.Device.Ifindex - b.Device.Ifindex })
@@ -263,12 +267,12 @@ func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name 
 		return nil, nil, nil, fmt.Errorf("compile the objects for node %s: %w", node, err)
 	}
 	found := &endpoints{hook: hook, named: true, byAddr: map[netip.Addr]*endpoint{}, byMAC: map[[6]byte]*endpoint{}}
-	found.anyone = &endpoint{"nobody", devices[len(pods)].Ifindex}
+	found.anyone = &endpoint{nobody, devices[len(pods)].Ifindex}
 	for i := range state.Endpoints {
 		ep := &state.Endpoints[i]
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {
 			if a.IsValid() {
-				found.byAddr[a] = &endpoint{ep.Name, ep.Device.Ifindex}
+				found.byAddr[a] = &endpoint{ep.Name.String(), ep.Device.Ifindex}
 			}
 		}
 	}

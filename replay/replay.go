@@ -86,7 +86,7 @@ func (r *Replay) prepare(ctx context.Context, n *Network, captures *Captures) er
 		return err
 	}
 	for i := range state.Endpoints {
-		r.names[state.Endpoints[i].Device.Ifindex] = state.Endpoints[i].Name
+		r.names[state.Endpoints[i].Device.Ifindex] = state.Endpoints[i].Name.String()
 	}
 	r.Setup.Endpoints = len(r.endpoints.byAddr)
 	_, err = r.datapath.Apply(state)

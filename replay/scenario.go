@@ -138,6 +138,7 @@ type script struct {
 
 type scriptPod struct {
 	name       string // in the script: NAME, or NAMESPACE/NAME
+	endpoint   string // as the replay calls it; empty where that has only addresses
 	namespace  string
 	namespaced map[string]string // the namespace's labels
 	labels     map[string]string

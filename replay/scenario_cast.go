@@ -86,11 +86,8 @@ func (s *script) hostOf(endpoint string) string {
 	if a, err := netip.ParseAddr(endpoint); err == nil && s.names[a] != "" {
 		return s.names[a]
 	}
-	name := strings.TrimPrefix(endpoint, metav1.NamespaceDefault+"/")
-	if slices.ContainsFunc(s.pods, func(p scriptPod) bool { return p.name == name }) {
-		return name
-	}
-	return s.pods[0].name
+	at := slices.IndexFunc(s.pods, func(p scriptPod) bool { return p.endpoint == endpoint })
+	return s.pods[max(at, 0)].name
 }
 
 // castObjects makes the hosts of a replay with objects: the flow's, and the
@@ -199,7 +196,7 @@ func policiesOf(objs *manifest.Objects, pods []*corev1.Pod) []*networkingv1.Netw
 
 func (s *script) addPods(pods []*corev1.Pod) {
 	for _, pod := range pods {
-		p := scriptPod{name: podName(pod), namespace: namespaceOf(pod), labels: pod.Labels}
+		p := scriptPod{name: podName(pod), endpoint: manifest.NameOf(pod), namespace: namespaceOf(pod), labels: pod.Labels}
 		if slices.ContainsFunc(s.pods, func(q scriptPod) bool { return q.name == p.name }) {
 			continue
 		}

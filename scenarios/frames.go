@@ -544,7 +544,7 @@ func flowField(flows []datapath.Flow, name string) string {
 	case "state":
 		return string(f.State)
 	case "service":
-		return f.Service
+		return f.Service.String()
 	case "out":
 		return string(f.Out)
 	}

@@ -55,7 +55,7 @@ func newFlowRow(f *datapath.FlowPair) flowRow {
 	return flowRow{
 		Hook: string(f.Hook), Endpoint: f.Endpoint, Protocol: f.Tuple.Protocol.String(),
 		Tuple: newTupleRow(f.Tuple), Translated: newTupleRow(f.Translated),
-		From: f.Src, To: f.Dst, Service: f.Service, State: string(f.State), Out: string(f.Out),
+		From: f.Src.String(), To: f.Dst.String(), Service: f.Service.String(), State: string(f.State), Out: string(f.Out),
 		Policy: f.Policy, Idle: f.Idle.Seconds(), Half: f.Half,
 	}
 }
@@ -113,13 +113,12 @@ func newEnd(flag, text string) (end, error) {
 
 // is says whether an end has that name, with or without its namespace, or one
 // of the addresses.
-func (e end) is(name string, addresses ...netip.Addr) bool {
+func (e end) is(name model.Key, addresses ...netip.Addr) bool {
 	if e == (end{}) {
 		return true
 	}
 	if e.name != "" {
-		_, bare, _ := strings.Cut(name, "/")
-		return e.name == name || e.name == bare
+		return e.name == name.String() || e.name == name.Name
 	}
 	return slices.ContainsFunc(addresses, e.prefix.Contains)
 }

@@ -41,7 +41,7 @@ type natRow struct {
 func newNATRow(n *datapath.NAT) natRow {
 	return natRow{
 		Protocol: n.Protocol.String(), Inside: n.Inside, Outside: n.Outside, Peer: n.Peer,
-		Name: n.Name, Service: n.Service, State: string(n.State), Idle: n.Idle.Seconds(),
+		Name: n.Name.String(), Service: n.Service.String(), State: string(n.State), Idle: n.Idle.Seconds(),
 		Taken: n.Taken, Ports: n.Ports,
 	}
 }

@@ -157,7 +157,7 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policy.Port, ans
 func rulingRows(d *policy.Answer) []rulingRow {
 	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject, Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy.String(), List: r.Origin.List, Selecting: []string{}, Text: r.String()}
+		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject.String(), Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy.String(), List: r.Origin.List, Selecting: []string{}, Text: r.String()}
 		for _, policy := range r.Selecting {
 			row.Selecting = append(row.Selecting, policy.String())
 		}

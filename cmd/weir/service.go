@@ -83,7 +83,7 @@ type serviceBackendRow struct {
 
 func newServiceRow(f *datapath.Frontend) serviceRow {
 	row := serviceRow{
-		Name: f.Name, Kind: string(f.Kind), Scope: f.Scope.String(), Protocol: f.Protocol.String(),
+		Name: f.Name.String(), Kind: string(f.Kind), Scope: f.Scope.String(), Protocol: f.Protocol.String(),
 		Address: netip.AddrPortFrom(f.Address, f.Port), Algorithm: string(model.AlgorithmRandom),
 		MaglevSize: f.MaglevSize, Affinity: f.Affinity.Seconds(), Local: f.Local, DSR: f.DSR,
 		Sources: f.Sources, Restricted: f.Restricted, Backends: []serviceBackendRow{},
@@ -93,7 +93,7 @@ func newServiceRow(f *datapath.Frontend) serviceRow {
 	}
 	for _, b := range f.Backends {
 		row.Backends = append(row.Backends, serviceBackendRow{
-			Address: netip.AddrPortFrom(b.Address, b.Port), Name: b.Name, Share: b.Share, Terminating: b.Terminating,
+			Address: netip.AddrPortFrom(b.Address, b.Port), Name: b.Name.String(), Share: b.Share, Terminating: b.Terminating,
 		})
 	}
 	return row
@@ -182,11 +182,10 @@ func serviceRows(v *datapath.View, name string) ([]serviceRow, error) {
 	return rows, nil
 }
 
-func serviceNamed(full, name string) bool {
-	service, _, _ := strings.Cut(full, ":")
-	_, bare, _ := strings.Cut(full, "/")
-	_, bareService, _ := strings.Cut(service, "/")
-	return name == full || name == service || name == bare || name == bareService
+func serviceNamed(port model.PortRef, name string) bool {
+	bare := port
+	bare.Namespace = ""
+	return name == port.String() || name == port.Object().String() || name == bare.String() || name == port.Name
 }
 
 func serviceShowCommand() *cobra.Command {

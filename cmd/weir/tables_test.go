@@ -112,12 +112,12 @@ func routeBy(t *testing.T, name string) {
 
 func busyState(client, web, uplink model.Device) *model.State {
 	addr := netip.MustParseAddr
-	pod := func(name string, dev model.Device, ip string, id model.Identity) model.Endpoint {
+	pod := func(name model.Key, dev model.Device, ip string, id model.Identity) model.Endpoint {
 		return model.Endpoint{Name: name, Device: dev, IPv4: addr(ip), Identity: id, RuleSet: "open"}
 	}
 	service := func(kind model.ServiceKind, scope model.Scope, ip string, port uint16) model.Service {
 		return model.Service{
-			Name: "default/web:80", Kind: kind, Scope: scope, Address: addr(ip), Port: port, Protocol: model.ProtocolTCP,
+			Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Kind: kind, Scope: scope, Address: addr(ip), Port: port, Protocol: model.ProtocolTCP,
 			Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 8080}},
 		}
 	}
@@ -133,11 +133,11 @@ func busyState(client, web, uplink model.Device) *model.State {
 			Uplinks:    []model.Uplink{{Name: uplink.Name, Ifindex: uplink.Ifindex}},
 			Masquerade: &model.Masquerade{IPv4: addr("192.0.2.1"), FirstPort: 32768, LastPort: 65535},
 		},
-		Endpoints: []model.Endpoint{pod("default/client", client, "10.0.0.1", 300), pod("default/web", web, "10.0.0.2", 301)},
+		Endpoints: []model.Endpoint{pod(model.Key{Namespace: "default", Name: "client"}, client, "10.0.0.1", 300), pod(model.Key{Namespace: "default", Name: "web"}, web, "10.0.0.2", 301)},
 		RuleSets:  []model.RuleSet{{Key: "open", Rules: []model.Rule{{Direction: model.Egress}, {Direction: model.Ingress, Origin: origin}}}},
 		Services: []model.Service{
 			sticky, service(model.KindNodePort, model.ScopeInside, "192.0.2.1", 30080), ranged,
-			{Name: "default/nobody:53", Kind: model.KindClusterIP, Address: addr("10.96.0.2"), Port: 53, Protocol: model.ProtocolUDP},
+			{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "53"}, Kind: model.KindClusterIP, Address: addr("10.96.0.2"), Port: 53, Protocol: model.ProtocolUDP},
 		},
 	}
 }

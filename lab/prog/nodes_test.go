@@ -38,7 +38,7 @@ func stateOf(topo lab.Topology, w *World, node int) *model.State {
 	n, pod := topo.Nodes[node], topo.Pods[node]
 	s := &model.State{
 		Node: model.Node{Name: n.Name, Addresses: n.Addresses, Gateways: topo.Gateways, Uplinks: w.Uplinks(n.Name)},
-		Endpoints: []model.Endpoint{{Name: pod.Name, Device: w.Devices(n.Name)[pod.Name],
+		Endpoints: []model.Endpoint{{Name: model.Key{Name: pod.Name}, Device: w.Devices(n.Name)[pod.Name],
 			IPv4: pod.Addresses[0], IPv6: pod.Addresses[1], Identity: 256, RuleSet: "all"}},
 		RuleSets: []model.RuleSet{{Key: "all", Rules: []model.Rule{
 			{Direction: model.Ingress, Precedence: 1}, {Direction: model.Egress, Precedence: 1}}}},

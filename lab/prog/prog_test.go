@@ -46,7 +46,7 @@ func state(t *testing.T, w *World) *model.State {
 			{Direction: model.Ingress, Precedence: 1}, {Direction: model.Egress, Precedence: 1}}}},
 	}
 	for _, p := range testTopology.Pods {
-		s.Endpoints = append(s.Endpoints, model.Endpoint{Name: p.Name, Device: w.Devices("")[p.Name],
+		s.Endpoints = append(s.Endpoints, model.Endpoint{Name: model.Key{Name: p.Name}, Device: w.Devices("")[p.Name],
 			IPv4: p.Addresses[0], IPv6: p.Addresses[1], Identity: 256, RuleSet: "all"})
 		for _, a := range p.Addresses {
 			s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: 256})

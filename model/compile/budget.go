@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -141,8 +140,8 @@ func fieldOf(table model.Table) string {
 	return "spec.ports"
 }
 
-func (c *compiler) podNamed(name string) metav1.Object {
-	if pod := c.objs.Pods[name]; pod != nil {
+func (c *compiler) podNamed(name model.Key) metav1.Object {
+	if pod := c.objs.Pods[name.String()]; pod != nil {
 		return pod
 	}
 	return nil
@@ -150,11 +149,10 @@ func (c *compiler) podNamed(name string) metav1.Object {
 
 // authorOf gives the object that a frontend is of.
 func (c *compiler) authorOf(s *model.Service) metav1.Object {
-	name, _, _ := strings.Cut(s.Name, ":")
 	if s.Kind == model.KindHostPort {
-		return c.podNamed(name)
+		return c.podNamed(s.Name.Object())
 	}
-	if svc := c.objs.Services[name]; svc != nil {
+	if svc := c.objs.Services[s.Name.Object().String()]; svc != nil {
 		return svc
 	}
 	return nil
@@ -272,7 +270,7 @@ func (c *compiler) shedEndpoints(s *model.State, over int) {
 	for over > 0 && len(rules) > 0 {
 		largest := slices.MaxFunc(slices.Sorted(maps.Keys(rules)), func(a, b string) int { return cmp.Compare(rules[a], rules[b]) })
 		for i := range s.Endpoints {
-			if pod := c.objs.Pods[s.Endpoints[i].Name]; pod != nil && s.Endpoints[i].RuleSet == largest {
+			if pod := c.objs.Pods[s.Endpoints[i].Name.String()]; pod != nil && s.Endpoints[i].RuleSet == largest {
 				c.tooMuch(pod, "metadata.labels", model.TableRules, rules[largest])
 			}
 		}

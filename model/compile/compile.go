@@ -368,7 +368,7 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 			}
 			sets[key], bySubject[who] = set, key
 		}
-		endpoint := model.Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}
+		endpoint := model.Endpoint{Name: manifest.KeyOf(pod.object), Device: device, Identity: pod.identity.number, RuleSet: key}
 		for _, addr := range pod.addresses {
 			if addr.Is4() {
 				endpoint.IPv4 = addr

@@ -33,7 +33,7 @@ func TestCompileMakesTheStateOfANode(t *testing.T) {
 
 	require.Len(t, state.Endpoints, 3, "pods of this node only")
 	clientEP, web0EP, web1EP := state.Endpoints[0], state.Endpoints[1], state.Endpoints[2]
-	require.Equal(t, client, clientEP.Name)
+	require.Equal(t, client, clientEP.Name.String())
 	require.Equal(t, "veth-"+client, clientEP.Device.Name)
 	require.Equal(t, addr("10.0.0.1"), clientEP.IPv4)
 	require.Equal(t, addr("fd00::1"), clientEP.IPv6)
@@ -54,12 +54,12 @@ func TestCompileMakesTheStateOfANode(t *testing.T) {
 	require.GreaterOrEqual(t, known["10.0.1.1/32"], model.FirstLabelIdentity)
 
 	require.Equal(t, []model.Service{
-		{Name: "default/web:80", Kind: model.KindClusterIP, Address: addr("10.96.0.10"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 8080}, {Address: addr("10.0.0.3"), Port: 8080}}},
-		{Name: "default/nobody:t", Kind: model.KindClusterIP, Address: addr("10.96.0.11"), Port: 80, Protocol: model.ProtocolTCP},
-		{Name: "default/nobody:u", Kind: model.KindClusterIP, Address: addr("10.96.0.11"), Port: 53, Protocol: model.ProtocolUDP},
-		{Name: "default/web:80", Kind: model.KindClusterIP, Address: addr("fd96::10"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("fd00::2"), Port: 8080}, {Address: addr("fd00::3"), Port: 8080}}},
-		{Name: "default/nobody:t", Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 80, Protocol: model.ProtocolTCP},
-		{Name: "default/nobody:u", Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 53, Protocol: model.ProtocolUDP},
+		{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Kind: model.KindClusterIP, Address: addr("10.96.0.10"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 8080}, {Address: addr("10.0.0.3"), Port: 8080}}},
+		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "t"}, Kind: model.KindClusterIP, Address: addr("10.96.0.11"), Port: 80, Protocol: model.ProtocolTCP},
+		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "u"}, Kind: model.KindClusterIP, Address: addr("10.96.0.11"), Port: 53, Protocol: model.ProtocolUDP},
+		{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Kind: model.KindClusterIP, Address: addr("fd96::10"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("fd00::2"), Port: 8080}, {Address: addr("fd00::3"), Port: 8080}}},
+		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "t"}, Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 80, Protocol: model.ProtocolTCP},
+		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "u"}, Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 53, Protocol: model.ProtocolUDP},
 	}, state.Services)
 
 	again, _ := mustCompile(t, clusterYAML)
@@ -82,7 +82,7 @@ func rulesOf(t *testing.T, spec string) []string {
 	require.NoError(t, err)
 	names := map[model.Identity]string{model.IdentityUnknown: "any"}
 	for _, e := range state.Endpoints {
-		names[e.Identity] = strings.TrimSuffix(strings.TrimPrefix(e.Name, "default/"), "-1")
+		names[e.Identity] = strings.TrimSuffix(e.Name.Name, "-1")
 	}
 	for _, a := range state.Addresses {
 		switch {
@@ -315,7 +315,7 @@ metadata: {name: web-1}
 status: {podIP: 10.0.0.7}
 `)
 	require.Len(t, state.Endpoints, 1)
-	require.Equal(t, web1, state.Endpoints[0].Name)
+	require.Equal(t, web1, state.Endpoints[0].Name.String())
 }
 
 func TestIdentitiesKeepTheirNumbersBetweenCompiles(t *testing.T) {

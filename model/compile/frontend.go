@@ -253,7 +253,7 @@ func (c *compiler) hostPort(pod *compiledPod, index int, field string, port core
 			continue
 		}
 		frontend := model.Service{
-			Name: pod.name + ":" + name, Kind: model.KindHostPort, Scope: model.ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
+			Name: model.PortRef{Namespace: manifest.NamespaceOr(pod.object.Namespace), Name: pod.object.Name, Port: name}, Kind: model.KindHostPort, Scope: model.ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
 			Backends: []model.Backend{{Address: pod.addresses[backend], Port: uint16(port.ContainerPort)}},
 		}
 		c.bid(bid{rank: rankHostPort, object: pod.object, index: index, field: field + ".hostPort",

@@ -199,7 +199,7 @@ func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Add
 	p := &servicePort{
 		object: svc, index: index, cluster: cluster, served: isServed(svc),
 		common: model.Service{
-			Name:       manifest.NameOf(svc) + ":" + cmp.Or(port.Name, strconv.Itoa(int(port.Port))),
+			Name:       model.PortRef{Namespace: manifest.NamespaceOr(svc.Namespace), Name: svc.Name, Port: cmp.Or(port.Name, strconv.Itoa(int(port.Port)))},
 			Protocol:   protocolNumber(port.Protocol),
 			Affinity:   affinityTimeout(svc),
 			MaglevSize: c.maglevSize(svc),

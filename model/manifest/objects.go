@@ -285,6 +285,11 @@ func NameOf(obj metav1.Object) string {
 	return NamespaceOr(obj.GetNamespace()) + "/" + obj.GetName()
 }
 
+// KeyOf names an object of a namespace, whose kind is known.
+func KeyOf(obj metav1.Object) model.Key {
+	return model.Key{Namespace: NamespaceOr(obj.GetNamespace()), Name: obj.GetName()}
+}
+
 // RefOf names an object.
 func RefOf(obj metav1.Object) model.Ref {
 	ref := model.Ref{Kind: KindOf(obj), Name: obj.GetName()}

@@ -48,7 +48,7 @@ func compareRulings(t *testing.T, objs *manifest.Objects, state *model.State, co
 	protocols := []model.Protocol{model.ProtocolTCP, model.ProtocolUDP, model.ProtocolSCTP, model.ProtocolICMP}
 	outside := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("198.51.100.200"), netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("10.0.200.1")}
 	for _, endpoint := range state.Endpoints {
-		subject := objs.Pods[endpoint.Name]
+		subject := objs.Pods[endpoint.Name.String()]
 		for _, peer := range append(peersOf(state), outside...) {
 			for _, direction := range []model.Direction{model.Ingress, model.Egress} {
 				for _, protocol := range protocols {
@@ -114,7 +114,7 @@ func lookUp(state *model.State, endpoint model.Endpoint, direction model.Directi
 
 func requireSorted(t *testing.T, state *model.State) {
 	t.Helper()
-	require.True(t, slices.IsSortedFunc(state.Endpoints, func(a, b model.Endpoint) int { return compareStrings(a.Name, b.Name) }))
+	require.True(t, slices.IsSortedFunc(state.Endpoints, func(a, b model.Endpoint) int { return a.Name.Compare(b.Name) }))
 	require.True(t, slices.IsSortedFunc(state.RuleSets, func(a, b model.RuleSet) int { return compareStrings(a.Key, b.Key) }))
 	for _, set := range state.RuleSets {
 		type match struct {

@@ -12,7 +12,7 @@ import (
 // affinityKey is what a client's affinity is remembered by: all frontends of a
 // service's port share it, for as long as the service asks for that.
 type affinityKey struct {
-	service  string
+	service  model.Key
 	port     uint16 // by which the service calls it
 	protocol model.Protocol
 	client   netip.Addr

@@ -103,7 +103,7 @@ func compareOwners(t *testing.T, world *knowledge, state *model.State, context s
 	}
 	endpoints := 0
 	for name, pod := range world.endpoints {
-		i := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == name })
+		i := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == name })
 		require.GreaterOrEqual(t, i, 0, "%s: %s", context, name)
 		for _, addr := range []netip.Addr{state.Endpoints[i].IPv4, state.Endpoints[i].IPv6} {
 			if addr.IsValid() {

@@ -71,12 +71,12 @@ func (j *judgement) known(f half, open func()) {
 		open()
 		return
 	}
-	if stale && !f.reply && f.service == "" && j.at.Hook != model.ToContainer && j.isStray() {
+	if stale && !f.reply && f.service.IsZero() && j.at.Hook != model.ToContainer && j.isStray() {
 		j.tell("the address that the flow leads to has become a service's")
 		open()
 		return
 	}
-	if stale && f.service != "" && !j.stillServes(f.flow) {
+	if stale && !f.service.IsZero() && !j.stillServes(f.flow) {
 		j.tell("the flow's backend %s no longer serves Service %s", f.translated.Dst, f.service)
 		if !f.reply || !j.isDevice() {
 			j.again = f.hairpin || f.masqueraded() || f.translated.Sport != f.opening.tuple.Sport
@@ -90,7 +90,7 @@ func (j *judgement) known(f half, open func()) {
 		// What its backend still sends is an answer all the same, or, since
 		// the contract is silent, a flow of its own.
 	}
-	if s := j.world.frontends[f.frontend]; stale && f.service != "" && !f.reply && s != nil && s.since > f.openEpoch {
+	if s := j.world.frontends[f.frontend]; stale && !f.service.IsZero() && !f.reply && s != nil && s.since > f.openEpoch {
 		j.tell("Service %s was away for a while: its flows may be led elsewhere", f.service)
 		open()
 	}
@@ -100,11 +100,11 @@ func (j *judgement) known(f half, open func()) {
 	if stale {
 		opens, reasons = j.judgeAnew(f.flow)
 	}
-	if stale && !f.reply && f.service != "" && j.isDevice() && opens.out == model.OutDevice && j.posesAsTunnel(f.translated) {
+	if stale && !f.reply && !f.service.IsZero() && j.isDevice() && opens.out == model.OutDevice && j.posesAsTunnel(f.translated) {
 		reasons = append(reasons, model.ReasonBadTunnel)
 	}
 	// Its client's address may be a pod's by now.
-	if stale && !f.reply && f.service != "" && j.at.Hook == model.FromDevice {
+	if stale && !f.reply && !f.service.IsZero() && j.at.Hook == model.FromDevice {
 		reasons = append(append(reasons, j.stranger()...), j.answersAsTunnel()...)
 	}
 	if f.reply {
@@ -122,7 +122,7 @@ func (j *judgement) known(f half, open func()) {
 		j.maybeShutOut(f.flow)
 	}
 	j.leave(t, reasons)
-	if stale && f.service == "" && j.at.Hook != model.ToContainer && j.frontend() != nil {
+	if stale && f.service.IsZero() && j.at.Hook != model.ToContainer && j.frontend() != nil {
 		// The address has become a service's since: the contract asks for the
 		// policies alone, but looking it up again is as good.
 		open()

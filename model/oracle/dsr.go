@@ -73,7 +73,7 @@ func (k *knowledge) learnAnyNode(svc *corev1.Service, port corev1.ServicePort) {
 		local := k.onlyHere(svc, model.KindNodePort, model.ScopeOutside)
 		everybody := k.listedFor(svc, port, own.Is4())
 		k.frontends[frontend{anyNode(own), uint16(port.NodePort), numberOf(port.Protocol), model.ScopeOutside}] = &served{
-			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: model.KindNodePort, port: uint16(port.NodePort), of: uint16(port.Port),
+			service: keyOf(svc), kind: model.KindNodePort, port: uint16(port.NodePort), of: uint16(port.Port),
 			local: local && k.anybody(everybody), affinity: affinityOf(svc),
 			servers: k.serve(svc, everybody, local),
 		}

@@ -18,7 +18,7 @@ type flow struct {
 	way        way         // where to
 	node       string      // of whose devices answers come, or go
 	frontend   frontend
-	service    string // whose frontend that is; empty when nothing is translated
+	service    model.Key // whose frontend that is; zero when nothing is translated
 	hairpin    bool
 	sticks     affinityKey // by which its client's next flow goes where it does; zero: it does not
 

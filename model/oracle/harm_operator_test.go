@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -29,10 +28,10 @@ const kubelet = 10250
 func requireAllowed(t *testing.T, local *model.Local, mine *manifest.Objects, state *model.State) {
 	t.Helper()
 	for name := range mine.Pods {
-		require.True(t, slices.ContainsFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == name }), "%s has no network", name)
+		require.True(t, slices.ContainsFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == name }), "%s has no network", name)
 	}
 	for _, s := range slices.Concat(state.Services, state.Loopback) {
-		if !strings.HasPrefix(s.Name, "mallory/") {
+		if s.Name.Namespace != "mallory" {
 			continue
 		}
 		ofNodes := s.Address.IsLoopback() || slices.Contains(state.Node.Addresses, s.Address) ||

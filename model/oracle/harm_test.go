@@ -117,7 +117,7 @@ func requireUnharmed(t *testing.T, local *model.Local, first, second *model.Stat
 				!(ofNode && local.Options.ExternalIPs.Only != nil) // then the operator says which are allowed
 		})
 		ofKernel := s.Address == netip.MustParseAddr("172.18.0.77") // no Node vouches for it
-		if strings.HasPrefix(s.Name, "mallory/") && s.Kind == model.KindExternalIP {
+		if s.Name.Namespace == "mallory" && s.Kind == model.KindExternalIP {
 			require.False(t, owned && !ofKernel || clusterIPs[s.Address], "%s %s is at another's address %s", s.Kind, s.Name, s.Address)
 		}
 	}
@@ -140,7 +140,7 @@ func requireUnharmed(t *testing.T, local *model.Local, first, second *model.Stat
 func requireDenied(t *testing.T, objs *manifest.Objects, plain, second *model.State) {
 	t.Helper()
 	for _, endpoint := range plain.Endpoints {
-		ofTenant := strings.HasPrefix(endpoint.Name, "mallory/")
+		ofTenant := endpoint.Name.Namespace == "mallory"
 		i := slices.IndexFunc(second.Endpoints, func(e model.Endpoint) bool { return e.Name == endpoint.Name })
 		require.GreaterOrEqual(t, i, 0)
 		for _, peer := range peersOf(plain) {

@@ -470,9 +470,9 @@ func (j *judgement) judgeDeviceAnew(f *flow) (way, []model.Reason) {
 	t := f.opening.tuple
 	t.Dst, t.Dport = f.translated.Dst, f.translated.Dport
 	switch {
-	case f.service == "" && f.opening.where.Hook == model.ToDevice:
+	case f.service.IsZero() && f.opening.where.Hook == model.ToDevice:
 		return f.way, j.nodeRules(model.Egress, t) // the node's own
-	case f.service == "":
+	case f.service.IsZero():
 		return f.way, j.nodeRules(model.Ingress, t)
 	case f.opening.where.Hook == model.ToDevice && to.out == model.OutDevice:
 		return to, j.nodeRules(model.Egress, t)
@@ -500,7 +500,7 @@ func (j *judgement) isAnswerAtDevice(f *flow) bool {
 // ranges of its service, or that it stays what it was.
 func (j *judgement) maybeShutOut(f *flow) {
 	s := j.world.frontends[f.frontend]
-	if s != nil && f.service != "" && j.at.Hook != model.ToDevice && !s.admits(f.opening.tuple.Src) {
+	if s != nil && !f.service.IsZero() && j.at.Hook != model.ToDevice && !s.admits(f.opening.tuple.Src) {
 		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonSourceRange}})
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -246,7 +245,7 @@ func (a *aftermath) leads(which string, e *Entry, h half) {
 // holdsPort is whether a flow has its answers under a port that is its alone.
 func (a *aftermath) holdsPort(f *flow) bool {
 	if f.opening.where.Hook == model.ToDevice && f.translated.Sport == f.opening.tuple.Sport {
-		return f.service != "" || a.j.lends(f.opening.tuple)
+		return !f.service.IsZero() || a.j.lends(f.opening.tuple)
 	}
 	return f.hasSource()
 }
@@ -286,7 +285,7 @@ func (a *aftermath) answered(which string, made bool) {
 // it for what it sends itself.
 func (a *aftermath) routed(which string, made bool) {
 	out, hook := a.is.Out, a.j.at.Hook
-	asks := hook == model.FromContainer || hook == model.FromDevice || hook == model.ToDevice && !a.noted.reply && a.noted.service != ""
+	asks := hook == model.FromContainer || hook == model.FromDevice || hook == model.ToDevice && !a.noted.reply && !a.noted.service.IsZero()
 	switch {
 	case out != model.OutDevice && out != model.OutTunnel, !asks:
 		if made {
@@ -301,7 +300,7 @@ func (a *aftermath) routed(which string, made bool) {
 
 // named judges whose frontend an entry says that the flow came by.
 func (a *aftermath) named(which string, e *Entry) {
-	if service, _, _ := strings.Cut(e.Service, ":"); service != a.noted.service {
+	if e.Service.Object() != a.noted.service {
 		a.complain("%s is of the service %q, and not of %q", which, e.Service, a.noted.service)
 	}
 }
@@ -339,7 +338,7 @@ func (a *aftermath) opposite() {
 // answers are another's: it leaves all the same, and is not noted.
 func (a *aftermath) withoutRoom() bool {
 	f := a.noted.flow
-	if f.opening.where.Hook != model.ToDevice || f.service != "" {
+	if f.opening.where.Hook != model.ToDevice || !f.service.IsZero() {
 		return false
 	}
 	answers, there := a.j.oracle.sees(f.replies)

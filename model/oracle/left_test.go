@@ -79,7 +79,7 @@ func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {
 		{"a difference of addresses", "has a difference of addresses 1", func(e, _ *Entry) { e.AddrDiff = 1 }},
 		{"a difference of ports", "has a difference of ports 1", func(e, _ *Entry) { e.PortDiff = 1 }},
 		{"objects that hold no longer", "has been judged under the present objects false", func(e, _ *Entry) { e.Current = false }},
-		{"a service", `of the service "default/web:80"`, func(e, _ *Entry) { e.Service = "default/web:80" }},
+		{"a service", `of the service "default/web:80"`, func(e, _ *Entry) { e.Service = model.PortRef{Namespace: "default", Name: "web", Port: "80"} }},
 		{"a rule", "has the origin", func(e, _ *Entry) { e.Origin.Policy.Name = "deny" }},
 		{"another half", "the flow's entry leads to", func(e, _ *Entry) { e.Other = atClient }},
 		{"answers that have shown flags", "the entry of answers has seen the flags 2", func(_, e *Entry) { e.Seen = uint8(flagSYN) }},

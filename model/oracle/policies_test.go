@@ -125,14 +125,14 @@ func ask(t *testing.T, objs *manifest.Objects, from, to string, port uint16, pro
 		return netip.MustParseAddr(name)
 	}
 	for _, r := range d.Rulings {
-		node := r.Subject
+		node := r.Subject.Name
 		if !r.OfNode {
-			node = objs.Pods[r.Subject].Spec.NodeName
+			node = objs.Pods[r.Subject.String()].Spec.NodeName
 		}
 		state, _, err := compile.All(objs, node, local)
 		require.NoError(t, err)
 		if r.OfNode {
-			state.Endpoints = []model.Endpoint{{Name: node, RuleSet: state.Node.RuleSet}}
+			state.Endpoints = []model.Endpoint{{Name: r.Subject, RuleSet: state.Node.RuleSet}}
 		}
 		peer := to
 		if r.Direction == model.Ingress {
@@ -448,7 +448,7 @@ func TestBlocksOfAllAddressesAreForAnyPeer(t *testing.T) {
 			state, _, err := compile.All(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, "default/two": {Name: "b"}}})
 			require.NoError(t, err)
 			who := map[bool]string{true: star, false: "default/two"}[tt.objects == ""]
-			of := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == who })
+			of := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == who })
 			for _, set := range state.RuleSets {
 				if set.Key != state.Endpoints[of].RuleSet {
 					continue
@@ -667,7 +667,7 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 				addr := netip.MustParseAddr(peer)
 				for _, port := range []uint16{1, 53, 80, 443} {
 					for _, direction := range []model.Direction{model.Ingress, model.Egress} {
-						if pod := objs.Pods[endpoint.Name]; pod != nil && addressesIn(pod)[0] != addr && talks(&endpoint, addr) {
+						if pod := objs.Pods[endpoint.Name.String()]; pod != nil && addressesIn(pod)[0] != addr && talks(&endpoint, addr) {
 							ruling := world.rule(direction, pod, world.party(addr), model.ProtocolTCP, port)
 							rule := lookUp(state, endpoint, direction, addr, model.ProtocolTCP, port)
 							require.Equal(t, ruling.Allowed, rule != nil && !rule.Action.Denies(), "%s; compiler: %v", ruling, rule)

@@ -63,8 +63,8 @@ func (q *question) target() *corev1.Pod {
 // Ruling is what the policies of one pod say of a flow, in one direction.
 type Ruling struct {
 	Direction model.Direction
-	Subject   string // whose policies they are: namespace/name, or a node
-	OfNode    bool   // it is a node
+	Subject   model.Key // whose policies they are: a pod's, or a node's
+	OfNode    bool      // it is a node
 	Peer      string
 	Allowed   bool
 	// Origin is the rule that decides; the zero Origin when the flow is
@@ -165,9 +165,9 @@ func (k *knowledge) answer(q *question) Ruling {
 }
 
 func (k *knowledge) judge(q *question) Ruling {
-	ruling := Ruling{Direction: q.direction, Subject: q.node, OfNode: true, Peer: q.peer.String()}
+	ruling := Ruling{Direction: q.direction, Subject: model.Key{Name: q.node}, OfNode: true, Peer: q.peer.String()}
 	if q.subject != nil {
-		ruling.Subject, ruling.OfNode = podName(q.subject), false
+		ruling.Subject, ruling.OfNode = keyOf(q.subject), false
 	}
 	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
 		ruling.Allowed = true

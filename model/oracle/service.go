@@ -28,7 +28,7 @@ type frontend struct {
 
 // served is one frontend and who serves it.
 type served struct {
-	service   string // namespace/name, of a Pod for a host port
+	service   model.Key // a Pod for a host port
 	kind      model.ServiceKind
 	port      uint16
 	of        uint16 // the service's own port, whatever the frontend's is
@@ -43,9 +43,9 @@ type served struct {
 
 func (s *served) String() string {
 	if s.kind == model.KindHostPort {
-		return "the host port of Pod " + s.service
+		return "the host port of Pod " + s.service.String()
 	}
-	return "Service " + s.service + " (" + string(s.kind) + ")"
+	return "Service " + s.service.String() + " (" + string(s.kind) + ")"
 }
 
 type server struct {
@@ -162,7 +162,7 @@ func (k *knowledge) learnFace(svc *corev1.Service, f face, port corev1.ServicePo
 		}
 		local := k.onlyHere(svc, f.kind, scope)
 		s := &served{
-			service: spaceOf(svc.Namespace) + "/" + svc.Name, kind: f.kind, port: f.port, of: uint16(port.Port),
+			service: keyOf(svc), kind: f.kind, port: f.port, of: uint16(port.Port),
 			local: local && k.anybody(everybody), affinity: affinityOf(svc),
 			servers: k.serve(svc, everybody, local), algorithm: svc.Annotations["weir.net/algorithm"],
 		}
@@ -306,7 +306,7 @@ func (k *knowledge) learnHostPort(pod *corev1.Pod, p corev1.ContainerPort, at ne
 			continue
 		}
 		s := &served{
-			service: podName(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
+			service: keyOf(pod), kind: model.KindHostPort, port: uint16(p.HostPort),
 			servers: []server{{addr, uint16(p.ContainerPort), true}},
 		}
 		where := frontend{at, uint16(p.HostPort), numberOf(p.Protocol), model.ScopeInside}

@@ -22,10 +22,10 @@ type Entry struct {
 	Source     bool // its answers are told from others' by a port that is held
 
 	Out        model.Out
-	Ifindex    int     // of the device there
-	SMAC, DMAC [6]byte // that packets into a pod get
-	Current    bool    // judged under the objects that hold now
-	Service    string  // namespace/name:port, by whose frontend it is translated
+	Ifindex    int           // of the device there
+	SMAC, DMAC [6]byte       // that packets into a pod get
+	Current    bool          // judged under the objects that hold now
+	Service    model.PortRef // by whose frontend it is translated
 	Origin     model.Origin
 	Seen       uint8 // TCP flags of its direction, ever
 	// LastSeen is when its last packet was seen, to a second, and Routed when the

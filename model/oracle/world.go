@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
@@ -118,7 +119,11 @@ func spaceOf(namespace string) string {
 	return namespace
 }
 
-func podName(pod *corev1.Pod) string { return spaceOf(pod.Namespace) + "/" + pod.Name }
+func keyOf(object metav1.Object) model.Key {
+	return model.Key{Namespace: spaceOf(object.GetNamespace()), Name: object.GetName()}
+}
+
+func podName(pod *corev1.Pod) string { return keyOf(pod).String() }
 
 func addressesIn(pod *corev1.Pod) []netip.Addr {
 	texts := []string{pod.Status.PodIP}

@@ -155,7 +155,7 @@ func compare(objs *manifest.Objects, seen *tally) (string, error) {
 			return "", err
 		}
 		if state.Node.RuleSet != "" {
-			self := model.Endpoint{Name: node, RuleSet: state.Node.RuleSet}
+			self := model.Endpoint{Name: model.Key{Name: node}, RuleSet: state.Node.RuleSet}
 			if problem := compareEndpoint(state, explainer, self, seen); problem != "" {
 				return "of node " + node + ": " + problem, nil
 			}
@@ -181,11 +181,11 @@ func compareEndpoint(state *model.State, explainer *oracle.Explainer, endpoint m
 		if netip.MustParseAddr(peer).Is6() {
 			own = endpoint.IPv6
 		}
-		if !own.IsValid() && endpoint.Name != state.Node.Name {
+		if !own.IsValid() && endpoint.Name != (model.Key{Name: state.Node.Name}) {
 			continue // a pod without addresses of a family has no such peers
 		}
 		for _, direction := range []model.Direction{model.Ingress, model.Egress} {
-			from, to := peer, endpoint.Name
+			from, to := peer, endpoint.Name.String()
 			if direction == model.Egress {
 				from, to = to, from
 			}
