@@ -56,6 +56,6 @@ func Check(objs *manifest.Objects, from, to string, port Port) ([]Answer, error)
 // sameReasons is whether two decisions are alike but for the addresses.
 func sameReasons(a, b *oracle.Decision) bool {
 	return a.Allowed == b.Allowed && slices.EqualFunc(a.Rulings, b.Rulings, func(r, s oracle.Ruling) bool {
-		return r.Direction == s.Direction && r.Subject == s.Subject && r.Allowed == s.Allowed && r.Passed == s.Passed && r.Reason() == s.Reason()
+		return r.Direction == s.Direction && r.Subject == s.Subject && r.Action == s.Action && r.Passed == s.Passed && r.Reason() == s.Reason()
 	})
 }

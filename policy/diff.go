@@ -245,13 +245,13 @@ func because(was, is *oracle.Decision) string {
 		text += prefix + r.Reason()
 	}
 	for _, r := range is.Rulings {
-		if !r.Allowed {
+		if !r.Allowed() {
 			add(r.Direction.String()+" ", r)
 		}
 	}
 	if is.Allowed {
 		for i, r := range is.Rulings {
-			if i < len(was.Rulings) && !was.Rulings[i].Allowed {
+			if i < len(was.Rulings) && !was.Rulings[i].Allowed() {
 				add(r.Direction.String()+" ", r)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/policy"
 )
 
@@ -119,7 +120,7 @@ func tellDecision(out io.Writer, from, to string, port policy.Port, d *policy.An
 	if d.Allowed {
 		verdict = "allowed"
 	}
-	if r := d.Denial(); r != nil && r.Refused {
+	if r := d.Denial(); r != nil && r.Action == model.RuleRefuse {
 		verdict = "refused"
 	}
 	if d.Family != "" {
@@ -157,7 +158,7 @@ func (o *policyCheck) tell(out io.Writer, from, to string, port policy.Port, ans
 func rulingRows(d *policy.Answer) []rulingRow {
 	var rows []rulingRow
 	for _, r := range d.Rulings {
-		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject.String(), Allowed: r.Allowed, Audited: r.Audited, Refused: r.Refused, Policy: r.Origin.Policy.String(), List: r.Origin.List, Selecting: []string{}, Text: r.String()}
+		row := rulingRow{Family: d.Family, Direction: r.Direction.String(), Pod: r.Subject.String(), Allowed: r.Allowed(), Audited: r.Action == model.RuleAudit, Refused: r.Action == model.RuleRefuse, Policy: r.Origin.Policy.String(), List: r.Origin.List, Selecting: []string{}, Text: r.String()}
 		for _, policy := range r.Selecting {
 			row.Selecting = append(row.Selecting, policy.String())
 		}

@@ -276,7 +276,7 @@ const (
 
 // spares is whether what a policy denies is only told.
 func (l leniency) spares(p *compiledPolicy) bool {
-	return p.audit || l == lenientToAll || l == lenientToNamespaced && !isClusterwide(p.object)
+	return p.isAudited() || l == lenientToAll || l == lenientToNamespaced && !isClusterwide(p.object)
 }
 
 // isClusterwide is whether a policy is the whole cluster's, which those who may

@@ -90,17 +90,15 @@ type flattening struct {
 	subject   *identity
 	direction model.Direction
 	tiers     [tierDefault][]tierRule // in order
-	isolated  bool
-	silent    bool          // isolates, and has what it denies dropped
-	told      *model.Origin // isolates too, and is in audit: of those, the one that sorts first
+	isolation action                  // what becomes of what no rule allows: accept, deny or refuse
+	told      *model.Origin           // isolates too, and is in audit: of those, the one that sorts first
 	levels    []level
 }
 
 type tierRule struct {
 	*compiledRule
 	matches region
-	audit   bool // a denial is only told
-	refuse  bool // what is denied is refused
+	action  action // what becomes of a denial, too
 }
 
 // flatten writes what all policies say of one direction as entries of the
@@ -112,15 +110,17 @@ func (c *compiler) flatten(subject *identity, direction model.Direction, policie
 		if !policy.subjects[subject] {
 			continue
 		}
-		f.isolate(policy, lenient.spares(policy))
+		f.isolate(policy, policy.denial(direction, lenient))
 		for i := range policy.rules {
 			rule := &policy.rules[i]
-			if rule.direction == direction {
-				f.tiers[policy.tier] = append(f.tiers[policy.tier], tierRule{
-					compiledRule: rule, matches: c.matches(subject, rule, required),
-					audit: rule.action == deny && lenient.spares(policy), refuse: policy.refuses[direction],
-				})
+			if rule.direction != direction {
+				continue
 			}
+			t := tierRule{compiledRule: rule, matches: c.matches(subject, rule, required), action: rule.action}
+			if t.action == deny {
+				t.action = policy.denial(direction, lenient)
+			}
+			f.tiers[policy.tier] = append(f.tiers[policy.tier], t)
 		}
 	}
 	f.tier(tierAdmin, nil, nil)
@@ -135,13 +135,14 @@ func (c *compiler) flatten(subject *identity, direction model.Direction, policie
 }
 
 // isolate notes that what a policy does not allow is denied, or told.
-func (f *flattening) isolate(policy *compiledPolicy, audit bool) {
+func (f *flattening) isolate(policy *compiledPolicy, denial action) {
 	ref := model.PolicyRef(manifest.RefOf(policy.object))
 	switch {
 	case !policy.isolates[f.direction]:
-	case !audit:
-		f.isolated = true
-		f.silent = f.silent || !policy.refuses[f.direction]
+	case denial != audit:
+		if f.isolation != deny {
+			f.isolation = denial
+		}
 	case f.told == nil || ref.Compare(f.told.Policy) < 0:
 		f.told = &model.Origin{Policy: ref, Rule: model.RuleNone}
 	}
@@ -230,13 +231,13 @@ func (f *flattening) ordered(t tier, rules []tierRule, traffic region, told *mod
 		matches := rule.matches.within(traffic)
 		switch {
 		case len(matches) == 0:
-		case rule.audit && told == nil:
+		case rule.action == audit && told == nil:
 			f.ordered(t, rules[i+1:], matches, &rule.origin)
-		case rule.audit: // it has been told of another
+		case rule.action == audit: // it has been told of another
 		case rule.action == pass && t == tierAdmin:
 			f.tier(t+1, matches, told)
-		case rule.action == deny:
-			f.write(level{}.deny(f, matches, rule.origin, rule.refuse))
+		case rule.action == deny || rule.action == refuse:
+			f.write(level{}.deny(f, matches, rule.origin, rule.action))
 		default: // what the last tier passes on is allowed
 			f.write(level{}.allow(f, matches, rule.origin, told))
 		}
@@ -247,17 +248,17 @@ func (f *flattening) ordered(t tier, rules []tierRule, traffic region, told *mod
 // own writes the tier of policies that have no order: denials go before
 // permissions, and of these what is dropped before what is refused.
 func (f *flattening) own(traffic region, told *model.Origin) {
-	for _, refuse := range []bool{false, true} {
+	for _, denial := range []action{deny, refuse} {
 		var denials level
 		for _, rule := range f.tiers[tierOwn] {
-			if rule.action == deny && !rule.audit && rule.refuse == refuse {
-				denials = denials.deny(f, rule.matches.within(traffic), rule.origin, refuse)
+			if rule.action == denial {
+				denials = denials.deny(f, rule.matches.within(traffic), rule.origin, denial)
 			}
 		}
 		f.write(denials)
 	}
 	for _, rule := range f.tiers[tierOwn] {
-		if matches := rule.matches.within(traffic); rule.audit && told == nil && len(matches) > 0 {
+		if matches := rule.matches.within(traffic); rule.action == audit && told == nil && len(matches) > 0 {
 			f.permissions(matches, &rule.origin)
 		}
 	}
@@ -269,17 +270,17 @@ func (f *flattening) own(traffic region, told *model.Origin) {
 func (f *flattening) permissions(traffic region, told *model.Origin) {
 	var permissions level
 	for _, rule := range f.tiers[tierOwn] {
-		if rule.action != deny {
+		if rule.action == accept {
 			permissions = permissions.allow(f, rule.matches.within(traffic), rule.origin, told)
 		}
 	}
 	f.write(permissions)
 	switch {
-	case f.isolated && (traffic != nil || !f.silent):
+	case f.isolation == refuse, f.isolation == deny && traffic != nil:
 		// Of all traffic it need not be said where it is dropped: what nothing
 		// matches is denied.
-		f.write(level{}.deny(f, region{model.IdentityUnknown: {everything}}.within(traffic), model.Origin{}, !f.silent))
-	case f.isolated:
+		f.write(level{}.deny(f, region{model.IdentityUnknown: {everything}}.within(traffic), model.Origin{}, f.isolation))
+	case f.isolation == deny:
 	case f.told != nil && told == nil:
 		f.tier(tierBaseline, traffic, f.told)
 	default:
@@ -293,12 +294,12 @@ func (f *flattening) write(l level) {
 	}
 }
 
-func (l level) deny(f *flattening, matches region, origin model.Origin, refuse bool) level {
-	action := model.RuleDeny
-	if refuse {
-		action = model.RuleRefuse
+func (l level) deny(f *flattening, matches region, origin model.Origin, denial action) level {
+	rule := model.Rule{Action: model.RuleDeny, Origin: origin}
+	if denial == refuse {
+		rule.Action = model.RuleRefuse
 	}
-	return l.with(f, matches, model.Rule{Action: action, Origin: origin})
+	return l.with(f, matches, rule)
 }
 
 // allow lets through what matches, and tells of it if it has met a denial in

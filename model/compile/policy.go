@@ -29,7 +29,9 @@ type action int
 const (
 	accept action = iota
 	deny
-	pass // on to the next tier
+	refuse // deny, and have the sender told
+	audit  // let through what is denied, and tell of it
+	pass   // on to the next tier
 )
 
 // compiledPolicy is a policy, or one spec of it, whose selectors have been
@@ -37,13 +39,23 @@ const (
 type compiledPolicy struct {
 	object   metav1.Object
 	tier     tier
-	priority int32                    // Within a tier whose rules have an order; the least first
-	audit    bool                     // its denials are only told
-	refuses  map[model.Direction]bool // what it denies is refused
+	priority int32                      // Within a tier whose rules have an order; the least first
+	denials  map[model.Direction]action // what becomes of what it denies: deny, refuse or audit
 	subjects map[*identity]bool
 	isolates map[model.Direction]bool // what no rule allows is denied
 	rules    []compiledRule
 	requires []requirement
+}
+
+// isAudited is whether all that it denies is only told.
+func (p *compiledPolicy) isAudited() bool { return p.denials[model.Ingress] == audit }
+
+// denial is what becomes of what it denies to who is lenient.
+func (p *compiledPolicy) denial(direction model.Direction, lenient leniency) action {
+	if lenient.spares(p) {
+		return audit
+	}
+	return p.denials[direction]
 }
 
 // compiledRule is one entry of a policy. Who matches is anybody, or the pods
@@ -51,7 +63,7 @@ type compiledPolicy struct {
 type compiledRule struct {
 	direction model.Direction
 	origin    model.Origin
-	action    action
+	action    action // accept, deny or pass: what a denial becomes is its policy's to say
 	field     string // its path in the object, for people
 	anyPeer   bool
 	peers     []*identity
@@ -89,12 +101,18 @@ func (c *compiler) policies() []*compiledPolicy {
 
 // readDenials finds what becomes of what a policy denies.
 func (c *compiler) readDenials(p *compiledPolicy) {
-	audit, _, _ := manifest.AuditOf(p.object.GetAnnotations())
-	p.audit = audit && c.local.Options.AuditAnnotations != model.AuditOff
-	p.refuses = map[model.Direction]bool{}
+	audited, _, _ := manifest.AuditOf(p.object.GetAnnotations())
+	p.denials = map[model.Direction]action{}
 	for _, direction := range []model.Direction{model.Ingress, model.Egress} {
 		denied, _ := manifest.DeniedOf(p.object.GetAnnotations(), direction)
-		p.refuses[direction] = cmp.Or(denied, c.local.Options.Denied(direction)) == model.DenialRefuse
+		switch {
+		case audited && c.local.Options.AuditAnnotations != model.AuditOff:
+			p.denials[direction] = audit
+		case cmp.Or(denied, c.local.Options.Denied(direction)) == model.DenialRefuse:
+			p.denials[direction] = refuse
+		default:
+			p.denials[direction] = deny
+		}
 	}
 	c.writable(p.object, p.rules...)
 }

@@ -26,7 +26,7 @@ func (c *compiler) warnOfShadows(policies []*compiledPolicy) {
 func shadowOf(policies []*compiledPolicy, p *compiledPolicy, index int) (*compiledRule, *compiledPolicy) {
 	rule := &p.rules[index]
 	for _, q := range policies {
-		if q.audit || q.tier != p.tier || p.tier == tierOwn && q.object != p.object || !covers(q.subjects, p.subjects) {
+		if q.isAudited() || q.tier != p.tier || p.tier == tierOwn && q.object != p.object || !covers(q.subjects, p.subjects) {
 			continue
 		}
 		for k := range q.rules {

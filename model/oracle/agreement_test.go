@@ -56,7 +56,7 @@ func compareRulings(t *testing.T, objs *manifest.Objects, state *model.State, co
 						ruling := world.rule(direction, subject, world.party(peer), protocol, port)
 						rule := lookUp(state, endpoint, direction, peer, protocol, port)
 						passes := rule != nil && !rule.Action.Denies()
-						require.Equal(t, ruling.Allowed, passes,
+						require.Equal(t, ruling.Allowed(), passes,
 							"%s: %s port %d: oracle: %s; compiler: %v", context, protocol, port, ruling, rule)
 						if passes {
 							allowed++

@@ -72,7 +72,7 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling, isolated *isolation) 
 		lists := text.lists(q.direction)
 		isolates := text.isolates(q.direction)
 		if isolates && !k.spares(q, text.annotations, text.space == "") {
-			isolated.by(k.isRefusal(q, text.annotations))
+			isolated.by(k.denial(q, text.annotations))
 		}
 		if entries := len(lists[0].entries) + len(lists[1].entries); entries > 0 || isolates {
 			if n := len(ruling.Selecting); n == 0 || ruling.Selecting[n-1] != text.policy {
@@ -92,7 +92,7 @@ func (k *knowledge) askCilium(q *question, ruling *Ruling, isolated *isolation) 
 				if list.denies {
 					first = &answer.denied
 				}
-				if list.denies && k.isRefusal(q, text.annotations) {
+				if list.denies && k.denial(q, text.annotations) == model.RuleRefuse {
 					first = &answer.refused
 				}
 				if *first == nil {

@@ -44,15 +44,15 @@ func (k *knowledge) askTier(tier policyv1alpha2.Tier, q *question, ruling *Rulin
 		origin := model.Origin{Policy: name, Rule: index}
 		switch verdict {
 		case "Accept":
-			ruling.Allowed, ruling.Origin = true, origin
+			ruling.Action, ruling.Origin = model.RuleAllow, origin
 			return true
 		case "Deny":
-			ruling.Origin, ruling.Refused = origin, k.isRefusal(q, policy.Annotations)
+			ruling.Action, ruling.Origin = k.denial(q, policy.Annotations), origin
 			return true
 		case "Pass":
 			if tier == policyv1alpha2.BaselineTier {
 				// Nothing follows but what is allowed to all.
-				ruling.Allowed, ruling.Origin = true, origin
+				ruling.Action, ruling.Origin = model.RuleAllow, origin
 				return true
 			}
 			ruling.Passed = origin

@@ -311,19 +311,19 @@ func (j *judgement) permit(from *corev1.Pod, t model.Tuple) (way, []model.Reason
 	egress := j.world.rule(model.Egress, from, j.world.party(t.Dst), t.Protocol, t.Dport)
 	j.tell("%s", egress)
 	j.heed(egress)
-	if !egress.Allowed {
+	if !egress.Allowed() {
 		reasons = append(reasons, model.ReasonPolicyEgress)
 	}
 	if target := j.world.endpointAt(t.Dst); target != nil {
 		ingress := j.world.rule(model.Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 		j.tell("%s", ingress)
-		if j.heed(ingress); !ingress.Allowed && egress.Allowed {
+		if j.heed(ingress); !ingress.Allowed() && egress.Allowed() {
 			reasons = append(reasons, model.ReasonPolicyIngress)
 		}
 		return way{model.OutLocal, podName(target)}, reasons
 	}
 	if j.world.isHost(t.Dst) {
-		if ingress := j.nodeRules(model.Ingress, t); egress.Allowed {
+		if ingress := j.nodeRules(model.Ingress, t); egress.Allowed() {
 			reasons = ingress
 		}
 		return way{out: model.OutHost}, reasons
@@ -344,7 +344,7 @@ func (j *judgement) nodeRules(direction model.Direction, t model.Tuple) []model.
 	ruling := j.world.ruleNode(direction, j.oracle.node, j.world.party(peer), t.Protocol, t.Dport)
 	j.tell("%s", ruling)
 	j.heed(ruling)
-	if ruling.Allowed {
+	if ruling.Allowed() {
 		return nil
 	}
 	return []model.Reason{denied}
@@ -373,7 +373,7 @@ func (j *judgement) ingress(target *corev1.Pod, t model.Tuple) []model.Reason {
 	ruling := j.world.rule(model.Ingress, target, j.world.party(t.Src), t.Protocol, t.Dport)
 	j.tell("%s", ruling)
 	j.heed(ruling)
-	if ruling.Allowed {
+	if ruling.Allowed() {
 		return nil
 	}
 	return []model.Reason{model.ReasonPolicyIngress}

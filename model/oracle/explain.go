@@ -24,7 +24,7 @@ type Decision struct {
 // none does.
 func (d *Decision) Denial() *Ruling {
 	for i := range d.Rulings {
-		if !d.Rulings[i].Allowed {
+		if !d.Rulings[i].Allowed() {
 			return &d.Rulings[i]
 		}
 	}
@@ -79,7 +79,7 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol model.Protoco
 	d := Decision{Allowed: true}
 	add := func(r Ruling) {
 		d.Rulings = append(d.Rulings, r)
-		d.Allowed = d.Allowed && r.Allowed
+		d.Allowed = d.Allowed && r.Allowed()
 	}
 	if source.pod != nil && source.pod == target.pod {
 		// A pod never blocks itself.

@@ -174,7 +174,7 @@ func TestARefusedPolicyIsolatesWhomItSelects(t *testing.T) {
 					ask(t, objs, flow[0], flow[1], 80, model.ProtocolTCP)
 					d, err := Explain(objs, flow[0], flow[1], 80, model.ProtocolTCP)
 					require.NoError(t, err)
-					if slices.ContainsFunc(d.Rulings, func(r Ruling) bool { return r.Subject.String() == who && !r.Allowed }) {
+					if slices.ContainsFunc(d.Rulings, func(r Ruling) bool { return r.Subject.String() == who && !r.Allowed() }) {
 						closed = append(closed, flow[2]+short)
 					}
 				}

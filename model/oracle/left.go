@@ -85,7 +85,7 @@ func (j *judgement) misnamed(said Said) []string {
 		// What was asked before the last has no say any more, but for a denial of which
 		// the sender is told: it is the last that is asked.
 		last := len(asked) - 1
-		if denied := slices.IndexFunc(asked, func(r Ruling) bool { return !r.Allowed }); denied >= 0 {
+		if denied := slices.IndexFunc(asked, func(r Ruling) bool { return !r.Allowed() }); denied >= 0 {
 			last = denied
 		}
 		asked = asked[last : last+1]

@@ -141,14 +141,14 @@ func ask(t *testing.T, objs *manifest.Objects, from, to string, port uint16, pro
 		for _, endpoint := range state.Endpoints {
 			if endpoint.Name == r.Subject {
 				rule := lookUp(state, endpoint, r.Direction, address(peer), protocol, port+typeOf(protocol))
-				require.Equal(t, r.Allowed, rule != nil && !rule.Action.Denies(), "oracle: %s, compiler: %v", r, rule)
+				require.Equal(t, r.Allowed(), rule != nil && !rule.Action.Denies(), "oracle: %s, compiler: %v", r, rule)
 				if rule != nil {
-					require.Equal(t, r.Audited, (rule.Action == model.RuleAudit), "oracle: %s, compiler: %v", r, rule)
+					require.Equal(t, r.Action == model.RuleAudit, (rule.Action == model.RuleAudit), "oracle: %s, compiler: %v", r, rule)
 					require.Equal(t, r.Origin, rule.Origin)
 				}
 			}
 		}
-		if !r.Allowed || !r.Origin.Policy.IsZero() {
+		if !r.Allowed() || !r.Origin.Policy.IsZero() {
 			text := strings.TrimPrefix(r.Reason(), "allowed by ")
 			return strings.TrimPrefix(text, "denied: ")
 		}
@@ -670,7 +670,7 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 						if pod := objs.Pods[endpoint.Name.String()]; pod != nil && addressesIn(pod)[0] != addr && talks(&endpoint, addr) {
 							ruling := world.rule(direction, pod, world.party(addr), model.ProtocolTCP, port)
 							rule := lookUp(state, endpoint, direction, addr, model.ProtocolTCP, port)
-							require.Equal(t, ruling.Allowed, rule != nil && !rule.Action.Denies(), "%s; compiler: %v", ruling, rule)
+							require.Equal(t, ruling.Allowed(), rule != nil && !rule.Action.Denies(), "%s; compiler: %v", ruling, rule)
 						}
 					}
 				}

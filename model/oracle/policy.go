@@ -66,7 +66,9 @@ type Ruling struct {
 	Subject   model.Key // whose policies they are: a pod's, or a node's
 	OfNode    bool      // it is a node
 	Peer      string
-	Allowed   bool
+	// Action is what becomes of the flow. RuleAudit is a denial that is only told,
+	// by Origin, and RuleRefuse one of which the sender is told.
+	Action model.RuleAction
 	// Origin is the rule that decides; the zero Origin when the flow is
 	// allowed because no policy says anything of it, or denied because none
 	// of those that isolate the pod allows it.
@@ -75,11 +77,10 @@ type Ruling struct {
 	Selecting []model.PolicyRef
 	// Passed is the rule that left the decision to a later tier, if one did.
 	Passed model.Origin
-	// Audited is a denial that is only told, by Origin: the flow is allowed.
-	Audited bool
-	// Refused is a denial of which the sender is told.
-	Refused bool
 }
+
+// Allowed is whether the flow is let through.
+func (r Ruling) Allowed() bool { return !r.Action.Denies() }
 
 func (r Ruling) String() string {
 	preposition := "from"
@@ -112,15 +113,15 @@ func (r Ruling) Reason() string {
 	}
 	selecting := strings.Join(names, " and ") + verb + kind + ", and no rule matches"
 	switch {
-	case r.Audited && r.Origin.Rule != model.RuleNone:
+	case r.Action == model.RuleAudit && r.Origin.Rule != model.RuleNone:
 		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
-	case r.Audited:
+	case r.Action == model.RuleAudit:
 		return "allowed, since a denial is only told: " + selecting
-	case r.Allowed && r.Origin.Policy != (model.PolicyRef{}):
+	case r.Allowed() && r.Origin.Policy != (model.PolicyRef{}):
 		return fmt.Sprintf("allowed by %s", r.Origin)
-	case r.Allowed && len(r.Selecting) == 0:
+	case r.Allowed() && len(r.Selecting) == 0:
 		return "allowed: no policy selects the " + kind
-	case r.Allowed:
+	case r.Allowed():
 		return "allowed: " + selecting + ", and none isolates it"
 	case r.Origin.Policy != (model.PolicyRef{}):
 		return fmt.Sprintf("%s by %s", r.denied(), r.Origin)
@@ -130,7 +131,7 @@ func (r Ruling) Reason() string {
 
 // denied is what becomes of a flow that is not allowed, in a word.
 func (r Ruling) denied() string {
-	if r.Refused {
+	if r.Action == model.RuleRefuse {
 		return "refused"
 	}
 	return "denied"
@@ -150,14 +151,14 @@ func (k *knowledge) ruleNode(direction model.Direction, node string, peer party,
 
 func (k *knowledge) answer(q *question) Ruling {
 	ruling := k.judge(q)
-	if ruling.Allowed || !k.audits {
+	if ruling.Allowed() || !k.audits {
 		return ruling
 	}
 	q.lenient = true
-	if again := k.judge(q); !again.Allowed {
+	if again := k.judge(q); !again.Allowed() {
 		return again
 	}
-	ruling.Allowed, ruling.Audited, ruling.Refused = true, true, false
+	ruling.Action = model.RuleAudit
 	if ruling.Origin.Policy == (model.PolicyRef{}) {
 		ruling.Origin = model.Origin{Policy: slices.MinFunc(k.isolating(q), byText), Rule: model.RuleNone}
 	}
@@ -165,12 +166,12 @@ func (k *knowledge) answer(q *question) Ruling {
 }
 
 func (k *knowledge) judge(q *question) Ruling {
-	ruling := Ruling{Direction: q.direction, Subject: model.Key{Name: q.node}, OfNode: true, Peer: q.peer.String()}
+	ruling := Ruling{Action: model.RuleDeny, Direction: q.direction, Subject: model.Key{Name: q.node}, OfNode: true, Peer: q.peer.String()}
 	if q.subject != nil {
 		ruling.Subject, ruling.OfNode = keyOf(q.subject), false
 	}
 	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
-		ruling.Allowed = true
+		ruling.Action = model.RuleAllow
 	}
 	return ruling
 }
@@ -238,11 +239,15 @@ func (k *knowledge) isolating(q *question) []model.PolicyRef {
 	return names
 }
 
-// isolation is what policies do that deny what none allows. It is silent where one of
-// them wants what it denies dropped.
-type isolation struct{ is, silent bool }
+// isolation is what becomes of what no policy allows: RuleAllow where none isolates,
+// RuleDeny where one of those that do wants it dropped, else RuleRefuse.
+type isolation struct{ action model.RuleAction }
 
-func (i *isolation) by(refuses bool) { i.is, i.silent = true, i.silent || !refuses }
+func (i *isolation) by(denial model.RuleAction) {
+	if i.action != model.RuleDeny {
+		i.action = denial
+	}
+}
 
 // askOwn asks the policies whose rules have no order: any denial holds, then
 // any permission, and then a pod that is isolated is denied the rest.
@@ -254,7 +259,7 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 			continue
 		}
 		if !k.spares(q, policy.Annotations, false) {
-			isolated.by(k.isRefusal(q, policy.Annotations))
+			isolated.by(k.denial(q, policy.Annotations))
 		}
 		name := model.PolicyRef{Kind: "NetworkPolicy", Namespace: spaceOf(policy.Namespace), Name: policy.Name}
 		ruling.Selecting = append(ruling.Selecting, name)
@@ -268,14 +273,14 @@ func (k *knowledge) askOwn(q *question, ruling *Ruling) bool {
 	}
 	switch {
 	case cilium.denied != nil:
-		ruling.Origin = *cilium.denied
+		ruling.Action, ruling.Origin = model.RuleDeny, *cilium.denied
 	case cilium.refused != nil:
-		ruling.Origin, ruling.Refused = *cilium.refused, true
+		ruling.Action, ruling.Origin = model.RuleRefuse, *cilium.refused
 	case allowed != nil:
-		ruling.Allowed, ruling.Origin = true, *allowed
+		ruling.Action, ruling.Origin = model.RuleAllow, *allowed
 	default:
-		ruling.Refused = isolated.is && !isolated.silent
-		return isolated.is
+		ruling.Action = isolated.action
+		return isolated.action.Denies()
 	}
 	return true
 }

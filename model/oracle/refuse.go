@@ -22,10 +22,10 @@ func (j *judgement) heed(r Ruling) {
 	if r.Direction == model.Egress {
 		audit, denied = model.ReasonAuditEgress, model.ReasonPolicyEgress
 	}
-	switch {
-	case r.Audited:
+	switch r.Action {
+	case model.RuleAudit:
 		j.audit = audit
-	case r.Refused:
+	case model.RuleRefuse:
 		j.refused = append(j.refused, denied)
 	}
 }
@@ -43,17 +43,20 @@ func (j *judgement) refusals() []model.Reason {
 	return slices.Clone(j.refused)
 }
 
-// isRefusal is what policies of any kind, or the operator where they are silent,
-// want done to what is denied.
-func (k *knowledge) isRefusal(q *question, annotations map[string]string) bool {
+// denial is what policies of any kind, or the operator where they are silent, want
+// done to what is denied: RuleDeny or RuleRefuse.
+func (k *knowledge) denial(q *question, annotations map[string]string) model.RuleAction {
 	said, found := annotations["weir.net/denied-ingress"]
 	otherwise := k.local.Options.DeniedIngress
 	if q.direction == model.Egress {
 		said, found = annotations["weir.net/denied-egress"]
 		otherwise = k.local.Options.DeniedEgress
 	}
-	if found {
-		return said == "refuse"
+	if !found {
+		said = string(otherwise)
 	}
-	return otherwise == "refuse"
+	if said == "refuse" {
+		return model.RuleRefuse
+	}
+	return model.RuleDeny
 }

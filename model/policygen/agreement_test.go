@@ -240,20 +240,16 @@ func portsOf(protocol model.Protocol, endpoint model.Endpoint) []uint16 {
 }
 
 func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
-	passes := rule != nil && !rule.Action.Denies()
+	action := model.RuleDeny
 	var by model.Origin
 	if rule != nil {
-		by = rule.Origin
+		action, by = rule.Action, rule.Origin
 	}
 	switch {
-	case passes && (rule.Action == model.RuleAudit) != ruling.Audited:
-		return fmt.Sprintf("what is only told: oracle: %s; compiler: %v", ruling, rule)
-	case passes && (rule.Action == model.RuleAudit) && by != ruling.Origin && (by.Rule == model.RuleNone) != (ruling.Origin.Rule == model.RuleNone):
-		return fmt.Sprintf("the oracle tells of %s, the compiler of %s", ruling.Origin, by)
-	case !passes && (rule != nil && rule.Action == model.RuleRefuse) != ruling.Refused:
-		return fmt.Sprintf("what is refused: oracle: %s; compiler: %v", ruling, rule)
-	case passes != ruling.Allowed:
+	case action != ruling.Action:
 		return fmt.Sprintf("oracle: %s; compiler: %v", ruling, rule)
+	case action == model.RuleAudit && by != ruling.Origin && (by.Rule == model.RuleNone) != (ruling.Origin.Rule == model.RuleNone):
+		return fmt.Sprintf("the oracle tells of %s, the compiler of %s", ruling.Origin, by)
 	case by.Policy.IsZero() != ruling.Origin.Policy.IsZero():
 		return fmt.Sprintf("oracle decides by %s, the compiler by %s", ruling.Origin, by)
 	case !by.Policy.IsZero() && !slices.Contains(ruling.Selecting, by.Policy):
@@ -264,18 +260,18 @@ func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 	if ruling.OfNode {
 		seen.ofNodes++
 	}
-	switch {
-	case ruling.Audited:
+	switch action {
+	case model.RuleAudit:
 		seen.audited++
-	case passes:
+	case model.RuleAllow:
 		seen.allowed++
-	default:
+	case model.RuleRefuse:
+		seen.refused++
+		seen.denied++
+	case model.RuleDeny:
 		seen.denied++
 	}
-	if ruling.Refused {
-		seen.refused++
-	}
-	if !passes && !by.Policy.IsZero() {
+	if action.Denies() && !by.Policy.IsZero() {
 		seen.byRule++
 	}
 	return ""
