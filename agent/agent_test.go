@@ -31,6 +31,7 @@ import (
 	"github.com/weirnet/weir/agent/cni"
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/routes"
+	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
@@ -482,7 +483,7 @@ spec:
 	var policies []api.Policy
 	require.NoError(t, n.client.Get(t.Context(), api.PathPolicies, &policies))
 	require.Len(t, policies, 1)
-	require.Equal(t, "NetworkPolicy default/only-b", policies[0].Object)
+	require.Equal(t, model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "only-b"}, policies[0].Object)
 	require.Positive(t, policies[0].Rules)
 }
 

@@ -220,8 +220,17 @@ const (
 
 // Policy is an object that decides about pods.
 type Policy struct {
-	Object string `json:"object"` // Kind namespace/name
-	Rules  int    `json:"rules"`  // of it in the tables of this node
+	Object model.Ref `json:"ref"`
+	Rules  int       `json:"rules"` // of it in the tables of this node
+}
+
+// MarshalJSON adds "object": what people call it, Kind namespace/name.
+func (p Policy) MarshalJSON() ([]byte, error) {
+	type fields Policy
+	return json.Marshal(struct {
+		Object string `json:"object"`
+		fields
+	}{p.Object.String(), fields(p)})
 }
 
 // Service is a frontend.

@@ -26,3 +26,17 @@ func TestARefusedObjectIsNamedForPeopleAndForPrograms(t *testing.T) {
 	require.NoError(t, json.Unmarshal(text, &read))
 	require.Equal(t, refused, read.Refused)
 }
+
+func TestAPolicyIsNamedForPeopleAndForPrograms(t *testing.T) {
+	policies := []Policy{
+		{Object: model.Ref{Kind: "NetworkPolicy", Namespace: "shop", Name: "web"}, Rules: 3},
+		{Object: model.Ref{Kind: "ClusterNetworkPolicy", Name: "guard"}},
+	}
+	text, err := json.Marshal(policies)
+	require.NoError(t, err)
+	require.Equal(t, `[{"object":"NetworkPolicy shop/web","ref":{"kind":"NetworkPolicy","namespace":"shop","name":"web"},"rules":3},`+
+		`{"object":"ClusterNetworkPolicy guard","ref":{"kind":"ClusterNetworkPolicy","name":"guard"},"rules":0}]`, string(text))
+	var read []Policy
+	require.NoError(t, json.Unmarshal(text, &read))
+	require.Equal(t, policies, read)
+}
