@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -57,16 +56,55 @@ type desired struct {
 // What differs from the state before is encoded and written, and no more: so
 // Apply keeps the state, and nobody may change it, or what its slices hold, from
 // then on. A slice that two states share is not looked into.
+//
+// One Apply runs at a time. What Connect puts into force meanwhile stays.
 func (d *Datapath) Apply(state *model.State) (Change, error) {
+	d.takeTurn()
+	change, err := d.applyNow(state)
+	ended := err == nil && d.attached.cgroup.path != "" && d.backendsGone()
+	d.applying.Unlock()
+	if ended {
+		err = d.endDatagrams()
+	}
+	return change, err
+}
+
+// takeTurn waits until packets of the half before are gone, and takes applying.
+func (d *Datapath) takeTurn() {
+	for {
+		d.applying.Lock()
+		left := d.unsettled()
+		if left <= 0 {
+			return
+		}
+		d.applying.Unlock()
+		time.Sleep(left)
+		d.mu.Lock()
+		d.spent.Waiting += left
+		d.mu.Unlock()
+	}
+}
+
+// unsettled is how long packets may still read the half of before.
+func (d *Datapath) unsettled() time.Duration {
+	if !d.opts.Attach {
+		return 0
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return time.Until(d.flipped.Add(settle))
+}
+
+// applyNow is called with applying held.
+func (d *Datapath) applyNow(state *model.State) (Change, error) {
 	if err := d.sweep(); err != nil {
 		return Change{}, err
 	}
 	state = d.withLoopback(state)
+	d.takeIn(state)
 	// Until all of it is in force, nothing is known to begin from.
 	last := d.last
-	d.last, d.sticky = nil, nil
+	d.last = nil
 	want, err := d.planFrom(last, state)
 	if err != nil {
 		return Change{}, err
@@ -76,7 +114,7 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		if err := d.programs.need(); err != nil {
 			return Change{}, err
 		}
-		d.spent.Loading += time.Since(begun)
+		d.spend(&d.spent.Loading, begun)
 	}
 	change, err := d.stage(want)
 	if err != nil {
@@ -87,24 +125,42 @@ func (d *Datapath) Apply(state *model.State) (Change, error) {
 		if err := d.attached.attach(want.devices, want.uplinks); err != nil {
 			return Change{}, err
 		}
-		d.spent.Attaching += time.Since(begun)
+		d.spend(&d.spent.Attaching, begun)
 	}
 	if err := d.writeLabels(want); err != nil {
 		return Change{}, err
 	}
 	d.opts.Step("turn the epoch")
+	if change.Epoch, err = d.turn(want); err != nil {
+		return Change{}, err
+	}
+	d.opts.Step("end")
+	d.wanted = want.cidrs
+	d.last = d.remember(last, state, want)
+	return change, d.attached.release(want.uplinks)
+}
+
+// turn gives packets the other half, and events the names of its state.
+func (d *Datapath) turn(want *desired) (epoch uint32, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.settings.Epoch++
 	if err := d.writeSettings(); err != nil {
 		d.settings.Epoch--
-		return Change{}, err
+		return 0, err
 	}
 	d.flipped = time.Now()
-	d.opts.Step("end")
-	d.wanted = want.cidrs
 	d.labels.stateNames = want.names
-	d.last = d.remember(last, state, want)
-	change.Epoch = d.settings.Epoch
-	return change, errors.Join(d.attached.release(want.uplinks), d.endDatagrams())
+	for ifindex, e := range d.ahead {
+		d.labels.Endpoints[ifindex] = e.name
+	}
+	return d.settings.Epoch, nil
+}
+
+func (d *Datapath) spend(of *time.Duration, since time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	*of += time.Since(since)
 }
 
 // Spent is what Apply has spent so far, beside its tables.
@@ -121,8 +177,14 @@ func (d *Datapath) Spent() Spent {
 	return d.spent
 }
 
-// half is the one that packets read now.
-func (d *Datapath) half() int { return int(d.settings.Epoch & 1) }
+// half is the one that packets read now. It stays so while applying is held.
+func (d *Datapath) half() int { return int(d.epoch() & 1) }
+
+func (d *Datapath) epoch() uint32 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.settings.Epoch
+}
 
 // plan encodes a state. It changes nothing.
 func (d *Datapath) plan(state *model.State) (*desired, error) {
@@ -167,19 +229,19 @@ func (d *Datapath) room(want *desired) error {
 
 // planRules gives the number of each rule set by its key.
 func (d *Datapath) planRules(state *model.State, want *desired) (map[string]uint32, error) {
-	missing, err := d.rules.missing(state.RuleSets, d.labels.number)
+	missing, sets, err := d.rules.missing(state.RuleSets, d.number)
 	if err != nil {
 		return nil, fmt.Errorf("apply state: %w", err)
 	}
 	want.newRules = missing
-	sets := map[string]uint32{}
-	for key, set := range d.rules.sets {
-		sets[key] = set
-	}
-	for i, e := range missing {
-		sets[e.key] = d.rules.next + uint32(i)
-	}
 	return sets, nil
+}
+
+// number gives an origin its number.
+func (d *Datapath) number(o model.Origin) uint32 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.labels.number(o)
 }
 
 func (d *Datapath) planEndpoints(state *model.State, sets map[string]uint32, want *desired) error {
@@ -508,14 +570,9 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	return change, err
 }
 
-// sweep deletes what the half in use does not have, once packets of the epoch
-// before are gone.
+// sweep deletes what the half in use does not have, when packets of the half before
+// are gone. It is called with applying held.
 func (d *Datapath) sweep() error {
-	if d.opts.Attach {
-		left := max(time.Until(d.flipped.Add(settle)), 0)
-		time.Sleep(left)
-		d.spent.Waiting += left
-	}
 	if err := d.mendPins(); err != nil {
 		return err
 	}
@@ -528,12 +585,15 @@ func (d *Datapath) sweep() error {
 	if err := d.sweepCIDRs(); err != nil {
 		return err
 	}
-	usedRules := map[uint32]bool{}
-	for _, pair := range d.endpoints.have {
-		usedRules[pair[half].Set] = true
-	}
-	for _, pair := range d.nodes.have {
-		usedRules[pair[half].Set] = true
+	usedRules := func() map[uint32]bool {
+		used := map[uint32]bool{}
+		for _, pair := range d.endpoints.have {
+			used[pair[half].Set] = true
+		}
+		for _, pair := range d.nodes.have {
+			used[pair[half].Set] = true
+		}
+		return used
 	}
 	if err := d.rules.sweep(usedRules); err != nil {
 		return err

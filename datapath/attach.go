@@ -5,10 +5,12 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -23,13 +25,17 @@ import (
 // that is no uplink any more loses them: there they let pass what they do not
 // know, and are not to translate.
 type attachments struct {
+	step    func(string)
+	linkDir string // where links are pinned, or ""
+	tcx     bool
+	keep    bool   // clsact filters outlive close
+	cgroup  cgroup // who applies a state looks it up anew
+
+	// mu guards what is attached, and the pins. It is held while one device, or the
+	// sockets, get their programs: who connects a pod waits for no other's.
+	mu       sync.Mutex
 	programs *programs
 	pins     pinned
-	step     func(string)
-	linkDir  string // where links are pinned, or ""
-	tcx      bool
-	keep     bool // clsact filters outlive close
-	cgroup   cgroup
 	links    map[attachPoint]link.Link
 	filters  map[uint32]role // of devices with clsact filters, by ifindex
 }
@@ -93,6 +99,8 @@ func openAttachments(opts *Options, loaded *programs, pins pinned) (*attachments
 
 // replace puts other programs in the place of those that are attached.
 func (a *attachments) replace(others *programs) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.programs = others
 	for at, l := range a.links {
 		if err := a.update(at, l); err != nil {
@@ -209,6 +217,8 @@ func (a *attachments) attach(devices, uplinks map[uint32]string) error {
 }
 
 func (a *attachments) attachDevice(ifindex uint32, role role) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if !a.tcx {
 		return a.attachFilters(ifindex, role)
 	}
@@ -259,6 +269,8 @@ func (a *attachments) pin(at attachPoint) string {
 // from those that have become uplinks, and sockets' from other cgroups than the
 // one that is asked for.
 func (a *attachments) release(uplinks map[uint32]string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for at, l := range a.links {
 		if a.wanted(at, uplinks) {
 			continue
@@ -287,9 +299,31 @@ func (a *attachments) wanted(at attachPoint, uplinks map[uint32]string) bool {
 	return uplink == (at.role == roleUplink)
 }
 
-// sweep forgets the links and filters whose devices or cgroups are gone.
+// count is how many programs, or pairs of filters, are attached.
+func (a *attachments) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.links) + len(a.filters)
+}
+
+// has says whether a device has programs of a pod.
+func (a *attachments) has(ifindex uint32) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for attach := range attachedTo[rolePod] {
+		if a.links[attachPoint{rolePod, uint64(ifindex), attach}] != nil {
+			return true
+		}
+	}
+	role, ok := a.filters[ifindex]
+	return ok && role == rolePod
+}
+
+// sweep forgets the links and filters whose devices or cgroups are gone. It asks the
+// kernel without a lock: who applies a state alone forgets any.
 func (a *attachments) sweep() error {
-	for at, l := range a.links {
+	links, filters := a.attachedNow()
+	for at, l := range links {
 		info, err := l.Info()
 		if err != nil {
 			return fmt.Errorf("look at link of %s: %w", at, err)
@@ -300,17 +334,28 @@ func (a *attachments) sweep() error {
 		if cgroup := info.Cgroup(); cgroup != nil && cgroup.CgroupId != 0 {
 			continue
 		}
-		if err := a.drop(at); err != nil {
+		a.mu.Lock()
+		err = a.drop(at)
+		a.mu.Unlock()
+		if err != nil {
 			return err
 		}
 	}
-	for ifindex := range a.filters {
+	for ifindex := range filters {
 		var gone netlink.LinkNotFoundError
 		if _, err := netlink.LinkByIndex(int(ifindex)); errors.As(err, &gone) {
+			a.mu.Lock()
 			delete(a.filters, ifindex)
+			a.mu.Unlock()
 		}
 	}
 	return nil
+}
+
+func (a *attachments) attachedNow() (map[attachPoint]link.Link, map[uint32]role) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.links), maps.Clone(a.filters)
 }
 
 func (a *attachments) drop(at attachPoint) error {
@@ -326,6 +371,8 @@ func (a *attachments) drop(at attachPoint) error {
 
 // remove detaches everything.
 func (a *attachments) remove() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var errs []error
 	for at := range a.links {
 		errs = append(errs, a.drop(at))
@@ -339,6 +386,8 @@ func (a *attachments) remove() error {
 
 // close lets go of what is pinned, and detaches what is not.
 func (a *attachments) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	var errs []error
 	for _, l := range a.links {
 		errs = append(errs, l.Close())

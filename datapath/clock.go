@@ -23,7 +23,11 @@ const stoppedAt = int32(time.Second)
 func (d *Datapath) clock() clock { return clock{d.opts.StopClock} }
 
 // now is the datapath's clock.
-func (d *Datapath) now() (uint64, error) { return d.clock().read(&d.settings) }
+func (d *Datapath) now() (uint64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.clock().read(&d.settings)
+}
 
 func (c clock) read(s *settings) (uint64, error) {
 	if c.stopped {

@@ -24,16 +24,21 @@ type Collected struct {
 // Collect removes expired flows: it marks those whose time is over, and
 // deletes those that were marked a second or more ago by the datapath's clock,
 // for a packet that had looked one up may still hold it, and the kernel gives
-// a deleted element to the next key at once. It also deletes what Apply left.
+// a deleted element to the next key at once. It also deletes what Apply left,
+// unless another Apply runs, which does so itself.
+//
+// One Collect runs at a time. Nobody waits for it: it walks the tables of flows
+// without a lock, and packets write them meanwhile.
 //
 // Unanswered flows need no collector: their table makes room by itself.
 // Those long over are deleted all the same, so that nothing stays for ever.
 func (d *Datapath) Collect() (Collected, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.sweep(); err != nil {
+	d.collecting.Lock()
+	defer d.collecting.Unlock()
+	if err := errors.Join(d.tidy(), d.forgetClients()); err != nil {
 		return Collected{}, err
 	}
+	d.opts.Step("collect flows")
 	answered, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	if err != nil {
 		return Collected{}, err
@@ -60,6 +65,26 @@ func (d *Datapath) Collect() (Collected, error) {
 	n, err := d.forget(unanswered, answered, now)
 	c.Deleted += n
 	return c, errors.Join(err, d.countAnswered(answered))
+}
+
+// tidy deletes what Apply left.
+func (d *Datapath) tidy() error {
+	if !d.applying.TryLock() {
+		return nil
+	}
+	left := d.unsettled()
+	if left > 0 {
+		d.applying.Unlock()
+		time.Sleep(left)
+		if !d.applying.TryLock() {
+			return nil
+		}
+	}
+	defer d.applying.Unlock()
+	if d.unsettled() > 0 { // of another Apply
+		return nil
+	}
+	return d.sweep()
 }
 
 // countAnswered counts what each pod has of the table of answered flows: programs

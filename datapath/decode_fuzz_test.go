@@ -42,7 +42,7 @@ func FuzzEvent(f *testing.F) {
 			require.Zero(t, n)
 			return
 		}
-		e := d.event(&raw)
+		e := d.event(&raw, &d.labels)
 		require.Equal(t, int(raw.Len), e.Length)
 		require.Equal(t, time.Duration(raw.Time), e.Time)
 		require.Equal(t, model.Protocol(raw.Key.Proto), e.Tuple.Protocol)
@@ -61,7 +61,7 @@ func FuzzFlow(f *testing.F) {
 	}
 	add(flowKey{Proto: 6, Hook: 1, Ifindex: 3}, flowValue{LastSeen: 1e9, Flags: 1, Seen: 0x12, OtherHook: 2, OtherIfindex: 4})
 	add(flowKey{Proto: 17, Hook: 2}, flowValue{LastSeen: 1 << 63, Flags: 0xff, Seen: 0xff})
-	d := &Datapath{labels: newLabels()}
+	l := newLabels()
 	f.Fuzz(func(t *testing.T, key, value []byte, now uint64) {
 		var e entry
 		if _, err := binary.Decode(key, binary.NativeEndian, &e.key); err != nil {
@@ -70,13 +70,13 @@ func FuzzFlow(f *testing.F) {
 		if _, err := binary.Decode(value, binary.NativeEndian, &e.value); err != nil {
 			return
 		}
-		flow := d.flow(&e, nil, now)
+		flow := l.flow(&e, nil, now)
 		require.NotEmpty(t, flow.State)
 		require.Positive(t, timeoutOf(nil, e.key.Proto, flow.State))
 		require.Equal(t, now > e.value.LastSeen, flow.Idle != 0)
 		back := entry{key: e.other(), value: e.value}
 		require.Equal(t, e.key.Proto, back.key.Proto)
-		require.Equal(t, flow.State, d.flow(&e, nil, now+1).State, "time alone changes no state")
+		require.Equal(t, flow.State, l.flow(&e, nil, now+1).State, "time alone changes no state")
 	})
 }
 

@@ -60,8 +60,6 @@ func (w *Witness) limit() error {
 		s.fill(secondOver, ^uint32(0))
 		return nil
 	}
-	w.d.mu.Lock()
-	defer w.d.mu.Unlock()
 	now, err := w.d.now()
 	if err != nil {
 		return err

@@ -30,19 +30,25 @@ type Event struct {
 
 // Events gives the events that are there now, without waiting.
 func (d *Datapath) Events() ([]Event, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.readEvents()
-}
-
-func (d *Datapath) readEvents() ([]Event, error) {
-	var events []Event
-	err := d.eachEvent(func(raw *bpf.ContainerEvent) { events = append(events, d.event(raw)) })
+	var read []bpf.ContainerEvent
+	err := d.eachEvent(func(raw *bpf.ContainerEvent) { read = append(read, *raw) })
+	l := d.shown() // the names of later than the events
+	events := make([]Event, 0, len(read))
+	for i := range read {
+		events = append(events, d.event(&read[i], &l))
+	}
 	return events, err
 }
 
 // eachEvent reads what is in the ring.
 func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
+	d.reading.Lock()
+	defer d.reading.Unlock()
+	return d.readEvents(do)
+}
+
+// readEvents is called with reading held.
+func (d *Datapath) readEvents(do func(*bpf.ContainerEvent)) error {
 	var record ringbuf.Record
 	for d.events.AvailableBytes() > 0 {
 		d.events.SetDeadline(time.Now())
@@ -64,16 +70,16 @@ func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
 	return nil
 }
 
-func (d *Datapath) event(raw *bpf.ContainerEvent) Event {
+func (d *Datapath) event(raw *bpf.ContainerEvent, l *labels) Event {
 	e := Event{
 		Time: time.Duration(raw.Time), Hook: hooks[raw.Key.Hook],
-		Endpoint: d.labels.at(hooks[raw.Key.Hook], raw.Key.Ifindex),
+		Endpoint: l.at(hooks[raw.Key.Hook], raw.Key.Ifindex),
 		Tuple:    decodeTuple(&raw.Key), Length: int(raw.Len),
 		SrcIdentity: model.Identity(raw.SrcIdentity), DstIdentity: model.Identity(raw.DstIdentity),
 		Decision: Decision{
 			Action: actions[raw.Verdict], Out: outs[raw.Out], Ifindex: int(raw.OutIfindex),
 			Reason: d.names.reasons[raw.Reason], Flow: lookups[raw.Lookup],
-			Tables: d.names.reads(raw.Tables), Origin: d.labels.origin(raw.Origin),
+			Tables: d.names.reads(raw.Tables), Origin: l.origin(raw.Origin),
 		},
 	}
 	e.Decision.File, e.Decision.Line = d.names.place(raw.Where)

@@ -184,8 +184,6 @@ func readBatches[K, V any](m *ebpf.Map, each func(K, V)) error {
 
 // Flows reads the flow table.
 func (d *Datapath) Flows() ([]Flow, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	answered, err := readFlows(d.maps[bpf.ContainerMapCtAnswered])
 	if err != nil {
 		return nil, err
@@ -198,13 +196,14 @@ func (d *Datapath) Flows() ([]Flow, error) {
 	if err != nil {
 		return nil, err
 	}
+	l := d.shown()
 	var flows []Flow
 	for _, table := range []map[flowKey]*entry{answered, unanswered} {
 		for key, e := range table {
 			if e.dead() {
 				continue
 			}
-			f := d.flow(e, otherHalf(e, answered, unanswered), now)
+			f := l.flow(e, otherHalf(e, answered, unanswered), now)
 			_, f.Answered = answered[key]
 			flows = append(flows, f)
 		}
@@ -212,13 +211,13 @@ func (d *Datapath) Flows() ([]Flow, error) {
 	return flows, nil
 }
 
-func (d *Datapath) flow(e, half *entry, now uint64) Flow {
+func (l *labels) flow(e, half *entry, now uint64) Flow {
 	f := Flow{
-		Hook: hooks[e.key.Hook], Endpoint: d.labels.at(hooks[e.key.Hook], e.key.Ifindex),
+		Hook: hooks[e.key.Hook], Endpoint: l.at(hooks[e.key.Hook], e.key.Ifindex),
 		Tuple: decodeTuple(&e.key), Reply: e.reply(),
 		State: pairState(e, half), Out: outs[e.value.Out],
 		Ifindex: int(e.value.Ifindex), Epoch: e.value.Epoch,
-		Service:    d.labels.service(e.value.Service),
+		Service:    l.service(e.value.Service),
 		Translated: translated(e),
 	}
 	if now > e.value.LastSeen {

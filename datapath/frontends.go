@@ -43,15 +43,11 @@ type FrontendBackend struct {
 
 // Services reads the frontends, sorted by name, scope, protocol and address.
 func (d *Datapath) Services() ([]Frontend, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	return d.view().Services()
 }
 
 // NATs lists the sources that are translated.
 func (d *Datapath) NATs() ([]NAT, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	return d.view().NATs()
 }
 

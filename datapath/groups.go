@@ -24,7 +24,7 @@ func groupOf(s *model.Service) group {
 // then on does not have its clients. The zero group is number 0.
 func (d *Datapath) groupsOf(services []model.Service) map[group]uint32 {
 	numbers := map[group]uint32{{}: 0}
-	next := uint32(1)
+	next := max(1, d.oldest)
 	for key, pair := range d.services.have {
 		for _, half := range pair {
 			next = max(next, half.Group+1)

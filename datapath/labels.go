@@ -64,6 +64,13 @@ func (l *labels) number(o model.Origin) uint32 {
 	return n
 }
 
+// shown are the names of now, for who only reads.
+func (d *Datapath) shown() labels {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return labels{stateNames: d.labels.stateNames, Origins: d.labels.Origins}
+}
+
 func (l *labels) origin(n uint32) model.Origin {
 	if int(n) >= len(l.Origins) {
 		return model.Origin{} // its label is lost
@@ -129,12 +136,12 @@ const (
 // writeLabels writes the names of this state and the next one. Names that are in
 // use no more may stay until some come.
 func (d *Datapath) writeLabels(want *desired) error {
-	next := want.names
-	if d.opts.PinPath == "" || want.sameServiceNames && d.origins == len(d.labels.Origins) &&
-		next.Node == d.labels.Node && maps.Equal(next.Endpoints, d.labels.Endpoints) {
+	next, now := want.names, d.shown()
+	if d.opts.PinPath == "" || want.sameServiceNames && d.origins == len(now.Origins) &&
+		next.Node == now.Node && maps.Equal(next.Endpoints, now.Endpoints) {
 		return nil
 	}
-	all := labels{stateNames: d.labels.with(next), Origins: d.labels.Origins}
+	all := labels{stateNames: now.with(next), Origins: now.Origins}
 	text, err := json.Marshal(&all)
 	if err != nil {
 		return fmt.Errorf("encode labels: %w", err)

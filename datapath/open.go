@@ -21,7 +21,8 @@ import (
 
 // Datapath is a loaded datapath. Its methods may be called by several
 // goroutines, each on a thread in the network namespace in which Open was
-// called; Apply and Collect are serialized.
+// called. Of Apply, and of Collect, one runs at a time; but Apply, Connect, Collect,
+// Events and all that only reads do not wait for each other.
 type Datapath struct {
 	opts  Options
 	names *names
@@ -29,32 +30,54 @@ type Datapath struct {
 
 	maps     map[string]*ebpf.Map
 	programs *programs
-	events   *ringbuf.Reader
 
+	// Who takes several of these locks takes them in this order, and those of
+	// attachments and programs last.
+
+	// applying is the turn of who changes the state: Apply, the sweep behind it,
+	// Reset, Replace, Close and Remove. It guards what only they change. Their own
+	// tables are written under it, and their own programs attached; nobody
+	// sleeps under it, and who reads, collects or connects does not take it.
+	applying sync.Mutex
+	nodes    *pairTable[uint32, nodeHalf]
+	cidrs    *pairTable[cidrKey, ipcacheHalf]
+	wanted   map[cidrKey]ipcacheHalf // the CIDRs that the state has; nil before an Apply
+	services *pairTable[serviceKey, serviceHalf]
+	backends *pairTable[backendKey, backendHalf]
+	slots    *slotTable
+	sources  *sourceTable
+	maglev   *maglevArray
+	moves    moves       // of tables into a new layout, in Open
+	written  []byte      // labels as they lie beside the pins
+	origins  int         // how many of them are in written
+	last     *remembered // of the state in force; nil where all of the tables have to be looked at
+	oldest   uint32      // no group from here on has had a number before
+
+	// collecting is the turn of the collector, which alone takes it, but for those
+	// who end or replace what it works with. It guards dead.
+	collecting sync.Mutex
+	dead       map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
+
+	// reading is the turn of who reads the ring of events: what is in it now, without
+	// waiting for more.
+	reading sync.Mutex
+	events  *ringbuf.Reader
+
+	// mu guards what several of them share. It is held for memory, for one batch of
+	// a table's entries, or for one write of table control: never for a walk.
+	// The epoch is written with applying or mu's Connect alone.
 	mu        sync.Mutex
 	settings  settings
 	spent     Spent
-	flipped   time.Time // when the epoch was last bumped
-	nodes     *pairTable[uint32, nodeHalf]
+	flipped   time.Time // when packets were last given the other half
 	endpoints *pairTable[uint32, endpointHalf]
 	ipcache   *pairTable[tableAddr, ipcacheHalf]
-	cidrs     *pairTable[cidrKey, ipcacheHalf]
-	wanted    map[cidrKey]ipcacheHalf // the CIDRs that the state has; nil before an Apply
-	services  *pairTable[serviceKey, serviceHalf]
-	backends  *pairTable[backendKey, backendHalf]
 	rules     *ruleTable
-	slots     *slotTable
-	sources   *sourceTable
-	maglev    *maglevArray
-	sticky    map[uint32]bool // services that keep their clients; nil before a sweep
-	attached  *attachments
-	pins      pinned
-	moves     moves // of tables into a new layout, in Open
-	labels    labels
-	written   []byte             // labels as they lie beside the pins
-	origins   int                // how many of them are in written
-	last      *remembered        // of the state in force; nil where all of the tables have to be looked at
-	dead      map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
+	labels    labels           // maps and slices in it are never changed, but for numbers
+	ahead     map[uint32]ahead // endpoints that were connected beside a state, by ifindex
+
+	attached *attachments
+	pins     pinned // with the lock of attached
 
 	sums sums
 }
@@ -74,7 +97,7 @@ func Open(opts Options) (*Datapath, error) {
 	if opts.Step == nil {
 		opts.Step = func(string) {}
 	}
-	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}, pins: pinned{}}
+	d := &Datapath{opts: opts, dead: map[flowKey]uint64{}, ahead: map[uint32]ahead{}, pins: pinned{}}
 	if err := d.open(); err != nil {
 		return nil, errors.Join(err, d.release())
 	}
@@ -206,25 +229,26 @@ func (d *Datapath) takeOver() error {
 }
 
 func (d *Datapath) readTables() (err error) {
-	if d.nodes, err = newPairTable[uint32, nodeHalf](d.maps[bpf.ContainerMapNodes]); err != nil {
+	alone := new(sync.Mutex) // applying guards them
+	if d.nodes, err = newPairTable[uint32, nodeHalf](d.maps[bpf.ContainerMapNodes], alone); err != nil {
 		return err
 	}
-	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints]); err != nil {
+	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints], &d.mu); err != nil {
 		return err
 	}
-	if d.ipcache, err = newPairTable[tableAddr, ipcacheHalf](d.maps[bpf.ContainerMapIpcache]); err != nil {
+	if d.ipcache, err = newPairTable[tableAddr, ipcacheHalf](d.maps[bpf.ContainerMapIpcache], &d.mu); err != nil {
 		return err
 	}
-	if d.cidrs, err = newPairTable[cidrKey, ipcacheHalf](d.maps[bpf.ContainerMapIpcacheCidrs]); err != nil {
+	if d.cidrs, err = newPairTable[cidrKey, ipcacheHalf](d.maps[bpf.ContainerMapIpcacheCidrs], alone); err != nil {
 		return err
 	}
-	if d.services, err = newPairTable[serviceKey, serviceHalf](d.maps[bpf.ContainerMapServices]); err != nil {
+	if d.services, err = newPairTable[serviceKey, serviceHalf](d.maps[bpf.ContainerMapServices], alone); err != nil {
 		return err
 	}
-	if d.backends, err = newPairTable[backendKey, backendHalf](d.maps[bpf.ContainerMapBackends]); err != nil {
+	if d.backends, err = newPairTable[backendKey, backendHalf](d.maps[bpf.ContainerMapBackends], alone); err != nil {
 		return err
 	}
-	if d.rules, err = newRuleTable(d.maps[bpf.ContainerMapRules]); err != nil {
+	if d.rules, err = newRuleTable(d.maps[bpf.ContainerMapRules], &d.mu); err != nil {
 		return err
 	}
 	for _, pair := range d.endpoints.have {
@@ -242,6 +266,7 @@ func (d *Datapath) readTables() (err error) {
 	return d.mapMaglev()
 }
 
+// writeSettings is called with mu held.
 func (d *Datapath) writeSettings() error {
 	zero := uint32(0)
 	if err := d.maps[bpf.ContainerMapControl].Put(&zero, &d.settings); err != nil {
@@ -250,19 +275,32 @@ func (d *Datapath) writeSettings() error {
 	return nil
 }
 
+// stop waits for whoever works with tables and programs, and keeps others from it.
+func (d *Datapath) stop() {
+	d.applying.Lock()
+	d.collecting.Lock()
+	d.reading.Lock()
+}
+
+func (d *Datapath) goOn() {
+	d.reading.Unlock()
+	d.collecting.Unlock()
+	d.applying.Unlock()
+}
+
 // Close leaves a pinned datapath forwarding. One that is not pinned goes with
 // it: its programs are detached.
 func (d *Datapath) Close() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.stop()
+	defer d.goOn()
 	return d.release()
 }
 
 // Replace loads the programs anew and puts them in the place of those that
 // run, each by one atomic change: no frame is lost, and none meets neither.
 func (d *Datapath) Replace() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.stop()
+	defer d.goOn()
 	again, err := d.loadAgain()
 	if err != nil {
 		return err
@@ -301,8 +339,8 @@ func (d *Datapath) loadAgain() (*programs, error) {
 
 // Remove detaches and unpins everything, and closes.
 func (d *Datapath) Remove() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.stop()
+	defer d.goOn()
 	errs := []error{d.attached.remove()}
 	if d.opts.PinPath != "" {
 		for _, name := range slices.Concat([]string{labelsPin}, sharedMaps, formerPins()) {

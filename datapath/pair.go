@@ -5,6 +5,9 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 
@@ -17,16 +20,22 @@ const batchFrom = 16
 // pairTable is a table whose entries have two halves. Packets read the half
 // of the epoch's last bit; stage writes the other. have mirrors the map, so
 // that only what differs is written.
+//
+// mu guards the mirror, and is held for a batch of writes.
 type pairTable[K, H comparable] struct {
 	m    *ebpf.Map
+	mu   *sync.Mutex
 	have map[K][2]H
 	// uneven are the entries whose halves differ: a half that packets do not read
 	// is brought up to date there, and lacks nothing elsewhere.
 	uneven map[K]struct{}
+	// kept are entries that were written beside a state: a stage leaves them as
+	// they are where it has nothing else for them.
+	kept map[K]H
 }
 
-func newPairTable[K, H comparable](m *ebpf.Map) (*pairTable[K, H], error) {
-	t := &pairTable[K, H]{m: m, have: map[K][2]H{}, uneven: map[K]struct{}{}}
+func newPairTable[K, H comparable](m *ebpf.Map, mu *sync.Mutex) (*pairTable[K, H], error) {
+	t := &pairTable[K, H]{m: m, mu: mu, have: map[K][2]H{}, uneven: map[K]struct{}{}, kept: map[K]H{}}
 	var key K
 	var pair [2]H
 	iter := m.Iterate()
@@ -52,6 +61,8 @@ func (t *pairTable[K, H]) put(key K, pair [2]H) {
 // room says whether want fits, counting what has not been swept yet. The zero value
 // takes an entry away, and needs none.
 func (t *pairTable[K, H]) room(want map[K]H) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var zero H
 	total := len(t.have)
 	for key, value := range want {
@@ -67,48 +78,86 @@ func (t *pairTable[K, H]) room(want map[K]H) error {
 
 // stage makes one half of all entries equal to want.
 func (t *pairTable[K, H]) stage(half int, want map[K]H) (Delta, error) {
-	var zero H
 	var keys []K
-	var pairs [][2]H
+	t.mu.Lock()
 	for key, value := range want {
-		pair := t.have[key]
-		if pair[half] == value {
-			continue
-		}
-		pair[half] = value
-		keys, pairs = append(keys, key), append(pairs, pair)
-	}
-	for key, pair := range t.have {
-		if _, ok := want[key]; !ok && pair[half] != zero {
-			pair[half] = zero
-			keys, pairs = append(keys, key), append(pairs, pair)
+		if t.have[key][half] != value {
+			keys = append(keys, key)
 		}
 	}
-	return t.writeHalf(half, keys, pairs)
+	for key := range t.have {
+		if _, ok := want[key]; !ok {
+			keys = append(keys, key)
+		}
+	}
+	t.mu.Unlock()
+	return t.change(half, keys, func(key K) H { return want[key] })
 }
 
 // stageChanges makes one half equal to the other, but for changes: those entries
 // get their values, and the zero value takes one away.
 func (t *pairTable[K, H]) stageChanges(half int, changes map[K]H) (Delta, error) {
-	var keys []K
-	var pairs [][2]H
-	note := func(key K, value H) {
-		pair := t.have[key]
-		if pair[half] == value {
-			return
-		}
-		pair[half] = value
-		keys, pairs = append(keys, key), append(pairs, pair)
-	}
-	for key, value := range changes {
-		note(key, value)
-	}
+	keys := slices.Collect(maps.Keys(changes))
+	t.mu.Lock()
 	for key := range t.uneven {
 		if _, ok := changes[key]; !ok {
-			note(key, t.have[key][1-half])
+			keys = append(keys, key)
 		}
 	}
+	t.mu.Unlock()
+	return t.change(half, keys, func(key K) H {
+		if value, ok := changes[key]; ok {
+			return value
+		}
+		return t.have[key][1-half]
+	})
+}
+
+// pairBatch is how many entries are written while others wait.
+const pairBatch = 1024
+
+// change gives one half of entries its values, batch by batch.
+func (t *pairTable[K, H]) change(half int, keys []K, value func(K) H) (Delta, error) {
+	var sum Delta
+	for batch := range slices.Chunk(keys, pairBatch) {
+		delta, err := t.changeBatch(half, batch, value)
+		if err != nil {
+			return Delta{}, err
+		}
+		sum.Added, sum.Changed, sum.Removed = sum.Added+delta.Added, sum.Changed+delta.Changed, sum.Removed+delta.Removed
+	}
+	return sum, nil
+}
+
+func (t *pairTable[K, H]) changeBatch(half int, batch []K, value func(K) H) (Delta, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var zero H
+	var keys []K
+	var pairs [][2]H
+	for _, key := range batch {
+		to := value(key)
+		if kept, ok := t.kept[key]; ok && to == zero {
+			to = kept
+		}
+		pair := t.have[key]
+		if pair[half] == to {
+			continue
+		}
+		pair[half] = to
+		keys, pairs = append(keys, key), append(pairs, pair)
+	}
 	return t.writeHalf(half, keys, pairs)
+}
+
+// keep writes both halves of an entry, which stays whatever is staged meanwhile. It
+// is called with mu held.
+func (t *pairTable[K, H]) keep(key K, value H) error {
+	if err := t.write([]K{key}, [][2]H{{value, value}}); err != nil {
+		return err
+	}
+	t.kept[key] = value
+	return nil
 }
 
 // writeHalf writes pairs, and counts what that changes for packets.
@@ -145,8 +194,23 @@ func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
 // sweep deletes the entries that the half in use does not have.
 func (t *pairTable[K, H]) sweep(half int) error {
 	var zero H
-	for key := range t.uneven {
-		if t.have[key][half] != zero {
+	t.mu.Lock()
+	uneven := slices.Collect(maps.Keys(t.uneven))
+	t.mu.Unlock()
+	for batch := range slices.Chunk(uneven, pairBatch) {
+		err := t.removeWhere(batch, func(key K) bool { return t.have[key][half] == zero })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *pairTable[K, H]) removeWhere(batch []K, gone func(K) bool) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range batch {
+		if !gone(key) {
 			continue
 		}
 		if err := t.remove(key); err != nil {
@@ -167,6 +231,9 @@ func (t *pairTable[K, H]) remove(key K) error {
 
 // clear deletes everything.
 func (t *pairTable[K, H]) clear() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.kept)
 	for key := range t.have {
 		if err := t.remove(key); err != nil {
 			return err

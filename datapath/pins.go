@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -69,10 +70,7 @@ func (d *Datapath) mendPins() error {
 		return nil
 	}
 	for _, name := range sharedMaps {
-		err := d.pins.mend(filepath.Join(d.opts.PinPath, name), func(path string) error {
-			return pinAgain(d.maps[name], path)
-		})
-		if err != nil {
+		if err := d.mendTable(name); err != nil {
 			return err
 		}
 	}
@@ -82,12 +80,25 @@ func (d *Datapath) mendPins() error {
 			return err
 		}
 	}
-	for at, l := range d.attached.links {
-		if err := d.pins.mend(d.attached.pin(at), func(path string) error { return pinAgain(l, path) }); err != nil {
+	links, _ := d.attached.attachedNow()
+	for at, l := range links {
+		if err := d.attached.mend(at, l); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (d *Datapath) mendTable(name string) error {
+	d.attached.mu.Lock()
+	defer d.attached.mu.Unlock()
+	return d.pins.mend(filepath.Join(d.opts.PinPath, name), func(path string) error { return pinAgain(d.maps[name], path) })
+}
+
+func (a *attachments) mend(at attachPoint, l link.Link) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pins.mend(a.pin(at), func(path string) error { return pinAgain(l, path) })
 }
 
 // pinner is a map or a link.

@@ -24,6 +24,12 @@ type programs struct {
 	socket  func(int, int, int) (int, error) // that makes one there, or nil
 	tables  map[string]*ebpf.Map
 
+	// loading is the turn of who loads programs, which may take the verifier
+	// seconds: who needs those that are loaded does not wait for it.
+	loading sync.Mutex
+
+	// mu guards what follows, and is held while an Exchange loads, which tests alone
+	// have.
 	mu        sync.Mutex
 	loaded    map[string]*ebpf.Program
 	exchange  *Exchange // nil: none
@@ -43,23 +49,37 @@ func (o *objects) loadPrograms(of *Options, opts ebpf.CollectionOptions) (*progr
 
 // get gives a program, nil when there is none of this name.
 func (p *programs) get(name string) (*ebpf.Program, error) {
+	if !p.has(name) {
+		if err := p.load(name); err != nil {
+			return nil, err
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var err error
-	switch {
-	case p.loaded[name] != nil:
-	case p.objects.host.Programs[name] != nil:
-		err = p.loadHost(ebpf.ProgramOptions{})
-	case p.objects.socket.Programs[name] != nil:
-		err = p.loadSockets(ebpf.ProgramOptions{})
-	}
-	if err != nil {
-		return nil, err
-	}
 	if prog, err := p.inPlaceOf(name); prog != nil || err != nil {
 		return prog, err
 	}
 	return p.loaded[name], nil
+}
+
+func (p *programs) has(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loaded[name] != nil
+}
+
+// load loads the programs of an object, unless somebody has.
+func (p *programs) load(name string) error {
+	p.loading.Lock()
+	defer p.loading.Unlock()
+	switch {
+	case p.has(name):
+	case p.objects.host.Programs[name] != nil:
+		return p.loadHost(ebpf.ProgramOptions{})
+	case p.objects.socket.Programs[name] != nil:
+		return p.loadSockets(ebpf.ProgramOptions{})
+	}
+	return nil
 }
 
 // need loads the programs of the node's devices where they are not yet.
@@ -82,9 +102,7 @@ func (d *Datapath) LoadAll() error {
 
 // hasHost says whether the programs of the node's devices are loaded.
 func (p *programs) hasHost() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.loaded[bpf.HostProgFromDevice] != nil
+	return p.has(bpf.HostProgFromDevice)
 }
 
 func (p *programs) loadHost(opts ebpf.ProgramOptions) error {
@@ -102,7 +120,9 @@ func (p *programs) add(spec *ebpf.CollectionSpec, opts ebpf.ProgramOptions) erro
 	if err != nil {
 		return err
 	}
+	p.mu.Lock()
 	maps.Copy(p.loaded, more.Programs)
+	p.mu.Unlock()
 	return closeAll(more.Maps) // clones, or the programs' own: programs hold them
 }
 

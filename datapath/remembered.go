@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"errors"
-	"maps"
 
 	"github.com/weirnet/weir/model"
 )
@@ -121,8 +120,7 @@ func (d *Datapath) remember(last *remembered, state *model.State, want *desired)
 	return r
 }
 
-// sweepUnused deletes the lists and tables that no service uses any more, and
-// what clients are remembered for.
+// sweepUnused deletes the lists and tables that no service uses any more.
 func (r *remembered) sweepUnused(d *Datapath) error {
 	d.last = nil // until all of it is done
 	var errs []error
@@ -141,26 +139,6 @@ func (r *remembered) sweepUnused(d *Datapath) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := r.sweepLost(d); err != nil {
-		return err
-	}
 	d.last = r
-	return nil
-}
-
-// sweepLost forgets the clients of groups that are gone.
-func (r *remembered) sweepLost(d *Datapath) error {
-	if !r.lost {
-		return nil
-	}
-	sticky := map[uint32]bool{}
-	for m := range maps.Values(r.groups) {
-		sticky[m.number] = true
-	}
-	d.sticky = nil // they are not those of the last sweep
-	if err := d.sweepAffinities(sticky); err != nil {
-		return err
-	}
-	r.lost = false
 	return nil
 }

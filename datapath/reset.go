@@ -22,8 +22,8 @@ import (
 // packet is in a program any more, and the datapath may be used in another
 // namespace.
 func (d *Datapath) Reset() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.stop()
+	defer d.goOn()
 	// First, so that nothing fills the tables again.
 	if err := d.attached.detach(); err != nil {
 		return err
@@ -31,12 +31,8 @@ func (d *Datapath) Reset() error {
 	if err := d.programs.forgetSockets(); err != nil {
 		return err
 	}
-	d.settings.ClockOffset = 0
-	d.settings.Epoch = 1
-	d.flipped = time.Time{}
 	clear(d.dead)
-	d.labels = newLabels()
-	d.wanted, d.sticky, d.last = nil, nil, nil
+	d.wanted, d.last, d.oldest = nil, nil, 0
 	d.maglev.clear()
 	err := errors.Join(
 		d.nodes.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
@@ -50,16 +46,29 @@ func (d *Datapath) Reset() error {
 		empty[shareKey](d.maps[bpf.ContainerMapShares]),
 		empty[uint32](d.maps[bpf.ContainerMapCtAnsweredBy]),
 		d.clearCounters(), d.clearMeters(),
-		d.writeSettings(),
+		d.beginAnew(),
 	)
-	_, eventErr := d.readEvents()
-	return errors.Join(err, eventErr)
+	return errors.Join(err, d.readEvents(func(*bpf.ContainerEvent) {}))
+}
+
+// beginAnew forgets what several of them share.
+func (d *Datapath) beginAnew() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.settings.ClockOffset = 0
+	d.settings.Epoch = 1
+	d.flipped = time.Time{}
+	d.labels = newLabels()
+	clear(d.ahead)
+	return d.writeSettings()
 }
 
 // BeginAt sets the epoch of a datapath that is empty, in place of 1. It is for tests:
 // packets read one half of a table's entries by its last bit, and who always begins
 // at one epoch lets them read the same half mostly.
 func (d *Datapath) BeginAt(epoch uint32) error {
+	d.applying.Lock()
+	defer d.applying.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.settings.Epoch = epoch
@@ -100,6 +109,8 @@ func (d *Datapath) clearMeters() error {
 // detach takes the programs off all devices, and waits until no packet is in
 // one of them.
 func (a *attachments) detach() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for at, l := range a.links {
 		// Close alone would leave a link to whoever has a copy of its
 		// descriptor, such as a process that is just being started.
@@ -133,8 +144,6 @@ func awaitPackets() {
 // Residue lists what a Datapath has that one just opened has not, by looking
 // at the kernel's tables rather than at what this process believes of them.
 func (d *Datapath) Residue() ([]string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	var found []string
 	for name, m := range d.maps {
 		switch m.Type() {
@@ -151,7 +160,7 @@ func (d *Datapath) Residue() ([]string, error) {
 		}
 	}
 	more, err := d.residueOfArrays()
-	if n := len(d.attached.links) + len(d.attached.filters); n > 0 {
+	if n := d.attached.count(); n > 0 {
 		more = append(more, fmt.Sprintf("%d programs are attached", n))
 	}
 	found = append(found, more...)

@@ -5,6 +5,8 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 
 	"github.com/cilium/ebpf"
 
@@ -14,16 +16,20 @@ import (
 
 // ruleTable holds rule sets. A set is never changed: a changed policy is a
 // new set, and endpoints are moved to it.
+//
+// mu guards the mirror. It is not held for writes of the table: a set is written
+// before anybody knows of it, and deleted when nobody does any more.
 type ruleTable struct {
 	m    *ebpf.Map
+	mu   *sync.Mutex
 	have map[uint32][]ruleKey // by set
 	sets map[string]uint32    // by model.RuleSet.Key
 	next uint32
 	used int // entries
 }
 
-func newRuleTable(m *ebpf.Map) (*ruleTable, error) {
-	t := &ruleTable{m: m, have: map[uint32][]ruleKey{}, sets: map[string]uint32{}, next: 1}
+func newRuleTable(m *ebpf.Map, mu *sync.Mutex) (*ruleTable, error) {
+	t := &ruleTable{m: m, mu: mu, have: map[uint32][]ruleKey{}, sets: map[string]uint32{}, next: 1}
 	var key ruleKey
 	var value ruleValue
 	iter := m.Iterate()
@@ -46,82 +52,108 @@ func (t *ruleTable) reserve(sets ...uint32) {
 	}
 }
 
-// encoded are the entries of the sets that are not there yet.
+// encoded are the entries of a set that is not there yet.
 type encoded struct {
+	set    uint32
 	key    string
 	keys   []ruleKey
 	values []ruleValue
 }
 
-// missing encodes the sets that are not there yet, under numbers from t.next on.
-func (t *ruleTable) missing(sets []model.RuleSet, number func(model.Origin) uint32) ([]encoded, error) {
-	var all []encoded
+// missing encodes the sets that are not there yet, under numbers that nobody else
+// is given. numbers are those of all sets that there are then.
+func (t *ruleTable) missing(sets []model.RuleSet, number func(model.Origin) uint32) (all []encoded, numbers map[string]uint32, err error) {
+	t.mu.Lock()
+	numbers = maps.Clone(t.sets)
 	total := t.used
+	var fresh []int
 	for i := range sets {
-		if _, ok := t.sets[sets[i].Key]; ok {
-			continue
+		if _, ok := numbers[sets[i].Key]; !ok {
+			fresh = append(fresh, i)
+			numbers[sets[i].Key] = t.next
+			t.next++
 		}
-		e := encodeSet(t.next+uint32(len(all)), &sets[i], number)
+	}
+	t.mu.Unlock()
+	for _, i := range fresh {
+		e := encodeSet(numbers[sets[i].Key], &sets[i], number)
 		total += len(e.keys)
 		all = append(all, e)
 	}
 	if limit := int(t.m.MaxEntries()); total > limit {
-		return nil, &FullError{Table: "rules", Want: total, Room: limit}
+		return nil, nil, &FullError{Table: "rules", Want: total, Room: limit}
 	}
-	return all, nil
+	return all, numbers, nil
 }
 
 // add writes new sets. On failure none of them is there.
 func (t *ruleTable) add(all []encoded) (Delta, error) {
-	first := t.next
-	for _, e := range all {
-		set := t.next
-		t.next++
-		t.have[set] = e.keys
-		t.used += len(e.keys)
-		if err := update(t.m, e.keys, e.values); err != nil {
-			for set := first; set < t.next; set++ {
-				err = errors.Join(err, t.remove(set))
+	for i := range all {
+		if err := update(t.m, all[i].keys, all[i].values); err != nil {
+			for j := range all[:i+1] {
+				err = errors.Join(err, t.delete(all[j].set, all[j].keys))
 			}
 			return Delta{}, err
 		}
-		t.sets[e.key] = set
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range all {
+		t.know(&all[i])
 	}
 	return Delta{Added: len(all)}, nil
 }
 
-// sweep deletes the sets that no endpoint uses.
-func (t *ruleTable) sweep(used map[uint32]bool) error {
+// know is called with mu held.
+func (t *ruleTable) know(e *encoded) {
+	t.have[e.set], t.sets[e.key] = e.keys, e.set
+	t.used += len(e.keys)
+}
+
+// sweep deletes the sets that no endpoint uses. used is called with mu held.
+func (t *ruleTable) sweep(used func() map[uint32]bool) error {
+	gone := map[uint32][]ruleKey{}
+	t.mu.Lock()
+	inUse := used()
 	for key, set := range t.sets {
-		if !used[set] {
+		if !inUse[set] {
 			delete(t.sets, key)
 		}
 	}
-	for set := range t.have {
-		if used[set] {
-			continue
-		}
-		if err := t.remove(set); err != nil {
-			return err
+	for set, keys := range t.have {
+		if !inUse[set] {
+			gone[set] = keys
+			delete(t.have, set)
 		}
 	}
-	return nil
+	t.mu.Unlock()
+	var errs []error
+	for set, keys := range gone {
+		err := t.delete(set, keys)
+		t.mu.Lock()
+		if err != nil {
+			t.have[set] = keys // the next sweep goes on
+		} else {
+			t.used -= len(keys)
+		}
+		t.mu.Unlock()
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
-func (t *ruleTable) remove(set uint32) error {
-	for _, key := range t.have[set] {
-		if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+// delete deletes the rules of a set that nobody uses.
+func (t *ruleTable) delete(set uint32, keys []ruleKey) error {
+	for i := range keys {
+		if err := t.m.Delete(&keys[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete rule set %d: %w", set, err)
 		}
-		t.used--
 	}
-	delete(t.have, set)
 	return nil
 }
 
 func (t *ruleTable) clear() error {
-	clear(t.sets)
-	err := t.sweep(nil)
+	err := t.sweep(func() map[uint32]bool { return nil })
 	t.next, t.used = 1, 0
 	return err
 }
@@ -147,7 +179,7 @@ func encodeSet(set uint32, rs *model.RuleSet, number func(model.Origin) uint32) 
 			best[key] = r
 		}
 	}
-	e := encoded{key: rs.Key}
+	e := encoded{set: set, key: rs.Key}
 	for key, own := range best {
 		decides := own
 		for _, cover := range covers(set, own) {

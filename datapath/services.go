@@ -10,8 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
@@ -279,55 +277,20 @@ func (s *serviceIDs) of(key serviceKey) uint32 {
 	return s.next - 1
 }
 
-// sweepServices deletes the lists and tables that no service uses any more,
-// and what clients are remembered for.
+// sweepServices deletes the lists and tables that no service uses any more.
 func (d *Datapath) sweepServices(half int) error {
 	if d.last != nil {
 		return d.last.sweepUnused(d)
 	}
 	slots, sources := map[uint32]bool{}, map[uint32]bool{}
 	tables := map[maglevRange]bool{}
-	sticky := map[uint32]bool{}
 	for _, pair := range d.services.have {
 		s := &pair[half]
 		slots[s.Set], sources[s.Sources] = true, true
 		tables[maglevRange{s.Table, s.TableSize}] = true
-		if s.Affinity != 0 {
-			sticky[s.Group] = true
-		}
 	}
 	d.maglev.sweep(tables)
-	return errors.Join(d.slots.sweep(slots), d.sources.sweep(sources), d.sweepAffinities(sticky))
-}
-
-// sweepAffinities forgets the clients of services that are gone, or do not
-// keep clients any more: another service may be given the number.
-func (d *Datapath) sweepAffinities(sticky map[uint32]bool) error {
-	before := d.sticky
-	d.sticky = sticky
-	lost := before == nil // of a loader before this one
-	for id := range before {
-		lost = lost || !sticky[id]
-	}
-	if !lost {
-		return nil
-	}
-	var gone []affinityKey
-	m := d.maps[bpf.ContainerMapAffinities]
-	err := readBatches(m, func(key affinityKey, _ affinity) {
-		if !sticky[key.Group] {
-			gone = append(gone, key)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for i := range gone {
-		if err := m.Delete(&gone[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("delete from table %s: %w", mapName(m), err)
-		}
-	}
-	return nil
+	return errors.Join(d.slots.sweep(slots), d.sources.sweep(sources))
 }
 
 // usedRanges lists the Maglev tables that packets read now.

@@ -64,6 +64,12 @@ func (a *attachments) attachSockets() (err error) {
 	if a.cgroup, err = a.cgroup.again(); err != nil {
 		return err
 	}
+	// Loading takes long, and nobody waits for it.
+	if _, err := a.programs.get(bpf.SocketProgConnect4); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for _, attach := range []ebpf.AttachType{
 		ebpf.AttachCgroupInet4GetPeername, ebpf.AttachCgroupInet6GetPeername,
 		ebpf.AttachCGroupUDP4Recvmsg, ebpf.AttachCGroupUDP6Recvmsg,
@@ -114,9 +120,7 @@ func (p *programs) forgetSockets() error {
 
 // hasSockets says whether the programs of sockets are loaded.
 func (p *programs) hasSockets() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.loaded[bpf.SocketProgConnect4] != nil
+	return p.has(bpf.SocketProgConnect4)
 }
 
 // netnsCookie is the number of the calling thread's network namespace. create makes

@@ -21,11 +21,9 @@ import (
 // the kernel asks no program where a connected socket's datagrams go. TCP learns
 // it from its peer.
 //
-// Where the kernel cannot end sockets (CONFIG_INET_DIAG_DESTROY) they stay.
+// Where the kernel cannot end sockets (CONFIG_INET_DIAG_DESTROY) they stay. It asks
+// the kernel and no mirror, so that nobody waits for it.
 func (d *Datapath) endDatagrams() error {
-	if d.attached.cgroup.path == "" || !d.backendsGone() {
-		return nil
-	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		sockets, err := netlink.SocketDiagUDP(family)
 		if cannotEnd(err) {
@@ -55,7 +53,8 @@ func cannotEnd(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)
 }
 
-// backendsGone says whether the state in force lacks a backend of the last one.
+// backendsGone says whether the state in force lacks a backend of the last one. It is
+// called with applying held.
 func (d *Datapath) backendsGone() bool {
 	half := d.half()
 	for key := range d.backends.uneven { // a half that lacks one differs
@@ -87,7 +86,12 @@ func (d *Datapath) lostBackend(id *netlink.SocketID) (bool, error) {
 		return false, fmt.Errorf("read table peers: %w", err)
 	}
 	backend := backendKey{Service: shown.Service, Addr: key.Addr, Port: key.Port}
-	return d.backends.have[backend][d.half()].State == 0, nil
+	var pair [2]backendHalf
+	err = d.maps[bpf.ContainerMapBackends].Lookup(&backend, &pair)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return false, fmt.Errorf("read table backends: %w", err)
+	}
+	return pair[d.half()].State == 0, nil
 }
 
 // endSocket lets all calls on a socket fail with ECONNABORTED, once. Its cookie

@@ -446,7 +446,7 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 	}, counters)
 	var events []Event
 	require.NoError(t, d.eachEvent(func(raw *bpf.ContainerEvent) {
-		e := d.event(raw)
+		e := d.event(raw, &d.labels)
 		if e.Hook != Socket {
 			return
 		}

@@ -24,6 +24,8 @@ func (d *Datapath) soilHalves() error {
 func (t *pairTable[K, H]) soil(half int) error {
 	var zero, soiledHalf H
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&soiledHalf)), unsafe.Sizeof(soiledHalf)), bytes.Repeat([]byte{soiled}, int(unsafe.Sizeof(soiledHalf))))
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	var keys []K
 	var pairs [][2]H
 	for key, pair := range t.have {
@@ -38,9 +40,9 @@ func (t *pairTable[K, H]) soil(half int) error {
 
 // soilHalves does so once an epoch.
 func (w *Witness) soilHalves() error {
-	w.d.mu.Lock()
-	defer w.d.mu.Unlock()
-	if epoch := w.d.settings.Epoch; epoch != w.epoch {
+	w.d.applying.Lock()
+	defer w.d.applying.Unlock()
+	if epoch := w.d.epoch(); epoch != w.epoch {
 		w.epoch = epoch
 		return w.d.soilHalves()
 	}

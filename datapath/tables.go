@@ -17,15 +17,15 @@ type Table struct {
 
 // Tables shows what packets meet now: all tables but flows and counters.
 func (d *Datapath) Tables() []Table {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	half := d.half()
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	half, l := d.half(), d.shown()
 	return []Table{
 		show("nodes", d.nodes, half, func(_ uint32, n nodeHalf) string {
 			return fmt.Sprintf("masquerades by %s %s, ports %d to %d, the first %d the node's own, tunnel %d, MTU %d, rule set %d", text(n.Masquerade4), text(n.Masquerade6), n.FirstPort, n.LastPort, n.OwnPorts, n.Tunnel, n.Mtu, n.Set)
 		}),
 		show("endpoints", d.endpoints, half, func(ifindex uint32, e endpointHalf) string {
-			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, d.labels.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
+			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, l.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
 		}),
 		show("ipcache", d.ipcache, half, func(a tableAddr, h ipcacheHalf) string {
 			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
@@ -35,13 +35,13 @@ func (d *Datapath) Tables() []Table {
 		}),
 		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {
 			return fmt.Sprintf("%s %s port %d %s: %s id %d slot set %d of %d flags %#x affinity %ds sources %d Maglev table %d of %d",
-				model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), model.Scope(k.Scope), d.labels.service(h.Id), h.Id, h.Set, h.Count,
+				model.Protocol(k.Proto), text(k.Addr), decodePort(k.Port), model.Scope(k.Scope), l.service(h.Id), h.Id, h.Set, h.Count,
 				h.Flags, h.Affinity, h.Sources, h.Table, h.TableSize)
 		}),
 		show("backends", d.backends, half, func(k backendKey, h backendHalf) string {
 			return fmt.Sprintf("service %d: %s port %d %s", k.Service, text(k.Addr), decodePort(k.Port), backendStates[h.State])
 		}),
-		d.slotsTable(), d.sourcesTable(), d.rulesTable(),
+		d.slotsTable(), d.sourcesTable(), d.rulesTable(&l),
 	}
 }
 
@@ -59,6 +59,8 @@ func text(a tableAddr) string {
 func show[K, H comparable](name string, t *pairTable[K, H], half int, line func(K, H) string) Table {
 	var zero H
 	table := Table{Name: name}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for key, pair := range t.have {
 		if pair[half] != zero {
 			table.Entries = append(table.Entries, line(key, pair[half]))
@@ -90,23 +92,25 @@ func (d *Datapath) sourcesTable() Table {
 	return table
 }
 
-func (d *Datapath) rulesTable() Table {
+func (d *Datapath) rulesTable(l *labels) Table {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	table := Table{Name: "rules"}
 	for set, keys := range d.rules.have {
 		for i := range keys {
-			table.Entries = append(table.Entries, d.ruleText(set, &keys[i]))
+			table.Entries = append(table.Entries, d.ruleText(set, &keys[i], l))
 		}
 	}
 	slices.Sort(table.Entries)
 	return table
 }
 
-func (d *Datapath) ruleText(set uint32, k *ruleKey) string {
+func (d *Datapath) ruleText(set uint32, k *ruleKey, l *labels) string {
 	var v ruleValue
 	if err := d.rules.m.Lookup(k, &v); err != nil {
 		return fmt.Sprintf("set %d: %v", set, err)
 	}
 	verdict := ruleActions[v.Action]
 	return fmt.Sprintf("set %d %s peer %d %s port %d/%d: %s by %s", set, model.Direction(k.Direction), k.Peer,
-		model.Protocol(k.Proto), decodePort(k.Port), max(int(k.Bits)-ruleBitsAnyPort, 0), verdict, d.labels.origin(v.Origin))
+		model.Protocol(k.Proto), decodePort(k.Port), max(int(k.Bits)-ruleBitsAnyPort, 0), verdict, l.origin(v.Origin))
 }

@@ -91,8 +91,8 @@ func (v *View) Close() error {
 	return closeAll(v.maps)
 }
 
-// view reads the tables of a Datapath itself. d.mu is held while it is used.
-func (d *Datapath) view() *View { return &View{maps: d.maps, labels: d.labels, clock: d.clock()} }
+// view reads the tables of a Datapath itself.
+func (d *Datapath) view() *View { return &View{maps: d.maps, labels: d.shown(), clock: d.clock()} }
 
 func (v *View) settings() (settings, error) {
 	zero := uint32(0)

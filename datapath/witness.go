@@ -97,9 +97,7 @@ func (w *Witness) Run(hook model.Hook, frame []byte, ifindex, ledBy int, mark ui
 	runner.ledBy = ledBy
 	ran, err := runner.Run(frame, ifindex, mark)
 	w.told = w.told[:0]
-	w.d.mu.Lock()
 	problem := w.d.eachEvent(func(e *bpf.ContainerEvent) { w.told = append(w.told, *e) })
-	w.d.mu.Unlock()
 	if problem != nil {
 		return ran, nil, nil, problem
 	}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/weirnet/weir/model"
+)
+
+// ErrTaken is an address of an endpoint that another endpoint has in the state in
+// force: Apply says whose it is.
+var ErrTaken = errors.New("another endpoint has the address")
+
+// ahead is an endpoint that was connected beside a state.
+type ahead struct {
+	name  string
+	addrs []tableAddr
+}
+
+// Connect puts one endpoint of a state into force beside the state that is, whether
+// or not an Apply runs: it waits for nobody's. It writes the endpoint's rules, its
+// addresses and its row, in both halves, and has flows judged anew. Killed at any
+// step, it leaves an endpoint that gets nothing, or all of it.
+//
+// Every Apply from then on keeps the endpoint, until it is given a state that has it
+// or the endpoint's device is gone. ErrTaken if an address is another's still.
+func (d *Datapath) Connect(state *model.State, name string) error {
+	one, err := alone(state, name)
+	for err == nil {
+		if err = d.connect(one, name); errors.Is(err, errSwept) {
+			err = nil // its rules are written anew
+			continue
+		}
+		break
+	}
+	return err
+}
+
+// errSwept is a rule set that nobody used, and that was deleted while somebody was
+// about to.
+var errSwept = errors.New("the rule set was deleted meanwhile")
+
+func (d *Datapath) connect(one *model.State, name string) error {
+	missing, sets, err := d.rules.missing(one.RuleSets, d.number)
+	if err != nil {
+		return fmt.Errorf("connect endpoint %s: %w", name, err)
+	}
+	want := &desired{devices: map[uint32]string{}, names: newStateNames(""), ipcache: map[tableAddr]ipcacheHalf{}}
+	if err := d.planEndpoints(one, sets, want); err != nil {
+		return err
+	}
+	for i := range one.Addresses {
+		want.ipcache[encodeAddr(one.Addresses[i].Prefix.Addr())] = encodeAddress(&one.Addresses[i])
+	}
+	addOwn(one, want, func(tableAddr) bool { return true })
+	if err := cmp.Or(d.endpoints.room(want.endpoints), d.ipcache.room(want.ipcache)); err != nil {
+		return fmt.Errorf("connect endpoint %s: %w", name, err)
+	}
+	d.opts.Step("connect: write rule sets")
+	for i := range missing {
+		if err := update(d.rules.m, missing[i].keys, missing[i].values); err != nil {
+			return fmt.Errorf("connect endpoint %s: %w", name, errors.Join(err, d.rules.delete(missing[i].set, missing[i].keys)))
+		}
+	}
+	if ifindex := uint32(one.Endpoints[0].Device.Ifindex); d.opts.Attach {
+		if err := d.attached.attachDevice(ifindex, rolePod); err != nil {
+			return fmt.Errorf("connect endpoint %s: attach to device %s (ifindex %d): %w", name, want.devices[ifindex], ifindex, err)
+		}
+	}
+	d.opts.Step("connect: write addresses")
+	return d.join(want, missing, one)
+}
+
+// alone is a state with one endpoint of another, and what that needs.
+func alone(state *model.State, name string) (*model.State, error) {
+	i := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("connect endpoint %s: the state does not have it", name)
+	}
+	ep := state.Endpoints[i]
+	one := &model.State{Node: state.Node, Endpoints: []model.Endpoint{ep}}
+	for j := range state.RuleSets {
+		if state.RuleSets[j].Key == ep.RuleSet {
+			one.RuleSets = state.RuleSets[j : j+1]
+		}
+	}
+	for j := range state.Addresses {
+		p := state.Addresses[j].Prefix
+		if p.IsSingleIP() && slices.Contains([]netip.Addr{ep.IPv4, ep.IPv6}, p.Addr()) {
+			one.Addresses = append(one.Addresses, state.Addresses[j])
+		}
+	}
+	return one, nil
+}
+
+// join writes an endpoint's entries: its row last, without which nothing passes, and
+// behind it the epoch, since flows may have met its addresses when they were nobody's.
+// The half that packets read stays the same.
+func (d *Datapath) join(want *desired, missing []encoded, one *model.State) error {
+	ep := &one.Endpoints[0]
+	ifindex := uint32(ep.Device.Ifindex)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key := range want.ipcache {
+		for _, half := range d.ipcache.have[key] {
+			if half.Ifindex != 0 && half.Ifindex != ifindex {
+				return fmt.Errorf("connect endpoint %s: %w: %s is of ifindex %d", ep.Name, ErrTaken, text(key), half.Ifindex)
+			}
+		}
+	}
+	for i := range missing {
+		d.rules.know(&missing[i])
+	}
+	if _, there := d.rules.sets[ep.RuleSet]; !there && ep.RuleSet != "" {
+		return errSwept
+	}
+	e := ahead{name: ep.Name}
+	for key, half := range want.ipcache {
+		if err := d.ipcache.keep(key, half); err != nil {
+			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
+		}
+		e.addrs = append(e.addrs, key)
+	}
+	d.ahead[ifindex] = e
+	for key, half := range want.endpoints {
+		if err := d.endpoints.keep(key, half); err != nil {
+			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
+		}
+	}
+	d.settings.Epoch += 2
+	if err := d.writeSettings(); err != nil {
+		d.settings.Epoch -= 2
+		return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
+	}
+	d.labels.Endpoints = withName(d.labels.Endpoints, ifindex, ep.Name)
+	return nil
+}
+
+func withName(names map[uint32]string, ifindex uint32, name string) map[uint32]string {
+	more := map[uint32]string{ifindex: name}
+	for key, other := range names {
+		if key != ifindex {
+			more[key] = other
+		}
+	}
+	return more
+}
+
+// takeIn leaves it to a state what becomes of endpoints that were connected before:
+// of those that it has, and of those whose devices are gone.
+func (d *Datapath) takeIn(state *model.State) {
+	known := map[uint32]bool{}
+	for i := range state.Endpoints {
+		known[uint32(state.Endpoints[i].Device.Ifindex)] = true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for ifindex, e := range d.ahead {
+		if !known[ifindex] && (!d.opts.Attach || d.attached.has(ifindex)) {
+			continue
+		}
+		delete(d.ahead, ifindex)
+		delete(d.endpoints.kept, ifindex)
+		for _, addr := range e.addrs {
+			delete(d.ipcache.kept, addr)
+		}
+		if !known[ifindex] {
+			d.last = nil // neither state knows of its rows: all are looked at
+		}
+	}
+}
