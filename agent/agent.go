@@ -75,7 +75,6 @@ type Agent struct {
 	datapath   *datapath.Datapath
 	health     healthcheck.Server
 	identities *model.Allocator
-	compiler   compile.Incremental // while reconciling is held
 	budgets    model.Budgets
 	shared     Identities // nil: the node numbers alone
 	started    time.Time
@@ -83,22 +82,38 @@ type Agent struct {
 
 	changed chan struct{} // the cluster has: soon
 	urgent  chan struct{} // a pod waits: now
+	waiting chan struct{} // a pod may wait for a pass that is applied
 
-	// reconciling is held while the datapath is changed.
+	// reconciling is the turn of a pass, which looks, compiles and applies. Only
+	// passes take it: a pod that is to be connected waits for none that applies.
 	reconciling sync.Mutex
-	state       *model.State // in force
-	takeover    takeover
 
+	// compiling is held to look at the node and to compile, by a pass or for a pod
+	// that waits for one.
+	compiling sync.Mutex
+	compiler  compile.Incremental
+	takeover  takeover
+
+	// mu guards what follows, and is held for memory alone: nobody asks the kernel
+	// or the API, or walks a state, while others wait for a status.
 	mu       sync.Mutex
+	state    *model.State  // in force; written by passes alone
 	turned   chan struct{} // closed when what follows has changed
+	applying bool          // a pass is
+	waiters  map[api.Attachment]int
+	ahead    map[api.Attachment]inForce // connected beside a pass that did not know of them
 	inForce  map[api.Attachment]inForce
 	status   api.Status
 	problems map[string]api.Problem
 	objects  *manifest.Objects // of the last compile
 	flows    datapath.Collected
-	full     map[string]bool // tables of which it was told
-	filled   map[model.Table]int
-	counted  *model.State // whose entries filled counts
+
+	// filling is the turn of who looks how full the tables are, and guards what it
+	// remembers.
+	filling sync.Mutex
+	full    map[string]bool // tables of which it was told
+	filled  map[model.Table]int
+	counted *model.State // whose entries filled counts
 }
 
 // inForce is an endpoint in the datapath.
@@ -112,8 +127,8 @@ type inForce struct {
 func Run(ctx context.Context, opts Options) error {
 	a := &Agent{
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
-		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), turned: make(chan struct{}),
-		inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: manifest.NewObjects(), full: map[string]bool{},
+		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), waiting: make(chan struct{}, 1), turned: make(chan struct{}),
+		waiters: map[api.Attachment]int{}, ahead: map[api.Attachment]inForce{}, inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: manifest.NewObjects(), full: map[string]bool{},
 	}
 	if a.opts.Patience == 0 {
 		a.opts.Patience = DefaultPatience
@@ -221,6 +236,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.collect)
 	start(a.watchEvents)
 	start(a.watchAddresses)
+	start(a.hasten)
 	if err := a.source.WaitForSync(ctx); err != nil {
 		if errors.Is(context.Cause(ctx), context.Canceled) {
 			return nil
@@ -240,10 +256,16 @@ func (a *Agent) run(ctx context.Context) error {
 }
 
 // kick has the datapath changed soon.
-func (a *Agent) kick() { nudge(a.changed) }
+func (a *Agent) kick() {
+	nudge(a.changed)
+	nudge(a.waiting)
+}
 
 // hurry has it changed at once.
-func (a *Agent) hurry() { nudge(a.urgent) }
+func (a *Agent) hurry() {
+	nudge(a.urgent)
+	nudge(a.waiting)
+}
 
 func nudge(c chan struct{}) {
 	select {
@@ -321,23 +343,27 @@ func (a *Agent) collect(ctx context.Context) error {
 
 // report keeps what fails, until it does not any more.
 func (a *Agent) report(what string, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.reportLocked(what, err)
+	if a.noteProblem(what, err) {
+		a.log.Error(what, "error", err)
+	}
 }
 
-func (a *Agent) reportLocked(what string, err error) {
+// noteProblem says whether it is news.
+func (a *Agent) noteProblem(what string, err error) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	old, failed := a.problems[what]
 	switch {
 	case err == nil:
 		delete(a.problems, what)
+		return false
 	case failed && old.Error == err.Error():
-	default:
-		a.log.Error(what, "error", err)
-		since := old.Since
-		if !failed {
-			since = time.Now()
-		}
-		a.problems[what] = api.Problem{What: what, Error: err.Error(), Since: since}
+		return false
 	}
+	since := old.Since
+	if !failed {
+		since = time.Now()
+	}
+	a.problems[what] = api.Problem{What: what, Error: err.Error(), Since: since}
+	return true
 }

@@ -39,7 +39,7 @@ func Cleanup(left Left, tell func(string)) error {
 	if err := removeDatapath(left.Pins, tell); err != nil {
 		return err
 	}
-	errs := []error{routes.Sync(nil), removePodDevices(tell), removeFile(left.Plugin, tell)}
+	errs := []error{routes.Sync(nil, nil), removePodDevices(tell), removeFile(left.Plugin, tell)}
 	for _, dir := range []string{left.StateDir, left.RunDir} {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			continue

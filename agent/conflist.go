@@ -16,7 +16,7 @@ import (
 const ConflistName = "05-weir.conflist"
 
 // writeConflist tells the runtime that pods can be connected: the kubelet
-// calls a node ready that has such a file. It is called with mu held.
+// calls a node ready that has such a file.
 func (a *Agent) writeConflist() error {
 	if a.opts.Paths.NetDir == "" {
 		return nil

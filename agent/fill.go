@@ -15,21 +15,26 @@ import (
 // noteFill keeps how many flows the collector has seen.
 func (a *Agent) noteFill(flows datapath.Collected) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.flows = flows
-	a.fillLocked()
+	a.mu.Unlock()
+	a.countFill()
 }
 
-// fillLocked says how full the tables are, and warns of those that are nearly so.
-func (a *Agent) fillLocked() {
+// countFill says how full the tables are, and warns of those that are nearly so.
+func (a *Agent) countFill() {
+	a.filling.Lock()
+	defer a.filling.Unlock()
 	sizes, err := a.datapath.TableSizes()
-	a.reportLocked("look at the tables", err)
-	if a.state != nil && a.state != a.counted {
-		a.counted, a.filled = a.state, compile.Fill(a.state)
+	a.report("look at the tables", err)
+	a.mu.Lock()
+	state, flows := a.state, a.flows
+	a.mu.Unlock()
+	if state != nil && state != a.counted {
+		a.counted, a.filled = state, compile.Fill(state)
 	}
-	filled := map[model.Table]int{config.TableCTAnswered: a.flows.Answered, config.TableCTUnanswered: a.flows.Unanswered}
+	filled := map[model.Table]int{config.TableCTAnswered: flows.Answered, config.TableCTUnanswered: flows.Unanswered}
 	maps.Copy(filled, a.filled)
-	a.status.Tables = nil
+	var tables []api.Table
 	for _, size := range sizes {
 		table := api.Table{Name: size.Name, Room: int(size.Room), Bytes: size.Bytes}
 		if budget, bounded := a.budgets[model.Table(size.Name)]; bounded {
@@ -38,7 +43,7 @@ func (a *Agent) fillLocked() {
 			continue
 		}
 		table.Entries = filled[model.Table(size.Name)]
-		a.status.Tables = append(a.status.Tables, table)
+		tables = append(tables, table)
 		if nearly := table.IsNearlyFull(); nearly != a.full[table.Name] {
 			a.full[table.Name] = nearly
 			if nearly {
@@ -46,4 +51,7 @@ func (a *Agent) fillLocked() {
 			}
 		}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.status.Tables = tables
 }

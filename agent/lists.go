@@ -20,8 +20,6 @@ import (
 
 // applied gives what is in force and what it was made from.
 func (a *Agent) applied() (*model.State, *manifest.Objects) {
-	a.reconciling.Lock()
-	defer a.reconciling.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.state, a.objects

@@ -38,16 +38,56 @@ func (a *Agent) reconcile() (err error) {
 	return err
 }
 
+// pass is what one look at the node and the cluster gives.
+type pass struct {
+	began            time.Time
+	objs             *manifest.Objects
+	local            *localNode
+	ours             map[string]api.Endpoint
+	state            *model.State
+	refused, ignored []api.Refused
+}
+
 // reconcileOnce gives up where a device has gone since it looked, without
 // telling of it, unless this is the last time.
 func (a *Agent) reconcileOnce(last bool) error {
-	began := time.Now()
-	local, err := a.look()
-	if err != nil {
-		a.report("look at the node's devices", err)
+	p, err := a.prepare()
+	if p == nil {
 		return err
 	}
-	a.report("look at the node's devices", nil)
+	if err == nil {
+		err = a.enforce(p)
+	}
+	if errors.Is(err, unix.ENODEV) && !last {
+		return err
+	}
+	a.report("apply", err)
+	a.publish(p, err)
+	return err
+}
+
+// enforce puts a pass into force. Pods are connected meanwhile.
+func (a *Agent) enforce(p *pass) error {
+	a.setApplying(true)
+	defer a.setApplying(false)
+	if err := a.apply(p); err != nil {
+		return err
+	}
+	a.wireHost(p.state, p.local, p.ours)
+	a.report("answer health checks", a.health.Sync(compile.HealthChecks(p.objs, a.opts.Node)))
+	return nil
+}
+
+// prepare looks at the node, and compiles. Without a pass the node cannot be looked at.
+func (a *Agent) prepare() (*pass, error) {
+	a.compiling.Lock()
+	defer a.compiling.Unlock()
+	p := &pass{began: time.Now()}
+	local, err := a.look()
+	a.report("look at the node's devices", err)
+	if err != nil {
+		return nil, err
+	}
 	objs, unread := a.source.Objects()
 	self := objs.Nodes[a.opts.Node]
 	a.usePrefixes(self)
@@ -55,22 +95,10 @@ func (a *Agent) reconcileOnce(last bool) error {
 	a.store.Pool.Exclude(a.spare(objs.Pods, local))
 	a.forgetTakenOver(local)
 	strangers := a.takeOver(objs.Pods, local)
-	ours := overlay(objs, a.opts.Node, a.store.List())
-	state, refused, ignored, err := a.compile(objs, unread, local, ours)
-	refused = append(refused, strangers...)
-	if err == nil {
-		err = a.apply(state)
-	}
-	if errors.Is(err, unix.ENODEV) && !last {
-		return err
-	}
-	a.report("apply", err)
-	if err == nil {
-		a.wireHost(state, local, ours)
-		a.report("answer health checks", a.health.Sync(compile.HealthChecks(objs, a.opts.Node)))
-	}
-	a.publish(objs, local, refused, ignored, began, err)
-	return err
+	p.objs, p.local, p.ours = objs, local, overlay(objs, a.opts.Node, a.store.List())
+	p.state, p.refused, p.ignored, err = a.compile(objs, unread, local, p.ours)
+	p.refused = append(p.refused, strangers...)
+	return p, err
 }
 
 // compile leaves out objects that cannot be kept. Pods that a policy selects
@@ -129,23 +157,32 @@ func sameTables(a, b *model.State) bool {
 
 // apply changes the datapath if there is anything to change: every change has
 // all flows judged again.
-func (a *Agent) apply(state *model.State) error {
-	if a.state != nil && sameTables(a.state, state) {
+func (a *Agent) apply(p *pass) error {
+	if a.state != nil && sameTables(a.state, p.state) {
 		return nil
 	}
 	began := time.Now()
-	change, err := a.datapath.Apply(state)
+	change, err := a.datapath.Apply(p.state)
+	a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", time.Since(began).Seconds(), "error", err)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil && change == (datapath.Change{}) {
 		a.status.Apply.Failed++
 		return err
 	}
-	a.state = state
+	a.state = p.state
 	a.status.Apply.Count++
 	a.status.Apply.Last, a.status.Apply.Seconds, a.status.Apply.Epoch = time.Now(), time.Since(began).Seconds(), change.Epoch
-	a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", a.status.Apply.Seconds)
 	return err
+}
+
+func (a *Agent) setApplying(now bool) {
+	a.mu.Lock()
+	a.applying = now
+	a.mu.Unlock()
+	if now {
+		nudge(a.waiting)
+	}
 }
 
 // wireHost connects endpoints that the datapath has, and routes to them and to
@@ -153,14 +190,6 @@ func (a *Agent) apply(state *model.State) error {
 func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]api.Endpoint) {
 	var errs []error
 	var wanted []routes.Route
-	source := func(to netip.Addr) netip.Addr {
-		for _, addr := range state.Node.Addresses {
-			if addr.Is4() == to.Is4() && local.owns(addr) {
-				return addr
-			}
-		}
-		return netip.Addr{}
-	}
 	connected := map[api.Attachment]inForce{}
 	for i := range state.Endpoints {
 		in := &state.Endpoints[i]
@@ -170,9 +199,7 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 			continue
 		}
 		connected[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}] = inForce{e.Ifindex, in.Identity, in.RuleSet}
-		for _, addr := range e.Addresses {
-			wanted = append(wanted, routes.Route{To: netip.PrefixFrom(addr, addr.BitLen()), Device: e.Ifindex, Source: source(addr), Behind: e.TakenOver})
-		}
+		wanted = append(wanted, routesToPod(state, local, &e)...)
 	}
 	a.report("bring up devices", errors.Join(errs...))
 	for _, prefix := range a.store.Pool.Prefixes() {
@@ -180,11 +207,35 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		wanted = append(wanted, routes.Route{To: prefix, Behind: true})
 	}
 	wanted = append(wanted, routesToNodes(state.Peers)...)
-	a.report("route", routes.Sync(wanted))
+	a.report("route", routes.Sync(wanted, a.isAhead))
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for at, in := range a.ahead {
+		if _, known := connected[at]; known {
+			delete(a.ahead, at)
+		} else {
+			connected[at] = in
+		}
+	}
 	a.inForce = connected
+}
+
+// routesToPod lead to an endpoint.
+func routesToPod(state *model.State, local *localNode, e *api.Endpoint) []routes.Route {
+	source := func(to netip.Addr) netip.Addr {
+		for _, addr := range state.Node.Addresses {
+			if addr.Is4() == to.Is4() && local.owns(addr) {
+				return addr
+			}
+		}
+		return netip.Addr{}
+	}
+	var wanted []routes.Route
+	for _, addr := range e.Addresses {
+		wanted = append(wanted, routes.Route{To: netip.PrefixFrom(addr, addr.BitLen()), Device: e.Ifindex, Source: source(addr), Behind: e.TakenOver})
+	}
+	return wanted
 }
 
 // routesToNodes lead to the pods of other nodes, as far as their Nodes are
@@ -205,37 +256,43 @@ func routesToNodes(peers []model.Peer) []routes.Route {
 }
 
 // publish tells who waits what is in force now.
-func (a *Agent) publish(objs *manifest.Objects, local *localNode, refused, ignored []api.Refused, began time.Time, err error) {
+func (a *Agent) publish(p *pass, err error) {
+	was := a.Status()
+	refused, ignored := a.tell(was.Refused, p.refused, p.began), a.tell(was.Ignored, p.ignored, p.began)
+	prefixes := a.store.Pool.Prefixes()
+	state, _ := a.applied()
+	identities := 0
+	if state != nil {
+		identities = countIdentities(state)
+	}
+	a.countFill()
+
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.objects = objs
+	a.objects = p.objs
 	s := &a.status
-	s.Refused = a.tell(s.Refused, refused, began)
-	s.Ignored = a.tell(s.Ignored, ignored, began)
-	s.PodCIDRs = a.store.Pool.Prefixes()
-	s.MTU = local.mtu
+	s.Refused, s.Ignored, s.PodCIDRs, s.MTU = refused, ignored, prefixes, p.local.mtu
 	s.Uplinks = nil
-	for _, u := range local.uplinks {
+	for _, u := range p.local.uplinks {
 		s.Uplinks = append(s.Uplinks, u.Name)
 	}
-	s.Objects = objs.Len()
-	s.Policies = len(objs.NetworkPolicies) + len(objs.ClusterNetworkPolicies) + len(objs.CiliumNetworkPolicies) + len(objs.CiliumClusterwideNetworkPolicies)
+	s.Objects = p.objs.Len()
+	s.Policies = len(p.objs.NetworkPolicies) + len(p.objs.ClusterNetworkPolicies) + len(p.objs.CiliumNetworkPolicies) + len(p.objs.CiliumClusterwideNetworkPolicies)
 	s.Endpoints.Ready = len(a.inForce)
-	if a.state != nil {
-		s.Services = len(a.state.Services)
-		s.Identities = countIdentities(a.state)
+	if state != nil {
+		s.Services, s.Identities = len(state.Services), identities
 	}
-	a.fillLocked()
-	s.NotReady = a.notReady(objs, err)
-	wasReady := s.Ready
+	s.NotReady = a.notReady(p.objs, prefixes, err)
 	s.Ready = s.NotReady == ""
-	if s.Ready && !wasReady {
-		a.log.Info("ready", "podCIDRs", s.PodCIDRs, "uplinks", s.Uplinks, "mtu", s.MTU)
-	}
+	now := *s
 	close(a.turned)
 	a.turned = make(chan struct{})
-	if s.Ready {
-		a.reportLocked("write the network's configuration", a.writeConflist())
+	a.mu.Unlock()
+
+	if now.Ready && !was.Ready {
+		a.log.Info("ready", "podCIDRs", now.PodCIDRs, "uplinks", now.Uplinks, "mtu", now.MTU)
+	}
+	if now.Ready {
+		a.report("write the network's configuration", a.writeConflist())
 	}
 }
 
@@ -287,14 +344,14 @@ func countIdentities(state *model.State) int {
 	return len(seen)
 }
 
-// notReady says why pods cannot be connected, or nothing.
-func (a *Agent) notReady(objs *manifest.Objects, err error) string {
+// notReady says why pods cannot be connected, or nothing. It is called with mu held.
+func (a *Agent) notReady(objs *manifest.Objects, prefixes []netip.Prefix, err error) string {
 	switch {
 	case a.state == nil && err != nil:
 		return fmt.Sprintf("the cluster's state is not in force: %v", err)
 	case objs.Nodes[a.opts.Node] == nil:
 		return fmt.Sprintf("Node %s: there is none of that name: use the name that 'kubectl get nodes' shows", a.opts.Node)
-	case len(a.store.Pool.Prefixes()) == 0:
+	case len(prefixes) == 0:
 		return fmt.Sprintf("Node %s: spec.podCIDRs: is empty: start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr", a.opts.Node)
 	case a.state == nil:
 		return "the cluster's state is not in force yet"

@@ -201,7 +201,8 @@ func (a *Agent) getEndpoint(r *http.Request) (any, error) {
 	return e, nil
 }
 
-// connectEndpoint answers when the datapath has an endpoint.
+// connectEndpoint answers when the datapath has an endpoint. It waits for no pass
+// that applies the rest of the cluster.
 func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 	at, err := at(r)
 	if err != nil {
@@ -217,9 +218,8 @@ func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.opts.Patience)
 	defer cancel()
-	a.mu.Lock()
-	turned := a.turned
-	a.mu.Unlock()
+	turned := a.await(at)
+	defer a.awaitNoMore(at)
 	a.hurry()
 	for {
 		select {
@@ -277,6 +277,9 @@ func (a *Agent) forget(at api.Attachment) error {
 	if err := a.store.Delete(at); err != nil {
 		return err
 	}
+	a.mu.Lock()
+	delete(a.ahead, at)
+	a.mu.Unlock()
 	a.kick()
 	return nil
 }

@@ -33,8 +33,8 @@ import (
 // Everything that the other plugin has made stays: its route, since ours is
 // behind it, and the gateway's address, for which the datapath answers.
 
-// takeover is what is known of pods that have no record. It is used while
-// reconciling alone.
+// takeover is what is known of pods that have no record. It is used with
+// compiling held.
 type takeover struct {
 	tries map[types.UID]try
 }

@@ -18,7 +18,7 @@ var ErrTaken = errors.New("another endpoint has the address")
 
 // ahead is an endpoint that was connected beside a state.
 type ahead struct {
-	name  string
+	name  model.Key
 	addrs []tableAddr
 }
 
@@ -29,7 +29,7 @@ type ahead struct {
 //
 // Every Apply from then on keeps the endpoint, until it is given a state that has it
 // or the endpoint's device is gone. ErrTaken if an address is another's still.
-func (d *Datapath) Connect(state *model.State, name string) error {
+func (d *Datapath) Connect(state *model.State, name model.Key) error {
 	one, err := alone(state, name)
 	for err == nil {
 		if err = d.connect(one, name); errors.Is(err, errSwept) {
@@ -45,7 +45,7 @@ func (d *Datapath) Connect(state *model.State, name string) error {
 // about to.
 var errSwept = errors.New("the rule set was deleted meanwhile")
 
-func (d *Datapath) connect(one *model.State, name string) error {
+func (d *Datapath) connect(one *model.State, name model.Key) error {
 	missing, sets, err := d.rules.missing(one.RuleSets, d.number)
 	if err != nil {
 		return fmt.Errorf("connect endpoint %s: %w", name, err)
@@ -77,7 +77,7 @@ func (d *Datapath) connect(one *model.State, name string) error {
 }
 
 // alone is a state with one endpoint of another, and what that needs.
-func alone(state *model.State, name string) (*model.State, error) {
+func alone(state *model.State, name model.Key) (*model.State, error) {
 	i := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name == name })
 	if i < 0 {
 		return nil, fmt.Errorf("connect endpoint %s: the state does not have it", name)
@@ -141,8 +141,8 @@ func (d *Datapath) join(want *desired, missing []encoded, one *model.State) erro
 	return nil
 }
 
-func withName(names map[uint32]string, ifindex uint32, name string) map[uint32]string {
-	more := map[uint32]string{ifindex: name}
+func withName(names map[uint32]model.Key, ifindex uint32, name model.Key) map[uint32]model.Key {
+	more := map[uint32]model.Key{ifindex: name}
 	for key, other := range names {
 		if key != ifindex {
 			more[key] = other

@@ -5,7 +5,7 @@
 //
 // They are known by a protocol number of their own, so that what somebody else
 // has made is never touched. Its one invariant: after Sync, the routes of that
-// protocol are those that were asked for.
+// protocol are those that were asked for, and those that were spared.
 package routes
 
 import (
@@ -49,9 +49,11 @@ func (r *Route) key() netip.Prefix { return r.To.Masked() }
 // way to its pods itself.
 var ErrRouted = errors.New("is reached through a router")
 
-// Sync makes the routes of our protocol those that are wanted. A route that
-// cannot be made does not keep others from being: all errors are joined.
-func Sync(wanted []Route) error {
+// Sync makes the routes of our protocol those that are wanted. Those to prefixes
+// that are spared stay as they are: somebody else may Add them meanwhile; nil spares
+// none. A route that cannot be made does not keep others from being: all errors are
+// joined.
+func Sync(wanted []Route, spared func(netip.Prefix) bool) error {
 	var errs []error
 	want := map[netip.Prefix]*netlink.Route{}
 	for i := range wanted {
@@ -69,6 +71,7 @@ func Sync(wanted []Route) error {
 	for i := range have {
 		to := prefixOf(&have[i])
 		switch wanted := want[to]; {
+		case wanted == nil && spared != nil && spared(to):
 		case wanted == nil:
 			errs = append(errs, remove(&have[i]))
 		case same(wanted, &have[i]):
@@ -80,15 +83,30 @@ func Sync(wanted []Route) error {
 		}
 	}
 	for to, route := range want {
-		err := netlink.RouteReplace(route)
-		if errors.Is(err, unix.ENODEV) {
-			continue // its device has just gone: the route is not wanted any more
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("route %s: %w", to, err))
-		}
+		errs = append(errs, replace(to, route))
 	}
 	return errors.Join(errs...)
+}
+
+// Add makes routes beside those that are there.
+func Add(more []Route) error {
+	var errs []error
+	for i := range more {
+		route, err := toKernel(&more[i])
+		if err == nil {
+			err = replace(more[i].key(), route)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func replace(to netip.Prefix, route *netlink.Route) error {
+	err := netlink.RouteReplace(route)
+	if err != nil && !errors.Is(err, unix.ENODEV) { // its device has just gone: the route is not wanted any more
+		return fmt.Errorf("route %s: %w", to, err)
+	}
+	return nil
 }
 
 func toKernel(r *Route) (*netlink.Route, error) {

@@ -91,7 +91,7 @@ func TestRoutesBecomeThoseThatAreWanted(t *testing.T) {
 		{"none", nil, map[string]string{}},
 	} {
 		for _, again := range []string{"", ", again"} {
-			require.NoError(t, routes.Sync(step.wanted), step.name+again)
+			require.NoError(t, routes.Sync(step.wanted, nil), step.name+again)
 			require.Equal(t, step.want, table(t), step.name+again)
 		}
 	}
@@ -107,9 +107,9 @@ func TestARouteBehindOthersLeadsWhereTheyAreGone(t *testing.T) {
 		foreign := &netlink.Route{LinkIndex: device, Dst: ipNet(t, to)}
 		require.NoError(t, netlink.RouteAdd(foreign))
 		// An earlier version has put it in others' place.
-		require.NoError(t, routes.Sync([]routes.Route{{To: netip.MustParsePrefix("10.7.0.0/16")}}))
+		require.NoError(t, routes.Sync([]routes.Route{{To: netip.MustParsePrefix("10.7.0.0/16")}}, nil))
 		for range 2 {
-			require.NoError(t, routes.Sync([]routes.Route{{To: prefix, Behind: true}, {To: netip.MustParsePrefix("10.7.0.0/16"), Behind: true}}))
+			require.NoError(t, routes.Sync([]routes.Route{{To: prefix, Behind: true}, {To: netip.MustParsePrefix("10.7.0.0/16"), Behind: true}}, nil))
 			require.Equal(t, map[string]string{to: "unreachable", "10.7.0.0/16": "unreachable"}, table(t))
 			found, err := netlink.RouteGet(prefix.Addr().Next().AsSlice())
 			require.NoError(t, err)
@@ -118,9 +118,22 @@ func TestARouteBehindOthersLeadsWhereTheyAreGone(t *testing.T) {
 		require.NoError(t, netlink.RouteDel(foreign))
 		_, err := netlink.RouteGet(prefix.Addr().Next().AsSlice())
 		require.ErrorIs(t, err, unix.EHOSTUNREACH)
-		require.NoError(t, routes.Sync(nil))
+		require.NoError(t, routes.Sync(nil, nil))
 		require.Empty(t, table(t))
 	}
+}
+
+// What is added beside a Sync that spares it stays, and the next one takes it away.
+func TestARouteThatIsAddedIsSpared(t *testing.T) {
+	inNamespace(t)
+	wanted := []routes.Route{{To: netip.MustParsePrefix("10.7.0.0/16")}}
+	added := netip.MustParsePrefix("10.0.1.9/32")
+	require.NoError(t, routes.Add([]routes.Route{{To: added}}))
+	require.NoError(t, routes.Sync(wanted, func(p netip.Prefix) bool { return p == added }))
+	require.Equal(t, map[string]string{"10.0.1.9/32": "unreachable", "10.7.0.0/16": "unreachable"}, table(t))
+	require.NoError(t, routes.Sync(wanted, func(netip.Prefix) bool { return false }))
+	require.Equal(t, map[string]string{"10.7.0.0/16": "unreachable"}, table(t))
+	require.NoError(t, routes.Sync(nil, nil))
 }
 
 func TestANodeBehindARouterIsNotRouted(t *testing.T) {
@@ -129,7 +142,7 @@ func TestANodeBehindARouterIsNotRouted(t *testing.T) {
 	err := routes.Sync([]routes.Route{
 		{To: netip.MustParsePrefix("10.0.3.0/24"), Via: netip.MustParseAddr("198.51.100.1")},
 		{To: netip.MustParsePrefix("10.0.2.0/24"), Via: netip.MustParseAddr("192.0.2.2")},
-	})
+	}, nil)
 	require.ErrorIs(t, err, routes.ErrRouted)
 	require.ErrorContains(t, err, "192.0.2.254")
 	require.Equal(t, map[string]string{"10.0.2.0/24": "192.0.2.2"}, table(t), "the others are made")
