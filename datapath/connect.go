@@ -63,8 +63,8 @@ func (d *Datapath) connect(one *model.State, name model.Key) error {
 	}
 	d.opts.Step("connect: write rule sets")
 	for i := range missing {
-		if err := update(d.rules.m, missing[i].keys, missing[i].values); err != nil {
-			return fmt.Errorf("connect endpoint %s: %w", name, errors.Join(err, d.rules.delete(missing[i].set, missing[i].keys)))
+		if err := d.rules.addBeside(&missing[i]); err != nil {
+			return fmt.Errorf("connect endpoint %s: %w", name, err)
 		}
 	}
 	if ifindex := uint32(one.Endpoints[0].Device.Ifindex); d.opts.Attach {
@@ -73,7 +73,7 @@ func (d *Datapath) connect(one *model.State, name model.Key) error {
 		}
 	}
 	d.opts.Step("connect: write addresses")
-	return d.join(want, missing, one)
+	return d.join(want, one)
 }
 
 // alone is a state with one endpoint of another, and what that needs.
@@ -101,7 +101,7 @@ func alone(state *model.State, name model.Key) (*model.State, error) {
 // join writes an endpoint's entries: its row last, without which nothing passes, and
 // behind it the epoch, since flows may have met its addresses when they were nobody's.
 // The half that packets read stays the same.
-func (d *Datapath) join(want *desired, missing []encoded, one *model.State) error {
+func (d *Datapath) join(want *desired, one *model.State) error {
 	ep := &one.Endpoints[0]
 	ifindex := uint32(ep.Device.Ifindex)
 	d.mu.Lock()
@@ -112,9 +112,6 @@ func (d *Datapath) join(want *desired, missing []encoded, one *model.State) erro
 				return fmt.Errorf("connect endpoint %s: %w: %s is of ifindex %d", ep.Name, ErrTaken, text(key), half.Ifindex)
 			}
 		}
-	}
-	for i := range missing {
-		d.rules.know(&missing[i])
 	}
 	if _, there := d.rules.sets[ep.RuleSet]; !there && ep.RuleSet != "" {
 		return errSwept

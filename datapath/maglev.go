@@ -3,12 +3,15 @@
 package datapath
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -243,4 +246,81 @@ func (f freeRanges) take(size uint32) (maglevRange, bool) {
 func (d *Datapath) mapMaglev() (err error) {
 	d.maglev, err = newMaglevArray(d.maps[bpf.ContainerMapMaglev], usedRanges(d.services, d.half()))
 	return err
+}
+
+// maglev repairs what the memory of the array has otherwise, entry by entry: packets may
+// read it, and each entry is a backend or another.
+func (r *repair) maglev() error {
+	d := r.d
+	d.opts.Step("repair " + d.maglev.name)
+	for _, at := range r.ranges() {
+		began := time.Now()
+		if err := r.maglevTable(at); err != nil {
+			return err
+		}
+		r.done.Compared += int(at.size)
+		if err := r.rest(began); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ranges are the tables that packets read.
+func (r *repair) ranges() []maglevRange {
+	r.d.applying.Lock()
+	defer r.d.applying.Unlock()
+	if r.d.last == nil {
+		return nil
+	}
+	return slices.Collect(maps.Keys(r.d.last.tables.count))
+}
+
+func (r *repair) maglevTable(at maglevRange) error {
+	a := r.d.maglev
+	r.d.applying.Lock()
+	defer r.d.applying.Unlock()
+	want, ok := a.have[at]
+	if !ok || r.d.last == nil {
+		return nil // of a state before
+	}
+	is := make([]byte, int(at.size)*maglevStride)
+	if _, err := a.memory.ReadAt(is, int64(at.first)*maglevStride); err != nil {
+		return fmt.Errorf("read table %s: %w", a.name, err)
+	}
+	if sha256.Sum256(is) == want {
+		return nil
+	}
+	content := r.d.maglevContent(at, want)
+	if content == nil {
+		return nil // no service of the state has it
+	}
+	for i := 0; i < len(is); i += maglevStride {
+		if bytes.Equal(is[i:i+maglevStride], content[i:i+maglevStride]) {
+			continue
+		}
+		r.note(a.name, "wrong", fmt.Sprintf("entry %d", int(at.first)+i/maglevStride))
+		if _, err := a.memory.WriteAt(content[i:i+maglevStride], int64(at.first)*maglevStride+int64(i)); err != nil {
+			return fmt.Errorf("write table %s: %w", a.name, err)
+		}
+	}
+	return nil
+}
+
+// maglevContent computes a table again, from the first service that has it; nil
+// where there is none.
+func (d *Datapath) maglevContent(at maglevRange, want digest) []byte {
+	half := d.half()
+	for i := range d.last.state.Services {
+		s := &d.last.state.Services[i]
+		row := d.services.have[encodeServiceKey(s)][half]
+		if (maglevRange{row.Table, row.TableSize}) != at {
+			continue
+		}
+		f := newFrontend(s)
+		if content := computeMaglev(f.eligible, s.MaglevSize); sha256.Sum256(content) == want {
+			return content
+		}
+	}
+	return nil
 }

@@ -22,19 +22,28 @@ import (
 type ruleTable struct {
 	m    *ebpf.Map
 	mu   *sync.Mutex
-	have map[uint32][]ruleKey // by set
-	sets map[string]uint32    // by model.RuleSet.Key
+	have map[uint32]ruleList // by set
+	sets map[string]uint32   // by model.RuleSet.Key
 	next uint32
 	used int // entries
+	// coming are sets that somebody writes beside an Apply, and does not know yet.
+	coming map[uint32]bool
+}
+
+// ruleList are the rules of a set.
+type ruleList struct {
+	keys   []ruleKey
+	values []ruleValue
 }
 
 func newRuleTable(m *ebpf.Map, mu *sync.Mutex) (*ruleTable, error) {
-	t := &ruleTable{m: m, mu: mu, have: map[uint32][]ruleKey{}, sets: map[string]uint32{}, next: 1}
+	t := &ruleTable{m: m, mu: mu, have: map[uint32]ruleList{}, sets: map[string]uint32{}, next: 1, coming: map[uint32]bool{}}
 	var key ruleKey
 	var value ruleValue
 	iter := m.Iterate()
 	for iter.Next(&key, &value) {
-		t.have[key.Set] = append(t.have[key.Set], key)
+		list := t.have[key.Set]
+		t.have[key.Set] = ruleList{append(list.keys, key), append(list.values, value)}
 		t.next = max(t.next, key.Set+1)
 		t.used++
 	}
@@ -54,10 +63,9 @@ func (t *ruleTable) reserve(sets ...uint32) {
 
 // encoded are the entries of a set that is not there yet.
 type encoded struct {
-	set    uint32
-	key    string
-	keys   []ruleKey
-	values []ruleValue
+	set uint32
+	key string
+	ruleList
 }
 
 // missing encodes the sets that are not there yet, under numbers that nobody else
@@ -104,15 +112,33 @@ func (t *ruleTable) add(all []encoded) (Delta, error) {
 	return Delta{Added: len(all)}, nil
 }
 
+// addBeside writes a new set while others change the table. On failure it is not there.
+func (t *ruleTable) addBeside(e *encoded) error {
+	t.mu.Lock()
+	t.coming[e.set] = true
+	t.mu.Unlock()
+	err := update(t.m, e.keys, e.values)
+	if err != nil {
+		err = errors.Join(err, t.delete(e.set, e.keys))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.coming, e.set)
+	if err == nil {
+		t.know(e)
+	}
+	return err
+}
+
 // know is called with mu held.
 func (t *ruleTable) know(e *encoded) {
-	t.have[e.set], t.sets[e.key] = e.keys, e.set
+	t.have[e.set], t.sets[e.key] = e.ruleList, e.set
 	t.used += len(e.keys)
 }
 
 // sweep deletes the sets that no endpoint uses. used is called with mu held.
 func (t *ruleTable) sweep(used func() map[uint32]bool) error {
-	gone := map[uint32][]ruleKey{}
+	gone := map[uint32]ruleList{}
 	t.mu.Lock()
 	inUse := used()
 	for key, set := range t.sets {
@@ -120,21 +146,21 @@ func (t *ruleTable) sweep(used func() map[uint32]bool) error {
 			delete(t.sets, key)
 		}
 	}
-	for set, keys := range t.have {
+	for set, list := range t.have {
 		if !inUse[set] {
-			gone[set] = keys
+			gone[set] = list
 			delete(t.have, set)
 		}
 	}
 	t.mu.Unlock()
 	var errs []error
-	for set, keys := range gone {
-		err := t.delete(set, keys)
+	for set, list := range gone {
+		err := t.delete(set, list.keys)
 		t.mu.Lock()
 		if err != nil {
-			t.have[set] = keys // the next sweep goes on
+			t.have[set] = list // the next sweep goes on
 		} else {
-			t.used -= len(keys)
+			t.used -= len(list.keys)
 		}
 		t.mu.Unlock()
 		errs = append(errs, err)

@@ -96,9 +96,9 @@ func (d *Datapath) rulesTable(l *labels) Table {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	table := Table{Name: "rules"}
-	for set, keys := range d.rules.have {
-		for i := range keys {
-			table.Entries = append(table.Entries, d.ruleText(set, &keys[i], l))
+	for set, list := range d.rules.have {
+		for i := range list.keys {
+			table.Entries = append(table.Entries, d.ruleText(set, &list.keys[i], l))
 		}
 	}
 	slices.Sort(table.Entries)

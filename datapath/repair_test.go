@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
+)
+
+// variedState has entries in all tables of the state.
+func variedState(t testing.TB, n *node) *model.State {
+	t.Helper()
+	withUplink(t, n)
+	state := n.state
+	state.Services[0].MaglevSize = 251
+	state.Services[0].Backends = append(state.Services[0].Backends, model.Backend{Address: addr("10.0.0.2"), Port: 8081})
+	state.Services[1].Sources = []netip.Prefix{prefix("fd00::/64")}
+	state.Addresses = []model.Address{
+		{Prefix: prefix("10.0.0.1/32"), Identity: clientIdentity}, {Prefix: prefix("10.0.0.2/32"), Identity: webIdentity},
+		{Prefix: prefix("203.0.113.0/24"), Identity: 70000}, {Prefix: prefix("2001:db8:9::/64"), Identity: 70001},
+	}
+	return state
+}
+
+// damage is what is done to one entry of a table behind the datapath's back.
+type damage struct {
+	remove, change, add func(t *testing.T, m *ebpf.Map)
+}
+
+// damaged makes the damages of a table: the value of its first entry gets another byte,
+// and a key like its last one is made.
+func damaged(keyByte, valueByte int) damage {
+	first := func(t *testing.T, m *ebpf.Map) (key, value []byte) {
+		t.Helper()
+		key, err := m.NextKeyBytes(nil)
+		require.NoError(t, err)
+		require.NotNil(t, key, "the table is empty")
+		value, err = m.LookupBytes(key)
+		require.NoError(t, err)
+		return key, value
+	}
+	return damage{
+		remove: func(t *testing.T, m *ebpf.Map) {
+			key, _ := first(t, m)
+			require.NoError(t, m.Delete(key))
+		},
+		change: func(t *testing.T, m *ebpf.Map) {
+			key, value := first(t, m)
+			value[valueByte] ^= 0x55
+			require.NoError(t, m.Put(key, value))
+		},
+		add: func(t *testing.T, m *ebpf.Map) {
+			key, value := first(t, m)
+			key[keyByte] ^= 0x55
+			require.NoError(t, m.Update(key, value, ebpf.UpdateNoExist))
+		},
+	}
+}
+
+var damages = map[string]damage{
+	bpf.ContainerMapNodes: damaged(0, 0), bpf.ContainerMapEndpoints: damaged(1, 0), bpf.ContainerMapIpcache: damaged(15, 0),
+	bpf.ContainerMapIpcacheCidrs: damaged(5, 0), bpf.ContainerMapServices: damaged(15, 0), bpf.ContainerMapBackends: damaged(1, 0),
+	bpf.ContainerMapSlots: damaged(1, 0), bpf.ContainerMapSources: damaged(9, 0), bpf.ContainerMapRules: damaged(9, 0),
+}
+
+// content is what all tables of the state hold.
+func content(t *testing.T, d *Datapath) map[string][]string {
+	t.Helper()
+	all := map[string][]string{}
+	for name := range damages {
+		m := d.maps[name]
+		key, err := m.NextKeyBytes(nil)
+		for ; key != nil; key, err = m.NextKeyBytes(key) {
+			require.NoError(t, err)
+			value, err := m.LookupBytes(key)
+			require.NoError(t, err)
+			all[name] = append(all[name], fmt.Sprintf("%x: %x", key, value))
+		}
+		require.NoError(t, err)
+		slices.Sort(all[name])
+	}
+	memory := make([]byte, d.maglev.memory.Size())
+	_, err := d.maglev.memory.ReadAt(memory, 0)
+	require.NoError(t, err)
+	all[bpf.ContainerMapMaglev] = []string{fmt.Sprintf("%x", memory[:256*maglevStride])}
+	return all
+}
+
+func repaired(t *testing.T, d *Datapath) Repaired {
+	t.Helper()
+	done, err := d.Repair(t.Context())
+	require.NoError(t, err)
+	return done
+}
+
+// Whatever somebody removes, changes or adds in whichever table is put right and named,
+// and a flow goes on meanwhile.
+func TestWhatDriftsIsRepairedAndNamed(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	_, err := d.Apply(variedState(t, n))
+	require.NoError(t, err)
+	_, err = d.Collect()
+	require.NoError(t, err)
+	establish(t, d, n, 1000)
+	want := content(t, d)
+	none := repaired(t, d)
+	require.Empty(t, none.Tables)
+	require.Greater(t, none.Compared, 251)
+	require.Equal(t, FlowKnown, run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, ack), model.Forward).Decision.Flow, "nothing was repaired, and nothing is judged anew")
+	for table, of := range damages {
+		for _, c := range []struct {
+			what string
+			do   func(*testing.T, *ebpf.Map)
+			want RepairedTable
+		}{
+			{"missing", of.remove, RepairedTable{Missing: 1}},
+			{"wrong", of.change, RepairedTable{Wrong: 1}},
+			{"surplus", of.add, RepairedTable{Surplus: 1}},
+		} {
+			if table == bpf.ContainerMapNodes && c.what == "surplus" {
+				continue // it has room for one
+			}
+			c.do(t, d.maps[table])
+			require.NotEqual(t, want, content(t, d))
+			done := repaired(t, d)
+			require.Len(t, done.Tables, 1, "%s %s: %+v", c.what, table, done)
+			is := done.Tables[0]
+			require.Len(t, is.Keys, 1)
+			require.True(t, strings.HasPrefix(is.Keys[0], c.what+" "), is.Keys)
+			t.Log(table, is.Keys)
+			is.Keys, c.want.Table = nil, table
+			require.Equal(t, c.want, is)
+			require.Equal(t, 1, is.Entries())
+			require.Equal(t, want, content(t, d), "%s %s", c.what, table)
+			flow := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, ack), model.Forward)
+			require.Equal(t, FlowRejudged, flow.Decision.Flow, "what was wrong may have decided about it")
+			run(t, d, n.web, tcpFrame(t, "10.0.0.2", "10.0.0.1", 8080, 1000, ack), model.Forward)
+			require.Empty(t, repaired(t, d).Tables)
+		}
+	}
+}
+
+func TestMaglevTablesAndSettingsAreRepaired(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	_, err := d.Apply(variedState(t, n))
+	require.NoError(t, err)
+	want := content(t, d)
+	establish(t, d, n, 1000)
+	for _, i := range []int64{0, 7, 250} {
+		_, err = d.maglev.memory.WriteAt([]byte{0xff}, i*maglevStride)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []RepairedTable{{Table: bpf.ContainerMapMaglev, Wrong: 3, Keys: []string{"wrong entry 0", "wrong entry 7", "wrong entry 250"}}}, repaired(t, d).Tables)
+	require.Equal(t, want, content(t, d))
+
+	zero, other := uint32(0), d.settings
+	other.Epoch++ // packets read the other half
+	require.NoError(t, d.maps[bpf.ContainerMapControl].Put(&zero, &other))
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 2000, 80, syn), model.Drop)
+	done := repaired(t, d).Tables
+	require.Len(t, done, 1)
+	require.Equal(t, bpf.ContainerMapControl, done[0].Table)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 2000, 80, syn), model.Forward)
+	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, ack), model.Forward)
+	require.Empty(t, repaired(t, d).Tables)
+}
+
+// Of many entries the first are named, and all are counted.
+func TestTheFirstOfManyRepairedEntriesAreNamed(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	state := variedState(t, n)
+	for i := range 3 * repairBatch {
+		state.Addresses = append(state.Addresses, model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000})
+	}
+	_, err := d.Apply(state)
+	require.NoError(t, err)
+	want := content(t, d)
+	for i := range 2 * repairBatch {
+		key := encodeAddr(peerAddr(i, false))
+		require.NoError(t, d.ipcache.m.Delete(&key))
+	}
+	done := repaired(t, d).Tables
+	require.Len(t, done, 1)
+	require.Equal(t, 2*repairBatch, done[0].Missing)
+	require.Len(t, done[0].Keys, mostNamed)
+	require.Equal(t, want, content(t, d))
+}
+
+// States are applied, pods connected and flows collected while tables are compared:
+// nothing has drifted, and nothing is repaired.
+func TestNothingIsRepairedWhileStatesAreApplied(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	state := variedState(t, n)
+	_, err := d.Apply(state)
+	require.NoError(t, err)
+	stopped, cancel := context.WithCancel(t.Context())
+	found := make(chan Repaired)
+	runs := 0
+	go func() {
+		var all Repaired
+		for stopped.Err() == nil {
+			done, err := d.Repair(context.Background())
+			if err != nil {
+				all.Tables = append(all.Tables, RepairedTable{Table: err.Error()})
+			}
+			all.Tables = append(all.Tables, done.Tables...)
+			runs++
+		}
+		found <- all
+	}()
+	full := state
+	for i := range 100 {
+		next := *full
+		next.Services = slices.Clone(full.Services)
+		next.Services[0].MaglevSize = []int{251, 503, 0}[i%3]
+		next.Services[1].Backends = append(slices.Clone(full.Services[1].Backends), model.Backend{Address: addr("fd00::2"), Port: uint16(1000 + i)})
+		next.Addresses = append(slices.Clone(full.Addresses), model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000},
+			model.Address{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 0}), 24), Identity: 1001})
+		key := fmt.Sprint("set ", i)
+		next.RuleSets = append(slices.Clone(full.RuleSets), model.RuleSet{Key: key, Rules: []model.Rule{
+			{Direction: model.Egress}, {Direction: model.Ingress, Peer: clientIdentity, Protocol: model.ProtocolTCP, Port: uint16(1 + i), PortBits: 16},
+		}})
+		next.Endpoints = slices.Clone(full.Endpoints)
+		next.Endpoints[1].RuleSet = key
+		if i%5 == 0 {
+			less := next
+			less.Endpoints = next.Endpoints[:1]
+			_, err := d.Apply(&less)
+			require.NoError(t, err)
+			require.NoError(t, d.Connect(&next, model.Key{Namespace: "default", Name: "web"}))
+		}
+		_, err := d.Apply(&next)
+		require.NoError(t, err)
+		if i%10 == 0 {
+			_, err := d.Collect()
+			require.NoError(t, err)
+		}
+	}
+	cancel()
+	require.Empty(t, (<-found).Tables)
+	require.Positive(t, runs)
+}
+
+// A Repair that is told to end does, and says what it has done.
+func TestARepairEndsWithItsContext(t *testing.T) {
+	n := newNode(t)
+	opts := small()
+	ctx, cancel := context.WithCancel(t.Context())
+	opts.Step = func(step string) {
+		if step == "repair "+bpf.ContainerMapServices {
+			cancel()
+		}
+	}
+	d := openDatapath(t, opts)
+	_, err := d.Apply(variedState(t, n))
+	require.NoError(t, err)
+	for _, table := range []string{bpf.ContainerMapSlots, bpf.ContainerMapEndpoints} {
+		damages[table].remove(t, d.maps[table])
+	}
+	done, err := d.Repair(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Len(t, done.Tables, 1)
+	require.Equal(t, bpf.ContainerMapSlots, done.Tables[0].Table)
+	require.Equal(t, bpf.ContainerMapEndpoints, repaired(t, d).Tables[0].Table)
+}
