@@ -237,6 +237,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.watchEvents)
 	start(a.watchAddresses)
 	start(a.hasten)
+	start(a.repair)
 	if err := a.source.WaitForSync(ctx); err != nil {
 		if errors.Is(context.Cause(ctx), context.Canceled) {
 			return nil

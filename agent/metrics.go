@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -104,9 +107,13 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 	gauge("problems", "What fails now.", float64(len(s.Errors)))
 	gauge("addresses_used", "Addresses of the node's podCIDRs that are given.", float64(a.store.Pool.Used()))
 	gauge("apply_last_seconds", "How long the last change of the datapath took.", s.Apply.Seconds)
-	gauge("apply_last_timestamp_seconds", "When the datapath was last changed.", float64(s.Apply.Last.UnixMilli())/1000)
+	gauge("apply_last_timestamp_seconds", "When the datapath was last changed.", seconds(s.Apply.Last))
 	counter("applies_total", "Changes of the datapath.", float64(s.Apply.Count), nil, nil)
 	counter("apply_failures_total", "Changes of the datapath that failed.", float64(s.Apply.Failed), nil, nil)
+	for _, table := range slices.Sorted(maps.Keys(s.Repair.Entries)) {
+		counter("repaired_entries_total", "Entries of a table of the datapath that had drifted from the state in force.", float64(s.Repair.Entries[table]), []string{"table"}, []string{table})
+	}
+	gauge("repair_last_timestamp_seconds", "When the tables were last compared with the state in force; 0: not yet.", seconds(s.Repair.Last))
 	counters, err := a.datapath.Counters()
 	if err != nil {
 		out <- prometheus.NewInvalidMetric(metric("packets_total", "Packets by hook and reason; no reason: forwarded."), err)
@@ -117,4 +124,12 @@ func (a *Agent) Collect(out chan<- prometheus.Metric) {
 		counter("packets_total", "Packets by hook and reason; no reason: forwarded.", float64(c.Packets), names, values)
 		counter("bytes_total", "Bytes of packets by hook and reason; no reason: forwarded.", float64(c.Bytes), names, values)
 	}
+}
+
+// seconds since 1970, as Prometheus has times.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
 }

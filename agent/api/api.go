@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/weirnet/weir/model"
@@ -64,7 +65,8 @@ type Status struct {
 	// Tables are those that objects fill, and those of flows, by name.
 	Tables []Table `json:"tables,omitempty"`
 
-	Apply Apply `json:"apply"`
+	Apply  Apply  `json:"apply"`
+	Repair Repair `json:"repair"`
 	// Refused are objects that are left out, and fields of objects that claim
 	// an address or a port to which another has the better claim.
 	Refused []Refused `json:"refused"`
@@ -105,6 +107,39 @@ type Apply struct {
 	Epoch   uint32    `json:"epoch"`
 	Count   uint64    `json:"count"`  // since the start
 	Failed  uint64    `json:"failed"` // since the start
+}
+
+// Repair is the last comparison of the datapath's tables with what they are to hold.
+type Repair struct {
+	Last     time.Time `json:"last"`     // when it ended; zero: none yet
+	Seconds  float64   `json:"seconds"`  // that it took; it is slow on purpose
+	Compared int       `json:"compared"` // entries
+	// Tables are those that had drifted, and were repaired.
+	Tables []RepairedTable `json:"tables,omitempty"`
+	// Entries are those that were repaired since the start, by table.
+	Entries map[string]uint64 `json:"entries,omitempty"`
+}
+
+// RepairedTable is what a table had otherwise than it was to hold.
+type RepairedTable struct {
+	Table   string   `json:"table"`
+	Missing int      `json:"missing"` // entries
+	Surplus int      `json:"surplus"` // entries
+	Wrong   int      `json:"wrong"`   // entries
+	Keys    []string `json:"keys"`    // the first of them, each with what was wrong with it
+}
+
+func (t *RepairedTable) String() string {
+	return fmt.Sprintf("table %s had %d entries missing, %d surplus and %d wrong: %s", t.Table, t.Missing, t.Surplus, t.Wrong, strings.Join(t.Keys, ", "))
+}
+
+// Repaired is how many entries the last comparison repaired.
+func (r *Repair) Repaired() int {
+	sum := 0
+	for i := range r.Tables {
+		sum += r.Tables[i].Missing + r.Tables[i].Surplus + r.Tables[i].Wrong
+	}
+	return sum
 }
 
 // Refused is an object that the datapath works without, because it cannot be

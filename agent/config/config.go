@@ -66,6 +66,9 @@ type Config struct {
 	// Of those that objects fill it is the budget, and what does not fit is
 	// refused object by object.
 	Tables map[model.Table]int `json:"tables,omitempty"`
+	// RepairInterval is how often the datapath's tables are compared with what they
+	// are to hold, and repaired, as in 5m (the default), or "off".
+	RepairInterval Interval `json:"repairInterval,omitempty"`
 	// Devices are the uplinks by name; empty: those that have the node's
 	// addresses or a default route.
 	Devices []string `json:"devices,omitempty"`
@@ -98,7 +101,7 @@ func (c *Config) Options() model.Options {
 // Validate says what is wrong: all of it joined, each naming its field.
 func (c *Config) Validate() error {
 	options := c.Options()
-	return errors.Join(options.Validate(), c.validateTables(), c.validateMTU(), c.validateRefusals())
+	return errors.Join(options.Validate(), c.validateTables(), c.validateMTU(), c.validateRefusals(), c.validateIntervals())
 }
 
 func (c *Config) validateMTU() error {

@@ -24,6 +24,8 @@ func TestAConfigurationIsReadStrictly(t *testing.T) {
 		{"a denial of another kind", "deniedIngress: reject", "deniedIngress"},
 		{"a port that is none", "reservedPorts: [0]", "reservedPorts[0]"},
 		{"an MTU that IPv6 does not allow", "mtu: 500", "between 1280 and 65535"},
+		{"an interval of repairs that is none", "repairInterval: often", "is no time of at least 10s"},
+		{"repairs that follow each other", "repairInterval: 1s", "is no time of at least 10s"},
 		{"more refusals than there may be", "refusals: 1001", "more than 1000"},
 		{"a table that is none", "tables: {rulez: 7}", "tables.rulez"},
 		{"a table without room", "tables: {rules: 0}", "tables.rules"},

@@ -166,7 +166,8 @@ func isOverOwnBudget(r *api.Refused) bool {
 }
 
 // agentNotes are of tables that are nearly full, of tenants' objects that have no room
-// in one, and of fields that are left out alone: the node works.
+// in one, of fields that are left out alone, and of tables that the last comparison
+// repaired: the node works.
 func agentNotes(s *LocalStatus) []string {
 	var notes []string
 	for i := range s.Refused {
@@ -184,6 +185,9 @@ func agentNotes(s *LocalStatus) []string {
 		if table := &s.Tables[i]; table.IsNearlyFull() {
 			notes = append(notes, "nearly full: "+table.String())
 		}
+	}
+	for i := range s.Repair.Tables {
+		notes = append(notes, "repaired: "+s.Repair.Tables[i].String())
 	}
 	return notes
 }

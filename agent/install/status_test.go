@@ -143,6 +143,9 @@ func TestProblemsOfAnAgent(t *testing.T) {
 	require.Empty(t, agentNotes(budgets))
 	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slots", Entries: 79, Room: 100}}}}
 	require.Empty(t, agentProblems(tables))
+	drifted := &LocalStatus{}
+	drifted.Repair.Tables = []api.RepairedTable{{Table: "rules", Missing: 1, Wrong: 2, Keys: []string{"missing rule of set 7"}}}
+	require.Equal(t, []string{"repaired: table rules had 1 entries missing, 0 surplus and 2 wrong: missing rule of set 7"}, agentNotes(drifted))
 	require.Equal(t, []string{"nearly full: table rules has 80 of 100 entries: ask who needs them, or raise tables.rules of the configuration"}, agentNotes(tables))
 }
 

@@ -228,6 +228,10 @@ func printAgentStatus(w io.Writer, s *api.Status) error {
 		fmt.Sprintf("endpoints   %d, in the datapath %d", s.Endpoints.Known, s.Endpoints.Ready),
 		fmt.Sprintf("objects     %d: %d frontends, %d identities, %d policies", s.Objects, s.Services, s.Identities, s.Policies),
 		fmt.Sprintf("applied     %d times, %d failed; last %s, in %.1f ms, epoch %d", s.Apply.Count, s.Apply.Failed, s.Apply.Last.Format("15:04:05"), 1000*s.Apply.Seconds, s.Apply.Epoch),
+		fmt.Sprintf("repaired    %s", repairText(&s.Repair)),
+	}
+	for i := range s.Repair.Tables {
+		lines = append(lines, "repaired    "+s.Repair.Tables[i].String())
 	}
 	for _, r := range append(slices.Clone(s.Refused), s.Ignored...) {
 		what := "refused    "
@@ -244,6 +248,18 @@ func printAgentStatus(w io.Writer, s *api.Status) error {
 	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
+}
+
+// repairText tells of the last comparison of tables.
+func repairText(r *api.Repair) string {
+	switch repaired := r.Repaired(); {
+	case r.Last.IsZero():
+		return "never: the tables have not been compared yet"
+	case repaired == 0:
+		return fmt.Sprintf("nothing; last %s, in %.1f s, %d entries compared", r.Last.Format("15:04:05"), r.Seconds, r.Compared)
+	default:
+		return fmt.Sprintf("%d entries; last %s, in %.1f s, %d entries compared", repaired, r.Last.Format("15:04:05"), r.Seconds, r.Compared)
+	}
 }
 
 func agentCleanupCommand() *cobra.Command {

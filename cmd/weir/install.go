@@ -43,6 +43,7 @@ type configFlags struct {
 	answers, tunnel, algorithm   string
 	externalIPs, hostPorts       string
 	audits, pings, lifetimes     string
+	repairs                      string
 	deniedIngress, deniedEgress  string
 	tables                       map[string]int
 	reserved                     []uint
@@ -62,6 +63,7 @@ func (f *configFlags) register(cmd *cobra.Command) {
 	f.set.StringVar(&f.pings, "service-pings", "", "what becomes of pings of services' addresses: answer or drop (default: answer)")
 	f.set.StringVar(&f.lifetimes, "flow-lifetimes", "", "how long flows may be idle, as in tcp-fin-wait=4m,udp=3m (default: those of docs/datapath.md)")
 	f.set.Uint32Var(&f.config.Refusals, "refusals", 0, "how many resets and ICMP errors each endpoint's packets get in a second (default: 1000, which is the most)")
+	f.set.StringVar(&f.repairs, "repair-interval", "", "how often the datapath's tables are compared with what they are to hold, and repaired, as in 5m, or off (default: 5m)")
 	f.set.UintSliceVar(&f.reserved, "reserved-ports", nil, "TCP `ports` of the nodes that no service and no pod takes (default: those of etcd, the kubelet, the control plane and Weir)")
 	f.set.StringVar(&f.answers, "lb-mode", "", "how answers of other nodes' backends reach clients: snat, dsr or hybrid (default: snat)")
 	f.set.StringVar(&f.tunnel, "dsr-dispatch", "", "what carries packets to other nodes where --lb-mode needs it: ipip or geneve")
@@ -146,6 +148,7 @@ func (f *configFlags) change(c *config.Config) {
 		"service-pings":       func() { c.ServicePings = model.ServicePings(f.pings) },
 		"flow-lifetimes":      func() { c.FlowLifetimes = f.config.FlowLifetimes },
 		"refusals":            func() { c.Refusals = f.config.Refusals },
+		"repair-interval":     func() { c.RepairInterval = config.Interval(f.repairs) },
 		"reserved-ports":      func() { c.ReservedPorts = f.config.ReservedPorts },
 		"lb-mode":             func() { c.Return = model.Return(f.answers) },
 		"return":              func() { c.Return = model.Return(f.answers) }, // its old name

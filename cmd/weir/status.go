@@ -139,10 +139,10 @@ func printTables(w io.Writer, o vmOutput, status []install.NodeStatus) error {
 }
 
 func printStatus(w io.Writer, o vmOutput, status []install.NodeStatus) error {
-	err := vmPrint(o, w, "NODE\tHEALTHY\tAGENT\tKERNEL\tVERSION\tENDPOINTS\tSERVICES\tPOLICIES\tLAST APPLY", status, func(s install.NodeStatus) string {
-		columns := []string{s.Node, yes(s.Healthy), firstClause(s.Phase), dash(s.Kernel), "-", "-", "-", "-", "-"}
+	err := vmPrint(o, w, "NODE\tHEALTHY\tAGENT\tKERNEL\tVERSION\tENDPOINTS\tSERVICES\tPOLICIES\tLAST APPLY\tLAST REPAIR", status, func(s install.NodeStatus) string {
+		columns := []string{s.Node, yes(s.Healthy), firstClause(s.Phase), dash(s.Kernel), "-", "-", "-", "-", "-", "-"}
 		if a := s.Agent; a != nil {
-			columns = append(columns[:4], a.Version, endpoints(a.Endpoints), strconv.Itoa(a.Services), strconv.Itoa(a.Policies), lastApply(a.Apply))
+			columns = append(columns[:4], a.Version, endpoints(a.Endpoints), strconv.Itoa(a.Services), strconv.Itoa(a.Policies), lastApply(a.Apply), lastRepair(&a.Repair))
 		}
 		return strings.Join(columns, "\t")
 	})
@@ -196,6 +196,17 @@ func lastApply(a api.Apply) string {
 		text += fmt.Sprintf(", %d failed", a.Failed)
 	}
 	return text
+}
+
+func lastRepair(r *api.Repair) string {
+	if r.Last.IsZero() {
+		return "never"
+	}
+	text := fmt.Sprintf("%s ago, ", time.Since(r.Last).Round(time.Second))
+	if repaired := r.Repaired(); repaired > 0 {
+		return text + fmt.Sprintf("%d entries", repaired)
+	}
+	return text + "nothing"
 }
 
 func (f *statusFlags) runLocal(cmd *cobra.Command) error {
