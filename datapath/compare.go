@@ -99,18 +99,23 @@ func putRight[K, V comparable](r *repair, of *mirror[K, V], key K, want V, wante
 	if err != nil {
 		return fmt.Errorf("read table %s: %w", of.table, err)
 	}
+	what := ""
 	switch {
 	case there && wanted && is != want:
-		r.note(of.table, "wrong", of.text(key))
+		what = "wrong"
 	case !there && wanted:
-		r.note(of.table, "missing", of.text(key))
+		what = "missing"
 	case there && !wanted:
-		r.note(of.table, "surplus", of.text(key))
+		what = "surplus"
+	default:
+		return nil
+	}
+	r.d.opts.Step("repair an entry of " + of.table)
+	r.note(of.table, what, of.text(key))
+	if !wanted {
 		if err := of.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete from table %s: %w", of.table, err)
 		}
-		return nil
-	default:
 		return nil
 	}
 	if err := of.m.Put(&key, &want); err != nil {

@@ -164,6 +164,9 @@ func dieAt(at string) error {
 	if err := applyBefore(d, os.Getenv(childEnv+"_BEFORE"), &step); err != nil {
 		return err
 	}
+	if os.Getenv(childEnv+"_DRIFTS") != "" {
+		return repairOrDie(d)
+	}
 	if _, err := d.Apply(strict(client, web)); err != nil {
 		return err
 	}
@@ -184,9 +187,10 @@ func applyBefore(d *Datapath, file string, step *int) error {
 	if err := json.Unmarshal(raw, state); err != nil {
 		return err
 	}
+	opened := *step
 	*step = math.MinInt
 	_, err = d.Apply(state)
-	*step = 0
+	*step = opened
 	return err
 }
 

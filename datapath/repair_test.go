@@ -4,9 +4,16 @@ package datapath
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -276,4 +283,99 @@ func TestARepairEndsWithItsContext(t *testing.T) {
 	require.Len(t, done.Tables, 1)
 	require.Equal(t, bpf.ContainerMapSlots, done.Tables[0].Table)
 	require.Equal(t, bpf.ContainerMapEndpoints, repaired(t, d).Tables[0].Table)
+}
+
+// repairOrDie damages one entry of each table, and repairs them, in a loader that may
+// be killed at a step.
+func repairOrDie(d *Datapath) error {
+	for i, table := range slices.Sorted(maps.Keys(damages)) {
+		m := d.maps[table]
+		key, err := m.NextKeyBytes(nil)
+		if err != nil {
+			return err
+		}
+		value, err := m.LookupBytes(key)
+		if err != nil {
+			return err
+		}
+		value[0] ^= 0x55
+		if i%2 == 0 {
+			err = m.Delete(key)
+		} else {
+			err = m.Put(key, value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	d.opts.Step("drifted")
+	done, err := d.Repair(context.Background())
+	if err == nil && len(done.Tables) != len(damages) {
+		err = fmt.Errorf("of %d tables it has repaired %d: %+v", len(damages), len(done.Tables), done.Tables)
+	}
+	return errors.Join(err, d.Close())
+}
+
+// A loader that is killed in a repair leaves what had drifted, or what is right, and
+// the next one makes all of it right.
+func TestALoaderKilledInARepairLeavesWhatHadDriftedOrWhatIsRight(t *testing.T) {
+	n := newNode(t)
+	lenient(t, n)
+	n.state.Addresses = []model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: 70000}}
+	raw, err := json.Marshal(n.state)
+	require.NoError(t, err)
+	before := filepath.Join(t.TempDir(), "state.json")
+	require.NoError(t, os.WriteFile(before, raw, 0o600))
+	dir := pinDir(t)
+	restore := func() {
+		d, err := Open(pinnedOptions(dir))
+		require.NoError(t, err)
+		_, err = d.Apply(n.state.Clone())
+		require.NoError(t, err)
+		require.NoError(t, d.Close())
+	}
+	restore()
+	if haveTCX, err := haveTCX(); err != nil || !haveTCX {
+		t.Skip("kernel before 6.6: clsact has no links to ask the programs by")
+	}
+	const sport = 20000
+	ask := func() []string {
+		forgetFlows(t, dir, sport)
+		return askPrograms(t, dir, n, sport)
+	}
+	right := ask()
+	var drifted []string
+	killed := 0
+	for at := 1; ; at++ {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), childEnv+"="+strconv.Itoa(at), childEnv+"_PINS="+dir, childEnv+"_BEFORE="+before, childEnv+"_DRIFTS=1")
+		said, err := cmd.Output()
+		after := ask()
+		if err == nil {
+			require.Equal(t, right, after, "what a repair that ends has repaired")
+			break
+		}
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit)
+		require.NotEmpty(t, said, "the loader failed: %s", exit.Stderr)
+		if string(said) == "drifted" {
+			drifted = after
+			require.NotEqual(t, right, drifted)
+		}
+		if drifted == nil { // it is not open yet
+			require.Equal(t, right, after)
+			continue
+		}
+		for i, answer := range after {
+			drop := fmt.Sprintf(" verdict %d ", bpf.ContainerVerdictVERDICT_DROP)
+			if !strings.Contains(answer, drop) {
+				require.Contains(t, []string{right[i], drifted[i]}, answer, "killed at %q", said)
+			}
+		}
+		killed++
+		restore()
+		require.Equal(t, right, ask(), "a loader after the one killed at %q does not make the state whole", said)
+	}
+	require.Greater(t, killed, 2*len(damages), "at each table, and at each entry")
+	fmt.Printf("loader killed at %d steps of a repair\n", killed)
 }
