@@ -112,7 +112,12 @@ func (v *View) consistent(read func(half int) error) error {
 		if err != nil {
 			return err
 		}
-		if err := read(int(before.Epoch & 1)); err != nil {
+		// A walk that lost its place may have missed what it stood on.
+		err = read(int(before.Epoch & 1))
+		if errors.Is(err, ebpf.ErrIterationAborted) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		after, err := v.settings()
