@@ -100,7 +100,11 @@ func (d *Datapath) applyNow(state *model.State) (Change, error) {
 	if err := d.sweep(); err != nil {
 		return Change{}, err
 	}
-	state = d.withLoopback(state)
+	return d.enforce(d.withLoopback(state))
+}
+
+// enforce puts a state into force. It is called with applying held.
+func (d *Datapath) enforce(state *model.State) (Change, error) {
 	d.takeIn(state)
 	// Until all of it is in force, nothing is known to begin from.
 	last := d.last

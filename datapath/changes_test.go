@@ -187,6 +187,9 @@ func TestDifferencesLeadToTheTablesOfTheWholeState(t *testing.T) {
 		requireMirror(t, d.backends)
 		requireMirror(t, d.ipcache)
 		requireMirror(t, d.cidrs)
+		if r.IntN(5) == 0 {
+			require.Empty(t, repaired(t, d).Tables, "what differences lead to is what the state says")
+		}
 		if r.IntN(3) == 0 {
 			_, err := d.Collect()
 			require.NoError(t, err)

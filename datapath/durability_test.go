@@ -141,8 +141,11 @@ func dieAt(at string) error {
 		return err
 	}
 	opts := pinnedOptions(os.Getenv(childEnv + "_PINS"))
-	step := 0
+	step, drifts := 0, os.Getenv(childEnv+"_DRIFTS") != ""
 	opts.Step = func(name string) {
+		if drifts && !ofRepair(name) {
+			return
+		}
 		if step++; step == kill {
 			fmt.Printf("%s", name)
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -164,7 +167,7 @@ func dieAt(at string) error {
 	if err := applyBefore(d, os.Getenv(childEnv+"_BEFORE"), &step); err != nil {
 		return err
 	}
-	if os.Getenv(childEnv+"_DRIFTS") != "" {
+	if drifts {
 		return repairOrDie(d)
 	}
 	if _, err := d.Apply(strict(client, web)); err != nil {

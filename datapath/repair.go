@@ -35,7 +35,8 @@ const mostNamed = 5
 
 // Repair compares all tables of the state with the state in force, slowly, and puts
 // right what differs: Apply writes differences alone, and never sees what somebody
-// else has changed. Behind a repair flows are judged anew.
+// else has changed. Behind a repair flows are judged anew. What is believed of the
+// tables is compared first: where that is wrong, the whole state is applied again.
 //
 // It walks the tables without a lock, a batch at a time, and sleeps between them. Each
 // batch is compared as the tables are then, so that it may go on while states are
@@ -45,11 +46,11 @@ const mostNamed = 5
 func (d *Datapath) Repair(ctx context.Context) (Repaired, error) {
 	r := &repair{d: d, ctx: ctx}
 	for _, step := range []func() error{
-		r.rules, r.slots, r.sources, r.maglev,
+		r.believed, r.rules, r.slots, r.sources, r.maglev,
 		func() error { return pairs(r, bpf.ContainerMapBackends, d.backends, backendText) },
 		func() error { return pairs(r, bpf.ContainerMapServices, d.services, serviceText) },
 		func() error { return pairs(r, bpf.ContainerMapNodes, d.nodes, func(uint32) string { return "node" }) },
-		func() error { return pairs(r, bpf.ContainerMapIpcacheCidrs, d.cidrs, prefixText) },
+		func() error { return pairs(r, bpf.ContainerMapIpcacheCidrs, d.cidrs, cidrText) },
 		func() error { return pairs(r, bpf.ContainerMapIpcache, d.ipcache, text) },
 		func() error { return pairs(r, bpf.ContainerMapEndpoints, d.endpoints, endpointText) },
 	} {
@@ -225,7 +226,7 @@ func (r *repair) rules() error {
 
 func endpointText(ifindex uint32) string { return fmt.Sprintf("ifindex %d", ifindex) }
 
-func prefixText(k cidrKey) string {
+func cidrText(k cidrKey) string {
 	return decodeSource(&sourceKey{Bits: k.Bits + listBits, Addr: k.Addr}).String()
 }
 
