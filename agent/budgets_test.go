@@ -139,7 +139,7 @@ func TestATenantThatAsksForTooMuchStopsNobodyElse(t *testing.T) {
 		"blocks": {
 			objects: many(4, func(i int) string { return blocksOf(fmt.Sprintf("many-%d", i), "b", 50*i, 50) }),
 			tables:  map[model.Table]int{model.TableCIDRs: 160},
-			refused: map[string]string{"NetworkPolicy zzz/many-3": "50 entries of table prefixes, whose budget of 160"}, isolate: true,
+			refused: map[string]string{"NetworkPolicy zzz/many-3": "50 entries of table ipcache_cidrs, whose budget of 160"}, isolate: true,
 		},
 		"Maglev tables": {
 			objects: many(4, func(i int) string {

@@ -124,7 +124,7 @@ func TestATenantThatAsksForTooMuchLosesThatAlone(t *testing.T) {
 	}{
 		"20,000 blocks": {
 			text:    repeat(4, func(i int) string { return blocks(fmt.Sprintf("p%d", i), "", "", 5000*i, 5000) }),
-			refused: []string{"NetworkPolicy zzz/p3 spec it needs 5000 entries of table prefixes"},
+			refused: []string{"NetworkPolicy zzz/p3 spec it needs 5000 entries of table ipcache_cidrs"},
 		},
 		"3,000 blocks by 100 ports": {
 			text:    blocks("p", "", ports, 0, 3000),
@@ -293,5 +293,5 @@ func TestBudgetsAreValidated(t *testing.T) {
 	local := crowdedLocal()
 	local.Budgets = model.Budgets{model.TableIPCache: 1}
 	_, _, err := All(mustParse(t, "apiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nstatus: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: '2001:db8::1'}]}\n"), "node-1", local)
-	require.ErrorContains(t, err, "raise tables.addresses", "the node itself has to fit")
+	require.ErrorContains(t, err, "raise tables.ipcache", "the node itself has to fit")
 }
