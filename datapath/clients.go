@@ -31,9 +31,7 @@ func (d *Datapath) forgetClients() error {
 			err = errors.Join(err, fmt.Errorf("delete from table %s: %w", mapName(m), failed))
 		}
 	}
-	if err != nil {
-		d.loseGroups()
-	}
+	d.forgetting = err != nil // the next run looks again
 	return err
 }
 
@@ -45,7 +43,7 @@ func (d *Datapath) lostGroups() (groups map[uint32]bool, below uint32, lost bool
 		return nil, 0, false
 	}
 	defer d.applying.Unlock()
-	if d.last == nil || !d.last.lost {
+	if d.last == nil || !d.last.lost && !d.forgetting {
 		return nil, 0, false
 	}
 	groups = map[uint32]bool{}
@@ -55,13 +53,4 @@ func (d *Datapath) lostGroups() (groups map[uint32]bool, below uint32, lost bool
 	d.last.lost = false
 	d.oldest = max(d.oldest, d.last.nextGroup)
 	return groups, d.oldest, true
-}
-
-// loseGroups has the next run look again.
-func (d *Datapath) loseGroups() {
-	d.applying.Lock()
-	defer d.applying.Unlock()
-	if d.last != nil {
-		d.last.lost = true
-	}
 }

@@ -54,9 +54,11 @@ type Datapath struct {
 	oldest   uint32      // no group from here on has had a number before
 
 	// collecting is the turn of the collector, which alone takes it, but for those
-	// who end or replace what it works with. It guards dead.
+	// who end or replace what it works with. It guards what is below. The collector
+	// takes applying only where it is free.
 	collecting sync.Mutex
 	dead       map[flowKey]uint64 // when an entry was found dead, on the datapath's clock
+	forgetting bool               // clients of groups that are gone may be left
 
 	// reading is the turn of who reads the ring of events: what is in it now, without
 	// waiting for more.
@@ -65,7 +67,7 @@ type Datapath struct {
 
 	// mu guards what several of them share. It is held for memory, for one batch of
 	// a table's entries, or for one write of table control: never for a walk.
-	// The epoch is written with applying or mu's Connect alone.
+	// Only who has applying too gives packets the other half.
 	mu        sync.Mutex
 	settings  settings
 	spent     Spent
