@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/bpf"
@@ -115,18 +114,6 @@ func policyNewFlow(b *testing.B, six bool, rules, identities int) {
 	require.Equal(b, FlowKnown, run(b, d, n.client, known, model.Forward).Decision.Flow)
 	nothing, with := compare(b, program(b, d, bpf.ContainerProgFromContainer), n.client.Ifindex, known)
 	b.ReportMetric(float64((with - nothing).Nanoseconds()), "ns/packet-of-a-known-flow-over-BASE")
-}
-
-// some is run from a frame on.
-func (w *bench) some(b *testing.B, at int, prog *ebpf.Program, ifindex, repeat int) time.Duration {
-	b.Helper()
-	require.NoError(b, w.objs.Turn.Set(uint32(at)))
-	require.NoError(b, w.objs.Target.Put(uint32(0), uint32(prog.FD())))
-	in := skbContext{Ifindex: uint32(ifindex)}
-	start := time.Now()
-	_, err := w.objs.Again.Run(&ebpf.RunOptions{Data: w.first, Context: &in, Repeat: uint32(repeat)})
-	require.NoError(b, err)
-	return time.Since(start) / time.Duration(repeat)
 }
 
 // BenchmarkPolicyChange measures from the beginning of Apply to the end of the

@@ -43,40 +43,30 @@ func BenchmarkKnownFlow(b *testing.B) {
 	}
 }
 
-// bench is the wrapper that gives a program one frame after the other, each as
-// if it came for the first time.
-type bench struct {
-	objs   bpf.BenchObjects
-	frames int
-	first  []byte
-}
+// bench is a wrapper that fails the benchmark.
+type bench struct{ *wrapper }
 
 func newBench(b *testing.B, frames [][]byte) *bench {
 	b.Helper()
-	w := &bench{frames: len(frames), first: frames[0]}
-	require.NoError(b, bpf.LoadBenchObjects(&w.objs, nil))
+	w, err := newWrapper(frames)
+	require.NoError(b, err)
 	b.Cleanup(func() { w.objs.Close() })
-	keys, saved := make([]uint32, len(frames)), make([]bpf.BenchSavedFrame, len(frames))
-	for i, frame := range frames {
-		keys[i], saved[i].Len = uint32(i), uint32(len(frame))
-		copy(saved[i].Frame[:], frame)
-	}
-	require.NoError(b, update(w.objs.Saved, keys, saved))
-	require.NoError(b, w.objs.Frames.Set(uint32(len(frames))))
-	return w
+	return &bench{w}
 }
 
 // run gives a program repeat frames, from the first one on, and tells the time
 // of one.
 func (w *bench) run(b *testing.B, prog *ebpf.Program, ifindex, repeat int) time.Duration {
 	b.Helper()
-	require.NoError(b, w.objs.Turn.Set(uint32(0)))
-	require.NoError(b, w.objs.Target.Put(uint32(0), uint32(prog.FD())))
-	in := skbContext{Ifindex: uint32(ifindex)}
-	start := time.Now()
-	_, err := w.objs.Again.Run(&ebpf.RunOptions{Data: w.first, Context: &in, Repeat: uint32(repeat)})
+	return w.some(b, 0, prog, ifindex, repeat)
+}
+
+// some is run from a frame on.
+func (w *bench) some(b *testing.B, at int, prog *ebpf.Program, ifindex, repeat int) time.Duration {
+	b.Helper()
+	took, err := w.wrapper.run(prog, ifindex, at, repeat, nil)
 	require.NoError(b, err)
-	return time.Since(start) / time.Duration(repeat)
+	return took / time.Duration(repeat)
 }
 
 // program gives one of a datapath.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -89,4 +90,28 @@ func BenchmarkRunner(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "packets/s")
+}
+
+func TestABenchRefusesFramesThatComeOutOtherThanAlone(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	_, err := d.Apply(n.state.Clone())
+	require.NoError(t, err)
+	opening := tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn)
+	b, err := d.Bench(model.FromContainer, n.client.Ifindex, [][]byte{opening})
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+
+	_, err = d.Bench(model.FromContainer, n.client.Ifindex, nil)
+	require.ErrorContains(t, err, "wrap 0 frames: give 1 to 65536")
+	_, err = d.Bench(model.FromContainer, n.client.Ifindex, [][]byte{make([]byte, 200)})
+	require.ErrorContains(t, err, "wrap a frame of 200 bytes: give 128 at most")
+
+	// A wrapper that puts another frame in the place of the first.
+	w, err := newWrapper([][]byte{opening})
+	require.NoError(t, err)
+	require.NoError(t, w.objs.Saved.Put(uint32(0), bpf.BenchSavedFrame{Len: uint32(len(opening))}))
+	broken := &Bench{w: w, prog: d.programs.loaded[bpf.ContainerProgFromContainer], ifindex: n.client.Ifindex, frames: 1}
+	require.ErrorIs(t, broken.compare(d, model.FromContainer, [][]byte{opening}), ErrWrongPath)
+	require.NoError(t, broken.Close())
 }

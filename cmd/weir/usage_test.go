@@ -16,7 +16,8 @@ func TestEveryGroupOfCommandsRefusesWhatItHasNot(t *testing.T) {
 	groups := 0
 	var ask func(*cobra.Command, []string)
 	ask = func(cmd *cobra.Command, path []string) {
-		if cmd.HasSubCommands() && cmd.Name() != "completion" {
+		// One that takes names of its own knows no word to be a command.
+		if cmd.HasSubCommands() && cmd.Name() != "completion" && !strings.Contains(cmd.Use, "[NAME...]") {
 			groups++
 			out, stderr, code := weirIn(append(path, "no-such")...)
 			require.Equal(t, exitUsage, code, "%s: %s", cmd.CommandPath(), out)

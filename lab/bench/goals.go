@@ -10,8 +10,8 @@ import (
 	"text/tabwriter"
 )
 
-// measure is what a row shows: the sum of what some benchmarks report in a unit.
-type measure struct {
+// figures are what a row shows: the sum of what some benchmarks report in a unit.
+type figures struct {
 	benchmarks []string
 	unit       string
 }
@@ -30,7 +30,7 @@ type goal struct {
 
 type sized struct {
 	size string
-	measure
+	figures
 }
 
 // Names of benchmarks that say how fast the machine is.
@@ -41,7 +41,7 @@ const (
 
 func each(unit, format string, sizes ...string) (all []sized) {
 	for _, size := range sizes {
-		all = append(all, sized{size, measure{[]string{fmt.Sprintf(format, size)}, unit}})
+		all = append(all, sized{size, figures{[]string{fmt.Sprintf(format, size)}, unit}})
 	}
 	return all
 }
@@ -50,7 +50,7 @@ func each(unit, format string, sizes ...string) (all []sized) {
 func goals() []goal {
 	const cpu = "cpu-ms/change"
 	load := func(services string) sized {
-		return sized{services + " services", measure{[]string{"FirstLoad/compile/services=" + services, "FirstLoad/apply/services=" + services}, "cpu-ms/load"}}
+		return sized{services + " services", figures{[]string{"FirstLoad/compile/services=" + services, "FirstLoad/apply/services=" + services}, "cpu-ms/load"}}
 	}
 	all := []goal{
 		{what: "one pod elsewhere changes: compile", unit: "ms of CPU", most: 1, sizes: each(cpu, "OneChange/%s/pod", "1k", "10k", "100k")},
@@ -59,11 +59,11 @@ func goals() []goal {
 		{what: "one service changes: apply", unit: "ms of CPU", sizes: each(cpu, "ServiceChange/services=%s", "1000", "10000", "100000")},
 		{what: "one policy changes: compile", unit: "ms of CPU", sizes: each(cpu, "OneChange/%s/policy", "1k", "10k", "100k")},
 		{what: "one policy changes: datapath", unit: "ms to effect", sizes: each("ms-p50", "PolicyChange/endpoints=%s", "100", "1000")},
-		{what: "1,000 changes a second: agent", unit: "% of a core", most: 20, steady: true, sizes: []sized{{"10k", measure{[]string{"ABurst"}, "%core"}}}},
-		{what: "1,000 changes a second: to effect", unit: "ms, p99", most: 50, sizes: []sized{{"10k", measure{[]string{"ABurst"}, "p99-ms"}}}},
+		{what: "1,000 changes a second: agent", unit: "% of a core", most: 20, steady: true, sizes: []sized{{"10k", figures{[]string{"ABurst"}, "%core"}}}},
+		{what: "1,000 changes a second: to effect", unit: "ms, p99", most: 50, sizes: []sized{{"10k", figures{[]string{"ABurst"}, "p99-ms"}}}},
 		{what: "packets judged anew, 10 changes a second", unit: "% of packets", steady: true, sizes: []sized{
-			{"if each concerned all flows", measure{[]string{"JudgedAnew/packets-a-second=1/all=true"}, "%judged-anew"}},
-			{"100k flows", measure{[]string{"JudgedAnew/packets-a-second=1/all=false"}, "%judged-anew"}}}},
+			{"if each concerned all flows", figures{[]string{"JudgedAnew/packets-a-second=1/all=true"}, "%judged-anew"}},
+			{"100k flows", figures{[]string{"JudgedAnew/packets-a-second=1/all=false"}, "%judged-anew"}}}},
 		{what: "first load, 10 backends each", unit: "ms of CPU", most: 300, sizes: []sized{load("1000"), load("10000")}},
 	}
 	return all
@@ -98,12 +98,12 @@ func (r *GoalRow) Met() *bool {
 // commit's reports, which may be empty. Times before are taken for those of a
 // machine as fast as this one: as many of its BASE.
 func Goals(now, before Results) []GoalRow {
-	faster := over(known(now, measure{[]string{baseBenchmark}, baseUnit}), known(before, measure{[]string{baseBenchmark}, baseUnit}))
+	faster := over(known(now, figures{[]string{baseBenchmark}, baseUnit}), known(before, figures{[]string{baseBenchmark}, baseUnit}))
 	var rows []GoalRow
 	for _, g := range append(goals(), tables(now)...) {
 		var last *float64
 		for i, s := range g.sizes {
-			row := GoalRow{What: g.what, Size: s.size, Unit: g.unit, Now: known(now, s.measure), Before: known(before, s.measure)}
+			row := GoalRow{What: g.what, Size: s.size, Unit: g.unit, Now: known(now, s.figures), Before: known(before, s.figures)}
 			if row.Before != nil && !g.steady {
 				row.Before = times(row.Before, faster)
 			}
@@ -125,7 +125,7 @@ func tables(now Results) []goal {
 	for unit := range now[large] {
 		if table, is := strings.CutPrefix(unit, "KiB-"); is && grows(now, small, large, unit) {
 			all = append(all, goal{what: "memory of table " + table, unit: "KiB", steady: true, sizes: []sized{
-				{"1000 services", measure{[]string{small}, unit}}, {"10000 services", measure{[]string{large}, unit}}}})
+				{"1000 services", figures{[]string{small}, unit}}, {"10000 services", figures{[]string{large}, unit}}}})
 		}
 	}
 	slices.SortFunc(all, func(a, b goal) int { return strings.Compare(a.what, b.what) })
@@ -138,8 +138,8 @@ func grows(r Results, small, large, unit string) bool {
 	return a != b
 }
 
-// known is a measure's value; nil where a benchmark of it is missing.
-func known(r Results, m measure) *float64 {
+// known is the value of figures; nil where a benchmark of it is missing.
+func known(r Results, m figures) *float64 {
 	sum := 0.0
 	for _, name := range m.benchmarks {
 		value, there := r.value(name, m.unit)
