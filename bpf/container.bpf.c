@@ -20,20 +20,20 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_CONTAINER_BPF_C
 
-static __always_inline int refuse_ethertype(const struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int refuse_ethertype(const ctx_t *ctx, struct packet *pkt)
 {
-	if (skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
-	    skb->protocol == bpf_htons(ETH_P_8021AD))
+	if (ctx_has_vlan(ctx) || ctx_protocol(ctx) == bpf_htons(ETH_P_8021Q) ||
+	    ctx_protocol(ctx) == bpf_htons(ETH_P_8021AD))
 		return REFUSE(pkt, REASON_VLAN);
 	return REFUSE(pkt, REASON_UNKNOWN_ETHERTYPE);
 }
 
-static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
+static __always_inline int judge_new(ctx_t *ctx, struct packet *pkt, struct scratch *s,
 				     __u8 hook)
 {
 	if (hook == HOOK_FROM_CONTAINER)
-		return judge_from_pod(skb, pkt, s);
-	return judge_to_pod(skb, pkt, s);
+		return judge_from_pod(ctx, pkt, s);
+	return judge_to_pod(ctx, pkt, s);
 }
 
 static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
@@ -42,25 +42,25 @@ static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
 }
 
 /* No pod's flow leads into a tunnel. */
-static __always_inline int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __always_inline int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow *flow)
 {
-	return drop(skb, pkt, REFUSE(pkt, REASON_NO_ROUTE));
+	return drop(ctx, pkt, REFUSE(pkt, REASON_NO_ROUTE));
 }
 
 /* An ICMP error goes the way of the flow that it is about. */
-static __noinline int forward_icmp_error(struct __sk_buff *skb, struct scratch *s)
+static __noinline int forward_icmp_error(ctx_t *ctx, struct scratch *s)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = icmp_error(skb, pkt, s, pkt->key.hook);
+	reason = icmp_error(ctx, pkt, s, pkt->key.hook);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	pkt->where = HERE;
-	return forward_new(skb, s, 0);
+	return forward_new(ctx, s, 0);
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+static __always_inline int hook(ctx_t *ctx, __u8 hook)
 {
 	struct settings *ctl;
 	struct packet *pkt;
@@ -73,59 +73,59 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	/* Arrays have all their elements: this is for the verifier. */
 	if (!s || !ctl)
-		return TC_ACT_SHOT;
+		return CTX_DROP;
 	pkt = &s->pkt;
-	packet_init(s, hook, skb->ifindex, ctl);
-	pkt->transit = hook == HOOK_TO_CONTAINER && skb->ingress_ifindex;
-	if (skb->vlan_present || !is_ip(skb)) {
-		if (skb->vlan_present || skb->protocol != bpf_htons(ETH_P_ARP))
-			return drop(skb, pkt, refuse_ethertype(skb, pkt));
+	packet_init(s, hook, ctx_ifindex(ctx), ctl);
+	pkt->transit = hook == HOOK_TO_CONTAINER && ctx_ingress_ifindex(ctx);
+	if (ctx_has_vlan(ctx) || !is_ip(ctx)) {
+		if (ctx_has_vlan(ctx) || ctx_protocol(ctx) != bpf_htons(ETH_P_ARP))
+			return drop(ctx, pkt, refuse_ethertype(ctx, pkt));
 		if (hook == HOOK_FROM_CONTAINER)
-			return arp_from_pod(skb, pkt);
+			return arp_from_pod(ctx, pkt);
 		pkt->out = OUT_LOCAL;
 		pkt->out_ifindex = pkt->key.ifindex;
 		pkt->where = HERE;
-		return deliver_packet(skb, pkt);
+		return deliver_packet(ctx, pkt);
 	}
-	reason = parse(skb, pkt);
+	reason = parse(ctx, pkt);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	if (is_nd(pkt))
-		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(skb, pkt) : nd_to_pod(skb, pkt);
+		return hook == HOOK_FROM_CONTAINER ? nd_from_pod(ctx, pkt) : nd_to_pod(ctx, pkt);
 	if (is_icmp_error(pkt))
-		return forward_icmp_error(skb, s);
+		return forward_icmp_error(ctx, s);
 	reason = judge_icmp(pkt);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	flow = ct_lookup(pkt, hook);
 	if (pkt->stray)
-		return drop(skb, pkt, pkt->stray);
+		return drop(ctx, pkt, pkt->stray);
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return forward_known(skb, s, flow, ctl, hook);
+		return forward_known(ctx, s, flow, ctl, hook);
 	if (flow)
 		save_old_flow(s, flow);
-	return judge(skb, s, hook);
+	return judge(ctx, s, hook);
 }
 
 SEC("tc")
-int from_container(struct __sk_buff *skb)
+int from_container(ctx_t *ctx)
 {
 	/* Made by to_container for who sent it: a pod's own packets have no mark. */
-	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
-		return TC_ACT_OK;
-	return hook(skb, HOOK_FROM_CONTAINER);
+	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER)
+		return CTX_PASS;
+	return hook(ctx, HOOK_FROM_CONTAINER);
 }
 
 SEC("tc")
-int to_container(struct __sk_buff *skb)
+int to_container(ctx_t *ctx)
 {
 	/* Made by from_container for this very pod, or led to it by to_device.
 	 * Another mark says that a packet was judged for where it was led, which
 	 * is never a pod.
 	 */
-	if ((skb->mark & MARK_MASK) == MARK_ANSWER || (skb->mark & MARK_MASK) == MARK_DELIVERED)
-		return TC_ACT_OK;
-	return hook(skb, HOOK_TO_CONTAINER);
+	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER || (ctx_mark(ctx) & MARK_MASK) == MARK_DELIVERED)
+		return CTX_PASS;
+	return hook(ctx, HOOK_TO_CONTAINER);
 }
 
 /* The collector's hand. The loader passes a frame of records by
@@ -142,14 +142,14 @@ struct expired {
 #define EXPIRED_BATCH 64
 
 SEC("tc")
-int mark_expired(struct __sk_buff *skb)
+int mark_expired(ctx_t *ctx)
 {
 	struct expired expired;
 	struct flow *flow;
 	__u32 i, off = ETH_LEN, marked = 0;
 
 	for (i = 0; i < EXPIRED_BATCH; i++) {
-		if (bpf_skb_load_bytes(skb, off, &expired, sizeof(expired)))
+		if (ctx_load_bytes(ctx, off, &expired, sizeof(expired)))
 			break;
 		off += sizeof(expired);
 		flow = bpf_map_lookup_elem(&ct_answered, &expired.key);

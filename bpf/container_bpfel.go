@@ -576,6 +576,7 @@ const (
 	ContainerSourceFileFILE_SOCKET_BPF_C    ContainerSourceFile = 18
 	ContainerSourceFileFILE_LB_H            ContainerSourceFile = 19
 	ContainerSourceFileFILE_SOURCE_H        ContainerSourceFile = 20
+	ContainerSourceFileFILE_XDP_BPF_C       ContainerSourceFile = 21
 )
 
 type ContainerSourceKey struct {

@@ -23,21 +23,21 @@
 #define THIS_FILE FILE_HOST_BPF_C
 
 /* The way that the kernel goes on with a packet. */
-static __always_inline void set_kernel_way(const struct __sk_buff *skb, struct packet *pkt,
+static __always_inline void set_kernel_way(const ctx_t *ctx, struct packet *pkt,
 					   __u8 hook)
 {
 	pkt->kernel_forwards = 1;
 	pkt->out = is_hook(hook, HOOK_FROM_DEVICE) ? OUT_HOST : OUT_DEVICE;
-	pkt->out_ifindex = is_hook(hook, HOOK_FROM_DEVICE) ? 0 : skb->ifindex;
+	pkt->out_ifindex = is_hook(hook, HOOK_FROM_DEVICE) ? 0 : ctx_ifindex(ctx);
 }
 
 /* Lets the kernel go on with a packet. */
-static __noinline int pass_to_kernel(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
+static __noinline int pass_to_kernel(ctx_t *ctx, struct packet *pkt, __u8 hook)
 {
 	int reason;
 
 	if (pkt->decapped)
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	/* Neighbours are asked and told by whatever address they have. */
 	if (is_hook(hook, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
 		reason = judge_outside_source(pkt);
@@ -45,14 +45,14 @@ static __noinline int pass_to_kernel(struct __sk_buff *skb, struct packet *pkt, 
 		if (!reason && service_lookup_address(pkt))
 			reason = REFUSE(pkt, REASON_NO_FRONTEND);
 		if (reason)
-			return drop(skb, pkt, reason);
+			return drop(ctx, pkt, reason);
 	}
 	pkt->where = HERE;
-	set_kernel_way(skb, pkt, hook);
-	return deliver_packet(skb, pkt);
+	set_kernel_way(ctx, pkt, hook);
+	return deliver_packet(ctx, pkt);
 }
 
-static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s,
+static __always_inline int judge_new(ctx_t *ctx, struct packet *pkt, struct scratch *s,
 				     __u8 hook)
 {
 	struct service *service;
@@ -60,11 +60,11 @@ static __always_inline int judge_new(struct __sk_buff *skb, struct packet *pkt, 
 	if (is_hook(hook, HOOK_FROM_DEVICE)) {
 		service = service_lookup_outside(pkt);
 		if (service)
-			return judge_from_device(skb, pkt, s, service);
+			return judge_from_device(ctx, pkt, s, service);
 		return service_lookup_address(pkt) ? judge_no_frontend(pkt) : judge_to_host(pkt, s);
 	}
 	service = service_lookup(pkt, SCOPE_INSIDE);
-	return judge_to_device(skb, pkt, s, service);
+	return judge_to_device(ctx, pkt, s, service);
 }
 
 static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
@@ -75,26 +75,26 @@ static __always_inline int rejudge_reply(struct packet *pkt, struct flow *flow)
 /* Carries a packet into a tunnel, or tells its sender what would fit. No policy is
  * asked about it here: the other node judges it.
  */
-static __noinline int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __noinline int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow *flow)
 {
-	__u32 limit = tunnel_mtu(skb, pkt);
+	__u32 limit = tunnel_mtu(ctx, pkt);
 	int reason;
 
 	if (limit) {
 		reason = REFUSE(pkt, REASON_TOO_BIG);
-		if (refuse_too_big(skb, pkt, limit))
-			return drop(skb, pkt, reason);
-		return answer(skb, pkt, reason);
+		if (refuse_too_big(ctx, pkt, limit))
+			return drop(ctx, pkt, reason);
+		return answer(ctx, pkt, reason);
 	}
 	/* It leaves as it came, but for the hop. */
-	reason = ttl_decrement(skb, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
+	reason = ttl_decrement(ctx, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 	if (!reason)
-		reason = encap(skb, pkt, flow);
+		reason = encap(ctx, pkt, flow);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	pkt->out = OUT_TUNNEL;
 	pkt->out_ifindex = flow->ifindex;
-	return deliver_packet(skb, pkt);
+	return deliver_packet(ctx, pkt);
 }
 
 /* Whether a packet is for a judgement, of none or of an old flow. One that policies
@@ -123,18 +123,18 @@ static __noinline int needs_judging(struct packet *pkt, const struct flow *old, 
 }
 
 /* An ICMP error of a flow that is known here goes its way. */
-static __noinline int forward_icmp_error(struct __sk_buff *skb, struct scratch *s, __u8 hook)
+static __noinline int forward_icmp_error(ctx_t *ctx, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
-	reason = icmp_error(skb, pkt, s, hook);
+	reason = icmp_error(ctx, pkt, s, hook);
 	if (reason == REASON_REWRITE_FAILED || reason == REASON_ICMP_MTU)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	if (reason)
-		return pass_to_kernel(skb, pkt, hook);
+		return pass_to_kernel(ctx, pkt, hook);
 	pkt->where = HERE;
-	return forward_new(skb, s, 0);
+	return forward_new(ctx, s, 0);
 }
 
 /* Whether what is wrong with a packet is no matter of the kernel's: it would lead
@@ -155,70 +155,70 @@ static __always_inline int must_drop(__u8 hook, int reason)
  * fragments what none of them was. UDP without a checksum over IPv6 is of tunnels
  * (RFC 6935), and asked packet by packet.
  */
-static __noinline int pass_unjudged(struct __sk_buff *skb, struct scratch *s, int reason, __u8 hook)
+static __noinline int pass_unjudged(ctx_t *ctx, struct scratch *s, int reason, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 
 	if (!pkt->decapped && must_drop(hook, reason))
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	/* Without a family nothing is read of it, and the kernel refuses it. */
 	if (pkt->decapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !host_firewall_applies(pkt))
-		return pass_to_kernel(skb, pkt, hook);
+		return pass_to_kernel(ctx, pkt, hook);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
 		reason = is_hook(hook, HOOK_FROM_DEVICE) ? judge_host_ingress(pkt) :
 			 host_policy(pkt, DIRECTION_EGRESS,
 				     identity_of(ipcache_lookup(pkt, &pkt->key.dst)), pkt->key.dport);
 	}
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	pkt->where = HERE;
-	set_kernel_way(skb, pkt, hook);
+	set_kernel_way(ctx, pkt, hook);
 	if (pkt->audit)
-		emit_audit(skb, pkt);
-	return deliver_packet(skb, pkt);
+		emit_audit(ctx, pkt);
+	return deliver_packet(ctx, pkt);
 }
 
 /* Judges a packet, or leaves it to the kernel. */
-static __always_inline int process(struct __sk_buff *skb, struct scratch *s, __u8 hook,
+static __always_inline int process(ctx_t *ctx, struct scratch *s, __u8 hook,
 				   const struct settings *ctl)
 {
 	struct packet *pkt = &s->pkt;
 	struct flow *flow;
 	int reason;
 
-	if (skb->vlan_present || !is_ip(skb))
-		return pass_to_kernel(skb, pkt, hook);
-	reason = parse(skb, pkt);
+	if (ctx_has_vlan(ctx) || !is_ip(ctx))
+		return pass_to_kernel(ctx, pkt, hook);
+	reason = parse(ctx, pkt);
 	/* Geneve over IPv6 has no checksum. */
 	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && is_hook(hook, HOOK_FROM_DEVICE) &&
 	    is_encapped(pkt)) {
-		if (decap(skb, s))
-			return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
+		if (decap(ctx, s))
+			return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 		/* All else is written anew. */
 		pkt->key.sport = 0;
 		pkt->key.dport = 0;
 		pkt->decapped = 1;
-		reason = parse(skb, pkt);
+		reason = parse(ctx, pkt);
 	}
 	/* What cannot be read has no port. */
 	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->key.proto == IPPROTO_UDP &&
 	    pkt->key.dport == bpf_htons(GENEVE_PORT) && tunnel_forged_by_socket(pkt))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)
-			return pass_to_kernel(skb, pkt, hook);
+			return pass_to_kernel(ctx, pkt, hook);
 		/* RFC 6980 5: nobody's. */
 		reason = REFUSE(pkt, REASON_BAD_NDP);
 	}
 	if (!reason && is_icmp_error(pkt))
-		return forward_icmp_error(skb, s, hook);
+		return forward_icmp_error(ctx, s, hook);
 	if (!reason)
 		reason = judge_icmp(pkt);
 	if (reason)
-		return pass_unjudged(skb, s, reason, hook);
+		return pass_unjudged(ctx, s, reason, hook);
 	flow = ct_lookup(pkt, hook);
 	if (pkt->stray)
-		return drop(skb, pkt, pkt->stray);
+		return drop(ctx, pkt, pkt->stray);
 	/* The node that chose the backend may have chosen another since. */
 	if (flow && pkt->decapped && !(flow->flags & FLOW_REPLY) &&
 	    !addr_equal(&flow->dst, &s->pod)) {
@@ -226,15 +226,15 @@ static __always_inline int process(struct __sk_buff *skb, struct scratch *s, __u
 		flow = NULL;
 	}
 	if (flow && (flow->epoch == pkt->epoch || (flow->flags & FLOW_REPLY)))
-		return forward_known(skb, s, flow, ctl, hook);
+		return forward_known(ctx, s, flow, ctl, hook);
 	if (flow)
 		save_old_flow(s, flow);
 	if (!needs_judging(pkt, flow, hook))
-		return pass_to_kernel(skb, pkt, hook);
-	return judge(skb, s, hook);
+		return pass_to_kernel(ctx, pkt, hook);
+	return judge(ctx, s, hook);
 }
 
-static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
+static __always_inline int hook(ctx_t *ctx, __u8 hook)
 {
 	struct settings *ctl;
 	struct scratch *s;
@@ -244,26 +244,26 @@ static __always_inline int hook(struct __sk_buff *skb, __u8 hook)
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	/* Arrays have all their elements: this is for the verifier. */
 	if (!s || !ctl)
-		return TC_ACT_SHOT;
+		return CTX_DROP;
 	packet_init(s, hook, 0, ctl);
-	return process(skb, s, hook, ctl);
+	return process(ctx, s, hook, ctl);
 }
 
 SEC("tc")
-int from_device(struct __sk_buff *skb)
+int from_device(ctx_t *ctx)
 {
 	/* Made by to_device for the node: it comes in where it was to leave. */
-	if ((skb->mark & MARK_MASK) == MARK_ANSWER)
-		return TC_ACT_OK;
-	return hook(skb, HOOK_FROM_DEVICE);
+	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER)
+		return CTX_PASS;
+	return hook(ctx, HOOK_FROM_DEVICE);
 }
 
 SEC("tc")
-int to_device(struct __sk_buff *skb)
+int to_device(ctx_t *ctx)
 {
-	if (skb->mark & MARK_MASK)
-		return TC_ACT_OK;
-	return hook(skb, HOOK_TO_DEVICE);
+	if (ctx_mark(ctx) & MARK_MASK)
+		return CTX_PASS;
+	return hook(ctx, HOOK_TO_DEVICE);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

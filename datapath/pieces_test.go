@@ -61,7 +61,7 @@ func TestAnErrorWithPiecesIsNoticedWhereTheKernelHasThem(t *testing.T) {
 	require.NoError(t, err)
 	planted := 0
 	for _, m := range mutants {
-		if m.Kind != mutant.Call || m.Text != "pull_headers(skb);" && m.Function != "pull_headers" {
+		if m.Kind != mutant.Call || m.Text != "pull_headers(ctx);" && m.Function != "pull_headers" {
 			continue
 		}
 		planted++

@@ -69,6 +69,8 @@ func (d *Decision) due(kind ProgramKind) Conduct {
 		return Passes
 	case kind == KindXDP && d.Action == model.Reply:
 		return Bounces
+	case kind == KindXDP && d.Out != model.OutLocal:
+		return Passes // no program asks for the next hop's MAC: the kernel does
 	case kind == KindSocket:
 		return Passes
 	}

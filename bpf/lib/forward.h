@@ -12,9 +12,9 @@
 
 /* What every hook does with a packet once it knows the tuple. */
 
-static __always_inline int is_ip(const struct __sk_buff *skb)
+static __always_inline int is_ip(const ctx_t *ctx)
 {
-	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+	return ctx_protocol(ctx) == bpf_htons(ETH_P_IP) || ctx_protocol(ctx) == bpf_htons(ETH_P_IPV6);
 }
 
 /* Of a packet nothing is known yet. */
@@ -48,11 +48,11 @@ static __noinline int save_old_flow(struct scratch *s, const struct flow *flow)
 }
 
 /* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
-static int judge_new(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook);
-static int forward_tunnel(struct __sk_buff *skb, struct packet *pkt, struct flow *flow);
+static int judge_new(ctx_t *ctx, struct packet *pkt, struct scratch *s, __u8 hook);
+static int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow *flow);
 
 /* Where a packet of a flow goes. */
-static __always_inline void set_way_out(const struct __sk_buff *skb, struct packet *pkt,
+static __always_inline void set_way_out(const ctx_t *ctx, struct packet *pkt,
 					const struct flow *flow, __u8 hook)
 {
 	pkt->out = flow->out;
@@ -62,77 +62,77 @@ static __always_inline void set_way_out(const struct __sk_buff *skb, struct pack
 	/* Only at to_device has the kernel chosen a way by a device. */
 	if (OBJECT_HOOKS & (1 << HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
 		pkt->kernel_forwards = 1;
-		pkt->out_ifindex = skb->ifindex;
+		pkt->out_ifindex = ctx_ifindex(ctx);
 	}
 }
 
 /* Carries a packet as its flow says, whose way out is known. */
-static __always_inline int forward(struct __sk_buff *skb, struct packet *pkt, struct flow *flow,
+static __always_inline int forward(ctx_t *ctx, struct packet *pkt, struct flow *flow,
 				   __u8 hook, int fast)
 {
 	int reason;
 
 	if (routes(hook, flow) && pkt->ttl <= 1)
-		return drop(skb, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_TTL_EXCEEDED));
 	if (is_tunnel(flow->out))
-		return forward_tunnel(skb, pkt, flow);
-	reason = rewrite(skb, pkt, flow, hook, fast);
+		return forward_tunnel(ctx, pkt, flow);
+	reason = rewrite(ctx, pkt, flow, hook, fast);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	if (pkt->audit)
-		emit_audit(skb, pkt);
-	return deliver(skb, pkt, hook);
+		emit_audit(ctx, pkt);
+	return deliver(ctx, pkt, hook);
 }
 
 /* The same for a flow that was made of this packet, and tells of its judgement. One
  * for all but known flows.
  */
-static __noinline int forward_new(struct __sk_buff *skb, struct scratch *s, int judged)
+static __noinline int forward_new(ctx_t *ctx, struct scratch *s, int judged)
 {
 	struct packet *pkt = &s->pkt;
 
-	set_way_out(skb, pkt, &s->open, pkt->key.hook);
+	set_way_out(ctx, pkt, &s->open, pkt->key.hook);
 	if (judged && !pkt->audit)
-		emit_event(pkt, skb->len, EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
-	return forward(skb, pkt, &s->open, pkt->key.hook, 0);
+		emit_event(pkt, ctx_len(ctx), EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+	return forward(ctx, pkt, &s->open, pkt->key.hook, 0);
 }
 
 /* What becomes of a packet that is not let through: it is dropped, or its sender is
  * told. The reason is read from memory, where the verifier does not follow each one
  * down all that answers.
  */
-static __noinline int drop_or_refuse(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int drop_or_refuse(ctx_t *ctx, struct packet *pkt)
 {
 	__u8 reason = pkt->denied;
 	int told;
 
 	told = pkt->refused || reason == REASON_NO_BACKEND || reason == REASON_NO_FRONTEND;
-	told = told && !refuse(skb, pkt);
+	told = told && !refuse(ctx, pkt);
 	if (!told)
-		return drop(skb, pkt, reason);
-	return answer(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
+	return answer(ctx, pkt, reason);
 }
 
-static __always_inline int deny(struct __sk_buff *skb, struct packet *pkt, int reason)
+static __always_inline int deny(ctx_t *ctx, struct packet *pkt, int reason)
 {
 	pkt->denied = reason;
-	return drop_or_refuse(skb, pkt);
+	return drop_or_refuse(ctx, pkt);
 }
 
 /* A packet that opens a flow, or that belongs to one judged under old tables. The
  * hook is an argument so that the verifier follows the ways of that one alone.
  */
-static __noinline int judge(struct __sk_buff *skb, struct scratch *s, __u8 hook)
+static __noinline int judge(ctx_t *ctx, struct scratch *s, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
 	int reason;
 
 	pkt->lookup = pkt->old ? LOOKUP_REJUDGED : LOOKUP_NEW;
-	reason = judge_new(skb, pkt, s, hook);
+	reason = judge_new(ctx, pkt, s, hook);
 	if (reason)
-		return deny(skb, pkt, reason);
+		return deny(ctx, pkt, reason);
 	pkt->where = HERE;
-	return forward_new(skb, s, 1);
+	return forward_new(ctx, s, 1);
 }
 
 /* At to_device the kernel has chosen the way of all but what it sent to a
@@ -145,7 +145,7 @@ static __always_inline int needs_route(const struct flow *flow, __u8 hook)
 	return routes(hook, flow) || (is_hook(hook, HOOK_TO_DEVICE) && flow->routed);
 }
 
-static __always_inline int forward_known(struct __sk_buff *skb, struct scratch *s, struct flow *flow,
+static __always_inline int forward_known(ctx_t *ctx, struct scratch *s, struct flow *flow,
 					 const struct settings *ctl, __u8 hook)
 {
 	struct packet *pkt = &s->pkt;
@@ -157,17 +157,17 @@ static __always_inline int forward_known(struct __sk_buff *skb, struct scratch *
 		pkt->lookup = LOOKUP_REJUDGED;
 		reason = rejudge_reply(pkt, flow);
 		if (reason)
-			return deny(skb, pkt, reason);
+			return deny(ctx, pkt, reason);
 	}
 	if (needs_route(flow, hook) && (!flow->routed || pkt->now - flow->routed >= ROUTE_CACHE)) {
-		reason = route(skb, pkt, flow);
+		reason = route(ctx, pkt, flow);
 		if (reason)
-			return drop(skb, pkt, reason);
+			return drop(ctx, pkt, reason);
 	}
-	set_way_out(skb, pkt, flow, hook);
+	set_way_out(ctx, pkt, flow, hook);
 	if (ctl->trace)
-		emit_event(pkt, skb->len, EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
-	return forward(skb, pkt, flow, hook,
+		emit_event(pkt, ctx_len(ctx), EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+	return forward(ctx, pkt, flow, hook,
 		       hook == HOOK_FROM_CONTAINER || hook == HOOK_FROM_DEVICE);
 }
 

@@ -64,7 +64,7 @@ static __noinline int reverse_ports(struct flow_key *key, const struct quoted *q
 }
 
 /* What is read here is there: it is in l4_len. */
-static __always_inline int icmp_error_read4(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int icmp_error_read4(ctx_t *ctx, struct packet *pkt,
 					    struct flow_key *key)
 {
 	__u32 need = sizeof(struct icmphdr) + sizeof(struct quoted);
@@ -73,14 +73,14 @@ static __always_inline int icmp_error_read4(struct __sk_buff *skb, struct packet
 
 	if (pkt->l4_len < need + sizeof(ip))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, quote_off(pkt), &ip, sizeof(ip));
+	ctx_load_bytes(ctx, quote_off(pkt), &ip, sizeof(ip));
 	/* A later fragment has no ports. */
 	if (ip.version != 4 || ip.ihl < 5 || (ip.frag_off & bpf_htons(IP_OFFSET)))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (pkt->l4_len < need + ip.ihl * 4)
 		return REFUSE(pkt, REASON_TRUNCATED);
 	pkt->quoted_l4 = sizeof(struct icmphdr) + ip.ihl * 4;
-	bpf_skb_load_bytes(skb, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
+	ctx_load_bytes(ctx, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
 	addr_from4(&key->src, ip.daddr);
 	addr_from4(&key->dst, ip.saddr);
 	key->proto = ip.protocol;
@@ -90,7 +90,7 @@ static __always_inline int icmp_error_read4(struct __sk_buff *skb, struct packet
 }
 
 /* Steps over an extension header of a quoted packet. */
-static __noinline int icmp_error_extension(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int icmp_error_extension(ctx_t *ctx, struct packet *pkt,
 					   struct flow_key *key)
 {
 	__u32 off = pkt->quoted_l4;
@@ -98,7 +98,7 @@ static __noinline int icmp_error_extension(struct __sk_buff *skb, struct packet 
 
 	if (pkt->l4_len < off + sizeof(ext))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, pkt->l4_off + off, &ext, sizeof(ext));
+	ctx_load_bytes(ctx, pkt->l4_off + off, &ext, sizeof(ext));
 	/* A later fragment has no ports. */
 	if (key->proto == NEXT_FRAGMENT && ((((__u32)ext.type << 8) | ext.left) & IP6_OFFSET))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
@@ -111,7 +111,7 @@ static __noinline int icmp_error_extension(struct __sk_buff *skb, struct packet 
 /* Flows are known by what is behind extension headers (RFC 4443 2.4 d): who sends in
  * fragments is told by a router so what fits (RFC 8201 4).
  */
-static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int icmp_error_read6(ctx_t *ctx, struct packet *pkt,
 					    struct flow_key *key)
 {
 	struct quoted quoted;
@@ -121,7 +121,7 @@ static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet
 	pkt->quoted_l4 = sizeof(struct icmphdr) + sizeof(ip6);
 	if (pkt->l4_len < pkt->quoted_l4 + sizeof(quoted))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, quote_off(pkt), &ip6, sizeof(ip6));
+	ctx_load_bytes(ctx, quote_off(pkt), &ip6, sizeof(ip6));
 	addr_from6(&key->src, &ip6.daddr);
 	addr_from6(&key->dst, &ip6.saddr);
 	key->proto = ip6.nexthdr;
@@ -131,7 +131,7 @@ static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
 		if (!is_extension(key->proto))
 			break;
-		reason = icmp_error_extension(skb, pkt, key);
+		reason = icmp_error_extension(ctx, pkt, key);
 		if (reason)
 			return reason;
 	}
@@ -139,7 +139,7 @@ static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (pkt->l4_len < pkt->quoted_l4 + sizeof(quoted))
 		return REFUSE(pkt, REASON_TRUNCATED);
-	bpf_skb_load_bytes(skb, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
+	ctx_load_bytes(ctx, pkt->l4_off + pkt->quoted_l4, &quoted, sizeof(quoted));
 	if (reverse_ports(key, &quoted, IPPROTO_ICMPV6, ICMPV6_ECHO_REQUEST))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	return REASON_NONE;
@@ -149,7 +149,7 @@ static __always_inline int icmp_error_read6(struct __sk_buff *skb, struct packet
  * error's checksum, of which the sum over a quoted IPv4 header is no part: it stays
  * as it is. The quoted L4 checksum stays: nobody can judge it.
  */
-static __always_inline int icmp_error_rewrite(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int icmp_error_rewrite(ctx_t *ctx, struct packet *pkt,
 					      const struct flow_key *key, const struct flow *flow)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
@@ -160,31 +160,31 @@ static __always_inline int icmp_error_rewrite(struct __sk_buff *skb, struct pack
 	if (pkt->key.family == FAMILY_IPV4) {
 		struct iphdr ip;
 
-		bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)); /* read_quote4 has read it */
+		ctx_load_bytes(ctx, off, &ip, sizeof(ip)); /* read_quote4 has read it */
 		ip.saddr = flow->dst.w[3];
 		ip.daddr = flow->src.w[3];
 		ip.check = csum_apply(ip.check, flow->addr_diff);
-		if (bpf_skb_store_bytes(skb, off, &ip, sizeof(ip), 0))
+		if (ctx_store_bytes(ctx, off, &ip, sizeof(ip), 0))
 			return -1;
 	} else {
 		struct addr addrs[2] = { flow->dst, flow->src };
 
 		diff = csum_half(flow->addr_diff);
-		if (bpf_skb_store_bytes(skb, off + offsetof(struct ipv6hdr, saddr), addrs,
-					sizeof(addrs), 0))
+		if (ctx_store_bytes(ctx, off + offsetof(struct ipv6hdr, saddr), addrs,
+				    sizeof(addrs), 0))
 			return -1;
 	}
 	off = pkt->l4_off + pkt->quoted_l4;
 	if (has_ports(key->proto)) {
 		diff += csum_half(flow->port_diff);
-		if (bpf_skb_store_bytes(skb, off, &ports, sizeof(ports), 0))
+		if (ctx_store_bytes(ctx, off, &ports, sizeof(ports), 0))
 			return -1;
 	} else if (key->dport != flow->dport) { /* an echo request's identifier */
 		diff += csum_half(flow->port_diff);
-		if (bpf_skb_store_bytes(skb, off + offsetof(struct icmphdr, id), &ports.src, 2, 0))
+		if (ctx_store_bytes(ctx, off + offsetof(struct icmphdr, id), &ports.src, 2, 0))
 			return -1;
 	}
-	return bpf_l4_csum_replace(skb, check, 0, diff, 0);
+	return ctx_l4_csum_replace(ctx, check, 0, diff, 0);
 }
 
 /* The flow of a quoted packet, as its replies meet it. */
@@ -203,7 +203,7 @@ static __noinline struct flow *icmp_error_lookup(struct packet *pkt, const struc
 /* Who may tell of an error: the flow's other end, or a router on the way, which
  * is no pod of this node.
  */
-static __noinline int icmp_error_source(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int icmp_error_source(ctx_t *ctx, struct packet *pkt,
 					const struct flow_key *key)
 {
 	struct ipcache_entry *entry;
@@ -216,7 +216,7 @@ static __noinline int icmp_error_source(struct __sk_buff *skb, struct packet *pk
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	entry = ipcache_lookup(pkt, &pkt->key.src);
 	if (entry && (entry->flags & IPCACHE_HOST))
-		return from_local_stack(skb, pkt) ? REASON_NONE : REFUSE(pkt, REASON_MARTIAN_SOURCE);
+		return from_local_stack(ctx, pkt) ? REASON_NONE : REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (entry && entry->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	if (martian(&pkt->key.src, pkt->key.family) || linklocal(&pkt->key.src, pkt->key.family))
@@ -248,12 +248,12 @@ static __noinline int icmp_error_rejudge(struct packet *pkt, struct scratch *s, 
  * 0 is an old router's "less", RFC 1191 5), under 1280 for IPv6 (RFC 8201 4). Who
  * believes it sends tiny packets for minutes.
  */
-static __noinline int icmp_error_bad_mtu(struct __sk_buff *skb, const struct packet *pkt)
+static __noinline int icmp_error_bad_mtu(ctx_t *ctx, const struct packet *pkt)
 {
 	struct icmp6hdr icmp;
 	__u32 mtu;
 
-	bpf_skb_load_bytes(skb, pkt->l4_off, &icmp, sizeof(icmp)); /* parse() has read it */
+	ctx_load_bytes(ctx, pkt->l4_off, &icmp, sizeof(icmp)); /* parse() has read it */
 	mtu = bpf_ntohl(icmp.icmp6_mtu);
 	if (pkt->key.family == FAMILY_IPV6)
 		return icmp.icmp6_type == ICMPV6_PKT_TOOBIG && mtu < 1280;
@@ -286,7 +286,7 @@ static __always_inline void icmp_error_init(const struct packet *pkt, struct scr
  * the nodes that have the service's address. Where all of them choose alike, the
  * error is led to whom its client's packets are led, as it is, and judged there.
  */
-static __noinline int icmp_error_to_backend(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __noinline int icmp_error_to_backend(ctx_t *ctx, struct packet *pkt, struct scratch *s)
 {
 	struct flow_key outer = pkt->key;
 	struct ipcache_entry *entry;
@@ -294,7 +294,7 @@ static __noinline int icmp_error_to_backend(struct __sk_buff *skb, struct packet
 	int alike = 0;
 
 	if (pkt->decapped || !service_lookup_address(pkt) ||
-	    icmp_error_source(skb, pkt, &s->reply_key) || icmp_error_bad_mtu(skb, pkt))
+	    icmp_error_source(ctx, pkt, &s->reply_key) || icmp_error_bad_mtu(ctx, pkt))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	pkt->key = s->reply_key;
 	ct_init(pkt, &s->open);
@@ -310,13 +310,13 @@ static __noinline int icmp_error_to_backend(struct __sk_buff *skb, struct packet
 	if (!alike || !entry || entry->ifindex || !identity_is_pod(entry->identity))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	s->open.out = OUT_TUNNEL;
-	return route(skb, pkt, &s->open);
+	return route(ctx, pkt, &s->open);
 }
 
 /* An ICMP error: s->open becomes what is done to it. The hook is an argument so that
  * the verifier follows the ways of that one alone.
  */
-static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, struct scratch *s, __u8 hook)
+static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch *s, __u8 hook)
 {
 	struct flow_key *key = &s->reply_key;
 	struct flow *flow;
@@ -330,8 +330,8 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, stru
 	key->hook = pkt->key.hook;
 	key->pad = 0;
 	key->ifindex = pkt->key.ifindex;
-	reason = pkt->key.family == FAMILY_IPV4 ? icmp_error_read4(skb, pkt, key) :
-						  icmp_error_read6(skb, pkt, key);
+	reason = pkt->key.family == FAMILY_IPV4 ? icmp_error_read4(ctx, pkt, key) :
+						  icmp_error_read6(ctx, pkt, key);
 	if (reason)
 		return reason;
 	flow = icmp_error_lookup(pkt, key);
@@ -339,10 +339,10 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, stru
 	if (!addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (flow) {
-		reason = icmp_error_source(skb, pkt, key);
+		reason = icmp_error_source(ctx, pkt, key);
 		if (reason)
 			return reason;
-		if (icmp_error_bad_mtu(skb, pkt))
+		if (icmp_error_bad_mtu(ctx, pkt))
 			return REFUSE(pkt, REASON_ICMP_MTU);
 		pkt->lookup = flow->epoch == pkt->epoch ? LOOKUP_KNOWN : LOOKUP_REJUDGED;
 		/* About an answer: the opener's next packet is judged, and the error
@@ -352,7 +352,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, stru
 			flow = NULL;
 	}
 	if (!flow)
-		return is_hook(hook, HOOK_FROM_DEVICE) ? icmp_error_to_backend(skb, pkt, s) :
+		return is_hook(hook, HOOK_FROM_DEVICE) ? icmp_error_to_backend(ctx, pkt, s) :
 							 REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (pkt->lookup == LOOKUP_REJUDGED) {
 		reason = icmp_error_rejudge(pkt, s, flow);
@@ -362,10 +362,10 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *pkt, stru
 	icmp_error_init(pkt, s, key, flow);
 	set_diffs(&s->open, &pkt->key);
 	/* What goes into a tunnel is what the other node knows. */
-	if ((flow->flags & FLOW_TRANSLATED) && icmp_error_rewrite(skb, pkt, key, flow))
+	if ((flow->flags & FLOW_TRANSLATED) && icmp_error_rewrite(ctx, pkt, key, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if ((s->open.out == OUT_DEVICE || is_tunnel(s->open.out)) && routed(pkt, &s->open))
-		return route(skb, pkt, &s->open);
+		return route(ctx, pkt, &s->open);
 	return REASON_NONE;
 }
 

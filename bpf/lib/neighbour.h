@@ -44,7 +44,7 @@ static __always_inline int mac_equal(const __u8 *a, const __u8 *b)
 	return !__builtin_memcmp(a, b, ETH_ALEN);
 }
 
-static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int arp_from_pod(ctx_t *ctx, struct packet *pkt)
 {
 	struct endpoint *ep;
 	struct ethhdr *eth;
@@ -53,24 +53,24 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 
 	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
-		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
-	linear(skb, ETH_LEN + sizeof(*arp));
-	eth = frame_start(skb);
+		return drop(ctx, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
+	linear(ctx, ETH_LEN + sizeof(*arp));
+	eth = ctx_data(ctx);
 	arp = (void *)(eth + 1);
-	if ((void *)(arp + 1) > frame_end(skb))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+	if ((void *)(arp + 1) > ctx_data_end(ctx))
+		return drop(ctx, pkt, REFUSE(pkt, REASON_TRUNCATED));
 
 	if (arp->hw_type != bpf_htons(1) || arp->proto_type != bpf_htons(ETH_P_IP) ||
 	    arp->hw_len != ETH_ALEN || arp->proto_len != 4 ||
 	    !v4_equal(arp->sender_ip, &ep->addr4))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_ARP));
 	if (arp->op == bpf_htons(ARP_REPLY) && mac_equal(arp->sender_mac, ep->pod_mac)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver_packet(skb, pkt);
+		return deliver_packet(ctx, pkt);
 	}
 	if (arp->op != bpf_htons(ARP_REQUEST) || !v4_equal(arp->target_ip, &ep->gateway4))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_ARP));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_ARP));
 
 	__builtin_memcpy(target, arp->target_ip, sizeof(target));
 	arp->op = bpf_htons(ARP_REPLY);
@@ -81,7 +81,7 @@ static __always_inline int arp_from_pod(struct __sk_buff *skb, struct packet *pk
 	__builtin_memcpy(eth->h_dest, arp->target_mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, ep->mac, ETH_ALEN);
 	pkt->where = HERE;
-	return answer(skb, pkt, REASON_ARP_ANSWERED);
+	return answer(ctx, pkt, REASON_ARP_ANSWERED);
 }
 
 #define ND_ROUTER_SOLICIT	133
@@ -133,7 +133,7 @@ struct nd_answer {
 };
 
 /* Makes the solicitation in skb its answer. */
-static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int nd_answer(ctx_t *ctx, struct packet *pkt,
 				const struct endpoint *ep)
 {
 	struct nd_answer made = {
@@ -158,12 +158,12 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0);
 	made.advert.nd.check = csum_fold((__u32)sum);
 
-	if (bpf_skb_change_tail(skb, len, 0))
+	if (ctx_change_tail(ctx, len, 0))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	linear(skb, len);
-	eth = frame_start(skb);
+	linear(ctx, len);
+	eth = ctx_data(ctx);
 	ip6 = (void *)(eth + 1);
-	if ((void *)ip6 + sizeof(*ip6) + sizeof(made.advert) > frame_end(skb))
+	if ((void *)ip6 + sizeof(*ip6) + sizeof(made.advert) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	__builtin_memcpy(eth->h_dest, ep->pod_mac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, ep->mac, ETH_ALEN);
@@ -177,7 +177,7 @@ static __noinline int nd_answer(struct __sk_buff *skb, struct packet *pkt,
 /* RFC 4861 7.1: what a neighbour may say; RFC 6980 5: never in fragments, which are
  * not plain.
  */
-static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int nd_from_pod(ctx_t *ctx, struct packet *pkt)
 {
 	struct endpoint *ep;
 	struct nd *nd;
@@ -185,49 +185,49 @@ static __always_inline int nd_from_pod(struct __sk_buff *skb, struct packet *pkt
 
 	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
-		return drop(skb, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_NO_ENDPOINT));
 	if (!pkt->plain || !is_neighbour(pkt))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
-	linear(skb, pkt->l4_off + sizeof(*nd));
-	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > frame_end(skb))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	linear(ctx, pkt->l4_off + sizeof(*nd));
+	nd = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > ctx_data_end(ctx))
+		return drop(ctx, pkt, REFUSE(pkt, REASON_TRUNCATED));
 
 	own = !addr_none(&ep->addr6) && (addr_equal(&pkt->key.src, &ep->addr6) ||
 					 addr_linklocal6(&pkt->key.src));
 	if (pkt->ttl != ND_HOP_LIMIT || nd->code || !own)
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	if (nd->type == ND_NEIGHBOUR_ADVERT && addr_equal(&nd->target, &ep->addr6)) {
 		pkt->out = OUT_HOST;
 		pkt->where = HERE;
-		return deliver_packet(skb, pkt);
+		return deliver_packet(ctx, pkt);
 	}
 	if (nd->type != ND_NEIGHBOUR_SOLICIT || addr_none(&ep->gateway6) ||
 	    !addr_equal(&nd->target, &ep->gateway6))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
-	reason = nd_answer(skb, pkt, ep);
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	reason = nd_answer(ctx, pkt, ep);
 	if (reason)
-		return drop(skb, pkt, reason);
+		return drop(ctx, pkt, reason);
 	pkt->where = HERE;
-	return answer(skb, pkt, REASON_NDP_ANSWERED);
+	return answer(ctx, pkt, REASON_NDP_ANSWERED);
 }
 
-static __always_inline int nd_to_pod(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int nd_to_pod(ctx_t *ctx, struct packet *pkt)
 {
 	struct nd *nd;
 
 	if (!pkt->plain || !is_neighbour(pkt))
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
-	linear(skb, pkt->l4_off + sizeof(*nd));
-	nd = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > frame_end(skb))
-		return drop(skb, pkt, REFUSE(pkt, REASON_TRUNCATED));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_NDP));
+	linear(ctx, pkt->l4_off + sizeof(*nd));
+	nd = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < sizeof(*nd) || (void *)(nd + 1) > ctx_data_end(ctx))
+		return drop(ctx, pkt, REFUSE(pkt, REASON_TRUNCATED));
 	if (pkt->ttl != ND_HOP_LIMIT || nd->code)
-		return drop(skb, pkt, REFUSE(pkt, REASON_BAD_NDP));
+		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_NDP));
 	pkt->out = OUT_LOCAL;
 	pkt->out_ifindex = pkt->key.ifindex;
 	pkt->where = HERE;
-	return deliver_packet(skb, pkt);
+	return deliver_packet(ctx, pkt);
 }
 
 #endif

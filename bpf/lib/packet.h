@@ -14,6 +14,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "ctx.h"
 #include "place.h"
 #include "reasons.h"
 #include "tables.h"
@@ -173,49 +174,39 @@ struct extension {
 #define IP6_MORE	1
 #define IP6_OFFSET	0xfff8
 
-static __always_inline void *frame_start(struct __sk_buff *skb)
-{
-	return (void *)(long)skb->data;
-}
-
-static __always_inline void *frame_end(struct __sk_buff *skb)
-{
-	return (void *)(long)skb->data_end;
-}
-
 /* linear makes the first len bytes of the frame readable and writable in
  * place, where there are so many. It may move the packet: pointers have to be taken
  * again. One function: who calls it is in no hurry, and an error in it is one in all.
  */
-static __noinline int linear(struct __sk_buff *skb, __u32 len)
+static __noinline int linear(ctx_t *ctx, __u32 len)
 {
-	if (frame_start(skb) + len <= frame_end(skb))
+	if (ctx_data(ctx) + len <= ctx_data_end(ctx))
 		return 0;
-	return bpf_skb_pull_data(skb, len);
+	return ctx_pull(ctx, len);
 }
 
 /* Most frames' headers, without options. */
 #define HEADERS	(ETH_LEN + (__u32)(sizeof(struct ipv6hdr) + sizeof(struct tcphdr)))
 
-static __noinline void pull_headers(struct __sk_buff *skb)
+static __noinline void pull_headers(ctx_t *ctx)
 {
-	bpf_skb_pull_data(skb, skb->len < HEADERS ? skb->len : HEADERS);
+	ctx_pull(ctx, ctx_len(ctx) < HEADERS ? ctx_len(ctx) : HEADERS);
 }
 
 /* Makes headers readable in place. A frame that is shorter lies in one piece. */
-static __always_inline void linear_headers(struct __sk_buff *skb)
+static __always_inline void linear_headers(ctx_t *ctx)
 {
-	if (frame_start(skb) + HEADERS > frame_end(skb) &&
-	    frame_end(skb) - frame_start(skb) < skb->len)
-		pull_headers(skb);
+	if (ctx_data(ctx) + HEADERS > ctx_data_end(ctx) &&
+	    ctx_data_end(ctx) - ctx_data(ctx) < ctx_len(ctx))
+		pull_headers(ctx);
 }
 
 /* Makes the transport header readable in place where options are before it. */
-static __noinline void linear_l4(struct __sk_buff *skb, const struct packet *pkt)
+static __noinline void linear_l4(ctx_t *ctx, const struct packet *pkt)
 {
 	__u32 len = sizeof(struct tcphdr);
 
-	linear(skb, pkt->l4_off + (pkt->l4_len < len ? pkt->l4_len : len));
+	linear(ctx, pkt->l4_off + (pkt->l4_len < len ? pkt->l4_len : len));
 }
 
 static __always_inline void addr_from4(struct addr *a, __be32 v4)
@@ -274,13 +265,13 @@ static __always_inline int tcp_flags_bad(__u8 flags)
 	return (flags & TCP_FLAG_SYN) && (flags & (TCP_FLAG_FIN | TCP_FLAG_RST));
 }
 
-static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_tcp(ctx_t *ctx, struct packet *pkt)
 {
 	struct tcphdr *tcp;
 	__u32 doff;
 
-	tcp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < sizeof(*tcp) || (void *)(tcp + 1) > frame_end(skb))
+	tcp = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < sizeof(*tcp) || (void *)(tcp + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	doff = tcp->doff * 4;
@@ -296,13 +287,13 @@ static __always_inline int parse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
-static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_udp(ctx_t *ctx, struct packet *pkt)
 {
 	struct udphdr *udp;
 	__u32 len;
 
-	udp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < sizeof(*udp) || (void *)(udp + 1) > frame_end(skb))
+	udp = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < sizeof(*udp) || (void *)(udp + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	len = bpf_ntohs(udp->len);
@@ -316,12 +307,12 @@ static __always_inline int parse_udp(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
-static __always_inline int parse_sctp(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_sctp(ctx_t *ctx, struct packet *pkt)
 {
 	struct ports *ports;
 
-	ports = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < 12 || (void *)(ports + 1) > frame_end(skb))
+	ports = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < 12 || (void *)(ports + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	pkt->key.sport = ports->src;
@@ -332,13 +323,13 @@ static __always_inline int parse_sctp(struct __sk_buff *skb, struct packet *pkt)
 /* ICMP and ICMPv6 begin alike. A request has its identifier as source port,
  * a reply as destination port, so that each is the other's reverse.
  */
-static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_icmp(ctx_t *ctx, struct packet *pkt)
 {
 	struct icmphdr *icmp;
 	__u8 request, reply;
 
-	icmp = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
-	if (pkt->l4_len < sizeof(*icmp) || (void *)(icmp + 1) > frame_end(skb))
+	icmp = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
+	if (pkt->l4_len < sizeof(*icmp) || (void *)(icmp + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	request = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHO : ICMPV6_ECHO_REQUEST;
@@ -355,19 +346,19 @@ static __always_inline int parse_icmp(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
-static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_l4(ctx_t *ctx, struct packet *pkt)
 {
 	switch (pkt->key.proto) {
 	case IPPROTO_TCP:
-		return parse_tcp(skb, pkt);
+		return parse_tcp(ctx, pkt);
 	case IPPROTO_UDP:
-		return parse_udp(skb, pkt);
+		return parse_udp(ctx, pkt);
 	case IPPROTO_SCTP:
-		return parse_sctp(skb, pkt);
+		return parse_sctp(ctx, pkt);
 	case IPPROTO_ICMP:
-		return pkt->key.family == FAMILY_IPV4 ? parse_icmp(skb, pkt) : REASON_NONE;
+		return pkt->key.family == FAMILY_IPV4 ? parse_icmp(ctx, pkt) : REASON_NONE;
 	case IPPROTO_ICMPV6:
-		return pkt->key.family == FAMILY_IPV6 ? parse_icmp(skb, pkt) : REASON_NONE;
+		return pkt->key.family == FAMILY_IPV6 ? parse_icmp(ctx, pkt) : REASON_NONE;
 	}
 	return REASON_NONE;
 }
@@ -420,19 +411,19 @@ static __noinline int parse_fragment(struct packet *pkt)
  * others than who has judged it has seen (RFC 7126 4.3, 4.4), and what does not
  * fit in the header may be read as one by somebody else.
  */
-static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int parse_options(ctx_t *ctx, struct packet *pkt)
 {
 	__u32 off = ETH_LEN + sizeof(struct iphdr);
 	__u32 end = pkt->l4_off;
 	__u8 option[2];
 	int i;
 
-	linear_l4(skb, pkt);
+	linear_l4(ctx, pkt);
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		if (off >= end)
 			return REASON_NONE;
 		/* One by one: behind the last there may be nothing. */
-		if (bpf_skb_load_bytes(skb, off, option, 1))
+		if (ctx_load_bytes(ctx, off, option, 1))
 			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
 		if (option[0] == IPOPT_END)
 			return REASON_NONE;
@@ -441,7 +432,7 @@ static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
 			continue;
 		}
 		/* Where there is no room for a length, none is short enough. */
-		if (bpf_skb_load_bytes(skb, off + 1, option + 1, 1) || option[1] < 2 ||
+		if (ctx_load_bytes(ctx, off + 1, option + 1, 1) || option[1] < 2 ||
 		    off + option[1] > end)
 			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
 		if (option[0] == IPOPT_LSRR || option[0] == IPOPT_SSRR)
@@ -451,15 +442,15 @@ static __noinline int parse_options(struct __sk_buff *skb, struct packet *pkt)
 	return REASON_NONE;
 }
 
-static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_ipv4(ctx_t *ctx, struct packet *pkt)
 {
 	__u32 ihl, len, frag;
 	struct iphdr *ip;
 	__be16 id;
 	int reason;
 
-	ip = frame_start(skb) + ETH_LEN;
-	if ((void *)(ip + 1) > frame_end(skb))
+	ip = ctx_data(ctx) + ETH_LEN;
+	if ((void *)(ip + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	ihl = ip->ihl * 4;
@@ -467,9 +458,9 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_BAD_IP_HEADER);
 	len = bpf_ntohs(ip->tot_len);
 	/* Super-packets over 64 KiB have no total length. */
-	if (!len && skb->gso_size)
-		len = skb->len - ETH_LEN;
-	if (len < ihl || len > skb->len - ETH_LEN)
+	if (!len && ctx_gso_size(ctx))
+		len = ctx_len(ctx) - ETH_LEN;
+	if (len < ihl || len > ctx_len(ctx) - ETH_LEN)
 		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
 	frag = bpf_ntohs(ip->frag_off);
 	id = ip->id;
@@ -484,7 +475,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct packet *pkt)
 	pkt->l4_len = len - ihl;
 	pkt->plain = ihl == sizeof(*ip);
 	if (!pkt->plain) {
-		reason = parse_options(skb, pkt);
+		reason = parse_options(ctx, pkt);
 		if (reason)
 			return reason;
 	}
@@ -507,12 +498,12 @@ static __always_inline int is_extension(__u8 next)
 }
 
 /* Steps over the extension header at pkt->l4_off. */
-static __noinline int parse_extension(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int parse_extension(ctx_t *ctx, struct packet *pkt)
 {
 	struct extension ext;
 	__u32 len, frag;
 
-	if (pkt->l4_len < 8 || bpf_skb_load_bytes(skb, pkt->l4_off, &ext, sizeof(ext)))
+	if (pkt->l4_len < 8 || ctx_load_bytes(ctx, pkt->l4_off, &ext, sizeof(ext)))
 		return REFUSE(pkt, REASON_TRUNCATED);
 	len = pkt->key.proto == NEXT_FRAGMENT ? 8 : ((__u32)ext.len + 1) * 8;
 	if (pkt->fragment)
@@ -540,7 +531,7 @@ static __noinline int parse_extension(struct __sk_buff *skb, struct packet *pkt)
 }
 
 /* Walks extension headers from pkt->l4_off on. */
-static __noinline int parse_extensions(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int parse_extensions(ctx_t *ctx, struct packet *pkt)
 {
 	int i, reason;
 
@@ -550,33 +541,33 @@ static __noinline int parse_extensions(struct __sk_buff *skb, struct packet *pkt
 	 */
 #pragma unroll
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
-		reason = parse_extension(skb, pkt);
+		reason = parse_extension(ctx, pkt);
 		if (reason)
 			return reason;
 		if (pkt->fragment_off || !is_extension(pkt->key.proto)) {
-			linear_l4(skb, pkt);
+			linear_l4(ctx, pkt);
 			return REASON_NONE;
 		}
 	}
 	return REFUSE(pkt, REASON_EXTENSION_LIMIT);
 }
 
-static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline int parse_ipv6(ctx_t *ctx, struct packet *pkt)
 {
 	struct ipv6hdr *ip6;
 	__u32 len;
 
-	ip6 = frame_start(skb) + ETH_LEN;
-	if ((void *)(ip6 + 1) > frame_end(skb))
+	ip6 = ctx_data(ctx) + ETH_LEN;
+	if ((void *)(ip6 + 1) > ctx_data_end(ctx))
 		return REFUSE(pkt, REASON_TRUNCATED);
 
 	if (ip6->version != 6)
 		return REFUSE(pkt, REASON_BAD_IP_HEADER);
 	len = sizeof(*ip6) + bpf_ntohs(ip6->payload_len);
 	/* Super-packets over 64 KiB have no payload length. */
-	if (!ip6->payload_len && skb->gso_size)
-		len = skb->len - ETH_LEN;
-	if (len > skb->len - ETH_LEN)
+	if (!ip6->payload_len && ctx_gso_size(ctx))
+		len = ctx_len(ctx) - ETH_LEN;
+	if (len > ctx_len(ctx) - ETH_LEN)
 		return REFUSE(pkt, REASON_BAD_IP_LENGTH);
 
 	addr_from6(&pkt->key.src, &ip6->saddr);
@@ -593,24 +584,24 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct packet *pkt)
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (addr_mapped(&pkt->key.dst))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
-	return is_extension(pkt->key.proto) ? parse_extensions(skb, pkt) : REASON_NONE;
+	return is_extension(pkt->key.proto) ? parse_extensions(ctx, pkt) : REASON_NONE;
 }
 
 /* parse reads an IP packet of either family. One function for all programs of an
  * object, so that what is read at one hook is read at all.
  */
-static __noinline __attribute__((unused)) int parse(struct __sk_buff *skb, struct packet *pkt)
+static __noinline __attribute__((unused)) int parse(ctx_t *ctx, struct packet *pkt)
 {
 	int reason;
 
-	linear_headers(skb);
-	if (skb->protocol == bpf_htons(ETH_P_IP))
-		reason = parse_ipv4(skb, pkt);
+	linear_headers(ctx);
+	if (ctx_protocol(ctx) == bpf_htons(ETH_P_IP))
+		reason = parse_ipv4(ctx, pkt);
 	else
-		reason = parse_ipv6(skb, pkt);
+		reason = parse_ipv6(ctx, pkt);
 	/* A later fragment has no L4 header. */
 	if (!reason && !pkt->fragment_off)
-		reason = parse_l4(skb, pkt);
+		reason = parse_l4(ctx, pkt);
 	if (reason || !pkt->fragment)
 		return reason;
 	return parse_fragment(pkt);

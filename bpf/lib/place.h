@@ -28,6 +28,7 @@ enum source_file {
 	FILE_SOCKET_BPF_C = 18,
 	FILE_LB_H = 19,
 	FILE_SOURCE_H = 20,
+	FILE_XDP_BPF_C = 21,
 };
 
 /* A macro, since a function would know its own line only. */

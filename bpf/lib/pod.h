@@ -37,7 +37,7 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 }
 
 /* Where s->open leads, and whether both ends' policies agree. */
-static __noinline int judge_destination(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int judge_destination(ctx_t *ctx, struct packet *pkt,
 					const struct endpoint *ep, struct scratch *s)
 {
 	__u32 own = identity_of(ipcache_lookup(pkt, &pkt->key.src));
@@ -75,11 +75,11 @@ static __noinline int judge_destination(struct __sk_buff *skb, struct packet *pk
 	s->open.out = OUT_DEVICE;
 	if (!entry || !(entry->flags & IPCACHE_NATIVE))
 		masquerade(pkt, s);
-	return route(skb, pkt, &s->open);
+	return route(ctx, pkt, &s->open);
 }
 
 /* A packet that opens a flow from a pod. */
-static __noinline int judge_from_pod(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int judge_from_pod(ctx_t *ctx, struct packet *pkt,
 				     struct scratch *s)
 {
 	const struct addr *hairpin;
@@ -105,7 +105,7 @@ static __noinline int judge_from_pod(struct __sk_buff *skb, struct packet *pkt,
 	} else if (service_lookup_address(pkt)) {
 		return REFUSE(pkt, REASON_NO_FRONTEND);
 	}
-	reason = judge_destination(skb, pkt, ep, s);
+	reason = judge_destination(ctx, pkt, ep, s);
 	if (reason)
 		return reason;
 	if (ttl_exceeded(pkt, &s->open))
@@ -133,7 +133,7 @@ static __noinline int judge_from_pod(struct __sk_buff *skb, struct packet *pkt,
 }
 
 /* A packet that opens a flow to a pod, from the node or through it. */
-static __noinline int judge_to_pod(struct __sk_buff *skb, struct packet *pkt, struct scratch *s)
+static __noinline int judge_to_pod(ctx_t *ctx, struct packet *pkt, struct scratch *s)
 {
 	const struct addr *own;
 	struct ipcache_entry *entry;
@@ -150,7 +150,7 @@ static __noinline int judge_to_pod(struct __sk_buff *skb, struct packet *pkt, st
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
 	entry = ipcache_lookup(pkt, &pkt->key.src);
 	host = entry && (entry->flags & IPCACHE_HOST);
-	if (host && !from_local_stack(skb, pkt))
+	if (host && !from_local_stack(ctx, pkt))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (!host && (martian(&pkt->key.src, pkt->key.family) ||
 		      linklocal(&pkt->key.src, pkt->key.family)))

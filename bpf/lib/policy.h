@@ -65,13 +65,13 @@ static __noinline int policy_check(struct packet *pkt, __u32 set, __u32 directio
 }
 
 /* Counts and tells that a packet goes on which a policy denies. */
-static __noinline int emit_audit(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int emit_audit(ctx_t *ctx, struct packet *pkt)
 {
 	if (pkt->audit & (1 << DIRECTION_EGRESS))
-		count_packet(pkt, skb->len, REASON_AUDIT_EGRESS);
+		count_packet(pkt, ctx_len(ctx), REASON_AUDIT_EGRESS);
 	if (pkt->audit & (1 << DIRECTION_INGRESS))
-		count_packet(pkt, skb->len, REASON_AUDIT_INGRESS);
-	emit_event(pkt, skb->len, EVENT_VERDICT, VERDICT_AUDIT, pkt->audit_reason);
+		count_packet(pkt, ctx_len(ctx), REASON_AUDIT_INGRESS);
+	emit_event(pkt, ctx_len(ctx), EVENT_VERDICT, VERDICT_AUDIT, pkt->audit_reason);
 	return 0;
 }
 

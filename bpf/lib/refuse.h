@@ -34,15 +34,15 @@ static __always_inline void eth_swap(struct ethhdr *eth)
  * cuts off no checksum that it has still to make, and what it has cut is no
  * super-packet. It goes back to where it came from.
  */
-static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32 headers)
+static __always_inline int refuse_room(ctx_t *ctx, __u32 quote, __u32 headers)
 {
 	struct ethhdr *eth;
 
-	if (bpf_skb_change_tail(skb, ETH_LEN + quote, 0) ||
-	    bpf_skb_adjust_room(skb, headers, BPF_ADJ_ROOM_MAC, 0))
+	if (ctx_change_tail(ctx, ETH_LEN + quote, 0) ||
+	    ctx_adjust_room(ctx, headers, BPF_ADJ_ROOM_MAC, 0))
 		return -1;
-	eth = frame_start(skb);
-	if ((void *)(eth + 1) > frame_end(skb))
+	eth = ctx_data(ctx);
+	if ((void *)(eth + 1) > ctx_data_end(ctx))
 		return -1;
 	eth_swap(eth);
 	return 0;
@@ -53,7 +53,7 @@ static __always_inline int refuse_room(struct __sk_buff *skb, __u32 quote, __u32
 #define QUOTE_MIN	sizeof(struct udphdr)
 
 /* One for all who refuse, whatever they quote behind the IP header. */
-static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int refuse_ipv4(ctx_t *ctx, struct packet *pkt,
 				  __u8 code, __u32 mtu, __u32 behind)
 {
 	__u8 quoted[sizeof(struct iphdr) + QUOTE_MAX];
@@ -80,8 +80,8 @@ static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
 	__s64 sum;
 
 	__builtin_memset(quoted + sizeof(struct iphdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
-	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
-	if (refuse_room(skb, quote, sizeof(made)))
+	ctx_load_bytes(ctx, ETH_LEN, quoted, quote);
+	if (refuse_room(ctx, quote, sizeof(made)))
 		return -1;
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.ip, sizeof(made.ip), 0);
 	made.ip.check = csum_fold((__u32)sum);
@@ -89,8 +89,8 @@ static __noinline int refuse_ipv4(struct __sk_buff *skb, struct packet *pkt,
 	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
 	made.icmp.checksum = csum_fold((__u32)sum);
 	/* What a device has summed is the quote; an IPv4 header adds nothing. */
-	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
-	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
+	ctx_csum_update(ctx, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
+	ctx_store_bytes(ctx, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return 0;
 }
 
@@ -101,7 +101,7 @@ struct pseudo6 {
 	__be32 next;
 };
 
-static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int refuse_ipv6(ctx_t *ctx, struct packet *pkt,
 				  __u16 message, __u32 mtu, __u32 behind)
 {
 	__u8 quoted[sizeof(struct ipv6hdr) + QUOTE_MAX];
@@ -136,33 +136,33 @@ static __noinline int refuse_ipv6(struct __sk_buff *skb, struct packet *pkt,
 	__s64 sum;
 
 	__builtin_memset(quoted + sizeof(struct ipv6hdr) + QUOTE_MIN, 0, QUOTE_MAX - QUOTE_MIN);
-	bpf_skb_load_bytes(skb, ETH_LEN, quoted, quote);
-	if (refuse_room(skb, quote, sizeof(made)))
+	ctx_load_bytes(ctx, ETH_LEN, quoted, quote);
+	if (refuse_room(ctx, quote, sizeof(made)))
 		return -1;
 	sum = bpf_csum_diff(NULL, 0, (void *)&pseudo, sizeof(pseudo), 0);
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), sum);
 	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
 	made.icmp.icmp6_cksum = csum_fold((__u32)sum);
-	bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0));
-	bpf_skb_store_bytes(skb, ETH_LEN, &made, sizeof(made), 0); /* there is room */
+	ctx_csum_update(ctx, bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), 0));
+	ctx_store_bytes(ctx, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return 0;
 }
 
 /* Whether the kernel has still to make the packet's checksum. Then it leaves
  * alone what is no part of a pseudo header, and else it does not.
  */
-static __always_inline int csum_partial(struct __sk_buff *skb, __u32 offset)
+static __always_inline int csum_partial(ctx_t *ctx, __u32 offset)
 {
 	__u16 before, after;
 
 	/* parse() has read it. */
-	bpf_skb_load_bytes(skb, offset, &before, sizeof(before));
-	if (bpf_l4_csum_replace(skb, offset, 0, bpf_htons(1), 0))
+	ctx_load_bytes(ctx, offset, &before, sizeof(before));
+	if (ctx_l4_csum_replace(ctx, offset, 0, bpf_htons(1), 0))
 		return 0;
-	bpf_skb_load_bytes(skb, offset, &after, sizeof(after));
+	ctx_load_bytes(ctx, offset, &after, sizeof(after));
 	if (before == after)
 		return 1;
-	bpf_skb_store_bytes(skb, offset, &before, sizeof(before), 0);
+	ctx_store_bytes(ctx, offset, &before, sizeof(before), 0);
 	return 0;
 }
 
@@ -194,15 +194,15 @@ static __always_inline void reset_answer(struct reset *made, const struct tcphdr
 /* Turns a packet without IP options round: it leads from where it was to back to where
  * it came from, with as many octets behind its IP header.
  */
-static __noinline int reverse_packet(struct __sk_buff *skb, struct packet *pkt, __u32 len)
+static __noinline int reverse_packet(ctx_t *ctx, struct packet *pkt, __u32 len)
 {
-	struct ethhdr *eth = frame_start(skb);
+	struct ethhdr *eth = ctx_data(ctx);
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	struct iphdr *ip = (void *)(eth + 1);
 	__s64 before;
 
 	if (pkt->key.family == FAMILY_IPV4) {
-		if ((void *)(ip + 1) > frame_end(skb))
+		if ((void *)(ip + 1) > ctx_data_end(ctx))
 			return -1;
 		before = bpf_csum_diff((void *)ip, sizeof(*ip), NULL, 0, 0);
 		ip->tot_len = bpf_htons(sizeof(*ip) + len);
@@ -211,16 +211,16 @@ static __noinline int reverse_packet(struct __sk_buff *skb, struct packet *pkt, 
 		ip->daddr = pkt->key.src.w[3];
 		ip->check = 0;
 		ip->check = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)ip, sizeof(*ip), 0));
-		bpf_csum_update(skb, before);
+		ctx_csum_update(ctx, before);
 	} else {
-		if ((void *)(ip6 + 1) > frame_end(skb))
+		if ((void *)(ip6 + 1) > ctx_data_end(ctx))
 			return -1;
 		before = bpf_csum_diff((void *)ip6, sizeof(*ip6), NULL, 0, 0);
 		ip6->payload_len = bpf_htons(len);
 		ip6->hop_limit = REFUSE_TTL;
 		__builtin_memcpy(&ip6->saddr, &pkt->key.dst, sizeof(pkt->key.dst));
 		__builtin_memcpy(&ip6->daddr, &pkt->key.src, sizeof(pkt->key.src));
-		bpf_csum_update(skb, bpf_csum_diff(NULL, 0, (void *)ip6, sizeof(*ip6), before));
+		ctx_csum_update(ctx, bpf_csum_diff(NULL, 0, (void *)ip6, sizeof(*ip6), before));
 	}
 	eth_swap(eth);
 	return 0;
@@ -269,7 +269,7 @@ static __always_inline int may_refuse(const struct packet *pkt)
  * its opposite. This the kernel leaves out where it makes the rest. A device's sum of
  * the whole knows the first one, and is told of the second.
  */
-static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int refuse_tcp(ctx_t *ctx, struct packet *pkt)
 {
 	struct reset made = {
 		.src = pkt->key.dst,
@@ -284,25 +284,25 @@ static __noinline int refuse_tcp(struct __sk_buff *skb, struct packet *pkt)
 	/* A reset is not answered: RFC 9293 3.5.2. */
 	if ((pkt->tcp_flags & TCP_FLAG_RST) || !may_refuse(pkt))
 		return -1;
-	bpf_skb_load_bytes(skb, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
+	ctx_load_bytes(ctx, pkt->l4_off, &to, sizeof(to)); /* parse() has read it */
 	reset_answer(&made, &to, pkt->l4_len);
-	if (bpf_skb_change_tail(skb, len, 0))
+	if (ctx_change_tail(ctx, len, 0))
 		return -1;
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, offsetof(struct reset, tcp), 0);
 	made.tcp.check = ~csum_fold((__u32)sum);
-	bpf_skb_store_bytes(skb, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM);
+	ctx_store_bytes(ctx, pkt->l4_off, &made.tcp, sizeof(made.tcp), BPF_F_RECOMPUTE_CSUM);
 	made.tcp.check = 0;
 	sum = bpf_csum_diff(NULL, 0, (void *)&made, sizeof(made), sum);
-	bpf_l4_csum_replace(skb, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
-	bpf_csum_update(skb, ~sum);
-	return reverse_packet(skb, pkt, sizeof(made.tcp));
+	ctx_l4_csum_replace(ctx, pkt->l4_off + offsetof(struct tcphdr, check), 0, sum, 0);
+	ctx_csum_update(ctx, ~sum);
+	return reverse_packet(ctx, pkt, sizeof(made.tcp));
 }
 
 /* Makes a ping its answer, where the address that it is for answers pings. What it
  * carries, and the sum of that, stays. parse() has read all that is changed, so that
  * nothing fails.
  */
-static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int answer_echo(ctx_t *ctx, struct packet *pkt)
 {
 	__u32 check = pkt->l4_off + offsetof(struct icmphdr, checksum);
 	__u8 type = pkt->key.family == FAMILY_IPV4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
@@ -311,44 +311,44 @@ static __noinline int answer_echo(struct __sk_buff *skb, struct packet *pkt)
 	if (!service || !(service->flags & SERVICE_ECHO) || pkt->icmp_type == type)
 		return -1;
 	/* Type and code are one word of the sum; the code is 0. */
-	bpf_l4_csum_replace(skb, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
-	bpf_skb_store_bytes(skb, pkt->l4_off, &type, 1, 0);
-	return reverse_packet(skb, pkt, pkt->l4_len);
+	ctx_l4_csum_replace(ctx, check, bpf_htons(pkt->icmp_type << 8), bpf_htons(type << 8), 2);
+	ctx_store_bytes(ctx, pkt->l4_off, &type, 1, 0);
+	return reverse_packet(ctx, pkt, pkt->l4_len);
 }
 
 /* Whether what a policy denies may be answered: it is nobody's but its sender's, and
  * has what is quoted of it.
  */
-static __noinline int refusable(struct __sk_buff *skb, const struct packet *pkt)
+static __noinline int refusable(ctx_t *ctx, const struct packet *pkt)
 {
-	struct ethhdr *eth = frame_start(skb);
+	struct ethhdr *eth = ctx_data(ctx);
 
 	if (pkt->l4_len < sizeof(struct udphdr))
 		return 0;
-	return (void *)(eth + 1) <= frame_end(skb) && !(eth->h_dest[0] & 1);
+	return (void *)(eth + 1) <= ctx_data_end(ctx) && !(eth->h_dest[0] & 1);
 }
 
 /* refuse makes the packet its own refusal. */
-static __noinline int refuse(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int refuse(ctx_t *ctx, struct packet *pkt)
 {
 	/* The kernel cuts nothing that it still takes for a packet in a tunnel. */
 	if (!pkt->plain || pkt->decapped)
 		return -1;
-	if (pkt->refused && !refusable(skb, pkt))
+	if (pkt->refused && !refusable(ctx, pkt))
 		return -1;
 	if (pkt->key.proto == IPPROTO_TCP)
-		return refuse_tcp(skb, pkt);
+		return refuse_tcp(ctx, pkt);
 	if (pkt->refused || pkt->key.proto == IPPROTO_UDP) {
 		if (!may_refuse(pkt))
 			return -1;
 		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, pkt->refused ? ICMP_PKT_FILTERED : ICMP_PORT_UNREACH,
+			refuse_ipv4(ctx, pkt, pkt->refused ? ICMP_PKT_FILTERED : ICMP_PORT_UNREACH,
 				    0, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_DEST_UNREACH << 8 |
+			refuse_ipv6(ctx, pkt, ICMPV6_DEST_UNREACH << 8 |
 				    (pkt->refused ? ICMPV6_ADM_PROHIBITED : ICMPV6_PORT_UNREACH), 0,
 				    sizeof(struct udphdr));
 	}
-	return is_echo(pkt) ? answer_echo(skb, pkt) : -1;
+	return is_echo(pkt) ? answer_echo(ctx, pkt) : -1;
 }
 
 #endif

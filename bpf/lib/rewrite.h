@@ -2,6 +2,7 @@
 #ifndef WEIR_REWRITE_H
 #define WEIR_REWRITE_H
 
+#include "csum.h"
 #include "verdict.h"
 
 #undef THIS_FILE
@@ -15,23 +16,6 @@
 
 /* Whether the kernel has WEIR_F_IPV6; older ones refuse it. */
 volatile const __u32 csum_ipv6;
-
-static __always_inline __u32 csum_half(__u32 sum)
-{
-	return (sum & 0xffff) + (sum >> 16);
-}
-
-/* The first half leaves a carry, the second none. */
-static __always_inline __u16 csum_fold(__u32 sum)
-{
-	return ~csum_half(csum_half(sum));
-}
-
-/* RFC 1624, equation 3, with the difference already summed. */
-static __always_inline __u16 csum_apply(__u16 check, __u32 diff)
-{
-	return csum_fold((__u16)~check + csum_half(diff));
-}
 
 /* Where the L4 checksum is; 0 for protocols that have none over addresses. */
 static __always_inline __u32 csum_offset(const struct packet *pkt)
@@ -52,7 +36,7 @@ static __always_inline __u32 csum_offset(const struct packet *pkt)
 /* Checksums by the helper, which knows of partial ones: there the addresses
  * count and the ports do not yet.
  */
-static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int rewrite_l4_csum(ctx_t *ctx, struct packet *pkt,
 					   const struct flow *flow)
 {
 	__u32 offset = csum_offset(pkt);
@@ -67,7 +51,7 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 	if (pkt->key.proto == IPPROTO_UDP)
 		flags = BPF_F_MARK_MANGLED_0;
 	if (flow->port_diff &&
-	    bpf_l4_csum_replace(skb, offset, 0, flow->port_diff, flags))
+	    ctx_l4_csum_replace(ctx, offset, 0, flow->port_diff, flags))
 		return -1;
 	if (pkt->key.proto == IPPROTO_ICMP)
 		return 0;	/* it has no pseudo header */
@@ -75,7 +59,7 @@ static __always_inline int rewrite_l4_csum(struct __sk_buff *skb, struct packet 
 	if (csum_ipv6 && pkt->key.family == FAMILY_IPV6)
 		flags |= WEIR_F_IPV6;
 	if (flow->addr_diff &&
-	    bpf_l4_csum_replace(skb, offset, 0, flow->addr_diff, flags))
+	    ctx_l4_csum_replace(ctx, offset, 0, flow->addr_diff, flags))
 		return -1;
 	return 0;
 }
@@ -118,17 +102,17 @@ static __always_inline int routed(const struct packet *pkt, const struct flow *f
 /* Ports, or an echo's identifier: the request has it as source port, the reply as
  * destination port, and the other is 0.
  */
-static __always_inline int rewrite_ports(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int rewrite_ports(ctx_t *ctx, struct packet *pkt,
 					 const struct flow *flow)
 {
-	void *l4 = frame_start(skb) + (pkt->l4_off & MAX_L4_OFF);
+	void *l4 = ctx_data(ctx) + (pkt->l4_off & MAX_L4_OFF);
 	struct ports *ports = l4;
 	struct icmphdr *icmp = l4;
 
 	if (pkt->fragment == FRAGMENT_LATER || !changes_port(pkt))
 		return 0;
 	/* A header of ports is as long at least. */
-	if ((void *)(icmp + 1) > frame_end(skb))
+	if ((void *)(icmp + 1) > ctx_data_end(ctx))
 		return -1;
 	if (has_ports(pkt->key.proto)) {
 		ports->src = flow->sport;
@@ -159,64 +143,64 @@ static __always_inline void ttl_decrement4(struct iphdr *ip)
  * device may have made of the whole packet, by which the pod's stack would find it
  * broken, and say so in the log.
  */
-static __always_inline void ttl_decrement6(struct __sk_buff *skb, struct ipv6hdr *ip6)
+static __always_inline void ttl_decrement6(ctx_t *ctx, struct ipv6hdr *ip6)
 {
 	ip6->hop_limit--;
-	bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	ctx_csum_update(ctx, (__u16)~bpf_htons(1));
 }
 
 /* What is routed is a hop on its way. */
-static __always_inline int ttl_decrement(struct __sk_buff *skb, const struct packet *pkt)
+static __always_inline int ttl_decrement(ctx_t *ctx, const struct packet *pkt)
 {
-	struct ethhdr *eth = frame_start(skb);
+	struct ethhdr *eth = ctx_data(ctx);
 
 	if (pkt->key.family == FAMILY_IPV4) {
 		struct iphdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > frame_end(skb))
+		if ((void *)(ip + 1) > ctx_data_end(ctx))
 			return -1;
 		ttl_decrement4(ip);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
 
-		if ((void *)(ip6 + 1) > frame_end(skb))
+		if ((void *)(ip6 + 1) > ctx_data_end(ctx))
 			return -1;
-		ttl_decrement6(skb, ip6);
+		ttl_decrement6(ctx, ip6);
 	}
 	return 0;
 }
 
 /* Makes the packet's tuple what the flow says. */
-static __always_inline int translate(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int translate(ctx_t *ctx, struct packet *pkt,
 				const struct flow *flow)
 {
 	struct ethhdr *eth;
 
-	if (rewrite_l4_csum(skb, pkt, flow))
+	if (rewrite_l4_csum(ctx, pkt, flow))
 		return -1;
-	eth = frame_start(skb);
+	eth = ctx_data(ctx);
 	if (pkt->key.family == FAMILY_IPV4) {
 		struct iphdr *ip = (void *)(eth + 1);
 
-		if ((void *)(ip + 1) > frame_end(skb))
+		if ((void *)(ip + 1) > ctx_data_end(ctx))
 			return -1;
 		rewrite_ip(ip, flow);
 	} else {
 		struct ipv6hdr *ip6 = (void *)(eth + 1);
 
-		if ((void *)(ip6 + 1) > frame_end(skb))
+		if ((void *)(ip6 + 1) > ctx_data_end(ctx))
 			return -1;
 		__builtin_memcpy(&ip6->saddr, &flow->src, sizeof(flow->src));
 		__builtin_memcpy(&ip6->daddr, &flow->dst, sizeof(flow->dst));
 	}
-	return rewrite_ports(skb, pkt, flow);
+	return rewrite_ports(ctx, pkt, flow);
 }
 
 /* The same, once for all who are in no hurry: a call costs some ns. */
-static __noinline int translate_slow(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int translate_slow(ctx_t *ctx, struct packet *pkt,
 				     const struct flow *flow)
 {
-	return translate(skb, pkt, flow);
+	return translate(ctx, pkt, flow);
 }
 
 /* rewrite makes the packet what the flow says: addresses, ports, checksums,
@@ -224,19 +208,19 @@ static __noinline int translate_slow(struct __sk_buff *skb, struct packet *pkt,
  * compiler leaves out what others do. In a hurry is what comes of a known flow from a
  * pod or by a device.
  */
-static __always_inline int rewrite(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline int rewrite(ctx_t *ctx, struct packet *pkt,
 				   const struct flow *flow, __u8 hook, int fast)
 {
 	struct ethhdr *eth;
 
 	if ((flow->flags & FLOW_TRANSLATED) &&
-	    (fast ? translate(skb, pkt, flow) : translate_slow(skb, pkt, flow)))
+	    (fast ? translate(ctx, pkt, flow) : translate_slow(ctx, pkt, flow)))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
-	if (routes(hook, flow) && ttl_decrement(skb, pkt))
+	if (routes(hook, flow) && ttl_decrement(ctx, pkt))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (flow->out == OUT_LOCAL && !is_hook(hook, HOOK_TO_CONTAINER)) {
-		eth = frame_start(skb);
-		if ((void *)(eth + 1) > frame_end(skb))
+		eth = ctx_data(ctx);
+		if ((void *)(eth + 1) > ctx_data_end(ctx))
 			return REFUSE(pkt, REASON_REWRITE_FAILED);
 		__builtin_memcpy(eth->h_source, flow->smac, ETH_ALEN);
 		__builtin_memcpy(eth->h_dest, flow->dmac, ETH_ALEN);

@@ -13,7 +13,7 @@
 /* Asks the kernel for the device towards flow->dst, and keeps it for
  * ROUTE_CACHE. The next hop is the kernel's, packet by packet.
  */
-static __noinline int route(struct __sk_buff *skb, struct packet *pkt, struct flow *flow)
+static __noinline int route(ctx_t *ctx, struct packet *pkt, struct flow *flow)
 {
 	struct bpf_fib_lookup fib = {};
 	__u32 ifindex;
@@ -31,8 +31,8 @@ static __noinline int route(struct __sk_buff *skb, struct packet *pkt, struct fl
 	fib.l4_protocol = pkt->key.proto;
 	fib.sport = flow->sport;
 	fib.dport = flow->dport;
-	fib.ifindex = skb->ifindex;
-	ret = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	fib.ifindex = ctx_ifindex(ctx);
+	ret = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
 	if (ret != BPF_FIB_LKUP_RET_SUCCESS && ret != BPF_FIB_LKUP_RET_NO_NEIGH) {
 		note_read(pkt, TABLE_ROUTES, 0);
 		return REFUSE(pkt, REASON_NO_ROUTE);

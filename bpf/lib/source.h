@@ -16,9 +16,9 @@
 /* Whether the node's stack has made the packet. What it only leads on came in by
  * some device, and may say what it likes.
  */
-static __always_inline int from_local_stack(const struct __sk_buff *skb, const struct packet *pkt)
+static __always_inline int from_local_stack(const ctx_t *ctx, const struct packet *pkt)
 {
-	return !at(pkt, HOOK_FROM_DEVICE) && !skb->ingress_ifindex;
+	return !at(pkt, HOOK_FROM_DEVICE) && !ctx_ingress_ifindex(ctx);
 }
 
 /* Multicast, and the broadcast address. */

@@ -97,7 +97,7 @@ static __always_inline __u32 tunnel_overhead(__u32 ip_len, __u8 tunnel)
  * cuts super-packets of TCP to what is left; the datagrams of one of UDP are as
  * long as they are.
  */
-static __always_inline __u32 tunnel_mtu(struct __sk_buff *skb, struct packet *pkt)
+static __always_inline __u32 tunnel_mtu(ctx_t *ctx, struct packet *pkt)
 {
 	struct node *self = node_lookup(pkt);
 	__u32 ip_len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
@@ -106,10 +106,10 @@ static __always_inline __u32 tunnel_mtu(struct __sk_buff *skb, struct packet *pk
 	if (!self)
 		return 0;
 	limit = self->mtu - tunnel_overhead(ip_len, self->tunnel);
-	if (skb->gso_size && pkt->key.proto == IPPROTO_TCP)
+	if (ctx_gso_size(ctx) && pkt->key.proto == IPPROTO_TCP)
 		return 0;
-	if (skb->gso_size)
-		len = pkt->l4_off - ETH_LEN + sizeof(struct udphdr) + skb->gso_size;
+	if (ctx_gso_size(ctx))
+		len = pkt->l4_off - ETH_LEN + sizeof(struct udphdr) + ctx_gso_size(ctx);
 	return len > limit ? limit : 0;
 }
 
@@ -118,23 +118,23 @@ static __always_inline __u32 tunnel_mtu(struct __sk_buff *skb, struct packet *pk
  * is then the opposite of f, and f half of the opposite of the sum without it.
  * The error's own checksum covers f, and is right whether f is made or not.
  */
-static __noinline int csum_for_quote(struct __sk_buff *skb, struct packet *pkt)
+static __noinline int csum_for_quote(ctx_t *ctx, struct packet *pkt)
 {
 	__u32 offset = csum_offset(pkt), len = sizeof(struct udphdr);
 	__u8 quoted[sizeof(struct tcphdr)];
 	__u16 none = 0, half, f;
 
-	if (!offset || !csum_partial(skb, pkt->l4_off + offset))
+	if (!offset || !csum_partial(ctx, pkt->l4_off + offset))
 		return 0;
 	if (pkt->key.proto == IPPROTO_TCP)
 		len = sizeof(struct tcphdr);
 	__builtin_memset(quoted, 0, sizeof(quoted));
-	if (bpf_skb_store_bytes(skb, pkt->l4_off + offset, &none, sizeof(none), 0) ||
-	    bpf_skb_load_bytes(skb, pkt->l4_off, quoted, len))
+	if (ctx_store_bytes(ctx, pkt->l4_off + offset, &none, sizeof(none), 0) ||
+	    ctx_load_bytes(ctx, pkt->l4_off, quoted, len))
 		return -1;
 	half = csum_fold((__u32)bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), 0));
 	f = (half >> 1) | (half << 15);
-	return bpf_skb_store_bytes(skb, pkt->l4_off + offset, &f, sizeof(f), 0);
+	return ctx_store_bytes(ctx, pkt->l4_off + offset, &f, sizeof(f), 0);
 }
 
 #define FRAGMENT_LEN	8	/* of IPv6's header of a fragment */
@@ -151,7 +151,7 @@ static __always_inline int is_first_fragment(const struct packet *pkt)
 /* Makes the packet the word to its sender that mtu is what fits (RFC 1191, RFC
  * 8201). A reason other than NONE: it could not be made.
  */
-static __noinline int refuse_too_big(struct __sk_buff *skb, struct packet *pkt, __u32 mtu)
+static __noinline int refuse_too_big(ctx_t *ctx, struct packet *pkt, __u32 mtu)
 {
 	int is_tcp = pkt->key.proto == IPPROTO_TCP;
 
@@ -165,18 +165,18 @@ static __noinline int refuse_too_big(struct __sk_buff *skb, struct packet *pkt, 
 	 */
 	if (is_first_fragment(pkt))
 		return pkt->key.family == FAMILY_IPV4 ?
-			refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu,
+			refuse_ipv4(ctx, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr)) :
+			refuse_ipv6(ctx, pkt, ICMPV6_PKT_TOOBIG << 8, mtu,
 				    FRAGMENT_LEN + sizeof(struct udphdr));
 	if (!pkt->plain)
 		return REFUSE(pkt, REASON_TOO_BIG);
-	if (csum_for_quote(skb, pkt))
+	if (csum_for_quote(ctx, pkt))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if (pkt->key.family == FAMILY_IPV4)
-		return is_tcp ? refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct tcphdr)) :
-				refuse_ipv4(skb, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr));
-	return is_tcp ? refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct tcphdr)) :
-			refuse_ipv6(skb, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct udphdr));
+		return is_tcp ? refuse_ipv4(ctx, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct tcphdr)) :
+				refuse_ipv4(ctx, pkt, ICMP_FRAG_NEEDED, mtu, sizeof(struct udphdr));
+	return is_tcp ? refuse_ipv6(ctx, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct tcphdr)) :
+			refuse_ipv6(ctx, pkt, ICMPV6_PKT_TOOBIG << 8, mtu, sizeof(struct udphdr));
 }
 
 static __always_inline void encap_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
@@ -197,17 +197,17 @@ static __always_inline void encap_udp(struct packet *pkt, struct udphdr *udp, st
  * and cuts it, by what the flags say; the datagrams of a super-packet of UDP are as
  * long as they are.
  */
-static __noinline int encap_push(struct __sk_buff *skb, const struct packet *pkt, const void *outer,
+static __noinline int encap_push(ctx_t *ctx, const struct packet *pkt, const void *outer,
 				 __u32 len, __u64 flags)
 {
 	if (pkt->key.proto == IPPROTO_UDP)
 		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
-	if (bpf_skb_adjust_room(skb, len, BPF_ADJ_ROOM_MAC, flags))
+	if (ctx_adjust_room(ctx, len, BPF_ADJ_ROOM_MAC, flags))
 		return -1;
-	return bpf_skb_store_bytes(skb, ETH_LEN, outer, len, BPF_F_RECOMPUTE_CSUM);
+	return ctx_store_bytes(ctx, ETH_LEN, outer, len, BPF_F_RECOMPUTE_CSUM);
 }
 
-static __noinline int encap4(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
+static __noinline int encap4(ctx_t *ctx, struct packet *pkt, const struct flow *flow,
 			     const struct node *self)
 {
 	__u32 len = tunnel_overhead(sizeof(struct iphdr), self->tunnel);
@@ -217,7 +217,7 @@ static __noinline int encap4(struct __sk_buff *skb, struct packet *pkt, const st
 
 	outer.ip.version = 4;
 	outer.ip.ihl = 5;
-	bpf_skb_load_bytes(skb, ETH_LEN + offsetof(struct iphdr, tos), &outer.ip.tos, 1);
+	ctx_load_bytes(ctx, ETH_LEN + offsetof(struct iphdr, tos), &outer.ip.tos, 1);
 	outer.ip.tot_len = bpf_htons(pkt->len + len);
 	outer.ip.id = 0;
 	outer.ip.frag_off = bpf_htons(IP_DF);
@@ -233,10 +233,10 @@ static __noinline int encap4(struct __sk_buff *skb, struct packet *pkt, const st
 	}
 	sum = bpf_csum_diff(NULL, 0, (void *)&outer.ip, sizeof(outer.ip), 0);
 	outer.ip.check = csum_fold((__u32)sum);
-	return encap_push(skb, pkt, &outer, len, flags);
+	return encap_push(ctx, pkt, &outer, len, flags);
 }
 
-static __noinline int encap6(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow,
+static __noinline int encap6(ctx_t *ctx, struct packet *pkt, const struct flow *flow,
 			     const struct node *self)
 {
 	__u32 len = tunnel_overhead(sizeof(struct ipv6hdr), self->tunnel);
@@ -255,20 +255,20 @@ static __noinline int encap6(struct __sk_buff *skb, struct packet *pkt, const st
 			  ETH_P_IPV6);
 	}
 	/* Version, traffic class and flow label are the inner packet's. */
-	bpf_skb_load_bytes(skb, ETH_LEN, &outer.ip6, 4);
-	return encap_push(skb, pkt, &outer, len, flags);
+	ctx_load_bytes(ctx, ETH_LEN, &outer.ip6, 4);
+	return encap_push(ctx, pkt, &outer, len, flags);
 }
 
 /* Puts a packet into the tunnel to flow->dst. */
-static __noinline int encap(struct __sk_buff *skb, struct packet *pkt, const struct flow *flow)
+static __noinline int encap(ctx_t *ctx, struct packet *pkt, const struct flow *flow)
 {
 	struct node *self = node_lookup(pkt);
 	int failed;
 
 	if (!self || !node_masquerade_addr(pkt))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
-	failed = pkt->key.family == FAMILY_IPV4 ? encap4(skb, pkt, flow, self) :
-						  encap6(skb, pkt, flow, self);
+	failed = pkt->key.family == FAMILY_IPV4 ? encap4(ctx, pkt, flow, self) :
+						  encap6(ctx, pkt, flow, self);
 	return failed ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 }
 

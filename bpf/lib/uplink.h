@@ -43,7 +43,7 @@ static __noinline int is_encapped(struct packet *pkt)
 }
 
 /* Takes a packet out of its outer headers. The caller parses it anew. */
-static __noinline int decap(struct __sk_buff *skb, struct scratch *s)
+static __noinline int decap(ctx_t *ctx, struct scratch *s)
 {
 	struct packet *pkt = &s->pkt;
 	struct geneve geneve;
@@ -52,19 +52,19 @@ static __noinline int decap(struct __sk_buff *skb, struct scratch *s)
 	__u16 ecn;
 
 	if (pkt->key.proto == IPPROTO_UDP) {
-		if (bpf_skb_load_bytes(skb, pkt->l4_off + sizeof(struct udphdr), &geneve, sizeof(geneve)))
+		if (ctx_load_bytes(ctx, pkt->l4_off + sizeof(struct udphdr), &geneve, sizeof(geneve)))
 			return -1;
-		if (geneve.options || geneve.proto != skb->protocol)
+		if (geneve.options || geneve.proto != ctx_protocol(ctx))
 			return -1;
 		len += sizeof(struct udphdr) + sizeof(geneve);
 	}
 	/* Version and traffic class, in IPv4 the header's length between them. */
-	bpf_skb_load_bytes(skb, ETH_LEN, &start, sizeof(start)); /* parse() has read it */
+	ctx_load_bytes(ctx, ETH_LEN, &start, sizeof(start)); /* parse() has read it */
 	ecn = pkt->key.family == FAMILY_IPV4 ? bpf_ntohs(start) : bpf_ntohs(start) >> 4;
 	if (len < 20 || len > 56)
 		return -1;
 	s->pod = pkt->key.dst;
-	if (bpf_skb_adjust_room(skb, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+	if (ctx_adjust_room(ctx, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
 	/* RFC 6040 4.2: congestion met outside is told inside, and who cannot be told so
 	 * learns of it by a loss. The kernel tells nothing where the header inside lies
@@ -72,8 +72,8 @@ static __noinline int decap(struct __sk_buff *skb, struct scratch *s)
 	 */
 	if ((ecn & 3) != 3)
 		return 0;
-	pull_headers(skb);
-	return bpf_skb_ecn_set_ce(skb) ? 0 : -1;
+	pull_headers(ctx);
+	return ctx_ecn_set_ce(ctx) ? 0 : -1;
 }
 
 /* Who may come for a frontend. */
@@ -125,7 +125,7 @@ static __always_inline int dsr_allowed(const struct packet *pkt)
 }
 
 /* Makes s->open lead to its backend. */
-static __noinline int judge_backend(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int judge_backend(ctx_t *ctx, struct packet *pkt,
 				    struct scratch *s, __u32 flags)
 {
 	struct ipcache_entry *backend = ipcache_lookup(pkt, &s->open.dst);
@@ -152,14 +152,14 @@ static __noinline int judge_backend(struct __sk_buff *skb, struct packet *pkt,
 		if (!node_masquerade_addr(pkt))
 			return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 		s->open.out = OUT_TUNNEL;
-		return route(skb, pkt, &s->open);
+		return route(ctx, pkt, &s->open);
 	}
 	if (tunnel_forged_by_client(pkt, &s->open))
 		return REFUSE(pkt, REASON_BAD_TUNNEL);
 	s->open.out = OUT_DEVICE;
 	if (masquerade(pkt, s))
 		return REFUSE(pkt, REASON_NO_SOURCE_PORT);
-	return route(skb, pkt, &s->open);
+	return route(ctx, pkt, &s->open);
 }
 
 /* Finishes a flow whose opening half is made. */
@@ -184,7 +184,7 @@ static __noinline int finish_flow(struct packet *pkt, struct scratch *s, __u8 re
 }
 
 /* A packet that opens a flow from outside to a frontend. */
-static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int judge_from_device(ctx_t *ctx, struct packet *pkt,
 					struct scratch *s, const struct service *service)
 {
 	struct settings *ctl;
@@ -207,7 +207,7 @@ static __noinline int judge_from_device(struct __sk_buff *skb, struct packet *pk
 	reason = lb_select(pkt, s, service, ctl->seed);
 	if (reason)
 		return reason;
-	reason = judge_backend(skb, pkt, s, service->flags);
+	reason = judge_backend(ctx, pkt, s, service->flags);
 	if (reason)
 		return reason;
 	if (ttl_exceeded(pkt, &s->open))
@@ -302,7 +302,7 @@ static __noinline int is_port_tracked(struct packet *pkt)
  * masquerading takes: it is remembered, so that the port is taken. So is all that
  * it sends while policies select it.
  */
-static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
+static __noinline int judge_to_device(ctx_t *ctx, struct packet *pkt,
 				      struct scratch *s, const struct service *service)
 {
 	struct endpoint *target = NULL;
@@ -348,7 +348,7 @@ static __noinline int judge_to_device(struct __sk_buff *skb, struct packet *pkt,
 		reason = host_policy(pkt, DIRECTION_EGRESS, pkt->dst_identity, s->open.dport);
 		if (reason)
 			return reason;
-		reason = service ? route(skb, pkt, &s->open) : REASON_NONE;
+		reason = service ? route(ctx, pkt, &s->open) : REASON_NONE;
 		if (reason)
 			return reason;
 	}

@@ -2,8 +2,6 @@
 #ifndef WEIR_VERDICT_H
 #define WEIR_VERDICT_H
 
-#include <linux/pkt_cls.h>
-
 #include "mark.h"
 #include "packet.h"
 
@@ -201,31 +199,32 @@ static __always_inline void count_packet(struct packet *pkt, __u32 len, __u32 re
 	}
 }
 
-static __always_inline void leave_note(struct __sk_buff *skb, struct packet *pkt,
+static __always_inline void leave_note(ctx_t *ctx, struct packet *pkt,
 				       __u32 verdict, __u32 reason)
 {
-	skb->cb[0] = (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) |
-		     (pkt->kernel_forwards ? NOTE_KERNEL_FORWARDS : 0) | pkt->out;
-	skb->cb[1] = pkt->out_ifindex;
-	skb->cb[2] = (reason << 24) | pkt->where;
-	skb->cb[3] = ((__u32)pkt->lookup << 24) | pkt->tables;
-	skb->cb[4] = pkt->origin;
+	__u32 as_it_is = pkt->kernel_forwards ? NOTE_KERNEL_FORWARDS : 0;
+
+	ctx_note(ctx, 0, (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) | as_it_is | pkt->out);
+	ctx_note(ctx, 1, pkt->out_ifindex);
+	ctx_note(ctx, 2, (reason << 24) | pkt->where);
+	ctx_note(ctx, 3, ((__u32)pkt->lookup << 24) | pkt->tables);
+	ctx_note(ctx, 4, pkt->origin);
 }
 
 /* Sockets' programs have no packet to drop or to answer. */
 #define PACKETS_ONLY static __noinline __attribute__((unused))
 
-PACKETS_ONLY int drop(struct __sk_buff *skb, struct packet *pkt, int reason)
+PACKETS_ONLY int drop(ctx_t *ctx, struct packet *pkt, int reason)
 {
 	int verdict;
 
 	pkt->out = OUT_NONE;
 	pkt->out_ifindex = 0;
 	pkt->kernel_forwards = 0;
-	leave_note(skb, pkt, VERDICT_DROP, reason);
-	count_packet(pkt, skb->len, reason);
-	emit_event(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);
-	verdict = TC_ACT_SHOT;
+	leave_note(ctx, pkt, VERDICT_DROP, reason);
+	count_packet(pkt, ctx_len(ctx), reason);
+	emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);
+	verdict = CTX_DROP;
 	/* Else the compiler leaves it to each caller to return what it is. */
 	barrier_var(verdict);
 	return verdict;
@@ -240,46 +239,46 @@ static __always_inline int comes_from_node(const struct packet *pkt)
 /* answer sends what skb has become back to who sent it: by the device that it
  * came from, or up again, to the node, which has it or sends it on.
  */
-PACKETS_ONLY int answer(struct __sk_buff *skb, struct packet *pkt, int reason)
+PACKETS_ONLY int answer(ctx_t *ctx, struct packet *pkt, int reason)
 {
 	pkt->out = OUT_SELF;
-	pkt->out_ifindex = skb->ifindex;
-	skb->mark = mark_with(skb->mark, MARK_ANSWER);
-	leave_note(skb, pkt, VERDICT_REPLY, reason);
-	count_packet(pkt, skb->len, reason);
-	emit_event(pkt, skb->len, EVENT_DROP, VERDICT_REPLY, reason);
-	return bpf_redirect(skb->ifindex, comes_from_node(pkt) ? BPF_F_INGRESS : 0);
+	pkt->out_ifindex = ctx_ifindex(ctx);
+	ctx_set_mark(ctx, mark_with(ctx_mark(ctx), MARK_ANSWER));
+	leave_note(ctx, pkt, VERDICT_REPLY, reason);
+	count_packet(pkt, ctx_len(ctx), reason);
+	emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_REPLY, reason);
+	return ctx_redirect(ctx, ctx_ifindex(ctx), comes_from_node(pkt) ? BPF_F_INGRESS : 0);
 }
 
 /* deliver forwards by pkt->out. The caller has set pkt->where. */
-static __always_inline int deliver(struct __sk_buff *skb, struct packet *pkt, __u8 hook)
+static __always_inline int deliver(ctx_t *ctx, struct packet *pkt, __u8 hook)
 {
 	if (is_hook(hook, HOOK_TO_CONTAINER))
 		pkt->kernel_forwards = 1;
-	leave_note(skb, pkt, VERDICT_FORWARD, pkt->audit_reason);
-	count_packet(pkt, skb->len, REASON_NONE);
+	leave_note(ctx, pkt, VERDICT_FORWARD, pkt->audit_reason);
+	count_packet(pkt, ctx_len(ctx), REASON_NONE);
 	if (pkt->kernel_forwards)
-		return TC_ACT_OK;
+		return CTX_PASS;
 	/* bpf_redirect_peer is for ingress alone. */
 	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->out == OUT_LOCAL) {
-		skb->mark = mark_with(skb->mark, MARK_DELIVERED);
-		return bpf_redirect(pkt->out_ifindex, 0);
+		ctx_set_mark(ctx, mark_with(ctx_mark(ctx), MARK_DELIVERED));
+		return ctx_redirect(ctx, pkt->out_ifindex, 0);
 	}
-	skb->mark = mark_with(skb->mark, MARK_DECIDED);
+	ctx_set_mark(ctx, mark_with(ctx_mark(ctx), MARK_DECIDED));
 	switch (pkt->out) {
 	case OUT_LOCAL:
-		return bpf_redirect_peer(pkt->out_ifindex, 0);
+		return ctx_redirect_peer(ctx, pkt->out_ifindex);
 	case OUT_DEVICE:
 	case OUT_TUNNEL:
-		return bpf_redirect_neigh(pkt->out_ifindex, NULL, 0, 0);
+		return ctx_redirect_neigh(ctx, pkt->out_ifindex);
 	}
-	return TC_ACT_OK;
+	return CTX_PASS;
 }
 
 /* The same for what is no flow's. One for all. */
-PACKETS_ONLY int deliver_packet(struct __sk_buff *skb, struct packet *pkt)
+PACKETS_ONLY int deliver_packet(ctx_t *ctx, struct packet *pkt)
 {
-	return deliver(skb, pkt, pkt->key.hook);
+	return deliver(ctx, pkt, pkt->key.hook);
 }
 
 #endif

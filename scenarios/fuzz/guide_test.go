@@ -57,7 +57,7 @@ var seldom = []reach.Excuse{
 	{File: "lib/pod.h", Before: "if (at(pkt, HOOK_TO_CONTAINER) && !addr_equal(own, &flow->dst))", Text: "return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);"},
 	{File: "lib/uplink.h", Before: "if (ttl_exceeded(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_TTL_EXCEEDED);"},
 	{File: "lib/uplink.h", Before: "if (service && tunnel_forged_by_client(pkt, &s->open))", Text: "return REFUSE(pkt, REASON_BAD_TUNNEL);"},
-	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(skb, pkt, pkt->stray);"},
+	{File: "host.bpf.c", Before: "if (pkt->stray)", Text: "return drop(ctx, pkt, pkt->stray);"},
 }
 
 // leaveOut takes out the check that leads to a line: it is never reached. What

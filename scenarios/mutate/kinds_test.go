@@ -47,7 +47,7 @@ func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
 		// What drop returns is put where it belongs behind the call of tell, on whose
 		// line it is.
 		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/verdict.h" &&
-			m.Text == "emit_event(pkt, skb->len, EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
+			m.Text == "emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
 	})
 	noticed := map[string]int{}
 	for _, r := range report.Results {
@@ -75,8 +75,8 @@ func TestOneErrorOfEachKindInEachProgramIsNoticed(t *testing.T) {
 		mutant.Store:     {"pkt->key.dport = udp->dest;"},
 		mutant.Call:      {"s = bpf_map_lookup_elem(&scratch, &zero);"},
 		mutant.Arguments: {
-			"reason = route(skb, pkt, flow);", "return bpf_l4_csum_replace(skb, check, 0, diff, 0);",
-			"return bpf_redirect(pkt->out_ifindex, 0);", "return bpf_redirect_peer(pkt->out_ifindex, 0);",
+			"reason = route(ctx, pkt, flow);", "return ctx_l4_csum_replace(ctx, check, 0, diff, 0);",
+			"return ctx_redirect(ctx, pkt->out_ifindex, 0);", "return ctx_redirect_peer(ctx, pkt->out_ifindex);",
 		},
 		mutant.Confused: {"pkt->key.sport = udp->source;"},
 	}

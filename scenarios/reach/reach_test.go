@@ -79,7 +79,7 @@ func TestAReportTellsLinesByWhatCameOfThem(t *testing.T) {
 	require.Equal(t, []string{"host.bpf.c", "socket.bpf.c"}, r.Apart)
 	require.Empty(t, r.Alone, "both reach the same")
 
-	refused := r.line("container.bpf.c", lineOf(t, "container.bpf.c", "if (skb->vlan_present || !is_ip(skb)) {"))
+	refused := r.line("container.bpf.c", lineOf(t, "container.bpf.c", "if (ctx_has_vlan(ctx) || !is_ip(ctx)) {"))
 	require.Equal(t, Reached, refused.State)
 	require.EqualValues(t, 2, refused.Count)
 	require.Equal(t, 2, refused.Scenarios)
