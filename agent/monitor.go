@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -118,7 +119,14 @@ func toEvent(e *datapath.Event, now time.Duration, names *directory) api.Event {
 		Target: netip.AddrPortFrom(e.Tuple.Dst, e.Tuple.Dport).String(),
 		From:   names.identity(e.SrcIdentity), To: names.identity(e.DstIdentity),
 		Flow: string(e.Decision.Flow), Length: e.Length,
+		Direction: e.Direction().String(), Reply: e.Reply, TCPFlags: tcpFlags(e.TCPFlags),
 		SourceParty: names.party(e.Tuple.Src), TargetParty: names.party(e.Tuple.Dst),
+	}
+	if source := netip.AddrPortFrom(e.After.Src, e.After.Sport).String(); source != event.Source && e.After.Src.IsValid() {
+		event.SourceAfter = source
+	}
+	if target := netip.AddrPortFrom(e.After.Dst, e.After.Dport).String(); target != event.Target && e.After.Dst.IsValid() {
+		event.TargetAfter = target
 	}
 	if !e.Decision.Origin.Policy.IsZero() {
 		event.Policy = e.Decision.Origin.String()
@@ -127,6 +135,17 @@ func toEvent(e *datapath.Event, now time.Duration, names *directory) api.Event {
 		event.Place = fmt.Sprintf("%s:%d", e.Decision.File, e.Decision.Line)
 	}
 	return event
+}
+
+// tcpFlags are the letters of the flags that are set, as tcpdump has most of them.
+func tcpFlags(flags uint8) string {
+	var text strings.Builder
+	for i, letter := range "FSRPAUEC" {
+		if flags&(1<<i) != 0 {
+			text.WriteRune(letter)
+		}
+	}
+	return text.String()
 }
 
 func (a *Agent) serveMonitor(w http.ResponseWriter, r *http.Request) {

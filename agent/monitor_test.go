@@ -71,6 +71,13 @@ status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 	e := toEvent(&datapath.Event{Tuple: model.Tuple{Src: netip.MustParseAddr("10.0.1.1"), Dst: netip.MustParseAddr("203.0.113.1")}}, time.Second, &names)
 	require.Equal(t, pod, e.SourceParty)
 	require.Nil(t, e.TargetParty)
+	require.Equal(t, []string{"", ""}, []string{e.SourceAfter, e.TargetAfter}, "it is not translated")
+	whole := toEvent(&datapath.Event{
+		Hook: model.ToContainer, Reply: true, TCPFlags: 0x12,
+		Tuple: model.Tuple{Src: netip.MustParseAddr("10.0.1.1"), Sport: 1, Dst: netip.MustParseAddr("203.0.113.1"), Dport: 2},
+		After: model.Tuple{Src: netip.MustParseAddr("10.0.1.1"), Sport: 1, Dst: netip.MustParseAddr("203.0.113.1"), Dport: 3},
+	}, time.Second, &names)
+	require.Equal(t, []any{"", "203.0.113.1:3", "ingress", true, "SA"}, []any{whole.SourceAfter, whole.TargetAfter, whole.Direction, whole.Reply, whole.TCPFlags})
 	a.objects = manifest.NewObjects()
 	again := a.directoryOf(names)
 	require.Nil(t, again.party(netip.MustParseAddr("10.0.1.1")), "the objects have changed")

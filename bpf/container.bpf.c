@@ -177,6 +177,8 @@ struct mirror {
 	enum note note;
 	enum table table;
 	enum event_kind event_kind;
+	enum event_version event_version;
+	enum event_flags event_flags;
 	enum flow_flags flow_flags;
 	enum flow_seen flow_seen;
 	enum ipcache_flags ipcache_flags;

@@ -104,21 +104,35 @@ type ContainerEvent struct {
 	_           structs.HostLayout
 	Version     uint8
 	Kind        uint8
+	Size        uint16
 	Verdict     uint8
 	Out         uint8
-	Reason      uint8
 	Lookup      uint8
-	Pad         uint16
+	Flags       uint8
+	Reason      uint16
+	TcpFlags    uint8
+	Pad         uint8
 	Where       uint32
-	Tables      uint32
 	Time        uint64
+	Tables      uint64
 	Len         uint32
 	OutIfindex  uint32
 	SrcIdentity uint32
 	DstIdentity uint32
 	Origin      uint32
 	Key         ContainerFlowKey
+	Src         ContainerAddr
+	Dst         ContainerAddr
+	Sport       uint16
+	Dport       uint16
+	Pad2        uint32
 }
+
+type ContainerEventFlags uint32
+
+const (
+	ContainerEventFlagsEVENT_REPLY ContainerEventFlags = 1
+)
 
 type ContainerEventKind uint32
 
@@ -126,6 +140,12 @@ const (
 	ContainerEventKindEVENT_DROP    ContainerEventKind = 1
 	ContainerEventKindEVENT_VERDICT ContainerEventKind = 2
 	ContainerEventKindEVENT_FORWARD ContainerEventKind = 3
+)
+
+type ContainerEventVersion uint32
+
+const (
+	ContainerEventVersionEVENT_VERSION ContainerEventVersion = 2
 )
 
 type ContainerExpired struct {
@@ -461,7 +481,7 @@ type ContainerScratch struct {
 		Transit        uint8
 		Refused        uint8
 		Denied         uint8
-		Pad            [1]uint8
+		Opened         uint8
 		FragmentId     uint32
 		FragmentOff    uint32
 		L4Start        uint32

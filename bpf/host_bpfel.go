@@ -249,7 +249,7 @@ type HostScratch struct {
 		Transit        uint8
 		Refused        uint8
 		Denied         uint8
-		Pad            [1]uint8
+		Opened         uint8
 		FragmentId     uint32
 		FragmentOff    uint32
 		L4Start        uint32

@@ -185,7 +185,7 @@ static __noinline int socket_refuse(struct packet *pkt, const struct settings *c
 	pkt->key.sport = 0;
 	pkt->src_identity = 1;
 	count_packet(pkt, 0, reason);
-	emit_event(pkt, 0, EVENT_DROP, VERDICT_DROP, reason);
+	event_write(pkt, NULL, 0, EVENT_DROP, VERDICT_DROP, reason);
 	if (set_retval)
 		bpf_set_retval(reason == REASON_NO_LOCAL_BACKEND ? -EHOSTUNREACH : -ECONNREFUSED);
 	return REFUSED;

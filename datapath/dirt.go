@@ -225,9 +225,9 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 		return faults, nil
 	}
 	last := &w.told[len(w.told)-1]
-	if last.Time != pkt.Now || last.SrcIdentity != pkt.SrcIdentity || last.DstIdentity != pkt.DstIdentity || last.Key != pkt.Key {
-		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d, %+v, and keeps one at %d from %d to %d, %+v",
-			last.Time, last.SrcIdentity, last.DstIdentity, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, decodeTuple(&pkt.Key)))
+	if last.Time != pkt.Now || last.SrcIdentity != pkt.SrcIdentity || last.DstIdentity != pkt.DstIdentity || last.Key != pkt.Key || last.TcpFlags != pkt.TcpFlags {
+		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d with flags %#x, %+v, and keeps one at %d from %d to %d with %#x, %+v",
+			last.Time, last.SrcIdentity, last.DstIdentity, last.TcpFlags, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, pkt.TcpFlags, decodeTuple(&pkt.Key)))
 	}
 	return faults, nil
 }

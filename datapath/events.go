@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -23,9 +24,28 @@ type Event struct {
 	Endpoint string
 	Decision Decision
 	Tuple    model.Tuple
-	Length   int // bytes, from the Ethernet header on
+	// After is the tuple with which the packet leaves, or would have: Tuple where nothing
+	// was to be translated, or was not known yet.
+	After    model.Tuple
+	Reply    bool  // of the reply direction of its flow
+	TCPFlags uint8 // as in the header's octet
+	Length   int   // bytes, from the Ethernet header on
 	// SrcIdentity asked for DstIdentity, where policy was asked.
 	SrcIdentity, DstIdentity model.Identity
+}
+
+// ErrEventVersion is an event that programs of another version have written. It is left
+// out.
+var ErrEventVersion = errors.New("an event of another version")
+
+// Direction is how an event's packet passes its hook, seen from the endpoint there: the
+// pod, or the node.
+func (e *Event) Direction() model.Direction {
+	switch e.Hook {
+	case model.ToContainer, model.FromDevice:
+		return model.Ingress
+	}
+	return model.Egress
 }
 
 // Events gives the events that are there now, without waiting.
@@ -40,7 +60,8 @@ func (d *Datapath) Events() ([]Event, error) {
 	return events, err
 }
 
-// eachEvent reads what is in the ring.
+// eachEvent reads what is in the ring, all of it: an event of another version is left
+// out, and makes an error.
 func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
 	d.reading.Lock()
 	defer d.reading.Unlock()
@@ -50,6 +71,7 @@ func (d *Datapath) eachEvent(do func(*bpf.ContainerEvent)) error {
 // readEvents is called with reading held.
 func (d *Datapath) readEvents(do func(*bpf.ContainerEvent)) error {
 	var record ringbuf.Record
+	var problem error
 	for d.events.AvailableBytes() > 0 {
 		d.events.SetDeadline(time.Now())
 		err := d.events.ReadInto(&record)
@@ -59,15 +81,34 @@ func (d *Datapath) readEvents(do func(*bpf.ContainerEvent)) error {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
-		if len(record.RawSample) != int(unsafe.Sizeof(bpf.ContainerEvent{})) {
-			return fmt.Errorf("read events: a record has %d bytes, and an event %d", len(record.RawSample), unsafe.Sizeof(bpf.ContainerEvent{}))
+		raw, err := rawEvent(record.RawSample)
+		if err != nil {
+			problem = fmt.Errorf("read events: %w", err)
+			continue
 		}
-		// Both sides of the ring are this machine: the bytes are the struct's.
-		var raw bpf.ContainerEvent
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(&raw)), unsafe.Sizeof(raw)), record.RawSample)
 		do(&raw)
 	}
-	return nil
+	return problem
+}
+
+// rawEvent reads a record of the ring. Its first four octets are of every version.
+func rawEvent(record []byte) (raw bpf.ContainerEvent, err error) {
+	const version = uint8(bpf.ContainerEventVersionEVENT_VERSION)
+	size := int(unsafe.Sizeof(raw))
+	switch {
+	case len(record) < 4:
+		return raw, fmt.Errorf("a record has %d bytes, and an event more", len(record))
+	case record[0] > version:
+		return raw, fmt.Errorf("%w: %d, newer than %d: read it with the weir that runs the datapath", ErrEventVersion, record[0], version)
+	case record[0] < version:
+		return raw, fmt.Errorf("%w: %d, older than %d: programs of before have written it", ErrEventVersion, record[0], version)
+	case len(record) != size || int(binary.NativeEndian.Uint16(record[2:])) != size:
+		return raw, fmt.Errorf("a record has %d bytes and says %d, and an event of version %d has %d",
+			len(record), binary.NativeEndian.Uint16(record[2:]), version, size)
+	}
+	// Both sides of the ring are this machine: the bytes are the struct's.
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&raw)), size), record)
+	return raw, nil
 }
 
 func (d *Datapath) event(raw *bpf.ContainerEvent, l *labels) Event {
@@ -78,11 +119,16 @@ func (d *Datapath) event(raw *bpf.ContainerEvent, l *labels) Event {
 		SrcIdentity: model.Identity(raw.SrcIdentity), DstIdentity: model.Identity(raw.DstIdentity),
 		Decision: Decision{
 			Action: actions[raw.Verdict], Out: outs[raw.Out], Ifindex: int(raw.OutIfindex),
-			Reason: d.names.reasons[raw.Reason], Flow: lookups[raw.Lookup],
+			Reason: d.names.reasons[uint8(raw.Reason)], Flow: lookups[raw.Lookup],
 			Tables: d.names.reads(raw.Tables), Origin: l.origin(raw.Origin),
 		},
 	}
 	e.Decision.File, e.Decision.Line = d.names.place(raw.Where)
+	after := raw.Key
+	after.Src, after.Dst, after.Sport, after.Dport = raw.Src, raw.Dst, raw.Sport, raw.Dport
+	e.After = decodeTuple(&after)
+	e.Reply = raw.Flags&uint8(bpf.ContainerEventFlagsEVENT_REPLY) != 0
+	e.TCPFlags = raw.TcpFlags
 	return e
 }
 

@@ -160,7 +160,7 @@ func (n *names) place(where uint32) (file string, line int) {
 }
 
 // reads resolves the bit pairs of the tables that were read.
-func (n *names) reads(bits uint32) []TableRead {
+func (n *names) reads(bits uint64) []TableRead {
 	var reads []TableRead
 	for i, name := range n.tables {
 		if pair := bits >> (2 * i) & 3; pair != 0 {

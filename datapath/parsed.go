@@ -69,6 +69,29 @@ func parsed(frame []byte, left *bpf.ContainerScratch) []string {
 	return nil
 }
 
+// leavesAs is the tuple of a frame without IP options, extension headers and
+// fragmentation that has ports; false for any other.
+func leavesAs(frame []byte) (model.Tuple, bool) {
+	const ethernet = 14
+	var t model.Tuple
+	at := frame[ethernet:]
+	switch {
+	case binary.BigEndian.Uint16(frame[12:]) == 0x0800 && len(at) >= 28 && at[0] == 0x45 && binary.BigEndian.Uint16(at[6:])&0x3fff == 0:
+		t.Protocol = model.Protocol(at[9])
+		t.Src, t.Dst = netip.AddrFrom4([4]byte(at[12:])), netip.AddrFrom4([4]byte(at[16:]))
+		at = at[20:]
+	case isIPv6(frame) && len(at) >= 48:
+		t.Protocol = model.Protocol(at[6])
+		t.Src, t.Dst = netip.AddrFrom16([16]byte(at[8:])), netip.AddrFrom16([16]byte(at[24:]))
+		at = at[40:]
+	}
+	if t.Protocol != model.ProtocolTCP && t.Protocol != model.ProtocolUDP {
+		return t, false
+	}
+	t.Sport, t.Dport = binary.BigEndian.Uint16(at), binary.BigEndian.Uint16(at[2:])
+	return t, true
+}
+
 // typeNone is ICMP_TYPE_NONE of bpf/lib/packet.h.
 const typeNone = 255
 

@@ -139,7 +139,7 @@ func (d *Datapath) decision(hook model.Hook, ifindex int, cb *[5]uint32) (Decisi
 		AsItIs:  cb[0]&noteAsItIs != 0,
 		Reason:  d.names.reasons[uint8(cb[2]>>24)],
 		Flow:    lookups[uint8(cb[3]>>24)],
-		Tables:  d.names.reads(cb[3] & 0xffffff),
+		Tables:  d.names.reads(uint64(cb[3] & 0xffffff)),
 		Origin:  d.labels.origin(cb[4]),
 	}
 	dec.File, dec.Line = d.names.place(cb[2] & 0xffffff)

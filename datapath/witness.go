@@ -241,9 +241,6 @@ func reasonNamed(line string) model.Reason {
 	return model.Reason(strings.ToLower(strings.ReplaceAll(m[1], "_", "-")))
 }
 
-// eventVersion is EVENT_VERSION of bpf/lib/verdict.h.
-const eventVersion = 1
-
 // events compares what was told of a run with its note.
 func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) []string {
 	var faults []string
@@ -265,9 +262,6 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 		if i < len(want) && (bpf.ContainerEventKind(e.Kind) != want[i].kind || bpf.ContainerVerdict(e.Verdict) != want[i].verdict) {
 			fault("an event is of kind %d with verdict %d, and not of %d with %d", e.Kind, e.Verdict, want[i].kind, want[i].verdict)
 		}
-		if e.Version != eventVersion {
-			fault("an event is of version %d", e.Version)
-		}
 		if hooks[e.Key.Hook] != hook {
 			fault("an event is of hook %d", e.Key.Hook)
 		}
@@ -278,7 +272,7 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 			continue // the note is of the last one
 		}
 		noted := map[string][2]uint32{
-			"lookup": {uint32(e.Lookup), cb[3] >> 24}, "tables": {e.Tables & 0xffffff, cb[3] & 0xffffff},
+			"lookup": {uint32(e.Lookup), cb[3] >> 24}, "tables": {uint32(e.Tables) & 0xffffff, cb[3] & 0xffffff},
 			"way out": {uint32(e.Out), cb[0] & 0xff &^ noteAsItIs}, "device of the way out": {e.OutIfindex, cb[1]},
 			"place": {e.Where, cb[2] & 0xffffff}, "origin": {e.Origin, cb[4]},
 		}
@@ -289,6 +283,14 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 			if v := noted[name]; v[0] != v[1] {
 				fault("an event tells %s %#x, and noted is %#x", name, v[0], v[1])
 			}
+		}
+		l := w.d.shown()
+		event := w.d.event(e, &l)
+		if after, ok := leavesAs(ran.Data); ok && ran.Decision.Action == model.Forward && ran.Decision.Out != "tunnel" && event.After != after {
+			fault("an event tells that it leaves as %v, and it leaves as %v", event.After, after)
+		}
+		if event.Reply && ran.Decision.Flow == FlowNew {
+			fault("an event tells that a new flow begins by a reply")
 		}
 		if int(e.Len) != len(ran.Data) && ran.Decision.Action != model.Forward {
 			fault("an event tells a length of %d, of %d", e.Len, len(ran.Data))

@@ -292,8 +292,14 @@ type Event struct {
 	To       uint32    `json:"destinationIdentity,omitempty"`
 	Policy   string    `json:"policy,omitempty"` // the rule that decided
 	Flow     string    `json:"flow,omitempty"`   // new, known or rejudged
-	Length   int       `json:"length"`
-	Place    string    `json:"place,omitempty"` // file:line of the datapath's source
+	// The addresses and ports that the packet leaves with, or would have, where they differ.
+	SourceAfter string `json:"translatedSource,omitempty"`
+	TargetAfter string `json:"translatedDestination,omitempty"`
+	Direction   string `json:"direction"`          // ingress or egress, seen from the endpoint
+	Reply       bool   `json:"reply,omitempty"`    // of the reply direction of its flow
+	TCPFlags    string `json:"tcpFlags,omitempty"` // as SA: of FSRPAUEC, those that are set
+	Length      int    `json:"length"`
+	Place       string `json:"place,omitempty"` // file:line of the datapath's source
 	// Whose the addresses are, where the cluster knows.
 	SourceParty *Party `json:"sourceParty,omitempty"`
 	TargetParty *Party `json:"destinationParty,omitempty"`

@@ -93,7 +93,7 @@ static __noinline int forward_new(ctx_t *ctx, struct scratch *s, int judged)
 
 	set_way_out(ctx, pkt, &s->open, pkt->key.hook);
 	if (judged && !pkt->audit)
-		emit_event(pkt, ctx_len(ctx), EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
+		emit_event(ctx_len(ctx), EVENT_VERDICT, VERDICT_FORWARD, REASON_NONE);
 	return forward(ctx, pkt, &s->open, pkt->key.hook, 0);
 }
 
@@ -166,7 +166,7 @@ static __always_inline int forward_known(ctx_t *ctx, struct scratch *s, struct f
 	}
 	set_way_out(ctx, pkt, flow, hook);
 	if (ctl->trace)
-		emit_event(pkt, ctx_len(ctx), EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
+		emit_event(ctx_len(ctx), EVENT_FORWARD, VERDICT_FORWARD, REASON_NONE);
 	return forward(ctx, pkt, flow, hook,
 		       hook == HOOK_FROM_CONTAINER || hook == HOOK_FROM_DEVICE);
 }

@@ -277,6 +277,7 @@ static __always_inline void icmp_error_init(const struct packet *pkt, struct scr
 	open->out = flow->out;
 	open->ifindex = flow->ifindex;
 	open->routed = flow->routed;
+	open->flags = flow->flags;
 	__builtin_memcpy(open->smac, flow->smac, sizeof(open->smac));
 	__builtin_memcpy(open->dmac, flow->dmac, sizeof(open->dmac));
 }
@@ -306,6 +307,7 @@ static __noinline int icmp_error_to_backend(ctx_t *ctx, struct packet *pkt, stru
 	if (alike)
 		alike = !lb_select_backend(pkt, service, 0, &s->open.dst, &s->open.dport);
 	pkt->key = outer;
+	pkt->opened = 0; /* what is open is the quoted packet's */
 	entry = ipcache_lookup(pkt, &s->open.dst);
 	if (!alike || !entry || entry->ifindex || !identity_is_pod(entry->identity))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);

@@ -73,6 +73,7 @@ static __noinline int judge_echo(struct packet *pkt)
 
 static __noinline int ct_init(struct packet *pkt, struct flow *flow)
 {
+	pkt->opened = 1;
 	flow->last_seen = pkt->now;
 	flow->routed = 0;
 	flow->epoch = pkt->epoch;

@@ -63,7 +63,7 @@ struct packet {
 	__u8 transit;		/* to a pod, and the node has not made it */
 	__u8 refused;		/* the policy that denies it has its sender told */
 	__u8 denied;		/* enum reason: why it is turned away */
-	__u8 pad[1];
+	__u8 opened;		/* scratch.open is what becomes of it, or would have */
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */

@@ -71,7 +71,7 @@ static __noinline int emit_audit(ctx_t *ctx, struct packet *pkt)
 		count_packet(pkt, ctx_len(ctx), REASON_AUDIT_EGRESS);
 	if (pkt->audit & (1 << DIRECTION_INGRESS))
 		count_packet(pkt, ctx_len(ctx), REASON_AUDIT_INGRESS);
-	emit_event(pkt, ctx_len(ctx), EVENT_VERDICT, VERDICT_AUDIT, pkt->audit_reason);
+	emit_event(ctx_len(ctx), EVENT_VERDICT, VERDICT_AUDIT, pkt->audit_reason);
 	return 0;
 }
 

@@ -89,28 +89,45 @@ enum event_kind {
 	EVENT_FORWARD = 3,
 };
 
-#define EVENT_VERSION 1
+enum event_version {
+	EVENT_VERSION = 2,
+};
 
+enum event_flags {
+	EVENT_REPLY = 1 << 0,	/* of the reply direction of its flow */
+};
+
+/* The first four octets are of every version: who reads others knows by them what it
+ * cannot read.
+ */
 struct event {
-	__u8 version;
+	__u8 version;		/* enum event_version */
 	__u8 kind;		/* enum event_kind */
+	__u16 size;		/* octets, of all of it */
 	__u8 verdict;
 	__u8 out;
-	__u8 reason;
 	__u8 lookup;
-	__u16 pad;
+	__u8 flags;		/* enum event_flags */
+	__u16 reason;
+	__u8 tcp_flags;
+	__u8 pad;
 	__u32 where;
-	__u32 tables;
 	__u64 time;		/* of the datapath's clock */
+	__u64 tables;
 	__u32 len;
 	__u32 out_ifindex;
 	__u32 src_identity;
 	__u32 dst_identity;
 	__u32 origin;
-	struct flow_key key;
+	struct flow_key key;	/* the tuple as it came */
+	struct addr src;	/* and as it leaves, or would have */
+	struct addr dst;
+	__be16 sport;
+	__be16 dport;
+	__u32 pad2;
 };
 
-_Static_assert(sizeof(struct event) == offsetof(struct event, key) + sizeof(struct flow_key),
+_Static_assert(sizeof(struct event) == offsetof(struct event, pad2) + sizeof(__u32),
 	       "an event has no octets that nobody writes");
 
 struct {
@@ -155,7 +172,44 @@ static __always_inline int event_over_limit(struct settings *ctl, __u64 now)
 	return 1;
 }
 
-static __noinline void emit_event(struct packet *pkt, __u32 len, __u8 kind, __u8 verdict, __u8 reason)
+/* The flow of a packet, as far as it is known: the one that is made of it, or its entry. */
+static __always_inline const struct flow *event_flow(const struct scratch *s)
+{
+	const struct packet *pkt = &s->pkt;
+	struct flow *flow;
+
+	if (pkt->opened)
+		return &s->open;
+	if (pkt->lookup != LOOKUP_KNOWN && pkt->lookup != LOOKUP_REJUDGED)
+		return NULL;
+	flow = bpf_map_lookup_elem(&ct_answered, &pkt->key);
+	return flow ? flow : bpf_map_lookup_elem(&ct_unanswered, &pkt->key);
+}
+
+/* The tuple that a packet leaves with: what goes into a tunnel is not translated. */
+static __always_inline void event_after(struct event *event, const struct packet *pkt,
+					const struct flow *flow)
+{
+	if (!flow || is_tunnel(flow->out)) {
+		event->flags = 0;
+		event->src = pkt->key.src;
+		event->dst = pkt->key.dst;
+		event->sport = pkt->key.sport;
+		event->dport = pkt->key.dport;
+		return;
+	}
+	event->flags = flow->flags & FLOW_REPLY ? EVENT_REPLY : 0;
+	event->src = flow->src;
+	event->dst = flow->dst;
+	event->sport = flow->sport;
+	event->dport = flow->dport;
+}
+
+/* Writes an event into the ring, if there is room. All of it is written: the ring has
+ * what was told before.
+ */
+static __always_inline int event_write(const struct packet *pkt, const struct flow *flow,
+				       __u32 len, __u8 kind, __u8 verdict, __u8 reason)
 {
 	struct settings *ctl;
 	struct event *event;
@@ -163,28 +217,44 @@ static __noinline void emit_event(struct packet *pkt, __u32 len, __u8 kind, __u8
 
 	ctl = bpf_map_lookup_elem(&control, &zero);
 	if (!ctl || event_over_limit(ctl, pkt->now))
-		return;
+		return -1;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
-		return;
-	/* All of it is written: the ring has what was told before. */
+		return -1;
 	event->version = EVENT_VERSION;
 	event->kind = kind;
+	event->size = sizeof(*event);
 	event->verdict = verdict;
 	event->out = pkt->out;
-	event->reason = reason;
 	event->lookup = pkt->lookup;
+	event->reason = reason;
+	event->tcp_flags = pkt->tcp_flags;
 	event->pad = 0;
 	event->where = pkt->where;
-	event->tables = pkt->tables;
 	event->time = pkt->now;
+	event->tables = pkt->tables;
 	event->len = len;
 	event->out_ifindex = pkt->out_ifindex;
 	event->src_identity = pkt->src_identity;
 	event->dst_identity = pkt->dst_identity;
 	event->origin = pkt->origin;
 	event->key = pkt->key;
+	event->pad2 = 0;
+	event_after(event, pkt, flow);
 	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+/* Tells of the packet in the scratch. It is global, so that the verifier looks at it
+ * once, and not wherever something is told.
+ */
+__noinline int emit_event(__u32 len, __u8 kind, __u8 verdict, __u8 reason)
+{
+	struct scratch *s;
+	__u32 zero = 0;
+
+	s = bpf_map_lookup_elem(&scratch, &zero);
+	return s ? event_write(&s->pkt, event_flow(s), len, kind, verdict, reason) : -1;
 }
 
 static __always_inline void count_packet(struct packet *pkt, __u32 len, __u32 reason)
@@ -223,7 +293,7 @@ PACKETS_ONLY int drop(ctx_t *ctx, struct packet *pkt, int reason)
 	pkt->kernel_forwards = 0;
 	leave_note(ctx, pkt, VERDICT_DROP, reason);
 	count_packet(pkt, ctx_len(ctx), reason);
-	emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);
+	emit_event(ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);
 	verdict = CTX_DROP;
 	/* Else the compiler leaves it to each caller to return what it is. */
 	barrier_var(verdict);
@@ -246,7 +316,7 @@ PACKETS_ONLY int answer(ctx_t *ctx, struct packet *pkt, int reason)
 	ctx_set_mark(ctx, mark_with(ctx_mark(ctx), MARK_ANSWER));
 	leave_note(ctx, pkt, VERDICT_REPLY, reason);
 	count_packet(pkt, ctx_len(ctx), reason);
-	emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_REPLY, reason);
+	emit_event(ctx_len(ctx), EVENT_DROP, VERDICT_REPLY, reason);
 	return ctx_redirect(ctx, ctx_ifindex(ctx), comes_from_node(pkt) ? BPF_F_INGRESS : 0);
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,8 @@ func monitorCommand() *cobra.Command {
 
 There is an event for every new flow and every drop, up to a bound a second:
 counters count them all (metrics). A drop names its reason, the policy that
-denied where one did, and the place in the datapath's source.`,
+denied where one did, and the place in the datapath's source. Addresses and ports
+that the packet leaves with, or would have, stand behind "as" where they differ.`,
 		Example: `  weir monitor --drops
   weir monitor --pod default/web
   weir monitor --reason policy-ingress -o json |
@@ -109,7 +111,18 @@ func eventLine(e *api.Event) string {
 	if e.Reason != "" {
 		verdict += " " + e.Reason
 	}
-	text := fmt.Sprintf("%s  %-14s %-24s %s %s > %s  %s", at, e.Hook, dash(e.Endpoint), e.Protocol, party(e.Source, e.SourceParty), party(e.Target, e.TargetParty), verdict)
+	protocol := e.Protocol
+	if e.TCPFlags != "" {
+		protocol += " " + e.TCPFlags
+	}
+	text := fmt.Sprintf("%s  %-14s %-24s %s %s > %s", at, e.Hook, dash(e.Endpoint), protocol, party(e.Source, e.SourceParty), party(e.Target, e.TargetParty))
+	if e.SourceAfter != "" || e.TargetAfter != "" {
+		text += " as " + cmp.Or(e.SourceAfter, e.Source) + " > " + cmp.Or(e.TargetAfter, e.Target)
+	}
+	if e.Reply {
+		text += " (reply)"
+	}
+	text += "  " + verdict
 	if e.Policy != "" {
 		text += " by " + e.Policy
 	}

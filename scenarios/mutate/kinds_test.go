@@ -47,7 +47,7 @@ func TestADropThatLetsThePacketPassIsNoticed(t *testing.T) {
 		// What drop returns is put where it belongs behind the call of tell, on whose
 		// line it is.
 		return strings.HasSuffix(m.ID, "-pass") && m.File == "lib/verdict.h" &&
-			m.Text == "emit_event(pkt, ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
+			m.Text == "emit_event(ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);" && (m.Before == "r0 = 2" || m.Before == "w0 = 2")
 	})
 	noticed := map[string]int{}
 	for _, r := range report.Results {
