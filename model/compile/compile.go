@@ -155,6 +155,7 @@ type compiler struct {
 	bids              []bid
 	claims            map[frontendKey]claim
 
+	valid    bool // by themselves, all objects
 	warnings []Warning
 	before   int    // warnings that come before the services'
 	after    int    // and up to the end of the policies'
@@ -199,8 +200,10 @@ func (c *compiler) validate() {
 
 func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 	for _, obj := range manifest.InOrder(objs) {
-		for _, err := range manifest.Validate(obj) {
-			c.errs = append(c.errs, err)
+		if !c.valid {
+			for _, err := range manifest.Validate(obj) {
+				c.errs = append(c.errs, err)
+			}
 		}
 		c.warnOfAnnotations(obj)
 	}

@@ -7,11 +7,6 @@ import (
 	"reflect"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -24,7 +19,7 @@ import (
 // and namespaces say, policies of other kinds), when somebody disputes a pod's
 // address, or there is anything to refuse, all of it is made.
 //
-// Objects are compared as pointers: who changes one in place is not heard. The
+// Objects are compared as pointers: who changes an object in place is not heard. The
 // States that it has given are never changed. The zero Incremental is ready; it
 // is for one goroutine at a time.
 type Incremental struct {
@@ -36,28 +31,71 @@ type Incremental struct {
 	fill         *fill
 	mentions     mentions // nil: not counted yet
 	whole        uint64
+	why          string
+	standing     *standing // refusals; nil: nobody asked for them
 }
 
 // Whole is how often all of it was made.
 func (i *Incremental) Whole() uint64 { return i.whole }
 
+// Why is why all of it was made the last time.
+func (i *Incremental) Why() string { return i.why }
+
 // All is All. What it gives shares parts with what it gave before.
 func (i *Incremental) All(objs *manifest.Objects, node string, local model.Local) (*model.State, []Warning, error) {
-	if i.c != nil && i.c.node == node && sameLocal(&i.local, &local) && i.shares == revisionOf(&local) {
-		if change, small := i.compare(objs); small {
-			if state, warnings, ok := i.patch(change); ok {
-				return state, warnings, nil
-			}
-		}
+	var changed []model.Ref
+	if i.c != nil {
+		changed = walk(i.c.objs, objs)
 	}
-	return i.full(objs, node, local)
+	return i.After(objs, changed, node, local)
 }
 
-// full makes all of it, and keeps it if nothing is to be refused.
-func (i *Incremental) full(objs *manifest.Objects, node string, local model.Local) (*model.State, []Warning, error) {
-	*i = Incremental{whole: i.whole + 1}
+// After is All to whom says what has changed since the last call: changed names
+// what is another object now, or is there, or gone, and may name others too. objs
+// may be the same as then, with other objects in it; local may not, where it is
+// another.
+func (i *Incremental) After(objs *manifest.Objects, changed []model.Ref, node string, local model.Local) (*model.State, []Warning, error) {
+	i.standing = nil
+	if i.keeps(node, &local) {
+		var ch change
+		for _, ref := range changed {
+			ch.set(i.c.objs, ref, objs.Find(ref))
+		}
+		if state, warnings, ok := i.patch(&ch); ok {
+			return state, warnings, nil
+		}
+	}
+	return i.full(objs, node, local, false)
+}
+
+// keeps is whether what is kept was made for the same node with the same of its
+// own.
+func (i *Incremental) keeps(node string, local *model.Local) bool {
+	switch {
+	case i.c == nil:
+		return i.no("nothing is kept")
+	case i.c.node != node:
+		return i.no("it is another node")
+	case !sameLocal(&i.local, local):
+		return i.no("the node has other devices, addresses or options")
+	case i.shares != revisionOf(local):
+		return i.no("numbers are shared anew")
+	}
+	return true
+}
+
+// no notes why all of it is to be made.
+func (i *Incremental) no(why string) bool {
+	i.why = why
+	return false
+}
+
+// full makes all of it, and keeps it if nothing is to be refused. Of objects that
+// are valid it is not asked whether they are.
+func (i *Incremental) full(objs *manifest.Objects, node string, local model.Local, valid bool) (*model.State, []Warning, error) {
+	*i = Incremental{whole: i.whole + 1, why: i.why, standing: i.standing}
 	c := newCompiler(objs.Clone(), node, local)
-	c.kept = &kept{c: c}
+	c.kept, c.valid = &kept{c: c}, valid
 	state, err := c.compile()
 	if err != nil {
 		return state, c.warnings, err
@@ -83,76 +121,12 @@ func sameLocal(a, b *model.Local) bool {
 	return same && reflect.DeepEqual(x, y)
 }
 
-// change is what is to be made again: keys of objects that are others, or gone.
-type change struct {
-	services map[string]*corev1.Service // as they are now; nil: gone
-	slices   map[string]*discoveryv1.EndpointSlice
-	pods     map[string]*corev1.Pod
-	policies map[string]*networkingv1.NetworkPolicy
-}
-
-// compare finds what has changed, and whether no more has than can be made again
-// alone.
-func (i *Incremental) compare(objs *manifest.Objects) (change, bool) {
-	was := i.c.objs
-	small := alike(was.Namespaces, objs.Namespaces) && alike(was.Nodes, objs.Nodes) &&
-		alike(was.ClusterNetworkPolicies, objs.ClusterNetworkPolicies) &&
-		// Cilium's policies may name services.
-		len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies)+len(was.CiliumNetworkPolicies)+len(was.CiliumClusterwideNetworkPolicies) == 0
-	if !small {
-		return change{}, false
-	}
-	return change{
-		differing(was.Services, objs.Services), differing(was.EndpointSlices, objs.EndpointSlices),
-		differing(was.Pods, objs.Pods), differing(was.NetworkPolicies, objs.NetworkPolicies),
-	}, true
-}
-
-// alike is whether all objects are the same, or say the same.
-func alike[T interface {
-	comparable
-	metav1.Object
-}](a, b map[string]T) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for key, x := range a {
-		if y, found := b[key]; !found || x != y && !reflect.DeepEqual(x, y) {
-			return false
-		}
-	}
-	return true
-}
-
-// differing are those objects that are others than they were, and say something
-// else.
-func differing[T comparable](was, is map[string]T) map[string]T {
-	changed := map[string]T{}
-	found := 0
-	for key, object := range is {
-		before, there := was[key]
-		if there {
-			found++
-		}
-		if before != object && !(there && reflect.DeepEqual(before, object)) {
-			changed[key] = object
-		}
-	}
-	if found == len(was) {
-		return changed
-	}
-	var gone T
-	for key := range was {
-		if _, there := is[key]; !there {
-			changed[key] = gone
-		}
-	}
-	return changed
-}
-
 // patch makes again what has changed. It is not ok where more has to be made
 // than that; what is kept is of no use any more then.
-func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
+func (i *Incremental) patch(change *change) (*model.State, []Warning, bool) {
+	if !i.isSmall(change) {
+		return nil, nil, false
+	}
 	moved, ok := i.takePods(change.pods)
 	if !ok || !i.takePolicies(change.policies, moved.people) {
 		return nil, nil, false
@@ -181,9 +155,26 @@ func (i *Incremental) patch(change change) (*model.State, []Warning, bool) {
 	return i.state, slices.Concat(i.prior, told, k.toldOfPolicies(), i.later), true
 }
 
+// isSmall is whether nothing has changed that is never made again alone.
+func (i *Incremental) isSmall(change *change) bool {
+	switch objs := i.c.objs; {
+	case len(change.namespaces) > 0:
+		return i.no("namespaces have changed")
+	case len(change.nodes) > 0:
+		return i.no("nodes have changed")
+	case len(change.cluster) > 0:
+		return i.no("policies of the cluster have changed")
+	case len(change.cilium)+len(change.ciliumCluster)+len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies) > 0:
+		return i.no("there are Cilium's policies, which may name services")
+	case i.complains(change):
+		return i.no("an object that has changed is warned of or refused by itself")
+	}
+	return true
+}
+
 // patchServices makes services again that are others, or whose slices are, and
 // asks selectors again.
-func (i *Incremental) patchServices(change change, selectors map[string]bool, next *model.State) (removed, added []model.Service, ok bool) {
+func (i *Incremental) patchServices(change *change, selectors map[string]bool, next *model.State) (removed, added []model.Service, ok bool) {
 	c, k := i.c, i.c.kept
 	for key := range selectors {
 		k.selector(key)

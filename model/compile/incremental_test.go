@@ -56,7 +56,45 @@ func TestWhatIsMadeAgainAlone(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, want, state)
 			require.Equal(t, wanted, warnings)
-			require.Equal(t, tt.alone, again.Whole() == 1)
+			require.Equal(t, tt.alone, again.Whole() == 1, again.Why())
 		})
 	}
+}
+
+// Who names what has changed keeps one set of objects, of which refused ones stay a
+// part: they are left out until they are others.
+func TestWhoNamesChangesIsGivenTheSame(t *testing.T) {
+	objs := manifest.DeriveEndpointSlices(mustParse(t, keepable))
+	local := model.Local{Identities: model.NewAllocator()}
+	var again Incremental
+	good, bad := model.Ref{Kind: "Service", Namespace: "default", Name: "good"}, model.Ref{Kind: "Service", Namespace: "default", Name: "bad"}
+	policy := model.Ref{Kind: "NetworkPolicy", Namespace: "default", Name: "p"}
+	for _, step := range []struct {
+		name    string
+		more    string
+		changed []model.Ref
+		refused int
+		whole   uint64
+	}{
+		{"the first time", "", nil, 0, 1},
+		{"nothing, though something is named", "", []model.Ref{good, {Kind: "Pod", Namespace: "default", Name: "nobody"}, {Kind: "Moon", Name: "x"}}, 0, 1},
+		{"a service that is wrong comes", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {clusterIP: 10.96.0.11, ports: [{port: 80, targetPort: 90, protocol: SCTP}]}\n", []model.Ref{bad}, 1, 1},
+		{"a policy that is wrong comes", "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\nspec: {podSelector: {}}\n", []model.Ref{policy}, 2, 1},
+		{"the service is mended", "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {clusterIP: 10.96.0.11, ports: [{port: 80}]}\n", []model.Ref{bad}, 1, 1},
+	} {
+		objs.Merge(mustParse(t, step.more))
+		if p := objs.NetworkPolicies[policy.Key()]; p != nil {
+			p.Annotations = map[string]string{manifest.AnnotationAudit: "perhaps"} // no parser lets it in
+		}
+		state, refusals, warnings, err := again.KeepAfter(objs, nil, step.changed, "node", local)
+		require.NoError(t, err, step.name)
+		require.Equal(t, step.whole, again.Whole(), "%s: %s", step.name, again.Why())
+		require.Len(t, refusals, step.refused, step.name)
+		want, wanted, told, err := new(Incremental).Keep(objs.Clone(), nil, "node", local)
+		require.NoError(t, err, step.name)
+		require.Equal(t, want, state, step.name)
+		require.Equal(t, wanted, refusals, step.name)
+		require.Equal(t, told, warnings, step.name)
+	}
+	require.NotNil(t, objs.Find(policy), "objects are the caller's")
 }

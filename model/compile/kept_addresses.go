@@ -8,7 +8,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -107,11 +106,11 @@ func (m mentions) service(svc *corev1.Service, times int) {
 // takeIn makes the compiler know what has changed, as far as it read it before
 // it came to services, and gives the addresses of those that came or went. It
 // is nil where others have to do with that.
-func (i *Incremental) takeIn(change change) map[netip.Addr]bool {
+func (i *Incremental) takeIn(change *change) map[netip.Addr]bool {
 	c := i.c
 	for key, slice := range change.slices {
 		before := c.objs.EndpointSlices[key]
-		if isOfServers(key, before) || isOfServers(key, slice) || before != nil && i.complains(before) || slice != nil && i.complains(slice) {
+		if isOfServers(key, before) || isOfServers(key, slice) {
 			return nil
 		}
 	}
@@ -119,9 +118,6 @@ func (i *Incremental) takeIn(change change) map[netip.Addr]bool {
 	moved := map[string]bool{} // services whose claims to addresses are others
 	for key, svc := range change.services {
 		before := c.objs.Services[key]
-		if before != nil && i.complains(before) || svc != nil && i.complains(svc) {
-			return nil
-		}
 		was, is := clusterIPs(before), clusterIPs(svc)
 		for _, addr := range slices.Concat(was, is) {
 			addressed[addr] = true
@@ -150,7 +146,7 @@ func (i *Incremental) takeIn(change change) map[netip.Addr]bool {
 
 // move counts what is mentioned anew, and lets addresses come and go that nobody
 // else mentions. It is false where somebody does.
-func (i *Incremental) move(change change, moved map[string]bool) bool {
+func (i *Incremental) move(change *change, moved map[string]bool) bool {
 	c := i.c
 	for key, slice := range change.slices {
 		if before := c.objs.EndpointSlices[key]; before != nil {
@@ -190,13 +186,6 @@ func (i *Incremental) move(change change, moved map[string]bool) bool {
 		i.mentions.service(svc, 1)
 	}
 	return true
-}
-
-// complains is whether an object by itself is warned of or refused.
-func (i *Incremental) complains(object metav1.Object) bool {
-	i.c.warnings = nil
-	i.c.warnOfAnnotations(object)
-	return len(i.c.warnings) > 0 || len(manifest.Validate(object)) > 0
 }
 
 // isOfServers is whether a slice says where the API's servers are.

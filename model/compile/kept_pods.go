@@ -148,9 +148,10 @@ func (i *Incremental) isElsewhere(pod *corev1.Pod) bool {
 	}
 	_, known := c.namespaces[manifest.NamespaceOr(pod.Namespace)]
 	weight, _ := manifest.WeightOf(pod)
-	if !known || weight != 0 || pod.Spec.NodeName == "" || pod.Spec.NodeName == c.node || i.complains(pod) {
+	if !known || weight != 0 || pod.Spec.NodeName == "" || pod.Spec.NodeName == c.node {
 		return false
 	}
+	c.warnings = nil
 	c.ignoreReservedLabels(pod)
 	return len(c.warnings) == 0
 }

@@ -161,7 +161,7 @@ func (k *kept) forgetSets(p *compiledPolicy) {
 // and changes nothing in what others mean: it names no addresses, which have
 // numbers then, and no label that tells nobody apart until it is named.
 func (i *Incremental) standsAlone(policy *networkingv1.NetworkPolicy) bool {
-	if _, found := i.c.namespaces[manifest.NamespaceOr(policy.Namespace)]; !found || i.complains(policy) {
+	if _, found := i.c.namespaces[manifest.NamespaceOr(policy.Namespace)]; !found {
 		return false
 	}
 	alone := true

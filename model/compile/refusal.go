@@ -3,8 +3,10 @@
 package compile
 
 import (
+	"maps"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weirnet/weir/model"
@@ -41,11 +43,59 @@ func (r Refusal) String() string {
 // would have stopped is not let through until it is mended. An error is about no
 // object that could be left out; the State is then nil.
 func (i *Incremental) Keep(objs *manifest.Objects, unread []manifest.Unread, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
+	var changed []model.Ref
+	if i.c != nil && i.standing != nil {
+		changed = slices.AppendSeq(walk(i.c.objs, objs), maps.Keys(i.standing.wrong)) // which may be gone
+	}
+	state, refusals, warnings, ok := i.keepPart(objs, unread, changed, node, local)
+	if !ok {
+		return i.keepAll(objs, unread, node, local)
+	}
+	for _, refusal := range refusals {
+		_ = objs.Delete(refusal.Object.Kind, refusal.Object.Namespace, refusal.Object.Name) // it may never have been there
+		if standIn := i.c.objs.Find(refusal.Object); standIn != nil {
+			_ = objs.Upsert(standIn) // it is a policy
+			objs.MarkStandIn(standIn)
+		}
+	}
+	return state, refusals, warnings, nil
+}
+
+// KeepAfter is Keep to whom says what has changed since the last call, as After
+// is All. It leaves objs as they are: what is refused stays among them.
+func (i *Incremental) KeepAfter(objs *manifest.Objects, unread []manifest.Unread, changed []model.Ref, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
+	if state, refusals, warnings, ok := i.keepPart(objs, unread, changed, node, local); ok {
+		return state, refusals, warnings, nil
+	}
+	return i.keepAll(objs.Clone(), unread, node, local)
+}
+
+// keepPart makes again what has changed, if that is enough.
+func (i *Incremental) keepPart(objs *manifest.Objects, unread []manifest.Unread, changed []model.Ref, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, ok bool) {
+	switch s := i.standing; {
+	case !i.keeps(node, &local):
+		return nil, nil, nil, false
+	case s == nil || !sameUnread(s.unread, unread):
+		return nil, nil, nil, i.no("other objects could not be read")
+	case !s.asAlone:
+		return nil, nil, nil, i.no("an object is refused for the sake of others")
+	}
+	ch, ok := i.admit(objs, changed)
+	if !ok {
+		return nil, nil, nil, false
+	}
+	state, warnings, ok = i.patch(ch)
+	return state, i.standing.refusals(), warnings, ok
+}
+
+// keepAll makes all of it, of those of objs that can be kept.
+func (i *Incremental) keepAll(objs *manifest.Objects, unread []manifest.Unread, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
 	out := LeaveUnread(objs, unread)
 	err = out.Until(nil, func() (err error) {
-		state, warnings, err = i.All(objs, node, local)
+		state, warnings, err = i.full(objs, node, local, true)
 		return err
 	})
+	i.standing = &standing{slices.Clone(unread), out.refusals[:len(unread):len(unread)], out.wrong, !out.others}
 	return state, out.refusals, warnings, err
 }
 
@@ -54,11 +104,13 @@ func (i *Incremental) Keep(objs *manifest.Objects, unread []manifest.Unread, nod
 type LeftOut struct {
 	objs     *manifest.Objects
 	refusals []Refusal
+	wrong    map[model.Ref]*wrong
+	others   bool // some are wrong because of others
 }
 
 // LeaveUnread begins with the objects that objs never had.
 func LeaveUnread(objs *manifest.Objects, unread []manifest.Unread) *LeftOut {
-	l := &LeftOut{objs: objs}
+	l := &LeftOut{objs: objs, wrong: map[model.Ref]*wrong{}}
 	for _, u := range unread {
 		l.refusals = append(l.refusals, Refusal{Object: u.Object, UID: u.UID, Field: u.Field, Problem: u.Problem, Follows: objs.Isolate(u.Object, u.Raw)})
 	}
@@ -69,9 +121,11 @@ func LeaveUnread(objs *manifest.Objects, unread []manifest.Unread) *LeftOut {
 // they were found.
 func (l *LeftOut) Refusals() []Refusal { return l.refusals }
 
-// Until leaves out what the error of a try names, until it succeeds or none of
-// those that it names can go. stays, which may be nil, says which may not.
+// Until leaves out what is wrong in itself, and then what the error of a try
+// names, until it succeeds or none of those that it names can go. stays, which may
+// be nil, says which may not.
 func (l *LeftOut) Until(stays func(model.Ref) bool, try func() error) error {
+	l.leaveWrong(stays)
 	for {
 		err := try()
 		if err == nil {
@@ -89,7 +143,23 @@ func (l *LeftOut) Until(stays func(model.Ref) bool, try func() error) error {
 		if !changed {
 			return err
 		}
+		l.others = true
 	}
+}
+
+// leaveWrong leaves out what is wrong in itself, so that nobody is refused for the
+// sake of it.
+func (l *LeftOut) leaveWrong(stays func(model.Ref) bool) {
+	l.objs.Each(func(object metav1.Object) {
+		flaws := flawsOf(object)
+		if len(flaws) == 0 || stays != nil && stays(flaws[0].Object) {
+			return
+		}
+		before := len(l.refusals)
+		if l.leave(flaws[0]); len(l.refusals) > before {
+			l.wrong[flaws[0].Object] = &wrong{object, l.refusals[before]}
+		}
+	})
 }
 
 // leave leaves out an object, and says whether it was there. What takes a
@@ -105,6 +175,10 @@ func (l *LeftOut) leave(bad *model.FieldError) bool {
 		return true
 	}
 	follows, _ := l.objs.LeaveOut(bad.Object)
-	l.refusals = append(l.refusals, Refusal{Object: bad.Object, UID: object.GetUID(), Field: bad.Field, Problem: bad.Problem, Table: bad.Table, Follows: follows})
+	l.refusals = append(l.refusals, refusalOf(object, bad, follows))
 	return true
+}
+
+func refusalOf(object metav1.Object, bad *model.FieldError, follows string) Refusal {
+	return Refusal{Object: bad.Object, UID: object.GetUID(), Field: bad.Field, Problem: bad.Problem, Table: bad.Table, Follows: follows}
 }

@@ -75,6 +75,28 @@ func (o *Objects) LeaveOut(refused model.Ref) (told string, found bool) {
 	return o.Isolate(refused, raw), true
 }
 
+// StandIn gives what LeaveOut would put in the place of an object that cannot be
+// kept, and tell of it; nil where that is nothing. It counts as a stand-in for o,
+// which stays as it is.
+func (o *Objects) StandIn(refused metav1.Object) (policy metav1.Object, told string) {
+	alone := &Objects{
+		Namespaces: o.Namespaces, NetworkPolicies: map[string]*networkingv1.NetworkPolicy{},
+		ClusterNetworkPolicies: map[string]*policyv1alpha2.ClusterNetworkPolicy{},
+		CiliumNetworkPolicies:  map[string]*CiliumNetworkPolicy{}, CiliumClusterwideNetworkPolicies: map[string]*CiliumClusterwideNetworkPolicy{},
+	}
+	raw, err := json.Marshal(refused)
+	if err != nil {
+		raw = nil // as of one of which nothing can be read
+	}
+	if told = alone.Isolate(RefOf(refused), raw); told == "" {
+		return nil, "" // it is no policy
+	}
+	if policy = alone.Find(RefOf(refused)); policy != nil {
+		o.MarkStandIn(policy)
+	}
+	return policy, told
+}
+
 // What is told of a policy that isolates nobody.
 const (
 	toldHarmless   = "it is not in force, and would have stopped nothing"
@@ -98,11 +120,12 @@ func (r *refusal) put(policy metav1.Object, told string) string {
 	}
 	// Upsert knows all kinds of policies.
 	_ = r.objects.Upsert(policy)
-	r.objects.markStandIn(policy)
+	r.objects.MarkStandIn(policy)
 	return told
 }
 
-func (o *Objects) markStandIn(policy metav1.Object) {
+// MarkStandIn says that a policy is in the place of one that cannot be kept.
+func (o *Objects) MarkStandIn(policy metav1.Object) {
 	if o.standIns == nil {
 		o.standIns = map[model.Ref]metav1.Object{}
 	}

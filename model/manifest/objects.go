@@ -71,6 +71,34 @@ func (o *Objects) Refs() []model.Ref {
 	return refs
 }
 
+// Each calls visit with every object: by kind as Kinds has them, and by ascending
+// key. visit may take it out.
+func (o *Objects) Each(visit func(metav1.Object)) {
+	each(o.Namespaces, visit)
+	each(o.Nodes, visit)
+	each(o.Pods, visit)
+	each(o.Services, visit)
+	each(o.EndpointSlices, visit)
+	each(o.NetworkPolicies, visit)
+	each(o.ClusterNetworkPolicies, visit)
+	each(o.CiliumNetworkPolicies, visit)
+	each(o.CiliumClusterwideNetworkPolicies, visit)
+}
+
+func each[T metav1.Object](objs map[string]T, visit func(metav1.Object)) {
+	for _, object := range InOrder(objs) {
+		visit(object)
+	}
+}
+
+// Kinds names all kinds of objects, those first that others are of.
+func Kinds() []string {
+	return []string{
+		"Namespace", "Node", "Pod", "Service", "EndpointSlice", "NetworkPolicy", "ClusterNetworkPolicy",
+		"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy",
+	}
+}
+
 func refsOf[T metav1.Object](objs map[string]T) []model.Ref {
 	var refs []model.Ref
 	for _, obj := range objs {
@@ -117,7 +145,7 @@ func (o *Objects) Merge(other *Objects) {
 	maps.Copy(o.CiliumNetworkPolicies, other.CiliumNetworkPolicies)
 	maps.Copy(o.CiliumClusterwideNetworkPolicies, other.CiliumClusterwideNetworkPolicies)
 	for _, object := range other.standIns {
-		o.markStandIn(object)
+		o.MarkStandIn(object)
 	}
 }
 

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
@@ -54,33 +56,30 @@ func CompareSteps(ctx context.Context, seed uint64, during time.Duration) (Steps
 func PlaySteps(seed, sequence uint64, done *Steps) error {
 	s := newStepper(rand.New(rand.NewPCG(seed, ofSteps+sequence)))
 	var again compile.Incremental
-	mine, others := s.local, s.local
-	mine.Identities, others.Identities = model.NewAllocator(), model.NewAllocator()
-	var given, meant *model.State
+	mine, others := s.local.Identities, model.NewAllocator()
+	ask, anew := s.ways(&again)
+	var given, meant answer
 	told := "begin"
 	for step := range stepsOf {
 		objs, whole := s.listed(), again.Whole()
-		state, warnings, err := again.All(objs, stepNode, mine)
-		want, wanted, wrong := compile.All(objs, stepNode, others)
-		problem := ""
+		s.local.Identities = mine
+		got := ask(objs)
+		s.local.Identities = others
+		want := anew(objs)
+		problem := got.unlike(want)
 		switch {
-		case !reflect.DeepEqual(err, wrong):
-			problem = fmt.Sprintf("error %v, and anew %v", err, wrong)
-		case !reflect.DeepEqual(state, want):
-			problem = "the state is another: " + differences(state, want)
-		case !reflect.DeepEqual(warnings, wanted):
-			problem = fmt.Sprintf("warnings %v, and anew %v", warnings, wanted)
-		case !reflect.DeepEqual(given, meant):
-			problem = "what was given before is changed"
-		case err == nil && !sameWanted(mine.Identities.Wanted(), others.Identities.Wanted()):
-			problem = fmt.Sprintf("known by %v, and anew %v", mine.Identities.Wanted(), others.Identities.Wanted())
+		case problem != "":
+		case given.unlike(meant) != "":
+			problem = "what was given before is changed: " + given.unlike(meant)
+		case got.err == nil && !sameWanted(mine.Wanted(), others.Wanted()):
+			problem = fmt.Sprintf("known by %v, and anew %v", mine.Wanted(), others.Wanted())
 		}
 		if problem != "" {
-			return fmt.Errorf("compare steps: seed %d sequence %d step %d (%s): %s", seed, sequence, step, told, problem)
+			return fmt.Errorf("compare steps: seed %d sequence %d step %d (%s; made as a whole since %s): %s", seed, sequence, step, told, again.Why(), problem)
 		}
-		given, meant = state, want
+		given, meant = got, want
 		switch {
-		case err != nil:
+		case got.err != nil:
 			done.Refused++
 		case again.Whole() == whole:
 			done.Alone++
@@ -92,6 +91,83 @@ func PlaySteps(seed, sequence uint64, done *Steps) error {
 	return nil
 }
 
+// answer is what a compile comes to.
+type answer struct {
+	state    *model.State
+	refusals []compile.Refusal
+	warnings []compile.Warning
+	err      error
+}
+
+func (a *answer) unlike(want answer) string {
+	switch {
+	case !reflect.DeepEqual(a.err, want.err):
+		return fmt.Sprintf("error %v, and anew %v", a.err, want.err)
+	case !reflect.DeepEqual(a.state, want.state):
+		return "the state is another: " + differences(a.state, want.state)
+	case !slices.Equal(a.refusals, want.refusals):
+		return fmt.Sprintf("refusals %v, and anew %v", a.refusals, want.refusals)
+	case !reflect.DeepEqual(a.warnings, want.warnings):
+		return fmt.Sprintf("warnings %v, and anew %v", a.warnings, want.warnings)
+	}
+	return ""
+}
+
+// ways are one of those in which a compiler that keeps something can be asked,
+// and how it is asked that keeps nothing.
+func (s *stepper) ways(again *compile.Incremental) (ask, anew func(*manifest.Objects) answer) {
+	live := manifest.NewObjects() // the same all the time, for whom names what has changed
+	after := func(objs *manifest.Objects) (*manifest.Objects, []model.Ref) {
+		changed := follow(live, objs)
+		if refs := live.Refs(); len(refs) > 0 {
+			changed = append(changed, refs[s.IntN(len(refs))])
+		}
+		return live, changed
+	}
+	way := s.IntN(4)
+	ask = func(objs *manifest.Objects) (a answer) {
+		switch way {
+		case 0:
+			a.state, a.warnings, a.err = again.All(objs, stepNode, s.local)
+		case 1:
+			objs, changed := after(objs)
+			a.state, a.warnings, a.err = again.After(objs, changed, stepNode, s.local)
+		case 2:
+			a.state, a.refusals, a.warnings, a.err = again.Keep(objs.Clone(), nil, stepNode, s.local)
+		default:
+			objs, changed := after(objs)
+			a.state, a.refusals, a.warnings, a.err = again.KeepAfter(objs, nil, changed, stepNode, s.local)
+		}
+		return a
+	}
+	anew = func(objs *manifest.Objects) (a answer) {
+		if way < 2 {
+			a.state, a.warnings, a.err = compile.All(objs, stepNode, s.local)
+		} else {
+			a.state, a.refusals, a.warnings, a.err = new(compile.Incremental).Keep(objs.Clone(), nil, stepNode, s.local)
+		}
+		return a
+	}
+	return ask, anew
+}
+
+// follow makes objects those that others are, and names those that were others.
+func follow(live, objs *manifest.Objects) (changed []model.Ref) {
+	for _, ref := range live.Refs() {
+		if objs.Find(ref) == nil {
+			_ = live.Delete(ref.Kind, ref.Namespace, ref.Name) // it is there
+			changed = append(changed, ref)
+		}
+	}
+	for _, ref := range objs.Refs() {
+		if now := objs.Find(ref); live.Find(ref) != now {
+			_ = live.Upsert(now) // it is of a kind that is kept
+			changed = append(changed, ref)
+		}
+	}
+	return changed
+}
+
 func differences(state, want *model.State) string {
 	if state == nil || want == nil {
 		return "one is missing"
@@ -100,10 +176,33 @@ func differences(state, want *model.State) string {
 	a, b := reflect.ValueOf(state).Elem(), reflect.ValueOf(want).Elem()
 	for n := range a.NumField() {
 		if x, y := a.Field(n).Interface(), b.Field(n).Interface(); !reflect.DeepEqual(x, y) {
-			fields = append(fields, fmt.Sprintf("%s %+v, and anew %+v", a.Type().Field(n).Name, x, y))
+			fields = append(fields, fmt.Sprintf("%s %s", a.Type().Field(n).Name, unlikes(a.Field(n), b.Field(n))))
 		}
 	}
 	return strings.Join(fields, "; ")
+}
+
+// unlikes shows what only one of two lists has, or both values that are none.
+func unlikes(a, b reflect.Value) string {
+	if a.Kind() != reflect.Slice {
+		return fmt.Sprintf("%+v, and anew %+v", a, b)
+	}
+	return fmt.Sprintf("%s, and anew %s", lacking(a, b), lacking(b, a))
+}
+
+// lacking are the elements of a that b has not.
+func lacking(a, b reflect.Value) string {
+	var texts []string
+	for n := range a.Len() {
+		element, found := a.Index(n).Interface(), false
+		for m := range b.Len() {
+			found = found || reflect.DeepEqual(element, b.Index(m).Interface())
+		}
+		if !found {
+			texts = append(texts, fmt.Sprintf("%+v", element))
+		}
+	}
+	return "[" + strings.Join(texts, " ") + "]"
 }
 
 // sameWanted compares by keys, which say what labels say.
@@ -139,7 +238,7 @@ type stepper struct {
 }
 
 func newStepper(r *rand.Rand) *stepper {
-	s := &stepper{Rand: r, objs: policygen.Cluster(r, stepBounds), kinds: policygen.Kinds[:1], derived: r.IntN(2) == 0}
+	s := &stepper{Rand: r, local: model.Local{Identities: model.NewAllocator()}, objs: policygen.Cluster(r, stepBounds), kinds: policygen.Kinds[:1], derived: r.IntN(2) == 0}
 	if r.IntN(2) == 0 {
 		s.kinds = policygen.Kinds[:2]
 		if r.IntN(4) == 0 {
@@ -204,6 +303,8 @@ func (s *stepper) changeOne() string {
 	case n < 19 && s.IntN(4) == 0:
 		return "delete ClusterNetworkPolicy " + dropOne(s, s.objs.ClusterNetworkPolicies)
 	case s.IntN(4) == 0:
+		return "spoil " + s.spoil()
+	case s.IntN(4) == 0:
 		name := []string{"shop", "bank"}[s.IntN(2)]
 		s.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.labels()}})
 		return "change Namespace " + name
@@ -223,6 +324,32 @@ func (s *stepper) policy() metav1.Object {
 	policy := policygen.Policy(s.Rand, stepWords, s.kinds[s.IntN(len(s.kinds))], fmt.Sprintf("policy-%d", s.IntN(stepBounds.MaxPolicies)))
 	s.put(policy)
 	return policy
+}
+
+// spoil makes an object wrong in itself.
+func (s *stepper) spoil() string {
+	refs := s.objs.Refs()
+	ref := refs[s.IntN(len(refs))]
+	bad := map[string]string{manifest.AnnotationAudit: "perhaps"}
+	switch object := s.objs.Find(ref).(type) {
+	case *corev1.Pod:
+		pod := object.DeepCopy()
+		pod.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0"}}
+		s.put(pod)
+	case *networkingv1.NetworkPolicy:
+		policy := object.DeepCopy()
+		policy.Annotations = bad
+		s.put(policy)
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		policy := object.DeepCopy()
+		policy.Annotations = bad
+		s.put(policy)
+	case *corev1.Service:
+		svc := object.DeepCopy()
+		svc.Spec.Ports[0].Protocol, svc.Spec.Ports[0].TargetPort = corev1.ProtocolSCTP, intstr.FromInt32(9)
+		s.put(svc)
+	}
+	return ref.String()
 }
 
 func (s *stepper) labels() map[string]string {
