@@ -116,42 +116,45 @@ func BenchmarkOneChange(b *testing.B) {
 		objs, local := city(b, pods)
 		turn := 0
 		var again Incremental
-		all := func(b *testing.B) {
-			_, _, err := again.All(objs, "node-0", local)
+		all := func(b *testing.B, changed model.Ref) {
+			_, _, _, err := again.KeepAfter(objs, nil, []model.Ref{changed}, "node-0", local)
 			require.NoError(b, err)
 		}
 		for _, kind := range []struct {
 			name   string
-			change func()
+			change func() model.Ref
 		}{
-			{"pod", func() {
+			{"pod", func() model.Ref {
 				pod := cityPod(5_000)
 				if turn%2 == 0 {
 					pod.Status.PodIPs[0].IP = "10.99.0.1"
 				}
 				objs.Pods[manifest.NameOf(pod)] = pod
+				return manifest.RefOf(pod)
 			}},
-			{"identity", func() {
+			{"identity", func() model.Ref {
 				pod := cityPod(5_000)
 				if turn%2 == 0 {
 					pod.Labels["app"] = "1-new"
 				}
 				objs.Pods[manifest.NameOf(pod)] = pod
+				return manifest.RefOf(pod)
 			}},
-			{"service", func() {
+			{"service", func() model.Ref {
 				slice := citySlice(7, pods, turn%2 == 0)
 				objs.EndpointSlices[manifest.NameOf(slice)] = slice
+				return manifest.RefOf(slice)
 			}},
-			{"policy", func() {
+			{"policy", func() model.Ref {
 				policy := cityPolicy(7, fmt.Sprint(turn%2))
 				objs.NetworkPolicies[manifest.NameOf(policy)] = policy
+				return manifest.RefOf(policy)
 			}},
 		} {
 			b.Run(fmt.Sprintf("%dk/%s", pods/1000, kind.name), func(b *testing.B) {
 				for range 3 { // what is counted lazily is there then
 					turn++
-					kind.change()
-					all(b)
+					all(b, kind.change())
 				}
 				whole := again.Whole()
 				runtime.GC()
@@ -159,8 +162,7 @@ func BenchmarkOneChange(b *testing.B) {
 				for b.Loop() {
 					for range 20 {
 						turn++
-						kind.change()
-						all(b)
+						all(b, kind.change())
 						rounds++
 					}
 				}
