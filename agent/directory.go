@@ -33,8 +33,8 @@ func (a *Agent) directoryOf(old directory) directory {
 	}
 	d := directory{objs: objs, state: state, names: map[netip.Addr]api.Party{}, owners: map[model.Identity]model.Identity{}}
 	if state != nil {
-		for i := range state.Addresses {
-			d.owners[state.Addresses[i].Identity] = state.Addresses[i].Owner()
+		for a := range state.Addresses.All() {
+			d.owners[a.Identity] = a.Owner()
 		}
 	}
 	for name, node := range objs.Nodes {

@@ -31,9 +31,8 @@ func (a *Agent) listServices() []api.Service {
 	if state == nil {
 		return list
 	}
-	services := slices.Concat(state.Services, state.Loopback)
-	for i := range services {
-		s := &services[i]
+	services := state.Services.With(state.Loopback...)
+	for s := range services.All() {
 		row := api.Service{
 			Name: s.Name.String(), Kind: string(s.Kind), Scope: s.Scope.String(), Protocol: s.Protocol.String(),
 			Address: netip.AddrPortFrom(s.Address, s.Port).String(), Backends: []string{},
@@ -85,7 +84,7 @@ func (a *Agent) listIdentities() []api.Identity {
 	at, inBlocks := map[netip.Addr]model.Identity{}, map[model.Identity][]netip.Addr{}
 	of := map[model.Identity]model.Identity{}
 	list := reservedIdentities()
-	for _, addr := range state.Addresses {
+	for addr := range state.Addresses.All() {
 		if addr.Of != model.IdentityUnknown {
 			inBlocks[addr.Identity] = append(inBlocks[addr.Identity], addr.Prefix.Addr())
 			of[addr.Identity] = addr.Of

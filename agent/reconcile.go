@@ -279,7 +279,7 @@ func (a *Agent) publish(p *pass, err error) {
 	s.Policies = len(p.objs.NetworkPolicies) + len(p.objs.ClusterNetworkPolicies) + len(p.objs.CiliumNetworkPolicies) + len(p.objs.CiliumClusterwideNetworkPolicies)
 	s.Endpoints.Ready = len(a.inForce)
 	if state != nil {
-		s.Services, s.Identities = len(state.Services), identities
+		s.Services, s.Identities = state.Services.Len(), identities
 	}
 	s.NotReady = a.notReady(p.objs, prefixes, err)
 	s.Ready = s.NotReady == ""
@@ -336,7 +336,7 @@ func whatOf(r *api.Refused) string {
 
 func countIdentities(state *model.State) int {
 	seen := map[model.Identity]bool{}
-	for _, addr := range state.Addresses {
+	for addr := range state.Addresses.All() {
 		if owner := addr.Owner(); owner >= model.FirstLabelIdentity && owner < model.FirstBlockIdentity {
 			seen[owner] = true
 		}

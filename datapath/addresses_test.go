@@ -24,7 +24,7 @@ func TestAPodsAddressKeepsTheIdentityThatTheStateGivesIt(t *testing.T) {
 		"without an identity: not the host": {nil, model.IdentityUnknown, ipcacheHalf{Identity: uint32(model.IdentityUnmanaged), Ifindex: 7}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			state := &model.State{Addresses: tt.listed, Endpoints: []model.Endpoint{{IPv4: addr("10.0.0.1"), Identity: tt.endpoint, Device: model.Device{Ifindex: 7}}}}
+			state := &model.State{Addresses: model.ListOf(tt.listed...), Endpoints: []model.Endpoint{{IPv4: addr("10.0.0.1"), Identity: tt.endpoint, Device: model.Device{Ifindex: 7}}}}
 			want := &desired{}
 			planIPCache(state, want)
 			require.Equal(t, tt.want, want.ipcache[encodeAddr(addr("10.0.0.1"))])
@@ -34,6 +34,6 @@ func TestAPodsAddressKeepsTheIdentityThatTheStateGivesIt(t *testing.T) {
 
 func TestAnAddressOfAnotherNodeIsFlagged(t *testing.T) {
 	want := &desired{}
-	planIPCache(&model.State{Addresses: []model.Address{{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true}}}, want)
+	planIPCache(&model.State{Addresses: model.ListOf(model.Address{Prefix: netip.PrefixFrom(addr("192.0.2.9"), 32), Identity: 400, Node: true})}, want)
 	require.Equal(t, ipcacheHalf{Identity: 400, Flags: uint8(bpf.ContainerIpcacheFlagsIPCACHE_NODE)}, want.ipcache[encodeAddr(addr("192.0.2.9"))])
 }

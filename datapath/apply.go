@@ -389,8 +389,8 @@ func hostsOf(n *model.Node) map[tableAddr]bool {
 
 func planIPCache(state *model.State, want *desired) {
 	want.ipcache = map[tableAddr]ipcacheHalf{}
-	for i := range state.Addresses {
-		if a := &state.Addresses[i]; a.Prefix.IsSingleIP() {
+	for a := range state.Addresses.All() {
+		if a.Prefix.IsSingleIP() {
 			want.ipcache[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
 		}
 	}
@@ -400,8 +400,8 @@ func planIPCache(state *model.State, want *desired) {
 
 func planCIDRs(state *model.State, want *desired) {
 	want.cidrs = map[cidrKey]ipcacheHalf{}
-	for i := range state.Addresses {
-		if a := &state.Addresses[i]; !a.Prefix.IsSingleIP() {
+	for a := range state.Addresses.All() {
+		if !a.Prefix.IsSingleIP() {
 			want.cidrs[encodePrefix(a.Prefix)] = encodeAddress(a)
 		}
 	}

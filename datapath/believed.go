@@ -151,7 +151,7 @@ func (r *repair) differs(table string, same bool, key string) {
 // services compares frontends, what they choose from, and their backends.
 func (r *repair) services(state *model.State, want *desired) error {
 	want.services, want.backends = map[serviceKey]serviceHalf{}, map[backendKey]backendHalf{}
-	for services := range slices.Chunk(state.Services, repairBatch/8) {
+	for services := range slices.Chunk(state.Services.Slice(), repairBatch/8) {
 		frontends := make([]frontend, len(services))
 		for i := range services {
 			frontends[i] = newFrontend(&services[i])

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // roomFor is room for so many services with ten backends each.
@@ -28,7 +29,7 @@ func BenchmarkFirstLoad(b *testing.B) {
 	for _, count := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("apply/services=%d", count), func(b *testing.B) {
 			n := newNode(b)
-			n.state.Services = servicesOf(count, 10)
+			n.state.Services = model.ListOf(servicesOf(count, 10)...)
 			var used time.Duration
 			rounds := 0
 			var sizes []TableSize

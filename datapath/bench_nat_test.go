@@ -38,8 +38,8 @@ func newNATBench(b *testing.B, six bool, change func(*model.State)) *natBench {
 	b.Helper()
 	n := newNode(b)
 	nb := &natBench{n: n, uplink: withUplink(b, n), six: six}
-	for i := range n.state.Services {
-		s := &n.state.Services[i]
+	for i := range n.state.Services.Len() {
+		s := n.state.Services.At(i)
 		if s.Port != 30081 {
 			continue
 		}
@@ -172,10 +172,10 @@ func BenchmarkDSR(b *testing.B) {
 				s.Node.Tunnel = tunnel
 				// Only pods answer clients themselves.
 				for _, pods := range []string{"203.0.113.0/24", "2001:db8:9::/64"} {
-					s.Addresses = append(s.Addresses, model.Address{Prefix: netip.MustParsePrefix(pods), Identity: model.FirstLabelIdentity + 9, Native: true})
+					s.Addresses = s.Addresses.With(model.Address{Prefix: netip.MustParsePrefix(pods), Identity: model.FirstLabelIdentity + 9, Native: true})
 				}
-				for i := range s.Services {
-					s.Services[i].DSR = s.Services[i].Scope == model.ScopeOutside
+				for i := range s.Services.Len() {
+					s.Services.At(i).DSR = s.Services.At(i).Scope == model.ScopeOutside
 				}
 			})
 			r := nb.d.Runner(model.FromDevice)
@@ -211,8 +211,8 @@ func BenchmarkNewFlowWhenPortsRunOut(b *testing.B) {
 	forFamilies(b, []int{0, 50, 90, 99, 100}, func(b *testing.B, six bool, fill int) {
 		nb := newNATBench(b, six, func(s *model.State) {
 			s.Node.Masquerade.FirstPort = first
-			for i := range s.Services {
-				s.Services[i].Backends = s.Services[i].Backends[:1]
+			for i := range s.Services.Len() {
+				s.Services.At(i).Backends = s.Services.At(i).Backends[:1]
 			}
 		})
 		// Who comes from outside has them: a pod has its share alone.

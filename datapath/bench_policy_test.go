@@ -23,7 +23,7 @@ func crowded(n *node, six bool, rules, identities int) *model.State {
 	s := newState(n.client, n.web)
 	for i := range identities {
 		a := peerAddr(i, six)
-		s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: model.FirstLabelIdentity + model.Identity(i), Native: true})
+		s.Addresses = s.Addresses.With(model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: model.FirstLabelIdentity + model.Identity(i), Native: true})
 	}
 	set := model.RuleSet{Key: "crowded", Rules: []model.Rule{
 		{Direction: model.Egress},

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // BenchmarkRepair measures the CPU time of a comparison of all tables in which nothing
@@ -22,7 +23,7 @@ func BenchmarkRepair(b *testing.B) {
 			opts.Services = uint32(2 * count)
 			opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * count), bpf.ContainerMapSlots: uint32(20 * count)}
 			d := openDatapath(b, opts)
-			n.state.Services = servicesOf(count, 10)
+			n.state.Services = model.ListOf(servicesOf(count, 10)...)
 			_, err := d.Apply(n.state)
 			require.NoError(b, err)
 			var cpu, took time.Duration

@@ -40,7 +40,7 @@ func BenchmarkConnect(b *testing.B) {
 func benchmarkConnect(b *testing.B, group string, services int, protocol model.Protocol) {
 	b.Helper()
 	n := withSockets(b)
-	n.state.Services = manyServices(services, protocol, "10.1.0.1:80")
+	n.state.Services = model.ListOf(manyServices(services, protocol, "10.1.0.1:80")...)
 	opts := socketOptions(group)
 	opts.Services = 1 << 17
 	d := openDatapath(b, opts)
@@ -51,8 +51,8 @@ func benchmarkConnect(b *testing.B, group string, services int, protocol model.P
 		kind = unix.SOCK_STREAM
 	}
 	c := connector{b: b, group: group, backend: kernelAddr(unix.AF_INET, at("10.1.0.1:80"))}
-	for i := range n.state.Services {
-		c.frontends = append(c.frontends, &unix.SockaddrInet4{Port: 80, Addr: n.state.Services[i].Address.As4()})
+	for i := range n.state.Services.Len() {
+		c.frontends = append(c.frontends, &unix.SockaddrInet4{Port: 80, Addr: n.state.Services.At(i).Address.As4()})
 	}
 	if services == 0 {
 		c.frontends = []unix.Sockaddr{c.backend}

@@ -4,6 +4,7 @@ package datapath
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/weirnet/weir/model"
@@ -45,7 +46,7 @@ func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, 
 
 func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 	want.ipcache, want.cidrs, want.sameCIDRs = map[tableAddr]ipcacheHalf{}, d.wanted, true
-	gone, came := differences(last.Addresses, state.Addresses, compareAddresses, equalAddresses)
+	gone, came := listDifferences(last.Addresses, state.Addresses, compareAddresses, equalAddresses)
 	for _, a := range slices.Concat(gone, came) {
 		if a.Prefix.IsSingleIP() {
 			want.ipcache[encodeAddr(a.Prefix.Addr())] = ipcacheHalf{}
@@ -68,16 +69,15 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 	if len(want.ipcache) == 0 {
 		return
 	}
-	// The last one of an address counts, so all of them are looked at.
 	concerned := maps.Clone(want.ipcache)
-	for i := range state.Addresses {
-		a := &state.Addresses[i]
-		if !a.Prefix.IsSingleIP() {
-			continue
-		}
-		key := encodeAddr(a.Prefix.Addr())
-		if _, ok := concerned[key]; ok {
-			want.ipcache[key] = encodeAddress(a)
+	for key := range concerned {
+		addr := decodeAddr16(key).Unmap()
+		at := netip.PrefixFrom(addr, addr.BitLen())
+		for a := range state.Addresses.From(func(a *model.Address) int { return a.Prefix.Compare(at) }) {
+			if a.Prefix != at {
+				break
+			}
+			want.ipcache[key] = encodeAddress(a) // the last one of an address counts
 		}
 	}
 	addOwn(state, want, func(key tableAddr) bool {
@@ -89,7 +89,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want *desired) error {
 	want.services, want.backends = map[serviceKey]serviceHalf{}, map[backendKey]backendHalf{}
 	want.names.Services, want.sameServiceNames = d.labels.Services, true
-	gone, came := differences(last.state.Services, state.Services, compareServices, equalServices)
+	gone, came := listDifferences(last.state.Services, state.Services, compareServices, equalServices)
 	services := make([]model.Service, len(came))
 	frontends := make([]frontend, len(came))
 	for i, s := range came {

@@ -23,15 +23,13 @@ import (
 func randomly(r *rand.Rand, n *node, last *model.State) *model.State {
 	next := *last
 	if r.IntN(3) > 0 {
-		next.Services = slices.Clone(last.Services)
 		for range 1 + r.IntN(3) {
-			next.Services = changeServices(r, next.Services)
+			next.Services = model.ListOf(changeServices(r, next.Services.Slice())...)
 		}
 	}
 	if r.IntN(3) > 0 {
-		next.Addresses = slices.Clone(last.Addresses)
 		for range 1 + r.IntN(3) {
-			next.Addresses = changeAddresses(r, next.Addresses)
+			next.Addresses = model.ListOf(changeAddresses(r, next.Addresses.Slice())...)
 		}
 	}
 	if r.IntN(6) == 0 {
@@ -238,7 +236,7 @@ func BenchmarkServiceChange(b *testing.B) {
 			n := newNode(b)
 			d := openDatapath(b, roomFor(count))
 			state := n.state
-			state.Services = servicesOf(count, 10)
+			state.Services = model.ListOf(servicesOf(count, 10)...)
 			for range 2 { // the second brings the other half up to date
 				_, err := d.Apply(state)
 				require.NoError(b, err)
@@ -248,10 +246,11 @@ func BenchmarkServiceChange(b *testing.B) {
 			for b.Loop() {
 				for range 10 {
 					next := *state
-					next.Services = slices.Clone(state.Services)
-					s := &next.Services[i*7919%count]
-					s.Backends = slices.Clone(s.Backends)
-					s.Backends[i%10].Port++
+					before := *state.Services.At(i * 7919 % count)
+					after := before
+					after.Backends = slices.Clone(after.Backends)
+					after.Backends[i%10].Port++
+					next.Services, _ = state.Services.Spliced([]model.Service{before}, []model.Service{after}, func(a, b model.Service) int { return compareServices(&a, &b) })
 					state, i = &next, i+1
 					began := cpuTime(b)
 					change, err := d.Apply(state)
@@ -264,6 +263,38 @@ func BenchmarkServiceChange(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// What two lists share is not looked into, and what differs is found wherever it is.
+func TestDifferencesOfLists(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	list := model.ListOf(servicesOf(5000, 1)...)
+	order := func(a, b model.Service) int { return compareServices(&a, &b) }
+	for range 100 {
+		var gone, came []model.Service
+		for at := r.IntN(500); at < list.Len(); at += 1 + r.IntN(2000) {
+			s := *list.At(at)
+			gone = append(gone, s)
+			if r.IntN(3) > 0 {
+				s.Name.Name += "-changed"
+				came = append(came, s)
+			}
+		}
+		next, ok := list.Spliced(gone, came, order)
+		require.True(t, ok)
+		out, in := listDifferences(list, next, compareServices, equalServices)
+		require.Equal(t, gone, valuesOf(out))
+		require.Equal(t, came, valuesOf(in))
+		require.Less(t, len(unshared(list, next)), list.Len()/2, "hardly anything is shared")
+		list = next
+	}
+}
+
+func valuesOf(all []*model.Service) (values []model.Service) {
+	for _, s := range all {
+		values = append(values, *s)
+	}
+	return values
 }
 
 func servicesOf(count, backends int) []model.Service {

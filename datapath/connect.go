@@ -54,8 +54,8 @@ func (d *Datapath) connect(one *model.State, name model.Key) error {
 	if err := d.planEndpoints(one, sets, want); err != nil {
 		return err
 	}
-	for i := range one.Addresses {
-		want.ipcache[encodeAddr(one.Addresses[i].Prefix.Addr())] = encodeAddress(&one.Addresses[i])
+	for a := range one.Addresses.All() {
+		want.ipcache[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
 	}
 	addOwn(one, want, func(tableAddr) bool { return true })
 	if err := cmp.Or(d.endpoints.room(want.endpoints), d.ipcache.room(want.ipcache)); err != nil {
@@ -89,10 +89,9 @@ func alone(state *model.State, name model.Key) (*model.State, error) {
 			one.RuleSets = state.RuleSets[j : j+1]
 		}
 	}
-	for j := range state.Addresses {
-		p := state.Addresses[j].Prefix
-		if p.IsSingleIP() && slices.Contains([]netip.Addr{ep.IPv4, ep.IPv6}, p.Addr()) {
-			one.Addresses = append(one.Addresses, state.Addresses[j])
+	for a := range state.Addresses.All() {
+		if a.Prefix.IsSingleIP() && slices.Contains([]netip.Addr{ep.IPv4, ep.IPv6}, a.Prefix.Addr()) {
+			one.Addresses = one.Addresses.With(*a)
 		}
 	}
 	return one, nil

@@ -48,6 +48,27 @@ func differences[E any](before, after []E, compare func(a, b *E) int, equal func
 	return gone, came
 }
 
+// listDifferences are those of lists, which are sorted. It does not look into what
+// they share.
+func listDifferences[E model.Entry](before, after model.List[E], compare func(a, b *E) int, equal func(a, b *E) bool) (gone, came []*E) {
+	return differences(unshared(before, after), unshared(after, before), compare, equal)
+}
+
+// unshared are the entries of a list in pieces that another does not have.
+func unshared[E model.Entry](list, other model.List[E]) []E {
+	shared := make(map[*E]bool, len(other.Pieces()))
+	for _, piece := range other.Pieces() {
+		shared[unsafe.SliceData(piece)] = true
+	}
+	var apart [][]E
+	for _, piece := range list.Pieces() {
+		if !shared[unsafe.SliceData(piece)] {
+			apart = append(apart, piece)
+		}
+	}
+	return slices.Concat(apart...)
+}
+
 func compareServices(a, b *model.Service) int {
 	if order := a.Address.Compare(b.Address); order != 0 {
 		return order

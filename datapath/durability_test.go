@@ -52,10 +52,10 @@ func strict(client, web model.Device) *model.State {
 		{Direction: model.Ingress, Peer: clientIdentity, Protocol: model.ProtocolTCP, Port: 22, PortBits: 16},
 		{Direction: model.Ingress, Peer: clientIdentity, Protocol: model.ProtocolTCP, Port: 9090, PortBits: 16},
 	}})
-	state.Services[0].Backends = []model.Backend{{Address: addr("10.0.0.2"), Port: 9090}}
-	state.Services[0].MaglevSize = 251
-	state.Services[1].Backends = []model.Backend{{Address: addr("fd00::2"), Port: 9090}}
-	state.Services[1].Sources = []netip.Prefix{prefix("fd00::2/128")}
+	state.Services.At(0).Backends = []model.Backend{{Address: addr("10.0.0.2"), Port: 9090}}
+	state.Services.At(0).MaglevSize = 251
+	state.Services.At(1).Backends = []model.Backend{{Address: addr("fd00::2"), Port: 9090}}
+	state.Services.At(1).Sources = []netip.Prefix{prefix("fd00::2/128")}
 	return state
 }
 
@@ -63,10 +63,10 @@ func strict(client, web model.Device) *model.State {
 func lenient(t *testing.T, n *node) {
 	t.Helper()
 	withUplink(t, n)
-	s := &n.state.Services[0]
+	s := n.state.Services.At(0)
 	s.Backends = append(s.Backends, model.Backend{Address: addr("10.0.0.2"), Port: 8081, Weight: 3})
 	s.MaglevSize = 503
-	n.state.Services[1].Sources = []netip.Prefix{prefix("fd00::/64")}
+	n.state.Services.At(1).Sources = []netip.Prefix{prefix("fd00::/64")}
 }
 
 // askPrograms asks the attached programs, by their pinned links, what they make of

@@ -126,8 +126,8 @@ func testConnectedBeside(t *testing.T, n *node, b *barrier, d *Datapath, step st
 	_, err := d.Apply(old)
 	require.NoError(t, err)
 	other := *old
-	other.Services = slices.Clone(old.Services)
-	other.Services[0].MaglevSize = 251
+	other.Services = model.ListOf(old.Services.Slice()...)
+	other.Services.At(0).MaglevSize = 251
 	other.RuleSets = append(slices.Clone(old.RuleSets), model.RuleSet{Key: "more", Rules: []model.Rule{{Direction: model.Egress}}})
 	other.AnswersPings = whole // which has all of the tables written
 
@@ -162,7 +162,7 @@ func testConnectedBeside(t *testing.T, n *node, b *barrier, d *Datapath, step st
 
 	// States that do not know it yet, and those that do.
 	again := other
-	again.Services = slices.Clone(old.Services)
+	again.Services = model.ListOf(old.Services.Slice()...)
 	_, err = d.Apply(&again)
 	require.NoError(t, err)
 	reached("behind another state that does not know it")

@@ -311,8 +311,7 @@ func (r *repair) maglevTable(at maglevRange) error {
 // where there is none.
 func (d *Datapath) maglevContent(at maglevRange, want digest) []byte {
 	half := d.half()
-	for i := range d.last.state.Services {
-		s := &d.last.state.Services[i]
+	for s := range d.last.state.Services.All() {
 		row := d.services.have[encodeServiceKey(s)][half]
 		if (maglevRange{row.Table, row.TableSize}) != at {
 			continue

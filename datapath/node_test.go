@@ -95,10 +95,10 @@ func newState(client, web model.Device) *model.State {
 			{Name: model.Key{Namespace: "default", Name: "client"}, Device: client, IPv4: addr("10.0.0.1"), IPv6: addr("fd00::1"), Identity: clientIdentity, RuleSet: "all"},
 			{Name: model.Key{Namespace: "default", Name: "web"}, Device: web, IPv4: addr("10.0.0.2"), IPv6: addr("fd00::2"), Identity: webIdentity, RuleSet: "all"},
 		},
-		Services: []model.Service{
+		Services: model.ListOf([]model.Service{
 			{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Address: addr("10.96.0.1"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 8080}}},
 			{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Address: addr("fd96::1"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("fd00::2"), Port: 8080}}},
-		},
+		}...),
 		RuleSets: []model.RuleSet{allowAll()},
 	}
 }

@@ -88,7 +88,7 @@ func TestAStateThatDoesNotFitIsRefusedWhole(t *testing.T) {
 	tables := d.Tables()
 
 	huge := newState(n.client, n.web)
-	huge.Services = nil
+	huge.Services = model.List[model.Service]{}
 	set := model.RuleSet{Key: "huge", Rules: []model.Rule{{Direction: model.Egress}}}
 	for i := range 300_000 {
 		set.Rules = append(set.Rules, model.Rule{Direction: model.Ingress, Peer: model.Identity(1000 + i), Protocol: model.ProtocolTCP, Port: 80, PortBits: 16})
@@ -113,7 +113,7 @@ func TestContradictionsAreRefusedByName(t *testing.T) {
 		"one device for two endpoints": {func(s *model.State) { s.Endpoints[1].Device = s.Endpoints[0].Device }, "default/client and default/web have one device"},
 		"no device":                    {func(s *model.State) { s.Endpoints[0].Device.Ifindex = 0 }, "endpoint default/client has no device"},
 		"a rule set that is not there": {func(s *model.State) { s.Endpoints[0].RuleSet = "lost" }, `endpoint default/client wants rule set "lost"`},
-		"a frontend claimed twice":     {func(s *model.State) { s.Services[1] = s.Services[0] }, "claimed twice"},
+		"a frontend claimed twice":     {func(s *model.State) { *s.Services.At(1) = *s.Services.At(0) }, "claimed twice"},
 		"a MAC of no length":           {func(s *model.State) { s.Endpoints[0].Device.MAC = nil }, "endpoint default/client, host side"},
 	} {
 		state := newState(n.client, n.web)

@@ -24,8 +24,8 @@ func TestAPodIsRefusedAsOftenAsTheOperatorSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t)
-			for i := range n.state.Services {
-				n.state.Services[i].Backends = nil
+			for i := range n.state.Services.Len() {
+				n.state.Services.At(i).Backends = nil
 			}
 			d := openDatapath(t, Options{Refusals: tt.refusals, StopClock: true})
 			_, err := d.Apply(n.state.Clone())

@@ -88,8 +88,7 @@ func (d *Datapath) remember(last *remembered, state *model.State, want *desired)
 		state: state, sockets: map[backendKey]int{}, groups: map[group]*members{}, nextID: want.nextID, nextGroup: 1,
 		lists: newUses[uint32](), source: newUses[uint32](), tables: newUses[maglevRange](),
 	}
-	for i := range state.Services {
-		s := &state.Services[i]
+	for s := range state.Services.All() {
 		for key := range want.sockets(s) {
 			r.sockets[key]++
 		}

@@ -29,13 +29,13 @@ func variedState(t testing.TB, n *node) *model.State {
 	t.Helper()
 	withUplink(t, n)
 	state := n.state
-	state.Services[0].MaglevSize = 251
-	state.Services[0].Backends = append(state.Services[0].Backends, model.Backend{Address: addr("10.0.0.2"), Port: 8081})
-	state.Services[1].Sources = []netip.Prefix{prefix("fd00::/64")}
-	state.Addresses = []model.Address{
+	state.Services.At(0).MaglevSize = 251
+	state.Services.At(0).Backends = append(state.Services.At(0).Backends, model.Backend{Address: addr("10.0.0.2"), Port: 8081})
+	state.Services.At(1).Sources = []netip.Prefix{prefix("fd00::/64")}
+	state.Addresses = model.ListOf([]model.Address{
 		{Prefix: prefix("10.0.0.1/32"), Identity: clientIdentity}, {Prefix: prefix("10.0.0.2/32"), Identity: webIdentity},
 		{Prefix: prefix("203.0.113.0/24"), Identity: 70000}, {Prefix: prefix("2001:db8:9::/64"), Identity: 70001},
-	}
+	}...)
 	return state
 }
 
@@ -238,7 +238,7 @@ func TestTheFirstOfManyRepairedEntriesAreNamed(t *testing.T) {
 	d := openDatapath(t, small())
 	state := variedState(t, n)
 	for i := range 3 * repairBatch {
-		state.Addresses = append(state.Addresses, model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000})
+		state.Addresses = state.Addresses.With(model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000})
 	}
 	_, err := d.Apply(state)
 	require.NoError(t, err)
@@ -280,10 +280,10 @@ func TestNothingIsRepairedWhileStatesAreApplied(t *testing.T) {
 	full := state
 	for i := range 100 {
 		next := *full
-		next.Services = slices.Clone(full.Services)
-		next.Services[0].MaglevSize = []int{251, 503, 0}[i%3]
-		next.Services[1].Backends = append(slices.Clone(full.Services[1].Backends), model.Backend{Address: addr("fd00::2"), Port: uint16(1000 + i)})
-		next.Addresses = append(slices.Clone(full.Addresses), model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000},
+		next.Services = model.ListOf(full.Services.Slice()...)
+		next.Services.At(0).MaglevSize = []int{251, 503, 0}[i%3]
+		next.Services.At(1).Backends = append(slices.Clone(full.Services.At(1).Backends), model.Backend{Address: addr("fd00::2"), Port: uint16(1000 + i)})
+		next.Addresses = full.Addresses.With(model.Address{Prefix: netip.PrefixFrom(peerAddr(i, false), 32), Identity: 1000},
 			model.Address{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i), 0}), 24), Identity: 1001})
 		key := fmt.Sprint("set ", i)
 		next.RuleSets = append(slices.Clone(full.RuleSets), model.RuleSet{Key: key, Rules: []model.Rule{
@@ -374,7 +374,7 @@ func repairOrDie(d *Datapath) error {
 func TestALoaderKilledInARepairLeavesWhatHadDriftedOrWhatIsRight(t *testing.T) {
 	n := newNode(t)
 	lenient(t, n)
-	n.state.Addresses = []model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: 70000}}
+	n.state.Addresses = model.ListOf([]model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: 70000}}...)
 	raw, err := json.Marshal(n.state)
 	require.NoError(t, err)
 	before := filepath.Join(t.TempDir(), "state.json")

@@ -46,7 +46,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 				more.MaglevSize = 251
 				more.Sources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24")}
 			}
-			state.Services = append(state.Services, more)
+			state.Services = state.Services.With(more)
 		}
 		_, err = d.Apply(state.Clone())
 		require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestATableThatHoldsMoreThanItsNewRoomStays(t *testing.T) {
 
 func TestATableMovesToAnotherSizeAndBackUnlessItsRoomIsKept(t *testing.T) {
 	n := newNode(t)
-	n.state.Services[0].MaglevSize = 251
+	n.state.Services.At(0).MaglevSize = 251
 	opts := pinnedOptions(pinDir(t))
 	rooms := map[bool]uint32{}
 	for _, step := range []struct {

@@ -65,19 +65,20 @@ func gcd(a, b int) int {
 }
 
 func (d *Datapath) planServices(state *model.State, want *desired) error {
-	frontends := make([]frontend, len(state.Services))
-	for i := range state.Services {
-		frontends[i] = newFrontend(&state.Services[i])
+	services := state.Services.Slice()
+	frontends := make([]frontend, len(services))
+	for i := range services {
+		frontends[i] = newFrontend(&services[i])
 	}
-	halves, err := d.planLists(state.Services, frontends, want)
+	halves, err := d.planLists(services, frontends, want)
 	if err != nil {
 		return fmt.Errorf("apply state: %w", err)
 	}
 	want.services = map[serviceKey]serviceHalf{}
 	want.backends = map[backendKey]backendHalf{}
-	ids, groups := d.serviceIDs(), d.groupsOf(state.Services)
-	for i := range state.Services {
-		s := &state.Services[i]
+	ids, groups := d.serviceIDs(), d.groupsOf(services)
+	for i := range services {
+		s := &services[i]
 		key := encodeServiceKey(s)
 		if _, ok := want.services[key]; ok {
 			return claimedTwice(s)
@@ -94,7 +95,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		want.services[key] = serviceHalf{Id: ids.of(key), Flags: pings(state)}
 	}
 	want.groups, want.nextID = groups, ids.next
-	return d.roomForServices(state, want)
+	return d.roomForServices(services, want)
 }
 
 func claimedTwice(s *model.Service) error {
@@ -222,12 +223,12 @@ func (d *Datapath) planLists(services []model.Service, frontends []frontend, wan
 }
 
 // roomForServices refuses more than the tables hold.
-func (d *Datapath) roomForServices(state *model.State, want *desired) error {
+func (d *Datapath) roomForServices(services []model.Service, want *desired) error {
 	if err := d.services.room(want.services); err != nil {
 		return fmt.Errorf("apply state: %w", err)
 	}
 	if err := d.backends.room(want.backends); err != nil {
-		return fmt.Errorf("apply state: %w", blame(err, state.Services, func(i int) int { return len(state.Services[i].Backends) * rows(&state.Services[i]) }))
+		return fmt.Errorf("apply state: %w", blame(err, services, func(i int) int { return len(services[i].Backends) * rows(&services[i]) }))
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func TestSourcesOfTheOtherFamilyAreLeftOut(t *testing.T) {
 func withMaglev(n *node, services, size int) *model.State {
 	state := newState(n.client, n.web)
 	for i := range services {
-		state.Services = append(state.Services, model.Service{
+		state.Services = state.Services.With(model.Service{
 			Name: model.PortRef{Namespace: "default", Name: fmt.Sprintf("maglev-%d", i), Port: "80"}, Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80,
 			Protocol: model.ProtocolTCP, MaglevSize: size,
 			Backends: append(backends(1, uint16(i+2)), model.Backend{Address: addr("10.0.0.2"), Port: 8080, Terminating: true}),
@@ -92,8 +92,8 @@ func inForce(t *testing.T, d *Datapath, s *model.Service) []uint32 {
 
 func requireTables(t *testing.T, d *Datapath, state *model.State) {
 	t.Helper()
-	for i := range state.Services {
-		s := &state.Services[i]
+	for i := range state.Services.Len() {
+		s := state.Services.At(i)
 		if s.MaglevSize != 0 {
 			eligible := newFrontend(s).eligible
 			require.Equal(t, compile.MaglevTable(eligible, s.MaglevSize), inForce(t, d, s), s.Name)
@@ -107,18 +107,18 @@ func TestMaglevTablesAreWrittenElsewhereAndFoundAgain(t *testing.T) {
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
 	state := withMaglev(n, 4, 251)
-	same := state.Services[2]
+	same := *state.Services.At(2)
 	same.Address = addr("10.96.2.1")
-	state.Services = append(state.Services, same)
+	state.Services = state.Services.With(same)
 	_, err = d.Apply(state.Clone())
 	require.NoError(t, err)
 	requireTables(t, d, state)
 	require.Len(t, d.maglev.have, 4, "equal tables are shared")
-	before := inForce(t, d, &state.Services[2])
-	at := d.services.have[encodeServiceKey(&state.Services[2])][d.half()]
+	before := inForce(t, d, state.Services.At(2))
+	at := d.services.have[encodeServiceKey(state.Services.At(2))][d.half()]
 
 	changed := withMaglev(n, 4, 251)
-	changed.Services[2].Backends = backends(1, 1, 1)
+	changed.Services.At(2).Backends = backends(1, 1, 1)
 	_, err = d.Apply(changed)
 	require.NoError(t, err)
 	requireTables(t, d, changed)
@@ -130,9 +130,9 @@ func TestMaglevTablesAreWrittenElsewhereAndFoundAgain(t *testing.T) {
 	require.NoError(t, d.Close())
 
 	d = openDatapath(t, pinnedOptions(dir))
-	_, _, err = d.maglev.plan(changed.Services, frontendsOf(changed))
+	_, _, err = d.maglev.plan(changed.Services.Slice(), frontendsOf(changed))
 	require.NoError(t, err)
-	_, missing, err := d.maglev.plan(changed.Services, frontendsOf(changed))
+	_, missing, err := d.maglev.plan(changed.Services.Slice(), frontendsOf(changed))
 	require.NoError(t, err)
 	require.Empty(t, missing, "the tables of before are known")
 	_, err = d.Apply(changed)
@@ -142,8 +142,8 @@ func TestMaglevTablesAreWrittenElsewhereAndFoundAgain(t *testing.T) {
 
 func frontendsOf(state *model.State) []frontend {
 	var all []frontend
-	for i := range state.Services {
-		all = append(all, newFrontend(&state.Services[i]))
+	for i := range state.Services.Len() {
+		all = append(all, newFrontend(state.Services.At(i)))
 	}
 	return all
 }
@@ -155,9 +155,9 @@ func TestRoomOfMaglevTablesIsTakenAgain(t *testing.T) {
 	d := openDatapath(t, small())
 	for round := range 40 {
 		state := withMaglev(n, 3, []int{131071, 65521, 16381}[round%3])
-		for i := range state.Services {
-			state.Services[i].Backends = append(state.Services[i].Backends, backends(uint16(round+1))...)
-			state.Services[i].Backends = slices.CompactFunc(state.Services[i].Backends, func(a, b model.Backend) bool { return a.Address == b.Address })
+		for i := range state.Services.Len() {
+			state.Services.At(i).Backends = append(state.Services.At(i).Backends, backends(uint16(round+1))...)
+			state.Services.At(i).Backends = slices.CompactFunc(state.Services.At(i).Backends, func(a, b model.Backend) bool { return a.Address == b.Address })
 		}
 		_, err := d.Apply(state.Clone())
 		require.NoError(t, err)
@@ -209,7 +209,7 @@ func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 			state := newState(n.client, n.web)
 			huge := model.Service{Name: model.PortRef{Namespace: "default", Name: "huge", Port: "80"}, Address: addr("10.96.0.9"), Port: 80, Protocol: model.ProtocolTCP, Backends: backends(1)}
 			change(&huge)
-			state.Services = append(state.Services, huge)
+			state.Services = state.Services.With(huge)
 			tables := d.Tables()
 			_, err := d.Apply(state.Clone())
 			var full *FullError
@@ -236,10 +236,10 @@ func TestAClientStaysWithItsBackendUntilTheServiceIsGone(t *testing.T) {
 	d := openDatapath(t, small())
 	sticky := func() *model.State {
 		state := newState(n.client, n.web)
-		for i := range state.Services {
-			state.Services[i].Affinity = 30 * time.Second
+		for i := range state.Services.Len() {
+			state.Services.At(i).Affinity = 30 * time.Second
 			for port := range uint16(16) {
-				state.Services[i].Backends = append(state.Services[i].Backends, model.Backend{Address: state.Services[i].Backends[0].Address, Port: 9000 + port})
+				state.Services.At(i).Backends = append(state.Services.At(i).Backends, model.Backend{Address: state.Services.At(i).Backends[0].Address, Port: 9000 + port})
 			}
 		}
 		return state
@@ -284,7 +284,7 @@ func TestSourceRangesAreAsked(t *testing.T) {
 		require.NoError(t, err)
 		state := newState(n.client, n.web)
 		for _, s := range tt.sources {
-			state.Services[0].Sources = append(state.Services[0].Sources, netip.MustParsePrefix(s))
+			state.Services.At(0).Sources = append(state.Services.At(0).Sources, netip.MustParsePrefix(s))
 		}
 		for range 2 { // the second time, its list is there already
 			_, err = d.Apply(state.Clone())

@@ -237,16 +237,17 @@ func (d *Datapath) withLoopback(state *model.State) *model.State {
 		protocol model.Protocol
 	}
 	more := *state
-	more.Services = append(slices.Clone(state.Services), state.Loopback...)
+	loopback := slices.Clone(state.Loopback)
 	if !d.opts.LoopbackNodePorts {
+		more.Services = state.Services.With(loopback...)
 		return &more
 	}
 	have := map[port]bool{}
 	for _, s := range state.Loopback {
 		have[port{netip.AddrPortFrom(s.Address, s.Port), s.Protocol}] = true
 	}
-	for i := range state.Services {
-		s := state.Services[i]
+	for nodePort := range state.Services.All() {
+		s := *nodePort
 		if s.Kind != model.KindNodePort || s.Scope != model.ScopeInside {
 			continue
 		}
@@ -258,8 +259,9 @@ func (d *Datapath) withLoopback(state *model.State) *model.State {
 		key := port{netip.AddrPortFrom(s.Address, s.Port), s.Protocol}
 		if !have[key] { // one of the node's addresses was first
 			have[key] = true
-			more.Services = append(more.Services, s)
+			loopback = append(loopback, s)
 		}
 	}
+	more.Services = state.Services.With(loopback...)
 	return &more
 }

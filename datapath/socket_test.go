@@ -118,7 +118,7 @@ func withSockets(t testing.TB) *node {
 	t.Helper()
 	n := newNode(t)
 	loopback(t, "192.0.2.1/32", "2001:db8::1/128", "10.1.0.1/32", "10.1.0.2/32", "10.1.0.3/32", "fd01::1/128", "fd01::2/128", "fd01::3/128", "fd01:8:9:a:b:c:d:e/128")
-	n.state.Services = nil
+	n.state.Services = model.List[model.Service]{}
 	return n
 }
 
@@ -377,7 +377,7 @@ func TestTheNodesSocketsReachServices(t *testing.T) {
 		}
 		have[tt.frontend] = true
 		for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-			n.state.Services = append(n.state.Services, serve(protocol, tt.kind, tt.frontend, tt.backend))
+			n.state.Services = n.state.Services.With(serve(protocol, tt.kind, tt.frontend, tt.backend))
 		}
 	}
 	d := openDatapath(t, socketOptions(group))
@@ -415,12 +415,12 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 	n := withSockets(t)
 	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
 		for _, frontend := range []string{"10.96.0.1:80", "[fd96::1]:80"} {
-			n.state.Services = append(n.state.Services, serve(protocol, model.KindClusterIP, frontend))
+			n.state.Services = n.state.Services.With(serve(protocol, model.KindClusterIP, frontend))
 		}
 		for _, frontend := range []string{"10.96.0.2:80", "[fd96::2]:80"} {
 			local := serve(protocol, model.KindClusterIP, frontend)
 			local.Local = true
-			n.state.Services = append(n.state.Services, local)
+			n.state.Services = n.state.Services.With(local)
 		}
 	}
 	d := openDatapath(t, socketOptions(group))
@@ -496,7 +496,7 @@ func TestAServiceWithoutABackendRefusesByWhatIsReturned(t *testing.T) {
 	}
 	n := withSockets(t)
 	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-		n.state.Services = append(n.state.Services, serve(protocol, model.KindClusterIP, "10.96.0.1:80"), serve(protocol, model.KindClusterIP, "[fd96::1]:80"))
+		n.state.Services = n.state.Services.With(serve(protocol, model.KindClusterIP, "10.96.0.1:80"), serve(protocol, model.KindClusterIP, "[fd96::1]:80"))
 	}
 	opts := socketOptions(group)
 	opts.Without = []string{FeatureSetRetval}
@@ -516,10 +516,10 @@ func TestWhatIsNoFrontendIsLeftAlone(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.1.0.1:80", "10.1.0.2:80")}
+	n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.1.0.1:80", "10.1.0.2:80")}...)
 	outside := serve(model.ProtocolUDP, model.KindLoadBalancer, "10.1.0.1:80", "10.1.0.2:80")
 	outside.Scope = model.ScopeOutside
-	n.state.Services = append(n.state.Services, outside)
+	n.state.Services = n.state.Services.With(outside)
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
@@ -543,7 +543,7 @@ func TestNodePortsAnswerOnLoopbackOnlyWhereAsked(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			n := withSockets(t)
 			for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-				n.state.Services = append(n.state.Services,
+				n.state.Services = n.state.Services.With(
 					serve(protocol, model.KindNodePort, "192.0.2.1:30080", "10.1.0.1:8080"),
 					serve(protocol, model.KindNodePort, "192.0.2.2:30080", "10.1.0.1:8080"),
 					serve(protocol, model.KindNodePort, "[2001:db8::1]:30080", "[fd01::1]:8080"),
@@ -574,7 +574,7 @@ func TestHostPortsAnswerOnLoopback(t *testing.T) {
 	}
 	n := withSockets(t)
 	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-		n.state.Services = append(n.state.Services, serve(protocol, model.KindHostPort, "192.0.2.1:8888", "10.1.0.1:8080"))
+		n.state.Services = n.state.Services.With(serve(protocol, model.KindHostPort, "192.0.2.1:8888", "10.1.0.1:8080"))
 		n.state.Loopback = append(n.state.Loopback,
 			serve(protocol, model.KindHostPort, "127.0.0.1:8888", "10.1.0.1:8080"), serve(protocol, model.KindHostPort, "[::1]:8888", "[fd01::1]:8080"))
 	}
@@ -662,7 +662,7 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 	t.Helper()
 	lead := func(to ...string) {
 		t.Helper()
-		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}
+		n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}...)
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
@@ -705,16 +705,16 @@ func staysAndMoves(t *testing.T, n *node, d *Datapath, family int, frontend stri
 		require.Equal(t, 0, ask(i), "it stays there when that is back")
 	}
 	lead(backends[0])
-	n.state.Services[0].Backends[0].Terminating = true
-	n.state.Services[0].Backends = append(n.state.Services[0].Backends, model.Backend{Address: at(backends[1]).Addr(), Port: 53})
+	n.state.Services.At(0).Backends[0].Terminating = true
+	n.state.Services.At(0).Backends = append(n.state.Services.At(0).Backends, model.Backend{Address: at(backends[1]).Addr(), Port: 53})
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range clients {
 		require.Equal(t, 1, ask(i), "it moves when its backend takes no new flows")
 	}
 	// Another service takes the address: the old one's backend is not its own.
-	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, backends[2])}
-	n.state.Services[0].Name = model.PortRef{Namespace: "default", Name: "another"}
+	n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, backends[2])}...)
+	n.state.Services.At(0).Name = model.PortRef{Namespace: "default", Name: "another"}
 	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for i := range clients {
@@ -742,9 +742,9 @@ func TestASocketHasABackendOfEachServiceThatItAsks(t *testing.T) {
 		{[]string{"10.96.0.10:53", "10.96.0.11:53", "10.96.0.10:54"}, threeBackends},
 		{[]string{"[fd96::1]:53", "[fd96:0:0:1::1]:53", "[fd96::1:0:0:1]:53", "[fd96::2]:53", "[fd97::1]:53", "[fd96::1]:54"}, ways["IPv6"].backends},
 	} {
-		n.state.Services = nil
+		n.state.Services = model.List[model.Service]{}
 		for _, f := range way.frontends {
-			n.state.Services = append(n.state.Services, serve(model.ProtocolUDP, model.KindClusterIP, f, way.backends...))
+			n.state.Services = n.state.Services.With(serve(model.ProtocolUDP, model.KindClusterIP, f, way.backends...))
 		}
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
@@ -806,14 +806,14 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 				}
 				return load
 			}
-			n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, way.frontend, way.backends...)}
+			n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolUDP, model.KindClusterIP, way.frontend, way.backends...)}...)
 			_, err := d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.GreaterOrEqual(t, slices.Min(load()), leastOfThree, "%s, connected %t", name, connects)
 			found, err := d.Residue()
 			require.NoError(t, err)
 			require.NotContains(t, fmt.Sprint(found), bpf.ContainerMapAffinities, "nobody is to stay")
-			n.state.Services[0].Affinity = time.Minute
+			n.state.Services.At(0).Affinity = time.Minute
 			_, err = d.Apply(n.state.Clone())
 			require.NoError(t, err)
 			require.Equal(t, spread, slices.Max(load()), "%s, connected %t: all are one client", name, connects)
@@ -827,7 +827,7 @@ func TestSocketsAreSpreadAndStickInEveryWay(t *testing.T) {
 	servers := listenAtAll(t, unix.SOCK_DGRAM, threeBackends)
 	sticky := serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.10:53", threeBackends...)
 	sticky.Affinity = time.Minute
-	n.state.Services = []model.Service{sticky}
+	n.state.Services = model.ListOf([]model.Service{sticky}...)
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for range 5 {
@@ -859,8 +859,8 @@ func sticksWhileItServes(t *testing.T, n *node, d *Datapath, family int, fronten
 	t.Helper()
 	servers := listenAtAll(t, unix.SOCK_DGRAM, backends)
 	lead := func(to ...string) {
-		n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}
-		n.state.Services[0].Affinity = time.Minute
+		n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolUDP, model.KindClusterIP, frontend, to...)}...)
+		n.state.Services.At(0).Affinity = time.Minute
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
@@ -903,11 +903,11 @@ func TestConnectedDatagramSocketsEndWhenTheirBackendIsGone(t *testing.T) {
 	d := openDatapath(t, socketOptions(group))
 	lead := func(to, to6 string) {
 		t.Helper()
-		n.state.Services = []model.Service{
+		n.state.Services = model.ListOf([]model.Service{
 			serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", to),
 			serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1]:53", to6),
 			serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.2:53", "10.1.0.3:53"),
-		}
+		}...)
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 	}
@@ -949,7 +949,7 @@ func TestAConnectionStaysWhileItsServiceChanges(t *testing.T) {
 	d := openDatapath(t, socketOptions(group))
 	servers := listenAtAll(t, unix.SOCK_STREAM, []string{"10.1.0.1:80", "10.1.0.2:80"})
 	client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
-	n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
+	n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}...)
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.NoError(t, client.connect("10.96.0.1:80"))
@@ -957,7 +957,7 @@ func TestAConnectionStaysWhileItsServiceChanges(t *testing.T) {
 	for _, services := range [][]model.Service{
 		{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.2:80")}, {},
 	} {
-		n.state.Services = services
+		n.state.Services = model.ListOf(services...)
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
 		client.send("still there")
@@ -973,7 +973,7 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{
+	n.state.Services = model.ListOf([]model.Service{
 		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:54", "10.1.0.1:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.2:53", "10.1.0.1:53"),
@@ -983,7 +983,7 @@ func TestASocketThatSpeaksToABackendAsItIsSeesIt(t *testing.T) {
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1:0:0:1]:53", "[fd01::1]:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::2]:53", "[fd01::1]:53"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "[fd97::1]:53", "[fd01::1]:53"),
-	}
+	}...)
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
@@ -1032,7 +1032,7 @@ func TestOnlySocketsThatSpeakTCPOrUDPAreLed(t *testing.T) {
 	}
 	n := withSockets(t)
 	for _, protocol := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-		n.state.Services = append(n.state.Services,
+		n.state.Services = n.state.Services.With(
 			serve(protocol, model.KindClusterIP, "10.1.0.1:80", "10.1.0.2:80"), serve(protocol, model.KindClusterIP, "[fd01::1]:80", "[fd01::2]:80"))
 	}
 	d := openDatapath(t, socketOptions(group))
@@ -1097,7 +1097,7 @@ func TestSocketsChooseBackendsAsPacketsDo(t *testing.T) {
 	sticky.Affinity = time.Minute
 	ranged := serve(model.ProtocolUDP, model.KindLoadBalancer, "203.0.113.1:53", threeBackends...)
 	ranged.Sources = []netip.Prefix{prefix("198.51.100.0/24")}
-	n.state.Services = []model.Service{weighted, table, sticky, ranged}
+	n.state.Services = model.ListOf([]model.Service{weighted, table, sticky, ranged}...)
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
@@ -1144,10 +1144,10 @@ func TestSocketsOfPodsAreLeftAlone(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{
+	n.state.Services = model.ListOf([]model.Service{
 		serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80"),
 		serve(model.ProtocolTCP, model.KindClusterIP, "[fd96::1]:80"), serve(model.ProtocolUDP, model.KindClusterIP, "[fd96::1]:80"),
-	}
+	}...)
 	home, err := netns.Get()
 	require.NoError(t, err)
 	defer home.Close()
@@ -1237,10 +1237,10 @@ func TestSocketsKeepTheirProgramsWhenTheLoaderIsReplaced(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{
+	n.state.Services = model.ListOf([]model.Service{
 		serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"),
 		serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"),
-	}
+	}...)
 	opts := socketOptions(group)
 	opts.PinPath = pinDir(t)
 	hooks := len(attachedTo[roleSocket])
@@ -1337,7 +1337,7 @@ func TestNoSocketMeetsNeitherProgramWhileTheyAreReplaced(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = []model.Service{serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53")}
+	n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:53", "10.1.0.1:53")}...)
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
@@ -1391,7 +1391,7 @@ func TestAResetLeavesNothingOfSocketsAndServesAnotherNamespace(t *testing.T) {
 	}
 	for range 2 {
 		n := withSockets(t)
-		n.state.Services = []model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}
+		n.state.Services = model.ListOf([]model.Service{serve(model.ProtocolTCP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80"), serve(model.ProtocolUDP, model.KindClusterIP, "10.96.0.1:80", "10.1.0.1:80")}...)
 		d := openDatapath(t, socketOptions(group))
 		_, err := d.Apply(n.state.Clone())
 		require.NoError(t, err)
@@ -1443,13 +1443,13 @@ func TestSocketsReachAnyOf10000Services(t *testing.T) {
 		return
 	}
 	n := withSockets(t)
-	n.state.Services = manyServices(10000, model.ProtocolTCP, "10.1.0.1:80")
+	n.state.Services = model.ListOf(manyServices(10000, model.ProtocolTCP, "10.1.0.1:80")...)
 	d := openDatapath(t, socketOptions(group))
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	server := listen(t, unix.SOCK_STREAM, "10.1.0.1:80")
-	for i := 0; i < len(n.state.Services); i += 101 {
-		frontend := netip.AddrPortFrom(n.state.Services[i].Address, 80)
+	for i := 0; i < n.state.Services.Len(); i += 101 {
+		frontend := netip.AddrPortFrom(n.state.Services.At(i).Address, 80)
 		client := newSocket(t, unix.AF_INET, unix.SOCK_STREAM)
 		require.NoError(t, client.connect(frontend.String()))
 		server.accept()

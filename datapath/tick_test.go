@@ -58,10 +58,10 @@ func TestAClientStaysWithItsBackendWhereClocksDifferByATick(t *testing.T) {
 	n := newNode(t)
 	d := openDatapath(t, stopped())
 	state := newState(n.client, n.web)
-	for i := range state.Services {
-		state.Services[i].Affinity = 30 * time.Second
+	for i := range state.Services.Len() {
+		state.Services.At(i).Affinity = 30 * time.Second
 		for port := range uint16(16) {
-			state.Services[i].Backends = append(state.Services[i].Backends, model.Backend{Address: state.Services[i].Backends[0].Address, Port: 9000 + port})
+			state.Services.At(i).Backends = append(state.Services.At(i).Backends, model.Backend{Address: state.Services.At(i).Backends[0].Address, Port: 9000 + port})
 		}
 	}
 	_, err := d.Apply(state.Clone())

@@ -46,7 +46,7 @@ func withUplink(t testing.TB, n *node) model.Uplink {
 			{"192.0.2.1", "10.0.0.2", 30080}, {"2001:db8::1", "fd00::2", 30080},
 			{"192.0.2.1", "203.0.113.9", 30081}, {"2001:db8::1", "2001:db8:9::9", 30081},
 		} {
-			n.state.Services = append(n.state.Services, model.Service{
+			n.state.Services = n.state.Services.With(model.Service{
 				Name: model.PortRef{Namespace: "default", Name: "web", Port: fmt.Sprint(s.port)}, Kind: model.KindNodePort, Scope: scope,
 				Address: addr(s.at), Port: s.port, Protocol: model.ProtocolTCP,
 				Backends: []model.Backend{{Address: addr(s.backend), Port: 8080}},
@@ -132,7 +132,7 @@ func TestARunnerRunsAtUplinksToo(t *testing.T) {
 func TestWhatLeavesIsMasqueradedAndItsAnswerFindsBack(t *testing.T) {
 	n := newNode(t)
 	uplink := withUplink(t, n)
-	n.state.Addresses = []model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: model.IdentityWorld, Native: true}}
+	n.state.Addresses = model.ListOf([]model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: model.IdentityWorld, Native: true}}...)
 	d := openDatapath(t, small())
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)

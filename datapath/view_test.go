@@ -27,13 +27,13 @@ func lively(t *testing.T) (n *node, dir string) {
 	dir = pinDir(t)
 	opts := pinnedOptions(dir)
 	d := openDatapath(t, opts)
-	n.state.Services[0].Affinity = time.Hour
-	n.state.Services[0].MaglevSize = 251
-	n.state.Services[0].Backends = append(n.state.Services[0].Backends,
+	n.state.Services.At(0).Affinity = time.Hour
+	n.state.Services.At(0).MaglevSize = 251
+	n.state.Services.At(0).Backends = append(n.state.Services.At(0).Backends,
 		model.Backend{Address: addr("10.0.0.3"), Port: 8080, Weight: 3, Terminating: true})
-	n.state.Services[1].Sources = []netip.Prefix{prefix("fd00::/64"), prefix("::/0")}
-	n.state.Services[1].Backends[0].Weight = 3
-	n.state.Services[1].Backends = append(n.state.Services[1].Backends, model.Backend{Address: addr("fd00::3"), Port: 8080})
+	n.state.Services.At(1).Sources = []netip.Prefix{prefix("fd00::/64"), prefix("::/0")}
+	n.state.Services.At(1).Backends[0].Weight = 3
+	n.state.Services.At(1).Backends = append(n.state.Services.At(1).Backends, model.Backend{Address: addr("fd00::3"), Port: 8080})
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	establish(t, d, n, 40000)
@@ -223,7 +223,7 @@ func TestAViewIsOfOneStateWhileStatesChange(t *testing.T) {
 	stateOf := func(generation uint16) *model.State {
 		state := newState(n.client, n.web)
 		for i := range 40 {
-			state.Services = append(state.Services, model.Service{
+			state.Services = state.Services.With(model.Service{
 				Name: model.PortRef{Namespace: "default", Name: "many", Port: "80"}, Address: netip.AddrFrom4([4]byte{10, 96, 1, byte(i)}), Port: 80, Protocol: model.ProtocolTCP,
 				Backends: []model.Backend{{Address: addr("10.0.0.2"), Port: 1000 + generation}},
 			})

@@ -22,7 +22,7 @@ func TestTheHeadersServeXDPAsTheyServeTC(t *testing.T) {
 	uplink := withUplink(t, n)
 	for _, a := range []string{"192.0.2.1", "2001:db8::1"} {
 		for _, proto := range []model.Protocol{model.ProtocolTCP, model.ProtocolUDP} {
-			n.state.Services = append(n.state.Services, model.Service{
+			n.state.Services = n.state.Services.With(model.Service{
 				Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "30090"}, Kind: model.KindNodePort, Scope: model.ScopeOutside,
 				Address: addr(a), Port: 30090, Protocol: proto,
 			})

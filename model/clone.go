@@ -14,8 +14,8 @@ func (s *State) Clone() *State {
 		masquerade := *s.Node.Masquerade
 		c.Node.Masquerade = &masquerade
 	}
-	c.Endpoints, c.Addresses = slices.Clone(s.Endpoints), slices.Clone(s.Addresses)
-	c.Services, c.Loopback = cloneServices(s.Services), cloneServices(s.Loopback)
+	c.Endpoints, c.Addresses = slices.Clone(s.Endpoints), ListOf(s.Addresses.Slice()...)
+	c.Services, c.Loopback = ListOf(cloneServices(s.Services.Slice())...), cloneServices(s.Loopback)
 	c.ServiceAddresses = slices.Clone(s.ServiceAddresses)
 	c.RuleSets = slices.Clone(s.RuleSets)
 	for i := range c.RuleSets {

@@ -11,13 +11,13 @@ import (
 )
 
 // State is what one node's datapath has to know: the compiler makes it from
-// Objects, the loader makes the tables equal to it. All slices are sorted and
-// hold no duplicates, so equal networks have equal states.
+// Objects, the loader makes the tables equal to it. All slices and lists are
+// sorted and hold no duplicates, so equal networks have equal states.
 type State struct {
 	Node      Node
 	Endpoints []Endpoint
-	Addresses []Address
-	Services  []Service
+	Addresses List[Address]
+	Services  List[Service]
 	// ServiceAddresses are those of Services that are nobody else's: not a node's,
 	// not a pod's. What is sent there, and to no frontend, is refused. Pings are
 	// answered where AnswersPings.

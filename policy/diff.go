@@ -93,7 +93,7 @@ func partiesOf(before, after *Side) []diffParty {
 	}
 	taken := map[netip.Addr]bool{}
 	for _, side := range []*Side{before, after} {
-		for _, a := range side.state.Addresses {
+		for a := range side.state.Addresses.All() {
 			if a.Owner() >= model.FirstBlockIdentity {
 				blocks[a.Prefix] = true
 			} else if a.Prefix.IsSingleIP() {

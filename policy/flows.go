@@ -80,7 +80,7 @@ func frontendsOf(objs *manifest.Objects) map[frontendAt][]netip.AddrPort {
 	if err != nil {
 		return found // services say nothing where they are wrong; policies were right
 	}
-	for _, svc := range state.Services {
+	for svc := range state.Services.All() {
 		at := frontendAt{netip.AddrPortFrom(svc.Address, svc.Port), svc.Protocol}
 		for _, b := range svc.Backends {
 			found[at] = append(found[at], netip.AddrPortFrom(b.Address, b.Port))

@@ -135,10 +135,10 @@ func busyState(client, web, uplink model.Device) *model.State {
 		},
 		Endpoints: []model.Endpoint{pod(model.Key{Namespace: "default", Name: "client"}, client, "10.0.0.1", 300), pod(model.Key{Namespace: "default", Name: "web"}, web, "10.0.0.2", 301)},
 		RuleSets:  []model.RuleSet{{Key: "open", Rules: []model.Rule{{Direction: model.Egress}, {Direction: model.Ingress, Origin: origin}}}},
-		Services: []model.Service{
+		Services: model.ListOf([]model.Service{
 			sticky, service(model.KindNodePort, model.ScopeInside, "192.0.2.1", 30080), ranged,
 			{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "53"}, Kind: model.KindClusterIP, Address: addr("10.96.0.2"), Port: 53, Protocol: model.ProtocolUDP},
-		},
+		}...),
 	}
 }
 

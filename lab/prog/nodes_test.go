@@ -45,7 +45,7 @@ func stateOf(topo lab.Topology, w *World, node int) *model.State {
 	}
 	know := func(id model.Identity, addresses ...netip.Addr) {
 		for _, a := range addresses {
-			s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: id, Node: id == model.IdentityRemoteNode})
+			s.Addresses = s.Addresses.With(model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: id, Node: id == model.IdentityRemoteNode})
 		}
 	}
 	know(model.IdentityHost, append(n.Addresses[:2:2], topo.Gateways...)...)

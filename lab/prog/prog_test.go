@@ -49,11 +49,11 @@ func state(t *testing.T, w *World) *model.State {
 		s.Endpoints = append(s.Endpoints, model.Endpoint{Name: model.Key{Name: p.Name}, Device: w.Devices("")[p.Name],
 			IPv4: p.Addresses[0], IPv6: p.Addresses[1], Identity: 256, RuleSet: "all"})
 		for _, a := range p.Addresses {
-			s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: 256})
+			s.Addresses = s.Addresses.With(model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: 256})
 		}
 	}
 	for _, a := range slices.Concat(testTopology.Nodes[0].Addresses, testTopology.Gateways) {
-		s.Addresses = append(s.Addresses, model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: model.IdentityHost})
+		s.Addresses = s.Addresses.With(model.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Identity: model.IdentityHost})
 	}
 	return s
 }

@@ -185,7 +185,7 @@ func TestATenantThatAsksForTooMuchLosesThatAlone(t *testing.T) {
 			require.Equal(t, tt.refused, refused)
 			alone, none := settled(t, crowded, local)
 			require.Empty(t, none)
-			for _, svc := range alone.Services {
+			for svc := range alone.Services.All() {
 				require.Contains(t, state.Services, svc)
 			}
 			require.Equal(t, alone.Endpoints[0].Name, state.Endpoints[0].Name)
@@ -200,7 +200,7 @@ func TestATenantThatAsksForTooMuchLosesThatAlone(t *testing.T) {
 // rulesByBlock are those of an endpoint, told by the blocks that they name.
 func rulesByBlock(s *model.State, endpoint int) []string {
 	blocks := map[model.Identity]string{}
-	for _, a := range s.Addresses {
+	for a := range s.Addresses.All() {
 		blocks[a.Identity] = a.Prefix.String()
 	}
 	var texts []string

@@ -87,8 +87,8 @@ func (c *compiler) compile() (*model.State, error) {
 	services := serve()
 	state := &model.State{
 		Node:      c.self,
-		Services:  services,
-		Addresses: c.addresses(),
+		Services:  model.ListOf(services...),
+		Addresses: model.ListOf(c.addresses()...),
 	}
 	state.Loopback, state.Peers = c.loopback, c.otherNodes()
 	state.ServiceAddresses, state.AnswersPings = c.serviceAddresses(), c.local.Options.ServicePings != model.PingsDropped

@@ -43,7 +43,7 @@ func TestCompileMakesTheStateOfANode(t *testing.T) {
 	require.Equal(t, []model.RuleSet{{Key: clientEP.RuleSet, Rules: []model.Rule{{Direction: model.Ingress}, {Direction: model.Egress}}}}, state.RuleSets)
 
 	known := map[string]model.Identity{}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		known[a.Prefix.String()] = a.Identity
 	}
 	require.Len(t, known, 2*(4+2+1), "pods, nodes, gateways")
@@ -84,7 +84,7 @@ func rulesOf(t *testing.T, spec string) []string {
 	for _, e := range state.Endpoints {
 		names[e.Identity] = strings.TrimSuffix(e.Name.Name, "-1")
 	}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		switch {
 		case a.Prefix.String() == "10.0.1.1/32":
 			names[a.Owner()] = "far"
@@ -93,7 +93,7 @@ func rulesOf(t *testing.T, spec string) []string {
 		}
 	}
 	names[model.IdentityHost], names[model.IdentityRemoteNode] = "host", "remote-node"
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Of != model.IdentityUnknown {
 			names[a.Identity] = names[a.Of] + " at " + a.Prefix.Addr().String()
 		}
@@ -164,7 +164,7 @@ func TestAnIPv6BlockNeverStandsForIPv4(t *testing.T) {
 	} {
 		t.Run(blocks, func(t *testing.T) {
 			state, _ := mustCompile(t, clusterYAML+strings.ReplaceAll(policy, "BLOCKS", blocks))
-			require.Equal(t, said, slices.Contains(state.Addresses, world))
+			require.Equal(t, said, slices.Contains(state.Addresses.Slice(), world))
 		})
 	}
 }
@@ -326,7 +326,7 @@ func TestIdentitiesKeepTheirNumbersBetweenCompiles(t *testing.T) {
 		state, _, err := All(objs, "node-a", local)
 		require.NoError(t, err)
 		found := map[string]model.Identity{}
-		for _, a := range state.Addresses {
+		for a := range state.Addresses.All() {
 			found[a.Prefix.String()] = a.Identity
 		}
 		return found

@@ -61,7 +61,7 @@ func frontsOf(t *testing.T, local model.Local, texts ...string) []string {
 	state, _, err := All(manifest.DeriveEndpointSlices(objs), "node-a", local)
 	require.NoError(t, err)
 	var lines []string
-	for _, s := range state.Services {
+	for s := range state.Services.All() {
 		line := fmt.Sprintf("%s %s %s %s →", s.Scope, s.Kind, netip.AddrPortFrom(s.Address, s.Port), s.Protocol)
 		for _, b := range s.Backends {
 			line += " " + netip.AddrPortFrom(b.Address, b.Port).String()
@@ -243,7 +243,7 @@ func TestANodeWithoutANameForItsPodsHasThemAll(t *testing.T) {
 	objs := mustParse(t, "apiVersion: v1\nkind: Pod\nmetadata: {name: web-0, labels: {app: web}}\nstatus: {podIP: 10.0.0.2}\n---\n"+service(`{clusterIP: 10.96.0.10, internalTrafficPolicy: Local, selector: {app: web}, ports: [{port: 80}]}`))
 	state, _, err := All(manifest.DeriveEndpointSlices(objs), "node-a", testLocal())
 	require.NoError(t, err)
-	require.Equal(t, []model.Backend{{Address: netip.MustParseAddr("10.0.0.2"), Port: 80}}, state.Services[0].Backends)
+	require.Equal(t, []model.Backend{{Address: netip.MustParseAddr("10.0.0.2"), Port: 80}}, state.Services.At(0).Backends)
 }
 
 func TestHostPortsOfTheNodesOwnSockets(t *testing.T) {
@@ -349,8 +349,8 @@ func TestMasquerading(t *testing.T) {
 	require.Equal(t, local.Uplinks, state.Node.Uplinks)
 
 	known := map[string]model.Address{}
-	for _, a := range state.Addresses {
-		known[a.Prefix.String()] = a
+	for a := range state.Addresses.All() {
+		known[a.Prefix.String()] = *a
 		if a.Prefix.IsSingleIP() {
 			require.True(t, a.Native, "%s is a pod's or a node's", a.Prefix)
 		}
@@ -372,7 +372,7 @@ func TestMasquerading(t *testing.T) {
 	plain, _, err := All(objs, "node-a", local)
 	require.NoError(t, err)
 	require.Equal(t, state.Node.Masquerade, plain.Node.Masquerade, "flows to node ports are lent an address all the same")
-	for _, a := range plain.Addresses {
+	for a := range plain.Addresses.All() {
 		require.True(t, a.Native, "pods keep their source towards %s", a.Prefix)
 	}
 	require.Contains(t, plain.Addresses, model.Address{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Identity: model.IdentityWorld, Native: true})
@@ -512,5 +512,5 @@ func TestFrontendsWarn(t *testing.T) {
 func TestAffinityIsASpanOfTime(t *testing.T) {
 	state, _, err := All(overlay(t, service(`{sessionAffinity: ClientIP, clusterIP: 10.96.0.10, ports: [{port: 80}]}`)), "node-a", testLocal())
 	require.NoError(t, err)
-	require.Equal(t, 10800*time.Second, state.Services[0].Affinity)
+	require.Equal(t, 10800*time.Second, state.Services.At(0).Affinity)
 }

@@ -66,7 +66,7 @@ func numbersOf(t *testing.T, objs *manifest.Objects, identities *model.Allocator
 	state, _, err := All(objs, "node-a", local)
 	require.NoError(t, err)
 	found := map[string]model.Identity{}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		found[a.Prefix.Addr().String()] = a.Identity
 	}
 	return map[string]model.Identity{"here": found["10.0.0.1"], "there": found["10.0.1.1"]}

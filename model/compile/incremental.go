@@ -269,40 +269,18 @@ func (k *kept) again(services map[string]bool) (removed, added []model.Service) 
 }
 
 // spliced gives entries in their order with others in place of some; it is not
-// ok if those are not there. Where nothing is another, it is the same slice.
-func spliced[T any](all, removed, added []T, compare func(a, b T) int) (out []T, ok bool) {
+// ok if those are not there. Where nothing is another, it is the same list.
+func spliced[E model.Entry](all model.List[E], removed, added []E, compare func(a, b E) int) (model.List[E], bool) {
 	slices.SortFunc(removed, compare)
 	slices.SortFunc(added, compare)
 	if len(removed)+len(added) == 0 || reflect.DeepEqual(removed, added) {
 		return all, true
 	}
-	if len(all) == len(removed) && len(added) == 0 {
-		return nil, true
-	}
-	out = make([]T, 0, max(len(all)-len(removed)+len(added), 0))
-	for len(removed)+len(added) > 0 {
-		insert := len(removed) == 0 || len(added) > 0 && compare(added[0], removed[0]) < 0
-		next := &added
-		if !insert {
-			next = &removed
-		}
-		n, found := slices.BinarySearchFunc(all, (*next)[0], compare)
-		out, all = append(out, all[:n]...), all[n:]
-		switch {
-		case insert == found:
-			return nil, false
-		case insert:
-			out = append(out, added[0])
-		default:
-			all = all[1:]
-		}
-		*next = (*next)[1:]
-	}
-	return append(out, all...), true
+	return all.Spliced(removed, added, compare)
 }
 
 // addressed is what services have for themselves, made again for some addresses.
-func (c *compiler) addressed(addrs []netip.Addr, frontends []model.Service, again map[netip.Addr]bool) []netip.Addr {
+func (c *compiler) addressed(addrs []netip.Addr, frontends model.List[model.Service], again map[netip.Addr]bool) []netip.Addr {
 	var changed []netip.Addr // which are there and should not be, or the other way round
 	for addr := range again {
 		if _, is := slices.BinarySearchFunc(addrs, addr, netip.Addr.Compare); is != c.isAddressed(addr, frontends) {
@@ -327,12 +305,14 @@ func (c *compiler) addressed(addrs []netip.Addr, frontends []model.Service, agai
 	return out
 }
 
-func (c *compiler) isAddressed(addr netip.Addr, frontends []model.Service) bool {
+func (c *compiler) isAddressed(addr netip.Addr, frontends model.List[model.Service]) bool {
 	svc := c.clusterAt[addr]
 	is := svc != nil && isServed(svc) && !manifest.IsHeadless(svc)
-	n, _ := slices.BinarySearchFunc(frontends, addr, func(f model.Service, addr netip.Addr) int { return f.Address.Compare(addr) })
-	for ; n < len(frontends) && frontends[n].Address == addr; n++ {
-		is = is || frontends[n].Kind == model.KindLoadBalancer || frontends[n].Kind == model.KindExternalIP
+	for f := range frontends.From(func(f *model.Service) int { return f.Address.Compare(addr) }) {
+		if f.Address != addr {
+			break
+		}
+		is = is || f.Kind == model.KindLoadBalancer || f.Kind == model.KindExternalIP
 	}
 	return is && !c.isAnothers(addr, c.apiAddresses())
 }

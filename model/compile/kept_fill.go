@@ -34,8 +34,8 @@ func newFill(s *model.State) *fill {
 	for _, addr := range slices.Concat(s.Node.Addresses, s.Node.Gateways) {
 		f.own[addr] = true
 	}
-	for n := range s.Services {
-		f.add(&s.Services[n], 1)
+	for svc := range s.Services.All() {
+		f.add(svc, 1)
 	}
 	eachAddress(s, func(u use) {
 		if u.table == model.TableIPCache {
@@ -116,7 +116,7 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 	if budget, bounded := budgets[model.TableRules]; bounded && rules > budget {
 		return false
 	}
-	loopback := newFill(&model.State{Services: s.Loopback})
+	loopback := newFill(&model.State{Services: model.ListOf(s.Loopback...)})
 	for table, entries := range i.fill.entries {
 		all := entries + loopback.entries[table]
 		if table == model.TableServices {

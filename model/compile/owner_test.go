@@ -21,7 +21,7 @@ func ownersOf(t *testing.T, text string, local model.Local) (owners map[string]m
 	state, warnings, err := All(manifest.DeriveEndpointSlices(mustParse(t, text)), "node-1", local)
 	require.NoError(t, err)
 	owners = map[string]model.Identity{}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			owners[a.Prefix.Addr().String()] = a.Owner()
 		}
@@ -112,7 +112,7 @@ spec: {type: NodePort, clusterIP: 10.96.0.20, externalIPs: [192.0.2.100], ports:
 	require.Len(t, lost, 1)
 	require.Contains(t, lost[0], "Node node-2: status.addresses[0]: 192.0.2.2 is the address of Node node-1")
 	at := map[string]bool{}
-	for _, s := range state.Services {
+	for s := range state.Services.All() {
 		at[fmt.Sprint(s.Kind, " ", netip.AddrPortFrom(s.Address, s.Port))] = true
 	}
 	require.True(t, at["NodePort 192.0.2.100:30080"])
@@ -166,7 +166,7 @@ spec: {type: LoadBalancer, clusterIP: 10.96.0.20, ports: [{port: 80}]}
 status: {loadBalancer: {ingress: [{ip: 203.0.113.9}]}}
 `, model.Local{})
 	require.Empty(t, lost)
-	require.True(t, slices.ContainsFunc(state.Services, func(s model.Service) bool { return s.Kind == model.KindLoadBalancer }))
+	require.True(t, slices.ContainsFunc(state.Services.Slice(), func(s model.Service) bool { return s.Kind == model.KindLoadBalancer }))
 }
 
 func TestTheOperatorChoosesWhatMayBeClaimed(t *testing.T) {
@@ -210,7 +210,7 @@ status: {podIP: 192.0.2.1}
 		t.Run(tt.name, func(t *testing.T) {
 			_, state, lost := ownersOf(t, liveNodes+text, model.Local{Options: tt.options})
 			var have []string
-			for _, s := range append(slices.Clone(state.Loopback), state.Services...) {
+			for _, s := range append(slices.Clone(state.Loopback), state.Services.Slice()...) {
 				if s.Kind != model.KindClusterIP {
 					have = append(have, fmt.Sprint(s.Kind, " ", netip.AddrPortFrom(s.Address, s.Port)))
 				}
@@ -241,7 +241,7 @@ ports: [{port: 6443}]
 	objs.Nodes["node-2"].Status.DaemonEndpoints.KubeletEndpoint.Port = 10777
 	state, warnings, err := All(objs, "node-1", model.Local{})
 	require.NoError(t, err)
-	for _, s := range state.Services {
+	for s := range state.Services.All() {
 		require.False(t, s.Kind == model.KindLoadBalancer || s.Kind == model.KindExternalIP && s.Port == 6443, "%v", s)
 	}
 	said := strings.Join(texts(warnings), "\n")

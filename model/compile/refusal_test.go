@@ -43,7 +43,7 @@ spec: {clusterIP: 10.96.0.11, ports: [{port: 80, targetPort: 90, protocol: SCTP}
 	}
 	state, refusals, warnings, err := new(Incremental).Keep(objs, unread, "node", model.Local{})
 	require.NoError(t, err)
-	require.Equal(t, "default/good:80", state.Services[0].Name.String())
+	require.Equal(t, "default/good:80", state.Services.At(0).Name.String())
 	require.Len(t, refusals, 3)
 	require.Equal(t, Refusal{Object: model.Ref{Kind: "Moon", Name: "x"}, UID: "uid-of-x", Field: "spec", Problem: "is odd"}, refusals[0])
 	require.Equal(t, "NetworkPolicy default/p: is cut (the pods that it selects are isolated for ingress until it is mended)", refusals[1].String())

@@ -56,7 +56,7 @@ func TestAnswersComeAsTheOperatorChooses(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, test.tunnel, state.Node.Tunnel)
 			anyNode := map[model.Protocol]bool{}
-			for _, s := range state.Services {
+			for s := range state.Services.All() {
 				direct := s.Scope == model.ScopeOutside && (s.Protocol == model.ProtocolTCP && test.tcp || s.Protocol == model.ProtocolUDP && test.udp)
 				require.Equal(t, direct, s.DSR, "%s %s %s", s.Name, s.Scope, s.Address)
 				if s.Address.IsUnspecified() {

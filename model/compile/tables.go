@@ -82,10 +82,7 @@ func eachSocket(s *model.State, frontends []*model.Service, each func(use)) {
 
 // allFrontends are those of packets and those of sockets alone.
 func allFrontends(s *model.State) []*model.Service {
-	var all []*model.Service
-	for i := range s.Services {
-		all = append(all, &s.Services[i])
-	}
+	all := slices.Collect(s.Services.All())
 	for i := range s.Loopback {
 		all = append(all, &s.Loopback[i])
 	}
@@ -101,7 +98,7 @@ func eachAddress(s *model.State, each func(use)) {
 		}
 	}
 	blocks, all4 := false, false
-	for _, entry := range s.Addresses {
+	for entry := range s.Addresses.All() {
 		if entry.Prefix.IsSingleIP() {
 			address(entry.Prefix.Addr())
 			continue

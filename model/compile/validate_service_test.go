@@ -162,7 +162,7 @@ func FuzzServices(f *testing.F) {
 			scope    model.Scope
 		}
 		seen := map[place]bool{}
-		for _, s := range state.Services {
+		for s := range state.Services.All() {
 			at := place{netip.AddrPortFrom(s.Address, s.Port), s.Protocol, s.Scope}
 			require.False(t, seen[at], "%v is there twice", at)
 			seen[at] = true

@@ -80,7 +80,7 @@ func compareRulings(t *testing.T, objs *manifest.Objects, state *model.State, co
 
 func peersOf(state *model.State) []netip.Addr {
 	var addrs []netip.Addr
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			addrs = append(addrs, a.Prefix.Addr())
 		}
@@ -91,7 +91,7 @@ func peersOf(state *model.State) []netip.Addr {
 // lookUp does what the datapath does with the tables.
 func lookUp(state *model.State, endpoint model.Endpoint, direction model.Direction, peer netip.Addr, protocol model.Protocol, port uint16) *model.Rule {
 	identity, longest := model.IdentityWorld, -1
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.Contains(peer) && a.Prefix.Bits() > longest {
 			identity, longest = a.Identity, a.Prefix.Bits()
 		}
@@ -133,7 +133,7 @@ func requireSorted(t *testing.T, state *model.State) {
 		}
 	}
 	prefixes := map[netip.Prefix]bool{}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		require.False(t, prefixes[a.Prefix], "%s is there twice", a.Prefix)
 		require.Equal(t, a.Prefix.Masked(), a.Prefix)
 		prefixes[a.Prefix] = true

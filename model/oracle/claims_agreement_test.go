@@ -73,7 +73,7 @@ func lost(warnings []compile.Warning) []string {
 func compareOwners(t *testing.T, world *knowledge, state *model.State, context string, met map[string]int) {
 	require.Equal(t, world.own, state.Node.Addresses, context)
 	owners := map[netip.Addr]model.Identity{}
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			owners[a.Prefix.Addr()] = a.Owner()
 		}
@@ -91,7 +91,7 @@ func compareOwners(t *testing.T, world *knowledge, state *model.State, context s
 		count(met, "another node's", want == model.IdentityRemoteNode)
 	}
 	remote := 0
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Owner() == model.IdentityRemoteNode {
 			remote++
 		}

@@ -33,7 +33,7 @@ func TestFrontendsAgreeWithTheOracle(t *testing.T) {
 		local := randomLocal(r)
 		state, _, err := compile.All(listed, "node-a", local)
 		require.NoError(t, err, context)
-		require.True(t, slices.IsSortedFunc(state.Services, func(a, b model.Service) int { return a.Address.Compare(b.Address) }), context)
+		require.True(t, slices.IsSortedFunc(state.Services.Slice(), func(a, b model.Service) int { return a.Address.Compare(b.Address) }), context)
 		world := know(written, "node-a", local)
 		compareFrontends(t, world, state, context, met)
 		compareNative(t, world, state, context, met)
@@ -52,7 +52,7 @@ func compareFrontends(t *testing.T, world *knowledge, state *model.State, contex
 	for at, s := range world.frontends {
 		if at.scope == model.ScopeInside || len(world.local.Uplinks) > 0 {
 			expected++
-			require.True(t, slices.ContainsFunc(state.Services, func(svc model.Service) bool {
+			require.True(t, slices.ContainsFunc(state.Services.Slice(), func(svc model.Service) bool {
 				return frontend{svc.Address, svc.Port, svc.Protocol, svc.Scope} == at
 			}), "%s: only the oracle has %s:%d %s %s of %s", context, at.addr, at.port, at.protocol, at.scope, s)
 		}
@@ -64,7 +64,7 @@ func compareFrontends(t *testing.T, world *knowledge, state *model.State, contex
 	}
 	require.Equal(t, world.services, alone, context)
 	met["services' alone"] += len(alone)
-	for _, svc := range state.Services {
+	for svc := range state.Services.All() {
 		where := fmt.Sprintf("%s: %s %s at %s:%d %s", context, svc.Kind, svc.Name, svc.Address, svc.Port, svc.Scope)
 		want := world.frontends[frontend{svc.Address, svc.Port, svc.Protocol, svc.Scope}]
 		require.NotNil(t, want, where)
@@ -121,9 +121,9 @@ func compareNative(t *testing.T, world *knowledge, state *model.State, context s
 	}
 	for _, addr := range append(asked, peersOf(state)...) {
 		var longest model.Address
-		for _, a := range state.Addresses {
+		for a := range state.Addresses.All() {
 			if a.Prefix.Contains(addr) && (!longest.Prefix.IsValid() || a.Prefix.Bits() > longest.Prefix.Bits()) {
-				longest = a
+				longest = *a
 			}
 		}
 		if state.Node.Masquerade == nil {

@@ -27,7 +27,7 @@ func TestAPodsOwnGatewayIsTheNode(t *testing.T) {
 	own := netip.MustParseAddr("10.0.0.100")
 	require.Equal(t, append(testLocal().Gateways, own), state.Node.Gateways, "the node's come first")
 	require.Equal(t, []netip.Addr{own}, state.Endpoints[0].Device.Gateways)
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.Addr() == own {
 			require.Equal(t, model.IdentityHost, a.Identity)
 			return

@@ -30,12 +30,12 @@ func requireAllowed(t *testing.T, local *model.Local, mine *manifest.Objects, st
 	for name := range mine.Pods {
 		require.True(t, slices.ContainsFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == name }), "%s has no network", name)
 	}
-	for _, s := range slices.Concat(state.Services, state.Loopback) {
+	for _, s := range slices.Concat(state.Services.Slice(), state.Loopback) {
 		if s.Name.Namespace != "mallory" {
 			continue
 		}
 		ofNodes := s.Address.IsLoopback() || slices.Contains(state.Node.Addresses, s.Address) ||
-			slices.ContainsFunc(state.Addresses, func(a model.Address) bool {
+			slices.ContainsFunc(state.Addresses.Slice(), func(a model.Address) bool {
 				return a.Owner() == model.IdentityRemoteNode && a.Prefix.IsSingleIP() && a.Prefix.Addr() == s.Address
 			})
 		require.False(t, ofNodes && s.Port == kubelet && s.Protocol == model.ProtocolTCP, "%s is at %s:%d, which is a kubelet's", s.Name, s.Address, s.Port)

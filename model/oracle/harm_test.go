@@ -91,27 +91,27 @@ func requireUnharmed(t *testing.T, local *model.Local, first, second *model.Stat
 		require.True(t, slices.ContainsFunc(second.Peers, func(other model.Peer) bool { return reflect.DeepEqual(peer, other) }),
 			"node %s is not reached as it was", peer.Name)
 	}
-	for _, list := range [][2][]model.Service{{first.Services, second.Services}, {first.Loopback, second.Loopback}} {
+	for _, list := range [][2][]model.Service{{first.Services.Slice(), second.Services.Slice()}, {first.Loopback, second.Loopback}} {
 		for _, s := range list[0] {
 			require.True(t, slices.ContainsFunc(list[1], func(other model.Service) bool { return reflect.DeepEqual(s, other) }),
 				"%s %s at %s:%d is not what it was", s.Kind, s.Name, s.Address, s.Port)
 		}
 	}
 	owners := map[netip.Prefix]model.Identity{}
-	for _, a := range second.Addresses {
+	for a := range second.Addresses.All() {
 		owners[a.Prefix] = a.Owner()
 	}
-	for _, a := range first.Addresses {
+	for a := range first.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			require.Equal(t, a.Owner(), owners[a.Prefix], "%s is another's", a.Prefix)
 		}
 	}
 	clusterIPs := map[netip.Addr]bool{}
-	for _, s := range first.Services {
+	for s := range first.Services.All() {
 		clusterIPs[s.Address] = clusterIPs[s.Address] || s.Kind == model.KindClusterIP
 	}
-	for _, s := range second.Services {
-		owned := slices.ContainsFunc(first.Addresses, func(a model.Address) bool {
+	for s := range second.Services.All() {
+		owned := slices.ContainsFunc(first.Addresses.Slice(), func(a model.Address) bool {
 			ofNode := a.Owner() == model.IdentityHost || a.Owner() == model.IdentityRemoteNode
 			return a.Prefix.IsSingleIP() && a.Prefix.Addr() == s.Address && a.Owner() < model.FirstBlockIdentity && // else a policy's block
 				!(ofNode && local.Options.ExternalIPs.Only != nil) // then the operator says which are allowed

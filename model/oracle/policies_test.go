@@ -473,7 +473,7 @@ func TestBlocksRenumberNoIdentity(t *testing.T) {
 	}
 	owners := func(state *model.State) map[netip.Prefix]model.Identity {
 		all := map[netip.Prefix]model.Identity{}
-		for _, a := range state.Addresses {
+		for a := range state.Addresses.All() {
 			if a.Prefix.IsSingleIP() {
 				all[a.Prefix] = a.Owner()
 			}
@@ -493,7 +493,7 @@ func TestBlocksRenumberNoIdentity(t *testing.T) {
 	require.Equal(t, owners(plain), owners(with))
 	require.Equal(t, before, numbers())
 	apart := map[model.Identity]int{}
-	for _, a := range with.Addresses {
+	for a := range with.Addresses.All() {
 		if a.Of != model.IdentityUnknown {
 			require.GreaterOrEqual(t, a.Identity, model.FirstMemberIdentity)
 			require.Less(t, a.Identity, model.FirstLocalIdentity)

@@ -171,7 +171,7 @@ func compare(objs *manifest.Objects, seen *tally) (string, error) {
 
 func compareEndpoint(state *model.State, explainer *oracle.Explainer, endpoint model.Endpoint, seen *tally) string {
 	peers := slices.Clone(Outside)
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			peers = append(peers, a.Prefix.Addr().String())
 		}
@@ -280,7 +280,7 @@ func disagreement(ruling oracle.Ruling, rule *model.Rule, seen *tally) string {
 // lookUp does what the datapath does with the tables.
 func lookUp(state *model.State, endpoint model.Endpoint, direction model.Direction, peer netip.Addr, protocol model.Protocol, port uint16) *model.Rule {
 	identity, longest := model.IdentityWorld, -1
-	for _, a := range state.Addresses {
+	for a := range state.Addresses.All() {
 		if a.Prefix.Contains(peer) && a.Prefix.Bits() > longest {
 			identity, longest = a.Identity, a.Prefix.Bits()
 		}
