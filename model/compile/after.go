@@ -102,6 +102,16 @@ func setOne[T comparable](changed *map[string]T, was map[string]T, ref model.Ref
 	(*changed)[ref.Key()] = now
 }
 
+// touch has a pod made again that is the same object as before.
+func (ch *change) touch(key string, pod *corev1.Pod) {
+	if ch.pods == nil {
+		ch.pods = map[string]*corev1.Pod{}
+	}
+	if _, changed := ch.pods[key]; !changed {
+		ch.pods[key] = pod
+	}
+}
+
 // complains is whether an object that has changed is, or was, warned of or refused
 // by itself.
 func (i *Incremental) complains(ch *change) bool {

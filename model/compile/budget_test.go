@@ -186,7 +186,7 @@ func TestATenantThatAsksForTooMuchLosesThatAlone(t *testing.T) {
 			alone, none := settled(t, crowded, local)
 			require.Empty(t, none)
 			for svc := range alone.Services.All() {
-				require.Contains(t, state.Services, svc)
+				require.Contains(t, state.Services.Slice(), *svc)
 			}
 			require.Equal(t, alone.Endpoints[0].Name, state.Endpoints[0].Name)
 			require.Equal(t, rulesByBlock(alone, 0), rulesByBlock(state, 0), "the policy of the other namespace")

@@ -60,7 +60,7 @@ func TestCompileMakesTheStateOfANode(t *testing.T) {
 		{Name: model.PortRef{Namespace: "default", Name: "web", Port: "80"}, Kind: model.KindClusterIP, Address: addr("fd96::10"), Port: 80, Protocol: model.ProtocolTCP, Backends: []model.Backend{{Address: addr("fd00::2"), Port: 8080}, {Address: addr("fd00::3"), Port: 8080}}},
 		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "t"}, Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 80, Protocol: model.ProtocolTCP},
 		{Name: model.PortRef{Namespace: "default", Name: "nobody", Port: "u"}, Kind: model.KindClusterIP, Address: addr("fd96::11"), Port: 53, Protocol: model.ProtocolUDP},
-	}, state.Services)
+	}, state.Services.Slice())
 
 	again, _ := mustCompile(t, clusterYAML)
 	require.Equal(t, state, again)

@@ -208,21 +208,27 @@ func (c *compiler) warnOfNodePort(obj metav1.Object, field string, port uint16) 
 // their node. They lead to the pod ready or not, as long as it is there. A pod
 // of the host's network has its ports without any frontend.
 func (c *compiler) hostPorts() {
-	for _, pod := range c.pods {
-		if !pod.local {
-			continue
-		}
-		index := 0
-		manifest.EachHostPort(pod.object, func(field string, port corev1.ContainerPort) {
-			c.hostPort(pod, index, field, port)
-			index++
-		})
+	for _, pod := range c.locals {
+		c.hostPortsOf(pod)
 	}
 	for _, object := range manifest.InOrder(c.objs.Pods) {
-		if object.Spec.HostNetwork && !manifest.IsFinished(object) && c.isLocal(object) {
+		if c.isOnHost(object) {
 			c.hostSockets(object)
 		}
 	}
+}
+
+func (c *compiler) hostPortsOf(pod *compiledPod) {
+	index := 0
+	manifest.EachHostPort(pod.object, func(field string, port corev1.ContainerPort) {
+		c.hostPort(pod, index, field, port)
+		index++
+	})
+}
+
+// isOnHost is whether a pod is on this node's own network.
+func (c *compiler) isOnHost(pod *corev1.Pod) bool {
+	return pod.Spec.HostNetwork && !manifest.IsFinished(pod) && c.isLocal(pod)
 }
 
 // hostSockets keeps others off the ports of a pod that is on the host's network.

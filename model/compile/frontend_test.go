@@ -375,7 +375,7 @@ func TestMasquerading(t *testing.T) {
 	for a := range plain.Addresses.All() {
 		require.True(t, a.Native, "pods keep their source towards %s", a.Prefix)
 	}
-	require.Contains(t, plain.Addresses, model.Address{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Identity: model.IdentityWorld, Native: true})
+	require.Contains(t, plain.Addresses.Slice(), model.Address{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Identity: model.IdentityWorld, Native: true})
 
 	local.Options.Masquerade, local.Uplinks = true, nil
 	without, warnings, err := All(objs, "node-a", local)

@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -61,7 +62,7 @@ func (i *Incremental) After(objs *manifest.Objects, changed []model.Ref, node st
 		for _, ref := range changed {
 			ch.set(i.c.objs, ref, objs.Find(ref))
 		}
-		if state, warnings, ok := i.patch(&ch); ok {
+		if state, warnings, ok := i.patch(&ch, &local); ok {
 			return state, warnings, nil
 		}
 	}
@@ -77,7 +78,7 @@ func (i *Incremental) keeps(node string, local *model.Local) bool {
 	case i.c.node != node:
 		return i.no("it is another node")
 	case !sameLocal(&i.local, local):
-		return i.no("the node has other devices, addresses or options")
+		return i.no("the node has other addresses, uplinks, gateways, options or budgets")
 	case i.shares != revisionOf(local):
 		return i.no("numbers are shared anew")
 	}
@@ -101,6 +102,7 @@ func (i *Incremental) full(objs *manifest.Objects, node string, local model.Loca
 		return state, c.warnings, err
 	}
 	i.c, i.local, i.shares, i.state = c, local, revisionOf(&local), state
+	i.local.Devices = maps.Clone(local.Devices)
 	i.prior, i.later = slices.Clone(c.warnings[:c.before]), slices.Clone(c.warnings[c.after:])
 	return state, c.warnings, nil
 }
@@ -118,13 +120,43 @@ func sameLocal(a, b *model.Local) bool {
 	x, y := *a, *b
 	same := x.Identities == y.Identities
 	x.Identities, y.Identities = nil, nil
+	x.Devices, y.Devices = nil, nil
 	return same && reflect.DeepEqual(x, y)
+}
+
+// plug finds the pods whose devices are others than before, and has them made
+// again. It is not ok where one brings a gateway, or takes it away.
+func (i *Incremental) plug(change *change, local *model.Local) bool {
+	was, is := i.local.Devices, local.Devices
+	var others []string
+	for name, device := range is {
+		if before, there := was[name]; !there || !reflect.DeepEqual(before, device) {
+			others = append(others, name)
+		}
+	}
+	for name := range was {
+		if _, there := is[name]; !there {
+			others = append(others, name)
+		}
+	}
+	for _, name := range others {
+		if len(was[name].Gateways)+len(is[name].Gateways) > 0 {
+			return i.no("a pod's device with a gateway of its own came, went or changed")
+		}
+		if pod := i.c.objs.Pods[name]; pod != nil {
+			change.touch(name, pod)
+		}
+	}
+	if len(others) > 0 {
+		i.local.Devices, i.c.local.Devices = maps.Clone(is), is
+	}
+	return true
 }
 
 // patch makes again what has changed. It is not ok where more has to be made
 // than that; what is kept is of no use any more then.
-func (i *Incremental) patch(change *change) (*model.State, []Warning, bool) {
-	if !i.isSmall(change) {
+func (i *Incremental) patch(change *change, local *model.Local) (*model.State, []Warning, bool) {
+	if !i.isSmall(change) || !i.plug(change, local) {
 		return nil, nil, false
 	}
 	moved, ok := i.takePods(change.pods)
@@ -133,22 +165,25 @@ func (i *Incremental) patch(change *change) (*model.State, []Warning, bool) {
 	}
 	next := *i.state
 	if next.Addresses, ok = spliced(next.Addresses, moved.removed, moved.added, compareAddresses); !ok {
-		return nil, nil, false
+		return nil, nil, i.no("an address is there already")
 	}
-	removed, added, ok := i.patchServices(change, moved.selectors, &next)
+	removed, added, ok := i.patchServices(change, &moved, &next)
 	if !ok {
 		return nil, nil, false
 	}
 	k := i.c.kept
-	if len(change.policies)+len(moved.people) > 0 {
+	if len(change.policies)+len(moved.people) > 0 || moved.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
 	told, loopback := k.told()
 	// Else it is as it was, and stays the same slice.
-	if len(change.services)+len(change.slices) > 0 {
+	if len(change.services)+len(change.slices)+len(moved.hosts) > 0 {
 		next.Loopback = loopback
 	}
-	if len(i.c.errs) > 0 || !i.fits(&next, removed, added, len(moved.added)-len(moved.removed)) {
+	if len(i.c.errs) > 0 {
+		return nil, nil, i.no("an object is refused")
+	}
+	if !i.fits(&next, removed, added, len(moved.added)-len(moved.removed)) {
 		return nil, nil, false
 	}
 	i.state = &next
@@ -174,12 +209,12 @@ func (i *Incremental) isSmall(change *change) bool {
 
 // patchServices makes services again that are others, or whose slices are, and
 // asks selectors again.
-func (i *Incremental) patchServices(change *change, selectors map[string]bool, next *model.State) (removed, added []model.Service, ok bool) {
+func (i *Incremental) patchServices(change *change, moved *moves, next *model.State) (removed, added []model.Service, ok bool) {
 	c, k := i.c, i.c.kept
-	for key := range selectors {
+	for key := range moved.selectors {
 		k.selector(key)
 	}
-	if len(change.services)+len(change.slices) == 0 {
+	if len(change.services)+len(change.slices)+len(moved.hosts) == 0 {
 		return nil, nil, true
 	}
 	addressed := i.takeIn(change)
@@ -217,12 +252,12 @@ func (i *Incremental) patchServices(change *change, selectors map[string]bool, n
 			k.slice(name)
 		}
 	}
-	removed, added = k.again(again)
+	removed, added = k.again(again, moved.hosts)
 	if len(c.errs) > 0 {
-		return nil, nil, false
+		return nil, nil, i.no("a service is refused")
 	}
 	if next.Services, ok = spliced(next.Services, removed, added, compareFrontends); !ok {
-		return nil, nil, false
+		return nil, nil, i.no("a frontend is there already")
 	}
 	for _, frontend := range slices.Concat(removed, added) {
 		addressed[frontend.Address] = true
@@ -240,24 +275,35 @@ func put[T comparable](objects map[string]T, key string, object T) {
 	objects[key] = object
 }
 
-// again makes services again, and gives the frontends that are in the place of
-// others.
-func (k *kept) again(services map[string]bool) (removed, added []model.Service) {
+// again makes services again, and pods that want ports of this node, and gives the
+// frontends that are in the place of others.
+func (k *kept) again(services map[string]bool, pods map[string]*compiledPod) (removed, added []model.Service) {
 	places := map[frontendKey]bool{}
-	for key := range services {
-		for n := range k.bids[key] {
-			b := &k.bids[key][n]
-			at := k.placeOf(b)
+	withdraw := func(bids []bid) {
+		for n := range bids {
+			at := k.placeOf(&bids[n])
 			places[at] = true
 			p := k.placed(at)
-			p.bids = slices.DeleteFunc(p.bids, func(other bid) bool { return other.object == b.object })
+			p.bids = slices.DeleteFunc(p.bids, func(other bid) bool { return other.object == bids[n].object })
 		}
+	}
+	bid := func(bids []bid) {
+		for n := range bids {
+			places[k.placeOf(&bids[n])] = true
+			k.place(&bids[n])
+		}
+	}
+	for key := range services {
+		withdraw(k.bids[key])
 		k.service(key)
-		for n := range k.bids[key] {
-			b := &k.bids[key][n]
-			places[k.placeOf(b)] = true
-			k.place(b)
-		}
+		bid(k.bids[key])
+	}
+	for key, pod := range pods {
+		withdraw(k.hosts[key])
+		delete(k.hosts, key)
+		k.hostPorts(key, pod)
+		k.hostSockets(key, k.c.objs.Pods[key])
+		bid(k.hosts[key])
 	}
 	for at := range places {
 		p := k.placed(at)

@@ -11,7 +11,8 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// What is no service is no small change, and what a node has is none either.
+// What others have nothing to do with is a small change; what a node is configured by
+// is none.
 func TestWhatIsMadeAgainAlone(t *testing.T) {
 	base := manifest.DeriveEndpointSlices(mustParse(t, keepable))
 	more := mustParse(t, "apiVersion: v1\nkind: Service\nmetadata: {name: more}\nspec: {clusterIP: 10.96.0.12, ports: [{port: 80}]}\n")
@@ -36,7 +37,8 @@ func TestWhatIsMadeAgainAlone(t *testing.T) {
 		"nothing":                        {objs: with(), local: local, alone: true},
 		"another copy of the same pod":   {objs: with(mustParse(t, keepable)), local: local, alone: true},
 		"a service":                      {objs: with(more), local: local, alone: true},
-		"a pod":                          {objs: with(pod), local: local},
+		"a pod":                          {objs: with(pod), local: local, alone: true},
+		"a pod's device":                 {objs: with(pod), local: model.Local{Identities: numbers, Devices: map[string]model.Device{"default/other": {Name: "veth0"}}}, alone: true},
 		"a service of another's address": {objs: with(twin), local: local},
 		"a policy that names a service":  {objs: with(cilium), local: local},
 		"an option":                      {objs: with(), local: model.Local{Identities: numbers, Options: model.Options{Algorithm: model.AlgorithmMaglev}}},

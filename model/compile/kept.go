@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/weirnet/weir/model"
@@ -27,8 +28,10 @@ type kept struct {
 	sockets  map[frontendKey][]socket // in places
 	quarrels map[frontendKey]bool     // places that were not settled in silence
 
-	ofSlices, ofServices, ofSelectors map[string][]Warning // by key, where there are any
-	ofHosts                           []Warning
+	hosts map[string][]bid // of pods that want ports of this node, by key
+
+	// by key, where there are any
+	ofSlices, ofServices, ofSelectors, ofHostPorts, ofHostSockets map[string][]Warning
 
 	keptPolicies
 }
@@ -84,10 +87,17 @@ func (k *kept) services() []model.Service {
 			k.place(&k.bids[key][i])
 		}
 	}
-	hosts, warned := k.alone(c.hostPorts)
-	k.ofHosts = warned
-	for i := range hosts {
-		k.place(&hosts[i])
+	k.hosts, k.ofHostPorts, k.ofHostSockets = map[string][]bid{}, map[string][]Warning{}, map[string][]Warning{}
+	for _, pod := range c.locals {
+		k.hostPorts(pod.name, pod)
+	}
+	for key, object := range c.objs.Pods {
+		k.hostSockets(key, object)
+	}
+	for key := range k.hosts {
+		for i := range k.hosts[key] {
+			k.place(&k.hosts[key][i])
+		}
 	}
 	c.claims = map[frontendKey]claim{}
 	c.claimSockets()
@@ -183,6 +193,30 @@ func (k *kept) selector(key string) {
 	}
 }
 
+// hostPorts makes what a pod wants of this node again; nil: it wants nothing more.
+func (k *kept) hostPorts(key string, pod *compiledPod) {
+	bids, warnings := k.alone(func() {
+		if pod != nil {
+			k.c.hostPortsOf(pod)
+		}
+	})
+	k.hosts[key] = append(k.hosts[key], bids...)
+	keep(k.ofHostPorts, key, warnings)
+}
+
+// hostSockets does so for a pod that is on the host's network.
+func (k *kept) hostSockets(key string, object *corev1.Pod) {
+	bids, warnings := k.alone(func() {
+		if object != nil && k.c.isOnHost(object) {
+			k.c.hostSockets(object)
+		}
+	})
+	keep(k.ofHostSockets, key, warnings)
+	if k.hosts[key] = append(k.hosts[key], bids...); len(k.hosts[key]) == 0 {
+		delete(k.hosts, key)
+	}
+}
+
 func compareTurns(a, b bid) int { return cmp.Or(compareBids(a, b), cmp.Compare(a.turn, b.turn)) }
 
 // settle makes the frontends of a place. One without bids is there no more.
@@ -228,7 +262,11 @@ func (k *kept) told() (warnings []Warning, loopback []model.Service) {
 	for _, key := range slices.Sorted(maps.Keys(of)) {
 		warnings = slices.Concat(warnings, k.ofServices[key], k.ofSelectors[key])
 	}
-	warnings = append(warnings, k.ofHosts...)
+	for _, of := range []map[string][]Warning{k.ofHostPorts, k.ofHostSockets} {
+		for _, key := range slices.Sorted(maps.Keys(of)) {
+			warnings = append(warnings, of[key]...)
+		}
+	}
 	var all []outcome
 	for at := range k.quarrels {
 		all = append(all, k.places[at].outcomes...)

@@ -111,6 +111,7 @@ func (i *Incremental) takeIn(change *change) map[netip.Addr]bool {
 	for key, slice := range change.slices {
 		before := c.objs.EndpointSlices[key]
 		if isOfServers(key, before) || isOfServers(key, slice) {
+			i.no("the API's servers have changed")
 			return nil
 		}
 	}
@@ -132,6 +133,7 @@ func (i *Incremental) takeIn(change *change) map[netip.Addr]bool {
 		}
 		moved[key] = true
 		if !isDistinct(was) || !isDistinct(is) {
+			i.no("a service names an address twice")
 			return nil
 		}
 	}
@@ -167,7 +169,7 @@ func (i *Incremental) move(change *change, moved map[string]bool) bool {
 	for key := range moved {
 		for _, addr := range clusterIPs(c.objs.Services[key]) {
 			if i.mentions[addr].any() || c.clusterAt[addr] != c.objs.Services[key] {
-				return false // it was told of the loss
+				return i.no("another object names a service's address") // it was told of the loss
 			}
 			delete(c.clusterAt, addr)
 			delete(c.owners, addr)
@@ -179,7 +181,7 @@ func (i *Incremental) move(change *change, moved map[string]bool) bool {
 		}
 		for _, addr := range clusterIPs(svc) {
 			if i.mentions[addr].any() {
-				return false
+				return i.no("another object names a service's address")
 			}
 			c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)
 		}

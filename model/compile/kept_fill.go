@@ -114,7 +114,7 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 		rules += len(s.RuleSets[n].Rules)
 	}
 	if budget, bounded := budgets[model.TableRules]; bounded && rules > budget {
-		return false
+		return i.no("a budget is exceeded")
 	}
 	loopback := newFill(&model.State{Services: model.ListOf(s.Loopback...)})
 	for table, entries := range i.fill.entries {
@@ -123,7 +123,7 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 			all += len(s.ServiceAddresses)
 		}
 		if budget, bounded := budgets[table]; bounded && all > budget {
-			return false
+			return i.no("a budget is exceeded")
 		}
 	}
 	return true

@@ -137,18 +137,20 @@ type moves struct {
 	removed, added []model.Address
 	people         []*identity // that came or went
 	selectors      map[string]bool
+	own            bool                    // one is, or was, this node's
+	hosts          map[string]*compiledPod // of those, by key; nil: it has no address
 }
 
-// isElsewhere is whether a pod is another node's, and says nothing by itself that
-// others have to do with: a weight is one of services' backends.
-func (i *Incremental) isElsewhere(pod *corev1.Pod) bool {
+// isPlain is whether a pod has a node, and says nothing by itself that others have to
+// do with: a weight is one of services' backends.
+func (i *Incremental) isPlain(pod *corev1.Pod) bool {
 	c := i.c
 	if pod == nil {
 		return true
 	}
 	_, known := c.namespaces[manifest.NamespaceOr(pod.Namespace)]
 	weight, _ := manifest.WeightOf(pod)
-	if !known || weight != 0 || pod.Spec.NodeName == "" || pod.Spec.NodeName == c.node {
+	if !known || weight != 0 || pod.Spec.NodeName == "" {
 		return false
 	}
 	c.warnings = nil
@@ -178,11 +180,11 @@ func (i *Incremental) takePods(changed map[string]*corev1.Pod) (m moves, ok bool
 		k.people = keepPods(c)
 	}
 	for key, pod := range changed {
-		if !i.isElsewhere(c.objs.Pods[key]) || !i.isElsewhere(pod) || !isDistinct(claimsOf(pod)) {
-			return m, false
+		if !i.isPlain(c.objs.Pods[key]) || !i.isPlain(pod) || !isDistinct(claimsOf(pod)) {
+			return m, i.no("a pod has no node, a weight or reserved labels")
 		}
 	}
-	m.selectors = map[string]bool{}
+	m.selectors, m.hosts = map[string]bool{}, map[string]*compiledPod{}
 	touched := map[string]bool{} // sets of labels
 	families := k.people.all
 	for key, pod := range changed {
@@ -190,14 +192,14 @@ func (i *Incremental) takePods(changed map[string]*corev1.Pod) (m moves, ok bool
 			return m, false
 		}
 	}
+	for key, pod := range changed {
+		put(c.objs.Pods, key, pod)
+	}
 	if !i.enterPods(changed, &m, touched) || !i.settleCrowds(touched, &m) {
 		return m, false
 	}
 	if familiesOf(families) != familiesOf(k.people.all) {
-		return m, false // blocks of whole families mean others then
-	}
-	for key, pod := range changed {
-		put(c.objs.Pods, key, pod)
+		return m, i.no("pods have addresses of another family now") // blocks of whole families mean others then
 	}
 	return m, true
 }
@@ -212,9 +214,13 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves, 
 		return true
 	}
 	k.pods.Remove(before)
+	here := before.Spec.NodeName == c.node
+	if here {
+		m.own, m.hosts[key] = true, nil
+	}
 	for _, addr := range claimsOf(before) {
 		if i.mentions[addr].others != 1 || c.podAt[addr] != before {
-			return false // it was told of a dispute, or somebody else was
+			return i.no("another object names a pod's address") // it was told of a dispute, or that one was
 		}
 		i.mentions.add(addr, -1)
 	}
@@ -222,6 +228,7 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves, 
 		id := c.identityOf(before, c.ignored)
 		set := id.key()
 		k.people.crowds[set].expected--
+		k.people.crowds[set].here -= boolToInt(here)
 		touched[set] = true
 		return true
 	}
@@ -231,11 +238,19 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves, 
 	}
 	for _, addr := range made.addresses {
 		m.removed = append(m.removed, c.addressOf(addr, made.identity.number))
+		if c.plugged[addr] == before {
+			delete(c.plugged, addr)
+		}
 		delete(c.podAt, addr)
 		delete(c.owners, addr)
 		delete(c.doubted, addr)
 		delete(c.numbers, addr)
 	}
+	if here {
+		at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
+		c.locals = slices.Delete(c.locals, at, at+1)
+	}
+	k.people.crowds[made.identity.set].here -= boolToInt(here)
 	k.people.count(k.people.crowds[made.identity.set], made.addresses, -1)
 	touched[made.identity.set] = true
 	delete(k.people.made, key)
@@ -276,13 +291,19 @@ func (i *Incremental) enterPods(changed map[string]*corev1.Pod, m *moves, touche
 		}
 		k.pods.Add(pod)
 		addrs := claimsOf(pod)
+		here := pod.Spec.NodeName == c.node
+		if here {
+			m.own, m.hosts[key] = true, nil
+		}
 		if len(addrs) == 0 && !isExpected(pod) {
 			continue
 		}
 		id := c.identityOf(pod, c.ignored)
 		id.set = id.key()
 		touched[id.set] = true
-		if w := k.people.crowd(id.set, id.labelSet); len(addrs) == 0 {
+		w := k.people.crowd(id.set, id.labelSet)
+		w.here += boolToInt(here)
+		if len(addrs) == 0 {
 			w.expected++
 			continue
 		}
@@ -293,25 +314,33 @@ func (i *Incremental) enterPods(changed map[string]*corev1.Pod, m *moves, touche
 		}
 		for _, addr := range addrs {
 			if _, taken := c.owners[addr]; taken || i.mentions[addr].others != 0 || slices.Contains(servers, addr) {
-				return false
+				return i.no("another object names a pod's address")
 			}
 			i.mentions.add(addr, 1)
 			c.podAt[addr], c.owners[addr] = pod, ownerOf(pod)
-			if c.certainty(pod, addr) == doubtful {
+			switch c.certainty(pod, addr) {
+			case pluggedHere:
+				c.plugged[addr] = pod
+			case doubtful:
 				c.doubted[addr] = true
 			}
 		}
 	}
 	numbers, ok := c.local.Identities.AddLabels(fresh)
 	if !ok {
-		return false
+		return i.no("no number is left that was never given")
 	}
 	for set, number := range numbers {
 		c.known[set].number = number
 	}
 	for key, id := range ids {
-		made := &compiledPod{name: key, object: changed[key], addresses: claimsOf(changed[key]), identity: c.known[id.set]}
+		made := &compiledPod{name: key, object: changed[key], addresses: claimsOf(changed[key]), identity: c.known[id.set], local: c.isLocal(changed[key])}
 		k.people.made[key] = made
+		if made.local {
+			at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
+			c.locals = slices.Insert(c.locals, at, made)
+			m.hosts[key] = made
+		}
 		w := k.people.crowds[id.set]
 		k.people.count(w, made.addresses, 1)
 		for _, addr := range made.addresses {
@@ -337,7 +366,7 @@ func (i *Incremental) settleCrowds(touched map[string]bool, m *moves) bool {
 		}
 		held := had != nil && w.before != "" || id != nil && w.groups != ""
 		if w.severalAreHeld || len(c.variants[numberOf(had)]) > 1 || held && (had != id || w.before != w.groups) {
-			return false
+			return i.no("blocks of policies hold some of the pods of an identity that comes, goes or moves")
 		}
 		w.before = w.groups
 		switch {
@@ -352,7 +381,7 @@ func (i *Incremental) settleCrowds(touched map[string]bool, m *moves) bool {
 			at, _ := slices.BinarySearchFunc(c.identities, had.number, compareNumber)
 			c.identities = slices.Delete(c.identities, at, at+1)
 		case id.families != familiesOf(w.byFamily):
-			return false
+			return i.no("an identity has addresses of another family now")
 		}
 		for _, changed := range []*identity{had, id} {
 			if changed != nil && had != id {
@@ -367,6 +396,8 @@ func (i *Incremental) settleCrowds(touched map[string]bool, m *moves) bool {
 	i.want(wanted)
 	return true
 }
+
+func compareName(pod *compiledPod, name string) int { return strings.Compare(pod.name, name) }
 
 func numberOf(id *identity) model.Identity {
 	if id == nil {

@@ -89,7 +89,7 @@ func (i *Incremental) takePolicies(changed map[string]*networkingv1.NetworkPolic
 	for key, policy := range changed {
 		before := c.objs.NetworkPolicies[key]
 		if before != nil && !i.standsAlone(before) || policy != nil && !i.standsAlone(policy) {
-			return false
+			return i.no("a policy names blocks of addresses, labels that tell nobody else apart, or a namespace that is not there")
 		}
 		put(c.objs.NetworkPolicies, key, policy)
 		if k.concerns != nil {
@@ -125,7 +125,7 @@ func (i *Incremental) takePolicies(changed map[string]*networkingv1.NetworkPolic
 	if len(people) > 0 && len(k.cluster) > 0 {
 		k.clusterAgain()
 	}
-	return len(c.errs) == 0
+	return len(c.errs) == 0 || i.no("a policy is refused")
 }
 
 // clusterAgain makes the policies of the cluster again.

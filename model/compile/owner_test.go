@@ -92,7 +92,7 @@ func TestANodeTakesNothingFromOthers(t *testing.T) {
 				delete(after, "198.51.100.9")
 				require.Equal(t, before, after)
 				require.Equal(t, []netip.Addr{netip.MustParseAddr("192.0.2.1")}, state.Node.Addresses)
-				require.Len(t, state.Services, 1)
+				require.Len(t, state.Services.Slice(), 1)
 			}
 		})
 	}

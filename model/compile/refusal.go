@@ -84,7 +84,7 @@ func (i *Incremental) keepPart(objs *manifest.Objects, unread []manifest.Unread,
 	if !ok {
 		return nil, nil, nil, false
 	}
-	state, warnings, ok = i.patch(ch)
+	state, warnings, ok = i.patch(ch, &local)
 	return state, i.standing.refusals(), warnings, ok
 }
 

@@ -85,6 +85,6 @@ func TestWithoutMasqueradingAPodKeepsItsSourceEverywhere(t *testing.T) {
 	require.NoError(t, err)
 	require.NotNil(t, state.Node.Masquerade, "node ports need a source")
 	for _, everything := range []string{"0.0.0.0/0", "::/0"} {
-		require.Contains(t, state.Addresses, model.Address{Prefix: netip.MustParsePrefix(everything), Identity: model.IdentityWorld, Native: true})
+		require.Contains(t, state.Addresses.Slice(), model.Address{Prefix: netip.MustParsePrefix(everything), Identity: model.IdentityWorld, Native: true})
 	}
 }

@@ -57,7 +57,7 @@ func compareFrontends(t *testing.T, world *knowledge, state *model.State, contex
 			}), "%s: only the oracle has %s:%d %s %s of %s", context, at.addr, at.port, at.protocol, at.scope, s)
 		}
 	}
-	require.Len(t, state.Services, expected, context)
+	require.Len(t, state.Services.Slice(), expected, context)
 	alone := map[netip.Addr]bool{}
 	for _, addr := range state.ServiceAddresses {
 		alone[addr] = true

@@ -32,6 +32,15 @@ type Steps struct {
 	Alone     uint64 `json:"alone"` // made from what the last one left
 	Whole     uint64 `json:"whole"` // made anew both times, as the change asked for it
 	Refused   uint64 `json:"refused"`
+	// Why is how often it was made anew for what, refused ones included.
+	Why map[string]uint64 `json:"why"`
+}
+
+func (s *Steps) tell(why string) {
+	if s.Why == nil {
+		s.Why = map[string]uint64{}
+	}
+	s.Why[why]++
 }
 
 // stepsOf is how many changes a sequence has.
@@ -78,6 +87,9 @@ func PlaySteps(seed, sequence uint64, done *Steps) error {
 			return fmt.Errorf("compare steps: seed %d sequence %d step %d (%s; made as a whole since %s): %s", seed, sequence, step, told, again.Why(), problem)
 		}
 		given, meant = got, want
+		if again.Whole() != whole {
+			done.tell(again.Why())
+		}
 		switch {
 		case got.err != nil:
 			done.Refused++
@@ -293,6 +305,8 @@ func (s *stepper) changeOne() string {
 		return "delete Pod " + dropOne(s, s.objs.Pods)
 	case n < 12:
 		return "change Pod " + s.otherPod()
+	case n == 12:
+		return "plug or unplug Pod " + s.plug()
 	case n < 15:
 		policy := s.policy()
 		return "put policy " + manifest.RefOf(policy).String()
@@ -324,6 +338,33 @@ func (s *stepper) policy() metav1.Object {
 	policy := policygen.Policy(s.Rand, stepWords, s.kinds[s.IntN(len(s.kinds))], fmt.Sprintf("policy-%d", s.IntN(stepBounds.MaxPolicies)))
 	s.put(policy)
 	return policy
+}
+
+// plug gives a pod of this node a device, or another one, or takes it away.
+func (s *stepper) plug() string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
+		if s.objs.Pods[name].Spec.NodeName == stepNode {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return "nobody"
+	}
+	name := names[s.IntN(len(names))]
+	s.local.Devices = maps.Clone(s.local.Devices)
+	switch device, found := s.local.Devices[name]; {
+	case found && s.IntN(2) == 0:
+		delete(s.local.Devices, name)
+	case s.IntN(6) == 0:
+		device.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.253")}
+		fallthrough
+	default:
+		s.made++
+		device.Name, device.Ifindex = "veth-"+s.objs.Pods[name].Name, s.made
+		s.local.Devices[name] = device
+	}
+	return name
 }
 
 // spoil makes an object wrong in itself.
@@ -366,7 +407,7 @@ func (s *stepper) labels() map[string]string {
 func (s *stepper) newPod() string {
 	s.made++
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: stepWords.Namespaces[s.IntN(len(stepWords.Namespaces))], Name: fmt.Sprintf("new-%d", s.IntN(8)), Labels: s.labels()}}
-	pod.Spec.NodeName = "node-b"
+	pod.Spec.NodeName = []string{"node-b", stepNode}[s.IntN(2)]
 	s.vary(pod)
 	if s.IntN(8) > 0 {
 		pod.Status.PodIPs = []corev1.PodIP{{IP: fmt.Sprintf("10.0.7.%d", s.made%250)}}
@@ -416,6 +457,10 @@ func (s *stepper) vary(pod *corev1.Pod) {
 		pod.DeletionTimestamp = &now
 	case 11:
 		pod.Spec.ServiceAccountName = "robot"
+	case 12, 13:
+		pod.Spec.Containers = []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{ContainerPort: 80, HostPort: []int32{80, 8080, 30080}[s.IntN(3)]}}}}
+	case 14:
+		pod.Annotations = map[string]string{manifest.AnnotationAudit: "true"}
 	}
 }
 
