@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -217,10 +216,7 @@ func (c *compiler) readNamespaces() {
 		c.namespaces[name] = labels.Set{corev1.LabelMetadataName: name}
 	}
 	for name, ns := range c.objs.Namespaces {
-		set := labels.Set{}
-		maps.Copy(set, ns.Labels)
-		set[corev1.LabelMetadataName] = name
-		c.namespaces[name] = set
+		c.namespaces[name] = labelsOfNamespace(ns)
 	}
 }
 

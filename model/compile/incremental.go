@@ -156,10 +156,10 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 // patch makes again what has changed. It is not ok where more has to be made
 // than that; what is kept is of no use any more then.
 func (i *Incremental) patch(change *change, local *model.Local) (*model.State, []Warning, bool) {
-	if !i.isSmall(change) || !i.plug(change, local) {
+	if !i.isSmall(change) || !i.plug(change, local) || !i.takeNodes(change.nodes) || !i.takeNamespaces(change) {
 		return nil, nil, false
 	}
-	moved, ok := i.takePods(change.pods)
+	moved, ok := i.takePods(change)
 	if !ok || !i.takePolicies(change.policies, moved.people) {
 		return nil, nil, false
 	}
@@ -172,7 +172,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 		return nil, nil, false
 	}
 	k := i.c.kept
-	if len(change.policies)+len(moved.people) > 0 || moved.own {
+	if len(change.policies)+len(moved.people)+len(change.namespaces) > 0 || moved.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
 	told, loopback := k.told()
@@ -193,10 +193,6 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 // isSmall is whether nothing has changed that is never made again alone.
 func (i *Incremental) isSmall(change *change) bool {
 	switch objs := i.c.objs; {
-	case len(change.namespaces) > 0:
-		return i.no("namespaces have changed")
-	case len(change.nodes) > 0:
-		return i.no("nodes have changed")
 	case len(change.cluster) > 0:
 		return i.no("policies of the cluster have changed")
 	case len(change.cilium)+len(change.ciliumCluster)+len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies) > 0:

@@ -27,6 +27,7 @@ type keptPods struct {
 	// services by one label of their selector, since they are told if it
 	// matches nobody.
 	selecting map[selected]map[string]bool
+	spaces    map[string]map[string]bool // keys of all pods, by namespace
 }
 
 // selected is a label that a service asks of its namespace's pods.
@@ -57,7 +58,7 @@ func familyOf(addr netip.Addr) int { return boolToInt(addr.Is6()) }
 
 // keepPods reads what a compiler has made.
 func keepPods(c *compiler) *keptPods {
-	k := &keptPods{made: map[string]*compiledPod{}, crowds: map[string]*crowd{}, blocks: indexBlocks(c.held), selecting: map[selected]map[string]bool{}}
+	k := &keptPods{made: map[string]*compiledPod{}, crowds: map[string]*crowd{}, blocks: indexBlocks(c.held), selecting: map[selected]map[string]bool{}, spaces: map[string]map[string]bool{}}
 	for _, pod := range c.pods {
 		k.made[pod.name] = pod
 		w := k.crowd(pod.identity.set, pod.identity.labelSet)
@@ -65,7 +66,8 @@ func keepPods(c *compiler) *keptPods {
 		w.here += boolToInt(pod.local)
 		k.count(w, pod.addresses, 1)
 	}
-	for _, pod := range c.objs.Pods {
+	for key, pod := range c.objs.Pods {
+		k.settleIn(key, pod)
 		if isExpected(pod) {
 			id := c.identityOf(pod, c.ignored)
 			w := k.crowd(id.key(), id.labelSet)
@@ -158,6 +160,22 @@ func (i *Incremental) isPlain(pod *corev1.Pod) bool {
 	return len(c.warnings) == 0
 }
 
+// readPeople counts pods if they are not counted yet.
+func (i *Incremental) readPeople() {
+	if i.c.kept.people == nil {
+		i.c.kept.people = keepPods(i.c)
+	}
+}
+
+// settleIn notes of which namespace a pod is.
+func (k *keptPods) settleIn(key string, pod *corev1.Pod) {
+	space := manifest.NamespaceOr(pod.Namespace)
+	if k.spaces[space] == nil {
+		k.spaces[space] = map[string]bool{}
+	}
+	k.spaces[space][key] = true
+}
+
 // claimsOf are the addresses that a pod wants for itself.
 func claimsOf(pod *corev1.Pod) []netip.Addr {
 	if pod == nil || manifest.IsFinished(pod) || pod.Spec.HostNetwork {
@@ -168,17 +186,17 @@ func claimsOf(pod *corev1.Pod) []netip.Addr {
 
 // takePods makes pods again that are others. It is not ok where anybody else has
 // to do with that.
-func (i *Incremental) takePods(changed map[string]*corev1.Pod) (m moves, ok bool) {
+func (i *Incremental) takePods(change *change) (m moves, ok bool) {
+	changed := change.pods
 	if len(changed) == 0 {
+		i.c.relabel(change.namespaces)
 		return m, true
 	}
 	c, k := i.c, i.c.kept
 	if i.mentions == nil {
 		i.mentions = countMentions(c)
 	}
-	if k.people == nil {
-		k.people = keepPods(c)
-	}
+	i.readPeople()
 	for key, pod := range changed {
 		if !i.isPlain(c.objs.Pods[key]) || !i.isPlain(pod) || !isDistinct(claimsOf(pod)) {
 			return m, i.no("a pod has no node, a weight or reserved labels")
@@ -192,8 +210,12 @@ func (i *Incremental) takePods(changed map[string]*corev1.Pod) (m moves, ok bool
 			return m, false
 		}
 	}
+	c.relabel(change.namespaces)
 	for key, pod := range changed {
 		put(c.objs.Pods, key, pod)
+		if pod != nil {
+			k.people.settleIn(key, pod)
+		}
 	}
 	if !i.enterPods(changed, &m, touched) || !i.settleCrowds(touched, &m) {
 		return m, false
@@ -214,6 +236,7 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves, 
 		return true
 	}
 	k.pods.Remove(before)
+	delete(k.people.spaces[manifest.NamespaceOr(before.Namespace)], key)
 	here := before.Spec.NodeName == c.node
 	if here {
 		m.own, m.hosts[key] = true, nil

@@ -318,12 +318,19 @@ func (s *stepper) changeOne() string {
 		return "delete ClusterNetworkPolicy " + dropOne(s, s.objs.ClusterNetworkPolicies)
 	case s.IntN(4) == 0:
 		return "spoil " + s.spoil()
-	case s.IntN(4) == 0:
-		name := []string{"shop", "bank"}[s.IntN(2)]
-		s.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.labels()}})
-		return "change Namespace " + name
+	case s.IntN(2) == 0:
+		return "change Node " + s.otherNode()
 	}
-	return "nothing"
+	name := []string{"shop", "bank", "default", "new"}[s.IntN(4)]
+	if s.IntN(8) == 0 {
+		delete(s.objs.Namespaces, name)
+		return "delete Namespace " + name
+	}
+	s.put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.labels()}})
+	if s.IntN(4) == 0 {
+		s.objs.Namespaces[name].Annotations = map[string]string{manifest.AnnotationAudit: "true"}
+	}
+	return "change Namespace " + name
 }
 
 func (s *stepper) put(obj metav1.Object) {
@@ -365,6 +372,31 @@ func (s *stepper) plug() string {
 		s.local.Devices[name] = device
 	}
 	return name
+}
+
+// otherNode changes what a Node says, most often of nothing that matters.
+func (s *stepper) otherNode() string {
+	names := slices.Sorted(maps.Keys(s.objs.Nodes))
+	node := s.objs.Nodes[names[s.IntN(len(names))]].DeepCopy()
+	s.made++
+	switch s.IntN(8) {
+	case 0:
+		node.Labels = map[string]string{"zone": []string{"a", "b"}[s.IntN(2)]}
+	case 1:
+		node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.18.0.%d", 2+s.IntN(6))}}
+	case 2:
+		node.Spec.PodCIDRs = []string{fmt.Sprintf("10.0.%d.0/24", s.IntN(9))}
+	case 3:
+		node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-d"}}
+		if s.objs.Nodes["node-d"] != nil {
+			delete(s.objs.Nodes, "node-d")
+			return "node-d"
+		}
+	default:
+		node.Status.Conditions = append(slices.Clone(node.Status.Conditions), corev1.NodeCondition{Type: corev1.NodeMemoryPressure, LastHeartbeatTime: metav1.NewTime(time.Unix(int64(s.made), 0))})
+	}
+	s.put(node)
+	return node.Name
 }
 
 // spoil makes an object wrong in itself.
