@@ -24,6 +24,11 @@ func (c *compiler) clusterPolicies() []*compiledPolicy {
 	for _, object := range manifest.InOrder(c.objs.ClusterNetworkPolicies) {
 		policies = append(policies, c.clusterPolicy(object))
 	}
+	return c.inTurn(policies)
+}
+
+// inTurn orders policies, which are ordered by name, by their priority.
+func (c *compiler) inTurn(policies []*compiledPolicy) []*compiledPolicy {
 	slices.SortStableFunc(policies, func(a, b *compiledPolicy) int { return cmp.Compare(a.priority, b.priority) })
 	for i, p := range policies {
 		for _, q := range policies[:i] {

@@ -160,7 +160,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 		return nil, nil, false
 	}
 	moved, ok := i.takePods(change)
-	if !ok || !i.takePolicies(change.policies, moved.people) {
+	if !ok || !i.takePolicies(change, moved.people) {
 		return nil, nil, false
 	}
 	next := *i.state
@@ -172,7 +172,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 		return nil, nil, false
 	}
 	k := i.c.kept
-	if len(change.policies)+len(moved.people)+len(change.namespaces) > 0 || moved.own {
+	if len(change.policies)+len(change.cluster)+len(moved.people)+len(change.namespaces) > 0 || moved.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
 	told, loopback := k.told()
@@ -193,8 +193,6 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 // isSmall is whether nothing has changed that is never made again alone.
 func (i *Incremental) isSmall(change *change) bool {
 	switch objs := i.c.objs; {
-	case len(change.cluster) > 0:
-		return i.no("policies of the cluster have changed")
 	case len(change.cilium)+len(change.ciliumCluster)+len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies) > 0:
 		return i.no("there are Cilium's policies, which may name services")
 	case i.complains(change):

@@ -11,22 +11,24 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
 
 // keptPolicies is what policies were made into. A NetworkPolicy has nothing to do
-// with others, so one can be made again alone; those of the cluster are ordered
-// among each other, and are made again together.
+// with others, so one can be made again alone; so can one of the cluster, and then
+// all of these are ordered among each other.
 type keptPolicies struct {
 	cluster, cilium []*compiledPolicy
+	ofAll           map[string]*compiledPolicy // those of cluster, by key
 	own             map[string]*compiledPolicy // NetworkPolicies, by key
 	names           []string                   // their keys, sorted
 	concerns        map[string]*concern        // of them; nil: not read yet
 
 	ofCluster, ofCilium, ofShadows []Warning
-	ofOwn                          map[string][]Warning
+	ofOwn, ofEach                  map[string][]Warning // by key, of own and of ofAll
 }
 
 // policies makes all policies, and keeps what they are made of.
@@ -35,7 +37,11 @@ func (k *kept) policies() []*compiledPolicy {
 	before := c.warnings
 	k.ofOwn, k.own = map[string][]Warning{}, map[string]*compiledPolicy{}
 	k.names = slices.Sorted(maps.Keys(c.objs.NetworkPolicies))
-	k.ofCluster = k.telling(func() { k.cluster = c.clusterPolicies() })
+	k.ofAll, k.ofEach = map[string]*compiledPolicy{}, map[string][]Warning{}
+	for _, key := range slices.Sorted(maps.Keys(c.objs.ClusterNetworkPolicies)) { // errors are in their order
+		k.clusterPolicy(key)
+	}
+	k.order()
 	for _, key := range k.names {
 		c.requireNamespace(c.objs.NetworkPolicies[key])
 		k.policy(key)
@@ -65,6 +71,27 @@ func (k *kept) policy(key string) {
 	keep(k.ofOwn, key, k.telling(func() { k.own[key] = k.c.networkPolicy(k.c.objs.NetworkPolicies[key]) }))
 }
 
+// clusterPolicy makes one of the cluster's policies again, or takes out what there
+// was of one that is gone. The policies are to be ordered then.
+func (k *kept) clusterPolicy(key string) {
+	object := k.c.objs.ClusterNetworkPolicies[key]
+	if object == nil {
+		delete(k.ofAll, key)
+		delete(k.ofEach, key)
+		return
+	}
+	keep(k.ofEach, key, k.telling(func() { k.ofAll[key] = k.c.clusterPolicy(object) }))
+}
+
+// order has the cluster's policies in their turn.
+func (k *kept) order() {
+	var told []Warning
+	for _, key := range slices.Sorted(maps.Keys(k.ofEach)) {
+		told = append(told, k.ofEach[key]...)
+	}
+	k.ofCluster = append(told, k.telling(func() { k.cluster = k.c.inTurn(manifest.InOrder(k.ofAll)) })...)
+}
+
 func (k *kept) policiesInOrder() []*compiledPolicy {
 	all := slices.Clone(k.cluster)
 	for _, key := range k.names {
@@ -83,10 +110,18 @@ func (k *kept) toldOfPolicies() []Warning {
 
 // takePolicies makes policies again that are others, and those that identities
 // concern which came or went. It is not ok where others have to do with that.
-func (i *Incremental) takePolicies(changed map[string]*networkingv1.NetworkPolicy, people []*identity) (ok bool) {
+func (i *Incremental) takePolicies(change *change, people []*identity) (ok bool) {
 	c, k := i.c, i.c.kept
-	again := map[string]bool{}
-	for key, policy := range changed {
+	again, ofCluster := map[string]bool{}, map[string]bool{}
+	for key, policy := range change.cluster {
+		before := c.objs.ClusterNetworkPolicies[key]
+		if before != nil && !standsApart(before) || policy != nil && !standsApart(policy) {
+			return i.no("a policy of the cluster names networks, nodes, or labels that tell nobody else apart")
+		}
+		put(c.objs.ClusterNetworkPolicies, key, policy)
+		ofCluster[key] = true
+	}
+	for key, policy := range change.policies {
 		before := c.objs.NetworkPolicies[key]
 		if before != nil && !i.standsAlone(before) || policy != nil && !i.standsAlone(policy) {
 			return i.no("a policy names blocks of addresses, labels that tell nobody else apart, or a namespace that is not there")
@@ -122,25 +157,29 @@ func (i *Incremental) takePolicies(changed map[string]*networkingv1.NetworkPolic
 		c.readDenials(k.own[key])
 		k.forgetSets(k.own[key])
 	}
-	if len(people) > 0 && len(k.cluster) > 0 {
-		k.clusterAgain()
+	if len(people) > 0 {
+		for key := range k.ofAll {
+			ofCluster[key] = true
+		}
+	}
+	if len(ofCluster) > 0 {
+		k.clusterAgain(ofCluster)
 	}
 	return len(c.errs) == 0 || i.no("a policy is refused")
 }
 
-// clusterAgain makes the policies of the cluster again.
-func (k *kept) clusterAgain() {
-	forget := func() {
-		for _, p := range k.cluster {
+// clusterAgain makes some policies of the cluster again, and orders all: they cast
+// shadows on each other.
+func (k *kept) clusterAgain(keys map[string]bool) {
+	for key := range keys {
+		k.forgetSets(k.ofAll[key])
+		k.clusterPolicy(key)
+		if p := k.ofAll[key]; p != nil {
+			k.c.readDenials(p)
 			k.forgetSets(p)
 		}
 	}
-	forget()
-	k.ofCluster = k.telling(func() { k.cluster = k.c.clusterPolicies() })
-	for _, p := range k.cluster {
-		k.c.readDenials(p)
-	}
-	forget()
+	k.order()
 	// A NetworkPolicy has nothing but permissions, and casts no shadows.
 	k.ofShadows = k.telling(func() { k.c.warnOfShadows(k.cluster) })
 }
@@ -166,10 +205,28 @@ func (i *Incremental) standsAlone(policy *networkingv1.NetworkPolicy) bool {
 	}
 	alone := true
 	eachPeer(policy, func(_ model.Direction, peer *networkingv1.NetworkPolicyPeer) { alone = alone && peer.IPBlock == nil })
+	return alone && !namesNameless(policy)
+}
+
+// standsApart is whether a policy of the cluster changes nothing in what others mean.
+func standsApart(policy *policyv1alpha2.ClusterNetworkPolicy) bool {
+	for _, rule := range policy.Spec.Egress {
+		if slices.ContainsFunc(rule.To, func(peer policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool {
+			return peer.Nodes != nil || len(peer.Networks) > 0
+		}) {
+			return false
+		}
+	}
+	return !namesNameless(policy)
+}
+
+// namesNameless is whether a policy names a label that tells nobody apart until a
+// policy names it.
+func namesNameless(policy metav1.Object) (found bool) {
 	eachText(reflect.ValueOf(policy), func(text string) {
-		alone = alone && !slices.ContainsFunc(namelessLabels(), func(key string) bool { return strings.Contains(text, key) })
+		found = found || slices.ContainsFunc(namelessLabels(), func(key string) bool { return strings.Contains(text, key) })
 	})
-	return alone
+	return found
 }
 
 func eachPeer(policy *networkingv1.NetworkPolicy, each func(model.Direction, *networkingv1.NetworkPolicyPeer)) {
