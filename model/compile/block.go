@@ -105,13 +105,11 @@ func (c *compiler) blocksIn(cidr netip.Prefix, excepts []netip.Prefix) []model.I
 // warnOfMembers warns of a small block that holds a pod: it was hardly meant
 // for the world outside. A default route holds them all, and says nothing.
 func (c *compiler) warnOfMembers(object metav1.Object, field string, cidr netip.Prefix) {
-	for _, pod := range c.pods {
-		for _, addr := range pod.addresses {
-			if cidr.Bits() > 0 && cidr.Contains(addr) {
-				c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: select pods by their labels", cidr, addr, pod.name)
-				return
-			}
-		}
+	if cidr.Bits() == 0 {
+		return
+	}
+	if pod, addr := c.someoneIn(cidr); pod != nil {
+		c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: select pods by their labels", cidr, addr, pod.name)
 	}
 }
 

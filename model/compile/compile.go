@@ -131,6 +131,7 @@ type compiler struct {
 	namespaces    map[string]labels.Set
 	pods          []*compiledPod             // by name
 	locals        []*compiledPod             // of them, this node's
+	listed        model.List[model.Address]  // where pods is no more what there is: the table
 	known         map[string]*identity       // of identities, by key
 	ignored       []string                   // labels that tell nobody apart
 	sets          map[subject]model.RuleSet  // that were made

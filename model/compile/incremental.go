@@ -160,19 +160,24 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 		return nil, nil, false
 	}
 	moved, ok := i.takePods(change)
-	if !ok || !i.takePolicies(change, moved.people) {
+	if !ok {
 		return nil, nil, false
 	}
 	next := *i.state
 	if next.Addresses, ok = spliced(next.Addresses, moved.removed, moved.added, compareAddresses); !ok {
 		return nil, nil, i.no("an address is there already")
 	}
+	i.c.listed = next.Addresses
+	judged, ok := i.takePolicies(change, &moved)
+	if !ok {
+		return nil, nil, false
+	}
 	removed, added, ok := i.patchServices(change, &moved, &next)
 	if !ok {
 		return nil, nil, false
 	}
 	k := i.c.kept
-	if len(change.policies)+len(change.cluster)+len(moved.people)+len(change.namespaces) > 0 || moved.own {
+	if judged || len(change.namespaces) > 0 || moved.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
 	told, loopback := k.told()
@@ -192,9 +197,9 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 
 // isSmall is whether nothing has changed that is never made again alone.
 func (i *Incremental) isSmall(change *change) bool {
-	switch objs := i.c.objs; {
-	case len(change.cilium)+len(change.ciliumCluster)+len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies) > 0:
-		return i.no("there are Cilium's policies, which may name services")
+	switch {
+	case i.readsServices(change):
+		return i.no("a policy of Cilium's reads services")
 	case i.complains(change):
 		return i.no("an object that has changed is warned of or refused by itself")
 	}

@@ -109,14 +109,19 @@ func (k *kept) toldOfPolicies() []Warning {
 }
 
 // takePolicies makes policies again that are others, and those that identities
-// concern which came or went. It is not ok where others have to do with that.
-func (i *Incremental) takePolicies(change *change, people []*identity) (ok bool) {
-	c, k := i.c, i.c.kept
+// concern which came or went, and says whether there were any. It is not ok where
+// others have to do with that.
+func (i *Incremental) takePolicies(change *change, moved *moves) (judged, ok bool) {
+	c, k, people := i.c, i.c.kept, moved.people
+	ofCilium, ok := i.takeCilium(change)
+	if !ok {
+		return false, false
+	}
 	again, ofCluster := map[string]bool{}, map[string]bool{}
 	for key, policy := range change.cluster {
 		before := c.objs.ClusterNetworkPolicies[key]
 		if before != nil && !standsApart(before) || policy != nil && !standsApart(policy) {
-			return i.no("a policy of the cluster names networks, nodes, or labels that tell nobody else apart")
+			return false, i.no("a policy of the cluster names networks, nodes, or labels that tell nobody else apart")
 		}
 		put(c.objs.ClusterNetworkPolicies, key, policy)
 		ofCluster[key] = true
@@ -124,7 +129,7 @@ func (i *Incremental) takePolicies(change *change, people []*identity) (ok bool)
 	for key, policy := range change.policies {
 		before := c.objs.NetworkPolicies[key]
 		if before != nil && !i.standsAlone(before) || policy != nil && !i.standsAlone(policy) {
-			return i.no("a policy names blocks of addresses, labels that tell nobody else apart, or a namespace that is not there")
+			return false, i.no("a policy names blocks of addresses, labels that tell nobody else apart, or a namespace that is not there")
 		}
 		put(c.objs.NetworkPolicies, key, policy)
 		if k.concerns != nil {
@@ -165,7 +170,17 @@ func (i *Incremental) takePolicies(change *change, people []*identity) (ok bool)
 	if len(ofCluster) > 0 {
 		k.clusterAgain(ofCluster)
 	}
-	return len(c.errs) == 0 || i.no("a policy is refused")
+	if ofCilium = ofCilium || len(people) > 0 || i.holdMoved(moved); ofCilium {
+		k.ciliumAgain()
+	}
+	if len(ofCluster) > 0 || ofCilium {
+		// A NetworkPolicy has nothing but permissions, and casts no shadows.
+		k.ofShadows = k.telling(func() { c.warnOfShadows(slices.Concat(k.cluster, k.cilium)) })
+	}
+	if len(c.errs) > 0 {
+		return false, i.no("a policy is refused")
+	}
+	return len(again)+len(ofCluster) > 0 || len(change.policies) > 0 || ofCilium, true
 }
 
 // clusterAgain makes some policies of the cluster again, and orders all: they cast
@@ -180,8 +195,6 @@ func (k *kept) clusterAgain(keys map[string]bool) {
 		}
 	}
 	k.order()
-	// A NetworkPolicy has nothing but permissions, and casts no shadows.
-	k.ofShadows = k.telling(func() { k.c.warnOfShadows(k.cluster) })
 }
 
 // forgetSets has the rules of whom a policy selects be made again.

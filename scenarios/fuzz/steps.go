@@ -253,7 +253,7 @@ func newStepper(r *rand.Rand) *stepper {
 	s := &stepper{Rand: r, local: model.Local{Identities: model.NewAllocator()}, objs: policygen.Cluster(r, stepBounds), kinds: policygen.Kinds[:1], derived: r.IntN(2) == 0}
 	if r.IntN(2) == 0 {
 		s.kinds = policygen.Kinds[:2]
-		if r.IntN(4) == 0 {
+		if r.IntN(2) == 0 {
 			s.kinds = policygen.Kinds
 		}
 	}
