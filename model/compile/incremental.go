@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"bytes"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -13,12 +14,15 @@ import (
 )
 
 // Incremental gives what All gives, to whom asks again and again about almost
-// the same objects. Services and EndpointSlices that are others than the last
-// time are made again alone, and what they contend for with others; so are pods
-// of other nodes and NetworkPolicies without blocks of addresses, and the rules
-// that they are in. When anything else has changed (this node's pods, what nodes
-// and namespaces say, policies of other kinds), when somebody disputes a pod's
-// address, or there is anything to refuse, all of it is made.
+// the same objects. Services, EndpointSlices, pods and their devices, namespaces'
+// labels and policies that are others than the last time are made again alone, with
+// what they contend for with others and the rules that they are in.
+//
+// All of it is made where somebody disputes an address, an object is warned of by
+// itself or refused for the sake of others, a node comes, goes or says something
+// else, a namespace goes, the API's servers or the node's own addresses, uplinks and
+// options change, and where policies' blocks of addresses have to do with it: what
+// they hold is numbered together. Why tells which.
 //
 // Objects are compared as pointers: who changes an object in place is not heard. The
 // States that it has given are never changed. The zero Incremental is ready; it
@@ -124,13 +128,17 @@ func sameLocal(a, b *model.Local) bool {
 	return same && reflect.DeepEqual(x, y)
 }
 
+func sameDevice(a, b *model.Device) bool {
+	return a.Name == b.Name && a.Ifindex == b.Ifindex && bytes.Equal(a.MAC, b.MAC) && bytes.Equal(a.PodMAC, b.PodMAC) && slices.Equal(a.Gateways, b.Gateways)
+}
+
 // plug finds the pods whose devices are others than before, and has them made
 // again. It is not ok where one brings a gateway, or takes it away.
 func (i *Incremental) plug(change *change, local *model.Local) bool {
 	was, is := i.local.Devices, local.Devices
 	var others []string
 	for name, device := range is {
-		if before, there := was[name]; !there || !reflect.DeepEqual(before, device) {
+		if before, there := was[name]; !there || !sameDevice(&before, &device) {
 			others = append(others, name)
 		}
 	}
