@@ -44,16 +44,15 @@ func (b *compiledBackend) usefulness() int {
 // say that are the most useful: where it is, and for whom, is not taken from one
 // that is not used.
 func distinct(entries []compiledBackend) []compiledBackend {
-	found := map[netip.AddrPort]int{}
-	var backends []compiledBackend
-	for _, entry := range entries {
-		i, twice := found[entry.at]
-		if !twice {
-			found[entry.at] = len(backends)
+	sorted := slices.Clone(entries)
+	slices.SortStableFunc(sorted, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
+	backends := sorted[:0]
+	for _, entry := range sorted {
+		if len(backends) == 0 || backends[len(backends)-1].at != entry.at {
 			backends = append(backends, entry)
 			continue
 		}
-		b := &backends[i]
+		b := &backends[len(backends)-1]
 		switch {
 		case entry.usefulness() > b.usefulness():
 			*b = entry
@@ -63,7 +62,6 @@ func distinct(entries []compiledBackend) []compiledBackend {
 			b.nodes = slices.Concat(b.nodes, entry.nodes)
 		}
 	}
-	slices.SortFunc(backends, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
 	return backends
 }
 

@@ -162,8 +162,12 @@ func (c *compiler) authorOf(s *model.Service) metav1.Object {
 // the oldest's, and who says the same later adds nothing.
 func (c *compiler) frontendsByAge(s *model.State) []*model.Service {
 	all := allFrontends(s)
+	authors := make(map[*model.Service]metav1.Object, len(all))
+	for _, frontend := range all {
+		authors[frontend] = c.authorOf(frontend)
+	}
 	slices.SortStableFunc(all, func(a, b *model.Service) int {
-		x, y := c.authorOf(a), c.authorOf(b)
+		x, y := authors[a], authors[b]
 		if x == nil || y == nil {
 			return boolToInt(x != nil) - boolToInt(y != nil)
 		}
