@@ -253,7 +253,7 @@ const (
 	ContainerHookHOOK_FROM_DEVICE    ContainerHook = 2
 	ContainerHookHOOK_TO_DEVICE      ContainerHook = 3
 	ContainerHookHOOK_SOCKET         ContainerHook = 4
-	ContainerHookHOOK_MAX            ContainerHook = 8
+	ContainerHookHOOK_MAX            ContainerHook = 16
 )
 
 type ContainerIpcacheEntry struct {
@@ -326,7 +326,7 @@ type ContainerNodePair struct {
 type ContainerNote uint32
 
 const (
-	ContainerNoteNOTE_VERSION         ContainerNote = 2
+	ContainerNoteNOTE_VERSION         ContainerNote = 3
 	ContainerNoteNOTE_MAGIC           ContainerNote = 87
 	ContainerNoteNOTE_KERNEL_FORWARDS ContainerNote = 128
 )
@@ -408,7 +408,7 @@ const (
 	ContainerReasonREASON_ARP_ANSWERED        ContainerReason = 60
 	ContainerReasonREASON_NDP_ANSWERED        ContainerReason = 61
 	ContainerReasonREASON_TOO_BIG             ContainerReason = 62
-	ContainerReasonREASON_MAX                 ContainerReason = 64
+	ContainerReasonREASON_MAX                 ContainerReason = 128
 )
 
 type ContainerRule struct {

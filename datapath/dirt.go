@@ -179,16 +179,16 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 	compare("as it is", uint32(pkt.KernelForwards), cb[0]&noteAsItIs/noteAsItIs)
 	compare("device of the way out", pkt.OutIfindex, cb[1])
 	compare("place", pkt.Where, cb[2]&0xffffff)
-	compare("lookup", uint32(pkt.Lookup), cb[3]>>24)
-	compare("tables", pkt.Tables&0xffffff, cb[3]&0xffffff)
+	compare("lookup", uint32(pkt.Lookup), uint32(notedLookup(cb)))
+	compare("tables", pkt.Tables, cb[3])
 	compare("origin", pkt.Origin, cb[4])
 	if n := slices.Index(unsafe.Slice((*uint32)(unsafe.Pointer(pkt)), unsafe.Sizeof(*pkt)/4), soiledWord); n >= 0 {
 		faults = append(faults, fmt.Sprintf("of the packet it keeps octets from %d on that it has not written", 4*n))
 	}
 	untouched := &w.dirt.scratch.values[0]
 	r := reading{
-		reads: reads(cb[3] & 0xffffff), hook: hooks[pkt.Key.Hook], lookup: lookups[uint8(cb[3]>>24)],
-		action: actions[uint8(cb[0]>>8)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Decapped != 0, sticky: left.AffinityGroup != 0,
+		reads: reads(cb[3]), hook: hooks[pkt.Key.Hook], lookup: lookups[notedLookup(cb)],
+		action: actions[notedVerdict(cb)], reason: w.d.names.reasons[uint8(cb[2]>>24)], old: pkt.Old != 0, led: pkt.Decapped != 0, sticky: left.AffinityGroup != 0,
 		origin: cb[4], open: &left.Open, reply: &left.Reply, now: pkt.Now, straight: left.Open == untouched.Open && left.Reply == untouched.Reply,
 		began: pkt.Reused != 0, stored: w.made[pkt.Key],
 		srcIdentity: pkt.SrcIdentity, dstIdentity: pkt.DstIdentity,

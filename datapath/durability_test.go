@@ -95,7 +95,7 @@ func askPrograms(t *testing.T, dir string, n *node, sport uint16) []string {
 			if addr(a.src).Is6() {
 				tcp = 54
 			}
-			answers = append(answers, fmt.Sprintf("%s:%d verdict %d to port %d", a.dst, port, uint8(out.CB[0]>>8), int(opts.DataOut[tcp+2])<<8|int(opts.DataOut[tcp+3])))
+			answers = append(answers, fmt.Sprintf("%s:%d verdict %d to port %d", a.dst, port, notedVerdict(&out.CB), int(opts.DataOut[tcp+2])<<8|int(opts.DataOut[tcp+3])))
 		}
 	}
 	return answers

@@ -90,3 +90,11 @@ func TestAnEventOfAnotherVersionIsNamedAndLeftOut(t *testing.T) {
 	_, err = rawEvent(newer)
 	require.ErrorIs(t, err, ErrEventVersion)
 }
+
+func TestANoteOfAnotherVersionIsNamed(t *testing.T) {
+	_, err := new(Datapath).decision(model.FromDevice, 1, &[5]uint32{noteMagic<<24 | (noteVersion+1)<<16})
+	require.ErrorIs(t, err, ErrNoteVersion)
+	require.ErrorContains(t, err, "this loader reads 3")
+	_, err = new(Datapath).decision(model.FromDevice, 1, &[5]uint32{7})
+	require.ErrorContains(t, err, "left 0x7")
+}

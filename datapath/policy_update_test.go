@@ -200,7 +200,7 @@ func (f *asked) passes(names *names, prog *ebpf.Program, sport uint16) (bool, er
 	if out.CB[0]>>24 != noteMagic {
 		return false, fmt.Errorf("%s: the program left %#x in cb[0]", f.name, out.CB[0])
 	}
-	switch action, reason := actions[uint8(out.CB[0]>>8)], names.reasons[uint8(out.CB[2]>>24)]; {
+	switch action, reason := actions[notedVerdict(&out.CB)], names.reasons[uint8(out.CB[2]>>24)]; {
 	case action == model.Forward:
 		return true, nil
 	case action != model.Forward && (reason == model.ReasonPolicyEgress || reason == model.ReasonPolicyIngress):

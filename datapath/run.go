@@ -124,22 +124,32 @@ func unnoted(hook model.Hook, ifindex int) Decision {
 	return Decision{Action: model.Forward, Out: model.OutHost, AsItIs: true}
 }
 
+// ErrNoteVersion is a note of a layout that this loader does not read.
+var ErrNoteVersion = errors.New("a note of another version")
+
+// notedVerdict and notedLookup are parts of a note's first word.
+func notedVerdict(cb *[5]uint32) uint8 { return uint8(cb[0]>>8) & 0xf }
+func notedLookup(cb *[5]uint32) uint8  { return uint8(cb[0]>>12) & 0xf }
+
 // decision reads the notes that a program left.
 func (d *Datapath) decision(hook model.Hook, ifindex int, cb *[5]uint32) (Decision, error) {
 	if cb[0] == 0 {
 		return unnoted(hook, ifindex), nil
 	}
-	if cb[0]>>16 != noteMagic<<8|noteVersion {
+	if cb[0]>>24 != noteMagic {
 		return Decision{}, fmt.Errorf("read decision: the program left %#x in cb[0]", cb[0])
 	}
+	if version := cb[0] >> 16 & 0xff; version != noteVersion {
+		return Decision{}, fmt.Errorf("read decision: %w: %d, and this loader reads %d: its object is of another version", ErrNoteVersion, version, noteVersion)
+	}
 	dec := Decision{
-		Action:  actions[uint8(cb[0]>>8)],
+		Action:  actions[notedVerdict(cb)],
 		Out:     outs[uint8(cb[0]&^noteAsItIs)],
 		Ifindex: int(cb[1]),
 		AsItIs:  cb[0]&noteAsItIs != 0,
 		Reason:  d.names.reasons[uint8(cb[2]>>24)],
-		Flow:    lookups[uint8(cb[3]>>24)],
-		Tables:  d.names.reads(uint64(cb[3] & 0xffffff)),
+		Flow:    lookups[notedLookup(cb)],
+		Tables:  d.names.reads(uint64(cb[3])),
 		Origin:  d.labels.origin(cb[4]),
 	}
 	dec.File, dec.Line = d.names.place(cb[2] & 0xffffff)

@@ -272,7 +272,7 @@ func (w *Witness) events(hook model.Hook, cb *[5]uint32, ran *Ran, ifindex int) 
 			continue // the note is of the last one
 		}
 		noted := map[string][2]uint32{
-			"lookup": {uint32(e.Lookup), cb[3] >> 24}, "tables": {uint32(e.Tables) & 0xffffff, cb[3] & 0xffffff},
+			"lookup": {uint32(e.Lookup), uint32(notedLookup(cb))}, "tables": {uint32(e.Tables), cb[3]},
 			"way out": {uint32(e.Out), cb[0] & 0xff &^ noteAsItIs}, "device of the way out": {e.OutIfindex, cb[1]},
 			"place": {e.Where, cb[2] & 0xffffff}, "origin": {e.Origin, cb[4]},
 		}

@@ -71,7 +71,7 @@ enum reason {
 	REASON_NDP_ANSWERED = 61,
 	REASON_TOO_BIG = 62,		/* for the tunnel: the sender is told what fits */
 
-	REASON_MAX = 64,
+	REASON_MAX = 128,	/* room for those to come; a note and a packet have 8 bits */
 };
 
 #endif

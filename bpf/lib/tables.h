@@ -27,7 +27,7 @@ enum hook {
 	HOOK_FROM_DEVICE = 2,
 	HOOK_TO_DEVICE = 3,
 	HOOK_SOCKET = 4,	/* of the node's own sockets: no packet yet */
-	HOOK_MAX = 8,		/* room for those to come: it is in the index of counters */
+	HOOK_MAX = 16,		/* room for those to come: it is in the index of counters */
 };
 
 /* What changes while packets pass. One entry. */

@@ -53,7 +53,7 @@ enum table {
 	TABLE_RULES_EGRESS = 8,
 	TABLE_RULES_INGRESS = 9,
 	TABLE_ROUTES = 10,
-	TABLE_AFFINITIES = 11,	/* the last for which skb->cb has room */
+	TABLE_AFFINITIES = 11,
 };
 
 static __always_inline void note_read(struct packet *pkt, enum table table, int found)
@@ -61,14 +61,18 @@ static __always_inline void note_read(struct packet *pkt, enum table table, int 
 	pkt->tables |= (found ? 3U : 1U) << (2 * table);
 }
 
-/* The first word that leave_note() leaves: magic, version, verdict, and enum out with
- * this flag.
+/* The first word that leave_note() leaves: magic, version, lookup and verdict of four
+ * bits each, and enum out with this flag. Any change of what it leaves is a new version.
  */
 enum note {
-	NOTE_VERSION = 2,
+	NOTE_VERSION = 3,
 	NOTE_MAGIC = 0x57,
 	NOTE_KERNEL_FORWARDS = 0x80,	/* the kernel goes on with the packet */
 };
+
+#define NOTE_TABLES	16	/* that there is room for, in a note and in a packet */
+
+_Static_assert(TABLE_AFFINITIES < NOTE_TABLES, "a table has two bits of a word of the note");
 
 struct counter {
 	__u64 packets;
@@ -273,11 +277,12 @@ static __always_inline void leave_note(ctx_t *ctx, struct packet *pkt,
 				       __u32 verdict, __u32 reason)
 {
 	__u32 as_it_is = pkt->kernel_forwards ? NOTE_KERNEL_FORWARDS : 0;
+	__u32 decided = ((__u32)pkt->lookup << 12) | (verdict << 8) | as_it_is | pkt->out;
 
-	ctx_note(ctx, 0, (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | (verdict << 8) | as_it_is | pkt->out);
+	ctx_note(ctx, 0, (NOTE_MAGIC << 24) | (NOTE_VERSION << 16) | decided);
 	ctx_note(ctx, 1, pkt->out_ifindex);
 	ctx_note(ctx, 2, (reason << 24) | pkt->where);
-	ctx_note(ctx, 3, ((__u32)pkt->lookup << 24) | pkt->tables);
+	ctx_note(ctx, 3, pkt->tables);
 	ctx_note(ctx, 4, pkt->origin);
 }
 

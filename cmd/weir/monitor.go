@@ -33,8 +33,9 @@ func monitorCommand() *cobra.Command {
 
 There is an event for every new flow and every drop, up to a bound a second:
 counters count them all (metrics). A drop names its reason, the policy that
-denied where one did, and the place in the datapath's source. Addresses and ports
-that the packet leaves with, or would have, stand behind "as" where they differ.`,
+denied where one did, and the place in the datapath's source. Addresses and
+ports that the packet leaves with, or would have, stand behind "as" where they
+differ.`,
 		Example: `  weir monitor --drops
   weir monitor --pod default/web
   weir monitor --reason policy-ingress -o json |
