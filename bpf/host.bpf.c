@@ -97,14 +97,14 @@ static __noinline int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow
 	return deliver_packet(ctx, pkt);
 }
 
-/* Whether a packet is for a judgement, of none or of an old flow. One that policies
- * had asked about, and was given another source port, keeps that when they are gone.
+/* Whether a packet without a current flow has to be judged. A flow that got another
+ * source port while policies selected the node keeps that port after they are gone.
  */
 static __noinline int needs_judging(struct packet *pkt, const struct flow *old, __u8 hook)
 {
 	struct ipcache_entry *own;
 
-	/* Nobody answers it from there, whatever port it leaves from. */
+	/* No answer comes from such an address: the source port does not matter. */
 	if (is_no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
 	if (host_firewall_applies(pkt) && !pkt->decapped)
@@ -137,9 +137,9 @@ static __noinline int forward_icmp_error(ctx_t *ctx, struct scratch *s, __u8 hoo
 	return forward_new(ctx, s, 0);
 }
 
-/* Whether what is wrong with a packet is no matter of the kernel's: it would lead
- * the packet on to where nobody has judged it, or the tables would take one
- * family's address for the other's.
+/* Whether a broken packet must not be left to the kernel. The kernel would forward a
+ * source-routed packet to where nobody has judged it; and an IPv4-mapped address in an
+ * IPv6 packet would be taken for IPv4's in the tables.
  */
 static __always_inline int must_drop(__u8 hook, int reason)
 {

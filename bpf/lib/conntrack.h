@@ -105,9 +105,9 @@ static __always_inline void ct_reverse_key(struct flow_key *other, const struct 
 	other->ifindex = flow->other_ifindex;
 }
 
-/* Whether what is where a key's flow has its other half leads back: a flow that
- * began anew may have taken another backend since, and others its place. Who sends
- * is at one hook and device alone, so that these need no look.
+/* Whether an entry is the reverse of the flow with this key. It may be another flow's: a
+ * flow that began anew may have got another backend, and another flow its old key. Hook
+ * and device need no check: a sender is seen at one hook of one device only.
  */
 static __always_inline int ct_is_reverse(const struct flow_key *key, const struct flow *half)
 {
@@ -126,10 +126,10 @@ static __noinline struct flow *ct_lookup_reverse(const struct flow_key *key, con
 	return half && ct_is_reverse(key, half) ? half : NULL;
 }
 
-/* An entry, though it was not answered yet. One whose time is over lives on
- * while the other direction is seen: a request may be answered for long and
- * never repeated, or repeated for long before it is answered, if ever. A flow
- * that began anew in an answered one's place waits there.
+/* An entry of either table that has not timed out. One that has timed out counts as
+ * alive while its other direction has not: a request may be sent once and answered for
+ * long, or repeated for long before it is answered. The table of answered flows may
+ * hold an entry that is not answered: of a flow that began anew on a known tuple.
  */
 static __noinline struct flow *ct_lookup_alive(const struct flow_key *key, __u64 now)
 {

@@ -97,9 +97,9 @@ static __noinline int forward_new(ctx_t *ctx, struct scratch *s, int judged)
 	return forward(ctx, pkt, &s->open, pkt->key.hook, 0);
 }
 
-/* What becomes of a packet that is not let through: it is dropped, or its sender is
- * told. The reason is read from memory, where the verifier does not follow each one
- * down all that answers.
+/* Drops a packet that is not let through, or refuses it: its sender gets a reset or an
+ * ICMP error. The reason is read from memory: else the verifier would follow each reason
+ * through all the code that makes answers.
  */
 static __noinline int drop_or_refuse(ctx_t *ctx, struct packet *pkt)
 {
@@ -135,8 +135,8 @@ static __noinline int judge(ctx_t *ctx, struct scratch *s, __u8 hook)
 	return forward_new(ctx, s, 1);
 }
 
-/* At to_device the kernel has chosen the way of all but what it sent to a
- * service: those have been routed once, when they were judged.
+/* At to_device the kernel has routed the packet. Only a packet to a service is routed
+ * again: to its backend, by the route that was found when its flow was judged.
  */
 static __always_inline int needs_route(const struct flow *flow, __u8 hook)
 {

@@ -112,29 +112,29 @@ static __always_inline void set_local_delivery(struct flow *flow, __u32 ifindex,
 	set_pod_macs(flow, ep);
 }
 
-/* Stores the reply half where it is not yet. What a flow that goes on has stays, though
- * both their times are over and nobody has collected them: a packet that leaves no
- * trace does not make it younger.
+/* Stores the reply's entry, unless it is there. The one of a flow that continues is kept
+ * even if the flow has timed out and was not collected yet: storing it again would make
+ * it younger, and the packet may be one that must not refresh its flow.
  */
 static __always_inline int commit_reply(struct packet *pkt, struct scratch *s)
 {
 	struct flow *reply;
 
-	/* What has a source port has its reply half since it has that. */
+	/* nat_source_port() has stored the reply's entry with the source port. */
 	if (s->open.flags & FLOW_SOURCE)
 		return 0;
-	/* Who answers may be silent for longer than the opener may be. */
+	/* The side that answers may be silent for longer than the side that opens. */
 	reply = flow_continues(pkt, s) ? ct_lookup_reverse(&pkt->key, &s->open) :
 					 ct_lookup_alive(&s->reply_key, pkt->now);
-	/* What was the opener's direction once may be in its place; who has another
-	 * flow's answers there has a source port.
+	/* The entry there may be of an older flow's opening direction, which is overwritten.
+	 * Another flow's reply cannot be there: this flow would have got a source port.
 	 */
 	if (reply && !pkt->reused && (reply->flags & FLOW_REPLY))
 		return 0;
 	return ct_store(&s->reply_key, &s->reply);
 }
 
-/* Stores both halves, the reply first: a flow that has no way back is none. */
+/* Stores both entries, the reply's first: a flow whose reply cannot be stored is dropped. */
 static __noinline int commit_flow(struct packet *pkt, struct scratch *s)
 {
 	struct flow *old = NULL;

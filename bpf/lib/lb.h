@@ -7,8 +7,8 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_LB_H
 
-/* Whether a flow that was known stays with its backend. One that takes no new
- * flows keeps its connections; datagrams move, since no end of theirs is seen.
+/* Whether a known flow keeps its backend. A terminating backend keeps its TCP connections;
+ * other flows move to another backend, since their end is never seen.
  */
 static __always_inline int lb_backend_kept(struct packet *pkt, __u32 service, const struct flow *flow)
 {

@@ -237,14 +237,14 @@ static __always_inline int nat_find_port(struct packet *pkt, struct scratch *s,
 	return 0;
 }
 
-/* Whether a flow that is judged anew leads where it did. */
+/* Whether a flow that is judged again keeps its translation and its reply's key. */
 static __noinline int flow_continues(const struct packet *pkt, const struct scratch *s)
 {
 	return pkt->old && nat_equal(&s->old, &s->open);
 }
 
-/* A reset of nothing known is let through, and makes nothing. One of a flow
- * that is judged anew leaves it judged, where it goes on as it was.
+/* A reset that belongs to no known flow is let through, and stores no flow. A reset of a
+ * flow that is judged again stores the judgement if the flow keeps its translation.
  */
 static __noinline int makes_no_flow(const struct packet *pkt, const struct scratch *s)
 {

@@ -4,10 +4,10 @@
 
 #include "tables.h"
 
-/* Shares of tables that make room by themselves. What an endpoint opens there
- * takes turns, as many as its share: who takes a turn again takes what it has
- * opened in that turn before out of the table, if it is still there. So a flood
- * makes room among its own, and nobody is refused for it. Only openings pay.
+/* Shares of LRU tables. An endpoint's share is a ring with as many slots as it may have
+ * entries: an entry that it opens takes the next slot, and the entry that was in the
+ * slot before is deleted, if it is still there. So who floods a table displaces its own
+ * entries, and no packet is refused. Only packets that open entries do this work.
  *
  * Turns are counted without a lock: of two CPUs that take one at once, one has
  * its opening forgotten, which then waits to be the longest unused.

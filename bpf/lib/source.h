@@ -8,13 +8,13 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_SOURCE_H
 
-/* Where a packet is from is told by the hook that sees it. An address says it
- * only of who cannot have sent it: nobody beyond a device has one that is of
- * this node.
+/* The hook tells where a packet is from. A source address only excludes senders: a
+ * packet that comes by a device of the node's cannot have an address of this node or
+ * of its pods.
  */
 
-/* Whether the node's stack has made the packet. What it only leads on came in by
- * some device, and may say what it likes.
+/* Whether the node's own stack has made the packet. A packet that the stack forwards
+ * came in by some device, and its source address proves nothing.
  */
 static __always_inline int from_local_stack(const ctx_t *ctx, const struct packet *pkt)
 {
@@ -62,11 +62,10 @@ static __noinline int is_unspecified(const struct addr *a)
 	return addr_none(a) || (addr_mapped(a) && !a->w[3]);
 }
 
-/* What can have come by a device of the node's from nobody. A link-local source
- * is good for who is on the link, which is the node and, where it answers them,
- * its pods; a neighbour may have the one that pods know as their gateway's. So is
- * it for many, of whom the kernel is one, and who has no address yet asks them
- * for one.
+/* Refuses sources that nobody outside can have. A link-local source may send to the
+ * node, to a pod that answers it, and to multicast; a neighbour may have the same
+ * link-local address as the pods' gateway. A host without an address may send to
+ * multicast: it asks for one (DHCP, duplicate address detection).
  */
 static __noinline int judge_outside_source(struct packet *pkt)
 {

@@ -148,8 +148,8 @@ static __always_inline int is_first_fragment(const struct packet *pkt)
 	return pkt->fragment == FRAGMENT_FIRST && pkt->l4_off == ETH_LEN + len;
 }
 
-/* Makes the packet the word to its sender that mtu is what fits (RFC 1191, RFC
- * 8201). A reason other than NONE: it could not be made.
+/* Turns the packet into an ICMP error for its sender: mtu is what fits (RFC 1191, RFC
+ * 8201). Gives a reason other than NONE if the error could not be made.
  */
 static __noinline int refuse_too_big(ctx_t *ctx, struct packet *pkt, __u32 mtu)
 {

@@ -17,8 +17,8 @@
  *				   +--- elsewhere		replies: from-device
  */
 
-/* Whether a packet is of a node's tunnel, for a pod of this node: others' are
- * pods' own affair, and judged as any packet.
+/* Whether a packet comes from a node's tunnel and is for a pod of this node. Tunnels
+ * between pods are judged as any packet.
  */
 static __noinline int is_encapped(struct packet *pkt)
 {
@@ -66,9 +66,9 @@ static __noinline int decap(ctx_t *ctx, struct scratch *s)
 	s->pod = pkt->key.dst;
 	if (ctx_adjust_room(ctx, -len, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
-	/* RFC 6040 4.2: congestion met outside is told inside, and who cannot be told so
-	 * learns of it by a loss. The kernel tells nothing where the header inside lies
-	 * elsewhere than the one outside did.
+	/* RFC 6040 4.2: a congestion mark of the outer header is copied to the inner one; an
+	 * inner packet that does not support marks is dropped. The kernel marks the header
+	 * where it knows it to be, and so the headers are pulled first.
 	 */
 	if ((ecn & 3) != 3)
 		return 0;
@@ -90,9 +90,10 @@ static __noinline int judge_client(struct packet *pkt, const struct ipcache_entr
 	return REASON_NONE;
 }
 
-/* The frontend of a packet that came by a device. One that a node has sent on is
- * for that node's address: node ports are also there under the address of none, to
- * which nobody has sent who comes here.
+/* The frontend of a packet that came by a device. A packet that another node has
+ * encapsulated has that node's address as its destination: its node port is found
+ * under the unspecified address, where this node has all node ports. No packet on a
+ * wire has that destination.
  */
 static __noinline struct service *service_lookup_outside(struct packet *pkt)
 {
@@ -115,9 +116,9 @@ static __noinline struct service *service_lookup_outside(struct packet *pkt)
 	return service;
 }
 
-/* Whether a backend elsewhere can answer the client itself. A node that is the
- * backend takes nothing out of a tunnel; and for a client of the cluster the
- * backend's node may be its own, where it comes from inside.
+/* Whether a backend on another node can answer the client itself. It has to be a pod:
+ * a node that is the backend decapsulates nothing. The client has to be outside of the
+ * cluster: a pod may be on the backend's node, where its packets come from inside.
  */
 static __always_inline int dsr_allowed(const struct packet *pkt)
 {
@@ -148,7 +149,7 @@ static __noinline int judge_backend(ctx_t *ctx, struct packet *pkt,
 		return host_policy(pkt, DIRECTION_INGRESS, pkt->src_identity, s->open.dport);
 	}
 	if ((flags & SERVICE_DSR) && dsr_allowed(pkt)) {
-		/* Before it is remembered: nothing of it would leave. */
+		/* Checked before the flow is stored: no packet of it could leave. */
 		if (!node_masquerade_addr(pkt))
 			return REFUSE(pkt, REASON_NO_SOURCE_PORT);
 		s->open.out = OUT_TUNNEL;
@@ -215,7 +216,7 @@ static __noinline int judge_from_device(ctx_t *ctx, struct packet *pkt,
 	return finish_flow(pkt, s, OUT_DEVICE);
 }
 
-/* A packet from outside to an address that is of services, and to none of them. */
+/* A packet from outside to an address of services, at a port that no service has. */
 static __noinline int judge_no_frontend(struct packet *pkt)
 {
 	struct ipcache_entry *client = ipcache_lookup(pkt, &pkt->key.src);
@@ -229,7 +230,7 @@ static __noinline int judge_no_frontend(struct packet *pkt)
 	return REFUSE(pkt, REASON_NO_FRONTEND);
 }
 
-/* Whether a packet is the node's own, and policies select the node. */
+/* Whether policies select the node, and the packet is for it or from it. */
 static __noinline int host_firewall_applies(struct packet *pkt)
 {
 	if (!host_rule_set(pkt) || is_no_host(&pkt->key.dst, pkt->key.family))
@@ -237,8 +238,9 @@ static __noinline int host_firewall_applies(struct packet *pkt)
 	return is_host_address(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }
 
-/* Whether a socket of the node's serves there for a service: who comes to it by himself
- * and who is led there may be one tuple to it, and their answers too.
+/* Whether a socket of the node's is a backend at the packet's destination. A client that
+ * comes there by itself, and one that a service has led there, may have the same tuple,
+ * and so may the answers to both.
  */
 static __noinline int is_local_backend(struct packet *pkt)
 {
@@ -282,8 +284,8 @@ static __noinline int judge_to_host(struct packet *pkt, struct scratch *s)
 	return finish_flow(pkt, s, OUT_DEVICE);
 }
 
-/* Whether masquerading could take the port of what the node sends, to one host: who
- * answers what is for many answers from another address.
+/* Whether a flow of the node's own has a source port that masquerading could give to a
+ * pod's flow. Multicast is left out: its answers come from other addresses.
  */
 static __noinline int is_port_tracked(struct packet *pkt)
 {
@@ -298,9 +300,9 @@ static __noinline int is_port_tracked(struct packet *pkt)
 	return port >= self->first_port && port <= self->last_port;
 }
 
-/* What the node sends to a service, or, without one, from a port of those that
- * masquerading takes: it is remembered, so that the port is taken. So is all that
- * it sends while policies select it.
+/* A packet that the node sends. Its flow is stored in three cases: it goes to a service;
+ * its source port is one of those that masquerading gives to pods, so that no pod gets
+ * it; policies select the node.
  */
 static __noinline int judge_to_device(ctx_t *ctx, struct packet *pkt,
 				      struct scratch *s, const struct service *service)
@@ -356,8 +358,8 @@ static __noinline int judge_to_device(ctx_t *ctx, struct packet *pkt,
 	reason = finish_flow(pkt, s, OUT_HOST);
 	if (!reason || service || !tracked)
 		return reason;
-	/* What is nobody's to translate leaves without a note of its port, too.
-	 * What it was before, under another port, is over.
+	/* No source port is free: the packet leaves as it is, and reserves none. What an
+	 * earlier judgement has stored for it is deleted.
 	 */
 	bpf_map_delete_elem(&ct_answered, &pkt->key);
 	bpf_map_delete_elem(&ct_unanswered, &pkt->key);
@@ -366,10 +368,10 @@ static __noinline int judge_to_device(ctx_t *ctx, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* A reply at the node's devices to a flow that was judged before the tables
- * changed. What a pod has opened is asked of its policy, and what the node has
- * opened or was opened to it of the node's; what came for a frontend whose backend
- * is elsewhere is nobody's to refuse here.
+/* A reply at the node's devices to a flow that was judged before the tables changed.
+ * A flow that a pod opened is judged by the pod's policy, and one that the node opened
+ * or received by the node's. A flow of a frontend whose backend is on another node is
+ * judged there.
  */
 static __noinline int rejudge_device(struct packet *pkt, struct flow *flow)
 {

@@ -25,7 +25,7 @@ func TestEveryExcusedLineIsThere(t *testing.T) {
 }
 
 func TestAnExcuseIsBoundToTheTextOfTwoLines(t *testing.T) {
-	all, err := ParseExcuses("# a comment\n\ncontainer.bpf.c\n\tif (!s || !ctl)\n\treturn TC_ACT_SHOT;\n\tbecause an array has all of its elements\n")
+	all, err := ParseExcuses("# a comment\n\ncontainer.bpf.c\n\tif (!s || !ctl)\n\treturn CTX_DROP;\n\tbecause an array has all of its elements\n")
 	require.NoError(t, err)
 	require.Len(t, all, 1)
 	require.Len(t, all[0].Lines(), 1)
