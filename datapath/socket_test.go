@@ -459,7 +459,7 @@ func TestAServiceWithoutABackendRefusesAtOnce(t *testing.T) {
 		require.Zero(t, raw.Key.Family)
 		require.Zero(t, raw.Key.Pad)
 		require.Zero(t, raw.Key.Ifindex)
-		require.Equal(t, uint32(0xc0), raw.Tables, "services were asked, and nothing else")
+		require.Equal(t, uint64(0xc0), raw.Tables, "services were asked, and nothing else")
 	}))
 	require.Len(t, events, 24)
 	ended := monotonicNow(t)
