@@ -61,6 +61,12 @@ const (
 	ContainerBackendStateBACKEND_TERMINATING ContainerBackendState = 2
 )
 
+type ContainerChanges struct {
+	_      structs.HostLayout
+	Places [65536]uint32
+	All    uint32
+}
+
 type ContainerCidrKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -647,6 +653,7 @@ const (
 const (
 	ContainerMapAffinities      = "affinities"
 	ContainerMapBackends        = "backends"
+	ContainerMapChanged         = "changed"
 	ContainerMapControl         = "control"
 	ContainerMapCounters        = "counters"
 	ContainerMapCtAnswered      = "ct_answered"
@@ -739,6 +746,7 @@ type ContainerProgramSpecs struct {
 type ContainerMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Changed      *ebpf.MapSpec `ebpf:"changed"`
 	Control      *ebpf.MapSpec `ebpf:"control"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
@@ -803,6 +811,7 @@ func (o *ContainerObjects) Close() error {
 type ContainerMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Changed      *ebpf.Map `ebpf:"changed"`
 	Control      *ebpf.Map `ebpf:"control"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
@@ -829,6 +838,7 @@ func (m *ContainerMaps) Close() error {
 	return _ContainerClose(
 		m.Affinities,
 		m.Backends,
+		m.Changed,
 		m.Control,
 		m.Counters,
 		m.CtAnswered,

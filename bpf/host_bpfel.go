@@ -51,6 +51,12 @@ type HostBackendPair struct {
 	}
 }
 
+type HostChanges struct {
+	_      structs.HostLayout
+	Places [65536]uint32
+	All    uint32
+}
+
 type HostCidrKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -342,6 +348,7 @@ type HostSourceKey struct {
 const (
 	HostMapAffinities      = "affinities"
 	HostMapBackends        = "backends"
+	HostMapChanged         = "changed"
 	HostMapControl         = "control"
 	HostMapCounters        = "counters"
 	HostMapCtAnswered      = "ct_answered"
@@ -431,6 +438,7 @@ type HostProgramSpecs struct {
 type HostMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Changed      *ebpf.MapSpec `ebpf:"changed"`
 	Control      *ebpf.MapSpec `ebpf:"control"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
@@ -494,6 +502,7 @@ func (o *HostObjects) Close() error {
 type HostMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Changed      *ebpf.Map `ebpf:"changed"`
 	Control      *ebpf.Map `ebpf:"control"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
@@ -520,6 +529,7 @@ func (m *HostMaps) Close() error {
 	return _HostClose(
 		m.Affinities,
 		m.Backends,
+		m.Changed,
 		m.Control,
 		m.Counters,
 		m.CtAnswered,

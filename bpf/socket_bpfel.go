@@ -51,6 +51,12 @@ type SocketBackendPair struct {
 	}
 }
 
+type SocketChanges struct {
+	_      structs.HostLayout
+	Places [65536]uint32
+	All    uint32
+}
+
 type SocketCidrKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -342,6 +348,7 @@ type SocketSourceKey struct {
 const (
 	SocketMapAffinities    = "affinities"
 	SocketMapBackends      = "backends"
+	SocketMapChanged       = "changed"
 	SocketMapControl       = "control"
 	SocketMapCounters      = "counters"
 	SocketMapCtAnswered    = "ct_answered"
@@ -435,6 +442,7 @@ type SocketProgramSpecs struct {
 type SocketMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Changed      *ebpf.MapSpec `ebpf:"changed"`
 	Control      *ebpf.MapSpec `ebpf:"control"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
@@ -490,6 +498,7 @@ func (o *SocketObjects) Close() error {
 type SocketMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Changed      *ebpf.Map `ebpf:"changed"`
 	Control      *ebpf.Map `ebpf:"control"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
@@ -516,6 +525,7 @@ func (m *SocketMaps) Close() error {
 	return _SocketClose(
 		m.Affinities,
 		m.Backends,
+		m.Changed,
 		m.Control,
 		m.Counters,
 		m.CtAnswered,

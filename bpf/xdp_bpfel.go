@@ -51,6 +51,12 @@ type XdpBackendPair struct {
 	}
 }
 
+type XdpChanges struct {
+	_      structs.HostLayout
+	Places [65536]uint32
+	All    uint32
+}
+
 type XdpCidrKey struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -347,6 +353,7 @@ type XdpXdpNote struct {
 const (
 	XdpMapAffinities      = "affinities"
 	XdpMapBackends        = "backends"
+	XdpMapChanged         = "changed"
 	XdpMapControl         = "control"
 	XdpMapCounters        = "counters"
 	XdpMapCtAnswered      = "ct_answered"
@@ -435,6 +442,7 @@ type XdpProgramSpecs struct {
 type XdpMapSpecs struct {
 	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
 	Backends     *ebpf.MapSpec `ebpf:"backends"`
+	Changed      *ebpf.MapSpec `ebpf:"changed"`
 	Control      *ebpf.MapSpec `ebpf:"control"`
 	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
@@ -499,6 +507,7 @@ func (o *XdpObjects) Close() error {
 type XdpMaps struct {
 	Affinities   *ebpf.Map `ebpf:"affinities"`
 	Backends     *ebpf.Map `ebpf:"backends"`
+	Changed      *ebpf.Map `ebpf:"changed"`
 	Control      *ebpf.Map `ebpf:"control"`
 	Counters     *ebpf.Map `ebpf:"counters"`
 	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
@@ -526,6 +535,7 @@ func (m *XdpMaps) Close() error {
 	return _XdpClose(
 		m.Affinities,
 		m.Backends,
+		m.Changed,
 		m.Control,
 		m.Counters,
 		m.CtAnswered,

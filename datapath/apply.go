@@ -49,7 +49,8 @@ type desired struct {
 // process dies in it, the old state stays.
 //
 // The order: rules, lists and tables of backends that are new; the half of every table that
-// packets do not read; programs on new devices; then the epoch, by one write.
+// packets do not read; programs on new devices; what of it concerns which flows; then
+// the epoch, by one write.
 // What nobody uses any more is deleted when packets of the old epoch are gone:
 // by the next Apply or Collect.
 //
@@ -135,7 +136,7 @@ func (d *Datapath) enforce(state *model.State) (Change, error) {
 		return Change{}, err
 	}
 	d.opts.Step("turn the epoch")
-	if change.Epoch, err = d.turn(want); err != nil {
+	if change.Epoch, err = d.turn(want, last != nil); err != nil {
 		return Change{}, err
 	}
 	d.opts.Step("end")
@@ -144,10 +145,14 @@ func (d *Datapath) enforce(state *model.State) (Change, error) {
 	return change, d.attached.release(want.uplinks)
 }
 
-// turn gives packets the other half, and events the names of its state.
-func (d *Datapath) turn(want *desired) (epoch uint32, err error) {
+// turn gives packets the other half, has those flows judged anew that the difference
+// concerns, and gives events the names of its state. The state before is known, or not.
+func (d *Datapath) turn(want *desired, known bool) (epoch uint32, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.noteChanges(d.settings.Epoch+1, known); err != nil {
+		return 0, err
+	}
 	d.settings.Epoch++
 	if err := d.writeSettings(); err != nil {
 		d.settings.Epoch--

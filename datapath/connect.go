@@ -115,6 +115,16 @@ func (d *Datapath) join(want *desired, one *model.State) error {
 	if _, there := d.rules.sets[ep.RuleSet]; !there && ep.RuleSet != "" {
 		return errSwept
 	}
+	was := d.endpoints.have[ifindex]
+	places := slices.Collect(placesOfEndpoint(was[0], was[1], want.endpoints[ifindex]))
+	for key := range want.ipcache {
+		places = append(places, placeOf(key))
+	}
+	for _, place := range places {
+		if err := d.changed.put(place, d.settings.Epoch+2); err != nil {
+			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
+		}
+	}
 	e := ahead{name: ep.Name}
 	for key, half := range want.ipcache {
 		if err := d.ipcache.keep(key, half); err != nil {

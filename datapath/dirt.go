@@ -266,16 +266,20 @@ func (w *Witness) metered(now uint64) ([]string, error) {
 // meets looks at the entry of a flow that was known.
 func (w *Witness) meets(r *reading, left *bpf.ContainerScratch) ([]string, error) {
 	key := left.Pkt.Key
+	faults, err := w.dueAnew(r.lookup, left)
+	if err != nil {
+		return nil, err
+	}
 	if !r.straight || r.lookup != FlowKnown {
 		delete(w.met, key)
 		delete(w.met, left.ReplyKey)
-		return nil, nil
+		return faults, nil
 	}
 	m, err := w.flows.meet(&key)
 	if err != nil || m == nil {
-		return nil, err
+		return faults, err
 	}
-	faults := m.wrong(left, r.reads, w.met[key])
+	faults = append(faults, m.wrong(left, r.reads, w.met[key])...)
 	w.met[key] = m
 	return faults, nil
 }

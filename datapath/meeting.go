@@ -3,7 +3,9 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/weirnet/weir/bpf"
@@ -114,4 +116,52 @@ func wayOut(r *reading, out uint8, ifindex uint32, asItIs uint8) []string {
 		return []string{fmt.Sprintf("the kernel goes on with it at %s, and the device of its way out is %d", r.hook, ifindex)}
 	}
 	return nil
+}
+
+// dueAnew says whether a flow was rightly kept, or judged anew, that the last packet
+// left in an epoch before.
+func (w *Witness) dueAnew(lookup FlowLookup, left *bpf.ContainerScratch) ([]string, error) {
+	pkt := &left.Pkt
+	before := w.met[pkt.Key]
+	if before == nil || lookup != FlowKnown && lookup != FlowRejudged {
+		return nil, nil
+	}
+	was := &before.value
+	anew := was.Epoch != pkt.Epoch
+	if anew {
+		var err error
+		if anew, err = w.d.changed.concern(was.Epoch, dependsOn(&pkt.Key, was, pkt.Decapped != 0)); err != nil {
+			return nil, err
+		}
+	}
+	if anew != (lookup == FlowRejudged) {
+		return []string{fmt.Sprintf("its flow was judged in epoch %d, and in epoch %d it is %s: that it is to be judged anew is %v", was.Epoch, pkt.Epoch, lookup, anew)}, nil
+	}
+	return nil, nil
+}
+
+// dependsOn are the places of what a flow depends on.
+func dependsOn(key *flowKey, flow *flowValue, led bool) []uint32 {
+	places := []uint32{placeOfAll, placeOf(key.Src), placeOf(key.Dst), placeOf(flow.Dst)}
+	if flow.Flags&flowReply == 0 {
+		places = append(places, placeOfPort(key.Dst, key.Dport), placeOfPort(flow.Dst, flow.Dport))
+		if led {
+			places = append(places, placeOfPort(encodeAddr(netip.IPv4Unspecified()), key.Dport))
+		}
+	}
+	return places
+}
+
+// concern is whether some place was changed behind an epoch.
+func (t *placesTable) concern(epoch uint32, places []uint32) (bool, error) {
+	var word [4]byte
+	for _, place := range places {
+		if _, err := t.memory.ReadAt(word[:], int64(place)*int64(len(word))); err != nil {
+			return false, fmt.Errorf("read table changed: %w", err)
+		}
+		if int32(binary.NativeEndian.Uint32(word[:])-epoch) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }

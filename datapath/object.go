@@ -24,7 +24,7 @@ type objects struct{ container, host, socket *ebpf.CollectionSpec }
 // sharedMaps are the tables that all programs have together. They outlive the
 // process where they are pinned; the others hold nothing that is missed.
 var sharedMaps = []string{
-	bpf.ContainerMapControl, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
+	bpf.ContainerMapControl, bpf.ContainerMapChanged, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
 	bpf.ContainerMapIpcache, bpf.ContainerMapIpcacheCidrs, bpf.ContainerMapServices,
 	bpf.ContainerMapSlots, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,

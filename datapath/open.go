@@ -70,6 +70,7 @@ type Datapath struct {
 	// Only who has applying too gives packets the other half.
 	mu        sync.Mutex
 	settings  settings
+	changed   *placesTable
 	spent     Spent
 	flipped   time.Time // when packets were last given the other half
 	endpoints *pairTable[uint32, endpointHalf]
@@ -214,6 +215,10 @@ func (d *Datapath) takeOver() error {
 	if err := d.readTables(); err != nil {
 		return err
 	}
+	// A loader before this one may not have known of places, and its epochs count.
+	if err := d.changed.put(placeOfAll, d.settings.Epoch); err != nil {
+		return err
+	}
 	if err := d.readLabels(); err != nil {
 		return err
 	}
@@ -231,6 +236,9 @@ func (d *Datapath) takeOver() error {
 }
 
 func (d *Datapath) readTables() (err error) {
+	if d.changed, err = newPlacesTable(d.maps[bpf.ContainerMapChanged]); err != nil {
+		return err
+	}
 	alone := new(sync.Mutex) // applying guards them
 	if d.nodes, err = newPairTable[uint32, nodeHalf](d.maps[bpf.ContainerMapNodes], alone); err != nil {
 		return err

@@ -5,6 +5,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sync"
@@ -189,6 +190,30 @@ func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
 		t.put(key, pairs[i])
 	}
 	return nil
+}
+
+// step is what becomes of an entry by a turn of the epoch.
+type step[H any] struct{ was, is H }
+
+// differences are the entries that one half has otherwise than the other. It costs
+// what differs.
+func (t *pairTable[K, H]) differences(half int) iter.Seq2[K, step[H]] {
+	return func(yield func(K, step[H]) bool) {
+		for key := range t.uneven {
+			row := step[H]{t.have[key][1-half], t.have[key][half]}
+			if row.was != row.is && !yield(key, row) {
+				return
+			}
+		}
+	}
+}
+
+// differs is whether there are any.
+func (t *pairTable[K, H]) differs() bool {
+	for range t.differences(0) {
+		return true
+	}
+	return false
 }
 
 // sweep deletes the entries that the half in use does not have.

@@ -122,6 +122,9 @@ func (r *repair) end() error {
 		return nil
 	}
 	d.opts.Step("repair control")
+	if err := d.changed.put(placeOfAll, d.settings.Epoch+2); err != nil {
+		return fmt.Errorf("repair tables: %w", err)
+	}
 	d.settings.Epoch += 2 // the same half
 	if err := d.writeSettings(); err != nil {
 		d.settings.Epoch -= 2

@@ -37,7 +37,7 @@ func (d *Datapath) Reset() error {
 	err := errors.Join(
 		d.nodes.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
-		d.sources.clear(),
+		d.sources.clear(), d.changed.clear(),
 		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),
 		empty[peerKey](d.maps[bpf.ContainerMapPeers]),
 		empty[flowKey](d.maps[bpf.ContainerMapCtAnswered]),

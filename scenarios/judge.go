@@ -157,7 +157,7 @@ func (j *judge) look(node string, at model.Where, data []byte, now time.Time, le
 }
 
 var lookups = map[datapath.FlowLookup]oracle.Lookup{
-	datapath.FlowNew: oracle.Missed, datapath.FlowKnown: oracle.Met, datapath.FlowRejudged: oracle.Met,
+	datapath.FlowNew: oracle.Missed, datapath.FlowKnown: oracle.Met, datapath.FlowRejudged: oracle.Anew,
 }
 
 // step compares what a hook did to a frame with what the model expects.

@@ -2,6 +2,7 @@
 #ifndef WEIR_CONNTRACK_H
 #define WEIR_CONNTRACK_H
 
+#include "changes.h"
 #include "verdict.h"
 
 #undef THIS_FILE
@@ -303,7 +304,9 @@ static __always_inline struct flow *ct_lookup(struct packet *pkt, __u8 hook)
 		if (!flow)
 			return NULL;
 	}
-	/* One of an older epoch is asked again whose address it has. */
+	if (flow->epoch != pkt->epoch && ct_unchanged(pkt, &pkt->key, flow))
+		flow->epoch = pkt->epoch;
+	/* One that is judged anew is asked again whose address it has. */
 	if (is_hook(hook, HOOK_TO_CONTAINER) && pkt->transit && (flow->flags & FLOW_HERE) &&
 	    flow->epoch == pkt->epoch) {
 		pkt->stray = REFUSE(pkt, REASON_MARTIAN_SOURCE);

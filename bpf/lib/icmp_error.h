@@ -346,7 +346,9 @@ static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch 
 			return reason;
 		if (icmp_error_bad_mtu(ctx, pkt))
 			return REFUSE(pkt, REASON_ICMP_MTU);
-		pkt->lookup = flow->epoch == pkt->epoch ? LOOKUP_KNOWN : LOOKUP_REJUDGED;
+		pkt->lookup = LOOKUP_KNOWN;
+		if (flow->epoch != pkt->epoch && !ct_unchanged(pkt, key, flow))
+			pkt->lookup = LOOKUP_REJUDGED;
 		/* About an answer: the opener's next packet is judged, and the error
 		 * comes again. One that goes elsewhere does not wait for that.
 		 */

@@ -20,6 +20,7 @@
 #define MAX_CT_UNANSWERED		65536
 #define MAX_FRAGMENTS		8192
 #define MAX_SHARES		32768	/* of all endpoints that open much */
+#define CHANGE_PLACES		65536	/* of what flows depend on: 2^(64 - PLACE_SHIFT) */
 #define EVENT_RING_BYTES	(1 << 20)
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */

@@ -53,6 +53,22 @@ struct {
  */
 #define GENERATION(epoch) ((epoch) & 1)
 
+/* The last epoch in which something that flows depend on changed, by places
+ * (changes.h). They are written before the epoch is bumped.
+ */
+struct changes {
+	__u32 places[CHANGE_PLACES];
+	__u32 all;		/* what concerns every flow */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct changes);
+} changed SEC(".maps");
+
 /* What the node is. Keys of flows at its devices have ifindex 0: a flow may come
  * in by another device than it left by.
  */

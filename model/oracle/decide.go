@@ -66,10 +66,13 @@ func (j *judgement) meetAll() {
 // known judges a packet of a known flow.
 func (j *judgement) known(f half, open func()) {
 	stale := f.isStale(j.oracle.epoch)
-	if stale && !f.reply && f.frontend.addr.IsUnspecified() && !j.isLed() {
+	kept := j.keeps(f)
+	if stale && kept != must && !f.reply && f.frontend.addr.IsUnspecified() && !j.isLed() {
 		j.tell("the flow came by a tunnel, and this by none: it is for the node that it names")
 		open()
-		return
+		if kept == mustNot {
+			return
+		}
 	}
 	if stale && !f.reply && f.service.IsZero() && j.at.Hook != model.ToContainer && j.isStray() {
 		j.tell("the address that the flow leads to has become a service's")
@@ -100,6 +103,9 @@ func (j *judgement) known(f half, open func()) {
 	if stale {
 		opens, reasons = j.judgeAnew(f.flow)
 	}
+	if kept == must && len(reasons) == 0 {
+		j.askAnew() // they were not asked, and so nothing is told
+	}
 	if stale && !f.reply && !f.service.IsZero() && j.isDevice() && opens.out == model.OutDevice && j.posesAsTunnel(f.translated) {
 		reasons = append(reasons, model.ReasonBadTunnel)
 	}
@@ -110,14 +116,14 @@ func (j *judgement) known(f half, open func()) {
 	if f.reply {
 		j.tell("it answers the flow %s", f.opening.tuple)
 		back := j.replyWay(f.flow)
-		j.leave(Translation{Tuple: f.leaves(), Out: back.out, Endpoint: back.endpoint, flow: f.flow, known: true, reply: true, opens: f.way}, reasons)
+		j.leave(Translation{Tuple: f.leaves(), Out: back.out, Endpoint: back.endpoint, flow: f.flow, known: true, kept: kept, reply: true, opens: f.way}, reasons)
 		return
 	}
 	j.tell("it belongs to the flow %s, which leaves as %s", f.opening.tuple, f.translated)
-	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f.flow, known: true, opens: opens}
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f.flow, known: true, kept: kept, opens: opens}
 	if stale {
 		var sourceless []model.Reason
-		t, sourceless = j.resource(f.flow, opens)
+		t, sourceless = j.resource(f.flow, opens, kept)
 		reasons = append(reasons, sourceless...)
 		j.maybeShutOut(f.flow)
 	}

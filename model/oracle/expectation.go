@@ -64,6 +64,7 @@ type Translation struct {
 
 	flow  *flow // the known one, or the one that this packet would open
 	known bool
+	kept  ought       // of a known one: it is gone by what was decided under other objects
 	reply bool        // seen in the flow's reply direction
 	opens way         // the flow's, in its opening direction
 	led   model.Tuple // as it is to come to the pod behind a tunnel
@@ -150,9 +151,9 @@ func (e Expectation) Telling() (reason model.Reason, sure bool) {
 // mayBeTold is whether what was told of the flow need not be told again. Of a
 // flow that is judged anew the half that answers may have been written with the
 // other one, and one that may have begun again with its first packet; a packet
-// that may have been of no flow may have had it judged.
+// that may have been of no flow may have had it judged. What is kept is not told of.
 func (t Translation) mayBeTold(doubtful bool) bool {
-	return t.known && (t.reply || doubtful)
+	return t.known && (t.reply || doubtful || t.kept == may)
 }
 
 func (t Translation) allows(o Outcome, doubtful bool) bool {

@@ -77,6 +77,19 @@ func (h half) isStale(epoch int) bool {
 	return h.openEpoch != epoch
 }
 
+// keeps is whether the datapath goes by what it decided of a direction under other
+// objects than now: it may where nothing has changed that this depends on, and then
+// to judge it anew gives the same.
+func (j *judgement) keeps(h half) ought {
+	switch {
+	case !h.isStale(j.oracle.epoch) || j.lookup == Anew:
+		return mustNot
+	case j.lookup == Met:
+		return must
+	}
+	return may
+}
+
 func (h half) judged(epoch int) {
 	if h.reply {
 		h.replyEpoch = epoch

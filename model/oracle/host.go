@@ -427,7 +427,7 @@ func (j *judgement) relatedAtDevice() {
 			f.ought = may
 		}
 		switch {
-		case f.reply || !stale:
+		case f.reply || !stale || j.keeps(f.half) != mustNot:
 			j.relatedTo(f.half)
 		case h.quote.tiny:
 			j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPMTU}})

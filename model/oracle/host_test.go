@@ -378,7 +378,9 @@ func TestErrorsAboutTranslatedFlowsComeByTheDevice(t *testing.T) {
 		answer := quoting(ip(f.node, f.outside, model.ProtocolUDP, udp(30080, 45000, 0)))
 		b.passError(b.in(unreachable(f.outside, f.node, answer)), between(f.node, f.far), led.Reversed(), model.OutDevice)
 		b.apply(shop("far", "  sessionAffinity: ClientIP"))
-		b.requirePassBy(b.in(unreachable(f.outside, f.node, answer)), model.OutHost) // of an old epoch, and opens nothing
+		late := unreachable(f.outside, f.node, answer)
+		b.requirePassBy(b.told(Anew, model.FromDevice, "node-a", late), model.OutHost) // of an old epoch, and opens nothing
+		b.passError(b.told(Met, model.FromDevice, "node-a", late), between(f.node, f.far), led.Reversed(), model.OutDevice)
 
 		// About a pod's masqueraded flow, to the pod.
 		out := tuple(model.ProtocolUDP, f.node, 46000, f.outside, 53)

@@ -136,7 +136,7 @@ func (a *aftermath) now(t time.Duration) bool { return t >= a.j.from && t <= a.t
 // made is whether the packet has made its flow's entry, or had it lead elsewhere
 // and so begin anew.
 func (a *aftermath) made() bool {
-	return a.j.lookup != Met || a.before.Leaves != a.is.Leaves || a.before.Other != a.is.Other
+	return !a.j.lookup.found() || a.before.Leaves != a.is.Leaves || a.before.Other != a.is.Other
 }
 
 // met judges the entry that the packet has met or made.

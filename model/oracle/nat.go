@@ -310,9 +310,9 @@ func (j *judgement) sourceFor(own, dst netip.Addr, hook model.Hook, out model.Ou
 
 // resource gives a known flow that is judged anew the source that it has by
 // its way now, and its port where it keeps that: not where the answers of another
-// come to where its own would.
-func (j *judgement) resource(f *flow, opens way) (Translation, []model.Reason) {
-	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, opens: opens}
+// come to where its own would. One that is kept has both.
+func (j *judgement) resource(f *flow, opens way, kept ought) (Translation, []model.Reason) {
+	t := Translation{Tuple: f.translated, Out: opens.out, Endpoint: opens.endpoint, flow: f, known: true, kept: kept, opens: opens}
 	own, source := f.opening.tuple, f.translated.Src
 	if !f.hairpin {
 		lent, has := j.sourceFor(own.Src, t.Tuple.Dst, f.opening.where.Hook, opens.out)
@@ -322,6 +322,8 @@ func (j *judgement) resource(f *flow, opens way) (Translation, []model.Reason) {
 	}
 	if source != f.translated.Src {
 		t.Tuple.Src, t.Tuple.Sport = source, own.Sport
+	} else if kept == must {
+		return t, nil
 	}
 	if opens.out == model.OutTunnel {
 		return t, nil // this node does not see its answers

@@ -254,7 +254,7 @@ func (o *Oracle) goOn(f half, h *headers, t *Translation, observed model.Tuple, 
 		return f.flow
 	case elsewhere:
 		return o.open(f.flow, h, t, []half{f}, observed, now)
-	case !f.reply && f.isStale(o.epoch): // judged anew, it has both its keys again
+	case !f.reply && f.isStale(o.epoch) && t.kept != must: // judged anew, it has both its keys again
 		if f.way = t.opens; f.ought(f.opening.tuple.Protocol, now) != must {
 			next |= torn // its answers may have begun again
 			f.sides[1] = f.sides[1].or(side{})

@@ -88,6 +88,11 @@ func (b *bench) to(endpoint string, frame []byte) Expectation {
 	return b.oracle.Evaluate(frame, model.Where{Hook: model.ToContainer, Endpoint: endpoint}, b.now)
 }
 
+// told is what is right where the datapath says what it looked up.
+func (b *bench) told(lookup Lookup, hook model.Hook, endpoint string, frame []byte) Expectation {
+	return b.oracle.Look(frame, model.Where{Hook: hook, Endpoint: endpoint}, b.now).Judge(lookup)
+}
+
 // pass requires that a frame may leave as observed, and lets it.
 func (b *bench) pass(e Expectation, observed model.Tuple, out model.Out) {
 	b.Helper()

@@ -40,7 +40,7 @@ func (j *judgement) relatedTo(f half) {
 		}
 		back, translated = j.replyWay(f.flow), f.leaves()
 		j.tell("it is an error about the flow %s", f.opening.tuple)
-	case stale:
+	case stale && !j.mayKeep(f):
 		j.tell("it is an error about an answer in the flow %s, which has to be judged anew first", f.opening.tuple)
 		reasons = []model.Reason{model.ReasonICMPNoFlow}
 	default:
@@ -59,6 +59,21 @@ func (j *judgement) relatedTo(f half) {
 		Tuple: outer, Quoted: quoted, Out: back.out, Endpoint: back.endpoint,
 		flow: f.flow, known: true, reply: f.reply, opens: opens,
 	}, reasons)
+}
+
+// mayKeep is whether an error about an answer may find its flow kept. Where nobody
+// tells whether it did, the flow may have to be judged anew first.
+func (j *judgement) mayKeep(f half) bool {
+	kept := j.keeps(f)
+	if kept == may && !j.isDevice() {
+		j.branches = append(j.branches, branch{reasons: []model.Reason{model.ReasonICMPNoFlow}})
+	}
+	if kept == mustNot || !f.service.IsZero() && !j.stillServes(f.flow) {
+		return false
+	}
+	opens, reasons := j.judgeAnew(f.flow)
+	j.askAnew()
+	return opens == f.way && len(reasons) == 0
 }
 
 // impostor is why nobody can have told of an error so.

@@ -158,15 +158,23 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}
 	require.Equal(t, model.Forward, b.from(client, aboutAnswer).Action)
 
 	b.apply(clusterYAML)
-	requireDrop(t, b.from(client, aboutAnswer), model.ReasonICMPNoFlow)
+	anew := func() Expectation { return b.told(Anew, model.FromContainer, client, aboutAnswer) }
+	requireDrop(t, anew(), model.ReasonICMPNoFlow)
 	b.pass(b.from(web0, aboutRequest), between("10.0.0.2", "10.0.0.1"), model.OutLocal)
-	requireDrop(t, b.from(client, aboutAnswer), model.ReasonICMPNoFlow)
+	requireDrop(t, anew(), model.ReasonICMPNoFlow)
+	kept := b.told(Met, model.FromContainer, client, aboutAnswer)
+	b.pass(kept, between("10.0.0.1", "10.0.0.2"), model.OutLocal)
+	require.Empty(t, kept.Alternatives)
+	untold := b.from(client, aboutAnswer)
+	require.NoError(t, untold.Check(Outcome{Action: model.Drop, Reason: model.ReasonICMPNoFlow}))
+	require.NoError(t, untold.Check(Outcome{Action: model.Forward}))
 	b.pass(b.from(client, request), sent, model.OutLocal)
 	b.pass(b.from(client, aboutAnswer), between("10.0.0.1", "10.0.0.2"), model.OutLocal)
 
 	b.apply(deny)
 	requireDrop(t, b.from(web0, aboutRequest), model.ReasonPolicyIngress)
 	requireDrop(t, b.from(client, aboutAnswer), model.ReasonICMPNoFlow)
+	requireDrop(t, b.told(Met, model.FromContainer, client, aboutAnswer), model.ReasonICMPNoFlow)
 }
 
 func TestAnErrorIsRoutedLikeAnyPacket(t *testing.T) {

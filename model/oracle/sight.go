@@ -61,8 +61,12 @@ type Lookup int8
 const (
 	Untold Lookup = iota // nothing is said: it need not have searched
 	Missed               // it found none
-	Met                  // it found the entry that was there
+	Met                  // it found the entry that was there, and goes by what was decided of it
+	Anew                 // it found that too, and decides anew
 )
+
+// found is whether it found an entry.
+func (l Lookup) found() bool { return l == Met || l == Anew }
 
 // Look is a frame that is about to meet a hook, and what is seen there of its
 // flow before it does.
@@ -134,9 +138,9 @@ func (j *judgement) search(reusable bool) search {
 	}
 	there := j.seen && h.is(j.entry)
 	switch {
-	case j.lookup == Met && !j.seen:
+	case j.lookup.found() && !j.seen:
 		j.complain("the flow table to have an entry before one is met")
-	case j.lookup == Met && (!there || f.ought == mustNot):
+	case j.lookup.found() && (!there || f.ought == mustNot):
 		j.complain("no entry to be met that leads to %s", j.entry.Leaves)
 	case !there && f.ought == must:
 		j.complain("the flow table to have the flow %s, which leaves as %s", h.opening.tuple, h.translated)
@@ -144,7 +148,7 @@ func (j *judgement) search(reusable bool) search {
 		j.complain("the packet to meet the flow %s, which leaves as %s", h.opening.tuple, h.translated)
 	}
 	switch {
-	case j.lookup == Met && h.flow != nil:
+	case j.lookup.found() && h.flow != nil:
 		f.ought = must
 	case j.lookup != Untold || !there:
 		f.ought = mustNot
