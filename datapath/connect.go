@@ -112,8 +112,10 @@ func (d *Datapath) join(want *desired, one *model.State) error {
 			}
 		}
 	}
-	if _, there := d.rules.sets[ep.RuleSet]; !there && ep.RuleSet != "" {
-		return errSwept
+	for _, half := range want.endpoints { // a set of the same rules may be there by now, under another number
+		if _, there := d.rules.have[half.Set]; !there {
+			return errSwept
+		}
 	}
 	was := d.endpoints.have[ifindex]
 	places := slices.Collect(placesOfEndpoint(was[0], was[1], want.endpoints[ifindex]))

@@ -191,3 +191,27 @@ func TestAPodIsNotConnectedWithTheAddressOfAnother(t *testing.T) {
 	require.ErrorContains(t, d.Connect(taken, model.Key{Namespace: "default", Name: "other"}), "the state does not have it")
 	run(t, d, n.web, tcpFrame(t, "10.0.0.1", "10.96.0.1", 1000, 80, syn), model.Drop)
 }
+
+// Rules that nobody has are deleted, and written again under another number when
+// somebody has them: whoever was about to have the former ones has these.
+func TestAPodThatIsConnectedHasRulesThatAreThere(t *testing.T) {
+	n := newNode(t)
+	first, last := &n.state.Endpoints[0], &n.state.Endpoints[len(n.state.Endpoints)-1]
+	last.RuleSet = first.RuleSet
+	nobody := n.state.Clone()
+	nobody.Endpoints = nil
+	b := newBarrier()
+	opts := small()
+	opts.Step = b.step
+	d := openDatapath(t, opts)
+	_, err := d.Apply(nobody)
+	require.NoError(t, err)
+	release := b.hold(t, "connect: write addresses", func() error { return d.Connect(n.state, last.Name) })
+	_, err = d.Apply(nobody.Clone()) // the rules are swept
+	require.NoError(t, err)
+	_, err = d.Apply(without(n.state)) // and come again
+	require.NoError(t, err)
+	release()
+	row := d.endpoints.have[uint32(last.Device.Ifindex)][d.half()]
+	require.Contains(t, d.rules.have, row.Set)
+}
