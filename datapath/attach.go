@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -30,6 +31,7 @@ type attachments struct {
 	tcx     bool
 	keep    bool   // clsact filters outlive close
 	cgroup  cgroup // who applies a state looks it up anew
+	swept   time.Time
 
 	// mu guards what is attached, and the pins. It is held while one device, or the
 	// sockets, get their programs: who connects a pod waits for no other's.
@@ -319,9 +321,16 @@ func (a *attachments) has(ifindex uint32) bool {
 	return ok && role == rolePod
 }
 
-// sweep forgets the links and filters whose devices or cgroups are gone. It asks the
-// kernel without a lock: who applies a state alone forgets any.
+// sweepInterval is how long a sweep is good for: it costs as much as is attached.
+const sweepInterval = 200 * time.Millisecond
+
+// sweep forgets the links and filters whose devices or cgroups are gone, by and by.
+// It asks the kernel without a lock: who applies a state alone forgets any.
 func (a *attachments) sweep() error {
+	if time.Since(a.swept) < sweepInterval {
+		return nil
+	}
+	a.swept = time.Now()
 	links, filters := a.attachedNow()
 	for at, l := range links {
 		info, err := l.Info()

@@ -49,6 +49,7 @@ type Datapath struct {
 	maglev   *maglevArray
 	moves    moves       // of tables into a new layout, in Open
 	written  []byte      // labels as they lie beside the pins
+	stamps   []stamp     // of the directories of pins, when all pins were there; nil: not known
 	origins  int         // how many of them are in written
 	last     *remembered // of the state in force; nil where all of the tables have to be looked at
 	oldest   uint32      // no group from here on has had a number before

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -64,11 +66,49 @@ func (p pinned) mend(path string, pin func(string) error) error {
 	return nil
 }
 
-// mendPins makes the pins of tables and links again that are gone.
+// stamp is by what it shows that something was put into a directory, or taken away.
+type stamp struct {
+	dev, inode uint64
+	modified   unix.Timespec
+}
+
+// stampTick is more than two changes of a directory may have the same time: that of
+// the kernel's clock tick.
+const stampTick = 50 * time.Millisecond
+
+// stampsOf gives the stamps of the directories of pins; nil where one is not there,
+// or has changed just now, and may change again without showing it.
+func (d *Datapath) stampsOf(dirs ...string) []stamp {
+	var stamps []stamp
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < stampTick {
+			return nil
+		}
+		stamps = append(stamps, stamp{uint64(st.Dev), st.Ino, st.Mtim})
+	}
+	return stamps
+}
+
+// mendPins makes the pins of tables and links again that are gone. Where their
+// directories are as they were when it looked last, none is.
 func (d *Datapath) mendPins() error {
 	if d.opts.PinPath == "" {
 		return nil
 	}
+	stamps := d.stampsOf(d.opts.PinPath, d.attached.linkDir)
+	if stamps != nil && slices.Equal(stamps, d.stamps) {
+		return nil
+	}
+	d.stamps = nil
+	if err := d.mendEachPin(); err != nil {
+		return err
+	}
+	d.stamps = stamps
+	return nil
+}
+
+func (d *Datapath) mendEachPin() error {
 	for _, name := range sharedMaps {
 		if err := d.mendTable(name); err != nil {
 			return err
