@@ -13,23 +13,27 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/config"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/healthcheck"
+	"github.com/weirnet/weir/agent/inputs"
+	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/compile"
-	"github.com/weirnet/weir/model/manifest"
 )
 
 // Source is where the cluster's objects come from.
 type Source interface {
-	// Objects gives the objects, and those that cannot be read.
-	Objects() (*manifest.Objects, []manifest.Unread)
+	// Inputs are the tables that the source writes.
+	Inputs() *inputs.Inputs
 	// Errors are the kinds that cannot be watched now.
 	Errors() (errs map[string]error, since map[string]time.Time)
 	// Run watches until ctx ends.
@@ -84,15 +88,19 @@ type Agent struct {
 	urgent  chan struct{} // a pod waits: now
 	waiting chan struct{} // a pod may wait for a pass that is applied
 
+	// stale is whether the node's kernel may have other devices, addresses or
+	// default routes than when it was looked at, or something is to be mended.
+	stale atomic.Bool
+
 	// reconciling is the turn of a pass, which looks, compiles and applies. Only
 	// passes take it: a pod that is to be connected waits for none that applies.
 	reconciling sync.Mutex
+	enforced    enforced
 
 	// compiling is held to look at the node and to compile, by a pass or for a pod
 	// that waits for one.
 	compiling sync.Mutex
-	compiler  compile.Incremental
-	takeover  takeover
+	kept      kept
 
 	// mu guards what follows, and is held for memory alone: nobody asks the kernel
 	// or the API, or walks a state, while others wait for a status.
@@ -105,15 +113,26 @@ type Agent struct {
 	inForce  map[api.Attachment]inForce
 	status   api.Status
 	problems map[string]api.Problem
-	objects  *manifest.Objects // of the last compile
 	flows    datapath.Collected
 
-	// filling is the turn of who looks how full the tables are, and guards what it
+	// filling is the turn of who counts what is in force, and guards what it
 	// remembers.
-	filling sync.Mutex
-	full    map[string]bool // tables of which it was told
-	filled  map[model.Table]int
-	counted *model.State // whose entries filled counts
+	filling  sync.Mutex
+	full     map[string]bool // tables of which it was told
+	filled   map[model.Table]int
+	numbered int          // identities
+	counted  *model.State // what was counted
+}
+
+// enforced is what the last pass has put into force.
+type enforced struct {
+	whole  uint64 // of the state in force
+	looks  uint64 // those after which health checks were answered
+	told   uint64 // and the network's configuration written
+	checks uint64
+	owns   uint64
+	wired  *model.State // by what devices are up, and routes are made; nil: not all are
+	routes []routes.Route
 }
 
 // inForce is an endpoint in the datapath.
@@ -128,8 +147,9 @@ func Run(ctx context.Context, opts Options) error {
 	a := &Agent{
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
 		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), waiting: make(chan struct{}, 1), turned: make(chan struct{}),
-		waiters: map[api.Attachment]int{}, ahead: map[api.Attachment]inForce{}, inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, objects: manifest.NewObjects(), full: map[string]bool{},
+		waiters: map[api.Attachment]int{}, ahead: map[api.Attachment]inForce{}, inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, full: map[string]bool{},
 	}
+	a.stale.Store(true)
 	if a.opts.Patience == 0 {
 		a.opts.Patience = DefaultPatience
 	}
@@ -157,6 +177,7 @@ func (a *Agent) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	a.kept.cluster, a.kept.checks = newCluster(a.source.Inputs(), a.opts.Node), newHealthChecks(a.opts.Node)
 	if err := a.openIdentities(); err != nil {
 		return err
 	}
@@ -235,7 +256,7 @@ func (a *Agent) run(ctx context.Context) error {
 	start(a.serveMetrics)
 	start(a.collect)
 	start(a.watchEvents)
-	start(a.watchAddresses)
+	start(a.watchKernel)
 	start(a.hasten)
 	start(a.repair)
 	if err := a.source.WaitForSync(ctx); err != nil {
@@ -262,8 +283,9 @@ func (a *Agent) kick() {
 	nudge(a.waiting)
 }
 
-// hurry has it changed at once.
+// hurry has it changed at once, after another look at the node.
 func (a *Agent) hurry() {
+	a.stale.Store(true)
 	nudge(a.urgent)
 	nudge(a.waiting)
 }
@@ -275,53 +297,57 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// What changes at once is applied at once, but what goes on changing is not
-// waited for longer than that.
+// One change is applied at once. Those that follow are taken together: the next
+// pass waits for some times the CPU time that the last one took, so that the agent
+// takes its part of a core and no more, however much changes.
 const (
-	quiet        = 20 * time.Millisecond
-	longestQuiet = 500 * time.Millisecond
+	leastPause   = 20 * time.Millisecond
+	longestPause = 500 * time.Millisecond
+	pauseTimes   = 4
 	// Somebody may have removed a route or a device.
 	mendInterval  = 30 * time.Second
 	retryInterval = 2 * time.Second
 )
 
 func (a *Agent) loop(ctx context.Context) {
+	runtime.LockOSThread() // whose time is measured: the collector of garbage has its own
+	defer runtime.UnlockOSThread()
 	a.hurry()
-	next := mendInterval
+	mend := time.NewTimer(mendInterval)
+	defer mend.Stop()
+	var pause <-chan time.Time // until it ends, only what is urgent is done
+	changed := a.changed
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-pause:
+			pause, changed = nil, a.changed
+			continue
 		case <-a.urgent:
-		case <-a.changed:
-			a.settle(ctx)
-		case <-time.After(next):
+		case <-changed:
+		case <-mend.C:
+			a.stale.Store(true)
+			mend.Reset(mendInterval)
 		}
-		next = mendInterval
+		before := cpuTime()
 		a.acceptDeletions()
 		if err := a.reconcile(); err != nil {
 			a.log.Error("the datapath is not what the cluster wants", "error", err)
-			next = retryInterval
+			a.stale.Store(true)
+			mend.Reset(retryInterval)
 		}
+		pause, changed = time.After(min(max(pauseTimes*(cpuTime()-before), leastPause), longestPause)), nil
 	}
 }
 
-// settle waits until nothing changes any more.
-func (a *Agent) settle(ctx context.Context) {
-	end := time.After(longestQuiet)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-end:
-			return
-		case <-a.urgent:
-			return
-		case <-a.changed:
-		case <-time.After(quiet):
-			return
-		}
+// cpuTime is what the thread has used.
+func cpuTime() time.Duration {
+	var used unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_THREAD, &used) != nil {
+		return 0
 	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 const collectInterval = 5 * time.Second

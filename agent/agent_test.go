@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/cni"
 	"github.com/weirnet/weir/agent/config"
+	"github.com/weirnet/weir/agent/inputs"
 	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -105,6 +107,7 @@ spec: {nodeName: node-1, containers: [{name: main, image: none}]}
 // source is a cluster without an API server.
 type source struct {
 	changed func()
+	tables  *inputs.Inputs
 	mu      sync.Mutex
 	text    string
 	refused []manifest.Unread
@@ -116,12 +119,19 @@ func (s *source) set(text string) {
 	s.mu.Lock()
 	s.text = text
 	s.mu.Unlock()
-	if s.changed != nil {
-		s.changed()
-	}
+	s.write()
 }
 
-func (s *source) Objects() (*manifest.Objects, []manifest.Unread) {
+// change sets what the cluster has beside its text.
+func (s *source) change(alter func(*manifest.Objects), refused ...manifest.Unread) {
+	s.mu.Lock()
+	s.alter, s.refused = alter, refused
+	s.mu.Unlock()
+	s.write()
+}
+
+// write has the tables say what the cluster has.
+func (s *source) write() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	objs, err := manifest.Parse("objects", strings.NewReader(s.text))
@@ -131,18 +141,31 @@ func (s *source) Objects() (*manifest.Objects, []manifest.Unread) {
 	if s.alter != nil {
 		s.alter(objs)
 	}
-	return objs, s.refused
-}
-
-// change sets what the cluster has beside its text.
-func (s *source) change(alter func(*manifest.Objects), refused ...manifest.Unread) {
-	s.mu.Lock()
-	s.alter, s.refused = alter, refused
-	s.mu.Unlock()
+	before, unread := s.tables.Objects()
+	for _, ref := range before.Refs() {
+		if objs.Find(ref) == nil {
+			s.tables.Delete(ref)
+		}
+	}
+	for _, ref := range objs.Refs() {
+		if object := objs.Find(ref); !reflect.DeepEqual(object, before.Find(ref)) {
+			if err := s.tables.Put(object); err != nil {
+				panic(err)
+			}
+		}
+	}
+	for _, u := range unread {
+		s.tables.Unread.Delete(u.Object.String())
+	}
+	for _, u := range s.refused {
+		s.tables.Unread.Put(u.Object.String(), u)
+	}
 	if s.changed != nil {
 		s.changed()
 	}
 }
+
+func (s *source) Inputs() *inputs.Inputs { return s.tables }
 
 func (s *source) Errors() (map[string]error, map[string]time.Time) { return nil, nil }
 func (s *source) Run(ctx context.Context)                          { <-ctx.Done() }
@@ -150,7 +173,7 @@ func (s *source) WaitForSync(context.Context) error                { return nil 
 
 // node is a node under test.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	source  *source
 	paths   agent.Paths
 	options agent.Options
@@ -158,7 +181,7 @@ type node struct {
 	stop    func()
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: it makes network namespaces")
@@ -168,7 +191,7 @@ func newNode(t *testing.T) *node {
 	require.NoError(t, os.Mkdir(bpffs, 0o700))
 	require.NoError(t, unix.Mount("bpf", bpffs, "bpf", 0, ""))
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(bpffs, 0)) })
-	n := &node{t: t, source: new(source), paths: agent.Paths{
+	n := &node{t: t, source: &source{tables: inputs.New()}, paths: agent.Paths{
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"),
 		Pins: filepath.Join(bpffs, "weir"), NetDir: filepath.Join(dir, "net.d"),
 	}}
@@ -262,7 +285,7 @@ func (n *node) routes() (list []string) {
 	return list
 }
 
-func podDevices(t *testing.T) (names []string) {
+func podDevices(t testing.TB) (names []string) {
 	links, err := netlink.LinkList()
 	for errors.Is(err, netlink.ErrDumpInterrupted) { // devices come and go
 		links, err = netlink.LinkList()

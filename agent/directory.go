@@ -11,32 +11,35 @@ import (
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 )
 
 // directory says whose addresses are, for people. It is made while somebody
 // watches, and anew when the objects have changed.
 type directory struct {
-	objs   *manifest.Objects
-	state  *model.State
-	names  map[netip.Addr]api.Party
-	owners map[model.Identity]model.Identity // of numbers that blocks of policies ask for
+	revision uint64 // of the objects
+	state    *model.State
+	names    map[netip.Addr]api.Party
+	owners   map[model.Identity]model.Identity // of numbers that blocks of policies ask for
 }
 
-// directoryOf gives the directory of the objects in force.
-func (a *Agent) directoryOf(old directory) directory {
+func newDirectory() directory { return directory{revision: noRevision} }
+
+// directoryOf gives the directory of the objects and of what is in force.
+func (a *Agent) directoryOf(d directory) directory {
 	a.mu.Lock()
-	objs, state := a.objects, a.state
+	state := a.state
 	a.mu.Unlock()
-	if old.objs == objs && old.state == state {
-		return old
-	}
-	d := directory{objs: objs, state: state, names: map[netip.Addr]api.Party{}, owners: map[model.Identity]model.Identity{}}
-	if state != nil {
+	if d.state != state {
+		d.state, d.owners = state, map[model.Identity]model.Identity{}
 		for a := range state.Addresses.All() {
 			d.owners[a.Identity] = a.Owner()
 		}
 	}
+	objs, revision := a.kept.cluster.snapshot(d.revision)
+	if objs == nil {
+		return d
+	}
+	d.revision, d.names = revision, map[netip.Addr]api.Party{}
 	for name, node := range objs.Nodes {
 		for _, addr := range internalAddresses(node) {
 			d.names[addr] = api.Party{Kind: "Node", Name: name}

@@ -20,7 +20,8 @@ func (a *Agent) noteFill(flows datapath.Collected) {
 	a.countFill()
 }
 
-// countFill says how full the tables are, and warns of those that are nearly so.
+// countFill says how full the tables are, and warns of those that are nearly so. It
+// costs as much as there is: for people, and from time to time.
 func (a *Agent) countFill() {
 	a.filling.Lock()
 	defer a.filling.Unlock()
@@ -30,7 +31,7 @@ func (a *Agent) countFill() {
 	state, flows := a.state, a.flows
 	a.mu.Unlock()
 	if state != nil && state != a.counted {
-		a.counted, a.filled = state, compile.Fill(state)
+		a.counted, a.filled, a.numbered = state, compile.Fill(state), countIdentities(state)
 	}
 	filled := map[model.Table]int{config.TableCTAnswered: flows.Answered, config.TableCTUnanswered: flows.Unanswered}
 	maps.Copy(filled, a.filled)
@@ -53,5 +54,15 @@ func (a *Agent) countFill() {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.status.Tables = tables
+	a.status.Tables, a.status.Identities = tables, a.numbered
+}
+
+func countIdentities(state *model.State) int {
+	seen := map[model.Identity]bool{}
+	for addr := range state.Addresses.All() {
+		if owner := addr.Owner(); owner >= model.FirstLabelIdentity && owner < model.FirstBlockIdentity {
+			seen[owner] = true
+		}
+	}
+	return len(seen)
 }

@@ -73,7 +73,7 @@ func lookOnce() (*localNode, error) {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
 	for i := range routes {
-		if to := routes[i].Dst; to == nil || to.IP.IsUnspecified() && isZero(to.Mask) {
+		if isDefault(&routes[i]) {
 			l.defaults[routes[i].LinkIndex] = true
 		}
 	}
@@ -94,6 +94,12 @@ func isLasting(addr *netlink.Addr) bool {
 func (l *localNode) own() []netip.Addr {
 	slices.SortFunc(l.lasting, netip.Addr.Compare)
 	return slices.Compact(l.lasting)
+}
+
+// isDefault is whether a route is for whatever has no other.
+func isDefault(route *netlink.Route) bool {
+	to := route.Dst
+	return to == nil || to.IP.IsUnspecified() && isZero(to.Mask)
 }
 
 func isZero(mask net.IPMask) bool {

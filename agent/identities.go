@@ -4,6 +4,8 @@ package agent
 
 import (
 	"context"
+	"reflect"
+	"unsafe"
 
 	"github.com/weirnet/weir/model"
 )
@@ -52,9 +54,22 @@ func (a *Agent) shareIdentities() {
 	}
 }
 
-// useIdentities tells what it found pods to be known by.
-func (a *Agent) useIdentities() {
-	if a.shared != nil {
+// useIdentities tells what it found pods to be known by, where that, or the
+// numbers, are others than when it told last; always says that it is to be told
+// again. The maps that stand for both are never changed.
+func (a *Agent) useIdentities(always bool) {
+	if a.shared == nil {
+		return
+	}
+	now := told{mapOf(a.identities.Wanted()), mapOf(a.shared.Numbers())}
+	if always || now != a.kept.told {
+		a.kept.told = now
 		a.shared.Use(a.identities.Wanted())
 	}
 }
+
+// told is which maps were told of.
+type told struct{ wanted, numbers unsafe.Pointer }
+
+// mapOf tells one map from another.
+func mapOf[K comparable, V any](m map[K]V) unsafe.Pointer { return reflect.ValueOf(m).UnsafePointer() }

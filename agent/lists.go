@@ -18,16 +18,22 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// applied gives what is in force and what it was made from.
-func (a *Agent) applied() (*model.State, *manifest.Objects) {
+// applied gives what is in force.
+func (a *Agent) applied() *model.State {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.state, a.objects
+	return a.state
+}
+
+// objects gives what it is made from. It may be newer than what is in force.
+func (a *Agent) objects() *manifest.Objects {
+	objs, _ := a.kept.cluster.snapshot(noRevision)
+	return objs
 }
 
 func (a *Agent) listServices() []api.Service {
 	list := []api.Service{}
-	state, _ := a.applied()
+	state := a.applied()
 	if state == nil {
 		return list
 	}
@@ -48,7 +54,7 @@ func (a *Agent) listServices() []api.Service {
 // listPolicies counts the rules that each policy has here.
 func (a *Agent) listPolicies() []api.Policy {
 	list := []api.Policy{}
-	state, objs := a.applied()
+	state, objs := a.applied(), a.objects()
 	counts := map[model.PolicyRef]int{}
 	if state != nil {
 		for _, set := range state.RuleSets {
@@ -77,7 +83,7 @@ func inOrder[T metav1.Object](objs map[string]T) (refs []model.Ref) {
 }
 
 func (a *Agent) listIdentities() []api.Identity {
-	state, objs := a.applied()
+	state, objs := a.applied(), a.objects()
 	if state == nil {
 		return []api.Identity{}
 	}

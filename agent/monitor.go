@@ -74,7 +74,7 @@ const (
 // watchEvents empties the ring, so that who begins to watch sees nothing old.
 func (a *Agent) watchEvents(ctx context.Context) error {
 	interval := idleInterval
-	var names directory
+	names := newDirectory()
 	for {
 		select {
 		case <-ctx.Done():
@@ -86,7 +86,7 @@ func (a *Agent) watchEvents(ctx context.Context) error {
 		a.report("read the datapath's events", err)
 		interval = idleInterval
 		if !watched {
-			names = directory{}
+			names = newDirectory()
 			continue
 		}
 		interval = eventInterval

@@ -12,7 +12,6 @@ import (
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/manifest"
 )
 
 func TestAWatcherThatIsTooSlowIsToldHowMuchItMissed(t *testing.T) {
@@ -59,8 +58,10 @@ spec: {nodeName: node-1, containers: [{name: main, image: none}]}
 status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 `
 	objs := parse(t, text)
-	a := &Agent{objects: objs}
-	names := a.directoryOf(directory{})
+	a := &Agent{kept: kept{cluster: clusterOf(t, objs)}}
+	a.kept.cluster.take()
+	a.kept.cluster.settle(storeOf(t))
+	names := a.directoryOf(newDirectory())
 	pod := &api.Party{Kind: "Pod", Name: "default/a", Labels: "app=a,tier=front"}
 	for addr, want := range map[string]*api.Party{
 		"10.0.1.1": pod, "fd00:1::1": pod, "10.96.0.7": {Kind: "Service", Name: "default/web"},
@@ -78,7 +79,9 @@ status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 		After: model.Tuple{Src: netip.MustParseAddr("10.0.1.1"), Sport: 1, Dst: netip.MustParseAddr("203.0.113.1"), Dport: 3},
 	}, time.Second, &names)
 	require.Equal(t, []any{"", "203.0.113.1:3", "ingress", true, "SA"}, []any{whole.SourceAfter, whole.TargetAfter, whole.Direction, whole.Reply, whole.TCPFlags})
-	a.objects = manifest.NewObjects()
+	a.kept.cluster.tables.Delete(model.Ref{Kind: "Pod", Namespace: "default", Name: "a"})
+	a.kept.cluster.take()
+	a.kept.cluster.settle(storeOf(t))
 	again := a.directoryOf(names)
 	require.Nil(t, again.party(netip.MustParseAddr("10.0.1.1")), "the objects have changed")
 }

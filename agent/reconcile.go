@@ -4,21 +4,23 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/routes"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
-	"github.com/weirnet/weir/model/compile"
-	"github.com/weirnet/weir/model/manifest"
 )
 
 // goneAttempts is how often it is begun anew because a device went meanwhile.
@@ -38,16 +40,6 @@ func (a *Agent) reconcile() (err error) {
 	return err
 }
 
-// pass is what one look at the node and the cluster gives.
-type pass struct {
-	began            time.Time
-	objs             *manifest.Objects
-	local            *localNode
-	ours             map[string]api.Endpoint
-	state            *model.State
-	refused, ignored []api.Refused
-}
-
 // reconcileOnce gives up where a device has gone since it looked, without
 // telling of it, unless this is the last time.
 func (a *Agent) reconcileOnce(last bool) error {
@@ -59,6 +51,7 @@ func (a *Agent) reconcileOnce(last bool) error {
 		err = a.enforce(p)
 	}
 	if errors.Is(err, unix.ENODEV) && !last {
+		a.stale.Store(true)
 		return err
 	}
 	a.report("apply", err)
@@ -73,104 +66,62 @@ func (a *Agent) enforce(p *pass) error {
 	if err := a.apply(p); err != nil {
 		return err
 	}
-	a.wireHost(p.state, p.local, p.ours)
-	a.report("answer health checks", a.health.Sync(compile.HealthChecks(p.objs, a.opts.Node)))
+	a.wireHost(p)
+	if last := &a.enforced; last.checks != p.checked || last.looks != p.looks { // a port may have been another's
+		last.checks = p.checked
+		a.report("answer health checks", a.health.Sync(p.checks))
+	}
+	a.enforced.looks = p.looks
 	return nil
 }
 
-// prepare looks at the node, and compiles. Without a pass the node cannot be looked at.
-func (a *Agent) prepare() (*pass, error) {
-	a.compiling.Lock()
-	defer a.compiling.Unlock()
-	p := &pass{began: time.Now()}
-	local, err := a.look()
-	a.report("look at the node's devices", err)
-	if err != nil {
-		return nil, err
+// isInForce is whether the datapath has a pass's state. States that were made one
+// from the other share what is the same in them.
+func (a *Agent) isInForce(p *pass) bool {
+	if a.state == nil || a.state == p.state {
+		return a.state != nil
 	}
-	objs, unread := a.source.Objects()
-	self := objs.Nodes[a.opts.Node]
-	a.usePrefixes(self)
-	local.setUplinks(&a.opts.Config, self)
-	a.store.Pool.Exclude(a.spare(objs.Pods, local))
-	a.forgetTakenOver(local)
-	strangers := a.takeOver(objs.Pods, local)
-	p.objs, p.local, p.ours = objs, local, overlay(objs, a.opts.Node, a.store.List())
-	p.state, p.refused, p.ignored, err = a.compile(objs, unread, local, p.ours)
-	p.refused = append(p.refused, strangers...)
-	return p, err
+	x, y, anew := a.state, p.state, a.enforced.whole != p.whole
+	return x.AnswersPings == y.AnswersPings && reflect.DeepEqual(x.Node, y.Node) &&
+		samePieces(x.Addresses.Pieces(), y.Addresses.Pieces(), anew) && samePieces(x.Services.Pieces(), y.Services.Pieces(), anew) &&
+		sameList(x.ServiceAddresses, y.ServiceAddresses, anew) && sameList(x.Loopback, y.Loopback, anew) &&
+		// These are made again with all that they are of.
+		sameList(x.Endpoints, y.Endpoints, true) && sameList(x.RuleSets, y.RuleSets, true)
 }
 
-// compile leaves out objects that cannot be kept. Pods that a policy selects
-// which is left out are isolated.
-func (a *Agent) compile(objs *manifest.Objects, unread []manifest.Unread, local *localNode, ours map[string]api.Endpoint) (state *model.State, refused, ignored []api.Refused, err error) {
-	inputs := model.Local{
-		Addresses: local.own(), Devices: local.devices(ours), Gateways: model.Gateways(), Uplinks: local.uplinks,
-		Options: a.opts.Config.Options(), Identities: a.identities, Budgets: a.budgets,
+// sameList is whether two lists are one. Where they may be equal without, their
+// elements are looked at.
+func sameList[E any](a, b []E, look bool) bool {
+	if len(a) != len(b) {
+		return false
 	}
-	a.shareIdentities()
-	state, left, warnings, err := a.compiler.Keep(objs, unread, a.opts.Node, inputs)
-	for i := range left {
-		refused = append(refused, refusedOf(&left[i]))
-	}
-	if err != nil {
-		return nil, refused, nil, err // it is not about an object
-	}
-	a.useIdentities()
-	lost, ignored := fieldsOf(warnings, objs)
-	return state, append(refused, lost...), ignored, nil
+	return unsafe.SliceData(a) == unsafe.SliceData(b) || look && reflect.DeepEqual(a, b)
 }
 
-func refusedOf(r *compile.Refusal) api.Refused {
-	problem := r.Problem
-	if r.Follows != "" {
-		problem += "; " + r.Follows
-	}
-	return api.Refused{Object: r.Object, UID: string(r.UID), Field: r.Field, Problem: problem, Table: string(r.Table)}
-}
-
-// fieldsOf are fields of objects that are left out alone.
-func fieldsOf(warnings []compile.Warning, objs *manifest.Objects) (lost, ignored []api.Refused) {
-	for _, w := range warnings {
-		if !w.Lost && !w.Ignored {
-			continue
-		}
-		r := api.Refused{Object: w.Object, Field: w.Field, Problem: w.Problem, FieldOnly: true, Ignored: w.Ignored}
-		if obj := objs.Find(w.Object); obj != nil {
-			r.UID = string(obj.GetUID())
-		}
-		if w.Lost {
-			lost = append(lost, r)
-		} else {
-			ignored = append(ignored, r)
-		}
-	}
-	return lost, ignored
-}
-
-// sameTables is whether two states are one to the datapath.
-func sameTables(a, b *model.State) bool {
-	x, y := *a, *b
-	x.Peers, y.Peers = nil, nil
-	return reflect.DeepEqual(x, y)
+// samePieces is whether two lists are one, piece by piece.
+func samePieces[E any](a, b [][]E, look bool) bool {
+	return slices.EqualFunc(a, b, func(x, y []E) bool { return sameList(x, y, look) })
 }
 
 // apply changes the datapath if there is anything to change: every change has
 // all flows judged again.
 func (a *Agent) apply(p *pass) error {
-	if a.state != nil && sameTables(a.state, p.state) {
+	if a.isInForce(p) {
+		a.enforced.whole = p.whole
 		return nil
 	}
 	began := time.Now()
 	change, err := a.datapath.Apply(p.state)
-	a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", time.Since(began).Seconds(), "error", err)
+	if a.log.Enabled(context.Background(), slog.LevelDebug) {
+		a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", time.Since(began).Seconds(), "error", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil && change == (datapath.Change{}) {
 		a.status.Apply.Failed++
 		return err
 	}
-	a.state = p.state
+	a.state, a.enforced.whole = p.state, p.whole
 	a.status.Apply.Count++
 	a.status.Apply.Last, a.status.Apply.Seconds, a.status.Apply.Epoch = time.Now(), time.Since(began).Seconds(), change.Epoch
 	return err
@@ -187,19 +138,24 @@ func (a *Agent) setApplying(now bool) {
 
 // wireHost connects endpoints that the datapath has, and routes to them and to
 // other nodes.
-func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]api.Endpoint) {
+func (a *Agent) wireHost(p *pass) {
+	last, state := &a.enforced, p.state
+	if last.wired != nil && last.owns == p.owns && sameList(last.wired.Endpoints, state.Endpoints, false) &&
+		sameList(last.wired.Peers, state.Peers, false) && slices.Equal(last.wired.Node.Addresses, state.Node.Addresses) {
+		return
+	}
 	var errs []error
 	var wanted []routes.Route
 	connected := map[api.Attachment]inForce{}
 	for i := range state.Endpoints {
 		in := &state.Endpoints[i]
-		e := ours[in.Name.String()]
-		if err := a.bringUp(local, &e); err != nil {
+		e := p.ours[in.Name.String()]
+		if err := a.bringUp(p.local, &e); err != nil {
 			errs = append(errs, fmt.Errorf("connect Pod %s: %w", in.Name, err))
 			continue
 		}
 		connected[api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}] = inForce{e.Ifindex, in.Identity, in.RuleSet}
-		wanted = append(wanted, routesToPod(state, local, &e)...)
+		wanted = append(wanted, routesToPod(state, p.local, &e)...)
 	}
 	a.report("bring up devices", errors.Join(errs...))
 	for _, prefix := range a.store.Pool.Prefixes() {
@@ -207,7 +163,15 @@ func (a *Agent) wireHost(state *model.State, local *localNode, ours map[string]a
 		wanted = append(wanted, routes.Route{To: prefix, Behind: true})
 	}
 	wanted = append(wanted, routesToNodes(state.Peers)...)
-	a.report("route", routes.Sync(wanted, a.isAhead))
+	if last.wired == nil || last.looks != p.looks || !slices.Equal(wanted, last.routes) {
+		err := routes.Sync(wanted, a.isAhead)
+		a.report("route", err)
+		errs = append(errs, err)
+	}
+	last.owns, last.routes = p.owns, wanted
+	if last.wired = state; errors.Join(errs...) != nil {
+		last.wired = nil // it is tried again
+	}
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -257,31 +221,25 @@ func routesToNodes(peers []model.Peer) []routes.Route {
 
 // publish tells who waits what is in force now.
 func (a *Agent) publish(p *pass, err error) {
-	was := a.Status()
+	a.mu.Lock()
+	was := a.status
+	a.mu.Unlock()
 	refused, ignored := a.tell(was.Refused, p.refused, p.began), a.tell(was.Ignored, p.ignored, p.began)
 	prefixes := a.store.Pool.Prefixes()
-	state, _ := a.applied()
-	identities := 0
-	if state != nil {
-		identities = countIdentities(state)
-	}
-	a.countFill()
 
 	a.mu.Lock()
-	a.objects = p.objs
 	s := &a.status
 	s.Refused, s.Ignored, s.PodCIDRs, s.MTU = refused, ignored, prefixes, p.local.mtu
 	s.Uplinks = nil
 	for _, u := range p.local.uplinks {
 		s.Uplinks = append(s.Uplinks, u.Name)
 	}
-	s.Objects = p.objs.Len()
-	s.Policies = len(p.objs.NetworkPolicies) + len(p.objs.ClusterNetworkPolicies) + len(p.objs.CiliumNetworkPolicies) + len(p.objs.CiliumClusterwideNetworkPolicies)
+	s.Objects, s.Policies = p.objects, p.policies
 	s.Endpoints.Ready = len(a.inForce)
-	if state != nil {
-		s.Services, s.Identities = state.Services.Len(), identities
+	if a.state != nil {
+		s.Services = a.state.Services.Len()
 	}
-	s.NotReady = a.notReady(p.objs, prefixes, err)
+	s.NotReady = a.notReady(p.self, prefixes, err)
 	s.Ready = s.NotReady == ""
 	now := *s
 	close(a.turned)
@@ -291,7 +249,8 @@ func (a *Agent) publish(p *pass, err error) {
 	if now.Ready && !was.Ready {
 		a.log.Info("ready", "podCIDRs", now.PodCIDRs, "uplinks", now.Uplinks, "mtu", now.MTU)
 	}
-	if now.Ready {
+	if now.Ready && (!was.Ready || a.enforced.told != p.looks) {
+		a.enforced.told = p.looks
 		a.report("write the network's configuration", a.writeConflist())
 	}
 }
@@ -334,22 +293,12 @@ func whatOf(r *api.Refused) string {
 	return "an object is refused"
 }
 
-func countIdentities(state *model.State) int {
-	seen := map[model.Identity]bool{}
-	for addr := range state.Addresses.All() {
-		if owner := addr.Owner(); owner >= model.FirstLabelIdentity && owner < model.FirstBlockIdentity {
-			seen[owner] = true
-		}
-	}
-	return len(seen)
-}
-
 // notReady says why pods cannot be connected, or nothing. It is called with mu held.
-func (a *Agent) notReady(objs *manifest.Objects, prefixes []netip.Prefix, err error) string {
+func (a *Agent) notReady(self *corev1.Node, prefixes []netip.Prefix, err error) string {
 	switch {
 	case a.state == nil && err != nil:
 		return fmt.Sprintf("the cluster's state is not in force: %v", err)
-	case objs.Nodes[a.opts.Node] == nil:
+	case self == nil:
 		return fmt.Sprintf("Node %s: there is none of that name: use the name that 'kubectl get nodes' shows", a.opts.Node)
 	case len(prefixes) == 0:
 		return fmt.Sprintf("Node %s: spec.podCIDRs: is empty: start kube-controller-manager with --allocate-node-cidrs and --cluster-cidr", a.opts.Node)

@@ -98,8 +98,14 @@ func codeOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// Status says how the agent is.
+// Status says how the agent is, and how full its tables are.
 func (a *Agent) Status() api.Status {
+	a.countFill()
+	return a.summary()
+}
+
+// summary is how the agent is. What has to be counted is as it was counted last.
+func (a *Agent) summary() api.Status {
 	watching, since := a.source.Errors()
 	list := a.store.List()
 	a.mu.Lock()
@@ -129,7 +135,7 @@ func (a *Agent) Status() api.Status {
 var errNotReady = errors.New("the agent is not ready")
 
 func (a *Agent) pluginStatus(*http.Request) (any, error) {
-	if s := a.Status(); !s.Ready {
+	if s := a.summary(); !s.Ready {
 		return nil, fmt.Errorf("%w: %s", errNotReady, s.NotReady)
 	}
 	return struct{}{}, nil
@@ -172,7 +178,7 @@ func (a *Agent) addEndpoint(r *http.Request) (any, error) {
 	if err := read(r, &req); err != nil {
 		return nil, err
 	}
-	s := a.Status()
+	s := a.summary()
 	if s.MTU == 0 {
 		return nil, fmt.Errorf("give Pod %s/%s an address: %w: %s", req.PodNamespace, req.PodName, errNotReady, s.NotReady)
 	}
@@ -241,7 +247,7 @@ func (a *Agent) connectEndpoint(r *http.Request) (any, error) {
 func (a *Agent) whyNot(e *api.Endpoint) error {
 	pod := model.Ref{Kind: "Pod", Namespace: e.PodNamespace, Name: e.PodName}
 	name, space := pod.Key(), model.Ref{Kind: "Namespace", Name: e.PodNamespace}
-	s := a.Status()
+	s := a.summary()
 	for _, refused := range s.Refused {
 		if refused.Object == pod || refused.Object == space {
 			return fmt.Errorf("connect Pod %s: %s: %s", name, refused.Place(), refused.Problem)
@@ -280,6 +286,7 @@ func (a *Agent) forget(at api.Attachment) error {
 	a.mu.Lock()
 	delete(a.ahead, at)
 	a.mu.Unlock()
+	a.stale.Store(true)
 	a.kick()
 	return nil
 }

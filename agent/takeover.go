@@ -56,14 +56,14 @@ const (
 
 // takeOver records the pods of this node that another plugin has connected,
 // and gives those for which it cannot.
-func (a *Agent) takeOver(objs podsByName, local *localNode) []api.Refused {
-	begin := a.takeover.tries == nil
+func (a *Agent) takeOver(pods *pods, local *localNode) []api.Refused {
+	begin := a.kept.takeover.tries == nil
 	tries := map[types.UID]try{}
 	var refused []api.Refused
 	var node *connections // read when it is needed
-	for _, name := range a.strangers(objs) {
-		pod := objs[name]
-		t := a.takeover.tries[pod.UID]
+	for _, name := range a.strangers(pods) {
+		pod := pods.said[name]
+		t := a.kept.takeover.tries[pod.UID]
 		if t.first.IsZero() {
 			t.first = time.Now()
 		}
@@ -90,21 +90,20 @@ func (a *Agent) takeOver(objs podsByName, local *localNode) []api.Refused {
 			})
 		}
 	}
-	a.takeover.tries = tries
+	a.kept.takeover.tries = tries
 	return refused
 }
 
-type podsByName = map[string]*corev1.Pod
-
 // strangers are the pods of this node that have addresses by the API and no
 // record, by name.
-func (a *Agent) strangers(objs podsByName) (names []string) {
+func (a *Agent) strangers(pods *pods) (names []string) {
 	recorded := map[string][]api.Endpoint{}
 	for _, e := range a.store.List() {
 		name := e.PodNamespace + "/" + e.PodName
 		recorded[name] = append(recorded[name], e)
 	}
-	for name, pod := range objs {
+	for name := range pods.here {
+		pod := pods.said[name]
 		isIts := func(e api.Endpoint) bool { return isOf(&e, pod) }
 		if a.hasAddresses(pod) && !slices.ContainsFunc(recorded[name], isIts) {
 			names = append(names, name)
@@ -115,18 +114,18 @@ func (a *Agent) strangers(objs podsByName) (names []string) {
 }
 
 func (a *Agent) hasAddresses(pod *corev1.Pod) bool {
-	over := pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-	return pod.Spec.NodeName == a.opts.Node && !pod.Spec.HostNetwork && !over && len(pod.Status.PodIPs) > 0
+	return pod.Spec.NodeName == a.opts.Node && mayHave(pod) && len(pod.Status.PodIPs) > 0
 }
 
 // spare are the addresses that nobody can be given, since somebody has them
 // who was given none: pods of another plugin, and the node itself.
-func (a *Agent) spare(objs podsByName, local *localNode) map[netip.Addr]bool {
+func (a *Agent) spare(pods *pods, local *localNode) map[netip.Addr]bool {
 	spare := map[netip.Addr]bool{}
 	for addr := range local.addresses {
 		spare[addr] = true
 	}
-	for _, pod := range objs {
+	for name := range pods.here {
+		pod := pods.said[name]
 		if !a.hasAddresses(pod) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -91,6 +92,9 @@ func (a *Allocator) Share(numbers map[string]Identity) {
 	defer a.mu.Unlock()
 	if numbers == nil {
 		numbers = map[string]Identity{}
+	}
+	if a.shared != nil && reflect.ValueOf(a.shared).UnsafePointer() == reflect.ValueOf(numbers).UnsafePointer() {
+		return // it is the same map
 	}
 	if a.shared == nil || !maps.Equal(a.shared, numbers) {
 		a.shares++

@@ -43,15 +43,16 @@ type Store struct {
 	dir string
 	now func() time.Time
 
-	mu    sync.Mutex
-	known map[api.Attachment]api.Endpoint
+	mu       sync.Mutex
+	known    map[api.Attachment]api.Endpoint
+	revision uint64
 }
 
 // Open reads the endpoints below a state directory, which it makes if it is
 // not there. A record that cannot be read is moved aside, with the suffix
 // .broken, and is among the errors that come with the Store.
 func Open(stateDir string) (*Store, error) {
-	s := &Store{dir: filepath.Join(stateDir, "endpoints"), now: time.Now, known: map[api.Attachment]api.Endpoint{}}
+	s := &Store{dir: filepath.Join(stateDir, "endpoints"), now: time.Now, known: map[api.Attachment]api.Endpoint{}, revision: 1}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of endpoints: %w", err)
 	}
@@ -200,6 +201,13 @@ func (s *Store) Get(at api.Attachment) (api.Endpoint, error) {
 	return e, nil
 }
 
+// Revision counts changes of what List gives. It is never 0.
+func (s *Store) Revision() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revision
+}
+
 // List gives all endpoints, the oldest first.
 func (s *Store) List() []api.Endpoint {
 	s.mu.Lock()
@@ -232,6 +240,7 @@ func (s *Store) Delete(at api.Attachment) error {
 		return err
 	}
 	delete(s.known, at)
+	s.revision++
 	s.Pool.Release(ownerOf(at))
 	return nil
 }
@@ -248,6 +257,7 @@ func (s *Store) put(e api.Endpoint) error {
 		return fmt.Errorf("record %s: %w", title(&e), err)
 	}
 	s.known[at] = e
+	s.revision++
 	return nil
 }
 

@@ -7,12 +7,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -30,23 +30,16 @@ type customKinds struct {
 
 	mu       sync.Mutex
 	running  map[string]*customKind // by name of the definition
-	parsed   map[types.UID]parsed
-	complete bool // all definitions that there were at the start are running
+	complete bool                   // all definitions that there were at the start are running
 }
 
+// customKind is a kind that is watched. It is written with mu held.
 type customKind struct {
-	version  string
-	informer cache.SharedIndexInformer
-	stop     context.CancelFunc
-}
-
-// parsed is an object of a version that was read before.
-type parsed struct {
 	version string
-	objects *manifest.Objects
-	field   string
-	problem string
-	raw     []byte // of one with a problem
+	told    cache.ResourceEventHandlerRegistration
+	stop    context.CancelFunc
+	ended   bool               // the last of it may still be told
+	rows    map[model.Ref]bool // what it has written
 }
 
 // customResource is a kind, and the versions in which it is read: the first that a
@@ -76,7 +69,6 @@ func newCustomKinds(w *Watcher, client dynamic.Interface) *customKinds {
 		watcher: w, client: client,
 		definitions: dynamicinformer.NewFilteredDynamicInformer(client, definitionResource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer(),
 		running:     map[string]*customKind{},
-		parsed:      map[types.UID]parsed{},
 	}
 }
 
@@ -126,10 +118,9 @@ func (c *customKinds) adjust(ctx context.Context, kinds *sync.WaitGroup) {
 	for name, resource := range customResources() {
 		version, running := c.served(name, resource.versions), c.running[name]
 		if running != nil && running.version != version {
-			running.stop()
+			c.end(running)
 			delete(c.running, name)
 			c.watcher.good(resource.resource)
-			c.watcher.changed()
 			running = nil
 		}
 		if version == "" || running != nil {
@@ -146,13 +137,73 @@ func (c *customKinds) adjust(ctx context.Context, kinds *sync.WaitGroup) {
 }
 
 func (c *customKinds) start(ctx context.Context, resource schema.GroupVersionResource, kinds *sync.WaitGroup) (*customKind, error) {
-	kind := &customKind{version: resource.Version, informer: dynamicinformer.NewFilteredDynamicInformer(c.client, resource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer()}
-	if err := errors.Join(kind.informer.SetTransform(withoutBallast), c.watcher.follow(resource.Resource, kind.informer)); err != nil {
+	kind := &customKind{version: resource.Version, rows: map[model.Ref]bool{}}
+	informer := dynamicinformer.NewFilteredDynamicInformer(c.client, resource, metav1.NamespaceAll, resync, cache.Indexers{}, nil).Informer()
+	if err := informer.SetTransform(withoutBallast); err != nil {
+		return nil, err
+	}
+	var err error
+	kind.told, err = c.watcher.follow(resource.Resource, informer,
+		func(object any) { c.put(kind, object) }, func(object any) { c.drop(kind, object) })
+	if err != nil {
 		return nil, err
 	}
 	ctx, kind.stop = context.WithCancel(ctx)
-	kinds.Go(func() { kind.informer.RunWithContext(ctx) })
+	kinds.Go(func() { informer.RunWithContext(ctx) })
 	return kind, nil
+}
+
+// end is called with mu held.
+func (c *customKinds) end(kind *customKind) {
+	kind.stop()
+	kind.ended = true
+	for ref := range kind.rows {
+		c.erase(ref)
+	}
+	c.watcher.changed()
+}
+
+// put writes an object, or what is wrong with it.
+func (c *customKinds) put(kind *customKind, object any) {
+	o, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	read, unread := parse(o)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if kind.ended {
+		return
+	}
+	tables, ref := c.watcher.tables, refOf(o)
+	kind.rows[ref] = true
+	if unread != nil {
+		tables.Delete(ref)
+		tables.Unread.Put(ref.String(), *unread)
+	} else {
+		_ = tables.Put(read) // it is of a kind that has a table
+		tables.Unread.Delete(ref.String())
+	}
+	c.watcher.changed()
+}
+
+func (c *customKinds) drop(kind *customKind, object any) {
+	o, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ref := refOf(o); kind.rows[ref] {
+		delete(kind.rows, ref)
+		c.erase(ref)
+		c.watcher.changed()
+	}
+}
+
+func (c *customKinds) erase(ref model.Ref) {
+	c.watcher.tables.Delete(ref)
+	c.watcher.tables.Unread.Delete(ref.String())
 }
 
 // served gives the first of some versions in which the API has a kind; empty: none.
@@ -208,61 +259,39 @@ func (c *customKinds) hasSynced() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, kind := range c.running {
-		if !kind.informer.HasSynced() {
+		if !kind.told.HasSynced() {
 			return false
 		}
 	}
 	return c.complete
 }
 
-// addTo puts the objects of all kinds into objs, and gives those that are not
-// understood.
-func (c *customKinds) addTo(objs *manifest.Objects) []manifest.Unread {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var unread []manifest.Unread
-	seen := map[types.UID]parsed{}
-	for _, kind := range c.running {
-		for _, obj := range kind.informer.GetStore().List() {
-			object, ok := obj.(*unstructured.Unstructured)
-			if !ok {
-				continue
-			}
-			read, known := c.parsed[object.GetUID()]
-			if !known || read.version != object.GetResourceVersion() {
-				read = parse(object)
-			}
-			seen[object.GetUID()] = read
-			if read.problem != "" {
-				unread = append(unread, manifest.Unread{Object: refOf(object), UID: object.GetUID(), Field: read.field, Problem: read.problem, Raw: read.raw})
-				continue
-			}
-			objs.Merge(read.objects)
-		}
-	}
-	c.parsed = seen
-	return unread
-}
-
 // parse reads an object strictly: a field that is not known may be one that
-// forbids.
-func parse(object *unstructured.Unstructured) parsed {
-	p := parsed{version: object.GetResourceVersion()}
+// forbids. It gives the object, or why it cannot be read.
+func parse(object *unstructured.Unstructured) (metav1.Object, *manifest.Unread) {
+	ref := refOf(object)
+	unread := &manifest.Unread{Object: ref, UID: object.GetUID()}
 	data, err := json.Marshal(object)
 	if err != nil {
-		p.problem = err.Error()
-		return p
+		unread.Problem = err.Error()
+		return nil, unread
 	}
-	p.objects, err = manifest.Parse(refOf(object).String(), bytes.NewReader(data))
+	objects, err := manifest.Parse(ref.String(), bytes.NewReader(data))
 	if problem, ok := errors.AsType[*manifest.ParseError](err); ok {
-		p.field, p.problem = problem.Field, problem.Problem
+		unread.Field, unread.Problem = problem.Field, problem.Problem
 	} else if err != nil {
-		p.problem = err.Error()
+		unread.Problem = err.Error()
 	}
-	if p.problem != "" {
-		p.raw = data
+	if err != nil {
+		unread.Raw = data
+		return nil, unread
 	}
-	return p
+	read := objects.Find(ref)
+	if read == nil {
+		unread.Problem = fmt.Sprintf("is read as %v", objects.Refs())
+		return nil, unread
+	}
+	return read, nil
 }
 
 // refOf names an object.

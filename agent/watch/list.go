@@ -26,7 +26,7 @@ func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []manifest
 		w.Run(ctx)
 	}()
 	err = w.WaitForSync(ctx)
-	objs, unread := w.Objects()
+	objs, unread := w.Inputs().Objects()
 	cancel()
 	<-ended
 	if err != nil {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package watch keeps a copy of the objects of a cluster that a datapath is
-// made from, by watching its API.
+// Package watch writes the objects of a cluster that a datapath is made from
+// into tables, by watching its API.
 //
-// It decides nothing about them. Its one invariant: what Objects gives is what
-// the API said last, of every kind that it has, once HasSynced.
+// It decides nothing about them. Its one invariant: what the tables have is what
+// the API said last, of every kind that it has, once WaitForSync has returned.
 package watch
 
 import (
@@ -12,26 +12,29 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/weirnet/weir/agent/inputs"
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// Watcher is a copy of a cluster's objects. Its methods may be called by
-// several goroutines.
+// Watcher follows a cluster's objects. Its methods may be called by several
+// goroutines.
 type Watcher struct {
 	changed func()
+	tables  *inputs.Inputs
 	core    informers.SharedInformerFactory
 	syncs   []cache.InformerSynced
 	custom  *customKinds
@@ -45,60 +48,108 @@ type watchError struct {
 	since, last time.Time
 }
 
-// resync is never: the agent compares everything with everything each time.
+// resync is never: nobody forgets what he was told.
 const resync = 0
 
 // New makes a Watcher that has not begun. changed is called, by any goroutine,
 // after something has; it must not block.
 func New(client kubernetes.Interface, custom dynamic.Interface, changed func()) (*Watcher, error) {
-	w := &Watcher{changed: changed, errors: map[string]watchError{}}
+	w := &Watcher{changed: changed, tables: inputs.New(), errors: map[string]watchError{}}
 	w.core = informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(withoutBallast))
 	for _, resource := range builtin() {
 		generic, err := w.core.ForResource(resource)
 		if err != nil {
 			return nil, fmt.Errorf("watch %s: %w", resource.Resource, err)
 		}
-		if err := w.follow(resource.Resource, generic.Informer()); err != nil {
+		told, err := w.follow(resource.Resource, generic.Informer(), w.put, w.drop)
+		if err != nil {
 			return nil, err
 		}
-		w.syncs = append(w.syncs, generic.Informer().HasSynced)
+		w.syncs = append(w.syncs, told.HasSynced)
 	}
 	w.custom = newCustomKinds(w, custom)
 	return w, nil
 }
 
-// follow has the watcher told of a kind's changes and failures.
-func (w *Watcher) follow(kind string, informer cache.SharedIndexInformer) error {
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { w.good(kind); w.changed() },
-		UpdateFunc: func(old, current any) { w.good(kind); w.updated(old, current) },
-		DeleteFunc: func(any) { w.good(kind); w.changed() },
+// follow has the watcher told of a kind's objects and failures: put of those that
+// come or change, drop of those that go.
+func (w *Watcher) follow(kind string, informer cache.SharedIndexInformer, put, drop func(any)) (cache.ResourceEventHandlerRegistration, error) {
+	told, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(object any) { w.good(kind); put(object) },
+		UpdateFunc: func(old, current any) {
+			w.good(kind)
+			if !isTheSame(old, current) {
+				put(current)
+			}
+		},
+		DeleteFunc: func(object any) {
+			w.good(kind)
+			if last, missed := object.(cache.DeletedFinalStateUnknown); missed {
+				object = last.Obj
+			}
+			drop(object)
+		},
 	})
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", kind, err)
+		return nil, fmt.Errorf("watch %s: %w", kind, err)
 	}
 	err = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
 		w.bad(kind, err)
 	})
 	if err != nil {
-		return fmt.Errorf("watch %s: %w", kind, err)
+		return nil, fmt.Errorf("watch %s: %w", kind, err)
 	}
-	return nil
+	return told, nil
 }
 
-// updated passes on changes that can matter: a node tells that it lives every
-// few seconds, and nothing else.
-func (w *Watcher) updated(old, current any) {
-	before, okBefore := old.(*corev1.Node)
-	now, okNow := current.(*corev1.Node)
-	if okBefore && okNow && sameNode(before, now) {
-		return
+// put writes an object of a kind that every cluster has.
+func (w *Watcher) put(object any) {
+	if o, ok := object.(metav1.Object); ok && w.tables.Put(o) == nil {
+		w.changed()
 	}
-	w.changed()
+}
+
+func (w *Watcher) drop(object any) {
+	if o, ok := object.(metav1.Object); ok && w.tables.Delete(manifest.RefOf(o)) {
+		w.changed()
+	}
+}
+
+// isTheSame is whether a change cannot matter: a node tells that it lives every
+// few seconds, and nothing else.
+func isTheSame(old, current any) bool {
+	switch now := current.(type) {
+	case *corev1.Node:
+		before, ok := old.(*corev1.Node)
+		return ok && sameNode(before, now)
+	case *corev1.Pod:
+		before, ok := old.(*corev1.Pod)
+		return ok && sameButForVersion(before, now)
+	case *corev1.Service:
+		before, ok := old.(*corev1.Service)
+		return ok && sameButForVersion(before, now)
+	case *discoveryv1.EndpointSlice:
+		before, ok := old.(*discoveryv1.EndpointSlice)
+		return ok && sameButForVersion(before, now)
+	}
+	return false
+}
+
+// sameButForVersion leaves out by what the API tells versions of an object apart.
+func sameButForVersion[T any, P interface {
+	*T
+	metav1.Object
+}](a, b P) bool {
+	x, y := *a, *b
+	for _, object := range []metav1.Object{P(&x), P(&y)} {
+		object.SetResourceVersion("")
+		object.SetGeneration(0)
+	}
+	return reflect.DeepEqual(x, y)
 }
 
 func sameNode(a, b *corev1.Node) bool {
-	return maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
+	return a.UID == b.UID && a.CreationTimestamp.Equal(&b.CreationTimestamp) && maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
 		a.Spec.PodCIDR == b.Spec.PodCIDR && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
 		slices.Equal(a.Status.Addresses, b.Status.Addresses) &&
 		a.Status.DaemonEndpoints == b.Status.DaemonEndpoints && isReady(a) == isReady(b)
@@ -203,32 +254,5 @@ func (w *Watcher) firstError() error {
 	return nil
 }
 
-// Objects gives what the API has, and what of it cannot be read. The objects
-// are shared: nobody changes them.
-func (w *Watcher) Objects() (*manifest.Objects, []manifest.Unread) {
-	objs := manifest.NewObjects()
-	everything := labels.Everything()
-	pods, _ := w.core.Core().V1().Pods().Lister().List(everything)
-	put(objs.Pods, pods)
-	namespaces, _ := w.core.Core().V1().Namespaces().Lister().List(everything)
-	put(objs.Namespaces, namespaces)
-	nodes, _ := w.core.Core().V1().Nodes().Lister().List(everything)
-	put(objs.Nodes, nodes)
-	services, _ := w.core.Core().V1().Services().Lister().List(everything)
-	put(objs.Services, services)
-	slices, _ := w.core.Discovery().V1().EndpointSlices().Lister().List(everything)
-	put(objs.EndpointSlices, slices)
-	policies, _ := w.core.Networking().V1().NetworkPolicies().Lister().List(everything)
-	put(objs.NetworkPolicies, policies)
-	return objs, w.custom.addTo(objs)
-}
-
-func put[T metav1.Object](into map[string]T, list []T) {
-	for _, obj := range list {
-		name := obj.GetName()
-		if obj.GetNamespace() != "" {
-			name = obj.GetNamespace() + "/" + name
-		}
-		into[name] = obj
-	}
-}
+// Inputs are the tables that are written.
+func (w *Watcher) Inputs() *inputs.Inputs { return w.tables }

@@ -4,6 +4,7 @@ package watch_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -74,17 +75,17 @@ func start(t *testing.T, custom ...runtime.Object) (*watch.Watcher, *fake.Client
 
 func TestObjectsFollowTheAPI(t *testing.T) {
 	w, typed, _, changed := start(t)
-	objs, refused := w.Objects()
+	objs, refused := w.Inputs().Objects()
 	require.Empty(t, refused)
 	require.Contains(t, objs.Namespaces, "default")
 	require.Empty(t, objs.Namespaces["default"].ManagedFields)
 
 	_, err := typed.CoreV1().Pods("default").Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Pods["default/a"] != nil }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Inputs().Objects(); return objs.Pods["default/a"] != nil }, patience, 5*time.Millisecond)
 	require.NotEmpty(t, changed)
 	require.NoError(t, typed.CoreV1().Pods("default").Delete(t.Context(), "a", metav1.DeleteOptions{}))
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods) == 0 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { objs, _ := w.Inputs().Objects(); return len(objs.Pods) == 0 }, patience, 5*time.Millisecond)
 }
 
 func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
@@ -119,8 +120,8 @@ func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
 	require.NoError(t, err)
 	_, err = typed.CoreV1().Nodes().Create(t.Context(), node.DeepCopy(), metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Pods)+len(objs.Nodes) == 2 }, patience, 5*time.Millisecond)
-	objs, _ := w.Objects()
+	require.Eventually(t, func() bool { objs, _ := w.Inputs().Objects(); return len(objs.Pods)+len(objs.Nodes) == 2 }, patience, 5*time.Millisecond)
+	objs, _ := w.Inputs().Objects()
 	kept := objs.Pods["default/web"]
 	require.Empty(t, kept.Spec.Volumes)
 	require.Empty(t, kept.Spec.Containers[0].Env)
@@ -140,45 +141,78 @@ func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
 
 func TestANodeThatOnlyLivesIsNoChange(t *testing.T) {
 	w, typed, _, changed := start(t)
+	nodes := typed.CoreV1().Nodes()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
-	_, err := typed.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{})
+	_, err := nodes.Create(t.Context(), node, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return objs.Nodes["n"] != nil }, patience, 5*time.Millisecond)
-	for len(changed) > 0 {
-		<-changed
+	has := func(what func(*corev1.Node) bool) func() bool {
+		return func() bool { node, found := w.Inputs().Nodes.Get("n"); return found && what(node) }
 	}
-	beat := node.DeepCopy()
-	beat.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
-	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.Nodes["n"].Status.Conditions) == 1 }, patience, 5*time.Millisecond)
+	require.Eventually(t, has(func(*corev1.Node) bool { return true }), patience, 5*time.Millisecond)
+	<-changed // the namespace of the start
+	<-changed
 	require.Empty(t, changed)
-	beat.Status.Conditions[0].Status = corev1.ConditionTrue
-	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
-	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(changed) > 0 }, patience, 5*time.Millisecond, "one that begins to live is believed")
-	for len(changed) > 0 {
-		<-changed
+	for _, tt := range []struct {
+		change  func(*corev1.Node)
+		matters bool
+	}{
+		{func(n *corev1.Node) {
+			n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
+		}, false},
+		{func(n *corev1.Node) { n.Status.Conditions[0].Status = corev1.ConditionTrue }, true}, // one that begins to live is believed
+		{func(n *corev1.Node) { n.Status.Conditions[0].LastHeartbeatTime = metav1.Now() }, false},
+		{func(n *corev1.Node) { n.Spec.PodCIDRs = []string{"10.0.0.0/24"} }, true},
+	} {
+		node = node.DeepCopy()
+		tt.change(node)
+		_, err = nodes.Update(t.Context(), node, metav1.UpdateOptions{})
+		require.NoError(t, err)
+		if tt.matters {
+			<-changed
+		}
 	}
-	beat = beat.DeepCopy()
-	beat.Spec.PodCIDRs = []string{"10.0.0.0/24"}
-	_, err = typed.CoreV1().Nodes().Update(t.Context(), beat, metav1.UpdateOptions{})
+	require.Eventually(t, has(func(n *corev1.Node) bool { return len(n.Spec.PodCIDRs) == 1 }), patience, 5*time.Millisecond)
+	require.Empty(t, changed)
+	_, now, _ := w.Inputs().Nodes.Since(0)
+	require.Equal(t, uint64(3), now, "it came, and two things mattered")
+}
+
+// What the API counts up by itself is no change either.
+func TestAnObjectThatSaysTheSameIsNoChange(t *testing.T) {
+	w, typed, _, changed := start(t)
+	pods := typed.CoreV1().Pods("default")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}
+	_, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(changed) > 0 }, patience, 5*time.Millisecond)
+	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodPending, corev1.PodRunning} {
+		pod = pod.DeepCopy()
+		pod.Status.Phase = phase
+		pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: "main"})
+		pod.ResourceVersion, pod.Generation = fmt.Sprint(len(pod.Status.ContainerStatuses)), int64(len(pod.Status.ContainerStatuses))
+		_, err = pods.Update(t.Context(), pod, metav1.UpdateOptions{})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		pod, found := w.Inputs().Pods.Get("default/a")
+		return found && pod.Status.Phase == corev1.PodRunning
+	}, patience, 5*time.Millisecond)
+	_, now, _ := w.Inputs().Pods.Since(0)
+	require.Equal(t, uint64(3), now, "it came, was pending, and runs")
+	require.NotEmpty(t, changed)
 }
 
 func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 	good := policy("good", map[string]any{"endpointSelector": map[string]any{}, "ingress": []any{map[string]any{}}})
 	bad := policy("bad", map[string]any{"endpointSelector": map[string]any{}, "egress": []any{map[string]any{"toFQDNs": []any{map[string]any{"matchName": "example.org"}}}}})
 	w, _, dynamic, _ := start(t, good, bad)
-	objs, refused := w.Objects()
+	objs, refused := w.Inputs().Objects()
 	require.Empty(t, objs.CiliumNetworkPolicies, "the cluster does not have the kind")
 	require.Empty(t, refused)
 
 	_, err := dynamic.Resource(definitions).Create(t.Context(), definition(), metav1.CreateOptions{})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { objs, _ := w.Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, patience, 5*time.Millisecond)
-	_, refused = w.Objects()
+	require.Eventually(t, func() bool { objs, _ := w.Inputs().Objects(); return len(objs.CiliumNetworkPolicies) == 1 }, patience, 5*time.Millisecond)
+	_, refused = w.Inputs().Objects()
 	require.Len(t, refused, 1)
 	require.Equal(t, "CiliumNetworkPolicy default/bad", refused[0].Object.String())
 	require.Equal(t, "spec.egress[0].toFQDNs", refused[0].Field)
@@ -186,12 +220,15 @@ func TestPoliciesOfADefinitionThatComesAndGoes(t *testing.T) {
 	require.Contains(t, string(refused[0].Raw), `"toFQDNs":[{"matchName":"example.org"}]`, "whom it selects is still known")
 
 	require.NoError(t, dynamic.Resource(definitions).Delete(t.Context(), "ciliumnetworkpolicies.cilium.io", metav1.DeleteOptions{}))
-	require.Eventually(t, func() bool { objs, refused := w.Objects(); return len(objs.CiliumNetworkPolicies)+len(refused) == 0 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		objs, refused := w.Inputs().Objects()
+		return len(objs.CiliumNetworkPolicies)+len(refused) == 0
+	}, patience, 5*time.Millisecond)
 }
 
 func TestPoliciesThatAreThereAtTheStartAreReadBeforeAnythingIsApplied(t *testing.T) {
 	good := policy("good", map[string]any{"endpointSelector": map[string]any{}, "ingress": []any{map[string]any{}}})
 	w, _, _, _ := start(t, definition(), good)
-	objs, _ := w.Objects()
+	objs, _ := w.Inputs().Objects()
 	require.Len(t, objs.CiliumNetworkPolicies, 1)
 }

@@ -26,44 +26,54 @@ type HealthCheck struct {
 	Local int
 }
 
-// HealthChecks lists the health checks that a node answers, by port. As with
-// kube-proxy an endpoint's condition ready is all that is asked: of a terminating
-// pod it is false, except where the Service publishes unready ones. As in
-// All, EndpointSlices are taken as they are.
+// HealthChecks lists the health checks that a node answers, by port. As in All,
+// EndpointSlices are taken as they are.
 func HealthChecks(objs *manifest.Objects, node string) []HealthCheck {
-	local := map[string]map[string]bool{} // service → ready endpoints here
-	for _, slice := range manifest.InOrder(objs.EndpointSlices) {
+	slicesOf := map[string][]*discoveryv1.EndpointSlice{}
+	for _, slice := range objs.EndpointSlices {
+		name := manifest.ServiceOf(slice)
+		slicesOf[name] = append(slicesOf[name], slice)
+	}
+	var checks []HealthCheck
+	for _, svc := range manifest.InOrder(objs.Services) {
+		if check, asked := HealthCheckOf(svc, slicesOf[manifest.NameOf(svc)], node); asked {
+			checks = append(checks, check)
+		}
+	}
+	slices.SortStableFunc(checks, func(a, b HealthCheck) int { return cmp.Compare(a.Port, b.Port) })
+	return checks
+}
+
+// HealthCheckOf gives the health check of a Service that has these EndpointSlices,
+// if there is one. As with kube-proxy an endpoint's condition ready is all that is
+// asked: of a terminating pod it is false, except where the Service publishes
+// unready ones.
+func HealthCheckOf(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, node string) (HealthCheck, bool) {
+	spec := &svc.Spec
+	if spec.HealthCheckNodePort == 0 || spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return HealthCheck{}, false
+	}
+	local := map[string]bool{} // ready endpoints here
+	for _, slice := range slices {
 		if slice.AddressType == discoveryv1.AddressTypeFQDN {
 			continue // names lead nowhere
 		}
-		name := manifest.ServiceOf(slice)
-		for _, endpoint := range slice.Endpoints {
+		for i := range slice.Endpoints {
+			endpoint := &slice.Endpoints[i]
 			if ptr.Deref(endpoint.NodeName, "") != node || !ptr.Deref(endpoint.Conditions.Ready, true) || len(endpoint.Addresses) == 0 {
 				continue
-			}
-			if local[name] == nil {
-				local[name] = map[string]bool{}
 			}
 			// A pod of both families is in two slices, and one endpoint.
 			id := endpoint.Addresses[0]
 			if endpoint.TargetRef != nil {
 				id = endpoint.TargetRef.Name
 			}
-			local[name][id] = true
+			local[id] = true
 		}
 	}
-	var checks []HealthCheck
-	for _, svc := range manifest.InOrder(objs.Services) {
-		spec := svc.Spec
-		if spec.HealthCheckNodePort == 0 || spec.Type != corev1.ServiceTypeLoadBalancer || spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
-			continue
-		}
-		checks = append(checks, HealthCheck{
-			Service: types.NamespacedName{Namespace: manifest.NamespaceOr(svc.Namespace), Name: svc.Name},
-			Port:    uint16(spec.HealthCheckNodePort),
-			Local:   len(local[manifest.NameOf(svc)]),
-		})
-	}
-	slices.SortFunc(checks, func(a, b HealthCheck) int { return cmp.Compare(a.Port, b.Port) })
-	return checks
+	return HealthCheck{
+		Service: types.NamespacedName{Namespace: manifest.NamespaceOr(svc.Namespace), Name: svc.Name},
+		Port:    uint16(spec.HealthCheckNodePort),
+		Local:   len(local),
+	}, true
 }

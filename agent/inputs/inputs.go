@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inputs keeps what a node's datapath is made from, as tables with
+// revisions: who watches a cluster writes them, and who compiles reads what
+// changed since the last time.
+//
+// It decides nothing about what is in them. Its one invariant: who has taken in
+// all that Since gave, from revision 0 on, has the rows of the table.
+package inputs
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
+)
+
+// Inputs are the tables, one a kind, with the keys that manifest.Objects has. A
+// new kind of input is a table here, and what is derived from it where the tables
+// are read.
+type Inputs struct {
+	Pods            *Table[*corev1.Pod]
+	Namespaces      *Table[*corev1.Namespace]
+	Nodes           *Table[*corev1.Node]
+	Services        *Table[*corev1.Service]
+	EndpointSlices  *Table[*discoveryv1.EndpointSlice]
+	NetworkPolicies *Table[*networkingv1.NetworkPolicy]
+
+	ClusterNetworkPolicies           *Table[*policyv1alpha2.ClusterNetworkPolicy]
+	CiliumNetworkPolicies            *Table[*manifest.CiliumNetworkPolicy]
+	CiliumClusterwideNetworkPolicies *Table[*manifest.CiliumClusterwideNetworkPolicy]
+
+	// Unread are objects that cannot be read, by what Ref.String says.
+	Unread *Table[manifest.Unread]
+}
+
+// New gives empty tables.
+func New() *Inputs {
+	return &Inputs{
+		Pods: NewTable[*corev1.Pod](), Namespaces: NewTable[*corev1.Namespace](), Nodes: NewTable[*corev1.Node](),
+		Services: NewTable[*corev1.Service](), EndpointSlices: NewTable[*discoveryv1.EndpointSlice](),
+		NetworkPolicies:        NewTable[*networkingv1.NetworkPolicy](),
+		ClusterNetworkPolicies: NewTable[*policyv1alpha2.ClusterNetworkPolicy](),
+		CiliumNetworkPolicies:  NewTable[*manifest.CiliumNetworkPolicy](), CiliumClusterwideNetworkPolicies: NewTable[*manifest.CiliumClusterwideNetworkPolicy](),
+		Unread: NewTable[manifest.Unread](),
+	}
+}
+
+// Put writes an object into the table of its kind. It fails for a kind that has
+// none.
+func (i *Inputs) Put(object metav1.Object) error {
+	key := manifest.RefOf(object).Key()
+	switch o := object.(type) {
+	case *corev1.Pod:
+		i.Pods.Put(key, o)
+	case *corev1.Namespace:
+		i.Namespaces.Put(key, o)
+	case *corev1.Node:
+		i.Nodes.Put(key, o)
+	case *corev1.Service:
+		i.Services.Put(key, o)
+	case *discoveryv1.EndpointSlice:
+		i.EndpointSlices.Put(key, o)
+	case *networkingv1.NetworkPolicy:
+		i.NetworkPolicies.Put(key, o)
+	case *policyv1alpha2.ClusterNetworkPolicy:
+		i.ClusterNetworkPolicies.Put(key, o)
+	case *manifest.CiliumNetworkPolicy:
+		i.CiliumNetworkPolicies.Put(key, o)
+	case *manifest.CiliumClusterwideNetworkPolicy:
+		i.CiliumClusterwideNetworkPolicies.Put(key, o)
+	default:
+		return fmt.Errorf("keep an object: %T has no table", object)
+	}
+	return nil
+}
+
+// Delete deletes an object, and says whether it was there.
+func (i *Inputs) Delete(ref model.Ref) bool {
+	tables := map[string]interface{ Delete(key string) bool }{
+		"Pod": i.Pods, "Namespace": i.Namespaces, "Node": i.Nodes, "Service": i.Services,
+		"EndpointSlice": i.EndpointSlices, "NetworkPolicy": i.NetworkPolicies,
+		"ClusterNetworkPolicy": i.ClusterNetworkPolicies, "CiliumNetworkPolicy": i.CiliumNetworkPolicies,
+		"CiliumClusterwideNetworkPolicy": i.CiliumClusterwideNetworkPolicies,
+	}
+	table, found := tables[ref.Kind]
+	return found && table.Delete(ref.Key())
+}
+
+// Objects gives what is in the tables now, and what cannot be read.
+func (i *Inputs) Objects() (*manifest.Objects, []manifest.Unread) {
+	objs := manifest.NewObjects()
+	copyTo(objs.Pods, i.Pods)
+	copyTo(objs.Namespaces, i.Namespaces)
+	copyTo(objs.Nodes, i.Nodes)
+	copyTo(objs.Services, i.Services)
+	copyTo(objs.EndpointSlices, i.EndpointSlices)
+	copyTo(objs.NetworkPolicies, i.NetworkPolicies)
+	copyTo(objs.ClusterNetworkPolicies, i.ClusterNetworkPolicies)
+	copyTo(objs.CiliumNetworkPolicies, i.CiliumNetworkPolicies)
+	copyTo(objs.CiliumClusterwideNetworkPolicies, i.CiliumClusterwideNetworkPolicies)
+	unread := map[string]manifest.Unread{}
+	copyTo(unread, i.Unread)
+	return objs, manifest.InOrder(unread)
+}
+
+func copyTo[V any](into map[string]V, t *Table[V]) {
+	rows, _, _ := t.Since(0)
+	for _, row := range rows {
+		into[row.Key] = row.Value
+	}
+}
