@@ -111,6 +111,7 @@ type Agent struct {
 	waiters  map[api.Attachment]int
 	ahead    map[api.Attachment]inForce // connected beside a pass that did not know of them
 	inForce  map[api.Attachment]inForce
+	deleted  map[string]time.Time // containers whose endpoints the runtime had taken away, since when
 	status   api.Status
 	problems map[string]api.Problem
 	flows    datapath.Collected
@@ -147,7 +148,7 @@ func Run(ctx context.Context, opts Options) error {
 	a := &Agent{
 		opts: opts, log: opts.Log, started: time.Now(), identities: model.NewAllocator(),
 		changed: make(chan struct{}, 1), urgent: make(chan struct{}, 1), waiting: make(chan struct{}, 1), turned: make(chan struct{}),
-		waiters: map[api.Attachment]int{}, ahead: map[api.Attachment]inForce{}, inForce: map[api.Attachment]inForce{}, problems: map[string]api.Problem{}, full: map[string]bool{},
+		waiters: map[api.Attachment]int{}, ahead: map[api.Attachment]inForce{}, inForce: map[api.Attachment]inForce{}, deleted: map[string]time.Time{}, problems: map[string]api.Problem{}, full: map[string]bool{},
 	}
 	a.stale.Store(true)
 	if a.opts.Patience == 0 {

@@ -30,7 +30,7 @@ import (
 func (a *Agent) reconnect(pod *corev1.Pod, local *localNode, node *connections) error {
 	addrs := addressesOf(pod)
 	result := node.addressed(pod)
-	if result == nil || !a.ofPrefixes(addrs) {
+	if result == nil || a.isDeleted(result.ContainerID) || !a.ofPrefixes(addrs) {
 		return errNobodys
 	}
 	path := a.onHost(result.sandbox())

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/agent/endpoints"
@@ -267,7 +268,26 @@ func (a *Agent) deleteEndpoint(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return struct{}{}, a.forget(at)
+	return struct{}{}, a.forgetAsked(at)
+}
+
+// forgetAsked takes an endpoint away that the runtime wants no more. The runtime may
+// have its own record of it for a moment still: nobody is connected anew by that.
+func (a *Agent) forgetAsked(at api.Attachment) error {
+	a.mu.Lock()
+	now := time.Now()
+	maps.DeleteFunc(a.deleted, func(_ string, since time.Time) bool { return now.Sub(since) > lostPatience })
+	a.deleted[at.ContainerID] = now
+	a.mu.Unlock()
+	return a.forget(at)
+}
+
+// isDeleted is whether the runtime has just had a container's endpoint taken away.
+func (a *Agent) isDeleted(container string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since, found := a.deleted[container]
+	return found && time.Since(since) <= lostPatience
 }
 
 // forget takes an endpoint away: the device first, so that whoever has its
@@ -350,7 +370,7 @@ func (a *Agent) acceptDeletions() {
 			err = json.Unmarshal(data, &at)
 		}
 		if err == nil && endpoints.Check(at) == nil {
-			err = a.forget(at)
+			err = a.forgetAsked(at)
 		}
 		if err := errors.Join(err, os.Remove(path)); err != nil {
 			a.log.Warn("a deletion is lost", "file", path, "error", err)
