@@ -53,10 +53,16 @@ func (c *cluster) take() {
 	follow(c, c.tables.Services, &c.seen.services, c.objs.Services)
 	follow(c, c.tables.EndpointSlices, &c.seen.slices, c.objs.EndpointSlices)
 	follow(c, c.tables.NetworkPolicies, &c.seen.policies, c.objs.NetworkPolicies)
+	readTable(c.tables.Pods, &c.seen.pods, c.pods.said, c.pods.put)
+	c.tables.Together(c.takeCustom)
+}
+
+// takeCustom takes in what changed of kinds whose objects may be such as cannot be
+// read.
+func (c *cluster) takeCustom() {
 	follow(c, c.tables.ClusterNetworkPolicies, &c.seen.clusterPolicies, c.objs.ClusterNetworkPolicies)
 	follow(c, c.tables.CiliumNetworkPolicies, &c.seen.cilium, c.objs.CiliumNetworkPolicies)
 	follow(c, c.tables.CiliumClusterwideNetworkPolicies, &c.seen.ciliumClusterwide, c.objs.CiliumClusterwideNetworkPolicies)
-	readTable(c.tables.Pods, &c.seen.pods, c.pods.said, c.pods.put)
 	readTable(c.tables.Unread, &c.seen.unread, c.unread, func(key string, unread manifest.Unread, gone bool) {
 		if c.unread[key] = unread; gone {
 			delete(c.unread, key)

@@ -373,3 +373,28 @@ func dropStale(objs *manifest.Objects, owners map[netip.Addr]string) {
 		}
 	}
 }
+
+func TestAPolicyThatIsMendedIsNeverMissed(t *testing.T) {
+	policy := &manifest.CiliumNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	policy.Kind = "CiliumNetworkPolicy"
+	tables := inputs.New()
+	require.NoError(t, tables.Put(policy))
+	c := newCluster(tables, "self")
+	moved := make(chan struct{})
+	go func() {
+		defer close(moved)
+		for range 5_000 {
+			tables.PutUnread(manifest.Unread{Object: manifest.RefOf(policy)})
+			_ = tables.Put(policy)
+		}
+	}()
+	for {
+		c.take()
+		require.Equal(t, 1, len(c.objs.CiliumNetworkPolicies)+len(c.unread))
+		select {
+		case <-moved:
+			return
+		default:
+		}
+	}
+}

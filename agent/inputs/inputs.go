@@ -10,6 +10,7 @@ package inputs
 
 import (
 	"fmt"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -38,6 +39,10 @@ type Inputs struct {
 
 	// Unread are objects that cannot be read, by what Ref.String says.
 	Unread *Table[manifest.Unread]
+
+	// moving is held while an object goes from the table of its kind to Unread, or
+	// back, and by who reads both: a policy that is in neither stops nobody.
+	moving sync.Mutex
 }
 
 // New gives empty tables.
@@ -52,10 +57,38 @@ func New() *Inputs {
 	}
 }
 
-// Put writes an object into the table of its kind. It fails for a kind that has
-// none.
+// Put writes an object into the table of its kind: it can be read now. It fails for
+// a kind that has none.
 func (i *Inputs) Put(object metav1.Object) error {
-	key := manifest.RefOf(object).Key()
+	i.moving.Lock()
+	defer i.moving.Unlock()
+	ref := manifest.RefOf(object)
+	if err := i.put(ref.Key(), object); err != nil {
+		return err
+	}
+	if i.Unread.Len() > 0 {
+		i.Unread.Delete(ref.String())
+	}
+	return nil
+}
+
+// PutUnread writes an object that cannot be read, or not any more.
+func (i *Inputs) PutUnread(unread manifest.Unread) {
+	i.moving.Lock()
+	defer i.moving.Unlock()
+	i.Delete(unread.Object)
+	i.Unread.Put(unread.Object.String(), unread)
+}
+
+// Together calls read, which finds each object in one table alone, and none that is
+// there in neither.
+func (i *Inputs) Together(read func()) {
+	i.moving.Lock()
+	defer i.moving.Unlock()
+	read()
+}
+
+func (i *Inputs) put(key string, object metav1.Object) error {
 	switch o := object.(type) {
 	case *corev1.Pod:
 		i.Pods.Put(key, o)
@@ -95,6 +128,8 @@ func (i *Inputs) Delete(ref model.Ref) bool {
 
 // Objects gives what is in the tables now, and what cannot be read.
 func (i *Inputs) Objects() (*manifest.Objects, []manifest.Unread) {
+	i.moving.Lock()
+	defer i.moving.Unlock()
 	objs := manifest.NewObjects()
 	copyTo(objs.Pods, i.Pods)
 	copyTo(objs.Namespaces, i.Namespaces)

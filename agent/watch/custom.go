@@ -175,14 +175,12 @@ func (c *customKinds) put(kind *customKind, object any) {
 	if kind.ended {
 		return
 	}
-	tables, ref := c.watcher.tables, refOf(o)
-	kind.rows[ref] = true
+	tables := c.watcher.tables
+	kind.rows[refOf(o)] = true
 	if unread != nil {
-		tables.Delete(ref)
-		tables.Unread.Put(ref.String(), *unread)
+		tables.PutUnread(*unread)
 	} else {
 		_ = tables.Put(read) // it is of a kind that has a table
-		tables.Unread.Delete(ref.String())
 	}
 	c.watcher.changed()
 }
