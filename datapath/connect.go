@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -127,14 +128,13 @@ func (d *Datapath) join(want *desired, one *model.State) error {
 			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
 		}
 	}
-	e := ahead{name: ep.Name}
+	// What is kept is known by this, and given up by it, if a write fails too.
+	d.ahead[ifindex] = ahead{name: ep.Name, addrs: slices.Collect(maps.Keys(want.ipcache))}
 	for key, half := range want.ipcache {
 		if err := d.ipcache.keep(key, half); err != nil {
 			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
 		}
-		e.addrs = append(e.addrs, key)
 	}
-	d.ahead[ifindex] = e
 	for key, half := range want.endpoints {
 		if err := d.endpoints.keep(key, half); err != nil {
 			return fmt.Errorf("connect endpoint %s: %w", ep.Name, err)
