@@ -246,6 +246,11 @@ func (j *judge) hops(s lab.Step, where model.Where, e oracle.Expectation) {
 		in = before
 	case isIn && !wasIn:
 		out = after
+	case isIn && s.Decision.Out == model.OutTunnel:
+		// It came in a tunnel and leaves in another, or is put into one as it is.
+		if out = after; bytes.Equal(after.Transport(), before.Transport()) {
+			in = before
+		}
 	}
 	if in.Version == 0 || out.Version == 0 {
 		return

@@ -14,8 +14,9 @@ import (
 const outerTTL = 64
 
 // Tunnelled says what is wrong with what a datapath has put into a tunnel, in
-// sentences: it has to be the packet before with one hop less, and around it
-// headers of the packet's family that are right to the last bit.
+// sentences: it has to be the packet before, or the one that came in a tunnel, with
+// one hop less, and around it headers of the packet's family that are right to the
+// last bit.
 func Tunnelled(before, after []byte) []string {
 	outer, was := Decode(after), Decode(before)
 	inner, ok := outer.Carried()
@@ -24,7 +25,12 @@ func Tunnelled(before, after []byte) []string {
 	}
 	var wrong []string
 	faultf := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	if got, want := inner.Data[inner.L3:], was.routed()[was.L3:]; !bytes.Equal(got, want) {
+	got, want := inner.Data[inner.L3:], was.routed()[was.L3:]
+	cameInTunnel := false
+	if carried, ok := was.Carried(); ok {
+		cameInTunnel = bytes.Equal(got, carried.routed()[carried.L3:])
+	}
+	if !cameInTunnel && !bytes.Equal(got, want) {
 		faultf("the packet in the tunnel is not the one that came, with one hop less: %x, not %x", got, want)
 	}
 	head, own := outer.Data[outer.L3:], inner.Data[inner.L3:]
