@@ -111,7 +111,9 @@ func (p *Pool) Fill(ctx context.Context, nodes int) error {
 				return fmt.Errorf("fill pool: %w", err)
 			}
 			s.ready <- one
-			if err := one.datapath.LoadAll(); err != nil {
+			// As after a world: it is free for another namespace.
+			err = ns.run(func() error { return errors.Join(one.datapath.LoadAll(), one.datapath.Reset()) })
+			if err != nil {
 				return fmt.Errorf("fill pool: %w", err)
 			}
 		}
