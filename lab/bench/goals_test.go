@@ -80,3 +80,9 @@ func TestGoalsAreWrittenAsOneTable(t *testing.T) {
 func TestALineThatIsNoResultIsToldWithItsPlace(t *testing.T) {
 	require.ErrorContains(t, Results{}.Add("printed", strings.NewReader("BenchmarkX 1 many ns/op\n")), "printed:1")
 }
+
+func TestABenchmarkThatReportsByItsPartsAloneIsPassedOver(t *testing.T) {
+	r := Results{}
+	require.NoError(t, r.Add("bench.txt", strings.NewReader("BenchmarkConnect-2 \t 1\nBenchmarkConnect/tcp-2 \t 1 \t 5.0 ns/op\n")))
+	require.Equal(t, []float64{5}, r["Connect/tcp"]["ns/op"])
+}
