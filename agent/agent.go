@@ -355,16 +355,24 @@ const collectInterval = 5 * time.Second
 
 // collect deletes flows that are over.
 func (a *Agent) collect(ctx context.Context) error {
-	ticker := time.NewTicker(collectInterval)
+	everyTick(ctx, collectInterval, func() {
+		collected, err := a.datapath.Collect()
+		a.report("collect flows", err)
+		a.noteFill(collected)
+	})
+	return nil
+}
+
+// everyTick calls do at an interval, until the context is over.
+func everyTick(ctx context.Context, interval time.Duration, do func()) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-ticker.C:
-			collected, err := a.datapath.Collect()
-			a.report("collect flows", err)
-			a.noteFill(collected)
+			do()
 		}
 	}
 }

@@ -20,21 +20,15 @@ func (a *Agent) repair(ctx context.Context) error {
 	if every == 0 {
 		return nil
 	}
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			began := time.Now()
-			done, err := a.datapath.Repair(ctx)
-			if !errors.Is(err, context.Canceled) {
-				a.report("repair tables", err)
-			}
-			a.noteRepair(began, &done)
+	everyTick(ctx, every, func() {
+		began := time.Now()
+		done, err := a.datapath.Repair(ctx)
+		if !errors.Is(err, context.Canceled) {
+			a.report("repair tables", err)
 		}
-	}
+		a.noteRepair(began, &done)
+	})
+	return nil
 }
 
 // noteRepair tells of what was repaired, table by table.

@@ -96,15 +96,8 @@ func (p *Pool) Fill(ctx context.Context, nodes int) error {
 	}
 	defer ns.close()
 	for _, sockets := range []bool{false, true} {
-		of := p.plain
-		if sockets {
-			of = p.sockets
-		}
 		for n := range nodes {
-			s := of.more
-			if n == 0 {
-				s = of.first
-			}
+			s := p.stock(n == 0, sockets)
 			<-s.room
 			one, err := p.open(ctx, s, ns, sockets)
 			if err != nil {
@@ -149,7 +142,7 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool) error {
 		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
 	}
 	for _, n := range nodes {
-		one, err := p.take(ctx, p.stock(n, nodes, sockets), n.ns, sockets)
+		one, err := p.take(ctx, p.stock(n == nodes[0], sockets), n.ns, sockets)
 		if err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
@@ -158,12 +151,13 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool) error {
 	return nil
 }
 
-func (p *Pool) stock(n *node, nodes []*node, sockets bool) *stock {
+// stock has the datapaths of first nodes, or those of the others.
+func (p *Pool) stock(first, sockets bool) *stock {
 	of := p.plain
 	if sockets {
 		of = p.sockets
 	}
-	if n == nodes[0] {
+	if first {
 		return of.first
 	}
 	return of.more
@@ -247,7 +241,7 @@ func (p *Pool) throwAway(s *stock, ns *namespace, d pooled, why error) {
 func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	p.retiring.Go(func() {
 		for n, d := range lent {
-			s, one := p.stock(n, w.nodes, w.topology.Sockets), pooled{d, n.cgroup}
+			s, one := p.stock(n == w.nodes[0], w.topology.Sockets), pooled{d, n.cgroup}
 			if err := n.ns.run(d.Reset); err != nil {
 				p.throwAway(s, n.ns, one, fmt.Errorf("empty a used datapath: %w", err))
 			} else {
