@@ -85,8 +85,8 @@ var payloads = map[string]func() error{
 	},
 	"hang": hangInBPF,
 	"service": func() error {
+		token := rand.Uint64() // before the line that the snapshot waits for
 		fmt.Printf("%s\n", os.Getenv(wordsEnv))
-		token := rand.Uint64() // drawn before the snapshot
 		input, err := io.ReadAll(os.Stdin)
 		fmt.Printf("%d %s", token, input)
 		return err
