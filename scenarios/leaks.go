@@ -69,11 +69,13 @@ func (c census) grown(now census) []string {
 func (c census) left(patience time.Duration) []string {
 	deadline := time.Now().Add(patience)
 	for {
+		began := time.Now()
 		grown := c.grown(takeCensus())
 		if len(grown) == 0 || time.Now().After(deadline) {
 			return grown
 		}
 		runtime.Gosched()
-		time.Sleep(5 * time.Millisecond) // nothing tells when the kernel is done
+		// Nothing tells when the kernel is done. To look must not keep it busy.
+		time.Sleep(max(5*time.Millisecond, 4*time.Since(began)))
 	}
 }

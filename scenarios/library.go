@@ -24,11 +24,11 @@ func Library() ([]*Scenario, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list the library: %w", err)
 	}
-	return read(names, embedded.ReadFile)
+	return read(names, embedded.ReadFile, Parse)
 }
 
 // LibraryNamed returns those of these names, which may have a family behind a
-// slash.
+// slash, as ParseRehearsed does.
 func LibraryNamed(names []string) ([]*Scenario, error) {
 	var files []string
 	for _, name := range names {
@@ -37,7 +37,7 @@ func LibraryNamed(names []string) ([]*Scenario, error) {
 			files = append(files, file)
 		}
 	}
-	return read(files, embedded.ReadFile)
+	return read(files, embedded.ReadFile, ParseRehearsed)
 }
 
 // Load reads scenarios from files, and from folders all that are below them.
@@ -62,11 +62,11 @@ func Load(paths ...string) ([]*Scenario, error) {
 			return nil, fmt.Errorf("read scenarios in %s: %w", path, err)
 		}
 	}
-	return read(names, os.ReadFile)
+	return read(names, os.ReadFile, Parse)
 }
 
 // read parses files. The error joins the mistakes of all of them.
-func read(names []string, readFile func(string) ([]byte, error)) ([]*Scenario, error) {
+func read(names []string, readFile func(string) ([]byte, error), parse func(string, []byte) (*Scenario, error)) ([]*Scenario, error) {
 	slices.Sort(names)
 	var out []*Scenario
 	var errs []error
@@ -77,7 +77,7 @@ func read(names []string, readFile func(string) ([]byte, error)) ([]*Scenario, e
 			errs = append(errs, fmt.Errorf("read scenario: %w", err))
 			continue
 		}
-		sc, err := Parse(name, data)
+		sc, err := parse(name, data)
 		if err != nil {
 			errs = append(errs, err)
 			continue

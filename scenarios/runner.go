@@ -30,7 +30,8 @@ type Runner struct {
 	Worlds []syntax.World
 	// Match selects by name/family. Nil: all.
 	Match *regexp.Regexp
-	// Parallel is how many run at once; 0: one a core.
+	// Parallel is how many run at once; 0: two a core, since a run in world netns
+	// waits for half of its time.
 	Parallel int
 	// Keep leaves the world of a failed run up until Hold returns.
 	Keep bool
@@ -125,7 +126,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	}
 	parallel := r.Parallel
 	if parallel <= 0 {
-		parallel = runtime.GOMAXPROCS(0)
+		parallel = 2 * runtime.GOMAXPROCS(0)
 	}
 	if r.Keep {
 		parallel = 1

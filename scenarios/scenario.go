@@ -92,6 +92,19 @@ func plan(v4, v6 string) func(n int) []netip.Addr {
 
 // Parse reads a scenario. Its error joins all mistakes, with their places.
 func Parse(path string, data []byte) (*Scenario, error) {
+	s, err := ParseRehearsed(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.rehearse(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// ParseRehearsed reads what Parse has read before, without the rehearsal, which is
+// most of the work. A step that is impossible fails when it is run.
+func ParseRehearsed(path string, data []byte) (*Scenario, error) {
 	file, err := syntax.Parse(path, data)
 	if err != nil {
 		return nil, err
@@ -115,9 +128,6 @@ func Parse(path string, data []byte) (*Scenario, error) {
 		return nil, err
 	}
 	if err := s.route(); err != nil {
-		return nil, err
-	}
-	if err := s.rehearse(); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -100,19 +100,21 @@ func (h *host) awaitWires() error {
 }
 
 func (w *World) makeNamespaces() error {
+	all, err := lacking()
+	if err != nil {
+		return err
+	}
 	settings := map[*host][]sysctl{}
 	for _, n := range w.nodes {
 		settings[n.host] = nodeSysctls()
 	}
 	var g errgroup.Group
 	for _, h := range w.hosts() {
-		set := hostSysctls()
-		switch {
-		case settings[h] != nil:
-			set = settings[h]
-		case h.silent:
+		set := settings[h]
+		if set == nil && h.silent {
 			set = silentSysctls()
 		}
+		set = slices.Concat(all, set)
 		g.Go(func() error {
 			ns, err := newNamespace(set)
 			if err != nil {

@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
+	"sync"
 
 	vishnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -22,6 +25,11 @@ type namespace struct {
 
 // newNamespace makes an empty namespace and sets its sysctls.
 func newNamespace(settings []sysctl) (*namespace, error) {
+	return makeNamespace(func() error { return writeSysctls(settings) })
+}
+
+// makeNamespace makes an empty namespace, and calls f on a thread in it.
+func makeNamespace(f func() error) (*namespace, error) {
 	n := &namespace{handle: vishnetns.None()}
 	err := onOwnThread(func() error {
 		handle, err := vishnetns.New()
@@ -29,7 +37,7 @@ func newNamespace(settings []sysctl) (*namespace, error) {
 			return fmt.Errorf("create network namespace: %w", err)
 		}
 		n.handle = handle
-		return writeSysctls(settings)
+		return f()
 	})
 	if err != nil {
 		n.close()
@@ -80,6 +88,34 @@ func onOwnThread(f func() error) error {
 type sysctl struct {
 	path, value string
 	optional    bool // some kernels do not have it
+	locks       bool // needs the kernel's lock of devices: see spinning
+}
+
+// lacking are those of the hostSysctls that a new namespace does not have by
+// itself: each one costs three system calls in each namespace.
+var lacking = sync.OnceValues(func() (lacking []sysctl, err error) {
+	probe, err := makeNamespace(func() error {
+		lacking = slices.DeleteFunc(hostSysctls(), sysctl.holds)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return lacking, probe.close()
+})
+
+// holds says whether the calling thread's namespace has the setting.
+func (s sysctl) holds() bool {
+	value, err := os.ReadFile(filepath.Join(sysctls, s.path))
+	return err == nil && slices.Equal(strings.Fields(string(value)), strings.Fields(s.value))
+}
+
+// Own gives this machine's own namespace the settings of the worlds' hosts, and
+// has new namespaces take them over. It is for a guest that is there for worlds
+// alone; call it before the first world is built.
+func Own() error {
+	inherit := sysctl{path: "core/devconf_inherit_init_net", value: "1"}
+	return writeSysctls(append(hostSysctls(), inherit))
 }
 
 // hostSysctls make a namespace quiet and usable at once: nothing is sent
@@ -99,7 +135,7 @@ func hostSysctls() []sysctl {
 			{path: "ipv4/conf/%s/rp_filter", value: "0"},
 			{path: "ipv4/conf/%s/accept_redirects", value: "0"},
 			{path: "ipv4/conf/%s/send_redirects", value: "0"},
-			{path: "ipv6/conf/%s/disable_ipv6", value: "0"},
+			{path: "ipv6/conf/%s/disable_ipv6", value: "0", locks: true},
 			{path: "ipv6/conf/%s/accept_dad", value: "0"},
 			{path: "ipv6/conf/%s/dad_transmits", value: "0"},
 			{path: "ipv6/conf/%s/accept_ra", value: "0"},
@@ -107,11 +143,8 @@ func hostSysctls() []sysctl {
 			{path: "ipv6/conf/%s/router_solicitations", value: "0"},
 			{path: "ipv6/conf/%s/accept_redirects", value: "0"},
 			// A report of each multicast group is sent twice, the second one
-			// up to a second later. In milliseconds: at once.
-			{path: "ipv6/conf/%s/mldv2_unsolicited_report_interval", value: "1"},
-			// 1: no link-local address by itself. The world adds the ones
-			// that it wants, so that they are there when it says so.
-			{path: "ipv6/conf/%s/addr_gen_mode", value: "1"},
+			// up to a second later. In milliseconds: a tick of most kernels.
+			{path: "ipv6/conf/%s/mldv2_unsolicited_report_interval", value: "4"},
 		} {
 			s.path = fmt.Sprintf(s.path, device)
 			settings = append(settings, s)
@@ -120,29 +153,29 @@ func hostSysctls() []sysctl {
 	return settings
 }
 
-// silentSysctls leave a namespace without a stack that could answer.
+// silentSysctls leave a namespace without a stack that could answer. They and the
+// nodeSysctls come after the hostSysctls.
 func silentSysctls() []sysctl {
-	return append(hostSysctls(),
-		sysctl{path: "ipv6/conf/all/disable_ipv6", value: "1"},
-		sysctl{path: "ipv6/conf/default/disable_ipv6", value: "1"},
-	)
+	return []sysctl{
+		{path: "ipv6/conf/all/disable_ipv6", value: "1", locks: true},
+		{path: "ipv6/conf/default/disable_ipv6", value: "1", locks: true},
+	}
 }
 
-// nodeSysctls are those of the namespace that forwards.
+// nodeSysctls are those of the namespace that forwards. Of IPv6, "default" follows
+// "all": see addrconf_fixup_forwarding() in the kernel.
 func nodeSysctls() []sysctl {
-	return append(hostSysctls(),
-		sysctl{path: "ipv4/ip_forward", value: "1"},
-		sysctl{path: "ipv6/conf/all/forwarding", value: "1"},
-		sysctl{path: "ipv6/conf/default/forwarding", value: "1"},
-	)
+	return []sysctl{
+		{path: "ipv4/ip_forward", value: "1", locks: true},
+		{path: "ipv6/conf/all/forwarding", value: "1", locks: true},
+	}
 }
 
 // writeSysctls acts on the calling thread's namespace: /proc/sys/net is that
 // of whoever opens it.
 func writeSysctls(settings []sysctl) error {
 	for _, s := range settings {
-		path := filepath.Join("/proc/sys/net", s.path)
-		err := os.WriteFile(path, []byte(s.value), 0o644)
+		err := s.write()
 		if errors.Is(err, fs.ErrNotExist) && s.optional {
 			continue
 		}
@@ -151,6 +184,34 @@ func writeSysctls(settings []sysctl) error {
 		}
 	}
 	return nil
+}
+
+// sysctls is the calling thread's namespace's.
+const sysctls = "/proc/sys/net"
+
+// spinning has one thread at a time write what needs the kernel's lock of devices:
+// the kernel does not wait for the lock, it begins the system call again and again
+// (rtnl_trylock() and restart_syscall()), and somebody else may hold it for long.
+var spinning sync.Mutex
+
+func (s sysctl) write() error {
+	if s.locks {
+		spinning.Lock()
+		defer spinning.Unlock()
+	}
+	return writeFile(filepath.Join(sysctls, s.path), s.value)
+}
+
+// writeFile writes to a file that is there. What package os does beside that, to
+// wait for files that may block, is half of the time.
+func writeFile(path, value string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(value))
+	return err
 }
 
 func sysctlRemedy(s sysctl, err error) string {

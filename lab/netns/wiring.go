@@ -137,7 +137,8 @@ func (c configurator) areLocal(addresses []netip.Addr) (bool, error) {
 }
 
 // addAddress adds an address with no neighbours but those that routes name,
-// usable at once.
+// usable at once. The kernel may have added a link-local one by itself, a moment
+// after the interface could carry frames: it makes the same of the hardware address.
 func (c configurator) addAddress(ifindex int, a netip.Addr) error {
 	address := &netlink.Addr{IPNet: hostNet(a)}
 	if a.Is6() {
@@ -146,7 +147,8 @@ func (c configurator) addAddress(ifindex int, a netip.Addr) error {
 			address.Mask = net.CIDRMask(64, 128)
 		}
 	}
-	if err := c.AddrAdd(linkByIndex(ifindex), address); err != nil {
+	err := c.AddrAdd(linkByIndex(ifindex), address)
+	if err != nil && !(a.IsLinkLocalUnicast() && errors.Is(err, unix.EEXIST)) {
 		return fmt.Errorf("add address %s: %w", a, err)
 	}
 	return nil

@@ -275,7 +275,11 @@ func (w *World) dismantle() error {
 		errs = append(errs, w.names.remove())
 	}
 	for _, h := range w.hosts() {
-		if h.ns != nil {
+		switch {
+		case h.ns == nil:
+		case w.pool != nil:
+			w.pool.spend(h.ns)
+		default:
 			errs = append(errs, h.ns.close())
 		}
 	}

@@ -24,10 +24,11 @@ type unit struct {
 var chunk = map[syntax.World]int{syntax.Prog: 1000, syntax.Netns: 20}
 
 // share is which part of what is left of a world the next guest is given. A start
-// costs as much as a run or two of world netns, so the first guests are given much.
+// costs as much as five runs of world netns, the translation of the same code anew
+// among them, so the first guests are given much.
 // Little is left for the last ones, so that they end together. What a guest has told
 // when it dies is not run again: a death costs one more start, whatever it was given.
-const share = 3
+const share = 2
 
 // cut cuts the names into what each guest is given.
 func cut(names []string, least int) [][]string {
