@@ -6,7 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -151,6 +153,13 @@ func (d *Datapath) Counters() ([]Counter, error) {
 	return counters, nil
 }
 
+// counted is how many counters there are of reasons that programs have. The table
+// has room for as many again, and to read it all takes twice as long.
+func (d *Datapath) counted() int {
+	last := slices.Max(slices.Collect(maps.Keys(d.names.reasons)))
+	return min((int(last)+1)*int(bpf.ContainerHookHOOK_MAX), int(d.maps[bpf.ContainerMapCounters].MaxEntries()))
+}
+
 // rawCounters sums the counters of all CPUs, by index.
 func (d *Datapath) rawCounters() ([]bpf.ContainerCounter, error) {
 	m := d.maps[bpf.ContainerMapCounters]
@@ -158,7 +167,7 @@ func (d *Datapath) rawCounters() ([]bpf.ContainerCounter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read counters: %w", err)
 	}
-	n := int(m.MaxEntries())
+	n := d.counted()
 	keys, values := make([]uint32, n), make([]bpf.ContainerCounter, n*cpus)
 	var cursor ebpf.MapBatchCursor
 	_, err = m.BatchLookup(&cursor, keys, values, nil)

@@ -65,6 +65,7 @@ func readNames(types *btf.Spec) (*names, error) {
 		return nil, err
 	}
 	n.reasons[0] = ""
+	delete(n.reasons, uint8(bpf.ContainerReasonREASON_MAX))
 	n.numbers = make(map[model.Reason]uint8, len(n.reasons))
 	for number, reason := range n.reasons {
 		n.numbers[reason] = number
