@@ -421,16 +421,18 @@ type ContainerRule struct {
 	_          structs.HostLayout
 	Precedence uint32
 	Origin     uint32
-	Action     uint32
+	Action     uint16
+	ProxyPort  uint16
 }
 
 type ContainerRuleAction uint32
 
 const (
-	ContainerRuleActionRULE_ALLOW  ContainerRuleAction = 0
-	ContainerRuleActionRULE_DENY   ContainerRuleAction = 1
-	ContainerRuleActionRULE_AUDIT  ContainerRuleAction = 2
-	ContainerRuleActionRULE_REFUSE ContainerRuleAction = 3
+	ContainerRuleActionRULE_ALLOW    ContainerRuleAction = 0
+	ContainerRuleActionRULE_DENY     ContainerRuleAction = 1
+	ContainerRuleActionRULE_AUDIT    ContainerRuleAction = 2
+	ContainerRuleActionRULE_REFUSE   ContainerRuleAction = 3
+	ContainerRuleActionRULE_REDIRECT ContainerRuleAction = 4
 )
 
 type ContainerRuleKey struct {

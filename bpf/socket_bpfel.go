@@ -206,7 +206,8 @@ type SocketRule struct {
 	_          structs.HostLayout
 	Precedence uint32
 	Origin     uint32
-	Action     uint32
+	Action     uint16
+	ProxyPort  uint16
 }
 
 type SocketRuleKey struct {

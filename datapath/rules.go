@@ -69,7 +69,8 @@ type encoded struct {
 }
 
 // missing encodes the sets that are not there yet, under numbers that nobody else
-// is given. numbers are those of all sets that there are then.
+// is given. numbers are those of all sets that there are then. ErrNoProxy if a set
+// redirects.
 func (t *ruleTable) missing(sets []model.RuleSet, number func(model.Origin) uint32) (all []encoded, numbers map[string]uint32, err error) {
 	t.mu.Lock()
 	numbers = maps.Clone(t.sets)
@@ -84,6 +85,9 @@ func (t *ruleTable) missing(sets []model.RuleSet, number func(model.Origin) uint
 	}
 	t.mu.Unlock()
 	for _, i := range fresh {
+		if err := checkActions(&sets[i]); err != nil {
+			return nil, nil, err
+		}
 		e := encodeSet(numbers[sets[i].Key], &sets[i], number)
 		total += len(e.keys)
 		all = append(all, e)
@@ -185,11 +189,30 @@ func (t *ruleTable) clear() error {
 }
 
 // actionNumbers are what the table has for actions.
-var actionNumbers = map[model.RuleAction]uint32{
-	model.RuleAllow:  uint32(bpf.ContainerRuleActionRULE_ALLOW),
-	model.RuleDeny:   uint32(bpf.ContainerRuleActionRULE_DENY),
-	model.RuleAudit:  uint32(bpf.ContainerRuleActionRULE_AUDIT),
-	model.RuleRefuse: uint32(bpf.ContainerRuleActionRULE_REFUSE),
+var actionNumbers = map[model.RuleAction]uint16{
+	model.RuleAllow:    uint16(bpf.ContainerRuleActionRULE_ALLOW),
+	model.RuleDeny:     uint16(bpf.ContainerRuleActionRULE_DENY),
+	model.RuleAudit:    uint16(bpf.ContainerRuleActionRULE_AUDIT),
+	model.RuleRefuse:   uint16(bpf.ContainerRuleActionRULE_REFUSE),
+	model.RuleRedirect: uint16(bpf.ContainerRuleActionRULE_REDIRECT),
+}
+
+// ErrNoProxy is a state with a rule that redirects to a proxy. Nothing of it was applied.
+var ErrNoProxy = errors.New("this datapath has no proxy")
+
+// checkActions refuses a set whose rules ask for what the programs cannot do.
+func checkActions(rs *model.RuleSet) error {
+	for i := range rs.Rules {
+		r := &rs.Rules[i]
+		named := fmt.Sprintf("rule set %q, %s rule of %s (Rules[%d].Action)", rs.Key, r.Direction, r.Origin, i)
+		switch _, known := actionNumbers[r.Action]; {
+		case r.Action == model.RuleRedirect:
+			return fmt.Errorf("%s redirects to proxy port %d: %w: allow or deny there, or take the rule out", named, r.ProxyPort, ErrNoProxy)
+		case !known:
+			return fmt.Errorf("%s is %s, which is no action: use allow, deny, audit or refuse", named, r.Action)
+		}
+	}
+	return nil
 }
 
 // encodeSet writes into each rule's entry what decides there: of the rules of
@@ -213,7 +236,10 @@ func encodeSet(set uint32, rs *model.RuleSet, number func(model.Origin) uint32) 
 				decides = r
 			}
 		}
-		value := ruleValue{Precedence: decides.Precedence, Origin: number(decides.Origin), Action: actionNumbers[decides.Action]}
+		value := ruleValue{
+			Precedence: decides.Precedence, Origin: number(decides.Origin),
+			Action: actionNumbers[decides.Action], ProxyPort: encodePort(decides.ProxyPort),
+		}
 		e.keys, e.values = append(e.keys, key), append(e.values, value)
 	}
 	return e

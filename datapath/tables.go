@@ -45,7 +45,7 @@ func (d *Datapath) Tables() []Table {
 	}
 }
 
-var ruleActions = map[uint32]string{0: "allow", 1: "deny", 2: "audit", 3: "refuse"}
+var ruleActions = map[uint16]string{0: "allow", 1: "deny", 2: "audit", 3: "refuse", 4: "redirect"}
 
 var backendStates = map[uint32]string{1: "serving", 2: "terminating"}
 
@@ -111,6 +111,9 @@ func (d *Datapath) ruleText(set uint32, k *ruleKey, l *labels) string {
 		return fmt.Sprintf("set %d: %v", set, err)
 	}
 	verdict := ruleActions[v.Action]
+	if v.ProxyPort != 0 {
+		verdict += fmt.Sprintf(" to port %d", decodePort(v.ProxyPort))
+	}
 	return fmt.Sprintf("set %d %s peer %d %s port %d/%d: %s by %s", set, model.Direction(k.Direction), k.Peer,
 		model.Protocol(k.Proto), decodePort(k.Port), max(int(k.Bits)-ruleBitsAnyPort, 0), verdict, l.origin(v.Origin))
 }

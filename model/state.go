@@ -281,13 +281,20 @@ const (
 	RuleAudit
 	// RuleRefuse denies, and has the sender told: a reset, or an ICMP error.
 	RuleRefuse
+	// RuleRedirect leads what is matched to a proxy on this node, at Rule.ProxyPort.
+	// The datapath has no proxy yet, and refuses a state with such a rule.
+	RuleRedirect
 )
 
 // Denies is whether what is matched is not let through.
 func (a RuleAction) Denies() bool { return a == RuleDeny || a == RuleRefuse }
 
 func (a RuleAction) String() string {
-	return [...]string{"allow", "deny", "audit", "refuse"}[a]
+	names := [...]string{"allow", "deny", "audit", "refuse", "redirect"}
+	if int(a) >= len(names) {
+		return fmt.Sprintf("action-%d", uint8(a))
+	}
+	return names[a]
 }
 
 // Rule is one entry of a policy's table. Of the rules that match, the one of
@@ -299,6 +306,7 @@ type Rule struct {
 	Port      uint16   // of ICMP: the type of what opens a flow
 	PortBits  uint8    // how many leading bits of Port count: 16 exact, 0 any port
 	Action    RuleAction
+	ProxyPort uint16 // of RuleRedirect: where the proxy listens, not 0; else 0
 	// Precedence orders rules that overlap. The compiler gives rules of one
 	// set that overlap and disagree different precedences.
 	Precedence uint32

@@ -377,12 +377,14 @@ enum rule_action {
 	RULE_DENY = 1,
 	RULE_AUDIT = 2,		/* would be a denial: let through, and told */
 	RULE_REFUSE = 3,	/* a denial that the sender is told of; has the bit of RULE_DENY */
+	RULE_REDIRECT = 4,	/* to rule.proxy_port; programs without a proxy drop it */
 };
 
 struct rule {
 	__u32 precedence;	/* the higher decides */
 	__u32 origin;		/* for people: the loader knows what it stands for */
-	__u32 action;		/* enum rule_action */
+	__u16 action;		/* enum rule_action */
+	__be16 proxy_port;	/* of RULE_REDIRECT; else 0 */
 };
 
 struct {

@@ -353,6 +353,9 @@ func keyOf(rules []model.Rule) string {
 		if r.Action == model.RuleRefuse {
 			fmt.Fprintln(hash, r.Action)
 		}
+		if r.Action == model.RuleRedirect {
+			fmt.Fprintln(hash, r.Action, r.ProxyPort)
+		}
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:16])
 }

@@ -67,8 +67,10 @@ type Ruling struct {
 	OfNode    bool      // it is a node
 	Peer      string
 	// Action is what becomes of the flow. RuleAudit is a denial that is only told,
-	// by Origin, and RuleRefuse one of which the sender is told.
-	Action model.RuleAction
+	// by Origin, and RuleRefuse one of which the sender is told. RuleRedirect leads it
+	// to a proxy at ProxyPort.
+	Action    model.RuleAction
+	ProxyPort uint16
 	// Origin is the rule that decides; the zero Origin when the flow is
 	// allowed because no policy says anything of it, or denied because none
 	// of those that isolate the pod allows it.
@@ -117,6 +119,8 @@ func (r Ruling) Reason() string {
 		return fmt.Sprintf("allowed, since a denial is only told: by %s", r.Origin)
 	case r.Action == model.RuleAudit:
 		return "allowed, since a denial is only told: " + selecting
+	case r.Action == model.RuleRedirect:
+		return fmt.Sprintf("redirected to proxy port %d by %s", r.ProxyPort, r.Origin)
 	case r.Allowed() && r.Origin.Policy != (model.PolicyRef{}):
 		return fmt.Sprintf("allowed by %s", r.Origin)
 	case r.Allowed() && len(r.Selecting) == 0:
