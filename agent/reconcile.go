@@ -84,7 +84,7 @@ func (a *Agent) isInForce(p *pass) bool {
 	x, y, anew := a.state, p.state, a.enforced.whole != p.whole
 	return x.AnswersPings == y.AnswersPings && reflect.DeepEqual(x.Node, y.Node) &&
 		samePieces(x.Addresses.Pieces(), y.Addresses.Pieces(), anew) && samePieces(x.Services.Pieces(), y.Services.Pieces(), anew) &&
-		sameList(x.ServiceAddresses, y.ServiceAddresses, anew) && sameList(x.Loopback, y.Loopback, anew) &&
+		sameList(x.TunnelEndpoints, y.TunnelEndpoints, anew) && sameList(x.ServiceAddresses, y.ServiceAddresses, anew) && sameList(x.Loopback, y.Loopback, anew) &&
 		// These are made again with all that they are of.
 		sameList(x.Endpoints, y.Endpoints, true) && sameList(x.RuleSets, y.RuleSets, true)
 }

@@ -263,13 +263,13 @@ const (
 )
 
 type ContainerIpcacheEntry struct {
-	_        structs.HostLayout
-	Identity uint32
-	Ifindex  uint32
-	Tunnel   uint32
-	KeyId    uint8
-	Flags    uint8
-	Pad      [2]uint8
+	_              structs.HostLayout
+	Identity       uint32
+	Ifindex        uint32
+	TunnelEndpoint uint32
+	KeyId          uint8
+	Flags          uint8
+	Pad            [2]uint8
 }
 
 type ContainerIpcacheFlags uint32
@@ -639,6 +639,17 @@ const (
 	ContainerTunnelTUNNEL_GENEVE ContainerTunnel = 2
 )
 
+type ContainerTunnelEndpoint struct {
+	_     structs.HostLayout
+	Addr4 ContainerAddr
+	Addr6 ContainerAddr
+}
+
+type ContainerTunnelEndpointPair struct {
+	_    structs.HostLayout
+	Half [2]ContainerTunnelEndpoint
+}
+
 type ContainerVerdict uint32
 
 const (
@@ -676,6 +687,7 @@ const (
 	ContainerMapShares          = "shares"
 	ContainerMapSlots           = "slots"
 	ContainerMapSources         = "sources"
+	ContainerMapTunnelEndpoints = "tunnel_endpoints"
 	ContainerProgFromContainer  = "from_container"
 	ContainerProgMarkExpired    = "mark_expired"
 	ContainerProgToContainer    = "to_container"
@@ -746,29 +758,30 @@ type ContainerProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ContainerMapSpecs struct {
-	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	Changed      *ebpf.MapSpec `ebpf:"changed"`
-	Control      *ebpf.MapSpec `ebpf:"control"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
-	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
-	Meters       *ebpf.MapSpec `ebpf:"meters"`
-	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
-	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rules        *ebpf.MapSpec `ebpf:"rules"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	Services     *ebpf.MapSpec `ebpf:"services"`
-	Shares       *ebpf.MapSpec `ebpf:"shares"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	Sources      *ebpf.MapSpec `ebpf:"sources"`
+	Affinities      *ebpf.MapSpec `ebpf:"affinities"`
+	Backends        *ebpf.MapSpec `ebpf:"backends"`
+	Changed         *ebpf.MapSpec `ebpf:"changed"`
+	Control         *ebpf.MapSpec `ebpf:"control"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered      *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.MapSpec `ebpf:"endpoints"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache         *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
+	Meters          *ebpf.MapSpec `ebpf:"meters"`
+	Nodes           *ebpf.MapSpec `ebpf:"nodes"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Rules           *ebpf.MapSpec `ebpf:"rules"`
+	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
+	Services        *ebpf.MapSpec `ebpf:"services"`
+	Shares          *ebpf.MapSpec `ebpf:"shares"`
+	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	Sources         *ebpf.MapSpec `ebpf:"sources"`
+	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 }
 
 // ContainerVariableSpecs contains global variables before they are loaded into the kernel.
@@ -811,29 +824,30 @@ func (o *ContainerObjects) Close() error {
 //
 // It can be passed to LoadContainerObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ContainerMaps struct {
-	Affinities   *ebpf.Map `ebpf:"affinities"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	Changed      *ebpf.Map `ebpf:"changed"`
-	Control      *ebpf.Map `ebpf:"control"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.Map `ebpf:"endpoints"`
-	Events       *ebpf.Map `ebpf:"events"`
-	Fragments    *ebpf.Map `ebpf:"fragments"`
-	Ipcache      *ebpf.Map `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.Map `ebpf:"maglev"`
-	Meters       *ebpf.Map `ebpf:"meters"`
-	Nodes        *ebpf.Map `ebpf:"nodes"`
-	Peers        *ebpf.Map `ebpf:"peers"`
-	Rules        *ebpf.Map `ebpf:"rules"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	Services     *ebpf.Map `ebpf:"services"`
-	Shares       *ebpf.Map `ebpf:"shares"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	Sources      *ebpf.Map `ebpf:"sources"`
+	Affinities      *ebpf.Map `ebpf:"affinities"`
+	Backends        *ebpf.Map `ebpf:"backends"`
+	Changed         *ebpf.Map `ebpf:"changed"`
+	Control         *ebpf.Map `ebpf:"control"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CtAnswered      *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.Map `ebpf:"endpoints"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Fragments       *ebpf.Map `ebpf:"fragments"`
+	Ipcache         *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.Map `ebpf:"maglev"`
+	Meters          *ebpf.Map `ebpf:"meters"`
+	Nodes           *ebpf.Map `ebpf:"nodes"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Rules           *ebpf.Map `ebpf:"rules"`
+	Scratch         *ebpf.Map `ebpf:"scratch"`
+	Services        *ebpf.Map `ebpf:"services"`
+	Shares          *ebpf.Map `ebpf:"shares"`
+	Slots           *ebpf.Map `ebpf:"slots"`
+	Sources         *ebpf.Map `ebpf:"sources"`
+	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 }
 
 func (m *ContainerMaps) Close() error {
@@ -861,6 +875,7 @@ func (m *ContainerMaps) Close() error {
 		m.Shares,
 		m.Slots,
 		m.Sources,
+		m.TunnelEndpoints,
 	)
 }
 

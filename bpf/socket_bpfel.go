@@ -151,13 +151,13 @@ type SocketFragmentPorts struct {
 type SocketIpcachePair struct {
 	_    structs.HostLayout
 	Half [2]struct {
-		_        structs.HostLayout
-		Identity uint32
-		Ifindex  uint32
-		Tunnel   uint32
-		KeyId    uint8
-		Flags    uint8
-		Pad      [2]uint8
+		_              structs.HostLayout
+		Identity       uint32
+		Ifindex        uint32
+		TunnelEndpoint uint32
+		KeyId          uint8
+		Flags          uint8
+		Pad            [2]uint8
 	}
 }
 
@@ -343,46 +343,56 @@ type SocketSourceKey struct {
 	Addr SocketAddr
 }
 
+type SocketTunnelEndpointPair struct {
+	_    structs.HostLayout
+	Half [2]struct {
+		_     structs.HostLayout
+		Addr4 SocketAddr
+		Addr6 SocketAddr
+	}
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SocketMapAffinities    = "affinities"
-	SocketMapBackends      = "backends"
-	SocketMapChanged       = "changed"
-	SocketMapControl       = "control"
-	SocketMapCounters      = "counters"
-	SocketMapCtAnswered    = "ct_answered"
-	SocketMapCtAnsweredBy  = "ct_answered_by"
-	SocketMapCtUnanswered  = "ct_unanswered"
-	SocketMapEndpoints     = "endpoints"
-	SocketMapEvents        = "events"
-	SocketMapFragments     = "fragments"
-	SocketMapIpcache       = "ipcache"
-	SocketMapIpcacheCidrs  = "ipcache_cidrs"
-	SocketMapMaglev        = "maglev"
-	SocketMapMeters        = "meters"
-	SocketMapNodes         = "nodes"
-	SocketMapPeers         = "peers"
-	SocketMapRules         = "rules"
-	SocketMapScratch       = "scratch"
-	SocketMapServices      = "services"
-	SocketMapShares        = "shares"
-	SocketMapSlots         = "slots"
-	SocketMapSources       = "sources"
-	SocketProgConnect4     = "connect4"
-	SocketProgConnect6     = "connect6"
-	SocketProgGetpeername4 = "getpeername4"
-	SocketProgGetpeername6 = "getpeername6"
-	SocketProgRecvmsg4     = "recvmsg4"
-	SocketProgRecvmsg6     = "recvmsg6"
-	SocketProgSendmsg4     = "sendmsg4"
-	SocketProgSendmsg6     = "sendmsg6"
-	SocketVarCoarseClock   = "coarse_clock"
-	SocketVarFlowShare     = "flow_share"
-	SocketVarFragmentShare = "fragment_share"
-	SocketVarNodeNetns     = "node_netns"
-	SocketVarSetRetval     = "set_retval"
+	SocketMapAffinities      = "affinities"
+	SocketMapBackends        = "backends"
+	SocketMapChanged         = "changed"
+	SocketMapControl         = "control"
+	SocketMapCounters        = "counters"
+	SocketMapCtAnswered      = "ct_answered"
+	SocketMapCtAnsweredBy    = "ct_answered_by"
+	SocketMapCtUnanswered    = "ct_unanswered"
+	SocketMapEndpoints       = "endpoints"
+	SocketMapEvents          = "events"
+	SocketMapFragments       = "fragments"
+	SocketMapIpcache         = "ipcache"
+	SocketMapIpcacheCidrs    = "ipcache_cidrs"
+	SocketMapMaglev          = "maglev"
+	SocketMapMeters          = "meters"
+	SocketMapNodes           = "nodes"
+	SocketMapPeers           = "peers"
+	SocketMapRules           = "rules"
+	SocketMapScratch         = "scratch"
+	SocketMapServices        = "services"
+	SocketMapShares          = "shares"
+	SocketMapSlots           = "slots"
+	SocketMapSources         = "sources"
+	SocketMapTunnelEndpoints = "tunnel_endpoints"
+	SocketProgConnect4       = "connect4"
+	SocketProgConnect6       = "connect6"
+	SocketProgGetpeername4   = "getpeername4"
+	SocketProgGetpeername6   = "getpeername6"
+	SocketProgRecvmsg4       = "recvmsg4"
+	SocketProgRecvmsg6       = "recvmsg6"
+	SocketProgSendmsg4       = "sendmsg4"
+	SocketProgSendmsg6       = "sendmsg6"
+	SocketVarCoarseClock     = "coarse_clock"
+	SocketVarFlowShare       = "flow_share"
+	SocketVarFragmentShare   = "fragment_share"
+	SocketVarNodeNetns       = "node_netns"
+	SocketVarSetRetval       = "set_retval"
 )
 
 // LoadSocket returns the embedded CollectionSpec for Socket.
@@ -441,29 +451,30 @@ type SocketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketMapSpecs struct {
-	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	Changed      *ebpf.MapSpec `ebpf:"changed"`
-	Control      *ebpf.MapSpec `ebpf:"control"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
-	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
-	Meters       *ebpf.MapSpec `ebpf:"meters"`
-	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
-	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rules        *ebpf.MapSpec `ebpf:"rules"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	Services     *ebpf.MapSpec `ebpf:"services"`
-	Shares       *ebpf.MapSpec `ebpf:"shares"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	Sources      *ebpf.MapSpec `ebpf:"sources"`
+	Affinities      *ebpf.MapSpec `ebpf:"affinities"`
+	Backends        *ebpf.MapSpec `ebpf:"backends"`
+	Changed         *ebpf.MapSpec `ebpf:"changed"`
+	Control         *ebpf.MapSpec `ebpf:"control"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered      *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.MapSpec `ebpf:"endpoints"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache         *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
+	Meters          *ebpf.MapSpec `ebpf:"meters"`
+	Nodes           *ebpf.MapSpec `ebpf:"nodes"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Rules           *ebpf.MapSpec `ebpf:"rules"`
+	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
+	Services        *ebpf.MapSpec `ebpf:"services"`
+	Shares          *ebpf.MapSpec `ebpf:"shares"`
+	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	Sources         *ebpf.MapSpec `ebpf:"sources"`
+	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 }
 
 // SocketVariableSpecs contains global variables before they are loaded into the kernel.
@@ -497,29 +508,30 @@ func (o *SocketObjects) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketMaps struct {
-	Affinities   *ebpf.Map `ebpf:"affinities"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	Changed      *ebpf.Map `ebpf:"changed"`
-	Control      *ebpf.Map `ebpf:"control"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.Map `ebpf:"endpoints"`
-	Events       *ebpf.Map `ebpf:"events"`
-	Fragments    *ebpf.Map `ebpf:"fragments"`
-	Ipcache      *ebpf.Map `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.Map `ebpf:"maglev"`
-	Meters       *ebpf.Map `ebpf:"meters"`
-	Nodes        *ebpf.Map `ebpf:"nodes"`
-	Peers        *ebpf.Map `ebpf:"peers"`
-	Rules        *ebpf.Map `ebpf:"rules"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	Services     *ebpf.Map `ebpf:"services"`
-	Shares       *ebpf.Map `ebpf:"shares"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	Sources      *ebpf.Map `ebpf:"sources"`
+	Affinities      *ebpf.Map `ebpf:"affinities"`
+	Backends        *ebpf.Map `ebpf:"backends"`
+	Changed         *ebpf.Map `ebpf:"changed"`
+	Control         *ebpf.Map `ebpf:"control"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CtAnswered      *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.Map `ebpf:"endpoints"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Fragments       *ebpf.Map `ebpf:"fragments"`
+	Ipcache         *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.Map `ebpf:"maglev"`
+	Meters          *ebpf.Map `ebpf:"meters"`
+	Nodes           *ebpf.Map `ebpf:"nodes"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Rules           *ebpf.Map `ebpf:"rules"`
+	Scratch         *ebpf.Map `ebpf:"scratch"`
+	Services        *ebpf.Map `ebpf:"services"`
+	Shares          *ebpf.Map `ebpf:"shares"`
+	Slots           *ebpf.Map `ebpf:"slots"`
+	Sources         *ebpf.Map `ebpf:"sources"`
+	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 }
 
 func (m *SocketMaps) Close() error {
@@ -547,6 +559,7 @@ func (m *SocketMaps) Close() error {
 		m.Shares,
 		m.Slots,
 		m.Sources,
+		m.TunnelEndpoints,
 	)
 }
 

@@ -151,13 +151,13 @@ type XdpFragmentPorts struct {
 type XdpIpcachePair struct {
 	_    structs.HostLayout
 	Half [2]struct {
-		_        structs.HostLayout
-		Identity uint32
-		Ifindex  uint32
-		Tunnel   uint32
-		KeyId    uint8
-		Flags    uint8
-		Pad      [2]uint8
+		_              structs.HostLayout
+		Identity       uint32
+		Ifindex        uint32
+		TunnelEndpoint uint32
+		KeyId          uint8
+		Flags          uint8
+		Pad            [2]uint8
 	}
 }
 
@@ -343,6 +343,15 @@ type XdpSourceKey struct {
 	Addr XdpAddr
 }
 
+type XdpTunnelEndpointPair struct {
+	_    structs.HostLayout
+	Half [2]struct {
+		_     structs.HostLayout
+		Addr4 XdpAddr
+		Addr6 XdpAddr
+	}
+}
+
 type XdpXdpNote struct {
 	_     structs.HostLayout
 	Words [5]uint32
@@ -375,6 +384,7 @@ const (
 	XdpMapShares          = "shares"
 	XdpMapSlots           = "slots"
 	XdpMapSources         = "sources"
+	XdpMapTunnelEndpoints = "tunnel_endpoints"
 	XdpMapXdpNotes        = "xdp_notes"
 	XdpProgXdpFromDevice  = "xdp_from_device"
 	XdpVarAnsweredOther   = "answered_other"
@@ -441,30 +451,31 @@ type XdpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XdpMapSpecs struct {
-	Affinities   *ebpf.MapSpec `ebpf:"affinities"`
-	Backends     *ebpf.MapSpec `ebpf:"backends"`
-	Changed      *ebpf.MapSpec `ebpf:"changed"`
-	Control      *ebpf.MapSpec `ebpf:"control"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	CtAnswered   *ebpf.MapSpec `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.MapSpec `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.MapSpec `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.MapSpec `ebpf:"endpoints"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	Fragments    *ebpf.MapSpec `ebpf:"fragments"`
-	Ipcache      *ebpf.MapSpec `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.MapSpec `ebpf:"maglev"`
-	Meters       *ebpf.MapSpec `ebpf:"meters"`
-	Nodes        *ebpf.MapSpec `ebpf:"nodes"`
-	Peers        *ebpf.MapSpec `ebpf:"peers"`
-	Rules        *ebpf.MapSpec `ebpf:"rules"`
-	Scratch      *ebpf.MapSpec `ebpf:"scratch"`
-	Services     *ebpf.MapSpec `ebpf:"services"`
-	Shares       *ebpf.MapSpec `ebpf:"shares"`
-	Slots        *ebpf.MapSpec `ebpf:"slots"`
-	Sources      *ebpf.MapSpec `ebpf:"sources"`
-	XdpNotes     *ebpf.MapSpec `ebpf:"xdp_notes"`
+	Affinities      *ebpf.MapSpec `ebpf:"affinities"`
+	Backends        *ebpf.MapSpec `ebpf:"backends"`
+	Changed         *ebpf.MapSpec `ebpf:"changed"`
+	Control         *ebpf.MapSpec `ebpf:"control"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CtAnswered      *ebpf.MapSpec `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.MapSpec `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.MapSpec `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.MapSpec `ebpf:"endpoints"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	Fragments       *ebpf.MapSpec `ebpf:"fragments"`
+	Ipcache         *ebpf.MapSpec `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.MapSpec `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.MapSpec `ebpf:"maglev"`
+	Meters          *ebpf.MapSpec `ebpf:"meters"`
+	Nodes           *ebpf.MapSpec `ebpf:"nodes"`
+	Peers           *ebpf.MapSpec `ebpf:"peers"`
+	Rules           *ebpf.MapSpec `ebpf:"rules"`
+	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
+	Services        *ebpf.MapSpec `ebpf:"services"`
+	Shares          *ebpf.MapSpec `ebpf:"shares"`
+	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	Sources         *ebpf.MapSpec `ebpf:"sources"`
+	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
+	XdpNotes        *ebpf.MapSpec `ebpf:"xdp_notes"`
 }
 
 // XdpVariableSpecs contains global variables before they are loaded into the kernel.
@@ -506,30 +517,31 @@ func (o *XdpObjects) Close() error {
 //
 // It can be passed to LoadXdpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XdpMaps struct {
-	Affinities   *ebpf.Map `ebpf:"affinities"`
-	Backends     *ebpf.Map `ebpf:"backends"`
-	Changed      *ebpf.Map `ebpf:"changed"`
-	Control      *ebpf.Map `ebpf:"control"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	CtAnswered   *ebpf.Map `ebpf:"ct_answered"`
-	CtAnsweredBy *ebpf.Map `ebpf:"ct_answered_by"`
-	CtUnanswered *ebpf.Map `ebpf:"ct_unanswered"`
-	Endpoints    *ebpf.Map `ebpf:"endpoints"`
-	Events       *ebpf.Map `ebpf:"events"`
-	Fragments    *ebpf.Map `ebpf:"fragments"`
-	Ipcache      *ebpf.Map `ebpf:"ipcache"`
-	IpcacheCidrs *ebpf.Map `ebpf:"ipcache_cidrs"`
-	Maglev       *ebpf.Map `ebpf:"maglev"`
-	Meters       *ebpf.Map `ebpf:"meters"`
-	Nodes        *ebpf.Map `ebpf:"nodes"`
-	Peers        *ebpf.Map `ebpf:"peers"`
-	Rules        *ebpf.Map `ebpf:"rules"`
-	Scratch      *ebpf.Map `ebpf:"scratch"`
-	Services     *ebpf.Map `ebpf:"services"`
-	Shares       *ebpf.Map `ebpf:"shares"`
-	Slots        *ebpf.Map `ebpf:"slots"`
-	Sources      *ebpf.Map `ebpf:"sources"`
-	XdpNotes     *ebpf.Map `ebpf:"xdp_notes"`
+	Affinities      *ebpf.Map `ebpf:"affinities"`
+	Backends        *ebpf.Map `ebpf:"backends"`
+	Changed         *ebpf.Map `ebpf:"changed"`
+	Control         *ebpf.Map `ebpf:"control"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CtAnswered      *ebpf.Map `ebpf:"ct_answered"`
+	CtAnsweredBy    *ebpf.Map `ebpf:"ct_answered_by"`
+	CtUnanswered    *ebpf.Map `ebpf:"ct_unanswered"`
+	Endpoints       *ebpf.Map `ebpf:"endpoints"`
+	Events          *ebpf.Map `ebpf:"events"`
+	Fragments       *ebpf.Map `ebpf:"fragments"`
+	Ipcache         *ebpf.Map `ebpf:"ipcache"`
+	IpcacheCidrs    *ebpf.Map `ebpf:"ipcache_cidrs"`
+	Maglev          *ebpf.Map `ebpf:"maglev"`
+	Meters          *ebpf.Map `ebpf:"meters"`
+	Nodes           *ebpf.Map `ebpf:"nodes"`
+	Peers           *ebpf.Map `ebpf:"peers"`
+	Rules           *ebpf.Map `ebpf:"rules"`
+	Scratch         *ebpf.Map `ebpf:"scratch"`
+	Services        *ebpf.Map `ebpf:"services"`
+	Shares          *ebpf.Map `ebpf:"shares"`
+	Slots           *ebpf.Map `ebpf:"slots"`
+	Sources         *ebpf.Map `ebpf:"sources"`
+	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
+	XdpNotes        *ebpf.Map `ebpf:"xdp_notes"`
 }
 
 func (m *XdpMaps) Close() error {
@@ -557,6 +569,7 @@ func (m *XdpMaps) Close() error {
 		m.Shares,
 		m.Slots,
 		m.Sources,
+		m.TunnelEndpoints,
 		m.XdpNotes,
 	)
 }

@@ -88,12 +88,13 @@ func (t *placesTable) clear() error {
 // noteChanges writes the epoch that is to come into the places of all that the half
 // which is written has otherwise than the one that packets read. Where the state
 // before is not known that is everything, and so it is where the node or a prefix
-// differs: nobody knows the addresses that are behind a prefix. So it is where an eighth
+// differs: nobody knows the addresses that are behind a prefix, or behind a tunnel
+// endpoint that moves. So it is where an eighth
 // of the places would be written: most flows have one of them. It is called with
 // applying and mu held.
 func (d *Datapath) noteChanges(epoch uint32, known bool) error {
 	differ := len(d.ipcache.uneven) + len(d.endpoints.uneven) + len(d.services.uneven) + len(d.backends.uneven)
-	if !known || differ > int(placeOfAll)/8 || d.nodes.differs() || d.cidrs.differs() {
+	if !known || differ > int(placeOfAll)/8 || d.nodes.differs() || d.cidrs.differs() || d.aTunnelEndpointMoves() {
 		return d.changed.put(placeOfAll, epoch)
 	}
 	for place := range d.places() {

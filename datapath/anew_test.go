@@ -48,6 +48,14 @@ func TestAChangeConcernsTheFlowsOfWhatDiffersAndNoOthers(t *testing.T) {
 			s.Addresses = model.ListOf(append(s.Addresses.Slice(), model.Address{Prefix: netip.MustParsePrefix(prefix), Identity: identity})...)
 		}
 	}
+	behind := func(number uint32) func(*model.State) {
+		return func(s *model.State) {
+			s.TunnelEndpoints = []model.TunnelEndpoint{
+				{Number: 1, Node: "node-b", IPv4: addr("192.0.2.11")}, {Number: 2, Node: "node-c", IPv6: addr("2001:db8::12")},
+			}
+			s.Addresses = model.ListOf(model.Address{Prefix: prefix("10.9.0.1/32"), Identity: 400, TunnelEndpoint: number})
+		}
+	}
 	endpoint := func(change func(*model.Endpoint)) func(*model.State) {
 		return func(s *model.State) {
 			s.Endpoints = slices.Clone(s.Endpoints)
@@ -73,6 +81,22 @@ func TestAChangeConcernsTheFlowsOfWhatDiffersAndNoOthers(t *testing.T) {
 				address("10.9.0.1/32", 401)(s)
 			},
 			want: of("10.9.0.1"),
+		},
+		"an address comes to be behind another node": {
+			before: behind(1), change: behind(2), want: of("10.9.0.1"),
+		},
+		"a node comes, and takes tunnels": {
+			change: func(s *model.State) {
+				s.TunnelEndpoints = []model.TunnelEndpoint{{Number: 1, Node: "node-b", IPv4: addr("192.0.2.11")}}
+			},
+		},
+		"a node takes tunnels elsewhere": {
+			before: behind(1),
+			change: func(s *model.State) {
+				s.TunnelEndpoints = slices.Clone(s.TunnelEndpoints)
+				s.TunnelEndpoints[0].IPv6 = addr("2001:db8::11")
+			},
+			want: []uint32{placeOfAll},
 		},
 		"a prefix comes": {change: address("10.9.0.0/24", 400), want: []uint32{placeOfAll}},
 		"the node has another MTU": {

@@ -17,6 +17,7 @@ import (
 // desired is a state as tables hold it.
 type desired struct {
 	nodes     map[uint32]nodeHalf
+	tunnels   map[uint32]tunnelHalf
 	endpoints map[uint32]endpointHalf
 	ipcache   map[tableAddr]ipcacheHalf
 	cidrs     map[cidrKey]ipcacheHalf
@@ -35,7 +36,7 @@ type desired struct {
 	groups map[group]uint32   // numbers of groups
 	nextID uint32             // of services
 
-	// changes are what services, backends and addresses hold: differences from
+	// changes are what services, backends, addresses and tunnels hold: differences from
 	// the half that packets read, not all of a half.
 	changes bool
 	// sameCIDRs are those of the state before.
@@ -202,6 +203,9 @@ func (d *Datapath) plan(state *model.State) (*desired, error) {
 		return nil, err
 	}
 	want.names.Services = map[uint32]ServiceName{}
+	if err := planTunnelEndpoints(state, want); err != nil {
+		return nil, err
+	}
 	planIPCache(state, want)
 	if err := d.planServices(state, want); err != nil {
 		return nil, err
@@ -227,7 +231,7 @@ func (d *Datapath) planOwn(state *model.State) (*desired, error) {
 func (d *Datapath) room(want *desired) error {
 	for _, err := range []error{
 		d.nodes.room(want.nodes), d.endpoints.room(want.endpoints),
-		d.ipcache.room(want.ipcache), d.cidrs.room(want.cidrs),
+		d.ipcache.room(want.ipcache), d.cidrs.room(want.cidrs), d.tunnels.room(want.tunnels),
 	} {
 		if err != nil {
 			return fmt.Errorf("apply state: %w", err)
@@ -414,7 +418,7 @@ func planCIDRs(state *model.State, want *desired) {
 }
 
 func encodeAddress(a *model.Address) ipcacheHalf {
-	return ipcacheHalf{Identity: uint32(a.Identity), Flags: addressFlags(*a)}
+	return ipcacheHalf{Identity: uint32(a.Identity), Flags: addressFlags(*a), TunnelEndpoint: a.TunnelEndpoint}
 }
 
 // addOwn says which of some addresses are the node's, and its pods'.
@@ -546,9 +550,9 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	half := 1 - d.half()
 	d.opts.Step("write backends")
-	backends, services, addresses := d.backends.stage, d.services.stage, d.ipcache.stage
+	backends, services, addresses, tunnels := d.backends.stage, d.services.stage, d.ipcache.stage, d.tunnels.stage
 	if want.changes {
-		backends, services, addresses = d.backends.stageChanges, d.services.stageChanges, d.ipcache.stageChanges
+		backends, services, addresses, tunnels = d.backends.stageChanges, d.services.stageChanges, d.ipcache.stageChanges, d.tunnels.stageChanges
 	}
 	if _, err = backends(half, want.backends); err != nil {
 		return change, err
@@ -559,6 +563,10 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	d.opts.Step("write the node")
 	if _, err = d.nodes.stage(half, want.nodes); err != nil {
+		return change, err
+	}
+	d.opts.Step("write tunnel_endpoints")
+	if _, err = tunnels(half, want.tunnels); err != nil {
 		return change, err
 	}
 	d.opts.Step("write ipcache_cidrs")
@@ -586,7 +594,7 @@ func (d *Datapath) sweep() error {
 		return err
 	}
 	half := d.half()
-	for _, table := range []interface{ sweep(int) error }{d.nodes, d.endpoints, d.ipcache, d.services, d.backends} {
+	for _, table := range []interface{ sweep(int) error }{d.nodes, d.tunnels, d.endpoints, d.ipcache, d.services, d.backends} {
 		if err := table.sweep(half); err != nil {
 			return err
 		}

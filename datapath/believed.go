@@ -65,6 +65,9 @@ func (r *repair) compareState(state *model.State) error {
 	if err != nil {
 		return err
 	}
+	if err := planTunnelEndpoints(state, want); err != nil {
+		return err
+	}
 	planIPCache(state, want)
 	if err := r.rest(began); err != nil {
 		return err
@@ -73,6 +76,9 @@ func (r *repair) compareState(state *model.State) error {
 		func() error { return r.services(state, want) },
 		func() error {
 			return halvesOf(r, state, bpf.ContainerMapNodes, r.d.nodes, want.nodes, true, func(uint32) string { return "node" })
+		},
+		func() error {
+			return halvesOf(r, state, bpf.ContainerMapTunnelEndpoints, r.d.tunnels, want.tunnels, true, tunnelEndpointText)
 		},
 		// A CIDR that is not in the state repeats a shorter one, until it is swept.
 		func() error {

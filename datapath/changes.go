@@ -37,16 +37,26 @@ func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, 
 		return nil, err
 	}
 	want.changes = true
-	d.planAddressChanges(last.state, state, want)
+	if err := planTunnelEndpointChanges(last.state, state, want); err != nil {
+		return nil, err
+	}
+	if err := d.planAddressChanges(last.state, state, want); err != nil {
+		return nil, err
+	}
 	if err := d.planServiceChanges(last, state, want); err != nil {
 		return nil, err
 	}
 	return want, d.room(want)
 }
 
-func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
+func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) error {
 	want.ipcache, want.cidrs, want.sameCIDRs = map[tableAddr]ipcacheHalf{}, d.wanted, true
 	gone, came := listDifferences(last.Addresses, state.Addresses, compareAddresses, equalAddresses)
+	for _, a := range came {
+		if err := checkBehind(state, a); err != nil {
+			return err
+		}
+	}
 	for _, a := range slices.Concat(gone, came) {
 		if a.Prefix.IsSingleIP() {
 			want.ipcache[encodeAddr(a.Prefix.Addr())] = ipcacheHalf{}
@@ -67,7 +77,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 		}
 	}
 	if len(want.ipcache) == 0 {
-		return
+		return nil
 	}
 	concerned := maps.Clone(want.ipcache)
 	for key := range concerned {
@@ -84,6 +94,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) {
 		_, ok := concerned[key]
 		return ok
 	})
+	return nil
 }
 
 func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want *desired) error {

@@ -29,8 +29,11 @@ func randomly(r *rand.Rand, n *node, last *model.State) *model.State {
 	}
 	if r.IntN(3) > 0 {
 		for range 1 + r.IntN(3) {
-			next.Addresses = model.ListOf(changeAddresses(r, next.Addresses.Slice())...)
+			next.Addresses = model.ListOf(changeAddresses(r, next.TunnelEndpoints, next.Addresses.Slice())...)
 		}
+	}
+	if r.IntN(4) == 0 {
+		next.TunnelEndpoints = changeTunnelEndpoints(r, slices.Clone(next.TunnelEndpoints), next.Addresses)
 	}
 	if r.IntN(6) == 0 {
 		next.Endpoints = slices.Clone(last.Endpoints)
@@ -88,13 +91,32 @@ func putOrDrop[E any](r *rand.Rand, all []E, e E, compare func(a, b *E) int) []E
 	return all
 }
 
-func changeAddresses(r *rand.Rand, all []model.Address) []model.Address {
+// changeTunnelEndpoints puts one in its place, or drops one that no address names.
+func changeTunnelEndpoints(r *rand.Rand, all []model.TunnelEndpoint, addresses model.List[model.Address]) []model.TunnelEndpoint {
+	e := model.TunnelEndpoint{Number: uint32(1 + r.IntN(4)), Node: "node", IPv4: peerAddr(r.IntN(3), false)}
+	if r.IntN(2) == 0 {
+		e.IPv6 = peerAddr(r.IntN(3), true)
+	}
+	at, found := slices.BinarySearchFunc(all, e, func(a, b model.TunnelEndpoint) int { return compareTunnelEndpoints(&a, &b) })
+	for a := range addresses.All() {
+		if found && a.TunnelEndpoint == e.Number {
+			all[at] = e
+			return all
+		}
+	}
+	return putOrDrop(r, all, e, compareTunnelEndpoints)
+}
+
+func changeAddresses(r *rand.Rand, behind []model.TunnelEndpoint, all []model.Address) []model.Address {
 	addr := peerAddr(r.IntN(8), r.IntN(2) == 0)
 	bits := addr.BitLen()
 	if r.IntN(4) == 0 {
 		bits -= 1 + r.IntN(12)
 	}
 	a := model.Address{Prefix: netip.PrefixFrom(addr, bits).Masked(), Identity: model.Identity(2000 + r.IntN(4)), Native: r.IntN(2) == 0, Node: r.IntN(4) == 0}
+	if len(behind) > 0 && r.IntN(2) == 0 {
+		a.TunnelEndpoint = behind[r.IntN(len(behind))].Number
+	}
 	return putOrDrop(r, all, a, compareAddresses)
 }
 
@@ -184,6 +206,7 @@ func TestDifferencesLeadToTheTablesOfTheWholeState(t *testing.T) {
 		requireMirror(t, d.backends)
 		requireMirror(t, d.ipcache)
 		requireMirror(t, d.cidrs)
+		requireMirror(t, d.tunnels)
 		if r.IntN(5) == 0 {
 			require.Empty(t, repaired(t, d).Tables, "what differences lead to is what the state says")
 		}

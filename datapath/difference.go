@@ -98,7 +98,7 @@ func compareAddresses(a, b *model.Address) int { return a.Prefix.Compare(b.Prefi
 
 // equalAddresses leaves out what no table holds.
 func equalAddresses(a, b *model.Address) bool {
-	return a.Prefix == b.Prefix && a.Identity == b.Identity && a.Native == b.Native && a.Node == b.Node
+	return a.Prefix == b.Prefix && a.Identity == b.Identity && a.Native == b.Native && a.Node == b.Node && a.TunnelEndpoint == b.TunnelEndpoint
 }
 
 func compareEndpoints(a, b *model.Endpoint) int { return a.Name.Compare(b.Name) }

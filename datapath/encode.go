@@ -17,6 +17,7 @@ type (
 	nodeHalf     = bpf.ContainerNode
 	endpointHalf = bpf.ContainerEndpoint
 	ipcacheHalf  = bpf.ContainerIpcacheEntry
+	tunnelHalf   = bpf.ContainerTunnelEndpoint
 	cidrKey      = bpf.ContainerCidrKey
 	serviceKey   = bpf.ContainerServiceKey
 	serviceHalf  = bpf.ContainerService

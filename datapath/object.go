@@ -25,7 +25,7 @@ type objects struct{ container, host, socket *ebpf.CollectionSpec }
 // process where they are pinned; the others hold nothing that is missed.
 var sharedMaps = []string{
 	bpf.ContainerMapControl, bpf.ContainerMapChanged, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
-	bpf.ContainerMapIpcache, bpf.ContainerMapIpcacheCidrs, bpf.ContainerMapServices,
+	bpf.ContainerMapIpcache, bpf.ContainerMapIpcacheCidrs, bpf.ContainerMapTunnelEndpoints, bpf.ContainerMapServices,
 	bpf.ContainerMapSlots, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
 	bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered, bpf.ContainerMapCounters,

@@ -40,6 +40,7 @@ type Datapath struct {
 	// sleeps under it, and who reads, collects or connects does not take it.
 	applying sync.Mutex
 	nodes    *pairTable[uint32, nodeHalf]
+	tunnels  *pairTable[uint32, tunnelHalf]
 	cidrs    *pairTable[cidrKey, ipcacheHalf]
 	wanted   map[cidrKey]ipcacheHalf // the CIDRs that the state has; nil before an Apply
 	services *pairTable[serviceKey, serviceHalf]
@@ -242,6 +243,9 @@ func (d *Datapath) readTables() (err error) {
 	}
 	alone := new(sync.Mutex) // applying guards them
 	if d.nodes, err = newPairTable[uint32, nodeHalf](d.maps[bpf.ContainerMapNodes], alone); err != nil {
+		return err
+	}
+	if d.tunnels, err = newPairTable[uint32, tunnelHalf](d.maps[bpf.ContainerMapTunnelEndpoints], alone); err != nil {
 		return err
 	}
 	if d.endpoints, err = newPairTable[uint32, endpointHalf](d.maps[bpf.ContainerMapEndpoints], &d.mu); err != nil {

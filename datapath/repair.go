@@ -50,6 +50,7 @@ func (d *Datapath) Repair(ctx context.Context) (Repaired, error) {
 		func() error { return pairs(r, bpf.ContainerMapBackends, d.backends, backendText) },
 		func() error { return pairs(r, bpf.ContainerMapServices, d.services, serviceText) },
 		func() error { return pairs(r, bpf.ContainerMapNodes, d.nodes, func(uint32) string { return "node" }) },
+		func() error { return pairs(r, bpf.ContainerMapTunnelEndpoints, d.tunnels, tunnelEndpointText) },
 		func() error { return pairs(r, bpf.ContainerMapIpcacheCidrs, d.cidrs, cidrText) },
 		func() error { return pairs(r, bpf.ContainerMapIpcache, d.ipcache, text) },
 		func() error { return pairs(r, bpf.ContainerMapEndpoints, d.endpoints, endpointText) },

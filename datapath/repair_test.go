@@ -32,9 +32,12 @@ func variedState(t testing.TB, n *node) *model.State {
 	state.Services.At(0).MaglevSize = 251
 	state.Services.At(0).Backends = append(state.Services.At(0).Backends, model.Backend{Address: addr("10.0.0.2"), Port: 8081})
 	state.Services.At(1).Sources = []netip.Prefix{prefix("fd00::/64")}
+	state.TunnelEndpoints = []model.TunnelEndpoint{
+		{Number: 1, Node: "node-b", IPv4: addr("192.0.2.11")}, {Number: 2, Node: "node-c", IPv6: addr("2001:db8::12")},
+	}
 	state.Addresses = model.ListOf([]model.Address{
 		{Prefix: prefix("10.0.0.1/32"), Identity: clientIdentity}, {Prefix: prefix("10.0.0.2/32"), Identity: webIdentity},
-		{Prefix: prefix("203.0.113.0/24"), Identity: 70000}, {Prefix: prefix("2001:db8:9::/64"), Identity: 70001},
+		{Prefix: prefix("203.0.113.0/24"), Identity: 70000}, {Prefix: prefix("2001:db8:9::/64"), Identity: 70001, TunnelEndpoint: 1},
 	}...)
 	return state
 }
@@ -77,7 +80,7 @@ func damaged(keyByte, valueByte int) damage {
 var damages = map[string]damage{
 	bpf.ContainerMapNodes: damaged(0, 0), bpf.ContainerMapEndpoints: damaged(1, 0), bpf.ContainerMapIpcache: damaged(15, 0),
 	bpf.ContainerMapIpcacheCidrs: damaged(5, 0), bpf.ContainerMapServices: damaged(15, 0), bpf.ContainerMapBackends: damaged(1, 0),
-	bpf.ContainerMapSlots: damaged(1, 0), bpf.ContainerMapSources: damaged(9, 0), bpf.ContainerMapRules: damaged(9, 0),
+	bpf.ContainerMapTunnelEndpoints: damaged(1, 15), bpf.ContainerMapSlots: damaged(1, 0), bpf.ContainerMapSources: damaged(9, 0), bpf.ContainerMapRules: damaged(9, 0),
 }
 
 // content is what all tables of the state hold.
@@ -197,7 +200,10 @@ func TestWhatIsBelievedWronglyIsRepaired(t *testing.T) {
 		bpf.ContainerMapIpcacheCidrs: func(half int) error {
 			return spoilOne(d.cidrs, half, func(a *ipcacheHalf) { a.Identity++ })
 		},
-		bpf.ContainerMapNodes:    func(half int) error { return spoilOne(d.nodes, half, func(n *nodeHalf) { n.Mtu++ }) },
+		bpf.ContainerMapNodes: func(half int) error { return spoilOne(d.nodes, half, func(n *nodeHalf) { n.Mtu++ }) },
+		bpf.ContainerMapTunnelEndpoints: func(half int) error {
+			return spoilOne(d.tunnels, half, func(e *tunnelHalf) { e.Addr4.W[3]++ })
+		},
 		bpf.ContainerMapServices: func(half int) error { return spoilOne(d.services, half, func(s *serviceHalf) { s.Count++ }) },
 		bpf.ContainerMapBackends: func(half int) error { return spoilOne(d.backends, half, func(b *backendHalf) { *b = backendHalf{} }) },
 	} {
@@ -375,6 +381,7 @@ func TestALoaderKilledInARepairLeavesWhatHadDriftedOrWhatIsRight(t *testing.T) {
 	n := newNode(t)
 	lenient(t, n)
 	n.state.Addresses = model.ListOf([]model.Address{{Prefix: prefix("203.0.113.0/24"), Identity: 70000}}...)
+	n.state.TunnelEndpoints = []model.TunnelEndpoint{{Number: 1, Node: "node-b", IPv6: addr("2001:db8::11")}}
 	raw, err := json.Marshal(n.state)
 	require.NoError(t, err)
 	before := filepath.Join(t.TempDir(), "state.json")

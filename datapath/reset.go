@@ -35,7 +35,7 @@ func (d *Datapath) Reset() error {
 	d.wanted, d.last, d.oldest = nil, nil, 0
 	d.maglev.clear()
 	err := errors.Join(
-		d.nodes.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
+		d.nodes.clear(), d.tunnels.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
 		d.sources.clear(), d.changed.clear(),
 		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),

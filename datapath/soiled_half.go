@@ -16,7 +16,7 @@ import (
 // backends stay: who numbers them looks at both halves.
 func (d *Datapath) soilHalves() error {
 	unused := 1 - d.half()
-	return errors.Join(d.nodes.soil(unused), d.endpoints.soil(unused), d.ipcache.soil(unused))
+	return errors.Join(d.nodes.soil(unused), d.tunnels.soil(unused), d.endpoints.soil(unused), d.ipcache.soil(unused))
 }
 
 // soil fills one half of all entries that the other half has. It is written anew,

@@ -28,10 +28,13 @@ func (d *Datapath) Tables() []Table {
 			return fmt.Sprintf("ifindex %d: %s identity %d rule set %d addresses %s %s", ifindex, l.endpoint(ifindex), e.Identity, e.Set, text(e.Addr4), text(e.Addr6))
 		}),
 		show("ipcache", d.ipcache, half, func(a tableAddr, h ipcacheHalf) string {
-			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x", text(a), h.Identity, h.Ifindex, h.Flags)
+			return fmt.Sprintf("%s: identity %d ifindex %d flags %#x%s", text(a), h.Identity, h.Ifindex, h.Flags, behind(&h))
 		}),
 		show("ipcache_cidrs", d.cidrs, half, func(k cidrKey, h ipcacheHalf) string {
-			return fmt.Sprintf("%s/%d: identity %d flags %#x", text(k.Addr), k.Bits, h.Identity, h.Flags)
+			return fmt.Sprintf("%s/%d: identity %d flags %#x%s", text(k.Addr), k.Bits, h.Identity, h.Flags, behind(&h))
+		}),
+		show("tunnel_endpoints", d.tunnels, half, func(number uint32, h tunnelHalf) string {
+			return fmt.Sprintf("%s: %s %s", tunnelEndpointText(number), text(h.Addr4), text(h.Addr6))
 		}),
 		show("services", d.services, half, func(k serviceKey, h serviceHalf) string {
 			return fmt.Sprintf("%s %s port %d %s: %s id %d slot set %d of %d flags %#x affinity %ds sources %d Maglev table %d of %d",

@@ -21,6 +21,7 @@ func (s *State) Clone() *State {
 	for i := range c.RuleSets {
 		c.RuleSets[i].Rules = slices.Clone(c.RuleSets[i].Rules)
 	}
+	c.TunnelEndpoints = slices.Clone(s.TunnelEndpoints)
 	c.Peers = slices.Clone(s.Peers)
 	return &c
 }

@@ -17,6 +17,8 @@ type State struct {
 	Node      Node
 	Endpoints []Endpoint
 	Addresses List[Address]
+	// TunnelEndpoints are other nodes', by their numbers. The compiler makes none yet.
+	TunnelEndpoints []TunnelEndpoint
 	Services  List[Service]
 	// ServiceAddresses are those of Services that are nobody else's: not a node's,
 	// not a pod's. What is sent there, and to no frontend, is refused. Pings are
@@ -121,6 +123,19 @@ type Address struct {
 	Native bool
 	// Node addresses are another node's, whatever their identity says.
 	Node bool
+	// TunnelEndpoint is the number of the node behind which the addresses are, in
+	// State.TunnelEndpoints; 0: none is known.
+	TunnelEndpoint uint32
+}
+
+// TunnelEndpoint is where another node takes packets in an outer header.
+type TunnelEndpoint struct {
+	// Number is what addresses name it by, not 0: a node keeps it while it is there.
+	Number uint32
+	Node   string
+	// IPv4 and IPv6 are the node's addresses, whatever family is inside: at least one
+	// of them; the zero Addr where the node has none of that family.
+	IPv4, IPv6 netip.Addr
 }
 
 // Owner is whose address it is: the identity that its labels give it, whatever

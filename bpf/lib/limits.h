@@ -8,6 +8,7 @@
 #define MAX_ENDPOINTS		4096
 #define MAX_IPCACHE		65536
 #define MAX_IPCACHE_CIDRS		16384
+#define MAX_TUNNEL_ENDPOINTS	8192	/* one a node: Kubernetes has 5,000 at most */
 #define MAX_SERVICES		65536
 #define MAX_SLOTS		262144
 #define MAX_BACKENDS		262144

@@ -133,11 +133,34 @@ enum ipcache_flags {
 	IPCACHE_NODE = 1 << 2,	/* another node's */
 };
 
+/* Where nodes take packets in an outer header, by number. A node may have an address
+ * of each family, whatever family is inside: all zero where it has none.
+ */
+struct tunnel_endpoint {
+	struct addr addr4;
+	struct addr addr6;
+};
+
+struct tunnel_endpoint_pair {
+	struct tunnel_endpoint half[2];
+};
+
+/* No program reads it yet: direct server return has a pod's address in its outer
+ * header.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TUNNEL_ENDPOINTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct tunnel_endpoint_pair);
+} tunnel_endpoints SEC(".maps");
+
 /* What is known of an address. */
 struct ipcache_entry {
 	__u32 identity;
 	__u32 ifindex;		/* of the local endpoint that has it, or 0 */
-	__be32 tunnel;		/* the node behind which it is, or 0 */
+	__u32 tunnel_endpoint;	/* of the node behind which it is, or 0 */
 	__u8 key_id;		/* of the encryption towards it */
 	__u8 flags;
 	__u8 pad[2];
