@@ -54,7 +54,7 @@ int again(struct __sk_buff *skb)
 	len = s->len;
 	if (!len || len > sizeof(s->frame))
 		return TC_ACT_SHOT;
-	/* What the program has put around the frame is taken off in its place. */
+	/* Removes the headers that the program has put before the frame. */
 	if (skb->len != len &&
 	    bpf_skb_adjust_room(skb, (__s32)len - (__s32)skb->len, BPF_ADJ_ROOM_MAC, 0))
 		return TC_ACT_SHOT;

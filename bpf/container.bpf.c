@@ -110,7 +110,7 @@ static __always_inline int hook(ctx_t *ctx, __u8 hook)
 SEC("tc")
 int from_container(ctx_t *ctx)
 {
-	/* Made by to_container for who sent it: a pod's own packets have no mark. */
+	/* Answers that to_container made for the sender: pods' packets have no mark. */
 	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER)
 		return CTX_PASS;
 	return hook(ctx, HOOK_FROM_CONTAINER);
@@ -119,19 +119,19 @@ int from_container(ctx_t *ctx)
 SEC("tc")
 int to_container(ctx_t *ctx)
 {
-	/* Made by from_container for this very pod, or led to it by to_device.
-	 * Another mark says that a packet was judged for where it was led, which
-	 * is never a pod.
+	/* Answers that from_container made for this pod, and packets that to_device
+	 * sends to it. All others are judged, marked or not: MARK_DECIDED is for other
+	 * ways out than a pod's device.
 	 */
 	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER || (ctx_mark(ctx) & MARK_MASK) == MARK_DELIVERED)
 		return CTX_PASS;
 	return hook(ctx, HOOK_TO_CONTAINER);
 }
 
-/* The collector's hand. The loader passes a frame of records by
- * BPF_PROG_TEST_RUN: what it read of entries whose time is over. An entry is
- * marked dead only if no packet has touched it since. User space cannot: its
- * update would replace the element under a packet that holds it.
+/* For the collector: the loader passes it, by BPF_PROG_TEST_RUN, a frame with the
+ * entries that have timed out. An entry is marked dead only if no packet has touched it
+ * since. User space cannot do that: its update would replace the element while a packet
+ * holds it.
  */
 struct expired {
 	struct flow_key key;

@@ -22,7 +22,7 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_HOST_BPF_C
 
-/* The way that the kernel goes on with a packet. */
+/* Notes that the kernel goes on with the packet, up its stack or out by this device. */
 static __always_inline void set_kernel_way(const ctx_t *ctx, struct packet *pkt,
 					   __u8 hook)
 {
@@ -38,10 +38,10 @@ static __noinline int pass_to_kernel(ctx_t *ctx, struct packet *pkt, __u8 hook)
 
 	if (pkt->decapped)
 		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
-	/* Neighbours are asked and told by whatever address they have. */
+	/* Neighbour discovery may have any source: the kernel judges it. */
 	if (is_hook(hook, HOOK_FROM_DEVICE) && pkt->key.family && !(is_nd(pkt) && !pkt->fragment)) {
 		reason = judge_outside_source(pkt);
-		/* The kernel would send it on, mostly to where it came from. */
+		/* The kernel would route it, and mostly back to where it came from. */
 		if (!reason && service_lookup_address(pkt))
 			reason = REFUSE(pkt, REASON_NO_FRONTEND);
 		if (reason)
@@ -86,7 +86,7 @@ static __noinline int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow
 			return drop(ctx, pkt, reason);
 		return answer(ctx, pkt, reason);
 	}
-	/* It leaves as it came, but for the hop. */
+	/* Only the TTL of the inner packet changes. */
 	reason = ttl_decrement(ctx, pkt) ? REFUSE(pkt, REASON_REWRITE_FAILED) : REASON_NONE;
 	if (!reason)
 		reason = encap(ctx, pkt, flow);
@@ -104,7 +104,7 @@ static __noinline int needs_judging(struct packet *pkt, const struct flow *old, 
 {
 	struct ipcache_entry *own;
 
-	/* No answer comes from such an address: the source port does not matter. */
+	/* No answer comes from there: the source port need not be kept. */
 	if (is_no_host(&pkt->key.dst, pkt->key.family))
 		return 0;
 	if (host_firewall_applies(pkt) && !pkt->decapped)
@@ -138,8 +138,8 @@ static __noinline int forward_icmp_error(ctx_t *ctx, struct scratch *s, __u8 hoo
 }
 
 /* Whether a broken packet must not be left to the kernel. The kernel would forward a
- * source-routed packet to where nobody has judged it; and an IPv4-mapped address in an
- * IPv6 packet would be taken for IPv4's in the tables.
+ * source-routed packet to a destination that nobody has judged; and an IPv4-mapped
+ * address in an IPv6 packet would match the tables' entries of IPv4.
  */
 static __always_inline int must_drop(__u8 hook, int reason)
 {
@@ -150,10 +150,10 @@ static __always_inline int must_drop(__u8 hook, int reason)
 		reason == REASON_BAD_IP_OPTIONS);
 }
 
-/* What no flow can be found for. Of the node's own, while policies select it,
- * nothing that cannot be judged may pass: the kernel would put together from
- * fragments what none of them was. UDP without a checksum over IPv6 is of tunnels
- * (RFC 6935), and asked packet by packet.
+/* A packet for which no flow can be looked up. While policies select the node, its
+ * packets that cannot be judged are dropped: the kernel would reassemble fragments that
+ * nobody has judged. UDP over IPv6 without a checksum is mostly a tunnel's (RFC 6935):
+ * each packet is checked against the policies.
  */
 static __noinline int pass_unjudged(ctx_t *ctx, struct scratch *s, int reason, __u8 hook)
 {
@@ -161,7 +161,7 @@ static __noinline int pass_unjudged(ctx_t *ctx, struct scratch *s, int reason, _
 
 	if (!pkt->decapped && must_drop(hook, reason))
 		return drop(ctx, pkt, reason);
-	/* Without a family nothing is read of it, and the kernel refuses it. */
+	/* A packet without a family was not parsed: the kernel drops it. */
 	if (pkt->decapped || !pkt->key.family || reason == REASON_ICMP_NO_FLOW || !host_firewall_applies(pkt))
 		return pass_to_kernel(ctx, pkt, hook);
 	if (reason == REASON_BAD_UDP_CHECKSUM) {
@@ -189,25 +189,25 @@ static __always_inline int process(ctx_t *ctx, struct scratch *s, __u8 hook,
 	if (ctx_has_vlan(ctx) || !is_ip(ctx))
 		return pass_to_kernel(ctx, pkt, hook);
 	reason = parse(ctx, pkt);
-	/* Geneve over IPv6 has no checksum. */
+	/* The outer UDP header of Geneve over IPv6 has no checksum. */
 	if ((!reason || reason == REASON_BAD_UDP_CHECKSUM) && is_hook(hook, HOOK_FROM_DEVICE) &&
 	    is_encapped(pkt)) {
 		if (decap(ctx, s))
 			return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
-		/* All else is written anew. */
+		/* parse() writes the other fields again. */
 		pkt->key.sport = 0;
 		pkt->key.dport = 0;
 		pkt->decapped = 1;
 		reason = parse(ctx, pkt);
 	}
-	/* What cannot be read has no port. */
+	/* Only a packet that could be parsed has a port here. */
 	if (is_hook(hook, HOOK_TO_DEVICE) && pkt->key.proto == IPPROTO_UDP &&
 	    pkt->key.dport == bpf_htons(GENEVE_PORT) && tunnel_forged_by_socket(pkt))
 		return drop(ctx, pkt, REFUSE(pkt, REASON_BAD_TUNNEL));
 	if (!reason && is_nd(pkt)) {
 		if (!pkt->fragment)
 			return pass_to_kernel(ctx, pkt, hook);
-		/* RFC 6980 5: nobody's. */
+		/* RFC 6980 5: neighbour discovery is never fragmented. */
 		reason = REFUSE(pkt, REASON_BAD_NDP);
 	}
 	if (!reason && is_icmp_error(pkt))
@@ -219,7 +219,7 @@ static __always_inline int process(ctx_t *ctx, struct scratch *s, __u8 hook,
 	flow = ct_lookup(pkt, hook);
 	if (pkt->stray)
 		return drop(ctx, pkt, pkt->stray);
-	/* The node that chose the backend may have chosen another since. */
+	/* The node in front may have chosen another backend for this tuple since. */
 	if (flow && pkt->decapped && !(flow->flags & FLOW_REPLY) &&
 	    !addr_equal(&flow->dst, &s->pod)) {
 		pkt->reused = 1;
@@ -252,7 +252,7 @@ static __always_inline int hook(ctx_t *ctx, __u8 hook)
 SEC("tc")
 int from_device(ctx_t *ctx)
 {
-	/* Made by to_device for the node: it comes in where it was to leave. */
+	/* An answer that to_device made for the node: it comes in here. */
 	if ((ctx_mark(ctx) & MARK_MASK) == MARK_ANSWER)
 		return CTX_PASS;
 	return hook(ctx, HOOK_FROM_DEVICE);

@@ -24,8 +24,8 @@
 /* The node's network namespace, by its cookie. */
 volatile const __u64 node_netns;
 
-/* Whether the kernel has bpf_set_retval for these hooks (6.1, dea6a4e17013). The
- * others know but one error, EPERM.
+/* Whether the kernel has bpf_set_retval for these hooks (6.1, dea6a4e17013). Older
+ * kernels give EPERM and no other error.
  */
 volatile const __u32 set_retval;
 
@@ -68,10 +68,10 @@ static __always_inline int in_node_netns(struct bpf_sock_addr *ctx)
 	return bpf_get_netns_cookie(ctx) == node_netns;
 }
 
-/* Describes what is to be sent as if it were a packet. A socket has no source
- * yet: one address stands for all of the node's own, which are one client, and
- * the socket's number for its port. It has no family either: what an IPv6 socket
- * sends to a mapped address is IPv4, and the address tells.
+/* Describes a connect or send as a packet. A socket has no source address yet: loopback
+ * stands for all sockets of the node, which are one client, and the socket's cookie for
+ * the port. The family is that of the destination: an IPv6 socket that sends to an
+ * IPv4-mapped address sends IPv4.
  */
 static __always_inline void socket_packet_init(struct bpf_sock_addr *ctx, __u8 family, __u64 socket,
 					       struct packet *pkt)
@@ -86,8 +86,8 @@ static __always_inline void socket_packet_init(struct bpf_sock_addr *ctx, __u8 f
 	pkt->key.hook = HOOK_SOCKET;
 }
 
-/* The protocol of services that a socket speaks; 0: none. Only datagrams are sent
- * without a connection: of UDP, or of what is like it.
+/* The protocol of services that a socket uses; 0: none. Without a connect it is UDP:
+ * sockets of other protocols send nothing to services then.
  */
 static __always_inline __u8 socket_proto(const struct bpf_sock_addr *ctx, int connects)
 {
@@ -100,8 +100,8 @@ static __always_inline __u8 socket_proto(const struct bpf_sock_addr *ctx, int co
 	return 0;
 }
 
-/* The backend that a socket's datagrams to a frontend went to, while it serves:
- * whoever has the frontend now.
+/* The backend that the socket's datagrams to this frontend went to, if it still serves
+ * the service that has the frontend now.
  */
 static __always_inline int peer_backend_kept(struct packet *pkt, const struct peer_key *frontend,
 					     __u32 service, struct peer *to)
@@ -115,8 +115,8 @@ static __always_inline int peer_backend_kept(struct packet *pkt, const struct pe
 	return 1;
 }
 
-/* Chooses the backend of what is for a service. Datagrams of a socket that is
- * not connected stay with theirs: frontend is their key, or NULL.
+/* Chooses the backend for a socket. Datagrams of an unconnected socket keep the backend
+ * that they had: frontend is their key in peers, NULL for a connect.
  */
 static __noinline int peer_select_backend(struct packet *pkt, const struct service *service,
 					  const struct peer_key *frontend, struct peer *to,
@@ -139,9 +139,9 @@ static __noinline int peer_select_backend(struct packet *pkt, const struct servi
 	return REASON_NONE;
 }
 
-/* Remembers as what the process knows its peer. Who sends again and again has
- * mostly been there, and reading costs less than writing; who connects has not.
- * Only of who is connected does anybody ask for the service.
+/* Remembers the frontend as the peer that the process knows. A socket that sends many
+ * datagrams has mostly an entry already, and to read costs less than to write; a socket
+ * that connects has none. The service is read for connected sockets only.
  */
 static __always_inline void peer_commit(const struct packet *pkt, __u64 socket, int connects,
 					const struct peer *to)
@@ -165,7 +165,7 @@ static __always_inline void peer_commit(const struct packet *pkt, __u64 socket, 
 	bpf_map_update_elem(&peers, &backend, &frontend, BPF_ANY);
 }
 
-/* Forgets it for one that the socket now speaks to as it is. */
+/* Forgets the frontend of a backend that the socket now uses by its own address. */
 static __always_inline void peer_forget(const struct packet *pkt, __u64 socket)
 {
 	struct peer_key key = {
@@ -191,9 +191,9 @@ static __noinline int socket_refuse(struct packet *pkt, const struct settings *c
 	return REFUSED;
 }
 
-/* Leads a socket that connects or sends. These programs may be interrupted for
- * long, unlike those of packets: what they read under an old epoch may be gone
- * meanwhile, and who is refused for that tries again.
+/* Leads a connect or send to a backend. Unlike programs of packets, these may be
+ * interrupted for long: what they have read may be deleted meanwhile. So where a choice
+ * fails under an old epoch, it is made again.
  */
 static __always_inline int socket_translate(struct bpf_sock_addr *ctx, __u8 family, int connects)
 {

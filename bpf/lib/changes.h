@@ -32,16 +32,16 @@ static __always_inline __u64 hash_port(__u64 addr, __be16 port)
 	return addr + (port + 1) * PLACE_PORT;
 }
 
-/* Negative where a place was changed behind an epoch. Epochs are serial numbers
- * (RFC 1982): a place that rests for half of all is taken for a changed one.
+/* Negative where the place was changed after epoch. Epochs are serial numbers (RFC
+ * 1982): a place that is older than half of all numbers counts as changed.
  */
 static __always_inline __u32 since(const struct changes *all, __u64 hash, __u32 epoch)
 {
 	return epoch - all->places[hash >> PLACE_SHIFT];
 }
 
-/* Whether nothing has changed that a flow depends on since it was judged. The key is
- * that of its entry.
+/* Whether nothing that the flow depends on has changed since it was judged. key is the
+ * key of the flow's entry.
  */
 static __noinline int ct_unchanged(struct packet *pkt, const struct flow_key *key, const struct flow *flow)
 {
@@ -54,7 +54,7 @@ static __noinline int ct_unchanged(struct packet *pkt, const struct flow_key *ke
 		return 0;
 	dst = hash_addr(&key->dst);
 	leads_to = hash_addr(&flow->dst);
-	/* A packet that has read the tables of before is judged by them. */
+	/* A packet that began under older tables than the flow's is judged by its own. */
 	news = pkt->epoch - flow->epoch;
 	news |= flow->epoch - all->all;
 	news |= since(all, hash_addr(&key->src), flow->epoch);
@@ -62,7 +62,7 @@ static __noinline int ct_unchanged(struct packet *pkt, const struct flow_key *ke
 	if (!(flow->flags & FLOW_REPLY)) {
 		news |= since(all, hash_port(dst, key->dport), flow->epoch);
 		news |= since(all, hash_port(leads_to, flow->dport), flow->epoch);
-		/* What another node has sent on may be for a frontend of any address. */
+		/* A tunnelled packet may be for a frontend of any address. */
 		if (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE) && pkt->decapped)
 			news |= since(all, hash_port(0, key->dport), flow->epoch);
 	}

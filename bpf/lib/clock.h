@@ -4,8 +4,8 @@
 
 #include "tables.h"
 
-/* The coarse clock (kernel 5.11, d055126180564) costs a load. The loader says
- * whether the kernel has it, and the verifier removes what is not taken.
+/* The coarse clock (kernel 5.11, d055126180564) costs a load only. The loader says
+ * whether the kernel has it, and the verifier removes the other branch.
  */
 volatile const __u32 coarse_clock;
 

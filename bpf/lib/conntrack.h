@@ -13,9 +13,9 @@
  * once the other direction was seen; where there is no room it stays.
  */
 
-/* How many seconds a flow may be idle before it is answered, and, where it found no
- * room in the table of answered ones, behind that; the others are the collector's,
- * in Go. The loader says what holds.
+/* Timeouts in seconds: of flows without an answer, and of answered flows that found no
+ * room in `ct_answered`. The other timeouts are those of the collector, in Go. The
+ * loader overwrites these defaults.
  */
 volatile const __u32 unanswered_tcp = 60;
 volatile const __u32 unanswered_udp = 30;
@@ -40,23 +40,23 @@ static __always_inline __u64 ct_timeout(__u32 flags, __u32 proto)
 	return unanswered_other * SECOND;
 }
 
-/* Whether a flow has been idle for too long. Another CPU's clock may have been ahead
- * of this one's when it saw the flow. It is global, so that the verifier looks at it
- * once, and not at each of its ways wherever somebody asks.
+/* Whether a flow has been idle for too long. idle is negative where the CPU that saw
+ * the flow had a clock ahead of this one's. The function is global so that the verifier
+ * checks it once and not for each caller.
  */
 __noinline int ct_timed_out(__s64 idle, __u32 flags, __u32 proto)
 {
 	return idle > (__s64)ct_timeout(flags, proto);
 }
 
-/* None of those who ask is on the fast path. */
+/* Only slow paths call it. */
 static __always_inline int ct_expired(const struct flow *flow, __u8 proto, __u64 now)
 {
 	return ct_timed_out(now - flow->last_seen, flow->flags, proto);
 }
 
-/* What a packet leaves in its flow's entry: its flags, and where both sides are. A SYN
- * without an acknowledgement is of a side that has got nothing.
+/* Notes in the flow's entry what a TCP packet shows: its flags, and the sequence
+ * numbers of both sides. A SYN without an ACK acknowledges nothing.
  */
 static __always_inline void ct_track_tcp(const struct packet *pkt, struct flow *flow)
 {
@@ -75,7 +75,7 @@ static __always_inline void ct_track_tcp(const struct packet *pkt, struct flow *
 	}
 }
 
-/* An answered entry, or NULL. A dead one waits for its deletion and is none. */
+/* An answered entry, or NULL. A dead one waits for deletion and does not count. */
 static __always_inline struct flow *ct_lookup_answered(const struct flow_key *key)
 {
 	struct flow *flow = bpf_map_lookup_elem(&ct_answered, key);
@@ -106,9 +106,9 @@ static __always_inline void ct_reverse_key(struct flow_key *other, const struct 
 	other->ifindex = flow->other_ifindex;
 }
 
-/* Whether an entry is the reverse of the flow with this key. It may be another flow's: a
- * flow that began anew may have got another backend, and another flow its old key. Hook
- * and device need no check: a sender is seen at one hook of one device only.
+/* Whether half is the reverse of the flow with this key. It may belong to another flow:
+ * when a flow begins again with another backend, its old reply key is free for others.
+ * Hook and device are not compared: a sender is seen at one hook of one device only.
  */
 static __always_inline int ct_is_reverse(const struct flow_key *key, const struct flow *half)
 {
@@ -116,7 +116,7 @@ static __always_inline int ct_is_reverse(const struct flow_key *key, const struc
 	       half->dport == key->sport && half->sport == key->dport;
 }
 
-/* The other half of a flow, whatever its time; NULL where there is none. */
+/* The other half of a flow, timed out or not; NULL where there is none. */
 static __noinline struct flow *ct_lookup_reverse(const struct flow_key *key, const struct flow *flow)
 {
 	struct flow_key other;
@@ -127,10 +127,10 @@ static __noinline struct flow *ct_lookup_reverse(const struct flow_key *key, con
 	return half && ct_is_reverse(key, half) ? half : NULL;
 }
 
-/* An entry of either table that has not timed out. One that has timed out counts as
- * alive while its other direction has not: a request may be sent once and answered for
- * long, or repeated for long before it is answered. The table of answered flows may
- * hold an entry that is not answered: of a flow that began anew on a known tuple.
+/* An entry of either table that is alive: it has not timed out, or its other half has
+ * not. A request may be sent once and answered for long, or be repeated for long before
+ * it is answered. `ct_answered` may hold an entry without an answer: that of a flow
+ * which began again on a known tuple.
  */
 static __noinline struct flow *ct_lookup_alive(const struct flow_key *key, __u64 now)
 {
@@ -143,7 +143,7 @@ static __noinline struct flow *ct_lookup_alive(const struct flow_key *key, __u64
 	return half && !ct_expired(half, key->proto, now) ? flow : NULL;
 }
 
-/* The entry of a flow that goes on: an answered one has no time here. */
+/* The entry of a flow that goes on. An answered one does not time out here. */
 static __always_inline struct flow *ct_lookup_held(const struct flow_key *key, __u64 now)
 {
 	struct flow *flow = ct_lookup_answered(key);
@@ -151,7 +151,7 @@ static __always_inline struct flow *ct_lookup_held(const struct flow_key *key, _
 	return flow ? flow : ct_lookup_alive(key, now);
 }
 
-/* Writes an entry where the key has one, else among the unanswered. */
+/* Updates the entry in `ct_answered` if it is there; else writes to `ct_unanswered`. */
 static __noinline long ct_store(const struct flow_key *key, const struct flow *flow)
 {
 	if (ct_lookup_answered(key) && !bpf_map_update_elem(&ct_answered, key, flow, BPF_EXIST))
@@ -159,9 +159,9 @@ static __noinline long ct_store(const struct flow_key *key, const struct flow *f
 	return bpf_map_update_elem(&ct_unanswered, key, flow, BPF_ANY);
 }
 
-/* Writes a new entry only where the key has none that is alive: a source port is
- * taken by the reply's key being there. Whether the key is among the answered the
- * caller has seen: nothing gets there but from here.
+/* Stores a new entry, unless the key has one that is alive. This is how a source port
+ * is taken: by the key of the replies. The caller has seen that `ct_answered` does not
+ * have the key, and an entry gets there from `ct_unanswered` only.
  */
 static __always_inline long ct_reserve(const struct flow_key *key, const struct flow *flow,
 				       __u64 now)
@@ -173,8 +173,8 @@ static __always_inline long ct_reserve(const struct flow_key *key, const struct 
 
 volatile const __u32 answered_share = MAX_CT_ANSWERED / 4;	/* entries of `ct_answered` */
 
-/* Counts an entry of the table of answered flows for the pod that opened it; not
- * where it has its share. Outside has no count.
+/* Counts an entry of `ct_answered` for the pod that opened the flow. Fails if the pod
+ * has its share already. Flows from outside are not counted.
  */
 static __noinline int ct_charge(__u32 opener)
 {
@@ -193,10 +193,10 @@ static __noinline int ct_charge(__u32 opener)
 	return 0;
 }
 
-/* Makes an entry an answered one when it may, and moves it to those unless it
- * is there. Gives the entry to go on with: the old element may be another
- * key's at once. NULL when the flow's other half is nowhere: it has to be
- * judged anew.
+/* Marks a flow answered if its other half has seen packets, and moves its entry to
+ * `ct_answered` unless it is there. Returns the entry to go on with: the old element
+ * may be reused for another key at once. NULL if the other half is gone: the flow has
+ * to be judged anew.
  */
 static __noinline struct flow *ct_promote(struct packet *pkt, struct flow *flow, int there)
 {
@@ -204,7 +204,7 @@ static __noinline struct flow *ct_promote(struct packet *pkt, struct flow *flow,
 	struct flow_key other;
 
 	if (is_tunnel(flow->out)) {
-		/* Answers go another way: who acknowledges has seen one. */
+		/* The answers take another way: an ACK shows that there was one. */
 		if (!(flow->seen & SEEN_ACK))
 			return flow;
 	} else if (!(flow->flags & (FLOW_REPLY | FLOW_ANSWERED))) {
@@ -212,11 +212,11 @@ static __noinline struct flow *ct_promote(struct packet *pkt, struct flow *flow,
 		reply = ct_lookup_alive(&other, pkt->now);
 		if (!reply)
 			return NULL;
-		/* Either table may hold either kind. */
+		/* The reverse half may be in either table, answered or not. */
 		if (!(reply->flags & FLOW_ANSWERED))
 			return flow;
 	}
-	/* Tried once for every touch: a full table is asked once a second. */
+	/* Try to move the entry once a touch: a full table is asked once a second. */
 	if ((flow->flags & FLOW_ANSWERED) && pkt->now - flow->last_seen < TOUCH_EVERY)
 		return flow;
 	flow->flags |= FLOW_ANSWERED;
@@ -231,11 +231,11 @@ static __noinline struct flow *ct_promote(struct packet *pkt, struct flow *flow,
 	return moved ? moved : flow;
 }
 
-/* A SYN where a FIN or RST was seen begins another connection. The other half
- * may have waited for longer than its time: it lives as long as this one. Where
- * answers go, it is of no connection that was opened by a SYN: who answers that
- * at the same time, with another, sends its acknowledgement too (RFC 9293 3.5). A
- * connection that was first seen in its middle may have had its ends mistaken.
+/* Whether a SYN opens another connection on the tuple: a FIN or RST was seen in either
+ * direction, in a half that has timed out too. A SYN against the direction of a flow
+ * that began with a SYN is refused: a peer that opens at the same time sends a SYN-ACK
+ * next (RFC 9293 3.5). A flow that was first seen in its middle may have its directions
+ * mistaken: there such a SYN opens another connection.
  */
 static __noinline int ct_reused(struct packet *pkt, const struct flow *flow)
 {
@@ -255,18 +255,18 @@ static __noinline int ct_reused(struct packet *pkt, const struct flow *flow)
 	return 1;
 }
 
-/* Whether two sequence numbers are no farther from each other than that. */
+/* Whether two sequence numbers are at most window apart. */
 static __always_inline int seq_near(__be32 a, __be32 b, __u32 window)
 {
 	return bpf_ntohl(a) - bpf_ntohl(b) + window <= 2 * window;
 }
 
-/* What a FIN or RST does to its flow: ends it, where it is near what its receiver has
- * acknowledged, which nobody who is not on the way knows. Where that is in doubt,
- * since much is in flight, it passes and leaves no trace: the receiver is the judge
- * (RFC 5961 3, 4). What is of neither side is stray. Where the receiver's packets are
- * not seen, or none has acknowledged anything yet, nothing is dropped. What is stray
- * is farther away than what leaves no trace.
+/* What a FIN or RST does to its flow. Near what its receiver has acknowledged, which
+ * only somebody on the path can know, it ends the flow. Farther away, where much may be
+ * in flight, it passes and changes nothing: the receiver is the judge (RFC 5961 3, 4).
+ * Still farther away, from that and from what its own side has sent, it is stray. While
+ * no acknowledgement of the receiver was seen, nothing is stray; then the last packet
+ * of its own side counts.
  */
 static __noinline void ct_check_end(struct packet *pkt, const struct flow *flow)
 {
@@ -289,8 +289,8 @@ static __always_inline void ct_touch(struct packet *pkt, struct flow *flow)
 		flow->last_seen = pkt->now;
 }
 
-/* find gives the flow of a packet, or NULL: then it is to be judged as new. What is
- * stray is to be dropped, and leaves no trace in a flow.
+/* Gives the flow of a packet; NULL if it has to be judged as new. pkt->stray is set if
+ * the packet has to be dropped: it changes nothing in its flow.
  */
 static __always_inline struct flow *ct_lookup(struct packet *pkt, __u8 hook)
 {
@@ -306,7 +306,7 @@ static __always_inline struct flow *ct_lookup(struct packet *pkt, __u8 hook)
 	}
 	if (flow->epoch != pkt->epoch && ct_unchanged(pkt, &pkt->key, flow))
 		flow->epoch = pkt->epoch;
-	/* One that is judged anew is asked again whose address it has. */
+	/* A flow that is judged anew is asked again whose source address this is. */
 	if (is_hook(hook, HOOK_TO_CONTAINER) && pkt->transit && (flow->flags & FLOW_HERE) &&
 	    flow->epoch == pkt->epoch) {
 		pkt->stray = REFUSE(pkt, REASON_MARTIAN_SOURCE);

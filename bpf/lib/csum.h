@@ -10,7 +10,7 @@ static __always_inline __u32 csum_half(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* The first half leaves a carry, the second none. */
+/* The first csum_half() may leave a carry, the second adds it. */
 static __always_inline __u16 csum_fold(__u32 sum)
 {
 	return ~csum_half(csum_half(sum));

@@ -5,9 +5,9 @@
 #include "conntrack.h"
 #include "share.h"
 
-/* Takes a flow that nobody has answered out of its table, both halves. What was
- * answered in the meantime stays, unless it is too much for the table of those: its
- * answers' half says so.
+/* Deletes both halves of a flow that nobody has answered. A flow that was answered
+ * meanwhile stays, unless its opener has its share of `ct_answered`: FLOW_ANSWERED in
+ * the reply half shows it.
  */
 static __noinline void ct_forget(const struct flow_key *key)
 {
@@ -44,7 +44,7 @@ static __noinline void share_charge_opening(const struct flow_key *key)
 		ct_forget(&gone);
 }
 
-/* A pod has opened a flow. Who comes from outside is no endpoint. */
+/* Charges a flow to the pod that opened it; those from outside to nobody. */
 static __always_inline void share_charge_flow(const struct flow_key *key)
 {
 	if (key->hook == HOOK_FROM_CONTAINER)

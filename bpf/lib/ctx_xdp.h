@@ -61,7 +61,7 @@ static __always_inline long ctx_pull(ctx_t *ctx, __u32 len)
 	return len > ctx_len(ctx) ? -1 : 0;
 }
 
-/* What a program decides stands in a record of its CPU, as in skb->cb of tc. */
+/* The decision of a program: XDP has no skb->cb, so it is in a record of the CPU. */
 struct xdp_note {
 	__u32 words[5];
 };
@@ -99,8 +99,8 @@ static __noinline long ctx_adjust_room(ctx_t *ctx, __s32 len, __u32 mode, __u64 
 	return bpf_xdp_store_bytes(ctx, 0, &eth, sizeof(eth));
 }
 
-/* As bpf_l4_csum_replace of tc does it to a whole checksum: a size of 0 says that `to`
- * is a difference.
+/* Does what bpf_l4_csum_replace of tc does to a checksum without a partial sum. Size 0:
+ * `to` is a difference.
  */
 static __noinline long ctx_l4_csum_replace(ctx_t *ctx, __u32 offset, __u64 from, __u64 to,
 					   __u64 flags)
@@ -145,20 +145,20 @@ static __noinline long ctx_ecn_set_ce(ctx_t *ctx)
 	return 1;
 }
 
-/* Back by the device that it came from, or out by another. */
+/* Sends the frame back by the device that it came from, or out by another. */
 static __always_inline long ctx_redirect(ctx_t *ctx, __u32 ifindex, __u64 flags)
 {
 	(void)flags;
 	return ifindex == ctx->ingress_ifindex ? XDP_TX : bpf_redirect(ifindex, 0);
 }
 
-/* To a pod: its device takes the frame on the host's side. */
+/* To a pod: out by the host's side of its device. */
 static __always_inline long ctx_redirect_peer(ctx_t *ctx, __u32 ifindex)
 {
 	return ctx_redirect(ctx, ifindex, 0);
 }
 
-/* Nobody has asked for the next hop's MAC: the kernel does, and sends the packet on by
+/* XDP cannot ask for the next hop's MAC: the kernel does, and sends the packet on by
  * its routes.
  */
 static __always_inline long ctx_redirect_neigh(ctx_t *ctx, __u32 ifindex)

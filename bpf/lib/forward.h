@@ -17,7 +17,7 @@ static __always_inline int is_ip(const ctx_t *ctx)
 	return ctx_protocol(ctx) == bpf_htons(ETH_P_IP) || ctx_protocol(ctx) == bpf_htons(ETH_P_IPV6);
 }
 
-/* Of a packet nothing is known yet. */
+/* Begins a packet: all that is not written here is zero. */
 static __always_inline void packet_init(struct scratch *s, __u8 hook, __u32 ifindex,
 					const struct settings *ctl)
 {
@@ -31,7 +31,7 @@ static __always_inline void packet_init(struct scratch *s, __u8 hook, __u32 ifin
 	pkt->now = now(ctl);
 }
 
-/* Keeps what an older epoch has judged of a packet's flow, as far as anybody asks. */
+/* Keeps those fields of a flow of an older epoch that a new judgement reads. */
 static __noinline int save_old_flow(struct scratch *s, const struct flow *flow)
 {
 	struct flow *old = &s->old;
@@ -47,11 +47,11 @@ static __noinline int save_old_flow(struct scratch *s, const struct flow *flow)
 	return 0;
 }
 
-/* Each hook's own: makes s->open, and a flow of it; sends into a tunnel. */
+/* Each object's own: make s->open and store the flow; encapsulate a packet. */
 static int judge_new(ctx_t *ctx, struct packet *pkt, struct scratch *s, __u8 hook);
 static int forward_tunnel(ctx_t *ctx, struct packet *pkt, struct flow *flow);
 
-/* Where a packet of a flow goes. */
+/* Sets where the flow's packet leaves. */
 static __always_inline void set_way_out(const ctx_t *ctx, struct packet *pkt,
 					const struct flow *flow, __u8 hook)
 {
@@ -59,14 +59,14 @@ static __always_inline void set_way_out(const ctx_t *ctx, struct packet *pkt,
 	pkt->out_ifindex = flow->ifindex;
 	if (is_hook(hook, HOOK_FROM_DEVICE) && flow->out == OUT_HOST)
 		pkt->kernel_forwards = 1;
-	/* Only at to_device has the kernel chosen a way by a device. */
+	/* At to_device alone: the kernel has chosen the device already. */
 	if (OBJECT_HOOKS & (1 << HOOK_TO_DEVICE) && flow->out == OUT_DEVICE && !flow->routed) {
 		pkt->kernel_forwards = 1;
 		pkt->out_ifindex = ctx_ifindex(ctx);
 	}
 }
 
-/* Carries a packet as its flow says, whose way out is known. */
+/* Rewrites and sends a packet of a flow whose way out is known. */
 static __always_inline int forward(ctx_t *ctx, struct packet *pkt, struct flow *flow,
 				   __u8 hook, int fast)
 {
@@ -84,8 +84,8 @@ static __always_inline int forward(ctx_t *ctx, struct packet *pkt, struct flow *
 	return deliver(ctx, pkt, hook);
 }
 
-/* The same for a flow that was made of this packet, and tells of its judgement. One
- * for all but known flows.
+/* Does the same for s->open, which this packet has made, and emits an event if it was
+ * judged. Slow path: one copy for all callers.
  */
 static __noinline int forward_new(ctx_t *ctx, struct scratch *s, int judged)
 {
@@ -119,8 +119,8 @@ static __always_inline int deny(ctx_t *ctx, struct packet *pkt, int reason)
 	return drop_or_refuse(ctx, pkt);
 }
 
-/* A packet that opens a flow, or that belongs to one judged under old tables. The
- * hook is an argument so that the verifier follows the ways of that one alone.
+/* Judges a packet that opens a flow, or whose flow was judged under older tables. hook
+ * is an argument so that the verifier follows the code of one hook only.
  */
 static __noinline int judge(ctx_t *ctx, struct scratch *s, __u8 hook)
 {

@@ -17,7 +17,7 @@
  *	entry at B: B -> A is VIP -> A	A gets it: unreachable { A -> VIP }
  */
 
-/* What of a quoted transport header is read. */
+/* The part of a quoted transport header that is read. */
 struct quoted {
 	struct ports ports;	/* of ICMP: type, code, checksum */
 	__be16 id;
@@ -63,7 +63,7 @@ static __noinline int reverse_ports(struct flow_key *key, const struct quoted *q
 	return 0;
 }
 
-/* What is read here is there: it is in l4_len. */
+/* The bytes that are read here are inside of l4_len. */
 static __always_inline int icmp_error_read4(ctx_t *ctx, struct packet *pkt,
 					    struct flow_key *key)
 {
@@ -108,8 +108,8 @@ static __noinline int icmp_error_extension(ctx_t *ctx, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* Flows are known by what is behind extension headers (RFC 4443 2.4 d): who sends in
- * fragments is told by a router so what fits (RFC 8201 4).
+/* Flows are looked up by the header behind the extension headers (RFC 4443 2.4 d): a
+ * router tells a sender of fragments its MTU by such errors (RFC 8201 4).
  */
 static __always_inline int icmp_error_read6(ctx_t *ctx, struct packet *pkt,
 					    struct flow_key *key)
@@ -187,7 +187,7 @@ static __always_inline int icmp_error_rewrite(ctx_t *ctx, struct packet *pkt,
 	return ctx_l4_csum_replace(ctx, check, 0, diff, 0);
 }
 
-/* The flow of a quoted packet, as its replies meet it. */
+/* The flow entry that the replies to a quoted packet match. */
 static __noinline struct flow *icmp_error_lookup(struct packet *pkt, const struct flow_key *key)
 {
 	struct flow *flow = ct_lookup_answered(key);
@@ -200,18 +200,18 @@ static __noinline struct flow *icmp_error_lookup(struct packet *pkt, const struc
 	return flow;
 }
 
-/* Who may tell of an error: the flow's other end, or a router on the way, which
- * is no pod of this node.
+/* Who may send an error about a flow: its other end, or a router on the way. A pod of
+ * this node is no router.
  */
 static __noinline int icmp_error_source(ctx_t *ctx, struct packet *pkt,
 					const struct flow_key *key)
 {
 	struct ipcache_entry *entry;
 
-	/* The other end may be no stranger any more. */
+	/* Its address may have become this node's or a pod's since. */
 	if (addr_equal(&key->src, &pkt->key.src))
 		return at(pkt, HOOK_FROM_DEVICE) ? judge_outside_source(pkt) : REASON_NONE;
-	/* A pod speaks for itself. */
+	/* A pod sends errors from its own address only. */
 	if (at(pkt, HOOK_FROM_CONTAINER))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	entry = ipcache_lookup(pkt, &pkt->key.src);
@@ -224,8 +224,8 @@ static __noinline int icmp_error_source(ctx_t *ctx, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* Whether an error about what opened a flow may pass, under tables that have changed
- * since.
+/* Whether an error about an opening packet may pass if the tables have changed since
+ * the flow was judged.
  */
 static __noinline int icmp_error_rejudge(struct packet *pkt, struct scratch *s, struct flow *flow)
 {
@@ -282,10 +282,10 @@ static __always_inline void icmp_error_init(const struct packet *pkt, struct scr
 	__builtin_memcpy(open->dmac, flow->dmac, sizeof(open->dmac));
 }
 
-/* Where the flow is of which no node but the backend's knows, perhaps: a router's
- * error about the answer of a backend that answers clients itself comes to any of
- * the nodes that have the service's address. Where all of them choose alike, the
- * error is led to whom its client's packets are led, as it is, and judged there.
+/* Leads an error on whose flow this node may not know: a router's error about an answer
+ * of direct server return comes to any node that has the service's address. Where all
+ * nodes choose the same backend, the error goes to that backend's node, unchanged, and
+ * is judged there.
  */
 static __noinline int icmp_error_to_backend(ctx_t *ctx, struct packet *pkt, struct scratch *s)
 {
@@ -307,7 +307,7 @@ static __noinline int icmp_error_to_backend(ctx_t *ctx, struct packet *pkt, stru
 	if (alike)
 		alike = !lb_select_backend(pkt, service, 0, &s->open.dst, &s->open.dport);
 	pkt->key = outer;
-	pkt->opened = 0; /* what is open is the quoted packet's */
+	pkt->opened = 0; /* s->open is of the quoted packet */
 	entry = ipcache_lookup(pkt, &s->open.dst);
 	if (!alike || !entry || entry->ifindex || !identity_is_pod(entry->identity))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
@@ -315,8 +315,8 @@ static __noinline int icmp_error_to_backend(ctx_t *ctx, struct packet *pkt, stru
 	return route(ctx, pkt, &s->open);
 }
 
-/* An ICMP error: s->open becomes what is done to it. The hook is an argument so that
- * the verifier follows the ways of that one alone.
+/* An ICMP error: fills s->open with what is done to it. hook is an argument so that the
+ * verifier follows the code of one hook only.
  */
 static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch *s, __u8 hook)
 {
@@ -337,7 +337,7 @@ static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch 
 	if (reason)
 		return reason;
 	flow = icmp_error_lookup(pkt, key);
-	/* Errors go to who sent the quoted packet. */
+	/* An error goes to the sender of the packet that it quotes. */
 	if (!addr_equal(&key->dst, &pkt->key.dst))
 		return REFUSE(pkt, REASON_ICMP_NO_FLOW);
 	if (flow) {
@@ -349,8 +349,8 @@ static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch 
 		pkt->lookup = LOOKUP_KNOWN;
 		if (flow->epoch != pkt->epoch && !ct_unchanged(pkt, key, flow))
 			pkt->lookup = LOOKUP_REJUDGED;
-		/* About an answer: the opener's next packet is judged, and the error
-		 * comes again. One that goes elsewhere does not wait for that.
+		/* About a reply: dropped, since the opener's next packet is judged anew
+		 * and the error then comes again. To a backend it goes at once.
 		 */
 		if (pkt->lookup == LOOKUP_REJUDGED && !(flow->flags & FLOW_REPLY))
 			flow = NULL;
@@ -365,7 +365,7 @@ static __noinline int icmp_error(ctx_t *ctx, struct packet *pkt, struct scratch 
 	}
 	icmp_error_init(pkt, s, key, flow);
 	set_diffs(&s->open, &pkt->key);
-	/* What goes into a tunnel is what the other node knows. */
+	/* In a tunnel the quote stays as the other node knows it. */
 	if ((flow->flags & FLOW_TRANSLATED) && icmp_error_rewrite(ctx, pkt, key, flow))
 		return REFUSE(pkt, REASON_REWRITE_FAILED);
 	if ((s->open.out == OUT_DEVICE || is_tunnel(s->open.out)) && routed(pkt, &s->open))

@@ -19,20 +19,20 @@ static __always_inline struct ipcache_entry *ipcache_half(struct packet *pkt, st
 	return half->identity ? half : NULL;
 }
 
-/* What is known of one address by itself: those of the node, of gateways and of
- * pods are never known by their prefix.
+/* The entry of exactly this address, without a look at prefixes: addresses of the node,
+ * of gateways and of pods are always exact.
  */
 static __noinline struct ipcache_entry *ipcache_lookup_exact(struct packet *pkt, const struct addr *addr)
 {
 	struct ipcache_entry *entry = ipcache_half(pkt, bpf_map_lookup_elem(&ipcache, addr));
 
-	/* A miss says nothing by itself: its prefix is not looked for. */
+	/* A miss is not noted: only the address was asked for, and not its prefixes. */
 	if (entry)
 		note_read(pkt, TABLE_IPCACHE, 1);
 	return entry;
 }
 
-/* What is known of an address: exact first, then by prefix; NULL is the world. */
+/* The entry of an address: exact, else by the longest prefix; NULL is the world. */
 static __noinline struct ipcache_entry *ipcache_lookup(struct packet *pkt, const struct addr *addr)
 {
 	struct cidr_key key = { .bits = 128 };
@@ -53,8 +53,8 @@ static __always_inline __u32 identity_of(const struct ipcache_entry *entry)
 	return entry ? entry->identity : IDENTITY_WORLD;
 }
 
-/* Whether an identity is a pod's. One without an identity of its own is of this node,
- * which is known by its device.
+/* Whether an identity is a pod's. A pod without an identity of its own is of this node,
+ * and is known by its device.
  */
 static __always_inline int identity_is_pod(__u32 identity)
 {

@@ -53,16 +53,16 @@ static __noinline int judge_icmp_type(struct packet *pkt)
 	return REFUSE(pkt, REASON_ICMP_TYPE);
 }
 
-/* ICMP other than echo has no flow of its own, and its key may be that of an
- * echo with identifier 0: it is judged before flows are looked up. Errors have gone
- * another way.
+/* Judges ICMP that is no echo, and no error. It has no flow, and its key may be the key
+ * of an echo with identifier 0: so it is judged before flows are looked up. Errors do
+ * not come here.
  */
 static __always_inline int judge_icmp(struct packet *pkt)
 {
 	return is_icmp(pkt) ? judge_icmp_type(pkt) : REASON_NONE;
 }
 
-/* An echo reply begins no flow. */
+/* An echo reply opens no flow. */
 static __noinline int judge_echo(struct packet *pkt)
 {
 	if (is_icmp(pkt) &&
@@ -97,7 +97,7 @@ static __noinline int ct_init(struct packet *pkt, struct flow *flow)
 	return 0;
 }
 
-/* The hardware addresses of a frame for a pod, which may have others by now. */
+/* Sets the MACs of frames for a pod: they may have changed since. */
 static __noinline int set_pod_macs(struct flow *flow, const struct endpoint *ep)
 {
 	__builtin_memcpy(flow->smac, ep->mac, sizeof(flow->smac));
@@ -142,8 +142,8 @@ static __noinline int commit_flow(struct packet *pkt, struct scratch *s)
 	if (!is_tunnel(s->open.out) && commit_reply(pkt, s))
 		return REFUSE(pkt, REASON_FLOW_TABLE_FULL);
 	if (flow_continues(pkt, s)) {
-		/* ct_lookup() has met it. Its time may be over while its other half lives: what
-		 * it has shown counts on.
+		/* ct_lookup() has found it. It may have timed out while its other half
+		 * has not: its flags still count.
 		 */
 		old = ct_lookup_any(&pkt->key);
 	}
@@ -167,7 +167,7 @@ static __noinline int commit_flow(struct packet *pkt, struct scratch *s)
 	return REASON_NONE;
 }
 
-/* What the node's own policy says of who comes to it; nothing, if it has none. */
+/* Asks the policy of the node itself; nothing is denied if no policy selects it. */
 static __noinline int host_policy(struct packet *pkt, __u32 direction, __u32 peer, __be16 port)
 {
 	__u32 set = host_rule_set(pkt);

@@ -29,7 +29,7 @@ static __always_inline int lb_source_allowed(const struct packet *pkt, const str
 	return !(service->flags & SERVICE_SOURCES) || bpf_map_lookup_elem(&sources, &key);
 }
 
-/* The backend that another node has chosen. */
+/* The backend that another node has chosen: the tunnel's packet names it. */
 static __noinline int lb_select_tunneled(struct packet *pkt, struct scratch *s, __u32 service)
 {
 	struct backend_key key = { .service = service, .addr = s->pod };
@@ -45,8 +45,8 @@ static __noinline int lb_select_tunneled(struct packet *pkt, struct scratch *s, 
 	return REASON_NONE;
 }
 
-/* Chooses who serves: s->open.dst and dport are the backend's. The old one, of
- * a flow that was known before, is kept while it may.
+/* Chooses the backend: sets s->open.dst and dport. A flow that is judged again keeps
+ * its backend as long as it may.
  */
 static __noinline int lb_select(struct packet *pkt, struct scratch *s,
 				const struct service *service, __u32 seed)
@@ -61,7 +61,7 @@ static __noinline int lb_select(struct packet *pkt, struct scratch *s,
 	}
 	if (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE) && pkt->decapped)
 		return lb_select_tunneled(pkt, s, service->id);
-	s->affinity_group = service->group; /* 0 where clients may change */
+	s->affinity_group = service->group; /* 0: clients are not kept */
 	return lb_select_backend(pkt, service, seed, &s->open.dst, &s->open.dport);
 }
 

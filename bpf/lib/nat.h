@@ -15,14 +15,14 @@
  * are peers.
  */
 
-/* Of a half that leads to no pod. */
+/* For a half whose packets do not go to a pod. */
 static __always_inline void clear_macs(struct flow *flow)
 {
 	__builtin_memset(flow->smac, 0, sizeof(flow->smac) + sizeof(flow->dmac));
 }
 
-/* The reply half of s->open, for packets that undo what the opening half does. Its
- * way out, and the MACs of it, are its caller's to say.
+/* Makes the reply half of s->open, which undoes the translation of the opening half.
+ * The caller sets its way out and its MACs.
  */
 static __always_inline void ct_init_reply(struct packet *pkt, struct scratch *s)
 {
@@ -94,7 +94,7 @@ static __noinline const struct addr *node_masquerade_addr(struct packet *pkt)
 	return masquerade_addr(pkt, node_lookup(pkt));
 }
 
-/* Gives s->open the node's source, if it has one. Replies come in by a device. */
+/* Gives s->open the node's address, if it has one. Replies come in by a device. */
 static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 {
 	const struct addr *source = node_masquerade_addr(pkt);
@@ -112,8 +112,8 @@ static __noinline int masquerade(struct packet *pkt, struct scratch *s)
 struct port_range {
 	__u32 first;
 	__u32 count;
-	__u32 hash;		/* leads to those that are tried */
-	__u32 shared;		/* among pods: none has more than one of a group */
+	__u32 hash;		/* of the tuple: decides which ports are tried */
+	__u32 shared;		/* by pods: each may take one port of a group */
 };
 
 static __always_inline void nat_port_range(struct packet *pkt, struct scratch *s, __u32 seed,
@@ -131,7 +131,7 @@ static __always_inline void nat_port_range(struct packet *pkt, struct scratch *s
 	range->count = self->last_port - range->first + 1;
 	range->shared = at(pkt, HOOK_FROM_CONTAINER) &&
 			addr_differs(&s->open.src, &pkt->key.src) && changes_port(pkt);
-	/* Whatever pods take, the node finds a port. */
+	/* Some ports are for the node alone, so that pods cannot take them all. */
 	if (!self->own_ports)
 		return;
 	if (at(pkt, HOOK_TO_DEVICE)) {
@@ -148,9 +148,9 @@ static __always_inline void nat_try_port(struct scratch *s, const struct port_ra
 	s->reply_key.dport = s->open.sport;
 }
 
-/* Whether a flow that is lent the node's address may not keep its port: outside
- * of the range it may be one where the node itself, or a frontend, is spoken to,
- * and the flow's peer would be taken for who answers it; some are kept for the node.
+/* Whether a masqueraded flow may not keep its source port. A port outside of the range
+ * may be one of the node itself or of a frontend: their packets would be taken for this
+ * flow's answers. Some ports of the range are kept for the node.
  */
 static __always_inline int nat_port_outside(struct packet *pkt, struct scratch *s,
 					    const struct port_range *range)
@@ -162,12 +162,12 @@ static __always_inline int nat_port_outside(struct packet *pkt, struct scratch *
 	return port < range->first || port - range->first >= range->count;
 }
 
-/* Whether the port in the scratch's reply_key would be more than its pod's share of those
- * towards one peer: a quarter. Ports that are a quarter of the range apart are a group,
- * and a pod takes one of a group, so that nothing is counted, and nobody has to give
- * back. A pod whose ports follow each other notices nothing until it has its share. What
- * others have opened to it by a port of the range is not its own. It is global, so that
- * the verifier looks at it once, and not at each port that is tried.
+/* Whether a pod would exceed its share if it took the port in the scratch's reply_key:
+ * a quarter of the ports towards one peer. Ports that are a quarter of the range apart
+ * are a group, and a pod takes one port of a group at most: so nothing is counted and
+ * nothing is given back. Flows that others have opened to the pod by such a port do not
+ * count. The function is global so that the verifier checks it once and not for each
+ * port that is tried.
  */
 __noinline int nat_port_over_share(__u32 opener, __u32 first, __u32 count)
 {
@@ -200,11 +200,11 @@ static __always_inline int nat_over_share(const struct packet *pkt, const struct
 	return range->shared && nat_port_over_share(pkt->key.ifindex, range->first, range->count);
 }
 
-/* Looks for a source port that no reply comes to: the one that it has, else one
- * of those that a hash leads to. Of those, what is over and not written over yet is
- * taken last: its other half may live, and then so does it, as flow_reserve finds. To
- * look for that here would cost the verifier of 5.10 four times the instructions of the
- * whole program.
+/* Looks for a source port for which there is no reply half: first the flow's own, then
+ * those that the hash gives. A port whose reply half has timed out is taken last: its
+ * opening half may be alive, and keeps it alive; ct_reserve finds that out. To look for
+ * it here would cost the verifier of 5.10 four times the instructions of the whole
+ * program.
  */
 static __always_inline int nat_find_port(struct packet *pkt, struct scratch *s,
 					 const struct port_range *range, int changes, int own_taken)
@@ -237,7 +237,7 @@ static __always_inline int nat_find_port(struct packet *pkt, struct scratch *s,
 	return 0;
 }
 
-/* Whether a flow that is judged again keeps its translation and its reply's key. */
+/* Whether a flow that is judged again keeps its translation, and so the reply's key. */
 static __noinline int flow_continues(const struct packet *pkt, const struct scratch *s)
 {
 	return pkt->old && nat_equal(&s->old, &s->open);
@@ -251,9 +251,9 @@ static __noinline int makes_no_flow(const struct packet *pkt, const struct scrat
 	return (pkt->tcp_flags & TCP_FLAG_RST) && !flow_continues(pkt, s);
 }
 
-/* Takes a source port for s->open, whose reply half is made: what was taken by
- * an earlier judgement, else the packet's own where it may, else another. A reset of nothing
- * known only borrows it: nobody would give it back for a minute.
+/* Takes a source port for s->open: the one of an earlier judgement, else the packet's
+ * own if it may be kept, else another. A reset of an unknown flow takes none for good:
+ * nobody would free it for a minute.
  */
 static __noinline int nat_take_port(struct packet *pkt, struct scratch *s, __u32 seed)
 {
@@ -272,8 +272,8 @@ static __noinline int nat_take_port(struct packet *pkt, struct scratch *s, __u32
 	set_diffs(&s->reply, &s->reply_key);
 	held = ct_lookup_held(&s->reply_key, pkt->now);
 	if (held && nat_equal(held, &s->reply)) {
-		/* Ours already. Who answers may be silent for longer than the opener,
-		 * and what was the opener's direction once may be in its place.
+		/* This flow has the port already. Its reply half is stored again if it
+		 * has timed out, or if it is an old flow's opening half.
 		 */
 		if (!makes_no_flow(pkt, s) &&
 		    (pkt->reused || !(held->flags & FLOW_REPLY) ||
@@ -292,10 +292,10 @@ static __noinline int nat_take_port(struct packet *pkt, struct scratch *s, __u32
 	return REASON_NONE;
 }
 
-/* Whether s->open has to look for a source port: the answers of another flow come
- * where its own would, since both are one tuple behind their translations (two
- * services of one pod, a service and its pod, two nodes that lead a client to one
- * pod). What had another port keeps it.
+/* Whether s->open has to look for a source port because the replies of another flow
+ * have the same tuple. Two services of one pod, a service and its pod, or two nodes
+ * that lead one client to one pod may cause that. A flow that was given another source
+ * port before keeps it.
  */
 static __noinline int nat_reply_taken(struct packet *pkt, struct scratch *s)
 {

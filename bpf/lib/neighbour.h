@@ -9,8 +9,8 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_NEIGHBOUR_H
 
-/* The pods' gateway is nobody: ARP (RFC 826) and neighbour solicitations (RFC
- * 4861) for it are answered here, with the MAC of the pod's host-side device.
+/* The pods' gateway is no host: ARP (RFC 826) and neighbour solicitations (RFC 4861)
+ * for it are answered here, with the MAC of the host's side of the pod's device.
  */
 
 #define ARP_REQUEST	1
@@ -28,8 +28,8 @@ struct arp {
 	__u8 target_ip[4];
 };
 
-/* One branch, also for an address that is none: its third word says that it is no
- * IPv4's.
+/* Compares with one branch. An empty address equals none: its third word is not that of
+ * IPv4 addresses.
  */
 static __always_inline int v4_equal(const __u8 *bytes, const struct addr *addr)
 {
@@ -111,14 +111,14 @@ struct nd_advert {
 #define ND_SOLICITED	0x40
 #define ND_OVERRIDE	0x20
 
-/* Whether a packet is neighbour discovery. What is no ICMP of its family has no type. */
+/* Whether a packet is neighbour discovery. icmp_type is 0 for other protocols. */
 static __always_inline int is_nd(const struct packet *pkt)
 {
 	return pkt->key.family == FAMILY_IPV6 &&
 	       pkt->icmp_type >= ND_ROUTER_SOLICIT && pkt->icmp_type <= ND_REDIRECT;
 }
 
-/* Of it, what neighbours say; routers and their redirects have no place here. */
+/* Neighbours' messages only: a pod sends and gets no router messages and redirects. */
 static __always_inline int is_neighbour(const struct packet *pkt)
 {
 	return pkt->icmp_type == ND_NEIGHBOUR_SOLICIT || pkt->icmp_type == ND_NEIGHBOUR_ADVERT;

@@ -28,8 +28,8 @@
 #define IP_OFFSET	0x1fff	/* in 8 bytes */
 #define MAX_L4_OFF	0x3fff	/* six extension headers of 2 KiB end before it */
 
-/* What the hooks know of a packet. The key's src, dst and ports are those of
- * the packet as it came.
+/* What the hooks know of a packet. src, dst and ports in the key are those that the
+ * packet came with.
  */
 struct packet {
 	struct flow_key key;
@@ -41,7 +41,7 @@ struct packet {
 	__u32 where;		/* file and line of the last decision */
 	__u32 tables;		/* which tables were read, see verdict.h */
 	__u32 origin;		/* of the rule that decided */
-	__u32 src_identity;	/* 0 where nobody asked */
+	__u32 src_identity;	/* 0: not looked up */
 	__u32 dst_identity;
 	__u32 out_ifindex;
 	__u8 out;		/* enum out */
@@ -51,19 +51,19 @@ struct packet {
 	__u8 icmp_type;
 	__u8 plain;		/* no IPv4 options, no IPv6 extension headers */
 	__u8 reused;		/* a new connection on the tuple of a closed one */
-	__u8 old;		/* scratch.old is what was known of it */
+	__u8 old;		/* scratch.old has what an older epoch knew of its flow */
 	__u8 fragment;		/* enum fragment */
-	__u8 kernel_forwards;		/* the kernel goes on with it */
+	__u8 kernel_forwards;		/* the kernel sends it on, or takes it in */
 	__u8 decapped;		/* came by a tunnel, for the pod scratch.pod */
 	__u8 audit;		/* bits of the directions in which a denial is only told */
 	__u8 audit_reason;		/* enum reason: the last of these */
 	__u8 from_node;		/* another node sent it */
-	__u8 stray;		/* enum reason: why it is not of the flow whose tuple it has */
-	__u8 traceless;		/* of a flow, and leaves no trace in it */
-	__u8 transit;		/* to a pod, and the node has not made it */
-	__u8 refused;		/* the policy that denies it has its sender told */
-	__u8 denied;		/* enum reason: why it is turned away */
-	__u8 opened;		/* scratch.open is what becomes of it, or would have */
+	__u8 stray;		/* enum reason: why it cannot be of the flow that has its tuple */
+	__u8 traceless;		/* of a flow, and changes nothing in it */
+	__u8 transit;		/* to a pod, and not made by this node */
+	__u8 refused;		/* the sender is told that a policy denies it */
+	__u8 denied;		/* enum reason: why it does not pass */
+	__u8 opened;		/* scratch.open is set: what becomes of it, or would have */
 	__u32 fragment_id;
 	__u32 fragment_off;	/* bytes, of the first byte behind the IP headers */
 	__u32 l4_start;		/* where L4 begins, counted like fragment_off */
@@ -73,8 +73,8 @@ struct packet {
 	__u32 pad2;
 };
 
-/* Whether a hook is this one. An object says whose programs it has by
- * OBJECT_HOOKS, and the compiler leaves out what is of other hooks.
+/* Whether a hook is this one. OBJECT_HOOKS says which hooks an object has programs of,
+ * so that the compiler leaves out the code of others.
  */
 static __always_inline int is_hook(__u8 hook, enum hook which)
 {
@@ -87,18 +87,18 @@ static __always_inline int at(const struct packet *pkt, enum hook hook)
 	return is_hook(pkt->key.hook, hook);
 }
 
-/* How long ago something was. Clocks of CPUs go by ticks, and that of the CPU
- * which saw it may be one ahead.
+/* The time since an event. CPUs' clocks go by ticks, and the clock of the CPU that
+ * noted the event may be one tick ahead.
  */
 static __always_inline __u64 age(const struct packet *pkt, __u64 since)
 {
 	return pkt->now > since ? pkt->now - since : 0;
 }
 
-/* What a program works on. It is a map's value and not on the stack: there it
- * would not fit, and the verifier would follow every constant in it down every
- * path (by measure: 30 times the instructions). Nobody interrupts a program to run another
- * of ours on the same CPU: all hooks run with BH disabled.
+/* The memory of a program. It is in a map and not on the stack: it would not fit there,
+ * and the verifier would follow each constant in it along every path (as measured: 30
+ * times the instructions). All hooks run with BH disabled, so no other program of ours
+ * uses it meanwhile on that CPU.
  */
 struct scratch {
 	struct packet pkt;
@@ -174,9 +174,9 @@ struct extension {
 #define IP6_MORE	1
 #define IP6_OFFSET	0xfff8
 
-/* linear makes the first len bytes of the frame readable and writable in
- * place, where there are so many. It may move the packet: pointers have to be taken
- * again. One function: who calls it is in no hurry, and an error in it is one in all.
+/* linear makes the first len bytes of the frame readable and writable in place, or all
+ * if there are fewer. It may move the packet: pointers have to be read again. It is no
+ * inline function: no caller is on the fast path.
  */
 static __noinline int linear(ctx_t *ctx, __u32 len)
 {
@@ -222,8 +222,8 @@ static __always_inline void addr_from6(struct addr *a, const struct in6_addr *v6
 	__builtin_memcpy(a, v6, sizeof(*a));
 }
 
-/* The bits in which addresses differ, of all words: one branch decides whether any
- * does, where one a word would be four ways for the verifier to follow.
+/* The bits in which two addresses differ. One branch on the result is one path more for
+ * the verifier; a branch a word would be four.
  */
 static __always_inline __u32 addr_differs(const struct addr *a, const struct addr *b)
 {
@@ -255,8 +255,8 @@ static __always_inline int addr_linklocal6(const struct addr *a)
 	return (a->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000);
 }
 
-/* Flags that no TCP sends: RFC 9293 3.10.7, and what scanners try. All but what
- * opens and what resets acknowledges.
+/* Flags that no TCP sends (RFC 9293 3.10.7), as scanners do. Every segment but a SYN or
+ * a RST has an ACK.
  */
 static __always_inline int tcp_flags_bad(__u8 flags)
 {
@@ -363,9 +363,9 @@ static __always_inline int parse_l4(ctx_t *ctx, struct packet *pkt)
 	return REASON_NONE;
 }
 
-/* A fragment: the first has the L4 header, whole, which has been read, and its ports
- * are kept for the others. What would lie over that header in reassembly is refused,
- * and so is what comes before it: there is no guess.
+/* A fragment. parse() has read the L4 header in the first one, whose ports are kept for
+ * the others. A fragment that would overlap this header is refused, and so is one that
+ * comes before the first, since its ports are not known.
  */
 static __noinline int parse_fragment(struct packet *pkt)
 {
@@ -379,7 +379,7 @@ static __noinline int parse_fragment(struct packet *pkt)
 	};
 	struct fragment_ports made = {}, *of;
 
-	/* In IPv6 the header behind the fragment header may be any. */
+	/* IPv6 fragments of one packet may name different next headers. */
 	if (pkt->key.family == FAMILY_IPV4)
 		key.proto = pkt->key.proto;
 	if (pkt->fragment_off) {
@@ -407,9 +407,9 @@ static __noinline int parse_fragment(struct packet *pkt)
 	return REASON_NONE;
 }
 
-/* Walks IPv4 options, which end where L4 begins. Source routes lead a packet on to
- * others than who has judged it has seen (RFC 7126 4.3, 4.4), and what does not
- * fit in the header may be read as one by somebody else.
+/* Walks IPv4 options, which end where L4 begins. A source route leads a packet to
+ * destinations that nobody has judged (RFC 7126 4.3, 4.4); others may read as a source
+ * route what does not fit in the header.
  */
 static __noinline int parse_options(ctx_t *ctx, struct packet *pkt)
 {
@@ -422,7 +422,7 @@ static __noinline int parse_options(ctx_t *ctx, struct packet *pkt)
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		if (off >= end)
 			return REASON_NONE;
-		/* One by one: behind the last there may be nothing. */
+		/* Octet by octet: the last option may be one octet long. */
 		if (ctx_load_bytes(ctx, off, option, 1))
 			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
 		if (option[0] == IPOPT_END)
@@ -431,7 +431,7 @@ static __noinline int parse_options(ctx_t *ctx, struct packet *pkt)
 			off++;
 			continue;
 		}
-		/* Where there is no room for a length, none is short enough. */
+		/* An option that has no length is refused like a wrong length. */
 		if (ctx_load_bytes(ctx, off + 1, option + 1, 1) || option[1] < 2 ||
 		    off + option[1] > end)
 			return REFUSE(pkt, REASON_BAD_IP_OPTIONS);
@@ -488,8 +488,8 @@ static __always_inline int parse_ipv4(ctx_t *ctx, struct packet *pkt)
 	return REASON_NONE;
 }
 
-/* Whether a header is an extension that is walked. Any other is the upper protocol:
- * AH and ESP too, for nothing behind them can be judged.
+/* Whether a header is an extension that is walked. All others count as L4, AH and ESP
+ * too: nothing behind them can be read.
  */
 static __always_inline int is_extension(__u8 next)
 {
@@ -508,8 +508,8 @@ static __noinline int parse_extension(ctx_t *ctx, struct packet *pkt)
 	len = pkt->key.proto == NEXT_FRAGMENT ? 8 : ((__u32)ext.len + 1) * 8;
 	if (pkt->fragment)
 		pkt->l4_start += len;
-	/* RFC 6946: an atomic fragment is no fragment. A second fragment header is
-	 * no more than noise.
+	/* RFC 6946: an atomic fragment is no fragment, and its header is skipped. Any
+	 * other second fragment header is refused.
 	 */
 	frag = ((__u32)ext.type << 8) | ext.left;
 	if (pkt->key.proto == NEXT_FRAGMENT && (frag & (IP6_OFFSET | IP6_MORE))) {
@@ -519,7 +519,7 @@ static __noinline int parse_extension(ctx_t *ctx, struct packet *pkt)
 		pkt->fragment_id = ext.id;
 		pkt->fragment_off = frag & IP6_OFFSET;
 	}
-	/* Who is left on its way is another than its destination. */
+	/* With segments left, it goes on to another destination than the one judged. */
 	if (pkt->key.proto == NEXT_ROUTING && (ext.type == 0 || ext.left))
 		return REFUSE(pkt, REASON_ROUTING_HEADER);
 	if (len > pkt->l4_len)
@@ -579,7 +579,7 @@ static __always_inline int parse_ipv6(ctx_t *ctx, struct packet *pkt)
 	pkt->l4_off = ETH_LEN + sizeof(*ip6);
 	pkt->l4_len = len - sizeof(*ip6);
 	pkt->plain = 1;
-	/* On no wire (RFC 4038 4.2), and in the tables they are IPv4's. */
+	/* Not on a wire (RFC 4038 4.2); the tables have IPv4 addresses in this form. */
 	if (addr_mapped(&pkt->key.src))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
 	if (addr_mapped(&pkt->key.dst))
@@ -587,8 +587,8 @@ static __always_inline int parse_ipv6(ctx_t *ctx, struct packet *pkt)
 	return is_extension(pkt->key.proto) ? parse_extensions(ctx, pkt) : REASON_NONE;
 }
 
-/* parse reads an IP packet of either family. One function for all programs of an
- * object, so that what is read at one hook is read at all.
+/* parse reads an IP packet of either family. One function for all hooks: they all read
+ * a packet in the same way.
  */
 static __noinline __attribute__((unused)) int parse(ctx_t *ctx, struct packet *pkt)
 {
@@ -607,9 +607,9 @@ static __noinline __attribute__((unused)) int parse(ctx_t *ctx, struct packet *p
 	return parse_fragment(pkt);
 }
 
-/* Addresses that are no host's. Link-local ones are left to the caller, and of IPv6
- * those that stand for IPv4's: parse_ipv6 has refused them. One function: only new
- * flows are asked for it.
+/* Addresses that no host has. It does not check for link-local ones, nor for
+ * IPv4-mapped ones, which parse_ipv6 has refused. It is one function and not inline:
+ * only packets of new flows need it.
  */
 static __noinline __attribute__((unused)) int martian(const struct addr *a, __u8 family)
 {

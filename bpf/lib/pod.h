@@ -16,7 +16,7 @@
  *	node, outside ---- to-container(B) ---- pod B		replies: from-container(B)
  */
 
-/* What a pod may not send, whatever its policy. */
+/* What a pod may not send, whatever policies say. */
 static __always_inline int judge_sender(struct packet *pkt, const struct endpoint *ep)
 {
 	const struct addr *own = endpoint_addr(ep, pkt->key.family);
@@ -36,7 +36,7 @@ static __always_inline int judge_sender(struct packet *pkt, const struct endpoin
 	return judge_echo(pkt);
 }
 
-/* Where s->open leads, and whether both ends' policies agree. */
+/* Sets where s->open leads, and asks the policies of both ends. */
 static __noinline int judge_destination(ctx_t *ctx, struct packet *pkt,
 					const struct endpoint *ep, struct scratch *s)
 {
@@ -145,7 +145,7 @@ static __noinline int judge_to_pod(ctx_t *ctx, struct packet *pkt, struct scratc
 	if (!ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
 	own = endpoint_addr(ep, pkt->key.family);
-	/* A pod without an address of the family has :: in the table. */
+	/* :: stands for none: the pod has no address of this family. */
 	if (addr_none(own) || !addr_equal(own, &pkt->key.dst))
 		return REFUSE(pkt, REASON_NOT_FOR_ENDPOINT);
 	entry = ipcache_lookup(pkt, &pkt->key.src);
@@ -155,7 +155,7 @@ static __noinline int judge_to_pod(ctx_t *ctx, struct packet *pkt, struct scratc
 	if (!host && (martian(&pkt->key.src, pkt->key.family) ||
 		      linklocal(&pkt->key.src, pkt->key.family)))
 		return REFUSE(pkt, REASON_MARTIAN_SOURCE);
-	/* From pod to pod never leads here: from-container has decided it. */
+	/* No local pod sends here: from_container delivers its packets. */
 	if (entry && entry->ifindex)
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 	reason = judge_echo(pkt);
@@ -189,7 +189,7 @@ static __noinline int judge_to_pod(ctx_t *ctx, struct packet *pkt, struct scratc
 	return commit_flow(pkt, s);
 }
 
-/* Policy of the opening direction, for a packet that replies. */
+/* Asks the policies again about a flow, by a packet of its reply direction. */
 static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 				     const struct endpoint *ep)
 {
@@ -200,7 +200,7 @@ static __noinline int rejudge_policy(struct packet *pkt, struct flow *flow,
 
 	if (at(pkt, HOOK_TO_CONTAINER)) {
 		entry = ipcache_lookup(pkt, &pkt->key.src);
-		/* A pod of this node has that address by now. */
+		/* The address is a pod's of this node now. */
 		if (entry && entry->ifindex)
 			return REFUSE(pkt, REASON_SPOOFED_SOURCE);
 		here = entry && (entry->flags & IPCACHE_HOST) ? FLOW_HERE : 0;
@@ -256,7 +256,7 @@ static __noinline int rejudge_pod(struct packet *pkt, struct flow *flow)
 	ep = endpoint_lookup(pkt, pkt->key.ifindex);
 	if (!ep)
 		return REFUSE(pkt, REASON_NO_ENDPOINT);
-	/* The device may be another pod's by now. */
+	/* The device may be another pod's now. */
 	own = endpoint_addr(ep, pkt->key.family);
 	if (at(pkt, HOOK_FROM_CONTAINER) && !addr_equal(own, &pkt->key.src))
 		return REFUSE(pkt, REASON_SPOOFED_SOURCE);

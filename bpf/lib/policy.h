@@ -7,8 +7,8 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_POLICY_H
 
-/* What rules have in the place of a port: of ICMP the type of what opens flows,
- * which is an echo request, in the protocol's own family alone.
+/* The port that rules are asked for. For ICMP of the packet's own family it is the type
+ * that opens a flow, which is an echo request.
  */
 static __always_inline __be16 rule_port(const struct packet *pkt, __be16 port)
 {
@@ -19,8 +19,8 @@ static __always_inline __be16 rule_port(const struct packet *pkt, __be16 port)
 	return port;
 }
 
-/* Asks a rule set about a peer. Two lookups: rules for that identity, and
- * rules for any; the higher precedence decides, deny where they are equal.
+/* Asks a rule set about a peer by two lookups: rules for the peer's identity, and rules
+ * for any peer. The higher precedence decides; of equal ones a denial does.
  */
 static __noinline int policy_check(struct packet *pkt, __u32 set, __u32 direction,
 				   __u32 peer, __be16 port)
@@ -50,7 +50,7 @@ static __noinline int policy_check(struct packet *pkt, __u32 set, __u32 directio
 		pkt->origin = 0;
 		return REFUSE(pkt, reason);
 	}
-	/* What is told of an audited packet is the denial. */
+	/* Of an audited packet, events name the rule that would have denied it. */
 	if (!pkt->audit || rule->action != RULE_ALLOW)
 		pkt->origin = rule->origin;
 	if (rule->action == RULE_ALLOW)
@@ -64,7 +64,7 @@ static __noinline int policy_check(struct packet *pkt, __u32 set, __u32 directio
 	return REASON_NONE;
 }
 
-/* Counts and tells that a packet goes on which a policy denies. */
+/* Counts and reports a packet that passes though a policy denies it. */
 static __noinline int emit_audit(ctx_t *ctx, struct packet *pkt)
 {
 	if (pkt->audit & (1 << DIRECTION_EGRESS))

@@ -30,9 +30,9 @@ static __always_inline void eth_swap(struct ethhdr *eth)
 	__builtin_memcpy(eth->h_source, mac, ETH_ALEN);
 }
 
-/* Cuts the packet to its quote and makes room for the headers before it. The kernel
- * cuts off no checksum that it has still to make, and what it has cut is no
- * super-packet. It goes back to where it came from.
+/* Cuts the packet to its quote, makes room for the headers before it, and turns it back
+ * to where it came from. The kernel cuts no checksum off that it still has to make, and
+ * a packet that it has cut is no super-packet.
  */
 static __always_inline int refuse_room(ctx_t *ctx, __u32 quote, __u32 headers)
 {
@@ -52,7 +52,7 @@ static __always_inline int refuse_room(ctx_t *ctx, __u32 quote, __u32 headers)
 #define QUOTE_MAX	sizeof(struct tcphdr)
 #define QUOTE_MIN	sizeof(struct udphdr)
 
-/* One for all who refuse, whatever they quote behind the IP header. */
+/* One function for all errors, whatever they quote behind the IP header. */
 static __noinline int refuse_ipv4(ctx_t *ctx, struct packet *pkt,
 				  __u8 code, __u32 mtu, __u32 behind)
 {
@@ -88,7 +88,7 @@ static __noinline int refuse_ipv4(ctx_t *ctx, struct packet *pkt,
 	sum = bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0);
 	sum = bpf_csum_diff(NULL, 0, (void *)quoted, sizeof(quoted), sum);
 	made.icmp.checksum = csum_fold((__u32)sum);
-	/* What a device has summed is the quote; an IPv4 header adds nothing. */
+	/* The device's sum then covers the quote; the IPv4 header adds 0 to it. */
 	ctx_csum_update(ctx, bpf_csum_diff(NULL, 0, (void *)&made.icmp, sizeof(made.icmp), 0));
 	ctx_store_bytes(ctx, ETH_LEN, &made, sizeof(made), 0); /* there is room */
 	return 0;
@@ -148,8 +148,8 @@ static __noinline int refuse_ipv6(ctx_t *ctx, struct packet *pkt,
 	return 0;
 }
 
-/* Whether the kernel has still to make the packet's checksum. Then it leaves
- * alone what is no part of a pseudo header, and else it does not.
+/* Whether the kernel has still to make the packet's checksum: then it leaves the field
+ * as it is for a change outside of the pseudo header, and else it does not.
  */
 static __always_inline int csum_partial(ctx_t *ctx, __u32 offset)
 {
@@ -191,8 +191,8 @@ static __always_inline void reset_answer(struct reset *made, const struct tcphdr
 	}
 }
 
-/* Turns a packet without IP options round: it leads from where it was to back to where
- * it came from, with as many octets behind its IP header.
+/* Turns a packet without IP options round: swaps its addresses and MACs, and sets the
+ * length behind its IP header.
  */
 static __noinline int reverse_packet(ctx_t *ctx, struct packet *pkt, __u32 len)
 {
@@ -226,16 +226,16 @@ static __noinline int reverse_packet(ctx_t *ctx, struct packet *pkt, __u32 len)
 	return 0;
 }
 
-/* How many ms a refusal takes, and how many those of one hook and endpoint may be ahead
- * of time: 1,000 a second, and as many at once.
+/* How much of the time, in ms, a refusal takes, and how far ahead of time the refusals
+ * of one hook and endpoint may be: 1,000 a second, and as many at once.
  */
 volatile const __u32 refusal_takes = 1;
 volatile const __u32 refusal_ahead = 1000;
 
-/* Whether an endpoint's packet may be refused at a time in ms: who asks for more is left
- * without an answer (RFC 4443 2.4 f; RFC 1812 4.3.2.8). A time that is farther ahead than
- * it can be is long over. It is without a lock, as turns are; and global, so that the
- * verifier looks at it once.
+/* Whether an endpoint's packet may be refused at a time in ms; else it is dropped
+ * without an answer (RFC 4443 2.4 f; RFC 1812 4.3.2.8). Where `ahead` is larger than it
+ * can be, the time of the last refusal is over. Without a lock, as in share.h. Global,
+ * so that the verifier checks it once.
  */
 __noinline int refusal_allowed(__u32 ifindex, __u32 hook, __u32 ms)
 {
@@ -263,11 +263,11 @@ static __always_inline int may_refuse(const struct packet *pkt)
 	return refusal_allowed(pkt->key.ifindex, pkt->key.hook, pkt->now / 1000000);
 }
 
-/* Makes a segment its reset. Its checksum is first the pseudo header's alone, which is
- * all where the kernel has still to make it. Then what is missing is added, in which
- * the pseudo header is twice: once for itself, and once for what was no checksum but
- * its opposite. This the kernel leaves out where it makes the rest. A device's sum of
- * the whole knows the first one, and is told of the second.
+/* Makes a segment its reset. Its checksum is first that of the pseudo header alone,
+ * which is all that is needed where the kernel makes the rest. Then the rest is added,
+ * with the pseudo header twice: once for itself, and once because the field held its
+ * complement. The kernel leaves this out where it makes the rest. A device's sum of the
+ * whole packet has the first change already, and is told of the second.
  */
 static __noinline int refuse_tcp(ctx_t *ctx, struct packet *pkt)
 {
@@ -298,9 +298,9 @@ static __noinline int refuse_tcp(ctx_t *ctx, struct packet *pkt)
 	return reverse_packet(ctx, pkt, sizeof(made.tcp));
 }
 
-/* Makes a ping its answer, where the address that it is for answers pings. What it
- * carries, and the sum of that, stays. parse() has read all that is changed, so that
- * nothing fails.
+/* Answers a ping of an address, if the address answers pings. The payload, and its part
+ * of the checksum, stay as they are. parse() has read all that is changed, so that
+ * nothing can fail.
  */
 static __noinline int answer_echo(ctx_t *ctx, struct packet *pkt)
 {
@@ -316,8 +316,8 @@ static __noinline int answer_echo(ctx_t *ctx, struct packet *pkt)
 	return reverse_packet(ctx, pkt, pkt->l4_len);
 }
 
-/* Whether what a policy denies may be answered: it is nobody's but its sender's, and
- * has what is quoted of it.
+/* Whether a denied packet may be answered: it was sent to this host alone at L2, and
+ * has as much as an error quotes.
  */
 static __noinline int refusable(ctx_t *ctx, const struct packet *pkt)
 {
@@ -328,10 +328,10 @@ static __noinline int refusable(ctx_t *ctx, const struct packet *pkt)
 	return (void *)(eth + 1) <= ctx_data_end(ctx) && !(eth->h_dest[0] & 1);
 }
 
-/* refuse makes the packet its own refusal. */
+/* refuse turns the packet into its own refusal. */
 static __noinline int refuse(ctx_t *ctx, struct packet *pkt)
 {
-	/* The kernel cuts nothing that it still takes for a packet in a tunnel. */
+	/* The kernel refuses to cut a packet that it still takes for a tunnel's. */
 	if (!pkt->plain || pkt->decapped)
 		return -1;
 	if (pkt->refused && !refusable(ctx, pkt))

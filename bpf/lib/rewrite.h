@@ -33,8 +33,8 @@ static __always_inline __u32 csum_offset(const struct packet *pkt)
 	return 0;
 }
 
-/* Checksums by the helper, which knows of partial ones: there the addresses
- * count and the ports do not yet.
+/* Adjusts a checksum by the helper, which knows of partial ones: these cover the
+ * addresses and not yet the ports.
  */
 static __always_inline int rewrite_l4_csum(ctx_t *ctx, struct packet *pkt,
 					   const struct flow *flow)
@@ -44,7 +44,7 @@ static __always_inline int rewrite_l4_csum(ctx_t *ctx, struct packet *pkt,
 
 	if (!offset || pkt->fragment == FRAGMENT_LATER)
 		return 0;
-	/* ICMP of the other family is nobody's protocol. */
+	/* ICMP of the other family is no known protocol. */
 	if (pkt->key.proto == (pkt->key.family == FAMILY_IPV4 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
 		return 0;
 	offset += pkt->l4_off;
@@ -69,7 +69,7 @@ static __always_inline int has_ports(__u8 proto)
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
 }
 
-/* Only the family's own ICMP has a type. What is none has 0, as IPv4's reply. */
+/* Other protocols have icmp_type 0, which is that of IPv4's reply. */
 static __noinline int is_echo(const struct packet *pkt)
 {
 	__u8 type = pkt->icmp_type;
@@ -87,7 +87,7 @@ static __always_inline int changes_port(const struct packet *pkt)
 	return has_ports(pkt->key.proto) || is_echo(pkt);
 }
 
-/* Whether a hook does a router's work. */
+/* Whether the hook forwards as a router does: it decrements the TTL. */
 static __always_inline int routes(__u8 hook, const struct flow *flow)
 {
 	return (is_hook(hook, HOOK_FROM_CONTAINER) || is_hook(hook, HOOK_FROM_DEVICE)) &&
@@ -99,8 +99,8 @@ static __always_inline int routed(const struct packet *pkt, const struct flow *f
 	return routes(pkt->key.hook, flow);
 }
 
-/* Ports, or an echo's identifier: the request has it as source port, the reply as
- * destination port, and the other is 0.
+/* Writes ports, or an echo's identifier: a request has it as source port, a reply as
+ * destination port, and the other port is 0.
  */
 static __always_inline int rewrite_ports(ctx_t *ctx, struct packet *pkt,
 					 const struct flow *flow)
@@ -111,7 +111,7 @@ static __always_inline int rewrite_ports(ctx_t *ctx, struct packet *pkt,
 
 	if (pkt->fragment == FRAGMENT_LATER || !changes_port(pkt))
 		return 0;
-	/* A header of ports is as long at least. */
+	/* A header with ports is at least as long. */
 	if ((void *)(icmp + 1) > ctx_data_end(ctx))
 		return -1;
 	if (has_ports(pkt->key.proto)) {
@@ -139,9 +139,9 @@ static __always_inline void ttl_decrement4(struct iphdr *ip)
 	ip->ttl--;
 }
 
-/* No checksum of IPv6 makes up for the hop: it is taken out of the sum that a
- * device may have made of the whole packet, by which the pod's stack would find it
- * broken, and say so in the log.
+/* The hop limit is in no checksum of IPv6. But a device may have summed the whole
+ * packet: without this correction the pod's stack would find that sum wrong, and log
+ * it.
  */
 static __always_inline void ttl_decrement6(ctx_t *ctx, struct ipv6hdr *ip6)
 {
@@ -170,7 +170,7 @@ static __always_inline int ttl_decrement(ctx_t *ctx, const struct packet *pkt)
 	return 0;
 }
 
-/* Makes the packet's tuple what the flow says. */
+/* Translates the packet: its tuple becomes what the flow says. */
 static __always_inline int translate(ctx_t *ctx, struct packet *pkt,
 				const struct flow *flow)
 {
@@ -196,17 +196,17 @@ static __always_inline int translate(ctx_t *ctx, struct packet *pkt,
 	return rewrite_ports(ctx, pkt, flow);
 }
 
-/* The same, once for all who are in no hurry: a call costs some ns. */
+/* The same as a call, for slow paths: a call costs some ns. */
 static __noinline int translate_slow(ctx_t *ctx, struct packet *pkt,
 				     const struct flow *flow)
 {
 	return translate(ctx, pkt, flow);
 }
 
-/* rewrite makes the packet what the flow says: addresses, ports, checksums,
- * hop limit and, for a local pod, MACs. The hook is an argument so that the
- * compiler leaves out what others do. In a hurry is what comes of a known flow from a
- * pod or by a device.
+/* rewrite makes the packet what the flow says: addresses, ports, checksums, hop limit
+ * and, for a local pod, MACs. hook is an argument so that the compiler leaves out what
+ * others do. fast says that the flow is known, and the packet comes from a pod or by a
+ * device of the node.
  */
 static __always_inline int rewrite(ctx_t *ctx, struct packet *pkt,
 				   const struct flow *flow, __u8 hook, int fast)
@@ -228,14 +228,14 @@ static __always_inline int rewrite(ctx_t *ctx, struct packet *pkt,
 	return REASON_NONE;
 }
 
-/* Of a flow that leaves as it comes. */
+/* For a flow whose packets are not translated. */
 static __always_inline void clear_diffs(struct flow *flow)
 {
 	flow->addr_diff = 0;
 	flow->port_diff = 0;
 }
 
-/* The differences that rewrite needs, once a flow. */
+/* Computes the checksum differences of a flow once, for rewrite. */
 static __noinline int set_diffs(struct flow *flow, struct flow_key *key)
 {
 	struct ports from = { key->sport, key->dport };

@@ -10,8 +10,8 @@
 #define AF_INET		2
 #define AF_INET6	10
 
-/* Asks the kernel for the device towards flow->dst, and keeps it for
- * ROUTE_CACHE. The next hop is the kernel's, packet by packet.
+/* Asks the kernel for the device towards flow->dst, and keeps it for ROUTE_CACHE. The
+ * next hop is not kept: the kernel finds it for each packet.
  */
 static __noinline int route(ctx_t *ctx, struct packet *pkt, struct flow *flow)
 {

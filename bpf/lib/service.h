@@ -56,7 +56,7 @@ static __noinline struct service *service_lookup(struct packet *pkt, __u8 scope)
 	return service;
 }
 
-/* What there is of an address that is of services alone; NULL for any other. */
+/* The entry of an address that belongs to services alone; NULL for any other. */
 PACKETS_ONLY struct service *service_lookup_address(struct packet *pkt)
 {
 	struct service_key key = { .addr = pkt->key.dst, .scope = SCOPE_ADDRESS };
@@ -90,7 +90,7 @@ static __noinline __u32 backend_lookup(struct packet *pkt, __u32 service,
 	return state;
 }
 
-/* The backend that the client's flows stay with, while it serves. */
+/* The backend that the client's flows stay with; none if it serves no more. */
 static __noinline int affinity_lookup(struct packet *pkt, const struct service *service,
 				      struct addr *addr, __be16 *port)
 {
@@ -108,7 +108,7 @@ static __noinline int affinity_lookup(struct packet *pkt, const struct service *
 	return 1;
 }
 
-/* Remembers the backend of a flow that begins. */
+/* Remembers the backend of a new flow for its client. */
 static __always_inline void affinity_update(const struct packet *pkt, __u32 group,
 					    const struct addr *addr, __be16 port)
 {
@@ -122,8 +122,8 @@ static __always_inline void affinity_update(const struct packet *pkt, __u32 grou
 	bpf_map_update_elem(&affinities, &key, &affinity, BPF_ANY);
 }
 
-/* The slot that a new flow is led to. A Maglev table leads it to the same one
- * on every node: the seed is left out.
+/* The slot of a new flow. With a Maglev table it is the same on every node, so the hash
+ * does without the seed.
  */
 static __always_inline __u32 lb_slot(struct packet *pkt, const struct service *service, __u32 seed)
 {
@@ -136,8 +136,8 @@ static __always_inline __u32 lb_slot(struct packet *pkt, const struct service *s
 	return entry ? *entry : 0;
 }
 
-/* Whether an address is good for no backend, whoever lists it: no host has it,
- * or it is another's on each link, as the node's own services are.
+/* Whether an address can be no backend's, whoever lists it: no host has it, or another
+ * host on each link has it, as link-local services of the node do.
  */
 static __always_inline int backend_is_no_host(const struct addr *addr)
 {
@@ -146,7 +146,7 @@ static __always_inline int backend_is_no_host(const struct addr *addr)
 	return martian(addr, family) || linklocal(addr, family);
 }
 
-/* Chooses who serves a flow that begins. */
+/* Chooses the backend of a new flow. */
 static __noinline int lb_select_backend(struct packet *pkt, const struct service *service, __u32 seed,
 					struct addr *addr, __be16 *port)
 {
@@ -162,7 +162,7 @@ static __noinline int lb_select_backend(struct packet *pkt, const struct service
 	key.index = lb_slot(pkt, service, seed);
 	slot = bpf_map_lookup_elem(&slots, &key);
 	note_read(pkt, TABLE_SLOTS, !!slot);
-	/* A set that is going away under us: the next packet meets the new one. */
+	/* The set of slots is being deleted: the next packet reads a new one. */
 	if (!slot)
 		return REFUSE(pkt, REASON_NO_BACKEND);
 	if (backend_is_no_host(&slot->addr))

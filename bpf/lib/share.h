@@ -16,8 +16,8 @@
 volatile const __u32 flow_share = MAX_CT_UNANSWERED / 8;	/* flows: two entries each, a quarter */
 volatile const __u32 fragment_share = MAX_FRAGMENTS / 4;
 
-/* The opening that is in the turn that comes now, which becomes the key's; NULL where
- * nobody has taken it yet. The first turn holds the number of the next one.
+/* The opening that has the next slot of the ring, which key then takes; NULL if the
+ * slot is new. Slot 0 also holds the number of the next one.
  */
 static __noinline struct share_slot *share_take(struct share_key *key, __u32 share)
 {
@@ -30,7 +30,7 @@ static __noinline struct share_slot *share_take(struct share_key *key, __u32 sha
 	return bpf_map_lookup_elem(&shares, key);
 }
 
-/* The ports of a fragmented packet that are new in the table. */
+/* Charges an endpoint for the ports of a fragmented packet. */
 static __noinline void share_charge_fragment(const struct fragment_key *key)
 {
 	struct share_key at = { .ifindex = key->ifindex, .hook = key->hook, .of = SHARE_FRAGMENTS };

@@ -58,7 +58,7 @@ struct {
  */
 struct changes {
 	__u32 places[CHANGE_PLACES];
-	__u32 all;		/* what concerns every flow */
+	__u32 all;		/* what concerns all flows */
 };
 
 struct {
@@ -75,13 +75,13 @@ struct {
 struct node {
 	struct addr masquerade4; /* source of what leaves the cluster; all zero: none */
 	struct addr masquerade6;
-	__u16 first_port;	/* host order; source ports that are taken */
-	__u16 last_port;	/* 0: none are */
+	__u16 first_port;	/* host order; the range of source ports that flows are given */
+	__u16 last_port;	/* 0: no range */
 	__u32 mtu;		/* the least of the node's devices */
 	__u32 set;		/* rule set of the node's own traffic; 0: no policy selects it */
 	__u8 tunnel;		/* enum tunnel */
 	__u8 pad;
-	__u16 own_ports;	/* the first of those ports: of the node's own flows alone */
+	__u16 own_ports;	/* as many from first_port on: for the node's own flows alone */
 };
 
 enum tunnel {
@@ -178,8 +178,8 @@ struct {
 	__type(value, struct ipcache_pair);
 } ipcache SEC(".maps");
 
-/* The same by prefix, for the slow path. IPv4 prefixes are 96 bits longer. A
- * prefix that a half does not have repeats there the next shorter one's.
+/* The same by prefix, for the slow path. The bits of an IPv4 prefix count 96 more. A
+ * half that does not have a prefix repeats the next shorter one's entry there.
  */
 struct cidr_key {
 	__u32 bits;
@@ -194,9 +194,9 @@ struct {
 	__type(value, struct ipcache_pair);
 } ipcache_cidrs SEC(".maps");
 
-/* Services by frontend. A changed list of backends is a new set of slots. An
- * address that is of services alone stands there too, in a scope of its own with
- * protocol and port 0: what comes to it, and to no frontend, is led nowhere.
+/* Services by frontend. When a list of backends changes, it becomes a new set of slots.
+ * An address that belongs to services alone has an entry of its own scope, with
+ * protocol and port 0: what is sent there, and to no frontend, is refused.
  */
 struct service_key {
 	struct addr addr;
@@ -224,10 +224,10 @@ struct service {
 	__u32 count;		/* of slots; 0: refused */
 	__u32 flags;		/* enum service_flags */
 	__u32 affinity;		/* s; 0: none */
-	__u32 sources;		/* list of those who may */
+	__u32 sources;		/* list of those who may send; 0: everybody */
 	__u32 table;		/* first entry in `maglev` */
 	__u32 table_size;	/* 0: any slot, by chance */
-	__u32 group;		/* of all frontends of one port of a service, which keep clients together */
+	__u32 group;		/* shared by all frontends of one port of a service: affinity is by group */
 };
 
 struct service_pair {
@@ -261,8 +261,8 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-/* Tables by which backends are chosen, one behind the other: an index of a slot
- * each. A table is written anew elsewhere and never changed in its place.
+/* Maglev tables, one behind the other: each entry is the index of a slot. A table is
+ * never changed in place: a new one is written elsewhere.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -272,8 +272,8 @@ struct {
 	__type(value, __u32);
 } maglev SEC(".maps");
 
-/* Who may use a service, where not everybody may. Lists are never changed in
- * their place.
+/* Who may use a service that is not open to everybody. A list is never changed in
+ * place.
  */
 struct source_key {
 	__u32 bits;		/* with the list's 32 */
@@ -309,8 +309,8 @@ struct {
 	__type(value, struct affinity);
 } affinities SEC(".maps");
 
-/* The backends that a service has, those that take no new flows too. Service 0 has
- * those of all services that are the node's own sockets.
+/* All backends of a service, also those that take no new flows. Service 0 has the
+ * backends, of any service, that are sockets of the node itself.
  */
 struct backend_key {
 	__u32 service;
@@ -326,7 +326,7 @@ enum backend_state {
 	BACKEND_TERMINATING = 2,	/* keeps its TCP flows, gets no new ones */
 };
 
-/* Also under port 0: a packet from a tunnel names the backend by its address. */
+/* Each backend is also there under port 0: a tunnel's packet names it by address. */
 struct backend {
 	__u32 state;
 	__be16 port;
@@ -345,8 +345,8 @@ struct {
 	__type(value, struct backend_pair);
 } backends SEC(".maps");
 
-/* Who the node's own sockets speak to: the kernel knows the backend, and the
- * process the frontend. The number of a socket is never another's.
+/* The peers of the node's own sockets: the kernel knows the backend, and the process
+ * knows the frontend. The cookie of a socket is never given to another.
  */
 struct peer_key {
 	__u64 socket;		/* its cookie */
@@ -375,9 +375,9 @@ struct {
 	__type(value, struct peer);
 } peers SEC(".maps");
 
-/* Rules of policy. A shorter prefix leaves out port bits, then the whole
- * port, then the protocol. Where rules of one peer overlap, the loader has
- * written into the longer one what decides there.
+/* Rules of policy. A shorter prefix leaves out bits of the port, then the whole port,
+ * then the protocol. Where rules of one peer overlap, the loader has written the rule
+ * that decides into the more specific entry.
  */
 struct rule_key {
 	__u32 bits;
@@ -399,13 +399,13 @@ enum rule_action {
 	RULE_ALLOW = 0,
 	RULE_DENY = 1,
 	RULE_AUDIT = 2,		/* would be a denial: let through, and told */
-	RULE_REFUSE = 3,	/* a denial that the sender is told of; has the bit of RULE_DENY */
+	RULE_REFUSE = 3,	/* a denial with an answer to the sender; has the bit of RULE_DENY */
 	RULE_REDIRECT = 4,	/* to rule.proxy_port; programs without a proxy drop it */
 };
 
 struct rule {
 	__u32 precedence;	/* the higher decides */
-	__u32 origin;		/* for people: the loader knows what it stands for */
+	__u32 origin;		/* number of a policy's rule, whose name the loader knows */
 	__u16 action;		/* enum rule_action */
 	__be16 proxy_port;	/* of RULE_REDIRECT; else 0 */
 };
@@ -418,10 +418,10 @@ struct {
 	__type(value, struct rule);
 } rules SEC(".maps");
 
-/* A flow has two entries: one under the tuple of its opening packets at the
- * hook that sees them, one under the tuple of the replies at theirs. Each is
- * written by packets of its own direction only. The key has the hook and the
- * device, so that a spoofer never hits another's entry.
+/* A flow has two entries: one under the tuple of its opening packets, at the hook that
+ * sees them, and one under the tuple of the replies, at theirs. Each is written by
+ * packets of its own direction only. Hook and device are in the key, so that a spoofed
+ * packet never matches another's entry.
  */
 struct flow_key {
 	struct addr src;
@@ -439,11 +439,11 @@ enum flow_flags {
 	FLOW_REPLY = 1 << 0,	/* the reply direction */
 	FLOW_ANSWERED = 1 << 1,	/* packets of both directions were seen */
 	FLOW_TRANSLATED = 1 << 2,
-	FLOW_HAIRPIN = 1 << 3,	/* a pod with itself: policy is not asked */
+	FLOW_HAIRPIN = 1 << 3,	/* from a pod to itself: no policy is asked */
 	FLOW_DEAD = 1 << 4,	/* expired: not a flow any more, deleted soon */
 	FLOW_SOURCE = 1 << 5,	/* its source is translated, and has a port of its own */
-	FLOW_ACKED = 1 << 6,	/* flow.acked is known */
-	FLOW_HERE = 1 << 7,	/* at a pod: its packets are made by the node itself */
+	FLOW_ACKED = 1 << 6,	/* flow.acked is set */
+	FLOW_HERE = 1 << 7,	/* at a pod's device: the node's own stack sends the packets */
 };
 
 enum flow_seen {
@@ -473,8 +473,8 @@ struct flow {
 	__u8 seen;		/* TCP flags of this direction, ever */
 	__u8 smac[6];		/* for a local pod */
 	__u8 dmac[6];
-	__be32 sent;		/* of TCP, once a SYN or ACK was seen: where the last segment begins */
-	__be32 acked;		/* what that acknowledges: where the other's next begins */
+	__be32 sent;		/* of TCP, once a SYN or ACK was seen: the last sequence number */
+	__be32 acked;		/* and acknowledgement number: where the other side goes on */
 };
 
 struct {
@@ -491,8 +491,8 @@ struct {
 	__type(value, struct flow);
 } ct_unanswered SEC(".maps");
 
-/* Entries of `ct_answered` by the device of the pod that has opened them. Programs add,
- * the collector counts anew.
+/* Entries of `ct_answered` by the device of the pod that opened the flow. Programs add
+ * to it, the collector counts it anew.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -502,9 +502,9 @@ struct {
 	__type(value, __u32);
 } ct_answered_by SEC(".maps");
 
-/* The ports of fragmented packets, from their first fragments. When it is full
- * the longest unused makes room, and what still comes of that packet is
- * dropped: bounded, and closed.
+/* The ports of fragmented packets, from their first fragments. In a full table the
+ * entry that was longest unused makes room, and later fragments of its packet are
+ * dropped.
  */
 struct fragment_key {
 	struct addr src;
@@ -519,7 +519,7 @@ struct fragment_key {
 
 struct fragment_ports {
 	__u64 seen;		/* when the first fragment came */
-	__u32 header_end;	/* later fragments begin there or behind */
+	__u32 header_end;	/* no later fragment may begin before it */
 	__be16 sport;
 	__be16 dport;
 	__u8 proto;
@@ -534,11 +534,11 @@ struct {
 	__type(value, struct fragment_ports);
 } fragments SEC(".maps");
 
-/* What endpoints have opened in the two tables above, by turns: lib/share.h. */
+/* What endpoints have opened in the tables above, as rings: lib/share.h. */
 enum share_kind {
 	SHARE_FLOWS = 0,
 	SHARE_FRAGMENTS = 1,
-	SHARE_REFUSALS = 2,	/* one: its next is a time, lib/refuse.h */
+	SHARE_REFUSALS = 2,	/* one slot: its next is a time, lib/refuse.h */
 };
 
 struct share_key {

@@ -43,7 +43,7 @@ struct outer6 {
 	struct geneve geneve;
 };
 
-/* Whether nodes take what is in datagrams of UDP to GENEVE_PORT for packets. */
+/* Whether UDP to GENEVE_PORT is a tunnel for the nodes. */
 static __noinline int tunnel_is_udp(struct packet *pkt)
 {
 	struct node *self = node_lookup(pkt);
@@ -51,8 +51,8 @@ static __noinline int tunnel_is_udp(struct packet *pkt)
 	return self && self->tunnel == TUNNEL_GENEVE;
 }
 
-/* Whether what a service leads on would look like a node's tunnel to the node that
- * it goes to: it has the node's source, and who sent it wrote what is inside.
+/* Whether a packet that a service leads to another node would be taken there for a
+ * tunnel's: its source is this node, and its payload the client's.
  */
 static __noinline int tunnel_forged_by_client(struct packet *pkt, const struct flow *flow)
 {
@@ -60,9 +60,9 @@ static __noinline int tunnel_forged_by_client(struct packet *pkt, const struct f
 	       tunnel_is_udp(pkt);
 }
 
-/* Whether what a socket of the node's sends would look like its tunnel to the node of
- * a pod: the tunnel's own packets do not come this way. Who may bind a socket is
- * anybody whose pod is on the node's network.
+/* Whether a packet of one of the node's sockets would be taken for the tunnel's by the
+ * node of a pod: the tunnel's own packets do not pass here. Any pod on the node's
+ * network may bind such a socket.
  */
 static __noinline int tunnel_forged_by_socket(struct packet *pkt)
 {
@@ -77,9 +77,9 @@ static __noinline int tunnel_forged_by_socket(struct packet *pkt)
 	return entry && !entry->ifindex && identity_is_pod(entry->identity);
 }
 
-/* Whether the answers of a service to a client would look so to the client's node:
- * they have the frontend's address, which may be the node's, and whoever answers
- * writes what is inside.
+/* Whether a service's replies would be taken for a tunnel's by the node of the client:
+ * their source is the frontend, which may be an address of this node, and their payload
+ * is the pod's.
  */
 static __always_inline int tunnel_forged_by_reply(struct packet *pkt)
 {
@@ -93,9 +93,9 @@ static __always_inline __u32 tunnel_overhead(__u32 ip_len, __u8 tunnel)
 					 ip_len;
 }
 
-/* What of a packet fits into the tunnel, or 0 where this one does. The kernel
- * cuts super-packets of TCP to what is left; the datagrams of one of UDP are as
- * long as they are.
+/* The size of a packet that fits into the tunnel, or 0 if this packet fits. The kernel
+ * cuts a super-packet of TCP into segments that fit; the datagrams in a super-packet of
+ * UDP keep their length.
  */
 static __always_inline __u32 tunnel_mtu(ctx_t *ctx, struct packet *pkt)
 {
@@ -113,10 +113,10 @@ static __always_inline __u32 tunnel_mtu(ctx_t *ctx, struct packet *pkt)
 	return len > limit ? limit : 0;
 }
 
-/* Makes the packet's checksum, where the kernel has still to make it, one that
- * the kernel makes of the quote again: the sum over len bytes with f in its field
- * is then the opposite of f, and f half of the opposite of the sum without it.
- * The error's own checksum covers f, and is right whether f is made or not.
+/* Prepares a checksum that the kernel has still to make: when the kernel makes it again
+ * of the quote, over len bytes with f in the field, the sum is the complement of f. So
+ * f is half of the complement of the sum without it. The error's own checksum covers f,
+ * and is right before and after.
  */
 static __noinline int csum_for_quote(ctx_t *ctx, struct packet *pkt)
 {
@@ -139,7 +139,7 @@ static __noinline int csum_for_quote(ctx_t *ctx, struct packet *pkt)
 
 #define FRAGMENT_LEN	8	/* of IPv6's header of a fragment */
 
-/* Whether a packet is the first part of another, and has no options. */
+/* Whether a packet is a first fragment without options or other extension headers. */
 static __always_inline int is_first_fragment(const struct packet *pkt)
 {
 	__u32 len = pkt->key.family == FAMILY_IPV4 ? sizeof(struct iphdr) :
@@ -148,20 +148,20 @@ static __always_inline int is_first_fragment(const struct packet *pkt)
 	return pkt->fragment == FRAGMENT_FIRST && pkt->l4_off == ETH_LEN + len;
 }
 
-/* Turns the packet into an ICMP error for its sender: mtu is what fits (RFC 1191, RFC
- * 8201). Gives a reason other than NONE if the error could not be made.
+/* Turns the packet into an ICMP error for its sender; mtu is the size that fits (RFC
+ * 1191, RFC 8201). Gives a reason other than NONE if that fails.
  */
 static __noinline int refuse_too_big(ctx_t *ctx, struct packet *pkt, __u32 mtu)
 {
 	int is_tcp = pkt->key.proto == IPPROTO_TCP;
 
-	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. No other ICMP goes by
-	 * the tunnel.
+	/* RFC 1122 3.2.2, RFC 4443 2.4: no error about an error. No other ICMP is sent
+	 * by the tunnel.
 	 */
 	if (pkt->icmp_type || !may_refuse(pkt))
 		return REFUSE(pkt, REASON_TOO_BIG);
-	/* What comes in parts is told of by the first. It has no checksum of its
-	 * own, and the kernel none to make.
+	/* The first fragment stands for all. The kernel has no checksum to make for it:
+	 * each fragment has a part of the payload only.
 	 */
 	if (is_first_fragment(pkt))
 		return pkt->key.family == FAMILY_IPV4 ?
@@ -182,20 +182,20 @@ static __noinline int refuse_too_big(ctx_t *ctx, struct packet *pkt, __u32 mtu)
 static __always_inline void encap_udp(struct packet *pkt, struct udphdr *udp, struct geneve *geneve,
 				      __u32 len, __u16 proto)
 {
-	/* RFC 8926 3.3: the source port is the entropy of the flow inside. */
+	/* RFC 8926 3.3: the source port is a hash of the inner flow. */
 	udp->source = bpf_htons(0xc000 | (hash_tuple(&pkt->key, 0) & 0x3fff));
 	udp->dest = bpf_htons(GENEVE_PORT);
 	udp->len = bpf_htons(len);
-	udp->check = 0;	/* RFC 6935: the inner packet has its own */
+	udp->check = 0;	/* RFC 6935: no checksum, since the inner packet has its own */
 	geneve->options = 0;
 	geneve->flags = 0;
 	geneve->proto = bpf_htons(proto);
 	geneve->vni = 0;
 }
 
-/* Puts the headers of a tunnel before the packet. The kernel makes checksums in it,
- * and cuts it, by what the flags say; the datagrams of a super-packet of UDP are as
- * long as they are.
+/* Puts a tunnel's headers before the packet. By the flags, the kernel makes the inner
+ * checksums and cuts super-packets; datagrams in a super-packet of UDP keep their
+ * length.
  */
 static __noinline int encap_push(ctx_t *ctx, const struct packet *pkt, const void *outer,
 				 __u32 len, __u64 flags)

@@ -42,7 +42,7 @@ static __noinline int is_encapped(struct packet *pkt)
 	return entry && entry->ifindex;
 }
 
-/* Takes a packet out of its outer headers. The caller parses it anew. */
+/* Removes the outer headers. The caller parses the packet again. */
 static __noinline int decap(ctx_t *ctx, struct scratch *s)
 {
 	struct packet *pkt = &s->pkt;
@@ -58,7 +58,7 @@ static __noinline int decap(ctx_t *ctx, struct scratch *s)
 			return -1;
 		len += sizeof(struct udphdr) + sizeof(geneve);
 	}
-	/* Version and traffic class, in IPv4 the header's length between them. */
+	/* The first two octets have the ECN bits: RFC 791 3.1, RFC 8200 3. */
 	ctx_load_bytes(ctx, ETH_LEN, &start, sizeof(start)); /* parse() has read it */
 	ecn = pkt->key.family == FAMILY_IPV4 ? bpf_ntohs(start) : bpf_ntohs(start) >> 4;
 	if (len < 20 || len > 56)
@@ -76,7 +76,7 @@ static __noinline int decap(ctx_t *ctx, struct scratch *s)
 	return ctx_ecn_set_ce(ctx) ? 0 : -1;
 }
 
-/* Who may come for a frontend. */
+/* Whether a client may send to a frontend, by its source address. */
 static __noinline int judge_client(struct packet *pkt, const struct ipcache_entry *client)
 {
 	if (client && client->ifindex)
@@ -238,9 +238,9 @@ static __noinline int host_firewall_applies(struct packet *pkt)
 	return is_host_address(pkt, at(pkt, HOOK_FROM_DEVICE) ? &pkt->key.dst : &pkt->key.src);
 }
 
-/* Whether a socket of the node's is a backend at the packet's destination. A client that
- * comes there by itself, and one that a service has led there, may have the same tuple,
- * and so may the answers to both.
+/* Whether the packet's destination is a backend that is a socket of the node. A client
+ * may come to it directly and by a service with one tuple, and the replies to both have
+ * one tuple too.
  */
 static __noinline int is_local_backend(struct packet *pkt)
 {
@@ -254,7 +254,7 @@ static __noinline int is_local_backend(struct packet *pkt)
 	return pair && (GENERATION(pkt->epoch) ? pair->half[1].state : pair->half[0].state);
 }
 
-/* Who may come to the node itself. */
+/* Whether a packet may come to the node itself. */
 static __noinline int judge_host_ingress(struct packet *pkt)
 {
 	struct ipcache_entry *client = ipcache_lookup(pkt, &pkt->key.src);
@@ -332,7 +332,7 @@ static __noinline int judge_to_device(ctx_t *ctx, struct packet *pkt,
 	pkt->dst_identity = identity_of(peer);
 	if (service || is_port_tracked(pkt))
 		s->open.flags |= FLOW_SOURCE;
-	/* The kernel takes nothing back that it has sent. */
+	/* The kernel does not take in what it has sent out itself. */
 	if (service && peer && (peer->flags & IPCACHE_HOST))
 		return REFUSE(pkt, REASON_NO_ROUTE);
 	if (service && peer && peer->ifindex) {

@@ -27,7 +27,7 @@ enum out {
 	OUT_SELF = 6,
 };
 
-/* Whether this leads into a tunnel. Only what comes by a device does. */
+/* Whether packets go into a tunnel. Only from_device sends any there. */
 static __always_inline int is_tunnel(__u8 out)
 {
 	return (OBJECT_HOOKS & (1 << HOOK_FROM_DEVICE)) && out == OUT_TUNNEL;
@@ -40,7 +40,7 @@ enum lookup {
 	LOOKUP_REJUDGED = 3,
 };
 
-/* Tables as two bits of packet.tables: read, and found. */
+/* Two bits for each table in packet.tables: it was read, and had an entry. */
 enum table {
 	TABLE_ENDPOINTS = 0,
 	TABLE_CT_ANSWERED = 1,
@@ -61,8 +61,8 @@ static __always_inline void note_read(struct packet *pkt, enum table table, int 
 	pkt->tables |= (found ? 3U : 1U) << (2 * table);
 }
 
-/* The first word that leave_note() leaves: magic, version, lookup and verdict of four
- * bits each, and enum out with this flag. Any change of what it leaves is a new version.
+/* The first word of a note: magic, version, then lookup and verdict with four bits
+ * each, and enum out with the flag below. Any change of a note needs a new version.
  */
 enum note {
 	NOTE_VERSION = 3,
@@ -101,8 +101,8 @@ enum event_flags {
 	EVENT_REPLY = 1 << 0,	/* of the reply direction of its flow */
 };
 
-/* The first four octets are of every version: who reads others knows by them what it
- * cannot read.
+/* The first four octets are the same in every version: a reader of another version
+ * knows by them that it cannot read the rest.
  */
 struct event {
 	__u8 version;		/* enum event_version */
@@ -139,7 +139,7 @@ struct {
 	__uint(max_entries, EVENT_RING_BYTES);
 } events SEC(".maps");
 
-/* Bounds the events of a CPU, so that a flood costs no more than its drops. */
+/* Limits the events of a CPU, so that a flood costs no more than its drops do. */
 struct meter {
 	__u64 second;		/* of the datapath's clock */
 	__u64 lost;		/* events not told */
@@ -176,7 +176,7 @@ static __always_inline int event_over_limit(struct settings *ctl, __u64 now)
 	return 1;
 }
 
-/* The flow of a packet, as far as it is known: the one that is made of it, or its entry. */
+/* The flow of a packet, if there is one: what the packet has made, or its entry. */
 static __always_inline const struct flow *event_flow(const struct scratch *s)
 {
 	const struct packet *pkt = &s->pkt;
@@ -190,7 +190,7 @@ static __always_inline const struct flow *event_flow(const struct scratch *s)
 	return flow ? flow : bpf_map_lookup_elem(&ct_unanswered, &pkt->key);
 }
 
-/* The tuple that a packet leaves with: what goes into a tunnel is not translated. */
+/* Sets the tuple that a packet leaves with. A packet for a tunnel is not translated. */
 static __always_inline void event_after(struct event *event, const struct packet *pkt,
 					const struct flow *flow)
 {
@@ -209,8 +209,8 @@ static __always_inline void event_after(struct event *event, const struct packet
 	event->dport = flow->dport;
 }
 
-/* Writes an event into the ring, if there is room. All of it is written: the ring has
- * what was told before.
+/* Writes an event into the ring, if there is room. Every octet is written: the ring
+ * still has older events.
  */
 static __always_inline int event_write(const struct packet *pkt, const struct flow *flow,
 				       __u32 len, __u8 kind, __u8 verdict, __u8 reason)
@@ -249,8 +249,8 @@ static __always_inline int event_write(const struct packet *pkt, const struct fl
 	return 0;
 }
 
-/* Tells of the packet in the scratch. It is global, so that the verifier looks at it
- * once, and not wherever something is told.
+/* Emits an event about the packet in the scratch. Global so that the verifier checks it
+ * once, and not for each caller.
  */
 __noinline int emit_event(__u32 len, __u8 kind, __u8 verdict, __u8 reason)
 {
@@ -286,7 +286,7 @@ static __always_inline void leave_note(ctx_t *ctx, struct packet *pkt,
 	ctx_note(ctx, 4, pkt->origin);
 }
 
-/* Sockets' programs have no packet to drop or to answer. */
+/* Programs of sockets have no packet, and use none of these. */
 #define PACKETS_ONLY static __noinline __attribute__((unused))
 
 PACKETS_ONLY int drop(ctx_t *ctx, struct packet *pkt, int reason)
@@ -300,19 +300,19 @@ PACKETS_ONLY int drop(ctx_t *ctx, struct packet *pkt, int reason)
 	count_packet(pkt, ctx_len(ctx), reason);
 	emit_event(ctx_len(ctx), EVENT_DROP, VERDICT_DROP, reason);
 	verdict = CTX_DROP;
-	/* Else the compiler leaves it to each caller to return what it is. */
+	/* Else the compiler would put the constant into each caller. */
 	barrier_var(verdict);
 	return verdict;
 }
 
-/* Whether the node's stack has sent a packet to the hook: back is in again. */
+/* Whether the packet comes from the node's stack: an answer to it goes in again. */
 static __always_inline int comes_from_node(const struct packet *pkt)
 {
 	return at(pkt, HOOK_TO_DEVICE) || at(pkt, HOOK_TO_CONTAINER);
 }
 
-/* answer sends what skb has become back to who sent it: by the device that it
- * came from, or up again, to the node, which has it or sends it on.
+/* answer sends the changed packet back to its sender: out by the device that it came
+ * from, or, from the node's stack, in by it.
  */
 PACKETS_ONLY int answer(ctx_t *ctx, struct packet *pkt, int reason)
 {
@@ -350,7 +350,7 @@ static __always_inline int deliver(ctx_t *ctx, struct packet *pkt, __u8 hook)
 	return CTX_PASS;
 }
 
-/* The same for what is no flow's. One for all. */
+/* The same for a packet without a flow. One function for all. */
 PACKETS_ONLY int deliver_packet(ctx_t *ctx, struct packet *pkt)
 {
 	return deliver(ctx, pkt, pkt->key.hook);
