@@ -176,6 +176,44 @@ func (a *Allocator) AllocateBlocks(keys []string) (map[string]Identity, error) {
 	return a.blocks.allocate(keys)
 }
 
+// AddBlocks numbers blocks beside those that it has been asked for, as AddLabels
+// does sets of labels.
+func (a *Allocator) AddBlocks(keys []string) (map[string]Identity, bool) { return a.add(&a.blocks, keys) }
+
+// AddMembers numbers addresses of pods so.
+func (a *Allocator) AddMembers(keys []string) (map[string]Identity, bool) { return a.add(&a.pods, keys) }
+
+// AddNodes numbers addresses of nodes so.
+func (a *Allocator) AddNodes(keys []string) (map[string]Identity, bool) { return a.add(&a.nodes, keys) }
+
+func (a *Allocator) add(to *pool, keys []string) (map[string]Identity, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	numbers := make(map[string]Identity, len(keys))
+	for _, key := range slices.Sorted(slices.Values(keys)) {
+		number, ok := to.add(key)
+		if !ok {
+			return nil, false
+		}
+		numbers[key] = number
+	}
+	return numbers, true
+}
+
+// Keeps is whether a set of labels that has a number would be given the same again,
+// whatever was shared meanwhile.
+func (a *Allocator) Keeps(key string, number Identity) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.shared == nil {
+		return true
+	}
+	if shared, found := a.shared[key]; found {
+		return shared == number
+	}
+	return !number.IsShared()
+}
+
 // AllocateMembers numbers addresses of pods that blocks hold. It fails with
 // ErrIdentitiesExhausted.
 func (a *Allocator) AllocateMembers(keys []string) (map[string]Identity, error) {

@@ -3,6 +3,8 @@
 package compile
 
 import (
+	"cmp"
+	"maps"
 	"reflect"
 	"slices"
 
@@ -42,26 +44,23 @@ func walk(was, is *manifest.Objects) []model.Ref {
 }
 
 // differing names those that are other objects than they were, or gone.
-func differing[T interface {
-	comparable
-	metav1.Object
-}](was, is map[string]T) (refs []model.Ref) {
+func differing[T object](was, is map[string]T) (refs []model.Ref) {
 	found := 0
-	for key, object := range is {
+	for key, now := range is {
 		before, there := was[key]
 		if there {
 			found++
 		}
-		if before != object {
-			refs = append(refs, manifest.RefOf(object))
+		if before != now {
+			refs = append(refs, manifest.RefOf(now))
 		}
 	}
 	if found == len(was) {
 		return refs
 	}
-	for key, object := range was {
+	for key, gone := range was {
 		if _, there := is[key]; !there {
-			refs = append(refs, manifest.RefOf(object))
+			refs = append(refs, manifest.RefOf(gone))
 		}
 	}
 	return refs
@@ -112,32 +111,46 @@ func (ch *change) touch(key string, pod *corev1.Pod) {
 	}
 }
 
-// complains is whether an object that has changed is, or was, warned of or refused
-// by itself.
-func (i *Incremental) complains(ch *change) bool {
-	was := i.c.objs
-	return complain(i.c, was.Namespaces, ch.namespaces) || complain(i.c, was.Nodes, ch.nodes) || complain(i.c, was.Pods, ch.pods) ||
-		complain(i.c, was.Services, ch.services) || complain(i.c, was.EndpointSlices, ch.slices) ||
-		complain(i.c, was.NetworkPolicies, ch.policies) || complain(i.c, was.ClusterNetworkPolicies, ch.cluster) ||
-		complain(i.c, was.CiliumNetworkPolicies, ch.cilium) || complain(i.c, was.CiliumClusterwideNetworkPolicies, ch.ciliumCluster)
-}
-
-func complain[T interface {
+// object is a pointer to one.
+type object interface {
 	comparable
 	metav1.Object
-}](c *compiler, was, now map[string]T) bool {
+}
+
+// complains is whether an object that has changed is refused by itself. What is told
+// of annotations is asked again.
+func (i *Incremental) complains(ch *change, m *moves) bool {
+	k := i.c.kept
+	return complain(k, "Namespace", ch.namespaces, m) || complain(k, "Node", ch.nodes, m) || complain(k, "Pod", ch.pods, m) ||
+		complain(k, "Service", ch.services, m) || complain(k, "EndpointSlice", ch.slices, m) ||
+		complain(k, "NetworkPolicy", ch.policies, m) || complain(k, "ClusterNetworkPolicy", ch.cluster, m) ||
+		complain(k, "CiliumNetworkPolicy", ch.cilium, m) || complain(k, "CiliumClusterwideNetworkPolicy", ch.ciliumCluster, m)
+}
+
+func complain[T object](k *kept, kind string, now map[string]T, m *moves) bool {
 	var none T
-	c.warnings = nil
-	for key, object := range now {
-		if before := was[key]; before != none {
-			c.warnOfAnnotations(before)
+	for key, one := range now {
+		at := annotated{kind, key}
+		_, was := k.ofAnnotations[at]
+		if delete(k.ofAnnotations, at); one != none {
+			if !k.c.valid && len(manifest.Validate(one)) > 0 {
+				return true
+			}
+			keep(k.ofAnnotations, at, k.telling(func() { k.c.warnOfAnnotations(one) }))
 		}
-		if object == none {
-			continue
-		}
-		if c.warnOfAnnotations(object); len(manifest.Validate(object)) > 0 {
-			return true
-		}
+		_, is := k.ofAnnotations[at]
+		m.told = m.told || was || is
 	}
-	return len(c.warnings) > 0
+	return false
+}
+
+// annotated is an object by its kind and key.
+type annotated struct{ kind, key string }
+
+// annotatedInOrder gives those of which something is told, as validate finds them.
+func (k *kept) annotatedInOrder() []annotated {
+	kinds := manifest.Kinds()
+	return slices.SortedFunc(maps.Keys(k.ofAnnotations), func(a, b annotated) int {
+		return cmp.Or(cmp.Compare(slices.Index(kinds, a.kind), slices.Index(kinds, b.kind)), cmp.Compare(a.key, b.key))
+	})
 }

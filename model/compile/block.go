@@ -70,6 +70,10 @@ func holdsMapped(table []model.Address) bool {
 	return found
 }
 
+func worldEntry() model.Address {
+	return model.Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: model.IdentityWorld}
+}
+
 // blockPeers gives the identities of the prefixes in a block.
 func (c *compiler) blockPeers(object metav1.Object, field, text string, exceptions []string) []model.Identity {
 	cidr, err := parseBlock(text)

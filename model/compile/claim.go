@@ -52,8 +52,9 @@ type bid struct {
 	field    string
 	at       netip.AddrPort
 	protocol model.Protocol
-	make     func() // the frontends, if the claim holds
-	turn     int    // of the object's bids
+	make     func()      // the frontends, if the claim holds
+	turn     int         // of the object's bids
+	where    frontendKey // the place in which it meets others
 }
 
 // settle has the better claims first: of one rank those of the older object,
@@ -82,21 +83,30 @@ func (c *compiler) bid(b bid) { c.bids = append(c.bids, b) }
 // relies on: kubelets, the API's servers, and the ports that the operator
 // reserves.
 func (c *compiler) claimSockets() {
-	hold := func(addr netip.Addr, port int32, who owner) {
-		if port > 0 {
-			c.claims[frontendKey{netip.AddrPortFrom(addr, uint16(port)), model.ProtocolTCP}] = claim{owner: who, index: -1}
-		}
-	}
 	for _, port := range c.local.Options.PortsReserved() {
-		hold(netip.Addr{}, int32(port), owner{what: "the nodes"})
+		hold(c.claims, netip.Addr{}, int32(port), owner{what: "the nodes"})
 	}
 	for addr, node := range c.nodesByAddress() {
-		hold(addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port, owner{"the kubelet of", manifest.RefOf(node)})
+		c.holdKubelet(c.claims, addr, node)
 	}
 	for _, addr := range c.apiAddresses() {
-		for _, port := range c.apiSlice().Ports {
-			hold(addr, ptr.Deref(port.Port, 0), owner{what: "the cluster's API server"})
-		}
+		c.holdServers(c.claims, addr)
+	}
+}
+
+func hold(claims map[frontendKey]claim, addr netip.Addr, port int32, who owner) {
+	if port > 0 {
+		claims[frontendKey{netip.AddrPortFrom(addr, uint16(port)), model.ProtocolTCP}] = claim{owner: who, index: -1}
+	}
+}
+
+func (c *compiler) holdKubelet(claims map[frontendKey]claim, addr netip.Addr, node *corev1.Node) {
+	hold(claims, addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port, owner{"the kubelet of", manifest.RefOf(node)})
+}
+
+func (c *compiler) holdServers(claims map[frontendKey]claim, addr netip.Addr) {
+	for _, port := range c.apiSlice().Ports {
+		hold(claims, addr, ptr.Deref(port.Port, 0), owner{what: "the cluster's API server"})
 	}
 }
 

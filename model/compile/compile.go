@@ -51,7 +51,7 @@ func All(objs *manifest.Objects, node string, local model.Local) (*model.State, 
 func newCompiler(objs *manifest.Objects, node string, local model.Local) *compiler {
 	c := &compiler{
 		host: &identity{number: model.IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{},
+		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{}, losses: map[netip.Addr][]toldOf{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = model.NewAllocator()
@@ -126,8 +126,7 @@ type compiler struct {
 	reserved      map[model.Identity]sourcedLabels    // of who is no pod
 	self          model.Node
 	zone          string                      // of the node
-	remote        []netip.Addr                // addresses of the other nodes
-	nodeAt        map[netip.Addr]*corev1.Node // the same
+	nodeAt        map[netip.Addr]*corev1.Node // the other nodes by their addresses
 	namespaces    map[string]labels.Set
 	pods          []*compiledPod             // by name
 	locals        []*compiledPod             // of them, this node's
@@ -164,6 +163,12 @@ type compiler struct {
 	errs     []error
 	told     map[loss]bool // once
 
+	// Where it is kept, what was told of addresses, one by one, and of what is not
+	// made again alone: this node and the networks of pods, and options.
+	losses                    map[netip.Addr][]toldOf
+	toldOfSelf, toldOfOptions []Warning
+	crossed                   bool // networks of pods overlap, or hold addresses of nodes
+
 	named   map[netip.Prefix]metav1.Object // the policy whose block it is
 	authors map[netip.Addr]metav1.Object   // the service whose address it is
 	refused map[model.Ref]bool             // objects for which a table has no room
@@ -176,6 +181,7 @@ type compiledPod struct {
 	addresses []netip.Addr
 	local     bool
 	identity  *identity
+	turn      int // in its crowd
 }
 
 func (c *compiler) fail(obj metav1.Object, field, format string, args ...any) {
@@ -214,10 +220,10 @@ func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 // namespace's name is the API server's, and it is there always.
 func (c *compiler) readNamespaces() {
 	for _, name := range manifest.BornNamespaces() {
-		c.namespaces[name] = labels.Set{corev1.LabelMetadataName: name}
+		c.namespaces[name] = labelsOfNamespace(name, nil)
 	}
 	for name, ns := range c.objs.Namespaces {
-		c.namespaces[name] = labelsOfNamespace(ns)
+		c.namespaces[name] = labelsOfNamespace(name, ns)
 	}
 }
 
@@ -235,9 +241,8 @@ func (c *compiler) addresses() []model.Address {
 	for _, addr := range append(slices.Clone(c.self.Addresses), c.self.Gateways...) {
 		add(addr, model.IdentityHost)
 	}
-	for _, addr := range c.remote {
-		add(addr, model.IdentityRemoteNode)
-		table[len(table)-1].Node = true
+	for addr := range c.nodeAt {
+		table = append(table, c.addressOfNode(addr))
 	}
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
@@ -246,7 +251,7 @@ func (c *compiler) addresses() []model.Address {
 	}
 	table = append(table, c.blockAddresses()...)
 	if holdsMapped(table) {
-		table = append(table, model.Address{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Identity: model.IdentityWorld})
+		table = append(table, worldEntry())
 	}
 	slices.SortFunc(table, compareAddresses)
 	return slices.Compact(table)
@@ -262,6 +267,13 @@ func (c *compiler) addressOf(addr netip.Addr, id model.Identity) model.Address {
 	if entry.Identity != id {
 		entry.Of = id
 	}
+	return entry
+}
+
+// addressOfNode is the entry of an address of another node.
+func (c *compiler) addressOfNode(addr netip.Addr) model.Address {
+	entry := c.addressOf(addr, model.IdentityRemoteNode)
+	entry.Node = true
 	return entry
 }
 

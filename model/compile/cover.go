@@ -66,3 +66,27 @@ func (c *cover) overlaps(prefix netip.Prefix, self model.Ref) (netip.Prefix, mod
 	}
 	return netip.Prefix{}, model.Ref{}
 }
+
+// asks is whether a cover may be asked for prefixes as long as these.
+func (c *cover) asks(prefixes []netip.Prefix) bool {
+	return !slices.ContainsFunc(prefixes, func(prefix netip.Prefix) bool {
+		return !slices.Contains(c.lengths[prefix.Addr().BitLen()], prefix.Bits())
+	})
+}
+
+// remove takes out a prefix that nobody else has.
+func (c *cover) remove(prefix netip.Prefix, owner model.Ref) {
+	if c.exact[prefix] == owner {
+		delete(c.exact, prefix)
+	}
+	for _, bits := range c.lengths[prefix.Addr().BitLen()] {
+		if bits >= prefix.Bits() {
+			continue
+		}
+		around := netip.PrefixFrom(prefix.Addr(), bits).Masked()
+		c.inside[around] = slices.DeleteFunc(c.inside[around], func(in inner) bool { return in == inner{prefix, owner} })
+		if len(c.inside[around]) == 0 {
+			delete(c.inside, around)
+		}
+	}
+}

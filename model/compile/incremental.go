@@ -9,6 +9,9 @@ import (
 	"reflect"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -34,8 +37,9 @@ type Incremental struct {
 	state        *model.State
 	prior, later []Warning // those before the services', and after the policies'
 	fill         *fill
-	mentions     mentions // nil: not counted yet
 	whole        uint64
+	way          map[string]bool   // kinds of what the last change was made again by
+	taken        map[string]uint64 // how often, by kind
 	why          string
 	standing     *standing // refusals; nil: nobody asked for them
 }
@@ -83,11 +87,16 @@ func (i *Incremental) keeps(node string, local *model.Local) bool {
 		return i.no("it is another node")
 	case !sameLocal(&i.local, local):
 		return i.no("the node has other addresses, uplinks, gateways, options or budgets")
-	case i.shares != revisionOf(local):
-		return i.no("numbers are shared anew")
 	}
 	return true
 }
+
+// Taken is how often changes of each kind were made again alone, by what they did to
+// others.
+func (i *Incremental) Taken() map[string]uint64 { return maps.Clone(i.taken) }
+
+// met notes that a change is of a kind.
+func (i *Incremental) met(kind string) { i.way[kind] = true }
 
 // no notes why all of it is to be made.
 func (i *Incremental) no(why string) bool {
@@ -98,7 +107,10 @@ func (i *Incremental) no(why string) bool {
 // full makes all of it, and keeps it if nothing is to be refused. Of objects that
 // are valid it is not asked whether they are.
 func (i *Incremental) full(objs *manifest.Objects, node string, local model.Local, valid bool) (*model.State, []Warning, error) {
-	*i = Incremental{whole: i.whole + 1, why: i.why, standing: i.standing}
+	*i = Incremental{whole: i.whole + 1, why: i.why, standing: i.standing, taken: i.taken}
+	if i.taken == nil {
+		i.taken = map[string]uint64{}
+	}
 	c := newCompiler(objs.Clone(), node, local)
 	c.kept, c.valid = &kept{c: c}, valid
 	state, err := c.compile()
@@ -133,7 +145,7 @@ func sameDevice(a, b *model.Device) bool {
 }
 
 // plug finds the pods whose devices are others than before, and has them made
-// again. It is not ok where one brings a gateway, or takes it away.
+// again. It is not ok where the gateways that they bring are others then.
 func (i *Incremental) plug(change *change, local *model.Local) bool {
 	was, is := i.local.Devices, local.Devices
 	var others []string
@@ -147,10 +159,9 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 			others = append(others, name)
 		}
 	}
+	brought := false
 	for _, name := range others {
-		if len(was[name].Gateways)+len(is[name].Gateways) > 0 {
-			return i.no("a pod's device with a gateway of its own came, went or changed")
-		}
+		brought = brought || len(was[name].Gateways)+len(is[name].Gateways) > 0
 		if pod := i.c.objs.Pods[name]; pod != nil {
 			change.touch(name, pod)
 		}
@@ -158,108 +169,272 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 	if len(others) > 0 {
 		i.local.Devices, i.c.local.Devices = maps.Clone(is), is
 	}
+	return !brought || i.sameGateways()
+}
+
+// sameGateways is whether pods bring the gateways that they brought before, be it
+// others of them, which nobody else claims.
+func (i *Incremental) sameGateways() bool {
+	c, self, owners := i.c, i.c.self, i.c.owners
+	before := map[netip.Addr]owner{}
+	for _, addr := range self.Gateways {
+		before[addr] = owners[addr]
+	}
+	c.owners = map[netip.Addr]owner{}
+	c.readGateways()
+	gateways, after := c.self.Gateways, c.owners
+	c.self, c.owners = self, owners
+	if !slices.Equal(self.Gateways, gateways) {
+		return i.no("pods bring other gateways")
+	}
+	for addr, owner := range after {
+		if before[addr] != owner && i.isClaimed(addr) {
+			return i.no("pods bring other gateways")
+		}
+		owners[addr] = owner
+	}
+	i.met("a pod with a gateway")
 	return true
+}
+
+// isClaimed is whether an object was told that it has lost an address.
+func (i *Incremental) isClaimed(addr netip.Addr) bool { return len(i.c.losses[addr]) > 0 }
+
+// renumber has pods made again whose identities have other numbers since they were
+// shared.
+func (i *Incremental) renumber(change *change, local *model.Local, m *moves) {
+	revision := revisionOf(local)
+	if i.shares == revision {
+		return
+	}
+	i.shares = revision
+	c := i.c
+	for set, id := range c.known {
+		if c.local.Identities.Keeps(set, id.number) {
+			continue
+		}
+		i.met("an identity is shared")
+		m.renumbered[set] = true
+		for _, pod := range c.kept.people.crowds[set].pods {
+			change.touch(pod.name, pod.object)
+		}
+	}
+}
+
+// moves is what a change comes to.
+type moves struct {
+	removed, added []model.Address
+	pods           map[string]*corev1.Pod // to be made again, as they are now
+	entered        map[*compiledPod]bool
+	people         []*identity             // that came or went, or have other numbers
+	touched        map[string]bool         // sets of labels
+	placed         map[string][]netip.Addr // addresses by sets of labels, that came or are in other groups
+	renumbered     map[string]bool         // sets of labels
+	selectors      map[string]bool
+	own            bool                    // a pod is, or was, this node's
+	hosts          map[string]*compiledPod // of those, by key; nil: it has no address
+
+	nodes, peers bool         // Nodes are others; what others see of them is
+	arrived      []netip.Addr // of nodes, to be numbered
+	sockets      map[netip.Addr]bool
+	variants     bool // nodes have other numbers
+
+	services  map[string]bool // to be made again, though they may be the same
+	listing   map[backendKey]bool
+	addressed map[netip.Addr]bool // that services may have for themselves
+
+	blocks       bool                  // they are others
+	regroupNodes bool                  // others of them may be in groups
+	groups       map[string]bool       // that have other members
+	prefixes     map[netip.Prefix]bool // whose entries are to be made again
+	natives      map[netip.Prefix]bool
+
+	told bool // other things are told of addresses, labels or annotations
+}
+
+func newMoves() *moves {
+	return &moves{
+		pods: map[string]*corev1.Pod{}, entered: map[*compiledPod]bool{}, touched: map[string]bool{}, placed: map[string][]netip.Addr{},
+		renumbered: map[string]bool{}, selectors: map[string]bool{}, hosts: map[string]*compiledPod{}, sockets: map[netip.Addr]bool{},
+		services: map[string]bool{}, listing: map[backendKey]bool{}, addressed: map[netip.Addr]bool{},
+		groups: map[string]bool{}, prefixes: map[netip.Prefix]bool{}, natives: map[netip.Prefix]bool{},
+	}
+}
+
+// read counts what there is, if it is not counted yet.
+func (k *kept) read() {
+	if k.people != nil {
+		return
+	}
+	c := k.c
+	k.blocks = c.keepBlocks()
+	k.people, k.claims, k.nodes = keepPods(c, k.blocks.index), keepClaims(c), c.nodesInOrder()
+	k.ofAnnotations, k.ofNodeNames, k.ofLabels = map[annotated][]Warning{}, map[string]toldOf{}, map[string][]Warning{}
+	c.objs.Each(func(object metav1.Object) {
+		ref := manifest.RefOf(object)
+		keep(k.ofAnnotations, annotated{ref.Kind, ref.Key()}, k.telling(func() { c.warnOfAnnotations(object) }))
+	})
+	for name, node := range c.objs.Nodes {
+		if name == c.node {
+			continue // see toldOfSelf
+		}
+		if told := k.telling(func() { c.ignoreNames(node) }); len(told) > 0 {
+			k.ofNodeNames[name] = toldOf{turn{phase: ofNodes, object: node, index: afterAddresses}, told}
+		}
+	}
+	for key, pod := range c.objs.Pods {
+		keep(k.ofLabels, key, k.telling(func() { c.ignoreReservedLabels(pod) }))
+	}
 }
 
 // patch makes again what has changed. It is not ok where more has to be made
 // than that; what is kept is of no use any more then.
 func (i *Incremental) patch(change *change, local *model.Local) (*model.State, []Warning, bool) {
-	if !i.isSmall(change) || !i.plug(change, local) || !i.takeNodes(change.nodes) || !i.takeNamespaces(change) {
+	i.way = map[string]bool{}
+	m, cl, k := newMoves(), claims{}, i.c.kept
+	k.read()
+	if !i.isSmall(change, m) || !i.plug(change, local) || !i.takeNamespaces(change) {
 		return nil, nil, false
 	}
-	moved, ok := i.takePods(change)
-	if !ok {
+	i.renumber(change, local, m)
+	if !i.takeNodes(change, cl, m) || !i.arePlain(change) || !i.takeClaims(change, cl, m) {
 		return nil, nil, false
 	}
+	again, ok := i.takePolicies(change, m)
+	if !ok || !i.takePods(change, m) || !i.takeBlocks(&again.blocks, m) {
+		return nil, nil, false
+	}
+	i.placePods(m)
+	if !i.settleCrowds(m) || !i.numberNodes(m) {
+		return nil, nil, false
+	}
+	i.takeNatives(m)
+	i.entriesAgain(m)
 	next := *i.state
-	if next.Addresses, ok = spliced(next.Addresses, moved.removed, moved.added, compareAddresses); !ok {
+	if next.Addresses, ok = spliced(next.Addresses, m.removed, m.added, compareAddresses); !ok {
 		return nil, nil, i.no("an address is there already")
 	}
 	i.c.listed = next.Addresses
-	judged, ok := i.takePolicies(change, &moved)
+	judged, ok := i.judge(again, m)
 	if !ok {
 		return nil, nil, false
 	}
-	removed, added, ok := i.patchServices(change, &moved, &next)
+	removed, added, ok := i.patchServices(change, m, &next)
 	if !ok {
 		return nil, nil, false
 	}
+	if m.peers {
+		if peers := i.c.peersOf(k.nodes); !reflect.DeepEqual(peers, next.Peers) {
+			next.Peers = peers
+		}
+	}
+	return i.finish(change, m, &next, judged, removed, added)
+}
+
+// finish makes endpoints again and gathers what is told.
+func (i *Incremental) finish(change *change, m *moves, next *model.State, judged bool, removed, added []model.Service) (*model.State, []Warning, bool) {
 	k := i.c.kept
-	if judged || len(change.namespaces) > 0 || moved.own {
+	if judged || len(change.namespaces) > 0 || m.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
 	told, loopback := k.told()
-	// Else it is as it was, and stays the same slice.
-	if len(change.services)+len(change.slices)+len(moved.hosts) > 0 {
+	if !slices.EqualFunc(loopback, next.Loopback, func(a, b model.Service) bool { return reflect.DeepEqual(a, b) }) {
 		next.Loopback = loopback
 	}
 	if len(i.c.errs) > 0 {
 		return nil, nil, i.no("an object is refused")
 	}
-	if !i.fits(&next, removed, added, len(moved.added)-len(moved.removed)) {
+	if !i.fits(next, removed, added, singles(m.added)-singles(m.removed)) {
 		return nil, nil, false
 	}
-	i.state = &next
+	if m.told {
+		i.prior = k.ownersTold()
+	}
+	i.state = next
+	for kind := range i.way {
+		i.taken[kind]++
+	}
 	return i.state, slices.Concat(i.prior, told, k.toldOfPolicies(), i.later), true
 }
 
+// singles counts the addresses among entries.
+func singles(entries []model.Address) (n int) {
+	for _, entry := range entries {
+		n += boolToInt(entry.Prefix.IsSingleIP())
+	}
+	return n
+}
+
 // isSmall is whether nothing has changed that is never made again alone.
-func (i *Incremental) isSmall(change *change) bool {
+func (i *Incremental) isSmall(change *change, m *moves) bool {
+	for key, slice := range change.slices {
+		if isOfServers(key, i.c.objs.EndpointSlices[key]) || isOfServers(key, slice) {
+			return i.no("the API's servers have changed")
+		}
+	}
 	switch {
 	case i.readsServices(change):
 		return i.no("a policy of Cilium's reads services")
-	case i.complains(change):
-		return i.no("an object that has changed is warned of or refused by itself")
+	case i.complains(change, m):
+		return i.no("an object that has changed is refused by itself")
 	}
 	return true
 }
 
-// patchServices makes services again that are others, or whose slices are, and
-// asks selectors again.
-func (i *Incremental) patchServices(change *change, moved *moves, next *model.State) (removed, added []model.Service, ok bool) {
+// patchServices makes services again that are others, or whose slices are, or whom
+// they lead to, and asks selectors again.
+func (i *Incremental) patchServices(change *change, m *moves, next *model.State) (removed, added []model.Service, ok bool) {
 	c, k := i.c, i.c.kept
-	for key := range moved.selectors {
+	for key := range m.selectors {
 		k.selector(key)
-	}
-	if len(change.services)+len(change.slices)+len(moved.hosts) == 0 {
-		return nil, nil, true
-	}
-	addressed := i.takeIn(change)
-	if addressed == nil {
-		return nil, nil, false
-	}
-	again := map[string]bool{}
-	for key := range change.services {
-		again[key] = true
 	}
 	for key, slice := range change.slices {
 		before := c.objs.EndpointSlices[key]
+		k.claims.list(before, -1)
+		k.claims.list(slice, 1)
 		if before != nil {
-			again[manifest.ServiceOf(before)] = true
-			delete(k.slicesOf[manifest.ServiceOf(before)], key)
+			m.services[manifest.ServiceOf(before)] = true
+			strike(k.slicesOf, manifest.ServiceOf(before), key)
 		}
 		if slice != nil {
-			again[manifest.ServiceOf(slice)] = true
+			m.services[manifest.ServiceOf(slice)] = true
 			k.nameSlice(key, slice)
 		}
 		put(c.objs.EndpointSlices, key, slice)
 	}
 	for key, svc := range change.services {
-		if k.people != nil {
-			k.people.ask(key, c.objs.Services[key], false)
-			k.people.ask(key, svc, true)
+		k.people.ask(key, c.objs.Services[key], false)
+		k.people.ask(key, svc, true)
+		for _, f := range slices.Concat(clusterIPs(c.objs.Services[key]), clusterIPs(svc)) {
+			m.addressed[f] = true
 		}
+		m.services[key] = true
 		put(c.objs.Services, key, svc)
 	}
+	asked := map[string]bool{}
 	for key := range change.slices {
-		k.slice(key)
+		asked[key] = true
 	}
 	for key := range change.services {
 		for name := range k.slicesOf[key] { // whose service may be there now, or gone
-			k.slice(name)
+			asked[name] = true
 		}
 	}
-	removed, added = k.again(again, moved.hosts)
+	for at := range m.listing {
+		for name := range k.listing(at) {
+			asked[name], m.services[manifest.ServiceOf(c.objs.EndpointSlices[name])] = true, true
+		}
+	}
+	for name := range asked {
+		k.slice(name)
+	}
+	places := map[frontendKey]bool{}
+	for addr := range m.sockets {
+		for _, at := range k.socketsAgain(addr) {
+			places[at] = true
+		}
+	}
+	removed, added = k.again(m.services, m.hosts, places)
 	if len(c.errs) > 0 {
 		return nil, nil, i.no("a service is refused")
 	}
@@ -267,9 +442,9 @@ func (i *Incremental) patchServices(change *change, moved *moves, next *model.St
 		return nil, nil, i.no("a frontend is there already")
 	}
 	for _, frontend := range slices.Concat(removed, added) {
-		addressed[frontend.Address] = true
+		m.addressed[frontend.Address] = true
 	}
-	next.ServiceAddresses = c.addressed(next.ServiceAddresses, next.Services, addressed)
+	next.ServiceAddresses = c.addressed(next.ServiceAddresses, next.Services, m.addressed)
 	return removed, added, true
 }
 
@@ -282,22 +457,20 @@ func put[T comparable](objects map[string]T, key string, object T) {
 	objects[key] = object
 }
 
-// again makes services again, and pods that want ports of this node, and gives the
-// frontends that are in the place of others.
-func (k *kept) again(services map[string]bool, pods map[string]*compiledPod) (removed, added []model.Service) {
-	places := map[frontendKey]bool{}
+// again makes services again, and pods that want ports of this node, settles their
+// places and others, and gives the frontends that are in the place of others.
+func (k *kept) again(services map[string]bool, pods map[string]*compiledPod, places map[frontendKey]bool) (removed, added []model.Service) {
 	withdraw := func(bids []bid) {
 		for n := range bids {
-			at := k.placeOf(&bids[n])
-			places[at] = true
-			p := k.placed(at)
+			places[bids[n].where] = true
+			p := k.placed(bids[n].where)
 			p.bids = slices.DeleteFunc(p.bids, func(other bid) bool { return other.object == bids[n].object })
 		}
 	}
 	bid := func(bids []bid) {
 		for n := range bids {
-			places[k.placeOf(&bids[n])] = true
 			k.place(&bids[n])
+			places[bids[n].where] = true
 		}
 	}
 	for key := range services {

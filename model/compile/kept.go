@@ -25,10 +25,21 @@ type kept struct {
 	slicesOf map[string]map[string]bool // keys of the slices that name a service, which may not be there
 	bids     map[string][]bid           // of services, by key
 	places   map[frontendKey]*place
-	sockets  map[frontendKey][]socket // in places
-	quarrels map[frontendKey]bool     // places that were not settled in silence
+	sockets  map[frontendKey]map[frontendKey]claim // in places
+	quarrels map[frontendKey]bool                  // places that were not settled in silence
 
 	hosts map[string][]bid // of pods that want ports of this node, by key
+
+	socketsOf map[netip.Addr][]frontendKey // places, by the sockets' addresses
+
+	claims *keptClaims    // with people
+	blocks *keptBlocks    // with people
+	nodes  []*corev1.Node // in the order in which they are believed; with people
+
+	// told before services are made: by objects, by Nodes' names, by pods' keys
+	ofAnnotations map[annotated][]Warning
+	ofNodeNames   map[string]toldOf
+	ofLabels      map[string][]Warning
 
 	// by key, where there are any
 	ofSlices, ofServices, ofSelectors, ofHostPorts, ofHostSockets map[string][]Warning
@@ -59,9 +70,7 @@ type socket struct {
 	claim claim
 }
 
-// placeOf is where a bid meets others.
-func (k *kept) placeOf(b *bid) frontendKey { return k.around(frontendKey{b.at, b.protocol}) }
-
+// around is the place in which a frontend meets others.
 func (k *kept) around(at frontendKey) frontendKey {
 	if at.at.Addr().IsValid() && !k.c.isOfNode(at.at.Addr()) {
 		return at
@@ -75,7 +84,7 @@ func (k *kept) services() []model.Service {
 	before := c.warnings
 	k.pods = manifest.IndexByLabel(manifest.InOrder(c.objs.Pods))
 	k.slicesOf, k.bids, k.places = map[string]map[string]bool{}, map[string][]bid{}, map[frontendKey]*place{}
-	k.sockets, k.quarrels = map[frontendKey][]socket{}, map[frontendKey]bool{}
+	k.sockets, k.socketsOf, k.quarrels = map[frontendKey]map[frontendKey]claim{}, map[netip.Addr][]frontendKey{}, map[frontendKey]bool{}
 	k.ofSlices, k.ofServices, k.ofSelectors = map[string][]Warning{}, map[string][]Warning{}, map[string][]Warning{}
 	for key, slice := range c.objs.EndpointSlices {
 		k.nameSlice(key, slice)
@@ -102,7 +111,7 @@ func (k *kept) services() []model.Service {
 	c.claims = map[frontendKey]claim{}
 	c.claimSockets()
 	for at, claim := range c.claims {
-		k.sockets[k.around(at)] = append(k.sockets[k.around(at)], socket{at, claim})
+		k.holdSocket(socket{at, claim})
 	}
 	var frontends []model.Service
 	for at := range k.places {
@@ -118,7 +127,8 @@ func (k *kept) services() []model.Service {
 
 // place puts a bid where it meets others.
 func (k *kept) place(b *bid) {
-	p := k.placed(k.placeOf(b))
+	b.where = k.around(frontendKey{b.at, b.protocol})
+	p := k.placed(b.where)
 	p.bids = append(p.bids, *b)
 }
 
@@ -148,7 +158,7 @@ func (k *kept) alone(part func()) ([]bid, []Warning) {
 	return c.bids, c.warnings
 }
 
-func keep(in map[string][]Warning, key string, warnings []Warning) {
+func keep[K comparable](in map[K][]Warning, key K, warnings []Warning) {
 	if len(warnings) == 0 {
 		delete(in, key)
 		return
@@ -221,12 +231,10 @@ func compareTurns(a, b bid) int { return cmp.Or(compareBids(a, b), cmp.Compare(a
 
 // settle makes the frontends of a place. One without bids is there no more.
 func (k *kept) settle(at frontendKey) {
-	p, c := k.places[at], k.c
+	p, c := k.placed(at), k.c
 	slices.SortFunc(p.bids, compareTurns)
 	c.claims = make(map[frontendKey]claim, 1)
-	for _, s := range k.sockets[at] {
-		c.claims[s.at] = s.claim
-	}
+	maps.Copy(c.claims, k.sockets[at])
 	c.frontends, p.outcomes = nil, nil
 	for i := range p.bids {
 		c.warnings, c.tellings, c.told, c.loopback = nil, nil, nil, nil

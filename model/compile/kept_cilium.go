@@ -18,49 +18,53 @@ import (
 // identities come or go, and when a pod does so in a block that one names, which is
 // told of it.
 
-// takeCilium makes the compiler know Cilium's policies that have changed, and says
-// whether all of them are to be made again. It is not ok where others have to do
-// with that.
-func (i *Incremental) takeCilium(change *change) (again, ok bool) {
+// takeCilium makes the compiler know Cilium's policies that have changed. It is not
+// ok where others have to do with that.
+func (i *Incremental) takeCilium(change *change, a *again) bool {
 	c := i.c
-	had := len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0
-	if !takeEach(c.objs.CiliumNetworkPolicies, change.cilium) || !takeEach(c.objs.CiliumClusterwideNetworkPolicies, change.ciliumCluster) {
-		return false, i.no("a policy of Cilium's names blocks, services, the API's servers, or labels that tell nobody else apart")
+	had := c.hasCilium()
+	if !takeEach(i, a, c.objs.CiliumNetworkPolicies, change.cilium) || !takeEach(i, a, c.objs.CiliumClusterwideNetworkPolicies, change.ciliumCluster) {
+		return i.no("a policy of Cilium's names services or the API's servers")
 	}
-	has := len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0
-	if had != has {
-		return false, i.no("the first policy of Cilium's comes, or the last one goes") // services' labels mean others then
+	for _, policy := range change.cilium {
+		if policy != nil && !i.hasNamespace(policy, change) {
+			return i.no("a policy is of a namespace that is not there")
+		}
 	}
-	return len(change.cilium)+len(change.ciliumCluster) > 0, true
+	if had != c.hasCilium() {
+		return i.no("the first policy of Cilium's comes, or the last one goes") // services' labels mean others then
+	}
+	a.ofCilium = len(change.cilium)+len(change.ciliumCluster) > 0
+	return true
 }
 
-func takeEach[T interface {
-	comparable
-	metav1.Object
-}](objs, changed map[string]T) bool {
+func takeEach[T object](i *Incremental, a *again, objs, changed map[string]T) bool {
 	var none T
 	for key, policy := range changed {
-		if before := objs[key]; before != none && !isOfLabels(before) || policy != none && !isOfLabels(policy) {
+		before := objs[key]
+		if before != none && !isOfLabelsAndBlocks(before) || policy != none && !isOfLabelsAndBlocks(policy) {
 			return false
 		}
+		a.nameless = a.nameless || before != none && namesNameless(before) || policy != none && namesNameless(policy)
 		put(objs, key, policy)
+		renameBlocks(i, &a.blocks, before, policy)
 	}
 	return true
 }
 
-// isOfLabels is whether a policy of Cilium's is about nobody but by labels that are
-// told apart anyway, and entities but for the API's servers.
-func isOfLabels(policy metav1.Object) bool {
+// isOfLabelsAndBlocks is whether a policy of Cilium's is about nobody but by labels,
+// blocks of addresses, and entities but for the API's servers.
+func isOfLabelsAndBlocks(policy metav1.Object) bool {
 	one := manifest.NewObjects()
 	_ = one.Upsert(policy) // it is of a kind that is kept
 	for _, spec := range eachCiliumSpec(one) {
 		for _, entry := range spec.entries() {
-			if len(entry.cidrs)+len(entry.cidrSets)+len(entry.services) > 0 {
+			if len(entry.services) > 0 {
 				return false
 			}
 		}
 	}
-	return !namesServers(one) && !namesNameless(policy)
+	return !namesServers(one)
 }
 
 // readsServices is whether policies of Cilium's know of services what has changed:

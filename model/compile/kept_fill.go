@@ -109,6 +109,8 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 		}
 		i.fill.entries[model.TableIPCache] += addresses
 	}
+	i.fill.entries[model.TableCIDRs] = i.c.kept.blocks.rows()
+	i.fill.entries[model.TableEndpoints] = len(s.Endpoints)
 	rules := 0
 	for n := range s.RuleSets {
 		rules += len(s.RuleSets[n].Rules)

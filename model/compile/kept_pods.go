@@ -15,19 +15,20 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// keptPods is what pods of other nodes were made into: addresses, and the
-// identity of these. A pod whose addresses nobody else names comes and goes
-// without a dispute; policies hear of it only if its identity does so with it.
+// keptPods is what pods were made into: addresses, and the identity of these.
+// Policies hear of a pod only if its identity comes or goes with it, or another
+// number of that.
 type keptPods struct {
 	made   map[string]*compiledPod // that have addresses, by name
 	crowds map[string]*crowd       // by the identity's key
 	wanted map[string]model.WantedIdentity
-	all    [2]int      // addresses by family
-	blocks *blockIndex // of policies, that hold pods
+	all    [2]int                // addresses by family
+	groups map[netip.Addr]string // of blocks, that hold addresses
 	// services by one label of their selector, since they are told if it
 	// matches nobody.
 	selecting map[selected]map[string]bool
 	spaces    map[string]map[string]bool // keys of all pods, by namespace
+	on        map[string]map[string]bool // and by node
 }
 
 // selected is a label that a service asks of its namespace's pods.
@@ -35,15 +36,14 @@ type selected struct{ namespace, key, value string }
 
 // crowd is all pods that are known by one set of labels.
 type crowd struct {
-	identity       *identity // nil: none has an address
-	labels         model.LabelSet
-	pods           int // that have addresses
-	here           int // of those with and without, this node's
-	expected       int
-	byFamily       [2]int // addresses
-	groups         string // of blocks, that hold its addresses
-	before         string // groups of those of the last compile
-	severalAreHeld bool   // by different groups
+	identity *identity // nil: none has an address
+	labels   model.LabelSet
+	pods     []*compiledPod // that have addresses
+	here     int            // of those with and without, this node's
+	expected int
+	byFamily [2]int                    // addresses
+	shares   map[string]int            // addresses, by the groups of blocks that hold them
+	numbers  map[string]model.Identity // of those of the last compile
 }
 
 func (w *crowd) wanted() model.WantedIdentity {
@@ -57,14 +57,22 @@ func (w *crowd) wanted() model.WantedIdentity {
 func familyOf(addr netip.Addr) int { return boolToInt(addr.Is6()) }
 
 // keepPods reads what a compiler has made.
-func keepPods(c *compiler) *keptPods {
-	k := &keptPods{made: map[string]*compiledPod{}, crowds: map[string]*crowd{}, blocks: indexBlocks(c.held), selecting: map[selected]map[string]bool{}, spaces: map[string]map[string]bool{}}
+func keepPods(c *compiler, index *blockIndex) *keptPods {
+	k := &keptPods{
+		made: map[string]*compiledPod{}, crowds: map[string]*crowd{}, groups: map[netip.Addr]string{},
+		selecting: map[selected]map[string]bool{}, spaces: map[string]map[string]bool{}, on: map[string]map[string]bool{},
+	}
 	for _, pod := range c.pods {
 		k.made[pod.name] = pod
 		w := k.crowd(pod.identity.set, pod.identity.labelSet)
 		w.identity = pod.identity
 		w.here += boolToInt(pod.local)
-		k.count(w, pod.addresses, 1)
+		w.join(pod)
+		for _, addr := range pod.addresses {
+			groups := index.groupsAt(addr)
+			k.hold(w, addr, groups)
+			w.numbers[groups] = c.numbers[addr]
+		}
 	}
 	for key, pod := range c.objs.Pods {
 		k.settleIn(key, pod)
@@ -79,40 +87,51 @@ func keepPods(c *compiler) *keptPods {
 	for key, svc := range c.objs.Services {
 		k.ask(key, svc, true)
 	}
-	for _, w := range k.crowds {
-		w.before = w.groups
-	}
 	c.pods = nil // they are others from now on
 	return k
 }
 
 func (k *keptPods) crowd(set string, labels func() model.LabelSet) *crowd {
 	if k.crowds[set] == nil {
-		k.crowds[set] = &crowd{labels: labels()}
+		k.crowds[set] = &crowd{labels: labels(), shares: map[string]int{}, numbers: map[string]model.Identity{}}
 	}
 	return k.crowds[set]
 }
 
-// count counts a pod's addresses.
-func (k *keptPods) count(w *crowd, addrs []netip.Addr, times int) {
-	for _, addr := range addrs {
-		groups := k.groupsAt(addr)
-		if w.byFamily == [2]int{} {
-			w.groups = groups
-		}
-		w.severalAreHeld = w.severalAreHeld || w.groups != groups
-		w.byFamily[familyOf(addr)] += times
-		k.all[familyOf(addr)] += times
+func (w *crowd) join(pod *compiledPod) {
+	pod.turn = len(w.pods)
+	w.pods = append(w.pods, pod)
+}
+
+func (w *crowd) leave(pod *compiledPod) {
+	last := w.pods[len(w.pods)-1]
+	w.pods[pod.turn], last.turn = last, pod.turn
+	w.pods = slices.Delete(w.pods, len(w.pods)-1, len(w.pods))
+}
+
+// hold counts an address that some groups hold, and release no more.
+func (k *keptPods) hold(w *crowd, addr netip.Addr, groups string) {
+	if groups != "" {
+		k.groups[addr] = groups
 	}
-	w.pods += times
+	w.shares[groups]++
+	w.byFamily[familyOf(addr)]++
+	k.all[familyOf(addr)]++
+}
+
+func (k *keptPods) release(w *crowd, addr netip.Addr) {
+	count(w.shares, k.groups[addr], -1)
+	delete(k.groups, addr)
+	w.byFamily[familyOf(addr)]--
+	k.all[familyOf(addr)]--
 }
 
 // groupsAt names the blocks that hold an address.
-func (k *keptPods) groupsAt(addr netip.Addr) string {
-	if len(k.blocks.byName) == 0 {
+func (x *blockIndex) groupsAt(addr netip.Addr) string {
+	if len(x.byName) == 0 {
 		return ""
 	}
-	names := k.blocks.at(addr)
+	names := x.at(addr)
 	slices.Sort(names)
 	return strings.Join(names, ";")
 }
@@ -124,160 +143,158 @@ func (k *keptPods) ask(key string, svc *corev1.Service, is bool) {
 	}
 	label := slices.Min(slices.Collect(maps.Keys(svc.Spec.Selector)))
 	at := selected{manifest.NamespaceOr(svc.Namespace), label, svc.Spec.Selector[label]}
-	switch {
-	case !is:
-		delete(k.selecting[at], key)
-	case k.selecting[at] == nil:
-		k.selecting[at] = map[string]bool{key: true}
-	default:
-		k.selecting[at][key] = true
+	if enlist(k.selecting, at, key); !is {
+		strike(k.selecting, at, key)
 	}
 }
 
-// moves is what pods' changes come to.
-type moves struct {
-	removed, added []model.Address
-	people         []*identity // that came or went
-	selectors      map[string]bool
-	own            bool                    // one is, or was, this node's
-	hosts          map[string]*compiledPod // of those, by key; nil: it has no address
+// enlist puts a name into one of several lists, and strike takes it out.
+func enlist[K comparable](lists map[K]map[string]bool, at K, name string) {
+	if lists[at] == nil {
+		lists[at] = map[string]bool{}
+	}
+	lists[at][name] = true
 }
 
-// isPlain is whether a pod has a node, and says nothing by itself that others have to
-// do with: a weight is one of services' backends.
-func (i *Incremental) isPlain(pod *corev1.Pod) bool {
-	c := i.c
-	if pod == nil {
-		return true
-	}
-	_, known := c.namespaces[manifest.NamespaceOr(pod.Namespace)]
-	weight, _ := manifest.WeightOf(pod)
-	if !known || weight != 0 || pod.Spec.NodeName == "" {
-		return false
-	}
-	c.warnings = nil
-	c.ignoreReservedLabels(pod)
-	return len(c.warnings) == 0
-}
-
-// readPeople counts pods if they are not counted yet.
-func (i *Incremental) readPeople() {
-	if i.c.kept.people == nil {
-		i.c.kept.people = keepPods(i.c)
+func strike[K comparable](lists map[K]map[string]bool, at K, name string) {
+	if delete(lists[at], name); len(lists[at]) == 0 {
+		delete(lists, at)
 	}
 }
 
-// settleIn notes of which namespace a pod is.
+// settleIn notes of which namespace a pod is, and on which node.
 func (k *keptPods) settleIn(key string, pod *corev1.Pod) {
-	space := manifest.NamespaceOr(pod.Namespace)
-	if k.spaces[space] == nil {
-		k.spaces[space] = map[string]bool{}
+	enlist(k.spaces, manifest.NamespaceOr(pod.Namespace), key)
+	if pod.Spec.NodeName != "" {
+		enlist(k.on, pod.Spec.NodeName, key)
 	}
-	k.spaces[space][key] = true
 }
 
-// claimsOf are the addresses that a pod wants for itself.
-func claimsOf(pod *corev1.Pod) []netip.Addr {
-	if pod == nil || manifest.IsFinished(pod) || pod.Spec.HostNetwork {
-		return nil
-	}
-	return manifest.PodAddresses(pod)
+func (k *keptPods) moveOut(key string, pod *corev1.Pod) {
+	strike(k.spaces, manifest.NamespaceOr(pod.Namespace), key)
+	strike(k.on, pod.Spec.NodeName, key)
 }
 
-// takePods makes pods again that are others. It is not ok where anybody else has
-// to do with that.
-func (i *Incremental) takePods(change *change) (m moves, ok bool) {
-	changed := change.pods
-	if len(changed) == 0 {
-		i.c.relabel(change.namespaces)
-		return m, true
+// arePlain is whether nothing is refused of pods that have changed.
+func (i *Incremental) arePlain(change *change) bool {
+	c := i.c
+	for _, pod := range change.pods {
+		if pod == nil {
+			continue
+		}
+		space := manifest.NamespaceOr(pod.Namespace)
+		_, known := c.namespaces[space]
+		if ns, changed := change.namespaces[space]; changed {
+			known = ns != nil || slices.Contains(manifest.BornNamespaces(), space)
+		}
+		if !known {
+			return i.no("a pod is of a namespace that is not there")
+		}
+		if pod.Spec.NodeName == "" && len(c.objs.Nodes) > 1 && len(claimsOf(pod)) > 0 {
+			return i.no("a pod has an address and no node")
+		}
 	}
+	return true
+}
+
+// takePods makes pods again that are others, or have other addresses. It is not ok
+// where anybody else has to do with that.
+func (i *Incremental) takePods(change *change, m *moves) bool {
 	c, k := i.c, i.c.kept
-	if i.mentions == nil {
-		i.mentions = countMentions(c)
-	}
-	i.readPeople()
-	for key, pod := range changed {
-		if !i.isPlain(c.objs.Pods[key]) || !i.isPlain(pod) || !isDistinct(claimsOf(pod)) {
-			return m, i.no("a pod has no node, a weight or reserved labels")
-		}
-	}
-	m.selectors, m.hosts = map[string]bool{}, map[string]*compiledPod{}
-	touched := map[string]bool{} // sets of labels
 	families := k.people.all
-	for key, pod := range changed {
-		if !i.leavePod(key, c.objs.Pods[key], pod, &m, touched) {
-			return m, false
-		}
+	for key, pod := range m.pods {
+		i.leavePod(key, c.objs.Pods[key], pod, m)
 	}
 	c.relabel(change.namespaces)
-	for key, pod := range changed {
+	for key, pod := range m.pods {
 		put(c.objs.Pods, key, pod)
-		if pod != nil {
-			k.people.settleIn(key, pod)
+	}
+	if !i.enterPods(m) {
+		return false
+	}
+	if familiesOf(families) != familiesOf(i.familiesWith(m)) {
+		return i.no("pods have addresses of another family now") // blocks of whole families mean others then
+	}
+	return true
+}
+
+// familiesWith counts addresses with those of pods that are not counted yet.
+func (i *Incremental) familiesWith(m *moves) [2]int {
+	all := i.c.kept.people.all
+	for pod := range m.entered {
+		for _, addr := range pod.addresses {
+			all[familyOf(addr)]++
 		}
 	}
-	if !i.enterPods(changed, &m, touched) || !i.settleCrowds(touched, &m) {
-		return m, false
-	}
-	if familiesOf(families) != familiesOf(k.people.all) {
-		return m, i.no("pods have addresses of another family now") // blocks of whole families mean others then
-	}
-	return m, true
+	return all
 }
 
 func familiesOf(counts [2]int) familySet { return familySet{counts[0] > 0, counts[1] > 0} }
 
 // leavePod takes out what there was of a pod.
-func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves, touched map[string]bool) bool {
+func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves) {
 	c, k := i.c, i.c.kept
 	k.people.selects(c.objs.Services, before, after, m.selectors)
+	i.weigh(key, before, after, m)
 	if before == nil {
-		return true
+		return
 	}
 	k.pods.Remove(before)
-	delete(k.people.spaces[manifest.NamespaceOr(before.Namespace)], key)
-	here := before.Spec.NodeName == c.node
+	k.people.moveOut(key, before)
+	delete(k.ofLabels, key)
+	here := c.isLocal(before)
 	if here {
 		m.own, m.hosts[key] = true, nil
-	}
-	for _, addr := range claimsOf(before) {
-		if i.mentions[addr].others != 1 || c.podAt[addr] != before {
-			return i.no("another object names a pod's address") // it was told of a dispute, or that one was
-		}
-		i.mentions.add(addr, -1)
 	}
 	if isExpected(before) {
 		id := c.identityOf(before, c.ignored)
 		set := id.key()
 		k.people.crowds[set].expected--
 		k.people.crowds[set].here -= boolToInt(here)
-		touched[set] = true
-		return true
+		m.touched[set] = true
+		return
 	}
 	made := k.people.made[key]
 	if made == nil {
-		return true
+		return
 	}
+	w := k.people.crowds[made.identity.set]
 	for _, addr := range made.addresses {
 		m.removed = append(m.removed, c.addressOf(addr, made.identity.number))
-		if c.plugged[addr] == before {
-			delete(c.plugged, addr)
-		}
-		delete(c.podAt, addr)
-		delete(c.owners, addr)
-		delete(c.doubted, addr)
 		delete(c.numbers, addr)
+		k.people.release(w, addr)
 	}
-	if here {
+	if made.local {
 		at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
 		c.locals = slices.Delete(c.locals, at, at+1)
 	}
-	k.people.crowds[made.identity.set].here -= boolToInt(here)
-	k.people.count(k.people.crowds[made.identity.set], made.addresses, -1)
-	touched[made.identity.set] = true
+	w.here -= boolToInt(made.local)
+	w.leave(made)
+	m.touched[made.identity.set] = true
 	delete(k.people.made, key)
-	return true
+}
+
+// weigh has services made again that list a pod, if what it says of them is another,
+// be it at another address.
+func (i *Incremental) weigh(key string, before, after *corev1.Pod, m *moves) {
+	c := i.c
+	read := func(pod *corev1.Pod) (weight uint16, adrift bool) {
+		if pod == nil {
+			return 0, false
+		}
+		weight, _ = manifest.WeightOf(pod)
+		return weight, pod.Spec.NodeName == "" && len(c.objs.Nodes) <= 1
+	}
+	was, wasAdrift := read(before)
+	is, isAdrift := read(after)
+	if was == 0 && is == 0 && !wasAdrift && !isAdrift {
+		return
+	}
+	i.met("a pod with a weight, or on the only node without its name")
+	m.listing[backendKey{pod: key}] = true
+	for _, addr := range slices.Concat(claimsOf(before), claimsOf(after)) {
+		m.listing[backendKey{addr: addr}] = true
+	}
 }
 
 // selects finds the services that match one of two pods and not the other.
@@ -299,54 +316,50 @@ func (k *keptPods) selects(services map[string]*corev1.Service, before, after *c
 	}
 }
 
-// enterPods puts in what there is now.
-func (i *Incremental) enterPods(changed map[string]*corev1.Pod, m *moves, touched map[string]bool) bool {
+// enterPods puts in what there is now, but for the groups that hold the addresses.
+func (i *Incremental) enterPods(m *moves) bool {
 	c, k := i.c, i.c.kept
-	var servers []netip.Addr
-	if api := c.apiSlice(); api != nil {
-		servers = addressesOf(api)
+	for set := range m.renumbered {
+		delete(c.known, set)
 	}
-	ids := map[string]*identity{} // of pods, by name
+	ids := map[string]*identity{} // of pods that have addresses, by key
 	var fresh []string
-	for key, pod := range changed {
+	for key, pod := range m.pods {
 		if pod == nil {
 			continue
 		}
 		k.pods.Add(pod)
-		addrs := claimsOf(pod)
-		here := pod.Spec.NodeName == c.node
+		k.people.settleIn(key, pod)
+		keep(k.ofLabels, key, k.telling(func() { c.ignoreReservedLabels(pod) }))
+		m.told = m.told || len(k.ofLabels[key]) > 0
+		here := c.isLocal(pod)
 		if here {
 			m.own, m.hosts[key] = true, nil
 		}
-		if len(addrs) == 0 && !isExpected(pod) {
+		won := c.won(pod)
+		if len(won) == 0 && !isExpected(pod) {
 			continue
 		}
 		id := c.identityOf(pod, c.ignored)
 		id.set = id.key()
-		touched[id.set] = true
+		m.touched[id.set] = true
 		w := k.people.crowd(id.set, id.labelSet)
 		w.here += boolToInt(here)
-		if len(addrs) == 0 {
+		if len(won) == 0 {
 			w.expected++
 			continue
 		}
-		ids[key] = id
 		if c.known[id.set] == nil {
 			c.known[id.set] = id
 			fresh = append(fresh, id.set)
 		}
-		for _, addr := range addrs {
-			if _, taken := c.owners[addr]; taken || i.mentions[addr].others != 0 || slices.Contains(servers, addr) {
-				return i.no("another object names a pod's address")
-			}
-			i.mentions.add(addr, 1)
-			c.podAt[addr], c.owners[addr] = pod, ownerOf(pod)
-			switch c.certainty(pod, addr) {
-			case pluggedHere:
-				c.plugged[addr] = pod
-			case doubtful:
-				c.doubted[addr] = true
-			}
+		made := &compiledPod{name: key, object: pod, addresses: won, identity: c.known[id.set], local: here}
+		ids[key] = made.identity
+		k.people.made[key], m.entered[made] = made, true
+		if made.local {
+			at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
+			c.locals = slices.Insert(c.locals, at, made)
+			m.hosts[key] = made
 		}
 	}
 	numbers, ok := c.local.Identities.AddLabels(fresh)
@@ -356,78 +369,37 @@ func (i *Incremental) enterPods(changed map[string]*corev1.Pod, m *moves, touche
 	for set, number := range numbers {
 		c.known[set].number = number
 	}
-	for key, id := range ids {
-		made := &compiledPod{name: key, object: changed[key], addresses: claimsOf(changed[key]), identity: c.known[id.set], local: c.isLocal(changed[key])}
-		k.people.made[key] = made
-		if made.local {
-			at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
-			c.locals = slices.Insert(c.locals, at, made)
-			m.hosts[key] = made
-		}
-		w := k.people.crowds[id.set]
-		k.people.count(w, made.addresses, 1)
-		for _, addr := range made.addresses {
-			c.numbers[addr] = made.identity.number
-			m.added = append(m.added, c.addressOf(addr, made.identity.number))
-		}
-	}
 	return true
 }
 
-// settleCrowds finds whose identities came or went, and has it known. It is not
-// ok where one is in blocks of policies as others of it are not, or comes or goes
-// in one.
-func (i *Incremental) settleCrowds(touched map[string]bool, m *moves) bool {
-	c, k := i.c, i.c.kept
-	wanted := map[string]model.WantedIdentity{}
-	for set := range touched {
-		w := k.people.crowds[set]
-		had, id := w.identity, c.known[set]
-		if w.pods == 0 {
-			delete(c.known, set)
-			id = nil
-		}
-		held := had != nil && w.before != "" || id != nil && w.groups != ""
-		if w.severalAreHeld || len(c.variants[numberOf(had)]) > 1 || held && (had != id || w.before != w.groups) {
-			return i.no("blocks of policies hold some of the pods of an identity that comes, goes or moves")
-		}
-		w.before = w.groups
-		switch {
-		case had == nil && id == nil:
-		case had == nil:
-			id.families = familiesOf(w.byFamily)
-			c.variants[id.number] = []model.Identity{id.number}
-			at, _ := slices.BinarySearchFunc(c.identities, id.number, compareNumber)
-			c.identities = slices.Insert(c.identities, at, id)
-		case id == nil:
-			delete(c.variants, had.number)
-			at, _ := slices.BinarySearchFunc(c.identities, had.number, compareNumber)
-			c.identities = slices.Delete(c.identities, at, at+1)
-		case id.families != familiesOf(w.byFamily):
-			return i.no("an identity has addresses of another family now")
-		}
-		for _, changed := range []*identity{had, id} {
-			if changed != nil && had != id {
-				m.people = append(m.people, changed)
-			}
-		}
-		w.identity = id
-		if wanted[set] = w.wanted(); w.pods+w.expected == 0 {
-			delete(k.people.crowds, set)
+// placePods counts the addresses of pods that have come in the groups that hold
+// them.
+func (i *Incremental) placePods(m *moves) {
+	k := i.c.kept
+	for pod := range m.entered {
+		w := k.people.crowds[pod.identity.set]
+		w.join(pod)
+		for _, addr := range pod.addresses {
+			k.people.hold(w, addr, k.blocks.index.groupsAt(addr))
+			m.placed[pod.identity.set] = append(m.placed[pod.identity.set], addr)
 		}
 	}
-	i.want(wanted)
-	return true
+}
+
+// regroupAddress notes which groups hold an address of a pod now.
+func (i *Incremental) regroupAddress(addr netip.Addr, made *compiledPod, m *moves) {
+	people := i.c.kept.people
+	groups := i.c.kept.blocks.index.groupsAt(addr)
+	if people.groups[addr] == groups {
+		return
+	}
+	w, set := people.crowds[made.identity.set], made.identity.set
+	people.release(w, addr)
+	people.hold(w, addr, groups)
+	m.touched[set], m.placed[set] = true, append(m.placed[set], addr)
 }
 
 func compareName(pod *compiledPod, name string) int { return strings.Compare(pod.name, name) }
-
-func numberOf(id *identity) model.Identity {
-	if id == nil {
-		return model.IdentityUnknown
-	}
-	return id.number
-}
 
 func compareNumber(id *identity, number model.Identity) int { return cmp.Compare(id.number, number) }
 

@@ -4,6 +4,7 @@ package compile
 
 import (
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -108,79 +109,120 @@ func (k *kept) toldOfPolicies() []Warning {
 	return slices.Concat(told, k.ofCilium, k.ofShadows)
 }
 
-// takePolicies makes policies again that are others, and those that identities
-// concern which came or went, and says whether there were any. It is not ok where
-// others have to do with that.
-func (i *Incremental) takePolicies(change *change, moved *moves) (judged, ok bool) {
-	c, k, people := i.c, i.c.kept, moved.people
-	ofCilium, ok := i.takeCilium(change)
-	if !ok {
-		return false, false
-	}
-	again, ofCluster := map[string]bool{}, map[string]bool{}
+// again is which policies are to be made again.
+type again struct {
+	own, ofCluster map[string]bool // by key
+	ofCilium, gone bool
+	nameless       bool // one names a label that tells nobody apart until it is named
+	blocks         blockChange
+}
+
+// takePolicies makes the compiler know policies that have changed, and counts the
+// blocks that they name. It is not ok where others have to do with that.
+func (i *Incremental) takePolicies(change *change, m *moves) (*again, bool) {
+	c, k := i.c, i.c.kept
+	a := &again{own: map[string]bool{}, ofCluster: map[string]bool{}, blocks: blockChange{turned: map[string]*block{}, named: map[netip.Prefix]bool{}}}
 	for key, policy := range change.cluster {
 		before := c.objs.ClusterNetworkPolicies[key]
-		if before != nil && !standsApart(before) || policy != nil && !standsApart(policy) {
-			return false, i.no("a policy of the cluster names networks, nodes, or labels that tell nobody else apart")
-		}
+		m.regroupNodes = m.regroupNodes || namesNodes(before) || namesNodes(policy)
+		a.nameless = a.nameless || namesNameless(before) || namesNameless(policy)
 		put(c.objs.ClusterNetworkPolicies, key, policy)
-		ofCluster[key] = true
+		renameBlocks(i, &a.blocks, before, policy)
+		a.ofCluster[key] = true
 	}
 	for key, policy := range change.policies {
+		if policy != nil && !i.hasNamespace(policy, change) {
+			return nil, i.no("a policy is of a namespace that is not there")
+		}
 		before := c.objs.NetworkPolicies[key]
-		if before != nil && !i.standsAlone(before) || policy != nil && !i.standsAlone(policy) {
-			return false, i.no("a policy names blocks of addresses, labels that tell nobody else apart, or a namespace that is not there")
-		}
+		a.nameless = a.nameless || namesNameless(before) || namesNameless(policy)
 		put(c.objs.NetworkPolicies, key, policy)
-		if k.concerns != nil {
-			delete(k.concerns, key)
-		}
-		if policy != nil {
-			again[key] = true
-			if k.concerns != nil {
-				k.concerns[key] = c.concernOf(policy)
-			}
-			if at, found := slices.BinarySearch(k.names, key); !found {
-				k.names = slices.Insert(k.names, at, key)
-			}
-			continue
-		}
-		k.forgetSets(k.own[key])
-		delete(k.own, key)
-		delete(k.ofOwn, key)
-		at, _ := slices.BinarySearch(k.names, key)
-		k.names = slices.Delete(k.names, at, at+1)
+		renameBlocks(i, &a.blocks, before, policy)
+		k.takePolicy(key, policy, a)
 	}
-	for _, id := range people {
+	if !i.takeCilium(change, a) {
+		return nil, false
+	}
+	if a.nameless && !slices.Equal(ignoredLabels(c.objs), c.ignored) {
+		return nil, i.no("a label that tells nobody apart is named by the first policy, or no more")
+	}
+	return a, true
+}
+
+// hasNamespace is whether a policy's namespace is there.
+func (i *Incremental) hasNamespace(policy metav1.Object, change *change) bool {
+	space := manifest.NamespaceOr(policy.GetNamespace())
+	if ns, changed := change.namespaces[space]; changed {
+		return ns != nil || slices.Contains(manifest.BornNamespaces(), space)
+	}
+	_, found := i.c.namespaces[space]
+	return found
+}
+
+// takePolicy notes that a NetworkPolicy is another, or gone.
+func (k *kept) takePolicy(key string, policy *networkingv1.NetworkPolicy, a *again) {
+	if k.concerns != nil {
+		if delete(k.concerns, key); policy != nil {
+			k.concerns[key] = k.c.concernOf(policy)
+		}
+	}
+	at, found := slices.BinarySearch(k.names, key)
+	if policy != nil {
+		if a.own[key] = true; !found {
+			k.names = slices.Insert(k.names, at, key)
+		}
+		return
+	}
+	a.gone = true
+	k.forgetSets(k.own[key])
+	delete(k.own, key)
+	delete(k.ofOwn, key)
+	k.names = slices.Delete(k.names, at, at+1)
+}
+
+// judge makes policies again that are others, and those that identities concern
+// which came or went, and blocks, and says whether there were any.
+func (i *Incremental) judge(a *again, m *moves) (judged, ok bool) {
+	c, k := i.c, i.c.kept
+	if m.blocks || m.variants || m.peers {
+		c.reserved, c.namers = nil, nil
+	}
+	for _, id := range m.people {
 		for key := range k.concerned(id) {
-			again[key] = true
+			a.own[key] = true
 		}
 	}
-	for key := range again {
+	for group := range m.groups {
+		for key := range k.blocks.naming[group] {
+			a.own[key] = true
+		}
+	}
+	for key := range a.own {
 		k.forgetSets(k.own[key])
 		k.policy(key)
 		c.readDenials(k.own[key])
 		k.forgetSets(k.own[key])
 	}
-	if len(people) > 0 {
-		for key := range k.ofAll {
-			ofCluster[key] = true
+	for key, policy := range c.objs.ClusterNetworkPolicies {
+		if len(m.people) > 0 || (m.blocks || m.nodes || m.variants || len(m.groups) > 0) && (namesNodes(policy) || namesNetworks(policy)) {
+			a.ofCluster[key] = true
 		}
 	}
-	if len(ofCluster) > 0 {
-		k.clusterAgain(ofCluster)
+	if len(a.ofCluster) > 0 {
+		k.clusterAgain(a.ofCluster)
 	}
-	if ofCilium = ofCilium || len(people) > 0 || i.holdMoved(moved); ofCilium {
+	ofCilium := a.ofCilium || c.hasCilium() && (len(m.people) > 0 || m.blocks || m.nodes || m.variants || i.holdMoved(m))
+	if ofCilium {
 		k.ciliumAgain()
 	}
-	if len(ofCluster) > 0 || ofCilium {
+	if len(a.ofCluster) > 0 || ofCilium {
 		// A NetworkPolicy has nothing but permissions, and casts no shadows.
 		k.ofShadows = k.telling(func() { c.warnOfShadows(slices.Concat(k.cluster, k.cilium)) })
 	}
 	if len(c.errs) > 0 {
 		return false, i.no("a policy is refused")
 	}
-	return len(again)+len(ofCluster) > 0 || len(change.policies) > 0 || ofCilium, true
+	return len(a.own)+len(a.ofCluster) > 0 || a.gone || ofCilium, true
 }
 
 // clusterAgain makes some policies of the cluster again, and orders all: they cast
@@ -209,33 +251,33 @@ func (k *kept) forgetSets(p *compiledPolicy) {
 	}
 }
 
-// standsAlone is whether a policy is neither warned of nor refused by itself,
-// and changes nothing in what others mean: it names no addresses, which have
-// numbers then, and no label that tells nobody apart until it is named.
-func (i *Incremental) standsAlone(policy *networkingv1.NetworkPolicy) bool {
-	if _, found := i.c.namespaces[manifest.NamespaceOr(policy.Namespace)]; !found {
-		return false
-	}
-	alone := true
-	eachPeer(policy, func(_ model.Direction, peer *networkingv1.NetworkPolicyPeer) { alone = alone && peer.IPBlock == nil })
-	return alone && !namesNameless(policy)
+// namesNodes is whether a policy of the cluster tells nodes apart.
+func namesNodes(policy *policyv1alpha2.ClusterNetworkPolicy) bool {
+	return hasPeer(policy, func(peer *policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool { return peer.Nodes != nil })
 }
 
-// standsApart is whether a policy of the cluster changes nothing in what others mean.
-func standsApart(policy *policyv1alpha2.ClusterNetworkPolicy) bool {
-	for _, rule := range policy.Spec.Egress {
-		if slices.ContainsFunc(rule.To, func(peer policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool {
-			return peer.Nodes != nil || len(peer.Networks) > 0
-		}) {
-			return false
+// namesNetworks is whether it names blocks of addresses.
+func namesNetworks(policy *policyv1alpha2.ClusterNetworkPolicy) bool {
+	return hasPeer(policy, func(peer *policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool { return len(peer.Networks) > 0 })
+}
+
+func hasPeer(policy *policyv1alpha2.ClusterNetworkPolicy, is func(*policyv1alpha2.ClusterNetworkPolicyEgressPeer) bool) bool {
+	if policy == nil {
+		return false
+	}
+	for i := range policy.Spec.Egress {
+		for j := range policy.Spec.Egress[i].To {
+			if is(&policy.Spec.Egress[i].To[j]) {
+				return true
+			}
 		}
 	}
-	return !namesNameless(policy)
+	return false
 }
 
 // namesNameless is whether a policy names a label that tells nobody apart until a
 // policy names it.
-func namesNameless(policy metav1.Object) (found bool) {
+func namesNameless(policy any) (found bool) {
 	eachText(reflect.ValueOf(policy), func(text string) {
 		found = found || slices.ContainsFunc(namelessLabels(), func(key string) bool { return strings.Contains(text, key) })
 	})

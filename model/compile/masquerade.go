@@ -101,31 +101,45 @@ func (c *compiler) nativePrefixes() []netip.Prefix {
 // shorter ones say of the other.
 func (c *compiler) blockAddresses() []model.Address {
 	native := c.nativePrefixes()
-	table := map[netip.Prefix]model.Address{}
-	for block, id := range c.blocks {
-		excluded := slices.ContainsFunc(native, func(prefix netip.Prefix) bool { return manifest.Within(block, prefix) })
-		table[block] = model.Address{Prefix: block, Identity: id, Native: excluded}
+	var entries []model.Address
+	add := func(prefix netip.Prefix) {
+		if entry, is := c.blockEntry(prefix, native); is {
+			entries = append(entries, entry)
+		}
+	}
+	for block := range c.blocks {
+		add(block)
 	}
 	for _, prefix := range native {
-		table[prefix] = model.Address{Prefix: prefix, Identity: c.identityAround(prefix), Native: true}
-	}
-	var entries []model.Address
-	for prefix, entry := range table {
-		if _, taken := c.owners[prefix.Addr()]; !taken || !prefix.IsSingleIP() {
-			entries = append(entries, entry)
+		if _, twice := c.blocks[prefix]; !twice {
+			add(prefix)
 		}
 	}
 	return entries
 }
 
+// blockEntry is the entry of a block that a policy names, or that is native, if it
+// is one: an address alone may be somebody's, who has an entry then.
+func (c *compiler) blockEntry(prefix netip.Prefix, native []netip.Prefix) (entry model.Address, is bool) {
+	_, named := c.blocks[prefix]
+	_, excluded := slices.BinarySearchFunc(native, prefix, netip.Prefix.Compare)
+	if !named && !excluded {
+		return entry, false
+	}
+	if _, taken := c.owners[prefix.Addr()]; taken && prefix.IsSingleIP() {
+		return entry, false
+	}
+	excluded = excluded || slices.ContainsFunc(native, func(outer netip.Prefix) bool { return manifest.Within(prefix, outer) })
+	return model.Address{Prefix: prefix, Identity: c.identityAround(prefix), Native: excluded}, true
+}
+
 // identityAround gives the identity of the longest block of a policy that
 // holds a prefix, or that of the world.
 func (c *compiler) identityAround(prefix netip.Prefix) model.Identity {
-	longest, found := -1, model.IdentityWorld
-	for block, id := range c.blocks {
-		if manifest.Within(prefix, block) && block.Bits() > longest {
-			longest, found = block.Bits(), id
+	for bits := prefix.Bits(); bits >= 0 && len(c.blocks) > 0; bits-- {
+		if id, found := c.blocks[netip.PrefixFrom(prefix.Addr(), bits).Masked()]; found {
+			return id
 		}
 	}
-	return found
+	return model.IdentityWorld
 }

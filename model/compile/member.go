@@ -202,13 +202,28 @@ type blockIndex struct {
 func indexBlocks(blocks map[string]*block) *blockIndex {
 	x := &blockIndex{blocks: map[netip.Prefix][]string{}, byName: blocks, lengths: map[int][]int{}}
 	for name, b := range blocks {
-		x.blocks[b.cidr] = append(x.blocks[b.cidr], name)
-		family := b.cidr.Addr().BitLen()
-		if !slices.Contains(x.lengths[family], b.cidr.Bits()) {
-			x.lengths[family] = append(x.lengths[family], b.cidr.Bits())
-		}
+		x.add(name, b)
 	}
 	return x
+}
+
+func (x *blockIndex) add(name string, b *block) {
+	x.byName[name] = b
+	x.blocks[b.cidr] = append(x.blocks[b.cidr], name)
+	family := b.cidr.Addr().BitLen()
+	if !slices.Contains(x.lengths[family], b.cidr.Bits()) {
+		x.lengths[family] = append(x.lengths[family], b.cidr.Bits())
+	}
+}
+
+// remove takes out a block. That its length is asked for then is only slower.
+func (x *blockIndex) remove(name string) {
+	cidr := x.byName[name].cidr
+	delete(x.byName, name)
+	x.blocks[cidr] = slices.DeleteFunc(x.blocks[cidr], func(other string) bool { return other == name })
+	if len(x.blocks[cidr]) == 0 {
+		delete(x.blocks, cidr)
+	}
 }
 
 func (x *blockIndex) at(addr netip.Addr) []string {
@@ -234,36 +249,52 @@ type holder struct {
 // readMembers numbers the addresses of pods and nodes.
 func (c *compiler) readMembers() {
 	c.members, c.numbers, c.variants = map[string][]member{}, map[netip.Addr]model.Identity{}, map[model.Identity][]model.Identity{}
-	index, groups, self := indexBlocks(c.held), c.nodeGroups(), c.objs.Nodes[c.node]
-	hold := func(of member, addr, at netip.Addr, node *corev1.Node) *holder {
-		h := &holder{addr: addr, of: of, groups: index.at(at)}
-		for _, group := range groups {
-			if node != nil && group.holds(node) {
-				h.groups = append(h.groups, group.name)
-			}
-		}
-		slices.Sort(h.groups)
-		h.groups = slices.Compact(h.groups)
-		h.key = fmt.Sprintf("%d in %s", of.base, strings.Join(h.groups, ";"))
-		return h
-	}
-	var pods, nodes []*holder
+	index := indexBlocks(c.held)
+	var pods []*holder
 	for _, pod := range c.pods {
 		for _, addr := range pod.addresses {
-			pods = append(pods, hold(member{base: pod.identity.number, pod: pod.identity}, addr, addr, nil))
+			pods = append(pods, holderOf(member{base: pod.identity.number, pod: pod.identity}, addr, index.at(addr)))
 		}
 	}
+	c.numberMembers(pods, c.local.Identities.AllocateMembers)
+	c.numberMembers(c.nodeHolders(index), c.local.Identities.AllocateNodes)
+}
+
+func holderOf(of member, addr netip.Addr, groups []string) *holder {
+	h := &holder{addr: addr, of: of, groups: groups}
+	slices.Sort(h.groups)
+	h.groups = slices.Compact(h.groups)
+	h.key = memberKey(of.base, strings.Join(h.groups, ";"))
+	return h
+}
+
+// memberKey names the addresses of an identity that the same groups hold.
+func memberKey(base model.Identity, groups string) string {
+	return fmt.Sprintf("%d in %s", base, groups)
+}
+
+// nodeHolders are the addresses of this node and of the others.
+func (c *compiler) nodeHolders(index *blockIndex) (all []*holder) {
+	groups, self := c.nodeGroups(), c.objs.Nodes[c.node]
+	hold := func(base model.Identity, addr, at netip.Addr, node *corev1.Node) {
+		names := index.at(at)
+		for _, group := range groups {
+			if node != nil && group.holds(node) {
+				names = append(names, group.name)
+			}
+		}
+		all = append(all, holderOf(member{base: base}, addr, names))
+	}
 	for _, addr := range c.self.Addresses {
-		nodes = append(nodes, hold(member{base: model.IdentityHost}, addr, addr, self))
+		hold(model.IdentityHost, addr, addr, self)
 	}
 	for _, addr := range c.self.Gateways {
-		nodes = append(nodes, hold(member{base: model.IdentityHost}, addr, c.ownAddress(addr), self))
+		hold(model.IdentityHost, addr, c.ownAddress(addr), self)
 	}
-	for _, addr := range c.remote {
-		nodes = append(nodes, hold(member{base: model.IdentityRemoteNode}, addr, addr, c.nodeAt[addr]))
+	for addr, node := range c.nodeAt {
+		hold(model.IdentityRemoteNode, addr, addr, node)
 	}
-	c.numberMembers(pods, c.local.Identities.AllocateMembers)
-	c.numberMembers(nodes, c.local.Identities.AllocateNodes)
+	return all
 }
 
 // numberMembers leaves most of an identity's addresses its own number, and gives
@@ -276,7 +307,7 @@ func (c *compiler) numberMembers(all []*holder, allocate func([]string) (map[str
 	most := map[model.Identity]string{}
 	for _, h := range all {
 		now, found := most[h.of.base]
-		if !found || cmp.Or(cmp.Compare(counts[now], counts[h.key]), strings.Compare(h.key, now)) < 0 {
+		if !found || isMore(counts[h.key], h.key, counts[now], now) {
 			most[h.of.base] = h.key
 		}
 	}
@@ -302,6 +333,12 @@ func (c *compiler) numberMembers(all []*holder, allocate func([]string) (map[str
 			c.members[group] = append(c.members[group], h.of)
 		}
 	}
+}
+
+// isMore is whether the addresses of a key keep the number of their identity rather
+// than those of another key.
+func isMore(count int, key string, others int, other string) bool {
+	return cmp.Or(cmp.Compare(others, count), strings.Compare(key, other)) < 0
 }
 
 // numberAs gives an address a number of an identity's, and says whether nobody
@@ -343,6 +380,10 @@ func (c *compiler) addBlock(object metav1.Object, rule *compiledRule, b *block) 
 	}
 	if b.whole() {
 		rule.whole.add(b.cidr.Addr())
+		_, ofNamespace := object.(*networkingv1.NetworkPolicy)
+		if _, held := c.held[b.name()]; ofNamespace && !held {
+			return // all rules that have it are for anybody
+		}
 	}
 	rule.numbers = append(rule.numbers, c.blocksIn(b.cidr, b.excepts)...)
 	rule.members = append(rule.members, c.members[b.name()]...)

@@ -144,15 +144,21 @@ func (c *compiler) readClusterIPs() {
 	c.clusterAt = map[netip.Addr]*corev1.Service{}
 	for _, svc := range sortedClaims(c.objs.Services) {
 		for i, addr := range manifest.ClusterIPsOf(svc) {
-			if owner, taken := c.owners[addr]; taken {
-				c.lose(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the service another", addr, owner)
-			} else if pod := c.plugged[addr]; pod != nil {
-				c.losePodAddress(svc, i, addr, pod)
-			} else {
-				c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)
-			}
+			c.readClusterIP(svc, i, addr)
 		}
 	}
+}
+
+func (c *compiler) readClusterIP(svc *corev1.Service, i int, addr netip.Addr) {
+	before := len(c.warnings)
+	if owner, taken := c.owners[addr]; taken {
+		c.lose(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the service another", addr, owner)
+	} else if pod := c.plugged[addr]; pod != nil {
+		c.losePodAddress(svc, i, addr, pod)
+	} else {
+		c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)
+	}
+	c.noteLosses(addr, before, turn{phase: ofServices, object: svc, index: i})
 }
 
 func (c *compiler) losePodAddress(svc *corev1.Service, i int, addr netip.Addr, pod *corev1.Pod) {
@@ -244,6 +250,7 @@ func podBlocksOf(node *corev1.Node) []netip.Prefix {
 func (c *compiler) readNodes() {
 	nodes := c.nodesInOrder()
 	self := c.objs.Nodes[c.node]
+	before := len(c.warnings)
 	if self != nil {
 		c.zone = self.Labels[corev1.LabelTopologyZone]
 		c.readSelf(self)
@@ -252,13 +259,16 @@ func (c *compiler) readNodes() {
 	}
 	c.readKernelAddresses()
 	c.readPodBlocks(nodes)
+	c.toldOfSelf = slices.Clone(c.warnings[before:])
 	for _, node := range nodes {
 		if node != self {
 			c.readNode(node)
 		}
 	}
+	before = len(c.warnings)
 	c.nodePortAddresses = c.chooseNodePortAddresses()
 	c.self.Masquerade = c.masquerade()
+	c.toldOfOptions = slices.Clone(c.warnings[before:])
 	if c.self.Masquerade != nil {
 		c.self.Tunnel = c.local.Options.TunnelInUse()
 	}
@@ -289,19 +299,25 @@ func (c *compiler) readKernelAddresses() {
 
 // readNode believes another node of itself, where nobody has a better claim.
 func (c *compiler) readNode(node *corev1.Node) {
-	for _, v := range c.vouchedBy(node) {
-		if c.nodeAt[v.addr] == node || !c.mayVouch(node, v) {
-			continue // it may have one address as internal and external
-		}
-		if block, owner := c.podBlocks.overlaps(netip.PrefixFrom(v.addr, v.addr.BitLen()), model.Ref{}); !owner.IsZero() {
-			c.lose(node, v.field, "%s lies in %s, which are addresses of pods: a Node vouches for its own alone", v.addr, block)
-			delete(c.owners, v.addr)
-			continue
-		}
-		c.remote = append(c.remote, v.addr)
-		c.nodeAt[v.addr] = node
+	for i, v := range c.vouchedBy(node) {
+		before := len(c.warnings)
+		c.readVouched(node, v)
+		c.noteLosses(v.addr, before, turn{phase: ofNodes, object: node, index: i})
 	}
 	c.ignoreNames(node)
+}
+
+func (c *compiler) readVouched(node *corev1.Node, v vouched) {
+	if c.nodeAt[v.addr] == node || !c.mayVouch(node, v) {
+		return // it may have one address as internal and external
+	}
+	if block, owner := c.podBlocks.overlaps(netip.PrefixFrom(v.addr, v.addr.BitLen()), model.Ref{}); !owner.IsZero() {
+		c.lose(node, v.field, "%s lies in %s, which are addresses of pods: a Node vouches for its own alone", v.addr, block)
+		delete(c.owners, v.addr)
+		c.crossed = true
+		return
+	}
+	c.nodeAt[v.addr] = node
 }
 
 // mayVouch records that an address is a node's, unless it is another's.
@@ -350,8 +366,10 @@ func (c *compiler) readPodBlocks(nodes []*corev1.Node) {
 			field := fmt.Sprintf("spec.podCIDRs[%d]", i)
 			if other, owner := c.podBlocks.overlaps(block, manifest.RefOf(node)); !owner.IsZero() {
 				c.lose(node, field, "%s overlaps %s of %s, whose claim comes first: give the node another", block, other, owner)
+				c.crossed = true
 			} else if held, owner := addresses.overlaps(block, model.Ref{}); !owner.IsZero() && node.Name != c.node {
 				c.lose(node, field, "%s holds %s of %s: give the node another", block, held.Addr(), owner)
+				c.crossed = true
 			} else {
 				c.podBlocks.add(block, manifest.RefOf(node))
 				c.podBlocksOf[node] = append(c.podBlocksOf[node], block)
@@ -428,16 +446,30 @@ func (c *compiler) claimingPods() []*corev1.Pod {
 			continue
 		}
 		pods = append(pods, pod)
-		if !c.isPlugged(pod) {
-			turn[pod] = 1 + boolToInt(pod.DeletionTimestamp != nil)
-		}
+		turn[pod] = c.turnOf(pod)
 	}
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
-		return cmp.Or(cmp.Compare(turn[a], turn[b]), -compareAge(a, b),
-			cmp.Compare(manifest.NamespaceOr(a.Namespace), manifest.NamespaceOr(b.Namespace)), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(turn[a], turn[b]), compareYounger(a, b))
 	})
 	c.claiming = pods
 	return pods
+}
+
+// compareYounger orders pods that are believed alike: the younger first.
+func compareYounger(a, b *corev1.Pod) int {
+	return cmp.Or(-compareAge(a, b), cmp.Compare(manifest.NamespaceOr(a.Namespace), manifest.NamespaceOr(b.Namespace)), cmp.Compare(a.Name, b.Name))
+}
+
+// turnOf is how early a pod is believed: see claimingPods.
+func (c *compiler) turnOf(pod *corev1.Pod) int {
+	if c.isPlugged(pod) {
+		return 0
+	}
+	return 1 + boolToInt(pod.DeletionTimestamp != nil)
+}
+
+func (c *compiler) compareClaiming(a, b *corev1.Pod) int {
+	return cmp.Or(cmp.Compare(c.turnOf(a), c.turnOf(b)), compareYounger(a, b))
 }
 
 func boolToInt(b bool) int {
@@ -454,9 +486,14 @@ func (c *compiler) readPods() {
 	for _, sure := range []certainty{pluggedHere, ofItsNode, unsaid, doubtful} {
 		for _, pod := range pods {
 			for i, addr := range manifest.PodAddresses(pod) {
-				if c.certainty(pod, addr) == sure && c.mayHave(pod, i, addr, sure) {
+				if c.certainty(pod, addr) != sure {
+					continue
+				}
+				before := len(c.warnings)
+				if c.mayHave(pod, i, addr, sure) {
 					have[pod] = append(have[pod], addr)
 				}
+				c.noteLosses(addr, before, turn{phase: ofPods, object: pod, sure: sure, index: i})
 			}
 		}
 	}

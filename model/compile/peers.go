@@ -5,15 +5,19 @@ package compile
 import (
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/weirnet/weir/model"
 )
 
 // otherNodes are peers, those first that are to be believed first. Of two
 // Nodes that share an address both have it here: who reaches the pods of one by
 // it loses nothing by the other.
-func (c *compiler) otherNodes() []model.Peer {
+func (c *compiler) otherNodes() []model.Peer { return c.peersOf(c.nodesInOrder()) }
+
+func (c *compiler) peersOf(nodes []*corev1.Node) []model.Peer {
 	var peers []model.Peer
-	for _, node := range c.nodesInOrder() {
+	for _, node := range nodes {
 		if node.Name == c.node {
 			continue
 		}
