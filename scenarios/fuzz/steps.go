@@ -34,6 +34,8 @@ type Steps struct {
 	Refused   uint64 `json:"refused"`
 	// Why is how often it was made anew for what, refused ones included.
 	Why map[string]uint64 `json:"why"`
+	// Taken is how often changes of each kind were made from what the last one left.
+	Taken map[string]uint64 `json:"taken"`
 }
 
 func (s *Steps) tell(why string) {
@@ -41,6 +43,15 @@ func (s *Steps) tell(why string) {
 		s.Why = map[string]uint64{}
 	}
 	s.Why[why]++
+}
+
+func (s *Steps) take(taken map[string]uint64) {
+	if s.Taken == nil {
+		s.Taken = map[string]uint64{}
+	}
+	for kind, times := range taken {
+		s.Taken[kind] += times
+	}
 }
 
 // stepsOf is how many changes a sequence has.
@@ -71,6 +82,10 @@ func PlaySteps(seed, sequence uint64, done *Steps) error {
 	told := "begin"
 	for step := range stepsOf {
 		objs, whole := s.listed(), again.Whole()
+		if s.shared != nil {
+			mine.Share(s.shared)
+			others.Share(s.shared)
+		}
 		s.local.Identities = mine
 		got := ask(objs)
 		s.local.Identities = others
@@ -86,7 +101,7 @@ func PlaySteps(seed, sequence uint64, done *Steps) error {
 		if problem != "" {
 			return fmt.Errorf("compare steps: seed %d sequence %d step %d (%s; made as a whole since %s): %s", seed, sequence, step, told, again.Why(), problem)
 		}
-		given, meant = got, want
+		given, meant, s.wanted = got, want, others.Wanted()
 		if again.Whole() != whole {
 			done.tell(again.Why())
 		}
@@ -100,6 +115,7 @@ func PlaySteps(seed, sequence uint64, done *Steps) error {
 		}
 		told = s.change()
 	}
+	done.take(again.Taken())
 	return nil
 }
 
@@ -247,6 +263,8 @@ type stepper struct {
 	kinds   []string // of policies
 	derived bool     // slices come from selectors
 	made    int
+	shared  map[string]model.Identity       // numbers of all nodes, by labels; nil: there are none
+	wanted  map[string]model.WantedIdentity // what the last compile found
 }
 
 func newStepper(r *rand.Rand) *stepper {
@@ -271,6 +289,9 @@ func newStepper(r *rand.Rand) *stepper {
 		}
 	}
 	s.local.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.254")}
+	if r.IntN(2) == 0 {
+		s.connect()
+	}
 	if r.IntN(3) == 0 {
 		s.local.Budgets = model.Budgets{}
 		for _, table := range model.Tables() {
@@ -298,7 +319,9 @@ func (s *stepper) change() string {
 }
 
 func (s *stepper) changeOne() string {
-	switch n := s.IntN(20); {
+	switch n := s.IntN(26); {
+	case n >= 20:
+		return s.ofCluster()
 	case n < 5:
 		return "put Pod " + s.newPod()
 	case n < 7:

@@ -22,7 +22,13 @@ func TestStepsComeToWhatIsMadeAnew(t *testing.T) {
 	}
 	t.Logf("TEST_SEED=%d", seed)
 	var done Steps
-	for sequence := range uint64(150) {
+	sequences := uint64(150)
+	if text := os.Getenv("TEST_ROUNDS"); text != "" {
+		var err error
+		sequences, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err, "TEST_ROUNDS")
+	}
+	for sequence := range sequences {
 		require.NoError(t, PlaySteps(seed, sequence, &done))
 	}
 	t.Logf("%+v", done)
