@@ -228,9 +228,8 @@ func (c *compiler) readNamespaces() {
 }
 
 func (c *compiler) requireNamespace(obj metav1.Object) {
-	ns := manifest.NamespaceOr(obj.GetNamespace())
-	if _, found := c.namespaces[ns]; !found {
-		c.fail(obj, "metadata.namespace", "there is no namespace %s: add the Namespace", ns)
+	if _, found := c.namespaces[manifest.NamespaceOr(obj.GetNamespace())]; !found {
+		c.errs = append(c.errs, noNamespace(obj))
 	}
 }
 

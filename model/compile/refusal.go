@@ -151,7 +151,7 @@ func (l *LeftOut) Until(stays func(model.Ref) bool, try func() error) error {
 // sake of it.
 func (l *LeftOut) leaveWrong(stays func(model.Ref) bool) {
 	l.objs.Each(func(object metav1.Object) {
-		flaws := flawsOf(object)
+		flaws := flawsIn(l.objs, object)
 		if len(flaws) == 0 || stays != nil && stays(flaws[0].Object) {
 			return
 		}

@@ -5,10 +5,12 @@ package compile
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
@@ -29,6 +31,30 @@ type standing struct {
 type wrong struct {
 	object  metav1.Object
 	refusal Refusal
+}
+
+// flawsIn is what is wrong with an object among others by itself, or since its
+// namespace is not there.
+func flawsIn(objs *manifest.Objects, object metav1.Object) []*model.FieldError {
+	flaws := flawsOf(object)
+	if space := manifest.NamespaceOr(object.GetNamespace()); isOfNamespace(object) && objs.Namespaces[space] == nil && !slices.Contains(manifest.BornNamespaces(), space) {
+		flaws = append(flaws, noNamespace(object))
+	}
+	return flaws
+}
+
+// isOfNamespace is whether an object is refused without its namespace. A slice is
+// its service's.
+func isOfNamespace(object metav1.Object) bool {
+	switch object.(type) {
+	case *corev1.Pod, *corev1.Service, *networkingv1.NetworkPolicy, *manifest.CiliumNetworkPolicy:
+		return true
+	}
+	return false
+}
+
+func noNamespace(object metav1.Object) *model.FieldError {
+	return &model.FieldError{Object: manifest.RefOf(object), Field: "metadata.namespace", Problem: fmt.Sprintf("there is no namespace %s: add the Namespace", manifest.NamespaceOr(object.GetNamespace()))}
 }
 
 // flawsOf is what is wrong with an object by itself.
@@ -67,23 +93,79 @@ func sameUnread(a, b []manifest.Unread) bool {
 // of all objects. It is not ok where that is more than objects that are wrong in
 // themselves and others that are not.
 func (i *Incremental) admit(objs *manifest.Objects, changed []model.Ref) (*change, bool) {
-	s, ch := i.standing, &change{}
+	ch := &change{}
 	for _, ref := range changed {
-		object, old := objs.Find(ref), s.wrong[ref]
-		unread := slices.ContainsFunc(s.unread, func(u manifest.Unread) bool { return u.Object == ref })
-		switch {
-		case unread && object == nil, old != nil && object == old.object, old == nil && object == i.c.objs.Find(ref):
-			continue
-		case unread:
-			return nil, i.no("an object could not be read before")
+		if ref.Kind == "Namespace" && !i.admitAgain(objs, ref, ch) {
+			return nil, false
 		}
-		if ref.Kind == "Namespace" && (object == nil) != (i.c.objs.Find(ref) == nil) && len(s.wrong) > 0 {
-			return nil, i.no("a namespace comes or goes while objects are refused")
+	}
+	var others []model.Ref
+	for name, space := range ch.namespaces {
+		if there := i.c.objs.Namespaces[name] != nil; there != (space != nil) {
+			if others = append(others, i.objectsOf(name, there)...); slices.ContainsFunc(i.standing.unread, func(u manifest.Unread) bool { return u.Object.Namespace == name }) {
+				return nil, i.no("a namespace comes or goes of which an object could not be read")
+			}
 		}
-		delete(s.wrong, ref)
-		ch.set(i.c.objs, ref, i.admitOne(ref, object))
+		put(i.c.objs.Namespaces, name, space) // objects are asked for theirs
+	}
+	for _, ref := range others {
+		i.readmit(objs, ref, ch)
+	}
+	for _, ref := range changed {
+		if ref.Kind != "Namespace" && !i.admitAgain(objs, ref, ch) {
+			return nil, false
+		}
 	}
 	return ch, true
+}
+
+// admitAgain notes what is to be kept of an object now, if it is another.
+func (i *Incremental) admitAgain(objs *manifest.Objects, ref model.Ref, ch *change) bool {
+	s := i.standing
+	object, old := objs.Find(ref), s.wrong[ref]
+	unread := slices.ContainsFunc(s.unread, func(u manifest.Unread) bool { return u.Object == ref })
+	switch {
+	case unread && object == nil, old != nil && object == old.object, old == nil && object == i.c.objs.Find(ref):
+		return true
+	case unread:
+		return i.no("an object could not be read before")
+	}
+	i.readmit(objs, ref, ch)
+	return true
+}
+
+func (i *Incremental) readmit(objs *manifest.Objects, ref model.Ref, ch *change) {
+	delete(i.standing.wrong, ref)
+	ch.set(i.c.objs, ref, i.admitOne(ref, objs.Find(ref)))
+}
+
+// objectsOf names the objects of a namespace that are kept, if it was there, and
+// those that are wrong.
+func (i *Incremental) objectsOf(space string, there bool) (refs []model.Ref) {
+	for ref := range i.standing.wrong {
+		if manifest.NamespaceOr(ref.Namespace) == space && ref.Kind != "Namespace" && ref.Kind != "Node" {
+			refs = append(refs, ref)
+		}
+	}
+	if !there {
+		return refs
+	}
+	i.c.kept.read()
+	for key := range i.c.kept.people.spaces[space] {
+		refs = append(refs, manifest.RefOf(i.c.objs.Pods[key]))
+	}
+	refs = append(refs, refsIn(space, i.c.objs.Services)...)
+	refs = append(refs, refsIn(space, i.c.objs.NetworkPolicies)...)
+	return append(refs, refsIn(space, i.c.objs.CiliumNetworkPolicies)...)
+}
+
+func refsIn[T object](space string, objs map[string]T) (refs []model.Ref) {
+	for _, one := range objs {
+		if manifest.NamespaceOr(one.GetNamespace()) == space {
+			refs = append(refs, manifest.RefOf(one))
+		}
+	}
+	return refs
 }
 
 // admitOne gives what is to be kept of an object: itself, what stands in for it
@@ -92,7 +174,7 @@ func (i *Incremental) admitOne(ref model.Ref, object metav1.Object) metav1.Objec
 	if object == nil {
 		return nil
 	}
-	flaws := flawsOf(object)
+	flaws := flawsIn(i.c.objs, object)
 	if len(flaws) == 0 {
 		return object
 	}
