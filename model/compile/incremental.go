@@ -337,9 +337,12 @@ func (i *Incremental) finish(change *change, m *moves, next *model.State, judged
 	if judged || len(change.namespaces) > 0 || m.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
-	told, loopback := k.told()
+	told, loopback := k.toldOnce()
 	if !slices.EqualFunc(loopback, next.Loopback, func(a, b model.Service) bool { return reflect.DeepEqual(a, b) }) {
 		next.Loopback = loopback
+	}
+	if judged {
+		k.ofPolicies = k.toldOfPolicies()
 	}
 	if len(i.c.errs) > 0 {
 		return nil, nil, i.no("an object is refused")
@@ -354,7 +357,7 @@ func (i *Incremental) finish(change *change, m *moves, next *model.State, judged
 	for kind := range i.way {
 		i.taken[kind]++
 	}
-	return i.state, slices.Concat(i.prior, told, k.toldOfPolicies(), i.later), true
+	return i.state, slices.Concat(i.prior, told, k.ofPolicies, i.later), true
 }
 
 // singles counts the addresses among entries.
@@ -428,6 +431,10 @@ func (i *Incremental) patchServices(change *change, m *moves, next *model.State)
 	for name := range asked {
 		k.slice(name)
 	}
+	if len(m.selectors)+len(asked)+len(m.services)+len(m.hosts)+len(m.sockets)+len(m.addressed) == 0 {
+		return nil, nil, true
+	}
+	k.toldLast = nil
 	places := map[frontendKey]bool{}
 	for addr := range m.sockets {
 		for _, at := range k.socketsAgain(addr) {

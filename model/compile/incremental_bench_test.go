@@ -41,8 +41,7 @@ func city(b *testing.B, pods int) (*manifest.Objects, model.Local) {
 		put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("space-%d", i), Labels: map[string]string{"team": fmt.Sprint(i % 7)}}})
 	}
 	for i := range (pods + cityPodsANode - 1) / cityPodsANode {
-		put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i)}, Status: corev1.NodeStatus{
-			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.18.%d.%d", i/250, 1+i%250)}}}})
+		put(cityNode(i))
 	}
 	for i := range pods {
 		pod := cityPod(i)
@@ -59,6 +58,26 @@ func city(b *testing.B, pods int) (*manifest.Objects, model.Local) {
 		put(citySlice(i, pods, true))
 	}
 	return objs, local
+}
+
+func cityNode(i int) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i)}, Status: corev1.NodeStatus{
+		Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("172.18.%d.%d", i/250, 1+i%250)}}}}
+}
+
+// cityBlockPolicy lets an app's pods go to a block of addresses.
+func cityBlockPolicy(cidr string) *networkingv1.NetworkPolicy {
+	policy := cityPolicy(7, "1")
+	policy.Name = "block"
+	policy.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}}}}
+	return policy
+}
+
+// cityKey is the key of a pod's set of labels.
+func cityKey(i int, objs *manifest.Objects) string {
+	c := newCompiler(objs, "node-0", model.Local{})
+	c.readNamespaces()
+	return c.identityOf(cityPod(i), nil).key()
 }
 
 func cityAddress(i int) string { return fmt.Sprintf("10.%d.%d.%d", 1+i>>16, i>>8&255, i&255) }
@@ -164,6 +183,57 @@ func BenchmarkOneChange(b *testing.B) {
 				space := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "space-3", Labels: map[string]string{"team": fmt.Sprint(3 + turn%2)}}}
 				objs.Namespaces[space.Name] = space
 				return manifest.RefOf(space)
+			}},
+			{"node", func() model.Ref {
+				node := cityNode(9_999)
+				if delete(objs.Nodes, node.Name); turn%2 == 0 {
+					objs.Nodes[node.Name] = node
+				}
+				return manifest.RefOf(node)
+			}},
+			{"new-namespace", func() model.Ref {
+				space := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "run-1"}}
+				if delete(objs.Namespaces, space.Name); turn%2 == 0 {
+					objs.Namespaces[space.Name] = space
+				}
+				return manifest.RefOf(space)
+			}},
+			{"waiting-pod", func() model.Ref {
+				pod := cityPod(501)
+				if turn%2 == 0 {
+					pod.Spec.NodeName, pod.Status.PodIPs = "", nil
+				}
+				objs.Pods[manifest.NameOf(pod)] = pod
+				return manifest.RefOf(pod)
+			}},
+			{"disputed-address", func() model.Ref {
+				pod := cityPod(502)
+				pod.Name = "next"
+				if delete(objs.Pods, manifest.NameOf(pod)); turn%2 == 0 {
+					objs.Pods[manifest.NameOf(pod)] = pod
+				}
+				return manifest.RefOf(pod)
+			}},
+			{"weighted-pod", func() model.Ref {
+				pod := cityPod(503)
+				pod.Annotations = map[string]string{manifest.AnnotationWeight: fmt.Sprint(2 + turn%2)}
+				objs.Pods[manifest.NameOf(pod)] = pod
+				return manifest.RefOf(pod)
+			}},
+			{"shared-number", func() model.Ref {
+				key := cityKey(504, objs)
+				local.Identities.Share(map[string]model.Identity{key: model.FirstLabelIdentity + model.Identity(5_000+turn%2)})
+				return model.Ref{}
+			}},
+			{"block", func() model.Ref { // of the world
+				policy := cityBlockPolicy(fmt.Sprintf("198.51.%d.0/24", turn%2))
+				objs.NetworkPolicies[manifest.NameOf(policy)] = policy
+				return manifest.RefOf(policy)
+			}},
+			{"block-of-pods", func() model.Ref { // it holds 16 pods
+				policy := cityBlockPolicy(fmt.Sprintf("10.1.2.%d/28", 16*(turn%2)))
+				objs.NetworkPolicies[manifest.NameOf(policy)] = policy
+				return manifest.RefOf(policy)
 			}},
 			{"heartbeat", func() model.Ref {
 				node := objs.Nodes["node-7"].DeepCopy()

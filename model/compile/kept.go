@@ -44,7 +44,24 @@ type kept struct {
 	// by key, where there are any
 	ofSlices, ofServices, ofSelectors, ofHostPorts, ofHostSockets map[string][]Warning
 
+	toldLast *servicesTold // nil: it is another than was told last
+
 	keptPolicies
+}
+
+// servicesTold is what is told of services, and frontends of sockets alone.
+type servicesTold struct {
+	warnings []Warning
+	loopback []model.Service
+}
+
+// toldOnce is told, which is gathered only where something is another.
+func (k *kept) toldOnce() ([]Warning, []model.Service) {
+	if k.toldLast == nil {
+		warnings, loopback := k.told()
+		k.toldLast = &servicesTold{warnings, loopback}
+	}
+	return k.toldLast.warnings, k.toldLast.loopback
 }
 
 // place is where claims may meet: an address and port, or a port of all of the

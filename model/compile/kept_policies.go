@@ -29,6 +29,7 @@ type keptPolicies struct {
 	concerns        map[string]*concern        // of them; nil: not read yet
 
 	ofCluster, ofCilium, ofShadows []Warning
+	ofPolicies                     []Warning            // all of these, in their order
 	ofOwn, ofEach                  map[string][]Warning // by key, of own and of ofAll
 }
 
@@ -56,7 +57,8 @@ func (k *kept) policies() []*compiledPolicy {
 	if len(c.errs) == 0 {
 		k.ofShadows = k.telling(func() { c.warnOfShadows(all) })
 	}
-	c.warnings = append(before, k.toldOfPolicies()...)
+	k.ofPolicies = k.toldOfPolicies()
+	c.warnings = append(before, k.ofPolicies...)
 	return all
 }
 
