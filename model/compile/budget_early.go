@@ -62,8 +62,7 @@ func objectsOf[T metav1.Object](objs map[string]T) []metav1.Object {
 
 // blocksOf are the blocks that one policy names.
 func (c *compiler) blocksOf(policy metav1.Object) []string {
-	one := manifest.NewObjects()
-	_ = one.Upsert(policy) // it is of a kind that is kept
+	one := alone(policy)
 	return append(prefixesOf(memberBlocks(one, c.families)), c.namedByCilium(one)...)
 }
 

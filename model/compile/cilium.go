@@ -309,12 +309,10 @@ func (c *compiler) ciliumBlock(spec *ciliumSpec, field, text string, excepts []s
 // policies.
 func (c *compiler) blocksOfCilium() []string {
 	texts := c.namedByCilium(c.objs)
-	if len(c.objs.CiliumNetworkPolicies)+len(c.objs.CiliumClusterwideNetworkPolicies) > 0 {
-		for addr := range c.apiServers() {
-			texts = append(texts, addr.String())
+	if c.hasCilium() {
+		for _, prefix := range c.blocksOfServers() {
+			texts = append(texts, prefix.String())
 		}
-		// The families of the world have entities of their own.
-		texts = append(texts, "0.0.0.0/0", "::/0")
 	}
 	return texts
 }

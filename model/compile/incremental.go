@@ -238,8 +238,10 @@ type moves struct {
 	arrived      []netip.Addr // of nodes, to be numbered
 	sockets      map[netip.Addr]bool
 	variants     bool // nodes have other numbers
+	servers      bool // a pod is at an address of the API's, or no more
 
 	services  map[string]bool // to be made again, though they may be the same
+	asked     map[string]bool // slices, so
 	listing   map[backendKey]bool
 	addressed map[netip.Addr]bool // that services may have for themselves
 
@@ -256,7 +258,7 @@ func newMoves() *moves {
 	return &moves{
 		pods: map[string]*corev1.Pod{}, entered: map[*compiledPod]bool{}, touched: map[string]bool{}, placed: map[string][]netip.Addr{},
 		renumbered: map[string]bool{}, selectors: map[string]bool{}, hosts: map[string]*compiledPod{}, sockets: map[netip.Addr]bool{},
-		services: map[string]bool{}, listing: map[backendKey]bool{}, addressed: map[netip.Addr]bool{},
+		services: map[string]bool{}, asked: map[string]bool{}, listing: map[backendKey]bool{}, addressed: map[netip.Addr]bool{},
 		groups: map[string]bool{}, prefixes: map[netip.Prefix]bool{}, natives: map[netip.Prefix]bool{},
 	}
 }
@@ -293,14 +295,20 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 	i.way = map[string]bool{}
 	m, cl, k := newMoves(), claims{}, i.c.kept
 	k.read()
-	if !i.isSmall(change, m) || !i.plug(change, local) || !i.takeNamespaces(change) {
+	if i.complains(change, m) {
+		return nil, nil, i.no("an object that has changed is refused by itself")
+	}
+	if !i.plug(change, local) || !i.takeNamespaces(change) {
 		return nil, nil, false
 	}
 	i.renumber(change, local, m)
 	if !i.takeNodes(change, cl, m) || !i.arePlain(change) || !i.takeClaims(change, cl, m) {
 		return nil, nil, false
 	}
-	again, ok := i.takePolicies(change, m)
+	again := newAgain()
+	i.takeServers(change, again, m)
+	i.takeServices(change, m)
+	ok := i.takePolicies(change, again, m)
 	if !ok || !i.takePods(change, m) || !i.takeBlocks(&again.blocks, m) {
 		return nil, nil, false
 	}
@@ -319,7 +327,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 	if !ok {
 		return nil, nil, false
 	}
-	removed, added, ok := i.patchServices(change, m, &next)
+	removed, added, ok := i.patchServices(m, &next)
 	if !ok {
 		return nil, nil, false
 	}
@@ -368,29 +376,10 @@ func singles(entries []model.Address) (n int) {
 	return n
 }
 
-// isSmall is whether nothing has changed that is never made again alone.
-func (i *Incremental) isSmall(change *change, m *moves) bool {
-	for key, slice := range change.slices {
-		if isOfServers(key, i.c.objs.EndpointSlices[key]) || isOfServers(key, slice) {
-			return i.no("the API's servers have changed")
-		}
-	}
-	switch {
-	case i.readsServices(change):
-		return i.no("a policy of Cilium's reads services")
-	case i.complains(change, m):
-		return i.no("an object that has changed is refused by itself")
-	}
-	return true
-}
-
-// patchServices makes services again that are others, or whose slices are, or whom
-// they lead to, and asks selectors again.
-func (i *Incremental) patchServices(change *change, m *moves, next *model.State) (removed, added []model.Service, ok bool) {
+// takeServices makes the compiler know services and slices that have changed, and
+// notes who has to do with them.
+func (i *Incremental) takeServices(change *change, m *moves) {
 	c, k := i.c, i.c.kept
-	for key := range m.selectors {
-		k.selector(key)
-	}
 	for key, slice := range change.slices {
 		before := c.objs.EndpointSlices[key]
 		k.claims.list(before, -1)
@@ -404,37 +393,41 @@ func (i *Incremental) patchServices(change *change, m *moves, next *model.State)
 			k.nameSlice(key, slice)
 		}
 		put(c.objs.EndpointSlices, key, slice)
+		m.asked[key] = true
 	}
 	for key, svc := range change.services {
 		k.people.ask(key, c.objs.Services[key], false)
 		k.people.ask(key, svc, true)
-		for _, f := range slices.Concat(clusterIPs(c.objs.Services[key]), clusterIPs(svc)) {
-			m.addressed[f] = true
+		for _, addr := range slices.Concat(clusterIPs(c.objs.Services[key]), clusterIPs(svc)) {
+			m.addressed[addr] = true
 		}
 		m.services[key] = true
 		put(c.objs.Services, key, svc)
-	}
-	asked := map[string]bool{}
-	for key := range change.slices {
-		asked[key] = true
-	}
-	for key := range change.services {
 		for name := range k.slicesOf[key] { // whose service may be there now, or gone
-			asked[name] = true
+			m.asked[name] = true
 		}
 	}
+}
+
+// patchServices makes services again that are others, or whose slices are, or whom
+// they lead to, and asks selectors again.
+func (i *Incremental) patchServices(m *moves, next *model.State) (removed, added []model.Service, ok bool) {
+	c, k := i.c, i.c.kept
 	for at := range m.listing {
 		for name := range k.listing(at) {
-			asked[name], m.services[manifest.ServiceOf(c.objs.EndpointSlices[name])] = true, true
+			m.asked[name], m.services[manifest.ServiceOf(c.objs.EndpointSlices[name])] = true, true
 		}
 	}
-	for name := range asked {
-		k.slice(name)
-	}
-	if len(m.selectors)+len(asked)+len(m.services)+len(m.hosts)+len(m.sockets)+len(m.addressed) == 0 {
+	if len(m.selectors)+len(m.asked)+len(m.services)+len(m.hosts)+len(m.sockets)+len(m.addressed) == 0 {
 		return nil, nil, true
 	}
 	k.toldLast = nil
+	for key := range m.selectors {
+		k.selector(key)
+	}
+	for name := range m.asked {
+		k.slice(name)
+	}
 	places := map[frontendKey]bool{}
 	for addr := range m.sockets {
 		for _, at := range k.socketsAgain(addr) {

@@ -49,11 +49,9 @@ func (c *compiler) keepBlocks() *keptBlocks {
 		}
 	}
 	if c.hasCilium() {
-		for addr := range c.apiServers() {
-			k.prefixes[netip.PrefixFrom(addr, addr.BitLen())]++
+		for _, prefix := range c.blocksOfServers() {
+			k.prefixes[prefix]++
 		}
-		k.prefixes[netip.PrefixFrom(netip.IPv4Unspecified(), 0)]++
-		k.prefixes[netip.PrefixFrom(netip.IPv6Unspecified(), 0)]++
 	}
 	for _, block := range k.native {
 		k.natives[block] = 1
@@ -86,8 +84,7 @@ func (c *compiler) hasCilium() bool {
 
 // namedIn reads the blocks of one policy; nil: it names none.
 func (c *compiler) namedIn(policy metav1.Object) *namedBlocks {
-	one := manifest.NewObjects()
-	_ = one.Upsert(policy) // it is of a kind that is kept
+	one := alone(policy)
 	named := &namedBlocks{held: memberBlocks(one, c.families), all: map[string]bool{}}
 	for _, policy := range one.NetworkPolicies {
 		eachPeer(policy, func(_ model.Direction, peer *networkingv1.NetworkPolicyPeer) {

@@ -5,9 +5,8 @@ package compile
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
-	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/model"
@@ -18,84 +17,116 @@ import (
 // identities come or go, and when a pod does so in a block that one names, which is
 // told of it.
 
-// takeCilium makes the compiler know Cilium's policies that have changed. It is not
-// ok where others have to do with that.
-func (i *Incremental) takeCilium(change *change, a *again) bool {
+// takeServers notes that the API's servers are others, before the slices that say
+// where they are.
+func (i *Incremental) takeServers(change *change, a *again, m *moves) {
+	c := i.c
+	for key, slice := range change.slices {
+		before := c.objs.EndpointSlices[key]
+		for _, version := range []*discoveryv1.EndpointSlice{before, slice} {
+			if !isOfServers(key, version) || version == nil {
+				continue
+			}
+			i.met("the API's servers")
+			a.servers = true
+			for _, addr := range addressesOf(version) {
+				m.sockets[addr], m.addressed[addr] = true, true
+			}
+		}
+	}
+	if a.servers && c.hasCilium() {
+		i.nameServers(a, -1)
+	}
+}
+
+// nameServers counts the blocks that are told apart for all policies of Cilium's, once
+// more or once less.
+func (i *Incremental) nameServers(a *again, times int) {
+	for _, prefix := range i.c.blocksOfServers() {
+		a.blocks.named[prefix] = true
+		count(i.c.kept.blocks.prefixes, prefix, times)
+	}
+}
+
+// blocksOfServers are the blocks that are told apart for all policies of Cilium's: the
+// API's servers, and the families of the world, which have entities of their own.
+func (c *compiler) blocksOfServers() []netip.Prefix {
+	all := []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	for addr := range c.apiServers() {
+		all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return all
+}
+
+// takeCilium makes the compiler know Cilium's policies that have changed. Those that
+// name services are read again where one of these has. It is not ok where others have
+// to do with that.
+func (i *Incremental) takeCilium(change *change, a *again, m *moves) bool {
 	c := i.c
 	had := c.hasCilium()
-	if !takeEach(i, a, c.objs.CiliumNetworkPolicies, change.cilium) || !takeEach(i, a, c.objs.CiliumClusterwideNetworkPolicies, change.ciliumCluster) {
-		return i.no("a policy of Cilium's names services or the API's servers")
-	}
 	for _, policy := range change.cilium {
 		if policy != nil && !i.hasNamespace(policy, change) {
 			return i.no("a policy is of a namespace that is not there")
 		}
 	}
-	if had != c.hasCilium() {
-		return i.no("the first policy of Cilium's comes, or the last one goes") // services' labels mean others then
+	takeEach(i, a, m, c.objs.CiliumNetworkPolicies, change.cilium)
+	takeEach(i, a, m, c.objs.CiliumClusterwideNetworkPolicies, change.ciliumCluster)
+	has := c.hasCilium()
+	if had && !has && !a.servers {
+		i.nameServers(a, -1)
+	} else if has && (!had || a.servers) {
+		i.nameServers(a, 1)
 	}
-	a.ofCilium = len(change.cilium)+len(change.ciliumCluster) > 0
+	if had != has {
+		i.met("the first policy of Cilium's comes, or the last one goes")
+	}
+	// With them, labels that services select by tell pods apart.
+	a.nameless = a.nameless || had != has || (had || has) && len(change.services) > 0
+	if a.servers && has && namesServers(c.objs) {
+		m.regroupNodes = true
+	}
+	a.ofCilium = a.ofCilium || a.servers || len(change.cilium)+len(change.ciliumCluster) > 0
+	if has && len(change.services)+len(change.slices) > 0 {
+		readServices(i, a, c.objs.CiliumNetworkPolicies)
+		readServices(i, a, c.objs.CiliumClusterwideNetworkPolicies)
+	}
 	return true
 }
 
-func takeEach[T object](i *Incremental, a *again, objs, changed map[string]T) bool {
+func takeEach[T object](i *Incremental, a *again, m *moves, objs, changed map[string]T) {
 	var none T
 	for key, policy := range changed {
 		before := objs[key]
-		if before != none && !isOfLabelsAndBlocks(before) || policy != none && !isOfLabelsAndBlocks(policy) {
-			return false
+		for _, version := range []T{before, policy} {
+			if version != none {
+				a.nameless = a.nameless || namesNameless(version)
+				m.regroupNodes = m.regroupNodes || namesServers(alone(version))
+			}
 		}
-		a.nameless = a.nameless || before != none && namesNameless(before) || policy != none && namesNameless(policy)
 		put(objs, key, policy)
 		renameBlocks(i, &a.blocks, before, policy)
 	}
-	return true
 }
 
-// isOfLabelsAndBlocks is whether a policy of Cilium's is about nobody but by labels,
-// blocks of addresses, and entities but for the API's servers.
-func isOfLabelsAndBlocks(policy metav1.Object) bool {
+// readServices has policies be read again that name services.
+func readServices[T object](i *Incremental, a *again, policies map[string]T) {
+	for _, policy := range policies {
+		for _, spec := range eachCiliumSpec(alone(policy)) {
+			if slices.ContainsFunc(spec.entries(), func(entry ciliumEntry) bool { return len(entry.services) > 0 }) {
+				i.met("a policy of Cilium's reads services")
+				renameBlocks(i, &a.blocks, policy, policy)
+				a.ofCilium = true
+				break
+			}
+		}
+	}
+}
+
+// alone are objects of which a policy is the only one.
+func alone(policy metav1.Object) *manifest.Objects {
 	one := manifest.NewObjects()
 	_ = one.Upsert(policy) // it is of a kind that is kept
-	for _, spec := range eachCiliumSpec(one) {
-		for _, entry := range spec.entries() {
-			if len(entry.services) > 0 {
-				return false
-			}
-		}
-	}
-	return !namesServers(one)
-}
-
-// readsServices is whether policies of Cilium's know of services what has changed:
-// whom a service stands for, and labels of its selector.
-func (i *Incremental) readsServices(change *change) bool {
-	objs := i.c.objs
-	if len(objs.CiliumNetworkPolicies)+len(objs.CiliumClusterwideNetworkPolicies) == 0 || len(change.services)+len(change.slices) == 0 {
-		return false
-	}
-	for key, svc := range change.services {
-		for _, version := range []*corev1.Service{objs.Services[key], svc} {
-			if version != nil && selectsNameless(version) {
-				return true
-			}
-		}
-	}
-	for _, spec := range eachCiliumSpec(objs) {
-		if slices.ContainsFunc(spec.entries(), func(entry ciliumEntry) bool { return len(entry.services) > 0 }) {
-			return true
-		}
-	}
-	return false
-}
-
-func selectsNameless(svc *corev1.Service) bool {
-	for key := range svc.Spec.Selector {
-		if slices.ContainsFunc(namelessLabels(), func(nameless string) bool { return strings.Contains(key, nameless) }) {
-			return true
-		}
-	}
-	return false
+	return one
 }
 
 // ciliumAgain makes all of Cilium's policies again.

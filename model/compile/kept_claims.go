@@ -311,7 +311,7 @@ func (c *compiler) won(pod *corev1.Pod) (addrs []netip.Addr) {
 }
 
 // takeClaims settles the claims of what has changed, and notes who is to be made
-// again. It is not ok where that is this node, or the API's servers.
+// again. It is not ok where that is this node.
 func (i *Incremental) takeClaims(change *change, cl claims, m *moves) bool {
 	c, k := i.c, i.c.kept
 	for key, pod := range change.pods {
@@ -357,7 +357,8 @@ func (i *Incremental) takeClaims(change *change, cl claims, m *moves) bool {
 			i.met("an address in dispute")
 		}
 		if servers[addr] && (was.pod == nil) != (is.pod == nil) {
-			return i.no("a pod comes or goes at an address of the API's servers")
+			i.met("a pod at an address of the API's servers")
+			m.sockets[addr], m.addressed[addr], m.servers = true, true, true
 		}
 		m.told = m.told || told || len(c.losses[addr]) > 0
 		i.moved(addr, was, is, m)

@@ -24,8 +24,16 @@ func (i *Incremental) takeNodes(change *change, cl claims, m *moves) bool {
 	others := map[string]*corev1.Node{}
 	for name, node := range change.nodes {
 		before := c.objs.Nodes[name]
-		if before != nil && node != nil && saySame(before, node) {
+		switch {
+		case before == nil || node == nil:
+		case saySame(before, node):
+			i.met("a Node's heartbeat")
 			i.takeHeartbeat(before, node)
+			continue
+		case name == c.node && saySameOfSelf(before, node):
+			i.met("labels of this node's own Node")
+			i.takeHeartbeat(before, node)
+			m.nodes, m.regroupNodes = true, true
 			continue
 		}
 		if name == c.node || c.objs.Nodes[c.node] == nil {
@@ -62,7 +70,6 @@ func (i *Incremental) takeNodes(change *change, cl claims, m *moves) bool {
 // takeHeartbeat has a Node be another version of itself.
 func (i *Incremental) takeHeartbeat(before, node *corev1.Node) {
 	c, k := i.c, i.c.kept
-	i.met("a Node's heartbeat")
 	at, _ := slices.BinarySearchFunc(k.nodes, before, c.compareNodes)
 	k.nodes[at] = node
 	c.objs.Nodes[node.Name] = node
@@ -191,11 +198,20 @@ func (c *compiler) recover(more []netip.Prefix) {
 func saySame(a, b *corev1.Node) bool {
 	read := func(node *corev1.Node) any {
 		return []any{
-			node.Labels, node.Annotations, node.Spec.PodCIDR, node.Spec.PodCIDRs, node.Status.Addresses, isReadyNode(node),
+			node.Labels, node.Spec.PodCIDR, node.Spec.PodCIDRs, node.Status.Addresses, isReadyNode(node),
 			node.Status.DaemonEndpoints.KubeletEndpoint.Port, node.CreationTimestamp.Unix(), node.CreationTimestamp.IsZero(),
 		}
 	}
 	return reflect.DeepEqual(read(a), read(b))
+}
+
+// saySameOfSelf is whether two versions of this node's own Node differ in labels
+// alone that say nothing of where it is, or in its readiness, which nobody asks it for.
+func saySameOfSelf(a, b *corev1.Node) bool {
+	one, other := *a, *b
+	one.Labels, other.Labels = nil, nil
+	one.Status.Conditions, other.Status.Conditions = nil, nil
+	return a.Labels[corev1.LabelTopologyZone] == b.Labels[corev1.LabelTopologyZone] && saySame(&one, &other)
 }
 
 // socketsAt are the node's sockets at an address that the cluster relies on.

@@ -308,7 +308,7 @@ func (k *keptPods) selects(services map[string]*corev1.Service, before, after *c
 		}
 		for label, value := range pod.Labels {
 			for key := range k.selecting[selected{manifest.NamespaceOr(pod.Namespace), label, value}] {
-				if svc := services[key]; matches(before, svc) != matches(after, svc) {
+				if svc := services[key]; svc != nil && matches(before, svc) != matches(after, svc) {
 					found[key] = true
 				}
 			}

@@ -105,7 +105,7 @@ func (k *kept) policiesInOrder() []*compiledPolicy {
 
 func (k *kept) toldOfPolicies() []Warning {
 	told := slices.Clone(k.ofCluster)
-	for _, key := range slices.Sorted(maps.Keys(k.ofOwn)) {
+	for _, key := range k.names {
 		told = append(told, k.ofOwn[key]...)
 	}
 	return slices.Concat(told, k.ofCilium, k.ofShadows)
@@ -115,15 +115,19 @@ func (k *kept) toldOfPolicies() []Warning {
 type again struct {
 	own, ofCluster map[string]bool // by key
 	ofCilium, gone bool
+	servers        bool // the API's are others
 	nameless       bool // one names a label that tells nobody apart until it is named
 	blocks         blockChange
 }
 
+func newAgain() *again {
+	return &again{own: map[string]bool{}, ofCluster: map[string]bool{}, blocks: blockChange{turned: map[string]*block{}, named: map[netip.Prefix]bool{}}}
+}
+
 // takePolicies makes the compiler know policies that have changed, and counts the
 // blocks that they name. It is not ok where others have to do with that.
-func (i *Incremental) takePolicies(change *change, m *moves) (*again, bool) {
+func (i *Incremental) takePolicies(change *change, a *again, m *moves) bool {
 	c, k := i.c, i.c.kept
-	a := &again{own: map[string]bool{}, ofCluster: map[string]bool{}, blocks: blockChange{turned: map[string]*block{}, named: map[netip.Prefix]bool{}}}
 	for key, policy := range change.cluster {
 		before := c.objs.ClusterNetworkPolicies[key]
 		m.regroupNodes = m.regroupNodes || namesNodes(before) || namesNodes(policy)
@@ -134,7 +138,7 @@ func (i *Incremental) takePolicies(change *change, m *moves) (*again, bool) {
 	}
 	for key, policy := range change.policies {
 		if policy != nil && !i.hasNamespace(policy, change) {
-			return nil, i.no("a policy is of a namespace that is not there")
+			return i.no("a policy is of a namespace that is not there")
 		}
 		before := c.objs.NetworkPolicies[key]
 		a.nameless = a.nameless || namesNameless(before) || namesNameless(policy)
@@ -142,13 +146,13 @@ func (i *Incremental) takePolicies(change *change, m *moves) (*again, bool) {
 		renameBlocks(i, &a.blocks, before, policy)
 		k.takePolicy(key, policy, a)
 	}
-	if !i.takeCilium(change, a) {
-		return nil, false
+	if !i.takeCilium(change, a, m) {
+		return false
 	}
 	if a.nameless && !slices.Equal(ignoredLabels(c.objs), c.ignored) {
-		return nil, i.no("a label that tells nobody apart is named by the first policy, or no more")
+		return i.no("a label that tells nobody apart is named by the first policy, or no more")
 	}
-	return a, true
+	return true
 }
 
 // hasNamespace is whether a policy's namespace is there.
@@ -186,7 +190,7 @@ func (k *kept) takePolicy(key string, policy *networkingv1.NetworkPolicy, a *aga
 // which came or went, and blocks, and says whether there were any.
 func (i *Incremental) judge(a *again, m *moves) (judged, ok bool) {
 	c, k := i.c, i.c.kept
-	if m.blocks || m.variants || m.peers {
+	if m.blocks || m.variants || m.peers || m.servers || a.servers {
 		c.reserved, c.namers = nil, nil
 	}
 	for _, id := range m.people {
@@ -213,8 +217,9 @@ func (i *Incremental) judge(a *again, m *moves) (judged, ok bool) {
 	if len(a.ofCluster) > 0 {
 		k.clusterAgain(a.ofCluster)
 	}
-	ofCilium := a.ofCilium || c.hasCilium() && (len(m.people) > 0 || m.blocks || m.nodes || m.variants || i.holdMoved(m))
+	ofCilium := a.ofCilium || c.hasCilium() && (len(m.people) > 0 || m.blocks || m.nodes || m.variants || m.servers || i.holdMoved(m))
 	if ofCilium {
+		c.reserved = nil
 		k.ciliumAgain()
 	}
 	if len(a.ofCluster) > 0 || ofCilium {

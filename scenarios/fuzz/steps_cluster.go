@@ -21,7 +21,9 @@ import (
 
 // ofCluster changes something so, and says what.
 func (s *stepper) ofCluster() string {
-	switch s.IntN(8) {
+	switch s.IntN(9) {
+	case 8:
+		return "move the API's servers to " + s.moveServers()
 	case 0, 1:
 		return "scale Node " + s.scale()
 	case 2:
@@ -185,6 +187,28 @@ func (s *stepper) list(svc *corev1.Service, addrs []string) {
 	port, name := int32(80), ""
 	slice.Endpoints, slice.Ports = []discoveryv1.Endpoint{endpoint}, []discoveryv1.EndpointPort{{Name: &name, Port: &port}}
 	s.put(slice)
+}
+
+// moveServers has the API be served elsewhere, or nowhere.
+func (s *stepper) moveServers() string {
+	const key = "default/kubernetes"
+	if s.objs.EndpointSlices[key] != nil && s.IntN(4) == 0 {
+		delete(s.objs.EndpointSlices, key)
+		return "nowhere"
+	}
+	addrs := []string{"203.0.113.9", "172.18.0.2", "172.18.0.3", "172.18.0.20", "198.51.100.21"}
+	if pod := s.objs.Pods[s.anyPod()]; pod != nil && len(manifest.PodAddresses(pod)) > 0 {
+		addrs = append(addrs, manifest.PodAddresses(pod)[0].String())
+	}
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "kubernetes"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.3", Ports: []corev1.ServicePort{{Port: 443}}}}
+	if s.objs.Services[key] == nil {
+		s.put(svc)
+	}
+	s.list(svc, addrs)
+	if slice := s.objs.EndpointSlices[key]; !netip.MustParseAddr(slice.Endpoints[0].Addresses[0]).Is4() {
+		slice.AddressType = discoveryv1.AddressTypeIPv6
+	}
+	return s.objs.EndpointSlices[key].Endpoints[0].Addresses[0]
 }
 
 // empty deletes a namespace with all that is in it, or brings it with a pod.
