@@ -305,6 +305,9 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 	if !i.takeNodes(change, cl, m) || !i.arePlain(change) || !i.takeClaims(change, cl, m) {
 		return nil, nil, false
 	}
+	if i.concernsAside(change, cl, m) {
+		return nil, nil, i.no("a change may have to do with services that are refused for the sake of others")
+	}
 	again := newAgain()
 	i.takeServers(change, again, m)
 	i.takeServices(change, m)
@@ -342,6 +345,9 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 // finish makes endpoints again and gathers what is told.
 func (i *Incremental) finish(change *change, m *moves, next *model.State, judged bool, removed, added []model.Service) (*model.State, []Warning, bool) {
 	k := i.c.kept
+	if i.concernsRulesAside(change, judged, m) {
+		return nil, nil, i.no("a change may have to do with policies that are refused for the sake of others")
+	}
 	if judged || len(change.namespaces) > 0 || m.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })
 	}
@@ -362,6 +368,9 @@ func (i *Incremental) finish(change *change, m *moves, next *model.State, judged
 		i.prior = k.ownersTold()
 	}
 	i.state = next
+	if i.standing != nil && len(i.standing.after) > 0 {
+		i.met("objects are refused for the sake of others")
+	}
 	for kind := range i.way {
 		i.taken[kind]++
 	}

@@ -77,8 +77,8 @@ func (i *Incremental) keepPart(objs *manifest.Objects, unread []manifest.Unread,
 		return nil, nil, nil, false
 	case s == nil || !sameUnread(s.unread, unread):
 		return nil, nil, nil, i.no("other objects could not be read")
-	case !s.asAlone:
-		return nil, nil, nil, i.no("an object is refused for the sake of others")
+	case s.aside == nil:
+		return nil, nil, nil, i.no("objects are refused for the sake of others, and not services alone or policies for their rules")
 	}
 	ch, ok := i.admit(objs, changed)
 	if !ok {
@@ -95,7 +95,11 @@ func (i *Incremental) keepAll(objs *manifest.Objects, unread []manifest.Unread, 
 		state, warnings, err = i.full(objs, node, local, true)
 		return err
 	})
-	i.standing = &standing{slices.Clone(unread), out.refusals[:len(unread):len(unread)], out.wrong, !out.others}
+	first := len(unread) + len(out.wrong)
+	i.standing = &standing{unread: slices.Clone(unread), before: out.refusals[:len(unread):len(unread)], after: out.refusals[first:], wrong: out.wrong}
+	if i.c != nil {
+		i.standing.aside = i.c.setAside(out.asides, i.standing.after)
+	}
 	return state, out.refusals, warnings, err
 }
 
@@ -105,12 +109,12 @@ type LeftOut struct {
 	objs     *manifest.Objects
 	refusals []Refusal
 	wrong    map[model.Ref]*wrong
-	others   bool // some are wrong because of others
+	asides   map[model.Ref]metav1.Object // of them, those that are wrong because of others; nil: refused twice
 }
 
 // LeaveUnread begins with the objects that objs never had.
 func LeaveUnread(objs *manifest.Objects, unread []manifest.Unread) *LeftOut {
-	l := &LeftOut{objs: objs, wrong: map[model.Ref]*wrong{}}
+	l := &LeftOut{objs: objs, wrong: map[model.Ref]*wrong{}, asides: map[model.Ref]metav1.Object{}}
 	for _, u := range unread {
 		l.refusals = append(l.refusals, Refusal{Object: u.Object, UID: u.UID, Field: u.Field, Problem: u.Problem, Follows: objs.Isolate(u.Object, u.Raw)})
 	}
@@ -138,12 +142,14 @@ func (l *LeftOut) Until(stays func(model.Ref) bool, try func() error) error {
 				continue
 			}
 			named[bad.Object] = true
+			if l.asides[bad.Object] = l.objs.Find(bad.Object); l.isRefused(bad.Object) {
+				l.asides[bad.Object] = nil
+			}
 			changed = l.leave(bad) || changed
 		}
 		if !changed {
 			return err
 		}
-		l.others = true
 	}
 }
 
@@ -169,7 +175,7 @@ func (l *LeftOut) leave(bad *model.FieldError) bool {
 	if object == nil {
 		return false
 	}
-	if i := slices.IndexFunc(l.refusals, func(r Refusal) bool { return r.Object == bad.Object }); i >= 0 {
+	if i := l.refusal(bad.Object); i >= 0 {
 		l.refusals[i].Follows = ""
 		_ = l.objs.Delete(bad.Object.Kind, bad.Object.Namespace, bad.Object.Name) // it is there
 		return true
@@ -178,6 +184,13 @@ func (l *LeftOut) leave(bad *model.FieldError) bool {
 	l.refusals = append(l.refusals, refusalOf(object, bad, follows))
 	return true
 }
+
+// refusal is the index of an object's refusal; negative: it is not refused.
+func (l *LeftOut) refusal(ref model.Ref) int {
+	return slices.IndexFunc(l.refusals, func(r Refusal) bool { return r.Object == ref })
+}
+
+func (l *LeftOut) isRefused(ref model.Ref) bool { return l.refusal(ref) >= 0 }
 
 func refusalOf(object metav1.Object, bad *model.FieldError, follows string) Refusal {
 	return Refusal{Object: bad.Object, UID: object.GetUID(), Field: bad.Field, Problem: bad.Problem, Table: bad.Table, Follows: follows}

@@ -19,12 +19,13 @@ import (
 
 // standing is what is left out of what is kept. An object that is wrong in itself
 // stays so until it is another, whatever the others say. What is refused for the
-// sake of others is asked again with every change.
+// sake of others is asked again with every change that may have to do with it.
 type standing struct {
-	unread  []manifest.Unread
-	before  []Refusal            // of those
-	wrong   map[model.Ref]*wrong // in themselves
-	asAlone bool                 // nothing else is left out
+	unread []manifest.Unread
+	before []Refusal            // of those
+	wrong  map[model.Ref]*wrong // in themselves
+	after  []Refusal            // for the sake of others
+	aside  *aside               // those; nil: any change may have to do with them
 }
 
 // wrong is an object that is left out for what it says.
@@ -74,7 +75,7 @@ func (s *standing) refusals() []Refusal {
 	for _, ref := range slices.SortedFunc(maps.Keys(s.wrong), compareKinds) {
 		all = append(all, s.wrong[ref].refusal)
 	}
-	return all
+	return append(all, s.after...)
 }
 
 // compareKinds orders as objects are looked through.
@@ -124,6 +125,12 @@ func (i *Incremental) admitAgain(objs *manifest.Objects, ref model.Ref, ch *chan
 	s := i.standing
 	object, old := objs.Find(ref), s.wrong[ref]
 	unread := slices.ContainsFunc(s.unread, func(u manifest.Unread) bool { return u.Object == ref })
+	if refused, aside := s.aside.objects[ref]; aside {
+		if object == refused {
+			return true
+		}
+		return i.no("an object that is refused for the sake of others has changed")
+	}
 	switch {
 	case unread && object == nil, old != nil && object == old.object, old == nil && object == i.c.objs.Find(ref):
 		return true
