@@ -39,11 +39,11 @@ func TestWhatIsMadeAgainAlone(t *testing.T) {
 		"a service":                      {objs: with(more), local: local, alone: true},
 		"a pod":                          {objs: with(pod), local: local, alone: true},
 		"a pod's device":                 {objs: with(pod), local: model.Local{Identities: numbers, Devices: map[string]model.Device{"default/other": {Name: "veth0"}}}, alone: true},
-		"a service of another's address": {objs: with(twin), local: local},
-		"a policy that names a service":  {objs: with(cilium), local: local},
+		"a service of another's address": {objs: with(twin), local: local, alone: true},
+		"a policy that names a service":  {objs: with(cilium), local: local, alone: true},
 		"an option":                      {objs: with(), local: model.Local{Identities: numbers, Options: model.Options{Algorithm: model.AlgorithmMaglev}}},
 		"another allocator":              {objs: with(), local: model.Local{Identities: model.NewAllocator()}},
-		"shared numbers":                 {objs: with(), local: local, share: true},
+		"shared numbers":                 {objs: with(), local: local, share: true, alone: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var again Incremental

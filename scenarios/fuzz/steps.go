@@ -262,19 +262,15 @@ type stepper struct {
 	local   model.Local
 	kinds   []string // of policies
 	derived bool     // slices come from selectors
+	chained bool     // pods' devices come with a gateway
 	made    int
 	shared  map[string]model.Identity       // numbers of all nodes, by labels; nil: there are none
 	wanted  map[string]model.WantedIdentity // what the last compile found
 }
 
 func newStepper(r *rand.Rand) *stepper {
-	s := &stepper{Rand: r, local: model.Local{Identities: model.NewAllocator()}, objs: policygen.Cluster(r, stepBounds), kinds: policygen.Kinds[:1], derived: r.IntN(2) == 0}
-	if r.IntN(2) == 0 {
-		s.kinds = policygen.Kinds[:2]
-		if r.IntN(2) == 0 {
-			s.kinds = policygen.Kinds
-		}
-	}
+	s := &stepper{Rand: r, local: model.Local{Identities: model.NewAllocator()}, objs: policygen.Cluster(r, stepBounds), derived: r.IntN(2) == 0, chained: r.IntN(4) == 0}
+	s.kinds = policygen.Kinds[:[]int{1, 2, len(policygen.Kinds)}[r.IntN(3)]]
 	if len(s.kinds) < len(policygen.Kinds) {
 		clear(s.objs.CiliumNetworkPolicies)
 		clear(s.objs.CiliumClusterwideNetworkPolicies)
@@ -285,7 +281,7 @@ func newStepper(r *rand.Rand) *stepper {
 	s.local.Devices = map[string]model.Device{}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
 		if s.objs.Pods[name].Spec.NodeName == stepNode && r.IntN(4) > 0 {
-			s.local.Devices[name] = model.Device{Name: "veth-" + s.objs.Pods[name].Name}
+			s.local.Devices[name] = model.Device{Name: "veth-" + s.objs.Pods[name].Name, Gateways: s.gateways()}
 		}
 	}
 	s.local.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.254")}
@@ -296,6 +292,10 @@ func newStepper(r *rand.Rand) *stepper {
 		s.local.Budgets = model.Budgets{}
 		for _, table := range model.Tables() {
 			s.local.Budgets[table] = 20 + r.IntN(60)
+		}
+		if r.IntN(2) == 0 { // somebody has no room from the beginning
+			tight := []model.Table{model.TableServices, model.TableBackends, model.TableRules}[r.IntN(3)]
+			s.local.Budgets[tight] = 2 + r.IntN(8)
 		}
 	}
 	return s
@@ -370,6 +370,14 @@ func (s *stepper) policy() metav1.Object {
 	return policy
 }
 
+// gateways are those that a pod's device comes with.
+func (s *stepper) gateways() []netip.Addr {
+	if !s.chained {
+		return nil
+	}
+	return []netip.Addr{netip.MustParseAddr("10.0.255.253")}
+}
+
 // plug gives a pod of this node a device, or another one, or takes it away.
 func (s *stepper) plug() string {
 	var names []string
@@ -386,11 +394,11 @@ func (s *stepper) plug() string {
 	switch device, found := s.local.Devices[name]; {
 	case found && s.IntN(2) == 0:
 		delete(s.local.Devices, name)
-	case s.IntN(6) == 0:
-		device.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.253")}
-		fallthrough
 	default:
-		s.made++
+		if s.made++; s.IntN(6) == 0 {
+			s.chained = !s.chained
+		}
+		device.Gateways = s.gateways()
 		device.Name, device.Ifindex = "veth-"+s.objs.Pods[name].Name, s.made
 		s.local.Devices[name] = device
 	}

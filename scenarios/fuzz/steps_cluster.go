@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
+	"github.com/weirnet/weir/model/policygen"
 )
 
 // What happens in every cluster: nodes are scaled, namespaces come and go, pods wait
@@ -21,7 +22,11 @@ import (
 
 // ofCluster changes something so, and says what.
 func (s *stepper) ofCluster() string {
-	switch s.IntN(9) {
+	switch s.IntN(11) {
+	case 10:
+		return s.withoutCilium()
+	case 9:
+		return "label Node " + s.label()
 	case 8:
 		return "move the API's servers to " + s.moveServers()
 	case 0, 1:
@@ -72,6 +77,32 @@ func (s *stepper) scale() string {
 	}
 	s.put(node)
 	return name
+}
+
+// label changes labels of this node's own Node.
+func (s *stepper) label() string {
+	if s.objs.Nodes[stepNode] == nil {
+		return "nobody"
+	}
+	node := s.objs.Nodes[stepNode].DeepCopy()
+	node.Labels = map[string]string{"zone": []string{"a", "b"}[s.IntN(2)]}
+	s.put(node)
+	return node.Name
+}
+
+// withoutCilium takes away all policies of Cilium's, or puts one.
+func (s *stepper) withoutCilium() string {
+	if len(s.kinds) < len(policygen.Kinds) {
+		return "nothing"
+	}
+	if len(s.objs.CiliumNetworkPolicies)+len(s.objs.CiliumClusterwideNetworkPolicies) > 0 {
+		clear(s.objs.CiliumNetworkPolicies)
+		clear(s.objs.CiliumClusterwideNetworkPolicies)
+		return "delete all policies of Cilium's"
+	}
+	policy := policygen.Policy(s.Rand, stepWords, "CiliumNetworkPolicy", "policy-0")
+	s.put(policy)
+	return "put policy " + manifest.RefOf(policy).String()
 }
 
 // wait puts a pod that has no node yet, or gives it one.
