@@ -310,7 +310,7 @@ func addressesOf(slice *discoveryv1.EndpointSlice) []netip.Addr {
 
 // checkAPIServers refuses what is not supported yet.
 func (c *compiler) checkAPIServers(object metav1.Object, field string) {
-	for addr := range c.apiServers() {
+	for _, addr := range slices.SortedFunc(maps.Keys(c.apiServers()), netip.Addr.Compare) {
 		if pod := c.podAt[addr]; pod != nil {
 			c.fail(object, field, "kube-apiserver is at %s, the address of Pod %s, which is not supported yet: select the pod by labels", addr, manifest.NameOf(pod))
 		}
