@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -27,8 +26,8 @@ type aside struct {
 }
 
 // setAside gives what objects are set aside together; nil where that is more than
-// services alone, or than policies whose rules are too many and name no addresses and
-// nodes. Cilium's policies may read the services that are refused.
+// services alone, or than NetworkPolicies whose rules are too many and name no addresses.
+// Cilium's policies may read the services that are refused.
 func (c *compiler) setAside(objects map[model.Ref]metav1.Object, refusals []Refusal) *aside {
 	a := &aside{objects: objects, services: true, policies: true, addresses: map[netip.Addr]bool{}}
 	if len(objects) == 0 {
@@ -62,18 +61,11 @@ func (a *aside) claim(svc *corev1.Service) {
 	}
 }
 
-// isOfRules is whether an object is a policy that asks for nothing but rules.
+// isOfRules is whether an object is a NetworkPolicy that asks for nothing but rules. What
+// stands in for a policy of the cluster tells nodes apart, and it does not.
 func (c *compiler) isOfRules(object metav1.Object) bool {
-	switch policy := object.(type) {
-	case *networkingv1.NetworkPolicy:
-	case *policyv1alpha2.ClusterNetworkPolicy:
-		if namesNodes(policy) {
-			return false
-		}
-	default:
-		return false
-	}
-	return c.namedIn(object) == nil && !namesNameless(object)
+	_, isPolicy := object.(*networkingv1.NetworkPolicy)
+	return isPolicy && c.namedIn(object) == nil && !namesNameless(object)
 }
 
 // concernsAside is whether a change may have others be refused than those that are set
