@@ -178,10 +178,14 @@ func (a *Allocator) AllocateBlocks(keys []string) (map[string]Identity, error) {
 
 // AddBlocks numbers blocks beside those that it has been asked for, as AddLabels
 // does sets of labels.
-func (a *Allocator) AddBlocks(keys []string) (map[string]Identity, bool) { return a.add(&a.blocks, keys) }
+func (a *Allocator) AddBlocks(keys []string) (map[string]Identity, bool) {
+	return a.add(&a.blocks, keys)
+}
 
 // AddMembers numbers addresses of pods so.
-func (a *Allocator) AddMembers(keys []string) (map[string]Identity, bool) { return a.add(&a.pods, keys) }
+func (a *Allocator) AddMembers(keys []string) (map[string]Identity, bool) {
+	return a.add(&a.pods, keys)
+}
 
 // AddNodes numbers addresses of nodes so.
 func (a *Allocator) AddNodes(keys []string) (map[string]Identity, bool) { return a.add(&a.nodes, keys) }

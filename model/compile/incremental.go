@@ -17,15 +17,14 @@ import (
 )
 
 // Incremental gives what All gives, to whom asks again and again about almost
-// the same objects. Services, EndpointSlices, pods and their devices, namespaces'
-// labels and policies that are others than the last time are made again alone, with
-// what they contend for with others and the rules that they are in.
+// the same objects. What has changed is made again alone, with what contends with it
+// for addresses and ports, and with the rules that it is in.
 //
-// All of it is made where somebody disputes an address, an object is warned of by
-// itself or refused for the sake of others, a node comes, goes or says something
-// else, a namespace goes, the API's servers or the node's own addresses, uplinks and
-// options change, and where policies' blocks of addresses have to do with it: what
-// they hold is numbered together. Why tells which.
+// All of it is made where nearly all would be: when the node's own addresses, uplinks,
+// options or Node change, when the first pod of a family of addresses comes or the last
+// one goes, when the first policy names a label that tells nobody apart until then, and
+// where the networks of Nodes' pods overlap. It is made too where something is to be
+// refused that was not before: which object that is depends on all. Why tells which.
 //
 // Objects are compared as pointers: who changes an object in place is not heard. The
 // States that it has given are never changed. The zero Incremental is ready; it

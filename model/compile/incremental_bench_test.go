@@ -130,8 +130,11 @@ func citySlice(i, pods int, ready bool) *discoveryv1.EndpointSlice {
 
 // What one change costs a node: of a pod elsewhere that is one of many alike, of
 // one whose labels nobody else has, of who serves a service, of a policy of each
-// kind, of a pod here, of a namespace's labels (a hundredth of all pods is of it), and
-// of a Node that tells that it lives. cpu-ms is what the process used for it.
+// kind and of blocks of addresses, of a pod here, of a namespace's labels (a hundredth
+// of all pods is of it), of a namespace and a Node that come and go, of a Node that tells
+// that it lives, of a pod that waits for its node, claims what another has, or has another
+// weight, and of an identity's number that all nodes share (a thousandth of all pods has
+// it). cpu-ms is what the process used for it.
 func BenchmarkOneChange(b *testing.B) {
 	for _, pods := range []int{1_000, 10_000, 100_000} {
 		objs, local := city(b, pods)
