@@ -49,6 +49,16 @@ func (c *compiler) setAside(objects map[model.Ref]metav1.Object, refusals []Refu
 	return a
 }
 
+// isIn is whether an object of a namespace is set aside.
+func (a *aside) isIn(space string) bool {
+	for _, object := range a.objects {
+		if manifest.NamespaceOr(object.GetNamespace()) == space {
+			return true
+		}
+	}
+	return false
+}
+
 // claim notes the addresses that a service names.
 func (a *aside) claim(svc *corev1.Service) {
 	for _, addr := range clusterIPs(svc) {

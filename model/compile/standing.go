@@ -103,6 +103,9 @@ func (i *Incremental) admit(objs *manifest.Objects, changed []model.Ref) (*chang
 	var others []model.Ref
 	for name, space := range ch.namespaces {
 		if there := i.c.objs.Namespaces[name] != nil; there != (space != nil) {
+			if i.standing.aside.isIn(name) {
+				return nil, i.no("an object that is refused for the sake of others has changed")
+			}
 			if others = append(others, i.objectsOf(name, there)...); slices.ContainsFunc(i.standing.unread, func(u manifest.Unread) bool { return u.Object.Namespace == name }) {
 				return nil, i.no("a namespace comes or goes of which an object could not be read")
 			}
