@@ -211,7 +211,10 @@ func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 				c.errs = append(c.errs, err)
 			}
 		}
-		c.warnOfAnnotations(obj)
+		before := len(c.warnings)
+		if c.warnOfAnnotations(obj); len(c.warnings) > before && c.kept != nil {
+			c.kept.ofAnnotations[annotated{manifest.KindOf(obj), manifest.RefOf(obj).Key()}] = slices.Clone(c.warnings[before:])
+		}
 	}
 }
 

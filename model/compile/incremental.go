@@ -9,9 +9,6 @@ import (
 	"reflect"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
 )
@@ -111,7 +108,7 @@ func (i *Incremental) full(objs *manifest.Objects, node string, local model.Loca
 		i.taken = map[string]uint64{}
 	}
 	c := newCompiler(objs.Clone(), node, local)
-	c.kept, c.valid = &kept{c: c}, valid
+	c.kept, c.valid = &kept{c: c, ofAnnotations: map[annotated][]Warning{}, ofNodeNames: map[string]toldOf{}, ofLabels: map[string][]Warning{}}, valid
 	state, err := c.compile()
 	if err != nil {
 		return state, c.warnings, err
@@ -220,48 +217,6 @@ func (i *Incremental) renumber(change *change, local *model.Local, m *moves) {
 	}
 }
 
-// moves is what a change comes to.
-type moves struct {
-	removed, added []model.Address
-	pods           map[string]*corev1.Pod // to be made again, as they are now
-	entered        map[*compiledPod]bool
-	people         []*identity             // that came or went, or have other numbers
-	touched        map[string]bool         // sets of labels
-	placed         map[string][]netip.Addr // addresses by sets of labels, that came or are in other groups
-	renumbered     map[string]bool         // sets of labels
-	selectors      map[string]bool
-	own            bool                    // a pod is, or was, this node's
-	hosts          map[string]*compiledPod // of those, by key; nil: it has no address
-
-	nodes, peers bool         // Nodes are others; what others see of them is
-	arrived      []netip.Addr // of nodes, to be numbered
-	sockets      map[netip.Addr]bool
-	variants     bool // nodes have other numbers
-	servers      bool // a pod is at an address of the API's, or no more
-
-	services  map[string]bool // to be made again, though they may be the same
-	asked     map[string]bool // slices, so
-	listing   map[backendKey]bool
-	addressed map[netip.Addr]bool // that services may have for themselves
-
-	blocks       bool                  // they are others
-	regroupNodes bool                  // others of them may be in groups
-	groups       map[string]bool       // that have other members
-	prefixes     map[netip.Prefix]bool // whose entries are to be made again
-	natives      map[netip.Prefix]bool
-
-	told bool // other things are told of addresses, labels or annotations
-}
-
-func newMoves() *moves {
-	return &moves{
-		pods: map[string]*corev1.Pod{}, entered: map[*compiledPod]bool{}, touched: map[string]bool{}, placed: map[string][]netip.Addr{},
-		renumbered: map[string]bool{}, selectors: map[string]bool{}, hosts: map[string]*compiledPod{}, sockets: map[netip.Addr]bool{},
-		services: map[string]bool{}, asked: map[string]bool{}, listing: map[backendKey]bool{}, addressed: map[netip.Addr]bool{},
-		groups: map[string]bool{}, prefixes: map[netip.Prefix]bool{}, natives: map[netip.Prefix]bool{},
-	}
-}
-
 // read counts what there is, if it is not counted yet.
 func (k *kept) read() {
 	if k.people != nil {
@@ -270,22 +225,6 @@ func (k *kept) read() {
 	c := k.c
 	k.blocks = c.keepBlocks()
 	k.people, k.claims, k.nodes = keepPods(c, k.blocks.index), keepClaims(c), c.nodesInOrder()
-	k.ofAnnotations, k.ofNodeNames, k.ofLabels = map[annotated][]Warning{}, map[string]toldOf{}, map[string][]Warning{}
-	c.objs.Each(func(object metav1.Object) {
-		ref := manifest.RefOf(object)
-		keep(k.ofAnnotations, annotated{ref.Kind, ref.Key()}, k.telling(func() { c.warnOfAnnotations(object) }))
-	})
-	for name, node := range c.objs.Nodes {
-		if name == c.node {
-			continue // see toldOfSelf
-		}
-		if told := k.telling(func() { c.ignoreNames(node) }); len(told) > 0 {
-			k.ofNodeNames[name] = toldOf{turn{phase: ofNodes, object: node, index: afterAddresses}, told}
-		}
-	}
-	for key, pod := range c.objs.Pods {
-		keep(k.ofLabels, key, k.telling(func() { c.ignoreReservedLabels(pod) }))
-	}
 }
 
 // patch makes again what has changed. It is not ok where more has to be made

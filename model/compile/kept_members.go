@@ -210,65 +210,69 @@ func (i *Incremental) numberNodes(m *moves) bool {
 	if !m.peers && !m.regroupNodes && len(m.arrived) == 0 {
 		return true
 	}
-	index := c.kept.blocks.index
-	holders := c.nodeHolders(index)
-	before := map[netip.Addr]model.Identity{}
-	var variants [2][]model.Identity
-	bases := [2]model.Identity{model.IdentityHost, model.IdentityRemoteNode}
-	for n, base := range bases {
-		variants[n] = slices.Clone(c.variants[base])
+	bases := []model.Identity{model.IdentityHost, model.IdentityRemoteNode}
+	variants := map[model.Identity][]model.Identity{}
+	for _, base := range bases {
+		variants[base] = slices.Sorted(slices.Values(c.variants[base]))
 		delete(c.variants, base)
 	}
+	members := map[string][]member{}
+	for group, all := range c.members {
+		members[group] = nodesOf(all)
+		c.members[group] = slices.DeleteFunc(all, isNode)
+	}
+	holders := c.nodeHolders(c.kept.blocks.index)
+	numbers := map[netip.Addr]model.Identity{}
 	for _, h := range holders {
 		if number, placed := c.numbers[h.addr]; placed {
-			before[h.addr] = number
-		}
-	}
-	was := map[string][]member{}
-	for group, members := range c.members {
-		if slices.ContainsFunc(members, ofNode) {
-			was[group] = slices.DeleteFunc(slices.Clone(members), func(m member) bool { return !ofNode(m) })
-			c.members[group] = slices.DeleteFunc(members, ofNode)
+			numbers[h.addr] = number
 		}
 	}
 	ok := true
-	c.numberMembers(holders, func(keys []string) (numbers map[string]model.Identity, err error) {
-		numbers, ok = c.local.Identities.AddNodes(keys)
-		return numbers, nil
+	c.numberMembers(holders, func(keys []string) (given map[string]model.Identity, err error) {
+		given, ok = c.local.Identities.AddNodes(keys)
+		return given, nil
 	})
 	if !ok {
 		return i.no("no number is left that was never given")
 	}
-	done := map[netip.Addr]bool{} // one may be the node's and a gateway
-	for _, h := range holders {
-		old, placed := before[h.addr]
-		if done[h.addr] || placed && old == c.numbers[h.addr] {
-			continue
-		}
-		done[h.addr] = true
-		if placed {
-			now := c.numbers[h.addr]
-			c.numbers[h.addr] = old
-			m.removed = append(m.removed, i.entryOfNode(h))
-			c.numbers[h.addr] = now
-		}
-		m.added = append(m.added, i.entryOfNode(h))
+	i.placeNodes(holders, numbers, m)
+	for _, base := range bases {
+		m.variants = m.variants || !slices.Equal(variants[base], slices.Sorted(slices.Values(c.variants[base])))
 	}
-	for n, base := range bases {
-		slices.Sort(variants[n])
-		slices.Sort(c.variants[base])
-		m.variants = m.variants || !slices.Equal(variants[n], c.variants[base])
-	}
-	for group, members := range c.members {
-		now := slices.DeleteFunc(slices.Clone(members), func(m member) bool { return !ofNode(m) })
-		if !sameMembers(was[group], now) {
+	for group, all := range c.members {
+		if !sameMembers(members[group], nodesOf(all)) {
 			m.groups[group], m.variants = true, true
 		}
 	}
 	return true
 }
 
-func ofNode(m member) bool { return m.pod == nil }
+// placeNodes has addresses of nodes be in the table by the numbers that they have now,
+// where they had others before, or none.
+func (i *Incremental) placeNodes(holders []*holder, before map[netip.Addr]model.Identity, m *moves) {
+	c := i.c
+	done := map[netip.Addr]bool{} // one may be the node's and a gateway
+	for _, h := range holders {
+		now, old := c.numbers[h.addr], before[h.addr]
+		if done[h.addr] || old == now {
+			continue
+		}
+		done[h.addr] = true
+		if old != model.IdentityUnknown {
+			c.numbers[h.addr] = old
+			m.removed = append(m.removed, i.entryOfNode(h))
+			c.numbers[h.addr] = now
+		}
+		m.added = append(m.added, i.entryOfNode(h))
+	}
+}
+
+func isNode(m member) bool { return m.pod == nil }
+
+func nodesOf(all []member) []member {
+	return slices.DeleteFunc(slices.Clone(all), func(m member) bool { return !isNode(m) })
+}
 
 func sameMembers(a, b []member) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(m member) bool { return !slices.Contains(b, m) })

@@ -304,7 +304,10 @@ func (c *compiler) readNode(node *corev1.Node) {
 		c.readVouched(node, v)
 		c.noteLosses(v.addr, before, turn{phase: ofNodes, object: node, index: i})
 	}
-	c.ignoreNames(node)
+	before := len(c.warnings)
+	if c.ignoreNames(node); len(c.warnings) > before && c.kept != nil {
+		c.kept.ofNodeNames[node.Name] = toldOf{turn{phase: ofNodes, object: node, index: afterAddresses}, slices.Clone(c.warnings[before:])}
+	}
 }
 
 func (c *compiler) readVouched(node *corev1.Node, v vouched) {
@@ -499,7 +502,10 @@ func (c *compiler) readPods() {
 	}
 	for _, object := range manifest.InOrder(c.objs.Pods) {
 		c.requireNamespace(object)
-		c.ignoreReservedLabels(object)
+		before := len(c.warnings)
+		if c.ignoreReservedLabels(object); len(c.warnings) > before && c.kept != nil {
+			c.kept.ofLabels[manifest.NameOf(object)] = slices.Clone(c.warnings[before:])
+		}
 		if !manifest.IsFinished(object) && !object.Spec.HostNetwork && object.Spec.NodeName == "" && len(c.objs.Nodes) > 1 && len(manifest.PodAddresses(object)) > 0 {
 			c.fail(object, "spec.nodeName", "is empty, and there are %d nodes: name the pod's", len(c.objs.Nodes))
 		}
