@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -20,33 +21,69 @@ import (
 // have all of it made with each change.
 type aside struct {
 	objects   map[model.Ref]metav1.Object
-	services  bool // they are services
-	policies  bool // they are policies, refused for their rules
-	addresses map[netip.Addr]bool
+	services  bool                // some are services
+	rules     bool                // some are policies, refused for their rules
+	blocks    bool                // some are policies, refused for their blocks of addresses
+	addresses map[netip.Addr]bool // that they name
 }
 
-// setAside gives what objects are set aside together; nil where that is more than
-// services alone, or than NetworkPolicies whose rules are too many and name no addresses.
-// Cilium's policies may read the services that are refused.
+// setAside gives what objects are set aside together; nil where some of them are
+// neither services, nor NetworkPolicies whose rules or blocks are too many. Cilium's
+// policies may read the services that are refused.
 func (c *compiler) setAside(objects map[model.Ref]metav1.Object, refusals []Refusal) *aside {
-	a := &aside{objects: objects, services: true, policies: true, addresses: map[netip.Addr]bool{}}
-	if len(objects) == 0 {
-		a.services, a.policies = false, false
-		return a
-	}
-	for _, object := range objects {
-		svc, isService := object.(*corev1.Service)
-		a.services = a.services && isService
-		a.policies = a.policies && c.isOfRules(object)
-		if isService {
-			a.claim(svc)
+	a := &aside{objects: objects, addresses: map[netip.Addr]bool{}}
+	blocks := map[netip.Prefix]bool{}
+	for i := range refusals {
+		switch object := objects[refusals[i].Object].(type) {
+		case *corev1.Service:
+			a.services = true
+			a.claim(object)
+		case *networkingv1.NetworkPolicy:
+			named := c.namedIn(object)
+			switch table := refusals[i].Table; {
+			case namesNameless(object):
+				return nil
+			case table == model.TableRules && named == nil:
+				a.rules = true
+			case table == model.TableCIDRs && named != nil:
+				a.blocks = true
+				a.name(named, blocks)
+			default:
+				return nil
+			}
+		default:
+			return nil
 		}
 	}
-	a.policies = a.policies && !slices.ContainsFunc(refusals, func(r Refusal) bool { return r.Table != model.TableRules })
-	if !a.services && !a.policies || c.hasCilium() {
+	twice := slices.Contains(slices.Collect(maps.Values(objects)), nil)
+	if twice || len(objects) > 0 && c.hasCilium() || a.blocks && !c.exceeds(blocks) {
 		return nil
 	}
 	return a
+}
+
+// name notes the prefixes of blocks, and addresses among them.
+func (a *aside) name(named *namedBlocks, blocks map[netip.Prefix]bool) {
+	for _, b := range named.held {
+		for _, prefix := range append(slices.Clone(b.excepts), b.cidr) {
+			if blocks[prefix] = true; prefix.IsSingleIP() {
+				a.addresses[prefix.Addr()] = true
+			}
+		}
+	}
+}
+
+// exceeds is whether blocks, with those that policies name which are in force, are too
+// many before anything is made of them: nobody has numbers because of them then.
+func (c *compiler) exceeds(blocks map[netip.Prefix]bool) bool {
+	for prefix := range c.named {
+		blocks[prefix] = true
+	}
+	wide := 0
+	for prefix := range blocks {
+		wide += boolToInt(!prefix.IsSingleIP())
+	}
+	return wide > c.local.Budgets[model.TableCIDRs]
 }
 
 // isIn is whether an object of a namespace is set aside.
@@ -71,24 +108,23 @@ func (a *aside) claim(svc *corev1.Service) {
 	}
 }
 
-// isOfRules is whether an object is a NetworkPolicy that asks for nothing but rules. What
-// stands in for a policy of the cluster tells nodes apart, and it does not.
-func (c *compiler) isOfRules(object metav1.Object) bool {
-	_, isPolicy := object.(*networkingv1.NetworkPolicy)
-	return isPolicy && c.namedIn(object) == nil && !namesNameless(object)
-}
-
 // concernsAside is whether a change may have others be refused than those that are set
 // aside.
 func (i *Incremental) concernsAside(change *change, cl claims, m *moves) bool {
 	s := i.standing
-	if s == nil || !s.aside.services {
+	if s == nil || !s.aside.services && !s.aside.blocks {
 		return false
 	}
 	for addr := range cl {
 		if s.aside.addresses[addr] {
 			return true
 		}
+	}
+	if policies := len(change.policies) + len(change.cluster) + len(change.cilium) + len(change.ciliumCluster); s.aside.blocks && policies > 0 {
+		return true
+	}
+	if !s.aside.services {
+		return false
 	}
 	for key := range m.pods {
 		if wantsPorts(i.c.objs.Pods[key]) || wantsPorts(m.pods[key]) {
@@ -107,8 +143,8 @@ func wantsPorts(pod *corev1.Pod) (wants bool) {
 	return wants
 }
 
-// concernsRulesAside is the same of policies that are set aside.
+// concernsRulesAside is the same of policies that were refused for their rules.
 func (i *Incremental) concernsRulesAside(change *change, judged bool, m *moves) bool {
 	s := i.standing
-	return s != nil && s.aside.policies && (judged || m.own || len(change.namespaces)+len(m.people)+len(m.groups) > 0)
+	return s != nil && s.aside.rules && (judged || m.own || len(change.namespaces)+len(m.people)+len(m.groups) > 0)
 }

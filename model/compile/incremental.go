@@ -244,7 +244,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 		return nil, nil, false
 	}
 	if i.concernsAside(change, cl, m) {
-		return nil, nil, i.no("a change may have to do with services that are refused for the sake of others")
+		return nil, nil, i.no("a change may have to do with what is refused for the sake of others")
 	}
 	again := newAgain()
 	i.takeServers(change, again, m)
@@ -284,7 +284,7 @@ func (i *Incremental) patch(change *change, local *model.Local) (*model.State, [
 func (i *Incremental) finish(change *change, m *moves, next *model.State, judged bool, removed, added []model.Service) (*model.State, []Warning, bool) {
 	k := i.c.kept
 	if i.concernsRulesAside(change, judged, m) {
-		return nil, nil, i.no("a change may have to do with policies that are refused for the sake of others")
+		return nil, nil, i.no("a change may have to do with policies whose rules are refused for the sake of others")
 	}
 	if judged || len(change.namespaces) > 0 || m.own {
 		i.later = k.telling(func() { next.Endpoints, next.RuleSets, next.Node.RuleSet = i.c.endpoints(k.policiesInOrder()) })

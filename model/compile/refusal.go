@@ -78,7 +78,7 @@ func (i *Incremental) keepPart(objs *manifest.Objects, unread []manifest.Unread,
 	case s == nil || !sameUnread(s.unread, unread):
 		return nil, nil, nil, i.no("other objects could not be read")
 	case s.aside == nil:
-		return nil, nil, nil, i.no("objects are refused for the sake of others, and not services alone or policies for their rules")
+		return nil, nil, nil, i.no("an object is refused for the sake of others that is no service, and no NetworkPolicy for its rules or blocks")
 	}
 	ch, ok := i.admit(objs, changed)
 	if !ok {

@@ -195,12 +195,12 @@ func whys() map[string]struct {
 		"a namespace comes or goes of which an object could not be read": keeping(func(w *whyWorld) { w.unread = []manifest.Unread{unread("p", "shop")} }, func(w *whyWorld) {
 			delete(w.objs.Namespaces, "shop")
 		}),
-		"objects are refused for the sake of others, and not services alone or policies for their rules": keeping(func(w *whyWorld) {
+		"an object is refused for the sake of others that is no service, and no NetworkPolicy for its rules or blocks": keeping(func(w *whyWorld) {
 			w.budget(model.TableIPCache, 3)
 		}, func(w *whyWorld) { w.put(whyService("more", "10.96.0.12")) }),
-		"an object that is refused for the sake of others has changed":                  keeping(tight, func(w *whyWorld) { w.put(whyService("tight", "10.96.0.12")) }),
-		"a change may have to do with services that are refused for the sake of others": keeping(tight, func(w *whyWorld) { w.put(whyService("good", "10.96.0.12")) }),
-		"a change may have to do with policies that are refused for the sake of others": keeping(many, func(w *whyWorld) { w.put(whyPolicy("few", "default", 1)) }),
+		"an object that is refused for the sake of others has changed":                         keeping(tight, func(w *whyWorld) { w.put(whyService("tight", "10.96.0.12")) }),
+		"a change may have to do with what is refused for the sake of others":                  keeping(tight, func(w *whyWorld) { w.put(whyService("good", "10.96.0.12")) }),
+		"a change may have to do with policies whose rules are refused for the sake of others": keeping(many, func(w *whyWorld) { w.put(whyPolicy("few", "default", 1)) }),
 	}
 }
 

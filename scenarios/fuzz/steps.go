@@ -294,7 +294,7 @@ func newStepper(r *rand.Rand) *stepper {
 			s.local.Budgets[table] = 20 + r.IntN(60)
 		}
 		if r.IntN(2) == 0 { // somebody has no room from the beginning
-			tight := []model.Table{model.TableServices, model.TableBackends, model.TableRules}[r.IntN(3)]
+			tight := []model.Table{model.TableServices, model.TableBackends, model.TableRules, model.TableCIDRs}[r.IntN(4)]
 			s.local.Budgets[tight] = 2 + r.IntN(8)
 		}
 	}

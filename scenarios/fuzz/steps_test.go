@@ -47,7 +47,7 @@ func TestStepsComeToWhatIsMadeAnew(t *testing.T) {
 	for _, why := range []string{
 		"a budget is exceeded", "an address of this node's is another's too", "networks of pods overlap, or hold addresses of Nodes",
 		"pods bring other gateways", "pods have addresses of another family now", "this node's own Node comes, goes or says something else",
-		"objects are refused for the sake of others, and not services alone or policies for their rules",
+		"an object is refused for the sake of others that is no service, and no NetworkPolicy for its rules or blocks",
 	} {
 		require.Positive(t, done.Why[why], "nothing was made as a whole: %s", why)
 	}
