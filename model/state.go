@@ -19,7 +19,7 @@ type State struct {
 	Addresses List[Address]
 	// TunnelEndpoints are other nodes', by their numbers. The compiler makes none yet.
 	TunnelEndpoints []TunnelEndpoint
-	Services  List[Service]
+	Services        List[Service]
 	// ServiceAddresses are those of Services that are nobody else's: not a node's,
 	// not a pod's. What is sent there, and to no frontend, is refused. Pings are
 	// answered where AnswersPings.
