@@ -20,13 +20,14 @@ type BenchBareKey struct {
 
 type BenchBareValue struct {
 	_     structs.HostLayout
-	Words [24]uint32
+	Words [26]uint32
 }
 
 type BenchSavedFrame struct {
 	_     structs.HostLayout
 	Len   uint32
-	Frame [128]uint8
+	Key   BenchBareKey
+	Frame [208]uint8
 }
 
 // Names of all BPF objects in the ELF.

@@ -162,45 +162,6 @@ func BenchmarkMasquerade(b *testing.B) {
 	})
 }
 
-// BenchmarkDSR measures packets of a known flow from outside that are led to
-// another node in a tunnel. Taking the tunnel off again, by which the wrapper
-// repeats it, is in the figure.
-func BenchmarkDSR(b *testing.B) {
-	for _, tunnel := range []model.Tunnel{model.TunnelIPIP, model.TunnelGeneve} {
-		forFamilies(b, []int{1, 1 << 16}, func(b *testing.B, six bool, flows int) {
-			nb := newNATBench(b, six, func(s *model.State) {
-				s.Node.Tunnel = tunnel
-				// Only pods answer clients themselves.
-				for _, pods := range []string{"203.0.113.0/24", "2001:db8:9::/64"} {
-					s.Addresses = s.Addresses.With(model.Address{Prefix: netip.MustParsePrefix(pods), Identity: model.FirstLabelIdentity + 9, Native: true})
-				}
-				for i := range s.Services.Len() {
-					s.Services.At(i).DSR = s.Services.At(i).Scope == model.ScopeOutside
-				}
-			})
-			r := nb.d.Runner(model.FromDevice)
-			var frames [][]byte
-			for i := range flows {
-				client := nb.pick(fmt.Sprintf("198.51.100.%d", i%256), fmt.Sprintf("2001:db8:7::%x", 1+i%256))
-				at := nb.pick("192.0.2.1", "2001:db8::1")
-				for _, set := range []int{0, 1} {
-					frame := tcpFrame(b, client, at, uint16(1024+i/256), 30081, ack)
-					if set == 0 {
-						frame = tcpFrame(b, client, at, uint16(1024+i/256), 30081, syn)
-					}
-					dec, _, _ := decide(b, r, frame, nb.uplink.Ifindex)
-					require.Equalf(b, model.Out("tunnel"), dec.Out, "%+v", dec)
-					if set == 1 {
-						frames = append(frames, frame)
-					}
-				}
-			}
-			shuffle(frames)
-			measureTurns(b, program(b, nb.d, bpf.HostProgFromDevice), nb.uplink.Ifindex, frames)
-		}, string(tunnel))
-	}
-}
-
 // BenchmarkNewFlowWhenPortsRunOut measures what opens flows towards a peer for
 // which so many hundredths of the source ports are taken, their own too. What
 // finds none is dropped, and bounded as well: `opened` is the share that does

@@ -48,7 +48,7 @@ type bench struct{ *wrapper }
 
 func newBench(b *testing.B, frames [][]byte) *bench {
 	b.Helper()
-	w, err := newWrapper(frames)
+	w, err := newWrapper(frames, nil, nil)
 	require.NoError(b, err)
 	b.Cleanup(func() { w.objs.Close() })
 	return &bench{w}

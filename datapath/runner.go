@@ -97,12 +97,18 @@ func (r *Runner) call(frame []byte) error {
 	r.attr.DataOut, r.attr.DataSizeOut = address(&r.data[0]), uint32(len(r.data))
 	r.attr.CtxIn, r.attr.CtxSizeIn = address(&r.in), uint32(unsafe.Sizeof(r.in))
 	r.attr.CtxOut, r.attr.CtxSizeOut = address(&r.out), uint32(unsafe.Sizeof(r.out))
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_TEST_RUN, uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr))
-	for errno == unix.EINTR { // kernels before 5.12 give up for any signal
-		_, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_TEST_RUN, uintptr(unsafe.Pointer(&r.attr)), unsafe.Sizeof(r.attr))
-	}
+	err := r.attr.call(r)
 	runtime.KeepAlive(frame)
-	runtime.KeepAlive(r)
+	return err
+}
+
+// call runs the program. What the attributes lead to is the owner's.
+func (a *testRun) call(owner any) error {
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_TEST_RUN, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a))
+	for errno == unix.EINTR { // kernels before 5.12 give up for any signal
+		_, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_TEST_RUN, uintptr(unsafe.Pointer(a)), unsafe.Sizeof(*a))
+	}
+	runtime.KeepAlive(owner)
 	if errno != 0 {
 		return errno
 	}

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"net/netip"
 	"os"
 	"testing"
 
@@ -98,20 +99,23 @@ func TestABenchRefusesFramesThatComeOutOtherThanAlone(t *testing.T) {
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	opening := tcpFrame(t, "10.0.0.1", "10.96.0.1", 40000, 80, syn)
-	b, err := d.Bench(model.FromContainer, n.client.Ifindex, [][]byte{opening})
+	what := Benched{Hook: model.FromContainer, Ifindex: n.client.Ifindex, Frames: [][]byte{opening}}
+	b, err := d.Bench(what)
 	require.NoError(t, err)
+	// A wrapper that puts another frame in the place of the first.
+	require.NoError(t, b.w.objs.Saved.Put(uint32(0), bpf.BenchSavedFrame{Len: uint32(len(opening))}))
+	require.ErrorIs(t, b.Check(), ErrWrongPath)
 	require.NoError(t, b.Close())
 
-	_, err = d.Bench(model.FromContainer, n.client.Ifindex, nil)
-	require.ErrorContains(t, err, "wrap 0 frames: give 1 to 65536")
-	_, err = d.Bench(model.FromContainer, n.client.Ifindex, [][]byte{make([]byte, 200)})
-	require.ErrorContains(t, err, "wrap a frame of 200 bytes: give 128 at most")
+	known := what
+	known.Flows = []model.Tuple{{Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.96.0.1"), Sport: 40000, Dport: 80, Protocol: model.ProtocolTCP}}
+	_, err = d.Bench(known)
+	require.ErrorIs(t, err, ErrNoFlow, "nobody has answered")
 
-	// A wrapper that puts another frame in the place of the first.
-	w, err := newWrapper([][]byte{opening})
-	require.NoError(t, err)
-	require.NoError(t, w.objs.Saved.Put(uint32(0), bpf.BenchSavedFrame{Len: uint32(len(opening))}))
-	broken := &Bench{w: w, prog: d.programs.loaded[bpf.ContainerProgFromContainer], ifindex: n.client.Ifindex, frames: 1}
-	require.ErrorIs(t, broken.compare(d, model.FromContainer, [][]byte{opening}), ErrWrongPath)
-	require.NoError(t, broken.Close())
+	what.Frames = nil
+	_, err = d.Bench(what)
+	require.ErrorContains(t, err, "wrap 0 frames: give 1 to 1048576")
+	what.Frames = [][]byte{make([]byte, 209)}
+	_, err = d.Bench(what)
+	require.ErrorContains(t, err, "wrap a frame of 209 bytes: give 208 at most")
 }

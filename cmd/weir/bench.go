@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,41 +20,45 @@ import (
 
 // benching are the flags of weir bench.
 type benching struct {
-	flows   []int
-	rounds  int
-	cpu     int
-	output  string
-	compare string
-	list    bool
+	flows    []int
+	families []string
+	rounds   int
+	cpu      int
+	output   string
+	compare  string
+	list     bool
 }
 
 func benchCommand() *cobra.Command {
 	var o benching
+	o.flows = []int{1, 256, 4 << 10}
 	cmd := &cobra.Command{
 		Use:   "bench [NAME...]",
 		Short: "Measure what the datapath's paths cost a packet",
-		Long: `Measure what the datapath's paths cost a packet, as multiples of BASE: the
-empty program under the same wrapper, in the same run. Without a NAME all paths
-are measured; --list names them.
+		Long: `Measure what the datapath's paths cost a packet. OVER BASE is what it costs
+over BASE, in multiples of BASE: the empty program under the same wrapper, in
+the same run. Without a NAME all paths are measured; --list names them.
 
 Each path is run by BPF_PROG_TEST_RUN, with the frame put back before each
-round; one whose packets come out other than those of a single run is refused.
-Rounds of all paths take turns on one CPU. SPREAD is how far the middle half of
-the rounds lie apart: beyond 10 % the machine is too busy. BARE LOOKUP is one
-lookup in a table of as many flows, in the same order.
+round; one whose packets come out other than those of a single run is refused,
+before and after. Flows take turns by chance. Rounds of paths take turns on one
+CPU. SPREAD is how far the middle half of the rounds lie apart: beyond 10 % the
+machine is too busy. BARE LOOKUP is one lookup of the same flows in the same
+table. A GOAL of many flows is 1.1 times the bare lookup and one flow together.
 
 --compare tells what is slower or faster than in an older report (-o json), by
 a rank test of the rounds, and what is noise: less than 3 %, or chance. It ends
 with 1 where something is slower.`,
 		Example: `  weir bench
-  weir bench pod-to-service --flows 1,65536
+  weir bench pod-to-service --flows 1,64k
   weir bench -o json >old.json
   weir bench --compare old.json`,
 		ValidArgsFunction: completeBenches,
 		RunE:              o.run,
 	}
 	f := cmd.Flags()
-	f.IntSliceVar(&o.flows, "flows", []int{1, 256, 4096}, "how many flows take turns")
+	f.Var(&flowCounts{&o.flows}, "flows", "how many flows take turns: 1, 256, 4k, 64k, 1M")
+	f.StringSliceVar(&o.families, "family", []string{"ipv4", "ipv6"}, "the families that are measured")
 	f.IntVar(&o.rounds, "rounds", 31, "rounds of each path")
 	f.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "the CPU that all of it runs on")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json")
@@ -88,7 +93,7 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 			return err
 		}
 	}
-	report, err := bench.Run(cmd.Context(), bench.Options{Paths: names, Flows: o.flows, Rounds: o.rounds, CPU: o.cpu})
+	report, err := bench.Run(cmd.Context(), o.options(names))
 	if errors.Is(err, bench.ErrNoPath) {
 		return usageError(fmt.Errorf("%w: 'weir bench --list' lists them", err))
 	}
@@ -96,7 +101,7 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 		return err
 	}
 	if noise := report.Noise(); len(noise) > 0 {
-		fmt.Fprintf(cmd.ErrOrStderr(), "the machine is noisy: rounds lie far apart of %s: stop what else runs, choose another --cpu, or ask for more --rounds\n", strings.Join(noise, ", "))
+		fmt.Fprintf(cmd.ErrOrStderr(), "the machine is noisy: rounds lie more than 10 %% apart of %s: stop what else runs, choose another --cpu, or ask for more --rounds\n", some(noise))
 	}
 	if old == nil {
 		return o.print(cmd.OutOrStdout(), report, report.Write)
@@ -112,12 +117,31 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 	return err
 }
 
+// some lists the first names of many.
+func some(names []string) string {
+	const most = 5
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+func (o *benching) options(names []string) bench.Options {
+	var families []bench.Family
+	for _, f := range o.families {
+		families = append(families, bench.Family(f))
+	}
+	return bench.Options{Paths: names, Families: families, Flows: o.flows, Rounds: o.rounds, CPU: o.cpu}
+}
+
 func (o *benching) check() error {
 	if err := oneOf("output", o.output, "text", "json"); err != nil {
 		return err
 	}
-	if len(o.flows) == 0 || slices.Min(o.flows) < 1 || slices.Max(o.flows) > bench.MaxFlows {
-		return usageError(fmt.Errorf("--flows %v: give numbers from 1 to %d", o.flows, bench.MaxFlows))
+	for _, f := range o.families {
+		if err := oneOf("family", f, "ipv4", "ipv6"); err != nil {
+			return err
+		}
 	}
 	const fewest = 5 // a rank test of fewer finds nothing
 	if o.rounds < fewest {
@@ -134,6 +158,47 @@ func (o *benching) print(w io.Writer, value any, text func(io.Writer) error) err
 		return text(w)
 	}
 	return json.NewEncoder(w).Encode(value)
+}
+
+// flowCounts is a flag: numbers with commas between, k for 1,024 and M for its square.
+type flowCounts struct{ to *[]int }
+
+func (c *flowCounts) Type() string { return "counts" }
+
+func (c *flowCounts) String() string {
+	var texts []string
+	for _, n := range *c.to {
+		text := strconv.Itoa(n)
+		switch {
+		case n >= 1<<20 && n%(1<<20) == 0:
+			text = strconv.Itoa(n>>20) + "M"
+		case n >= 1<<10 && n%(1<<10) == 0:
+			text = strconv.Itoa(n>>10) + "k"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ",")
+}
+
+// Set takes each number once, in their order.
+func (c *flowCounts) Set(text string) error {
+	var all []int
+	for one := range strings.SplitSeq(text, ",") {
+		digits, shift := one, 0
+		if more, is := strings.CutSuffix(one, "k"); is {
+			digits, shift = more, 10
+		} else if more, is := strings.CutSuffix(one, "M"); is {
+			digits, shift = more, 20
+		}
+		n, err := strconv.Atoi(digits)
+		if err != nil || n < 1 || n > bench.MaxFlows>>shift {
+			return fmt.Errorf("%q: give numbers from 1 to %d, or 4k, 64k, 1M", one, bench.MaxFlows)
+		}
+		all = append(all, n<<shift)
+	}
+	slices.Sort(all)
+	*c.to = slices.Compact(all)
+	return nil
 }
 
 func readReport(name string) (*bench.Report, error) {

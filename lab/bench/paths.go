@@ -3,15 +3,11 @@
 package bench
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
-	"github.com/weirnet/weir/datapath"
-	"github.com/weirnet/weir/lab/frame"
-	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
 )
 
@@ -19,23 +15,76 @@ import (
 type path struct {
 	name, help string
 	hook       model.Hook
-	from       string // the host that sends
-	to         string // an address, a %d of which is filled in where there is one
+	from       string    // the host that sends
+	to         [2]string // where to, in each family; where peers are many, the first
 	port       uint16
-	answers    bool // the packets that answer are measured
-	refused    bool // each packet is dropped
+	peers      int // hosts of the other side, from which or to which it goes; 0: one
+
+	out        model.Out // the way out of all packets; none: they are dropped
+	translated bool      // packets leave with other addresses or ports
+	answers    bool      // the packets that answer are measured
+	tunnelled  bool      // they come in a tunnel from another node
+	opens      bool      // each packet opens a flow
 }
 
-// paths are all of them, as they are listed.
+// Targets of paths.
+var (
+	service = [2]string{"10.96.0.10", "fd96::10"}
+	web     = [2]string{"10.0.0.2", "fd00::2"}
+	guarded = [2]string{"10.0.0.3", "fd00::3"}
+	picky   = [2]string{"10.0.0.4", "fd00::4"}
+	farPod  = [2]string{"10.0.1.1", "fd00:1::1"} // the first of them
+	world   = [2]string{"203.0.112.0", "2001:db8:9::"}
+	node1   = [2]string{"198.18.0.2", "fd00:198:18::2"}
+	node2   = [2]string{"198.18.0.3", "fd00:198:18::3"}
+)
+
+// many is how many hosts outside take part where one has too few ports.
+const many = 1024
+
+// paths are all of them, as they are listed. No two have a flow in common, neither as
+// it comes nor as it leaves.
 func paths() []path {
 	return []path{
-		{name: "pod-to-service", help: "a pod to a ClusterIP, led to a pod of the node", hook: model.FromContainer, from: client, to: "10.96.0.10", port: 80},
-		{name: "service-to-pod", help: "the answers of that pod", hook: model.FromContainer, from: client, to: "10.96.0.10", port: 80, answers: true},
-		{name: "pod-to-pod", help: "a pod to another of the node", hook: model.FromContainer, from: client, to: "10.0.0.2", port: 8080},
-		{name: "pod-to-world", help: "a pod to hosts outside, with the node's address", hook: model.FromContainer, from: client, to: "203.0.113.%d", port: 443},
-		{name: "node-port", help: "a host outside to a node port, led to another node with this one's address", hook: model.FromDevice, from: outside, to: "198.18.0.2", port: 30080},
-		{name: "refused", help: "a pod to one whose policy lets nobody in", hook: model.FromContainer, from: client, to: "10.0.0.3", port: 8080, refused: true},
+		{name: "pod-to-service", help: "a pod to a ClusterIP, led to a pod of the node",
+			hook: model.FromContainer, from: client, to: service, port: firstServicePort, out: model.OutLocal, translated: true},
+		{name: "service-to-pod", help: "the answers of that pod",
+			hook: model.FromContainer, from: client, to: service, port: firstServicePort + servicePorts/2, out: model.OutLocal, translated: true, answers: true},
+		{name: "pod-to-pod", help: "a pod to another of the node",
+			hook: model.FromContainer, from: client, to: web, port: 7000, out: model.OutLocal},
+		{name: "pod-to-world", help: "a pod to hosts outside, with the node's address",
+			hook: model.FromContainer, from: client, to: world, port: 443, peers: many, out: model.OutDevice, translated: true},
+		{name: "node-port", help: "hosts outside to a node port, led to another node with this one's address",
+			hook: model.FromDevice, from: outside, to: node1, port: 30080, peers: many, out: model.OutDevice, translated: true},
+		{name: "dsr-out", help: "hosts outside to a node port, led into a tunnel to another node, whose pod answers them itself",
+			hook: model.FromDevice, from: outside, to: node1, port: 30090, peers: many, out: model.OutTunnel},
+		{name: "dsr-in", help: "the same at that node: taken out of the tunnel, and led to its pod",
+			hook: model.FromDevice, from: outside, to: node2, port: 30091, peers: many, out: model.OutLocal, translated: true, tunnelled: true},
+		{name: "dsr-answer", help: "the answers of that pod, straight to the hosts outside",
+			hook: model.FromDevice, from: outside, to: node2, port: 30092, peers: many, out: model.OutDevice, translated: true, tunnelled: true, answers: true},
+		{name: "refused", help: "a pod to one whose policy lets nobody in: dropped",
+			hook: model.FromContainer, from: client, to: guarded, port: 8080},
+		{name: "new-flow", help: "a pod opens a flow to one whose policy lets it in, with every packet",
+			hook: model.FromContainer, from: client, to: picky, port: 8080, out: model.OutLocal, opens: true},
+		{name: "new-flow-in", help: "the same by pods of another node, where it comes into the pod",
+			hook: model.ToContainer, from: far, to: picky, port: 8080, peers: farPods, out: model.OutLocal, opens: true},
 	}
+}
+
+// leastOpened is how many flows a path opens at least before they are forgotten: to
+// run a few packets alone is to measure the system call.
+const leastOpened = 2048
+
+// flows are how many flows of the path take turns where so many are asked for; 0: as
+// many were measured already.
+func (p *path) flows(asked []int, i int) int {
+	if !p.opens || asked[i] > leastOpened {
+		return asked[i]
+	}
+	if slices.ContainsFunc(asked[:i], func(n int) bool { return n <= leastOpened }) {
+		return 0
+	}
+	return leastOpened
 }
 
 // Path is a path by name, for people.
@@ -73,124 +122,51 @@ func chosen(names []string) ([]path, error) {
 	return some, nil
 }
 
-// flags of TCP.
+// Family is that of a path's packets.
+type Family string
+
+// Families.
 const (
-	syn = 0x02
-	ack = 0x10
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
 )
 
-// site is where paths are: a world whose first node's datapath is measured.
-type site struct {
-	w *prog.World
-	d *datapath.Datapath
-}
-
-// segment makes one of TCP from a host.
-func (s *site) segment(from string, t model.Tuple, flags uint8) ([]byte, error) {
-	own, gateway, err := s.w.MACs(from)
-	if err != nil {
-		return nil, err
+func (f Family) index() int {
+	if f == IPv6 {
+		return 1
 	}
-	return frame.Build(
-		frame.Layer{Kind: "eth"}.With("src", frame.MAC(own)).With("dst", frame.MAC(gateway)),
-		frame.Layer{Kind: "ipv4"}.With("src", frame.Addr(t.Src)).With("dst", frame.Addr(t.Dst)),
-		frame.Layer{Kind: "tcp"}.With("sport", frame.Num(t.Sport)).With("dport", frame.Num(t.Dport)).With("flags", frame.Num(flags)))
+	return 0
 }
 
-// tuple is that of flow i of a path.
-func (p *path) tuple(i int) model.Tuple {
-	t := model.Tuple{Dport: p.port, Sport: uint16(1024 + i/256), Protocol: model.ProtocolTCP}
-	to := p.to
+// sports is how many source ports a host uses towards one port.
+const sports = 50_000
+
+// tuple is that of flow i of a path, as its sender has it.
+func (p *path) tuple(f Family, i int) model.Tuple {
+	peers := max(p.peers, 1)
+	peer, rest := i%peers, i/peers
+	t := model.Tuple{Sport: uint16(1024 + rest%sports), Dport: p.port + uint16(rest/sports), Protocol: model.ProtocolTCP}
+	to := netip.MustParseAddr(p.to[f.index()])
 	switch p.from {
 	case outside:
-		t.Src = netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
+		t.Src, t.Dst = hostAt(netip.MustParseAddr([2]string{"198.51.100.0", "2001:db8:7::"}[f.index()]), peer), to
+	case far:
+		t.Src, t.Dst = hostAt(netip.MustParseAddr(farPod[f.index()]), peer), to
 	default:
-		t.Src, t.Sport = netip.MustParseAddr("10.0.0.1"), uint16(1024+i)
+		t.Src, t.Dst = netip.MustParseAddr([2]string{"10.0.0.1", "fd00::1"}[f.index()]), to
+		if p.peers > 0 {
+			t.Dst = hostAt(to, peer)
+		}
 	}
-	if p.hook == model.FromContainer && p.port == 443 {
-		to, t.Sport = fmt.Sprintf(p.to, i%256), uint16(1024+i/256)
-	}
-	t.Dst = netip.MustParseAddr(to)
 	return t
 }
 
-// frames opens a path's flows, and gives the packets that go on with them, and where.
-func (s *site) frames(p *path, flows int) (hook model.Hook, ifindex int, frames [][]byte, err error) {
-	for i := range flows {
-		var one []byte
-		if hook, ifindex, one, err = s.talk(p, p.tuple(i)); err != nil {
-			return "", 0, nil, fmt.Errorf("open flow %d of path %s: %w", i, p.name, err)
-		}
-		frames = append(frames, one)
-	}
-	return hook, ifindex, frames, nil
-}
-
-// talk opens one flow, answers it, and goes on with it.
-func (s *site) talk(p *path, t model.Tuple) (model.Hook, int, []byte, error) {
-	hook, ifindex := p.hook, s.ifindex(p.hook, p.from)
-	opened, _, err := s.send(p.from, hook, ifindex, t, syn)
-	if p.refused {
-		if err == nil && opened.Decision.Action != model.Drop {
-			err = fmt.Errorf("it is not refused: %+v", opened.Decision)
-		}
-		sent, built := s.segment(p.from, t, syn)
-		return hook, ifindex, sent, errors.Join(err, built)
-	}
-	if err != nil {
-		return "", 0, nil, err
-	}
-	there, backHook, backFrom := translated(opened.Data), model.FromDevice, outside
-	if opened.Decision.Out == model.OutLocal {
-		backHook, backFrom = model.FromContainer, s.podAt(opened.Decision.Ifindex)
-	}
-	back := s.ifindex(backHook, backFrom)
-	if _, _, err := s.send(backFrom, backHook, back, there.Reversed(), syn|ack); err != nil {
-		return "", 0, nil, err
-	}
-	known, sent, err := s.send(p.from, hook, ifindex, t, ack)
-	if err == nil && p.answers {
-		hook, ifindex = backHook, back
-		known, sent, err = s.send(backFrom, backHook, back, there.Reversed(), ack)
-	}
-	if err == nil && known.Decision.Flow != datapath.FlowKnown {
-		err = fmt.Errorf("its flow is not known: %+v", known.Decision)
-	}
-	return hook, ifindex, sent, err
-}
-
-// send passes a segment through a hook, and gives what became of it and the frame.
-func (s *site) send(from string, hook model.Hook, ifindex int, t model.Tuple, flags uint8) (datapath.Ran, []byte, error) {
-	sent, err := s.segment(from, t, flags)
-	if err != nil {
-		return datapath.Ran{}, nil, err
-	}
-	ran, err := s.d.Run(hook, datapath.Frame{Data: sent, Ifindex: ifindex})
-	return ran, sent, err
-}
-
-func (s *site) ifindex(hook model.Hook, host string) int {
-	if hook == model.FromDevice {
-		return s.w.Uplinks("")[0].Ifindex
-	}
-	return s.w.Devices("")[host].Ifindex
-}
-
-func (s *site) podAt(ifindex int) string {
-	for name, device := range s.w.Devices("") {
-		if device.Ifindex == ifindex {
-			return name
-		}
-	}
-	return ""
-}
-
-// translated reads the addresses and ports of a frame.
-func translated(data []byte) model.Tuple {
-	p := frame.Decode(data)
-	t := model.Tuple{Src: p.Src, Dst: p.Dst, Protocol: model.ProtocolTCP}
-	if p.L4 >= 0 && len(data) >= p.L4+4 {
-		t.Sport, t.Dport = binary.BigEndian.Uint16(data[p.L4:]), binary.BigEndian.Uint16(data[p.L4+2:])
-	}
-	return t
+// hostAt is the address so many behind another, of at most 65,536.
+func hostAt(a netip.Addr, n int) netip.Addr {
+	octets := a.AsSlice()
+	last := octets[len(octets)-2:]
+	sum := int(last[0])<<8 + int(last[1]) + n
+	last[0], last[1] = byte(sum>>8), byte(sum)
+	at, _ := netip.AddrFromSlice(octets)
+	return at
 }

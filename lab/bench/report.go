@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"text/tabwriter"
-
-	"golang.org/x/perf/benchmath"
 )
 
 // version is that of a Report's JSON.
-const version = 1
+const version = 2
 
 // Report is what a run has measured.
 type Report struct {
@@ -23,22 +22,31 @@ type Report struct {
 	Results []Result `json:"results"`
 }
 
-// Result is one path with some flows. Its rounds were run in turns with those of all
+// Result is one path with some flows. Its rounds were run in turns with those of
 // others: round i of one was beside round i of another.
 type Result struct {
 	Path     string    `json:"path"`
+	Family   Family    `json:"family"`
 	Flows    int       `json:"flows"`
-	Base     []float64 `json:"baseNs"`   // ns a packet through the empty program
-	Full     []float64 `json:"pathNs"`   // through the hook's
-	Lookup   []float64 `json:"lookupNs"` // through one bare lookup
-	Verified uint32    `json:"verified"` // instructions of the program; 0: the kernel does not tell
+	Base     []float64 `json:"baseNs"`             // ns a packet through the empty program
+	Full     []float64 `json:"pathNs"`             // through the hook's
+	Lookup   []float64 `json:"lookupNs,omitempty"` // through one bare lookup; none: packets are of no known flow
+	Verified uint32    `json:"verified"`           // instructions of the program; 0: the kernel does not tell
 }
 
-// Times are multiples of BASE, one a round.
-func (r *Result) Times() []float64 {
-	all := make([]float64, len(r.Full))
+// Name is what people call the result.
+func (r *Result) Name() string { return fmt.Sprintf("%s/%s with %d flows", r.Path, r.Family, r.Flows) }
+
+// Over is what a packet costs over BASE, in multiples of BASE, one a round.
+func (r *Result) Over() []float64 { return overEach(r.Full, r.Base) }
+
+// overLookup is the same of a bare lookup.
+func (r *Result) overLookup() []float64 { return overEach(r.Lookup, r.Base) }
+
+func overEach(full, base []float64) []float64 {
+	all := make([]float64, len(full))
 	for i := range all {
-		all[i] = r.Full[i] / r.Base[i]
+		all[i] = full[i]/base[i] - 1
 	}
 	return all
 }
@@ -51,6 +59,11 @@ func summary(values []float64) (median, spread float64) {
 	return at(0.5), (at(0.75) - at(0.25)) / at(0.5)
 }
 
+func medianOf(values []float64) float64 {
+	median, _ := summary(values)
+	return median
+}
+
 // noisy is beyond which spread a figure says little.
 const noisy = 0.10
 
@@ -58,8 +71,8 @@ const noisy = 0.10
 func (r *Report) Noise() []string {
 	var names []string
 	for i := range r.Results {
-		if _, spread := summary(r.Results[i].Times()); spread > noisy {
-			names = append(names, fmt.Sprintf("%s with %d flows (%.0f %%)", r.Results[i].Path, r.Results[i].Flows, 100*spread))
+		if _, spread := summary(r.Results[i].Over()); spread > noisy {
+			names = append(names, fmt.Sprintf("%s (%.0f %%)", r.Results[i].Name(), 100*spread))
 		}
 	}
 	return names
@@ -68,16 +81,67 @@ func (r *Report) Noise() []string {
 // Write writes a report as a table.
 func (r *Report) Write(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PATH\tFLOWS\tTIMES BASE\tSPREAD\tBASE ns\tOVER BASE ns\tBARE LOOKUP ns\tVERIFIED")
+	fmt.Fprintln(table, strings.Join(columns, "\t"))
 	for i := range r.Results {
-		one := &r.Results[i]
-		times, spread := summary(one.Times())
-		base, _ := summary(one.Base)
-		full, _ := summary(one.Full)
-		lookup, _ := summary(one.Lookup)
-		fmt.Fprintf(table, "%s\t%d\t%.2f\t%.1f %%\t%.0f\t%.0f\t%.0f\t%d\n", one.Path, one.Flows, times, 100*spread, base, full-base, lookup-base, one.Verified)
+		fmt.Fprintln(table, strings.Join(r.row(i), "\t"))
 	}
 	return table.Flush()
+}
+
+var columns = []string{"PATH", "FAMILY", "FLOWS", "OVER BASE", "SPREAD", "GOAL", "MET", "BASE ns", "OVER BASE ns", "BARE LOOKUP ns", "VERIFIED"}
+
+// row is a result as people read it.
+func (r *Report) row(i int) []string {
+	one := &r.Results[i]
+	times, spread := summary(one.Over())
+	base := medianOf(one.Base)
+	goal, met, lookup := "-", "-", "-"
+	if most := r.goal(i); most > 0 {
+		goal, met = fmt.Sprintf("%.2f", most), map[bool]string{true: "yes", false: "no"}[times <= most]
+	}
+	if len(one.Lookup) > 0 {
+		lookup = fmt.Sprintf("%.0f", medianOf(one.overLookup())*base)
+	}
+	return []string{one.Path, string(one.Family), fmt.Sprint(one.Flows), fmt.Sprintf("%.2f", times), fmt.Sprintf("%.1f %%", 100*spread), goal, met,
+		fmt.Sprintf("%.0f", base), fmt.Sprintf("%.0f", times*base), lookup, fmt.Sprint(one.Verified)}
+}
+
+// mostOver is what a packet of one flow is to cost over BASE, in multiples of it.
+var mostOver = map[string]float64{
+	"pod-to-service": 1.7, "pod-to-pod": 1.2, "node-port": 1.9, "pod-to-world": 1.8, "dsr-out": 3, "dsr-in": 3, "new-flow": 8, "new-flow-in": 8,
+}
+
+// What a packet of many flows in random turn is to cost, at most: of one bare lookup
+// there and the cost of one flow together.
+const (
+	manyFlows    = 1 << 16
+	ofTheLimit   = 1.1
+	oneFlowAlone = 1
+)
+
+// goal is what a result is to cost, in multiples of BASE over BASE; 0: no goal.
+func (r *Report) goal(i int) float64 {
+	one := &r.Results[i]
+	switch {
+	case one.Flows == oneFlowAlone, len(one.Lookup) == 0 && one.Flows == leastOpened:
+		return mostOver[one.Path]
+	case one.Flows < manyFlows || len(one.Lookup) == 0:
+		return 0
+	}
+	alone := r.find(one.Path, one.Family, oneFlowAlone)
+	if alone == nil {
+		return 0
+	}
+	return ofTheLimit * (medianOf(one.overLookup()) + medianOf(alone.Over()))
+}
+
+// find gives a result; nil: it was not measured.
+func (r *Report) find(path string, f Family, flows int) *Result {
+	i := slices.IndexFunc(r.Results, func(o Result) bool { return o.Path == path && o.Family == f && o.Flows == flows })
+	if i < 0 {
+		return nil
+	}
+	return &r.Results[i]
 }
 
 // ErrVersion is a report of another version's.
@@ -98,62 +162,4 @@ func Read(from io.Reader) (*Report, error) {
 		}
 	}
 	return &r, nil
-}
-
-// Change is what has become of a path.
-type Change struct {
-	Path  string  `json:"path"`
-	Flows int     `json:"flows"`
-	Old   float64 `json:"old"` // medians, in multiples of BASE
-	New   float64 `json:"new"`
-	P     float64 `json:"p"`    // of such a difference by chance
-	Real  bool    `json:"real"` // no noise
-}
-
-// Slower is whether it is slower, and not by noise.
-func (c *Change) Slower() bool { return c.Real && c.New > c.Old }
-
-// What is taken for a change: one that chance would make once in so many runs, of
-// that part at least. Where a program and its tables lie in memory is another each
-// time, and worth 1 to 2 %.
-const (
-	alpha     = 0.001
-	leastPart = 0.03
-)
-
-// Compare tells what of a report differs from an old one: by Mann-Whitney's test of
-// the rounds' multiples of BASE, which assumes nothing of how they are spread.
-func Compare(old, now *Report) []Change {
-	var changes []Change
-	for i := range now.Results {
-		r := &now.Results[i]
-		at := slices.IndexFunc(old.Results, func(o Result) bool { return o.Path == r.Path && o.Flows == r.Flows })
-		if at < 0 {
-			continue
-		}
-		before, after := old.Results[at].Times(), r.Times()
-		c := Change{Path: r.Path, Flows: r.Flows}
-		c.Old, _ = summary(before)
-		c.New, _ = summary(after)
-		test := benchmath.DefaultThresholds
-		c.P = benchmath.AssumeNothing.Compare(benchmath.NewSample(before, &test), benchmath.NewSample(after, &test)).P
-		part := c.New/c.Old - 1
-		c.Real = c.P < alpha && (part > leastPart || part < -leastPart)
-		changes = append(changes, c)
-	}
-	return changes
-}
-
-// WriteChanges writes changes as a table.
-func WriteChanges(w io.Writer, changes []Change) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "PATH\tFLOWS\tOLD\tNEW\tCHANGE\tP\t")
-	for _, c := range changes {
-		verdict := "noise"
-		if c.Real {
-			verdict = map[bool]string{true: "slower", false: "faster"}[c.New > c.Old]
-		}
-		fmt.Fprintf(table, "%s\t%d\t%.2f\t%.2f\t%+.1f %%\t%.4f\t%s\n", c.Path, c.Flows, c.Old, c.New, 100*(c.New/c.Old-1), c.P, verdict)
-	}
-	return table.Flush()
 }
