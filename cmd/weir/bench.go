@@ -52,19 +52,20 @@ with 1 where something is slower.`,
 		Example: `  weir bench
   weir bench pod-to-service --flows 1,64k
   weir bench -o json >old.json
-  weir bench --compare old.json`,
+  weir bench --compare old.json
+  weir bench --flows 1,256,4k,64k -o html >bench.html`,
 		ValidArgsFunction: completeBenches,
 		RunE:              o.run,
 	}
 	f := cmd.Flags()
 	f.Var(&flowCounts{&o.flows}, "flows", "how many flows take turns: 1, 256, 4k, 64k, 1M")
 	f.StringSliceVar(&o.families, "family", []string{"ipv4", "ipv6"}, "the families that are measured")
-	f.IntVar(&o.rounds, "rounds", 31, "rounds of each path")
+	f.IntVar(&o.rounds, "rounds", 32, "quiet rounds of each path")
 	f.IntVar(&o.cpu, "cpu", runtime.NumCPU()-1, "the CPU that all of it runs on")
-	f.StringVarP(&o.output, "output", "o", "text", "text, or json")
+	f.StringVarP(&o.output, "output", "o", "text", "text, json, or html (one page)")
 	f.StringVar(&o.compare, "compare", "", "tell what differs from this report")
 	f.BoolVar(&o.list, "list", false, "list the paths")
-	cmd.AddCommand(benchGoalsCommand())
+	cmd.AddCommand(benchGoalsCommand(), benchCurvesCommand())
 	return cmd
 }
 
@@ -93,7 +94,7 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 			return err
 		}
 	}
-	report, err := bench.Run(cmd.Context(), o.options(names))
+	report, err := bench.Run(cmd.Context(), o.options(names, old))
 	if errors.Is(err, bench.ErrNoPath) {
 		return usageError(fmt.Errorf("%w: 'weir bench --list' lists them", err))
 	}
@@ -102,6 +103,9 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 	}
 	if noise := report.Noise(); len(noise) > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "the machine is noisy: rounds lie more than 10 %% apart of %s: stop what else runs, choose another --cpu, or ask for more --rounds\n", some(noise))
+	}
+	if o.output == "html" {
+		return report.WriteHTML(cmd.OutOrStdout())
 	}
 	if old == nil {
 		return o.print(cmd.OutOrStdout(), report, report.Write)
@@ -126,29 +130,36 @@ func some(names []string) string {
 	return fmt.Sprintf("%s and %d others", strings.Join(names[:most], ", "), len(names)-most)
 }
 
-func (o *benching) options(names []string) bench.Options {
+func (o *benching) options(names []string, old *bench.Report) bench.Options {
 	var families []bench.Family
 	for _, f := range o.families {
 		families = append(families, bench.Family(f))
 	}
-	return bench.Options{Paths: names, Families: families, Flows: o.flows, Rounds: o.rounds, CPU: o.cpu}
+	return bench.Options{Paths: names, Families: families, Flows: o.flows, Rounds: o.rounds, CPU: o.cpu, Old: old}
 }
 
 func (o *benching) check() error {
-	if err := oneOf("output", o.output, "text", "json"); err != nil {
+	if err := oneOf("output", o.output, "text", "json", "html"); err != nil {
 		return err
+	}
+	if o.output == "html" && o.compare != "" {
+		return usageError(errors.New("--output html shows one report: leave out --compare"))
 	}
 	for _, f := range o.families {
 		if err := oneOf("family", f, "ipv4", "ipv6"); err != nil {
 			return err
 		}
 	}
+	return checkRounds(o.rounds, o.cpu)
+}
+
+func checkRounds(rounds, cpu int) error {
 	const fewest = 5 // a rank test of fewer finds nothing
-	if o.rounds < fewest {
-		return usageError(fmt.Errorf("--rounds %d: give %d at least", o.rounds, fewest))
+	if rounds < fewest {
+		return usageError(fmt.Errorf("--rounds %d: give %d at least", rounds, fewest))
 	}
-	if o.cpu < 0 || o.cpu >= runtime.NumCPU() {
-		return usageError(fmt.Errorf("--cpu %d: this machine has 0 to %d", o.cpu, runtime.NumCPU()-1))
+	if cpu < 0 || cpu >= runtime.NumCPU() {
+		return usageError(fmt.Errorf("--cpu %d: this machine has 0 to %d", cpu, runtime.NumCPU()-1))
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ type path struct {
 	answers    bool      // the packets that answer are measured
 	tunnelled  bool      // they come in a tunnel from another node
 	opens      bool      // each packet opens a flow
+	byChance   bool      // what becomes of a packet is chance: none is held against another
+	ports      []int     // source ports, in their order; nil: all
 }
 
 // Targets of paths.
@@ -146,6 +148,9 @@ func (p *path) tuple(f Family, i int) model.Tuple {
 	peers := max(p.peers, 1)
 	peer, rest := i%peers, i/peers
 	t := model.Tuple{Sport: uint16(1024 + rest%sports), Dport: p.port + uint16(rest/sports), Protocol: model.ProtocolTCP}
+	if p.ports != nil {
+		t.Sport, t.Dport = uint16(p.ports[rest%len(p.ports)]), p.port
+	}
 	to := netip.MustParseAddr(p.to[f.index()])
 	switch p.from {
 	case outside:

@@ -18,7 +18,8 @@ const version = 2
 // Report is what a run has measured.
 type Report struct {
 	Version int      `json:"version"`
-	Kernel  string   `json:"kernel"` // its release
+	Kernel  string   `json:"kernel"`  // its release
+	Machine string   `json:"machine"` // its CPU's name
 	Results []Result `json:"results"`
 }
 
@@ -37,18 +38,40 @@ type Result struct {
 // Name is what people call the result.
 func (r *Result) Name() string { return fmt.Sprintf("%s/%s with %d flows", r.Path, r.Family, r.Flows) }
 
-// Over is what a packet costs over BASE, in multiples of BASE, one a round.
-func (r *Result) Over() []float64 { return overEach(r.Full, r.Base) }
+// Over is what a packet costs over BASE, in multiples of BASE, one a quiet round.
+func (r *Result) Over() []float64 { return r.over(r.Full, r.fastest()) }
 
 // overLookup is the same of a bare lookup.
-func (r *Result) overLookup() []float64 { return overEach(r.Lookup, r.Base) }
+func (r *Result) overLookup() []float64 { return r.over(r.Lookup, r.fastest()) }
 
-func overEach(full, base []float64) []float64 {
-	all := make([]float64, len(full))
-	for i := range all {
-		all[i] = full[i]/base[i] - 1
+// over leaves out rounds that are not quiet, unless none is.
+func (r *Result) over(of []float64, floor float64) []float64 {
+	var quiet, all []float64
+	for i, full := range of {
+		one := full/r.Base[i] - 1
+		all = append(all, one)
+		if r.quiet(r.Base[i], floor) {
+			quiet = append(quiet, one)
+		}
 	}
-	return all
+	if len(quiet) == 0 {
+		return all
+	}
+	return quiet
+}
+
+// fastest is the fastest BASE, but for one in twenty: that may be a clock's mistake.
+func (r *Result) fastest() float64 { return slices.Sorted(slices.Values(r.Base))[len(r.Base)/20] }
+
+// fewFlows are in the caches, all of them: BASE is always the same then.
+const fewFlows = 256
+
+// quiet says whether a round had the CPU to itself, by its BASE. A neighbour that shares
+// a core or a cache makes all slower, but not all by the same. Many flows have no
+// such BASE: what their frames take of the caches is another each time.
+func (r *Result) quiet(base, floor float64) bool {
+	const much = 1.03
+	return r.Flows > fewFlows || base <= much*floor
 }
 
 // summary is a median, and how far the middle half of the rounds lie apart, as a
@@ -67,10 +90,14 @@ func medianOf(values []float64) float64 {
 // noisy is beyond which spread a figure says little.
 const noisy = 0.10
 
-// Noise names the results whose rounds differ too much to be believed.
+// Noise names the results whose quiet rounds are few, or differ too much to be believed.
 func (r *Report) Noise() []string {
 	var names []string
 	for i := range r.Results {
+		if quiet := r.Results[i].Over(); 4*len(quiet) < len(r.Results[i].Full) {
+			names = append(names, fmt.Sprintf("%s (%d of %d rounds are quiet)", r.Results[i].Name(), len(quiet), len(r.Results[i].Full)))
+			continue
+		}
 		if _, spread := summary(r.Results[i].Over()); spread > noisy {
 			names = append(names, fmt.Sprintf("%s (%.0f %%)", r.Results[i].Name(), 100*spread))
 		}
@@ -142,6 +169,18 @@ func (r *Report) find(path string, f Family, flows int) *Result {
 		return nil
 	}
 	return &r.Results[i]
+}
+
+// floors are the fastest BASE of each result in a report of the same machine.
+func (r *Report) floors(old *Report) map[string]float64 {
+	floors := map[string]float64{}
+	if old == nil || old.Machine != r.Machine || old.Kernel != r.Kernel {
+		return floors
+	}
+	for i := range old.Results {
+		floors[old.Results[i].Name()] = old.Results[i].fastest()
+	}
+	return floors
 }
 
 // ErrVersion is a report of another version's.

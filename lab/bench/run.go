@@ -15,6 +15,7 @@ import (
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/prog"
+	"github.com/weirnet/weir/model"
 )
 
 // Options are what is measured, and how.
@@ -24,6 +25,7 @@ type Options struct {
 	Flows    []int    // how many of each path take turns; each is a result
 	Rounds   int      // of each, in turns with others
 	CPU      int      // on which all of it runs
+	Old      *Report  // what is to be compared with; nil: nothing
 }
 
 // MaxFlows is how many flows of a path take turns at most.
@@ -33,8 +35,8 @@ const MaxFlows = 1 << 20
 var ErrNoJIT = errors.New("the kernel has no JIT for BPF")
 
 // packets is how many a run has, and runs how many a round, the fastest of which
-// counts: what comes between makes others slower, and none faster. Runs with a system
-// call for each packet are shorter, and more: less comes between.
+// counts: what comes between makes others slower, and none faster. Runs whose packets
+// take long are shorter, and more: less comes between.
 const (
 	packets = 2_000
 	runs    = 5
@@ -54,21 +56,63 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := unix.Uname(&name); err != nil {
 		return nil, fmt.Errorf("ask for the kernel's release: %w", err)
 	}
-	report := &Report{Version: version, Kernel: unix.ByteSliceToString(name.Release[:])}
-	all := together(some, &o)
-	pool, err := prog.NewPool(1, roomFor(all))
-	if err != nil {
-		return nil, err
-	}
-	defer pool.Close()
-	for _, turn := range all {
-		var failed error
-		err := pool.Use(ctx, topology(), func(w *prog.World) { failed = measure(ctx, w, turn, &o, report) })
-		if err := errors.Join(err, failed); err != nil {
+	report := &Report{Version: version, Kernel: unix.ByteSliceToString(name.Release[:]), Machine: machine()}
+	m := &measuring{o: o, loads: min(loads, o.Rounds), results: map[string]*Result{}, floors: report.floors(o.Old)}
+	turns := together(some, &o)
+	for range m.loads {
+		if err := m.load(ctx, turns); err != nil {
 			return nil, err
 		}
 	}
+	for _, turn := range turns {
+		for _, a := range turn {
+			report.Results = append(report.Results, *m.results[a.name()])
+		}
+	}
 	return report, nil
+}
+
+// loads is how often programs and tables are loaded anew. Where they lie in memory is
+// another each time, and worth some hundredths.
+const loads = 4
+
+// measuring is a run.
+type measuring struct {
+	o       Options
+	loads   int
+	results map[string]*Result
+	floors  map[string]float64 // the fastest BASE that is known of each
+	// change and before make a world of its own; nil: they do not.
+	change func(*model.State)
+	before func(*site, []asked) error
+}
+
+// load loads programs and tables, and measures a part of the rounds.
+func (m *measuring) load(ctx context.Context, turns [][]asked) error {
+	pool, err := prog.NewPool(1, roomFor(turns))
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	for _, turn := range turns {
+		var failed error
+		err := pool.Use(ctx, topology(), func(w *prog.World) { failed = m.measure(ctx, w, turn) })
+		if err := errors.Join(err, failed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// machine is the CPU's name; empty where the kernel does not tell.
+func machine() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if name, is := strings.CutPrefix(line, "model name"); is {
+			return strings.Trim(name, "\t :\n")
+		}
+	}
+	return ""
 }
 
 // needJIT fails where bpf_jit_enable is off. Kernels that always have a JIT have no
@@ -86,6 +130,10 @@ type asked struct {
 	p      path
 	family Family
 	flows  int
+}
+
+func (a *asked) name() string {
+	return (&Result{Path: a.p.name, Family: a.family, Flows: a.flows}).Name()
 }
 
 // mostTogether is how many flows the tables have at once, where one result has not
@@ -117,8 +165,8 @@ func together(some []path, o *Options) [][]asked {
 	return all
 }
 
-// roomFor is what the flows of the largest turn take: a pod may have a quarter of each
-// table.
+// roomFor is what the flows of the largest turn take: a pod may have a quarter of the
+// table. That of flows which nobody has answered is as large as a node's.
 func roomFor(all [][]asked) datapath.Options {
 	most := uint32(0)
 	for _, turn := range all {
@@ -128,32 +176,41 @@ func roomFor(all [][]asked) datapath.Options {
 		}
 		most = max(most, flows)
 	}
-	return datapath.Options{Flows: max(8*most+8*leastOpened, 1<<17), Unanswered: 1 << 18}
+	return datapath.Options{Flows: max(8*most+8*leastOpened, 1<<17)}
 }
 
 // running is a result that grows.
 type running struct {
-	Result
+	*Result
 	bench *datapath.Bench
 	kinds []datapath.Measured
 	turn  int // of the frames
+	left  int // quiet rounds that are still to come
 }
 
 // measure runs on the thread of a world, which ends with it.
-func measure(ctx context.Context, w *prog.World, turn []asked, o *Options, report *Report) (err error) {
+func (m *measuring) measure(ctx context.Context, w *prog.World, turn []asked) (err error) {
 	var only unix.CPUSet
-	only.Set(o.CPU)
+	only.Set(m.o.CPU)
 	if err := unix.SchedSetaffinity(0, &only); err != nil {
-		return fmt.Errorf("stay on CPU %d: %w", o.CPU, err)
+		return fmt.Errorf("stay on CPU %d: %w", m.o.CPU, err)
 	}
 	st, err := state(w, topology())
 	if err != nil {
 		return err
 	}
+	if m.change != nil {
+		m.change(st)
+	}
 	if err := apply(ctx, w, st); err != nil {
 		return err
 	}
 	s := &site{w: w, d: w.Datapath("")}
+	if m.before != nil {
+		if err := m.before(s, turn); err != nil {
+			return err
+		}
+	}
 	var all []*running
 	defer func() {
 		for _, r := range all {
@@ -161,37 +218,56 @@ func measure(ctx context.Context, w *prog.World, turn []asked, o *Options, repor
 		}
 	}()
 	for _, a := range turn {
-		r, err := s.prepare(a)
+		r, err := m.prepare(s, a)
 		if err != nil {
 			return err
 		}
 		all = append(all, r)
 	}
-	if err := takeTurns(ctx, all, o.Rounds); err != nil {
+	if err := m.takeTurns(ctx, all); err != nil {
 		return err
 	}
 	for _, r := range all {
 		if err := r.bench.Check(); err != nil {
-			return fmt.Errorf("path %s with %d flows, when all was measured: %w", r.Path, r.Flows, err)
+			return fmt.Errorf("%s, when all was measured: %w", r.Name(), err)
 		}
-		report.Results = append(report.Results, r.Result)
 	}
 	return nil
 }
 
-func takeTurns(ctx context.Context, all []*running, rounds int) error {
-	for range rounds {
+// patience is how many times as many rounds are run as are asked for, where the
+// machine is not quiet.
+const patience = 8
+
+// takeTurns has each result have its rounds, those that are not quiet aside.
+func (m *measuring) takeTurns(ctx context.Context, all []*running) error {
+	for range patience * all[0].left {
+		busy := false
 		for _, r := range all {
+			if r.left == 0 {
+				continue
+			}
 			if err := errors.Join(context.Cause(ctx), r.round()); err != nil {
 				return err
 			}
+			busy = true
+			base := r.Base[len(r.Base)-1]
+			if floor, known := m.floors[r.Name()]; !known || base < floor {
+				m.floors[r.Name()] = base
+			}
+			if r.quiet(base, m.floors[r.Name()]) {
+				r.left--
+			}
+		}
+		if !busy {
+			break
 		}
 	}
 	return nil
 }
 
 // prepare opens flows, which take turns by chance.
-func (s *site) prepare(a asked) (*running, error) {
+func (m *measuring) prepare(s *site, a asked) (*running, error) {
 	what, err := s.open(&a.p, a.family, a.flows)
 	if err != nil {
 		return nil, err
@@ -206,7 +282,10 @@ func (s *site) prepare(a asked) (*running, error) {
 	if err != nil {
 		return nil, fmt.Errorf("path %s with %d flows: %w", a.p.name, a.flows, err)
 	}
-	r := &running{Result: Result{Path: a.p.name, Family: a.family, Flows: a.flows}, bench: bench}
+	if m.results[a.name()] == nil {
+		m.results[a.name()] = &Result{Path: a.p.name, Family: a.family, Flows: a.flows}
+	}
+	r := &running{Result: m.results[a.name()], bench: bench, left: (m.o.Rounds + m.loads - 1) / m.loads}
 	r.kinds = []datapath.Measured{datapath.MeasuredBase, datapath.MeasuredPath}
 	if what.Flows != nil {
 		r.kinds = append(r.kinds, datapath.MeasuredLookup)
@@ -224,14 +303,12 @@ func (r *running) round() error {
 	for i := range best {
 		best[i] = math.Inf(1)
 	}
-	// All packets of a run open another flow.
-	count := packets
-	if r.bench.Opens {
-		count = min(packets, r.Flows)
+	count, times := packets, runs
+	if r.bench.Apart() || r.bench.Opens {
+		count, times = count/shorter, times*shorter
 	}
-	times := runs
-	if r.bench.Apart() {
-		times, count = times*shorter, count/shorter
+	if r.bench.Opens { // all packets of a run open another flow
+		count = min(count, r.Flows)
 	}
 	for range times {
 		for i, kind := range r.kinds {

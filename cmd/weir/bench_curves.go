@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weirnet/weir/lab/bench"
+)
+
+func benchCurvesCommand() *cobra.Command {
+	var list bool
+	var dir string
+	o := bench.Options{}
+	cmd := &cobra.Command{
+		Use:   "curves [NAME...]",
+		Short: "Measure what a packet costs by the size of tables",
+		Long: `Measure what a packet costs by the size of tables: over BASE, in multiples of
+the BASE of one frame. Without a NAME all curves are drawn; --list names them.`,
+		Example: `  weir bench curves
+  weir bench curves services --svg docs/curves`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if list {
+				for _, c := range bench.Curves() {
+					fmt.Fprintf(cmd.OutOrStdout(), "%-16s %s\n", c.Name, c.Help)
+				}
+				return nil
+			}
+			if err := checkRounds(o.Rounds, o.CPU); err != nil {
+				return err
+			}
+			charts, err := bench.Draw(cmd.Context(), names, o)
+			if errors.Is(err, bench.ErrNoPath) {
+				return usageError(fmt.Errorf("%w: 'weir bench curves --list' lists the curves", err))
+			}
+			if err != nil {
+				return err
+			}
+			if dir != "" {
+				if err := keepCurves(dir, charts); err != nil {
+					return err
+				}
+			}
+			return bench.WriteCharts(cmd.OutOrStdout(), charts)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&dir, "svg", "", "keep each curve as NAME.svg in this directory")
+	f.IntVar(&o.Rounds, "rounds", 15, "quiet rounds of each point")
+	f.IntVar(&o.CPU, "cpu", runtime.NumCPU()-1, "the CPU that all of it runs on")
+	f.BoolVar(&list, "list", false, "list the curves")
+	return cmd
+}
+
+func keepCurves(dir string, charts []bench.Chart) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("keep curves: %w", err)
+	}
+	for i := range charts {
+		if err := os.WriteFile(filepath.Join(dir, charts[i].Name+".svg"), []byte(charts[i].SVG()), 0o644); err != nil {
+			return fmt.Errorf("keep curves: %w", err)
+		}
+	}
+	return nil
+}
