@@ -65,7 +65,7 @@ with 1 where something is slower.`,
 	f.StringVarP(&o.output, "output", "o", "text", "text, json, or html (one page)")
 	f.StringVar(&o.compare, "compare", "", "tell what differs from this report")
 	f.BoolVar(&o.list, "list", false, "list the paths")
-	cmd.AddCommand(benchGoalsCommand(), benchCurvesCommand())
+	cmd.AddCommand(benchGoalsCommand(), benchCurvesCommand(), benchCountsCommand())
 	return cmd
 }
 

@@ -227,12 +227,17 @@ func Draw(ctx context.Context, names []string, o Options) ([]Chart, error) {
 }
 
 func (c *curve) draw(ctx context.Context, o Options) (*chart, error) {
+	pool, err := prog.NewPool(1, c.roomForAll())
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
 	drawn := &chart{title: "By " + c.help, x: c.x, y: "over BASE, in multiples of it", names: c.names}
 	lookup := line{name: "bare lookup", dashed: true}
 	for i := range c.lines {
 		of := line{name: c.lines[i].name}
 		for n, size := range c.sizes {
-			over, bare, err := c.point(ctx, &c.lines[i], size, o)
+			over, bare, err := c.lines[i].point(ctx, pool, size, o)
 			if err != nil {
 				return nil, fmt.Errorf("%s at %d: %w", of.name, size, err)
 			}
@@ -241,7 +246,7 @@ func (c *curve) draw(ctx context.Context, o Options) (*chart, error) {
 				x = float64(n)
 			}
 			of.points = append(of.points, xy{x, over})
-			if i == 0 && bare > 0 {
+			if i == 0 {
 				lookup.points = append(lookup.points, xy{x, bare})
 			}
 		}
@@ -253,28 +258,38 @@ func (c *curve) draw(ctx context.Context, o Options) (*chart, error) {
 	return drawn, nil
 }
 
-// point measures one, and the bare lookup of the same flows: over BASE, in multiples of
-// the BASE of one frame, which does not depend on the size.
-func (c *curve) point(ctx context.Context, l *curveLine, size int, o Options) (over, bare float64, err error) {
-	flows := 1
-	if l.path.opens {
+// roomForAll is what the largest point takes.
+func (c *curve) roomForAll() datapath.Options {
+	var all [][]asked
+	for i := range c.lines {
+		for _, size := range c.sizes {
+			all = append(all, c.lines[i].asked(size))
+		}
+	}
+	room := roomFor(all)
+	room.Services, room.Room = c.room.Services, c.room.Room
+	return room
+}
+
+// asked is what is measured at a size, and one frame, whose BASE is the unit.
+func (l *curveLine) asked(size int) []asked {
+	p, flows := l.path, 1
+	if p.opens {
 		flows = leastOpened
 	}
 	if l.flows != nil {
 		flows = l.flows(size)
 	}
-	p := l.path
 	if l.adjust != nil {
 		l.adjust(&p, size)
 	}
-	turn := []asked{{p, IPv4, flows}, {pathOf("refused"), IPv4, 1}}
-	room := roomFor([][]asked{turn})
-	room.Services, room.Room = c.room.Services, c.room.Room
-	pool, err := prog.NewPool(1, room)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer pool.Close()
+	return []asked{{p, IPv4, flows}, {pathOf("refused"), IPv4, 1}}
+}
+
+// point measures one, and the bare lookup of the same flows: over BASE, in multiples of
+// the BASE of one frame, which does not depend on the size.
+func (l *curveLine) point(ctx context.Context, pool *prog.Pool, size int, o Options) (over, bare float64, err error) {
+	turn := l.asked(size)
 	m := &measuring{o: o, loads: 1, results: map[string]*Result{}, floors: map[string]float64{}}
 	if l.change != nil {
 		m.change = func(s *model.State) { l.change(s, size) }

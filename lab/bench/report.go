@@ -33,6 +33,9 @@ type Result struct {
 	Full     []float64 `json:"pathNs"`             // through the hook's
 	Lookup   []float64 `json:"lookupNs,omitempty"` // through one bare lookup; none: packets are of no known flow
 	Verified uint32    `json:"verified"`           // instructions of the program; 0: the kernel does not tell
+	// Hardware is what the CPU has counted; nil: it has no counters, or the path has
+	// not only packets.
+	Hardware *Hardware `json:"hardware,omitempty"`
 }
 
 // Name is what people call the result.
@@ -105,17 +108,25 @@ func (r *Report) Noise() []string {
 	return names
 }
 
-// Write writes a report as a table.
+// Write writes a report as a table, and says why a column of it is empty.
 func (r *Report) Write(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, strings.Join(columns, "\t"))
 	for i := range r.Results {
 		fmt.Fprintln(table, strings.Join(r.row(i), "\t"))
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil || r.counted() {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%v: 'weir bench counts' counts what a packet runs without them\n", ErrNoCounters)
+	return err
 }
 
-var columns = []string{"PATH", "FAMILY", "FLOWS", "OVER BASE", "SPREAD", "GOAL", "MET", "BASE ns", "OVER BASE ns", "BARE LOOKUP ns", "VERIFIED"}
+func (r *Report) counted() bool {
+	return slices.ContainsFunc(r.Results, func(one Result) bool { return one.Hardware != nil })
+}
+
+var columns = []string{"PATH", "FAMILY", "FLOWS", "OVER BASE", "SPREAD", "GOAL", "MET", "BASE ns", "OVER BASE ns", "BARE LOOKUP ns", "CYCLES", "INSTRUCTIONS", "VERIFIED"}
 
 // row is a result as people read it.
 func (r *Report) row(i int) []string {
@@ -129,8 +140,12 @@ func (r *Report) row(i int) []string {
 	if len(one.Lookup) > 0 {
 		lookup = fmt.Sprintf("%.0f", medianOf(one.overLookup())*base)
 	}
+	cycles, instructions := "-", "-"
+	if h := one.Hardware; h != nil {
+		cycles, instructions = fmt.Sprintf("%.0f", h.Cycles), fmt.Sprintf("%.0f", h.Instructions)
+	}
 	return []string{one.Path, string(one.Family), fmt.Sprint(one.Flows), fmt.Sprintf("%.2f", times), fmt.Sprintf("%.1f %%", 100*spread), goal, met,
-		fmt.Sprintf("%.0f", base), fmt.Sprintf("%.0f", times*base), lookup, fmt.Sprint(one.Verified)}
+		fmt.Sprintf("%.0f", base), fmt.Sprintf("%.0f", times*base), lookup, cycles, instructions, fmt.Sprint(one.Verified)}
 }
 
 // mostOver is what a packet of one flow is to cost over BASE, in multiples of it.

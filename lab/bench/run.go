@@ -52,11 +52,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := needJIT(); err != nil {
 		return nil, err
 	}
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return nil, fmt.Errorf("ask for the kernel's release: %w", err)
+	kernel, err := release()
+	if err != nil {
+		return nil, err
 	}
-	report := &Report{Version: version, Kernel: unix.ByteSliceToString(name.Release[:]), Machine: machine()}
+	report := &Report{Version: version, Kernel: kernel, Machine: machine()}
 	m := &measuring{o: o, loads: min(loads, o.Rounds), results: map[string]*Result{}, floors: report.floors(o.Old)}
 	turns := together(some, &o)
 	for range m.loads {
@@ -227,7 +227,14 @@ func (m *measuring) measure(ctx context.Context, w *prog.World, turn []asked) (e
 	if err := m.takeTurns(ctx, all); err != nil {
 		return err
 	}
+	counters, err := openHardware()
+	if err == nil {
+		defer func() { err = errors.Join(err, counters.close()) }()
+	}
 	for _, r := range all {
+		if err := counters.count(r); err != nil {
+			return err
+		}
 		if err := r.bench.Check(); err != nil {
 			return fmt.Errorf("%s, when all was measured: %w", r.Name(), err)
 		}
@@ -278,14 +285,25 @@ func (m *measuring) prepare(s *site, a asked) (*running, error) {
 			what.Flows[i], what.Flows[j] = what.Flows[j], what.Flows[i]
 		}
 	})
-	bench, err := s.d.Bench(what)
+	r, err := newRunning(s, what)
 	if err != nil {
 		return nil, fmt.Errorf("path %s with %d flows: %w", a.p.name, a.flows, err)
 	}
 	if m.results[a.name()] == nil {
 		m.results[a.name()] = &Result{Path: a.p.name, Family: a.family, Flows: a.flows}
 	}
-	r := &running{Result: m.results[a.name()], bench: bench, left: (m.o.Rounds + m.loads - 1) / m.loads}
+	r.Result, r.left = m.results[a.name()], (m.o.Rounds+m.loads-1)/m.loads
+	r.Verified, err = r.bench.Verified()
+	return r, err
+}
+
+// newRunning is one without a result.
+func newRunning(s *site, what datapath.Benched) (*running, error) {
+	bench, err := s.d.Bench(what)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{bench: bench}
 	r.kinds = []datapath.Measured{datapath.MeasuredBase, datapath.MeasuredPath}
 	if what.Flows != nil {
 		r.kinds = append(r.kinds, datapath.MeasuredLookup)
@@ -293,8 +311,13 @@ func (m *measuring) prepare(s *site, a asked) (*running, error) {
 	if bench.Apart() {
 		r.kinds = append(r.kinds, datapath.MeasuredApart)
 	}
-	r.Verified, err = bench.Verified()
-	return r, err
+	return r, nil
+}
+
+// one runs one packet.
+func (r *running) one() error {
+	_, err := r.bench.Round(datapath.MeasuredPath, 0, 1)
+	return err
 }
 
 // round measures each kind some times, one beside the other, and keeps the fastest.
