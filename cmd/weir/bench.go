@@ -47,8 +47,9 @@ machine is too busy. BARE LOOKUP is one lookup of the same flows in the same
 table. A GOAL of many flows is 1.1 times the bare lookup and one flow together.
 
 --compare tells what is slower or faster than in an older report (-o json), by
-a rank test of the rounds, and what is noise: less than 3 %, or chance. It ends
-with 1 where something is slower.`,
+a rank test of the rounds, and what is noise: less than 2.5 %, or chance. It
+ends with 1 where something is slower, and with 2 where the machine is too
+noisy to tell.`,
 		Example: `  weir bench
   weir bench pod-to-service --flows 1,64k
   weir bench -o json >old.json
@@ -98,6 +99,9 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 	if errors.Is(err, bench.ErrNoPath) {
 		return usageError(fmt.Errorf("%w: 'weir bench --list' lists them", err))
 	}
+	if errors.Is(err, bench.ErrNoJIT) {
+		return usageError(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -112,13 +116,30 @@ func (o *benching) run(cmd *cobra.Command, names []string) error {
 	}
 	changes := bench.Compare(old, report)
 	if len(changes) == 0 {
-		return fmt.Errorf("compare with %s: it has none of the paths and flows that were measured", o.compare)
+		return usageError(fmt.Errorf("compare with %s: it has none of the paths and flows that were measured", o.compare))
 	}
-	err = o.print(cmd.OutOrStdout(), changes, func(w io.Writer) error { return bench.WriteChanges(w, changes) })
-	if err == nil && slices.ContainsFunc(changes, func(c bench.Change) bool { return c.Slower() }) {
+	if err := o.print(cmd.OutOrStdout(), changes, func(w io.Writer) error { return bench.WriteChanges(w, changes) }); err != nil {
+		return err
+	}
+	return judged(changes)
+}
+
+// judged ends with 1 where something is slower, and with 2 where nothing is and the
+// machine is too noisy to tell of some.
+func judged(changes []bench.Change) error {
+	if slices.ContainsFunc(changes, func(c bench.Change) bool { return c.Slower() }) {
 		return &exitError{code: exitFailed}
 	}
-	return err
+	var untold []string
+	for i := range changes {
+		if c := &changes[i]; c.Noisy {
+			untold = append(untold, fmt.Sprintf("%s/%s with %d flows", c.Path, c.Family, c.Flows))
+		}
+	}
+	if len(untold) == 0 {
+		return nil
+	}
+	return usageError(fmt.Errorf("compare: the machine is too noisy to tell of %s: stop what else runs, choose another --cpu, or ask for more --rounds; of many flows only a machine of one's own tells", some(untold)))
 }
 
 // some lists the first names of many.
@@ -218,5 +239,8 @@ func readReport(name string) (*bench.Report, error) {
 		return nil, fmt.Errorf("read a report: %w", err)
 	}
 	report, err := bench.Read(f)
+	if errors.Is(err, bench.ErrReport) {
+		err = usageError(err)
+	}
 	return report, errors.Join(err, f.Close())
 }

@@ -39,6 +39,9 @@ the BASE of one frame. Without a NAME all curves are drawn; --list names them.`,
 			if errors.Is(err, bench.ErrNoPath) {
 				return usageError(fmt.Errorf("%w: 'weir bench curves --list' lists the curves", err))
 			}
+			if errors.Is(err, bench.ErrNoJIT) {
+				return usageError(err)
+			}
 			if err != nil {
 				return err
 			}

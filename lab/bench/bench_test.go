@@ -98,9 +98,9 @@ func TestReportsAreReadAsTheyWereWritten(t *testing.T) {
 	require.Equal(t, report, again)
 
 	for text, want := range map[string]string{
-		`{"version": 7}`: "it is of another version, 7, and this one is 2",
+		`{"version": 7}`: "no report that can be read: of another version, 7, and this one is 2",
 		`{"version": 2, "results": [{"path": "x", "pathNs": [1], "baseNs": []}]}`: "path x has 1 rounds and 0 of BASE",
-		`no JSON`: "read a report: invalid character",
+		`no JSON`: "no report that can be read: invalid character",
 	} {
 		_, err := Read(strings.NewReader(text))
 		require.ErrorContains(t, err, want)

@@ -198,21 +198,24 @@ func (r *Report) floors(old *Report) map[string]float64 {
 	return floors
 }
 
+// ErrReport is what is no report that this version reads.
+var ErrReport = errors.New("no report that can be read")
+
 // ErrVersion is a report of another version's.
-var ErrVersion = errors.New("of another version")
+var ErrVersion = fmt.Errorf("%w: of another version", ErrReport)
 
 // Read reads a report's JSON.
 func Read(from io.Reader) (*Report, error) {
 	var r Report
 	if err := json.NewDecoder(from).Decode(&r); err != nil {
-		return nil, fmt.Errorf("read a report: %w", err)
+		return nil, fmt.Errorf("read a report: %w: %w: give what 'weir bench -o json' prints", ErrReport, err)
 	}
 	if r.Version != version {
-		return nil, fmt.Errorf("read a report: it is %w, %d, and this one is %d: measure the old commit again by this command", ErrVersion, r.Version, version)
+		return nil, fmt.Errorf("read a report: %w, %d, and this one is %d: measure the old commit again by this command", ErrVersion, r.Version, version)
 	}
 	for i := range r.Results {
 		if one := &r.Results[i]; len(one.Full) == 0 || len(one.Base) != len(one.Full) {
-			return nil, fmt.Errorf("read a report: path %s has %d rounds and %d of BASE", one.Path, len(one.Full), len(one.Base))
+			return nil, fmt.Errorf("read a report: %w: path %s has %d rounds and %d of BASE", ErrReport, one.Path, len(one.Full), len(one.Base))
 		}
 	}
 	return &r, nil
