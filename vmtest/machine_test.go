@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -213,6 +214,25 @@ func TestTheGuestKnowsTheTime(t *testing.T) {
 	_, err = fmt.Sscan(out.String(), &seconds)
 	require.NoError(t, err)
 	require.InDelta(t, time.Now().Unix(), seconds, 3)
+}
+
+// A guest that goes on from a snapshot is given the time before its first command.
+func TestTheGuestsClocksNeverStepBack(t *testing.T) {
+	everyKernel(t, func(t *testing.T, id string) {
+		m := start(t, id, vmtest.Options{})
+		for range 2 {
+			c := payload(t, "clocks")
+			var out, stderr bytes.Buffer
+			c.Stdout, c.Stderr = &out, &stderr
+			before := time.Now()
+			r, err := m.Run(t.Context(), c)
+			require.NoErrorf(t, err, "%+v", err)
+			require.Equalf(t, 0, r.ExitCode, "stderr: %s", &stderr)
+			first, err := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
+			require.NoError(t, err)
+			require.WithinDuration(t, before, time.Unix(0, first), 10*time.Second)
+		}
+	})
 }
 
 func TestTheKernelGetsTheModulesThatItAsksFor(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // This test binary is also what runs in the guests: with payloadEnv it plays
@@ -83,7 +84,8 @@ var payloads = map[string]func() error{
 		fmt.Println(code)
 		return err
 	},
-	"hang": hangInBPF,
+	"hang":   hangInBPF,
+	"clocks": readClocks,
 	"service": func() error {
 		token := rand.Uint64() // before the line that the snapshot waits for
 		fmt.Printf("%s\n", os.Getenv(wordsEnv))
@@ -104,6 +106,26 @@ var payloads = map[string]func() error{
 		_, err := io.ReadAll(os.Stdin)
 		return err
 	},
+}
+
+// readClocks reads both clocks for a while, and says the time of day at first.
+func readClocks() error {
+	var last [2]int64
+	begin := time.Now()
+	fmt.Println(begin.UnixNano())
+	for time.Since(begin) < 200*time.Millisecond {
+		for i, clock := range []int32{unix.CLOCK_MONOTONIC, unix.CLOCK_REALTIME} {
+			var now unix.Timespec
+			if err := unix.ClockGettime(clock, &now); err != nil {
+				return err
+			}
+			if now.Nano() < last[i] {
+				return fmt.Errorf("clock %d went from %d to %d", clock, last[i], now.Nano())
+			}
+			last[i] = now.Nano()
+		}
+	}
+	return nil
 }
 
 // warning is what kernels before 6.18 print for WARN(). No module that does
