@@ -73,6 +73,9 @@ func (c *compiler) fits(s *model.State, policies []*compiledPolicy) {
 	if len(c.local.Budgets) == 0 {
 		return
 	}
+	if c.bound = boundOf(s); c.bound.isWithin(s, c.local.Budgets) {
+		return
+	}
 	wanted := demands{}
 	named := policiesByRef(policies)
 	frontends := c.frontendsByAge(s)

@@ -158,6 +158,7 @@ type compiler struct {
 	warnings []Warning
 	before   int    // warnings that come before the services'
 	after    int    // and up to the end of the policies'
+	bound    *bound // of the state; nil without budgets
 	kept     *kept  // nil: nothing is made again from what was made here
 	tellings []loss // of the warnings of loseOnce, in their order
 	errs     []error

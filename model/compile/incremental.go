@@ -32,7 +32,7 @@ type Incremental struct {
 	shares       uint64 // revision of the numbers that were shared
 	state        *model.State
 	prior, later []Warning // those before the services', and after the policies'
-	fill         *fill
+	fill         *fill     // nil: the bound was within the budgets until now
 	whole        uint64
 	way          map[string]bool   // kinds of what the last change was made again by
 	taken        map[string]uint64 // how often, by kind

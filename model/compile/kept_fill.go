@@ -98,9 +98,16 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 	if len(budgets) == 0 {
 		return true
 	}
-	if i.fill == nil {
-		i.fill = newFill(s)
-	} else {
+	bound := i.c.bound
+	for n := range removed {
+		bound.add(&removed[n], -1)
+	}
+	for n := range added {
+		bound.add(&added[n], 1)
+	}
+	bound.addresses += addresses
+	bound.cidrs = i.c.kept.blocks.rows()
+	if i.fill != nil {
 		for n := range removed {
 			i.fill.add(&removed[n], -1)
 		}
@@ -108,6 +115,12 @@ func (i *Incremental) fits(s *model.State, removed, added []model.Service, addre
 			i.fill.add(&added[n], 1)
 		}
 		i.fill.entries[model.TableIPCache] += addresses
+	}
+	if bound.isWithin(s, budgets) {
+		return true
+	}
+	if i.fill == nil {
+		i.fill = newFill(s)
 	}
 	i.fill.entries[model.TableCIDRs] = i.c.kept.blocks.rows()
 	i.fill.entries[model.TableEndpoints] = len(s.Endpoints)
