@@ -15,25 +15,26 @@ import (
 // are not among them, since its own sockets are there, and neither are those of
 // the API's servers, which are spoken to by ports that no service has.
 func (c *compiler) serviceAddresses() []netip.Addr {
-	found := map[netip.Addr]bool{}
+	servers := c.apiAddresses()
+	var addrs []netip.Addr
+	add := func(addr netip.Addr) {
+		if !c.isAnothers(addr, servers) {
+			addrs = append(addrs, addr)
+		}
+	}
 	for addr, svc := range c.clusterAt {
-		found[addr] = isServed(svc) && !manifest.IsHeadless(svc)
+		if isServed(svc) && !manifest.IsHeadless(svc) {
+			add(addr)
+		}
 	}
 	for i := range c.frontends {
 		switch f := &c.frontends[i]; f.Kind {
 		case model.KindLoadBalancer, model.KindExternalIP:
-			found[f.Address] = true
-		}
-	}
-	servers := c.apiAddresses()
-	var addrs []netip.Addr
-	for addr, is := range found {
-		if is && !c.isAnothers(addr, servers) {
-			addrs = append(addrs, addr)
+			add(f.Address)
 		}
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
+	return slices.Clip(slices.Compact(addrs))
 }
 
 // isAnothers is whether an address is not a service's alone. servers are those of

@@ -44,6 +44,9 @@ func (b *compiledBackend) usefulness() int {
 // say that are the most useful: where it is, and for whom, is not taken from one
 // that is not used.
 func distinct(entries []compiledBackend) []compiledBackend {
+	if areDistinct(entries) {
+		return entries
+	}
 	sorted := slices.Clone(entries)
 	slices.SortStableFunc(sorted, func(a, b compiledBackend) int { return a.at.Compare(b.at) })
 	backends := sorted[:0]
@@ -65,9 +68,20 @@ func distinct(entries []compiledBackend) []compiledBackend {
 	return backends
 }
 
-// readBackends gives who serves a port in one family, entry by entry.
+// areDistinct is whether entries are what distinct makes of them, as most are.
+func areDistinct(entries []compiledBackend) bool {
+	for i := 1; i < len(entries); i++ {
+		if entries[i-1].at.Compare(entries[i].at) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// readBackends gives who serves a port in one family, entry by entry. The next call
+// writes over it.
 func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family discoveryv1.AddressType, port corev1.ServicePort) []compiledBackend {
-	var entries []compiledBackend
+	entries := c.entries[:0]
 	for _, slice := range endpoints {
 		number, has := numberIn(slice, port)
 		if slice.AddressType != family || !has {
@@ -83,6 +97,7 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), manifest.NamespaceOr(slice.Namespace)))
 		}
 	}
+	c.entries = entries
 	return entries
 }
 
@@ -129,7 +144,12 @@ func (c *compiler) clusterBackends(all []compiledBackend) []model.Backend {
 
 // anybody is whether somebody would take a new flow, on whatever node.
 func anybody(all []compiledBackend) bool {
-	return slices.ContainsFunc(all, func(b compiledBackend) bool { return b.usefulness() > 0 })
+	for i := range all {
+		if all[i].usefulness() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // localBackends is whom a port leads to that stays on this node. Those elsewhere
@@ -161,15 +181,27 @@ func localBackends(all []compiledBackend) []model.Backend {
 // that hints lead others to by now, may well answer on.
 func backendsFor(all []compiledBackend, fits func(*compiledBackend) bool) []model.Backend {
 	eligible := func(b *compiledBackend) bool { return b.ready && fits(b) }
-	if !slices.ContainsFunc(all, func(b compiledBackend) bool { return b.ready }) {
+	if !hasReady(all) {
 		eligible = func(b *compiledBackend) bool { return b.retiring }
 	}
-	var backends []model.Backend
+	if len(all) == 0 {
+		return nil
+	}
+	backends := make([]model.Backend, len(all))
 	for i := range all {
 		b := &all[i]
-		backends = append(backends, model.Backend{Address: b.at.Addr(), Port: b.at.Port(), Weight: b.weight, Terminating: !eligible(b)})
+		backends[i] = model.Backend{Address: b.at.Addr(), Port: b.at.Port(), Weight: b.weight, Terminating: !eligible(b)}
 	}
 	return backends
+}
+
+func hasReady(all []compiledBackend) bool {
+	for i := range all {
+		if all[i].ready {
+			return true
+		}
+	}
+	return false
 }
 
 func anyBackend(*compiledBackend) bool { return true }

@@ -60,7 +60,8 @@ type bid struct {
 // settle has the better claims first: of one rank those of the older object,
 // then of the one whose name sorts first.
 func (c *compiler) settle() {
-	c.claims = map[frontendKey]claim{}
+	c.claims = make(map[frontendKey]claim, len(c.bids))
+	c.frontends = make([]model.Service, 0, len(c.bids))
 	c.claimSockets()
 	slices.SortStableFunc(c.bids, compareBids)
 	for i := range c.bids {

@@ -148,6 +148,7 @@ type compiler struct {
 	host        *identity   // the node itself, as a subject of policies
 	owners      map[netip.Addr]owner
 
+	entries           []compiledBackend // room for those of one port
 	nodePortAddresses []netip.Addr
 	frontends         []model.Service
 	loopback          []model.Service // of sockets alone

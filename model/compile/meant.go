@@ -21,8 +21,12 @@ const annotationDomain = "weir.net/"
 // warnOfAnnotations warns of annotations of Weir's that say nothing where they
 // are: one that is misspelt would be missed when it is needed.
 func (c *compiler) warnOfAnnotations(object metav1.Object) {
+	annotations := object.GetAnnotations()
+	if len(annotations) == 0 {
+		return
+	}
 	known := manifest.AnnotationsOf(object)
-	for _, key := range slices.Sorted(maps.Keys(object.GetAnnotations())) {
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
 		if !strings.HasPrefix(key, annotationDomain) || slices.Contains(known, key) {
 			continue
 		}

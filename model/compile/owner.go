@@ -141,7 +141,7 @@ func (c *compiler) readPlugged() {
 // readClusterIPs gives each address of a Service to one. The API server does so
 // too, and takes them from a range of their own.
 func (c *compiler) readClusterIPs() {
-	c.clusterAt = map[netip.Addr]*corev1.Service{}
+	c.clusterAt = make(map[netip.Addr]*corev1.Service, len(c.objs.Services))
 	for _, svc := range sortedClaims(c.objs.Services) {
 		for i, addr := range manifest.ClusterIPsOf(svc) {
 			c.readClusterIP(svc, i, addr)

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -93,6 +94,7 @@ func (c *compiler) services() []model.Service {
 			slicesOf[name] = append(slicesOf[name], slice)
 		}
 	}
+	c.bids = make([]bid, 0, len(c.objs.Services))
 	for _, svc := range manifest.InOrder(c.objs.Services) {
 		c.service(svc, slicesOf[manifest.NameOf(svc)])
 		c.warnOfSelector(svc, pods.Candidates(svc))
@@ -127,14 +129,14 @@ func (c *compiler) slice(slice *discoveryv1.EndpointSlice) bool {
 // that are many hosts'. What was led to a service would be led once, and leave the
 // cluster with the node's address.
 func (c *compiler) warnOfEndpoints(slice *discoveryv1.EndpointSlice) {
+	field := func(i int) string { return fmt.Sprintf("endpoints[%d].addresses[0]", i) }
 	for i := range slice.Endpoints {
-		field := fmt.Sprintf("endpoints[%d].addresses[0]", i)
 		switch addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0]); {
 		case err != nil:
 		case c.clusterAt[addr] != nil:
-			c.ignore(slice, field, "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(c.clusterAt[addr]))
+			c.ignore(slice, field(i), "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(c.clusterAt[addr]))
 		case !manifest.ReachesHost(addr):
-			c.ignore(slice, field, "%s is not the address of a host that others reach: give a unicast address", addr)
+			c.ignore(slice, field(i), "%s is not the address of a host that others reach: give a unicast address", addr)
 		}
 	}
 }
@@ -147,7 +149,7 @@ type servicePort struct {
 	served  bool          // else its frontends are somebody else's to make
 	common  model.Service // what all its frontends have
 	// anywhere and here are whom a port leads to that may lead to any node, and
-	// one that stays on this one.
+	// one that stays on this one, of a service that has such.
 	anywhere, here []model.Backend
 	// nobody: no node has anybody who takes new flows.
 	nobody bool
@@ -205,11 +207,19 @@ func (c *compiler) servicePort(svc *corev1.Service, index int, cluster netip.Add
 			MaglevSize: c.maglevSize(svc),
 		},
 		anywhere: c.clusterBackends(all),
-		here:     localBackends(all),
 		nobody:   !anybody(all),
+	}
+	if staysHere(svc) {
+		p.here = localBackends(all)
 	}
 	c.checkBackends(p)
 	return p
+}
+
+// staysHere is whether one of a service's traffic policies is Local.
+func staysHere(svc *corev1.Service) bool {
+	return svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal ||
+		ptr.Deref(svc.Spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal
 }
 
 // checkBackends refuses backends that a port cannot lead to.

@@ -339,9 +339,18 @@ func NamespaceOr(namespace string) string {
 
 // InOrder gives the values by ascending key.
 func InOrder[T any](m map[string]T) []T {
-	values := make([]T, 0, len(m))
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		values = append(values, m[key])
+	type entry struct {
+		key   string
+		value T
+	}
+	entries := make([]entry, 0, len(m))
+	for key, value := range m {
+		entries = append(entries, entry{key, value})
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+	values := make([]T, len(entries))
+	for i := range entries {
+		values[i] = entries[i].value
 	}
 	return values
 }

@@ -76,12 +76,14 @@ func (v *validator) fail(field, format string, args ...any) {
 }
 
 func (v *validator) metadata(obj metav1.Object) {
-	if obj.GetName() == "" {
+	if name := obj.GetName(); name == "" {
 		v.fail("metadata.name", "is missing: give the object a name")
-	} else if problems := validation.IsDNS1123Subdomain(obj.GetName()); problems != nil {
-		v.fail("metadata.name", "%q: %s", obj.GetName(), problems[0])
+	} else if !isPlain(name) {
+		if problems := validation.IsDNS1123Subdomain(name); problems != nil {
+			v.fail("metadata.name", "%q: %s", name, problems[0])
+		}
 	}
-	if ns := obj.GetNamespace(); ns != "" {
+	if ns := obj.GetNamespace(); ns != "" && !isPlain(ns) {
 		if problems := validation.IsDNS1123Label(ns); problems != nil {
 			v.fail("metadata.namespace", "%q: %s", ns, problems[0])
 		}
@@ -91,13 +93,53 @@ func (v *validator) metadata(obj metav1.Object) {
 
 func (v *validator) labels(field string, labels map[string]string) {
 	for key, value := range labels {
-		if problems := validation.IsQualifiedName(key); problems != nil {
-			v.fail(field, "key %q: %s", key, problems[0])
+		if !isPlainKey(key) {
+			if problems := validation.IsQualifiedName(key); problems != nil {
+				v.fail(field, "key %q: %s", key, problems[0])
+			}
+		}
+		if value == "" || isPlain(value) {
+			continue
 		}
 		if problems := validation.IsValidLabelValue(value); problems != nil {
 			v.fail(field+"["+key+"]", "%q: %s", value, problems[0])
 		}
 	}
+}
+
+// isPlain is whether a text is a DNS label (RFC 1123), which the API takes for a
+// name, a namespace, and the value of a label. Most are, and the regular expressions
+// that say what else it takes cost ten times as much.
+func isPlain(text string) bool {
+	const longest = 63
+	if text == "" || len(text) > longest || text[0] == '-' || text[len(text)-1] == '-' {
+		return false
+	}
+	for i := range len(text) {
+		if c := text[i]; c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// isPlainKey is whether a text is a label's key that is plain in all of its parts, as
+// "app" and "kubernetes.io/service-name" are.
+func isPlainKey(text string) bool {
+	const longest = 253
+	domain, name, has := strings.Cut(text, "/")
+	if !has {
+		return isPlain(text)
+	}
+	if len(domain) > longest || !isPlain(name) {
+		return false
+	}
+	for part := range strings.SplitSeq(domain, ".") {
+		if !isPlain(part) {
+			return false
+		}
+	}
+	return true
 }
 
 func (v *validator) pod(pod *corev1.Pod) {
@@ -161,31 +203,27 @@ func (v *validator) hostPorts(pod *corev1.Pod) {
 
 // addresses checks a list of which each family may be there once.
 func (v *validator) addresses(field string, addresses []string) {
-	have := map[bool]string{}
+	have := make(map[bool]string, 2)
 	for i, text := range addresses {
-		at := fmt.Sprintf("%s[%d]", field, i)
-		addr := v.address(at, text)
-		if !addr.IsValid() {
+		addr, err := ParseLegacyAddr(text)
+		if err != nil || !ReachesHost(addr) {
+			v.address(fmt.Sprintf("%s[%d]", field, i), text)
 			continue
 		}
 		if first := have[addr.Is4()]; first != "" {
-			v.fail(at, "%s is of the same family as %s: keep one of each family", text, first)
+			v.fail(fmt.Sprintf("%s[%d]", field, i), "%s is of the same family as %s: keep one of each family", text, first)
 		}
 		have[addr.Is4()] = text
 	}
 }
 
-func (v *validator) address(field, text string) netip.Addr {
+func (v *validator) address(field, text string) {
 	addr, err := ParseLegacyAddr(text)
 	if err != nil {
 		v.fail(field, "%q is not an IP address", text)
-		return netip.Addr{}
-	}
-	if !ReachesHost(addr) {
+	} else if !ReachesHost(addr) {
 		v.fail(field, "%s is not the address of a host that others reach: use a unicast address, neither loopback nor link-local", text)
-		return netip.Addr{}
 	}
-	return addr
 }
 
 // ReachesHost is whether an address can be that of a host that others reach.
@@ -232,14 +270,20 @@ func (v *validator) endpointSlice(slice *discoveryv1.EndpointSlice) {
 			v.protocol(field+".protocol", *port.Protocol)
 		}
 	}
-	for i, endpoint := range slice.Endpoints {
-		if len(endpoint.Addresses) == 0 {
+	is4 := slice.AddressType == discoveryv1.AddressTypeIPv4
+	for i := range slice.Endpoints {
+		addresses := slice.Endpoints[i].Addresses
+		if len(addresses) == 0 {
 			v.fail(fmt.Sprintf("endpoints[%d].addresses", i), "is empty: give the endpoint an address")
 		}
-		for j, text := range endpoint.Addresses {
+		for j, text := range addresses {
+			addr, err := ParseLegacyAddr(text)
+			if err == nil && !isSpecial(addr) && addr.Is4() == is4 {
+				continue
+			}
 			field := fmt.Sprintf("endpoints[%d].addresses[%d]", i, j)
 			v.outsideAddress(field, text)
-			if addr, err := ParseLegacyAddr(text); err == nil && addr.Is4() != (slice.AddressType == discoveryv1.AddressTypeIPv4) {
+			if err == nil && addr.Is4() != is4 {
 				v.fail(field, "%s does not belong into a slice of addressType %s: put it into another slice", text, slice.AddressType)
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -106,16 +107,24 @@ func FamilyOf(addr netip.Addr) corev1.IPFamily {
 	return corev1.IPv6Protocol
 }
 
+// portOf is a port as a service has it once.
+type portOf struct {
+	number   int32
+	protocol corev1.Protocol
+}
+
+func (p portOf) String() string { return fmt.Sprint(p.number, "/", p.protocol) }
+
 func (v *validator) servicePorts(svc *corev1.Service) {
-	names, ports, nodePorts := map[string]int{}, map[string]int{}, map[string]int{}
+	names, ports, nodePorts := map[string]int{}, map[portOf]int{}, map[portOf]int{}
 	for i, port := range svc.Spec.Ports {
-		field := fmt.Sprintf("spec.ports[%d]", i)
+		field := "spec.ports[" + strconv.Itoa(i) + "]"
 		v.servicePort(field, port, len(svc.Spec.Ports) > 1)
 		if first, twice := names[port.Name]; twice {
 			v.fail(field+".name", "%q is the name of spec.ports[%d] too: name them apart", port.Name, first)
 		}
 		names[port.Name] = i
-		key := fmt.Sprint(port.Port, "/", ProtocolOr(port.Protocol))
+		key := portOf{port.Port, ProtocolOr(port.Protocol)}
 		if first, twice := ports[key]; twice {
 			v.fail(field+".port", "%s is spec.ports[%d] too: remove one", key, first)
 		}
@@ -124,7 +133,7 @@ func (v *validator) servicePorts(svc *corev1.Service) {
 	}
 }
 
-func (v *validator) nodePort(svc *corev1.Service, field string, i int, seen map[string]int) {
+func (v *validator) nodePort(svc *corev1.Service, field string, i int, seen map[portOf]int) {
 	port := svc.Spec.Ports[i]
 	if port.NodePort == 0 {
 		return
@@ -134,7 +143,7 @@ func (v *validator) nodePort(svc *corev1.Service, field string, i int, seen map[
 		return
 	}
 	v.port(field, int64(port.NodePort))
-	key := fmt.Sprint(port.NodePort, "/", ProtocolOr(port.Protocol))
+	key := portOf{port.NodePort, ProtocolOr(port.Protocol)}
 	if first, twice := seen[key]; twice {
 		v.fail(field, "%s is the node port of spec.ports[%d] too: give one of them another", key, first)
 	}
