@@ -93,7 +93,7 @@ func (t *placesTable) clear() error {
 // of the places would be written: most flows have one of them. It is called with
 // applying and mu held.
 func (d *Datapath) noteChanges(epoch uint32, known bool) error {
-	differ := len(d.ipcache.uneven) + len(d.endpoints.uneven) + len(d.services.uneven) + len(d.backends.uneven)
+	differ := d.ipcache.uneven.len() + d.endpoints.uneven.len() + d.services.uneven.len() + d.backends.uneven.len()
 	if !known || differ > int(placeOfAll)/8 || d.nodes.differs() || d.cidrs.differs() || d.aTunnelEndpointMoves() {
 		return d.changed.put(placeOfAll, epoch)
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weirnet/weir/bpf"
@@ -25,20 +26,25 @@ type desired struct {
 	backends  map[backendKey]backendHalf
 
 	newRules   []encoded
-	newSlots   map[uint32][]slotValue
+	newSlots   map[uint32]slotList
 	newSources map[uint32][]sourceKey
 	newMaglev  []maglevTable
 
 	devices, uplinks map[uint32]string // names of devices by ifindex
 	names            stateNames
 
-	hosts  map[tableAddr]bool // the node's own addresses
-	groups map[group]uint32   // numbers of groups
-	nextID uint32             // of services
+	hosts  []netip.Addr     // the node's own addresses, each once
+	groups map[group]uint32 // numbers of groups
+	nextID uint32           // of services
+	// firstID and those from there on are numbers that no service has had: packets
+	// do not know of their backends before they know of them.
+	firstID uint32
 
 	// changes are what services, backends, addresses and tunnels hold: differences from
 	// the half that packets read, not all of a half.
 	changes bool
+	// sameOwn is what is the node's own as in the state before, rules too.
+	sameOwn bool
 	// sameCIDRs are those of the state before.
 	sameCIDRs bool
 	// sameServiceNames are those of the state before.
@@ -162,7 +168,7 @@ func (d *Datapath) turn(want *desired, known bool) (epoch uint32, err error) {
 	d.flipped = time.Now()
 	d.labels.stateNames = want.names
 	for ifindex, e := range d.ahead {
-		d.labels.Endpoints[ifindex] = e.name
+		d.labels.Endpoints = withName(d.labels.Endpoints, ifindex, e.name)
 	}
 	return d.settings.Epoch, nil
 }
@@ -386,18 +392,17 @@ func copyMAC(to *[6]uint8, from net.HardwareAddr) error {
 }
 
 // hostsOf are the addresses of a node itself.
-func hostsOf(n *model.Node) map[tableAddr]bool {
-	hosts := map[tableAddr]bool{}
-	for _, addrs := range [][]netip.Addr{n.Addresses, n.Gateways} {
-		for _, a := range addrs {
-			hosts[encodeAddr(a)] = true
-		}
+func hostsOf(n *model.Node) []netip.Addr {
+	hosts := slices.Concat(n.Addresses, n.Gateways)
+	for i := range hosts {
+		hosts[i] = hosts[i].Unmap()
 	}
-	return hosts
+	slices.SortFunc(hosts, netip.Addr.Compare)
+	return slices.Compact(hosts)
 }
 
 func planIPCache(state *model.State, want *desired) {
-	want.ipcache = map[tableAddr]ipcacheHalf{}
+	want.ipcache = make(map[tableAddr]ipcacheHalf, state.Addresses.Len())
 	for a := range state.Addresses.All() {
 		if a.Prefix.IsSingleIP() {
 			want.ipcache[encodeAddr(a.Prefix.Addr())] = encodeAddress(a)
@@ -423,7 +428,8 @@ func encodeAddress(a *model.Address) ipcacheHalf {
 
 // addOwn says which of some addresses are the node's, and its pods'.
 func addOwn(state *model.State, want *desired, concerns func(tableAddr) bool) {
-	for key := range want.hosts {
+	for _, addr := range want.hosts {
+		key := encodeAddr(addr)
 		if !concerns(key) {
 			continue
 		}
@@ -483,7 +489,7 @@ func (d *Datapath) stageCIDRs(half int, want map[cidrKey]ipcacheHalf) error {
 			d.cidrs.put(key, pair)
 		}
 	}
-	_, err := d.cidrs.stage(half, all)
+	_, err := d.cidrs.stage(half, all, never)
 	return err
 }
 
@@ -554,24 +560,28 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	if want.changes {
 		backends, services, addresses, tunnels = d.backends.stageChanges, d.services.stageChanges, d.ipcache.stageChanges, d.tunnels.stageChanges
 	}
-	if _, err = backends(half, want.backends); err != nil {
+	if _, err = backends(half, want.backends, func(key backendKey) bool { return key.Service >= want.firstID }); err != nil {
 		return change, err
 	}
 	d.opts.Step("write services")
-	if change.Services, err = services(half, want.services); err != nil {
+	if change.Services, err = services(half, want.services, never); err != nil {
 		return change, err
 	}
 	d.opts.Step("write the node")
-	if _, err = d.nodes.stage(half, want.nodes); err != nil {
+	nodes, endpoints := d.nodes.stage, d.endpoints.stage
+	if want.sameOwn {
+		nodes, endpoints = d.nodes.stageChanges, d.endpoints.stageChanges
+	}
+	if _, err = nodes(half, want.nodes, never); err != nil {
 		return change, err
 	}
 	d.opts.Step("write tunnel_endpoints")
-	if _, err = tunnels(half, want.tunnels); err != nil {
+	if _, err = tunnels(half, want.tunnels, never); err != nil {
 		return change, err
 	}
 	d.opts.Step("write ipcache_cidrs")
 	if want.sameCIDRs {
-		_, err = d.cidrs.stageChanges(half, nil)
+		_, err = d.cidrs.stageChanges(half, nil, never)
 	} else {
 		err = d.stageCIDRs(half, want.cidrs)
 	}
@@ -579,11 +589,11 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 		return change, err
 	}
 	d.opts.Step("write ipcache")
-	if change.Addresses, err = addresses(half, want.ipcache); err != nil {
+	if change.Addresses, err = addresses(half, want.ipcache, never); err != nil {
 		return change, err
 	}
 	d.opts.Step("write endpoints")
-	change.Endpoints, err = d.endpoints.stage(half, want.endpoints)
+	change.Endpoints, err = endpoints(half, want.endpoints, never)
 	return change, err
 }
 
@@ -602,7 +612,25 @@ func (d *Datapath) sweep() error {
 	if err := d.sweepCIDRs(); err != nil {
 		return err
 	}
-	usedRules := func() map[uint32]bool {
+	if err := d.sweepRules(half); err != nil {
+		return err
+	}
+	if err := d.sweepServices(half); err != nil {
+		return err
+	}
+	return d.attached.sweep()
+}
+
+// sweepRules deletes the sets that the half in use does not have. While no row is
+// another than before, none is.
+func (d *Datapath) sweepRules(half int) error {
+	d.mu.Lock()
+	moved := d.endpoints.uneven.len() > 0
+	d.mu.Unlock()
+	if moved || d.nodes.uneven.len() > 0 {
+		d.rules.look()
+	}
+	return d.rules.sweep(func() map[uint32]bool {
 		used := map[uint32]bool{}
 		for _, pair := range d.endpoints.have {
 			used[pair[half].Set] = true
@@ -611,12 +639,5 @@ func (d *Datapath) sweep() error {
 			used[pair[half].Set] = true
 		}
 		return used
-	}
-	if err := d.rules.sweep(usedRules); err != nil {
-		return err
-	}
-	if err := d.sweepServices(half); err != nil {
-		return err
-	}
-	return d.attached.sweep()
+	})
 }

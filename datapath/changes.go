@@ -5,6 +5,7 @@ package datapath
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 
 	"github.com/weirnet/weir/model"
@@ -32,9 +33,12 @@ func (r *remembered) comparable(state *model.State) bool {
 // planChanges encodes what differs. It changes what is remembered: when it fails,
 // that is of no use any more.
 func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, error) {
-	want, err := d.planOwn(state)
-	if err != nil {
-		return nil, err
+	want := last.ownAgain(state)
+	if want == nil {
+		var err error
+		if want, err = d.planOwn(state); err != nil {
+			return nil, err
+		}
 	}
 	want.changes = true
 	if err := planTunnelEndpointChanges(last.state, state, want); err != nil {
@@ -47,6 +51,22 @@ func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, 
 		return nil, err
 	}
 	return want, d.room(want)
+}
+
+// ownAgain is what planOwn has made for the state in force, where another state has
+// the same; else nil.
+func (r *remembered) ownAgain(state *model.State) *desired {
+	if !same(r.state.Endpoints, state.Endpoints) || !same(r.state.RuleSets, state.RuleSets) || !reflect.DeepEqual(r.state.Node, state.Node) {
+		return nil
+	}
+	own := *r.own
+	own.sameOwn = true
+	return &own
+}
+
+// own is what planOwn makes, but for rows.
+func (want *desired) own() *desired {
+	return &desired{devices: want.devices, uplinks: want.uplinks, names: want.names, hosts: want.hosts}
 }
 
 func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) error {
@@ -99,6 +119,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) e
 
 func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want *desired) error {
 	want.services, want.backends = map[serviceKey]serviceHalf{}, map[backendKey]backendHalf{}
+	want.firstID = last.nextID
 	want.names.Services, want.sameServiceNames = d.labels.Services, true
 	gone, came := listDifferences(last.state.Services, state.Services, compareServices, equalServices)
 	services := make([]model.Service, len(came))

@@ -118,6 +118,7 @@ func (d *Datapath) join(want *desired, one *model.State) error {
 			return errSwept
 		}
 	}
+	d.rules.unused = true // the set that the row had, perhaps
 	was := d.endpoints.have[ifindex]
 	places := slices.Collect(placesOfEndpoint(was[0], was[1], want.endpoints[ifindex]))
 	for key := range want.ipcache {
@@ -162,12 +163,15 @@ func withName(names map[uint32]model.Key, ifindex uint32, name model.Key) map[ui
 // takeIn leaves it to a state what becomes of endpoints that were connected before:
 // of those that it has, and of those whose devices are gone.
 func (d *Datapath) takeIn(state *model.State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.ahead) == 0 {
+		return
+	}
 	known := map[uint32]bool{}
 	for i := range state.Endpoints {
 		known[uint32(state.Endpoints[i].Device.Ifindex)] = true
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for ifindex, e := range d.ahead {
 		if !known[ifindex] && (!d.opts.Attach || d.attached.has(ifindex)) {
 			continue

@@ -22,51 +22,80 @@ func differences[E any](before, after []E, compare func(a, b *E) int, equal func
 	if same(before, after) {
 		return nil, nil
 	}
-	i, j := 0, 0
-	for i < len(before) && j < len(after) {
-		a, b := &before[i], &after[j]
-		if equal(a, b) {
-			i, j = i+1, j+1
-			continue
-		}
-		order := compare(a, b)
-		if order <= 0 {
-			gone = append(gone, a)
-			i++
-		}
-		if order >= 0 {
-			came = append(came, b)
-			j++
-		}
-	}
-	for ; i < len(before); i++ {
-		gone = append(gone, &before[i])
-	}
-	for ; j < len(after); j++ {
-		came = append(came, &after[j])
-	}
-	return gone, came
+	return differencesOf([][]E{before}, [][]E{after}, compare, equal)
 }
 
 // listDifferences are those of lists, which are sorted. It does not look into what
 // they share.
 func listDifferences[E model.Entry](before, after model.List[E], compare func(a, b *E) int, equal func(a, b *E) bool) (gone, came []*E) {
-	return differences(unshared(before, after), unshared(after, before), compare, equal)
+	apart, others := unshared(before, after, compare)
+	return differencesOf(apart, others, compare, equal)
 }
 
-// unshared are the entries of a list in pieces that another does not have.
-func unshared[E model.Entry](list, other model.List[E]) []E {
-	shared := make(map[*E]bool, len(other.Pieces()))
-	for _, piece := range other.Pieces() {
-		shared[unsafe.SliceData(piece)] = true
-	}
-	var apart [][]E
-	for _, piece := range list.Pieces() {
-		if !shared[unsafe.SliceData(piece)] {
-			apart = append(apart, piece)
+// unshared are the pieces of two lists that they do not share. Of lists that are not
+// sorted they may be more.
+func unshared[E model.Entry](before, after model.List[E], compare func(a, b *E) int) (apart, others [][]E) {
+	a, b := before.Pieces(), after.Pieces()
+	for len(a) > 0 && len(b) > 0 {
+		if same(a[0], b[0]) {
+			a, b = a[1:], b[1:]
+			continue
+		}
+		order := compare(&a[0][0], &b[0][0])
+		if order <= 0 {
+			apart, a = append(apart, a[0]), a[1:]
+		}
+		if order >= 0 {
+			others, b = append(others, b[0]), b[1:]
 		}
 	}
-	return slices.Concat(apart...)
+	return append(apart, a...), append(others, b...)
+}
+
+// cursor goes through entries in pieces.
+type cursor[E any] struct {
+	pieces [][]E
+	next   int // in the first of them
+}
+
+// at is the entry that it has come to; nil behind the last one.
+func (c *cursor[E]) at() *E {
+	for len(c.pieces) > 0 && c.next == len(c.pieces[0]) {
+		c.pieces, c.next = c.pieces[1:], 0
+	}
+	if len(c.pieces) == 0 {
+		return nil
+	}
+	return &c.pieces[0][c.next]
+}
+
+func differencesOf[E any](before, after [][]E, compare func(a, b *E) int, equal func(a, b *E) bool) (gone, came []*E) {
+	old, now := cursor[E]{pieces: before}, cursor[E]{pieces: after}
+	for {
+		a, b := old.at(), now.at()
+		order := 0
+		switch {
+		case a == nil && b == nil:
+			return gone, came
+		case a == nil:
+			order = 1
+		case b == nil:
+			order = -1
+		case equal(a, b):
+			old.next, now.next = old.next+1, now.next+1
+			continue
+		default:
+			order = compare(a, b)
+		}
+		if order <= 0 {
+			gone = append(gone, a)
+			old.next++
+		}
+		if order >= 0 {
+			came = append(came, b)
+			now.next++
+		}
+	}
 }
 
 func compareServices(a, b *model.Service) int {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 
@@ -29,14 +28,14 @@ type pairTable[K, H comparable] struct {
 	have map[K][2]H
 	// uneven are the entries whose halves differ: a half that packets do not read
 	// is brought up to date there, and lacks nothing elsewhere.
-	uneven map[K]struct{}
+	uneven keySet[K]
 	// kept are entries that were written beside a state: a stage leaves them as
 	// they are where it has nothing else for them.
 	kept map[K]H
 }
 
 func newPairTable[K, H comparable](m *ebpf.Map, mu *sync.Mutex) (*pairTable[K, H], error) {
-	t := &pairTable[K, H]{m: m, mu: mu, have: map[K][2]H{}, uneven: map[K]struct{}{}, kept: map[K]H{}}
+	t := &pairTable[K, H]{m: m, mu: mu, have: map[K][2]H{}, kept: map[K]H{}}
 	var key K
 	var pair [2]H
 	iter := m.Iterate()
@@ -53,9 +52,9 @@ func newPairTable[K, H comparable](m *ebpf.Map, mu *sync.Mutex) (*pairTable[K, H
 func (t *pairTable[K, H]) put(key K, pair [2]H) {
 	t.have[key] = pair
 	if pair[0] != pair[1] || pair == [2]H{} {
-		t.uneven[key] = struct{}{}
+		t.uneven.add(key)
 	} else {
-		delete(t.uneven, key)
+		t.uneven.remove(key)
 	}
 }
 
@@ -64,6 +63,9 @@ func (t *pairTable[K, H]) put(key K, pair [2]H) {
 func (t *pairTable[K, H]) room(want map[K]H) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if len(t.have)+len(want) <= int(t.m.MaxEntries()) {
+		return nil
+	}
 	var zero H
 	total := len(t.have)
 	for key, value := range want {
@@ -77,51 +79,65 @@ func (t *pairTable[K, H]) room(want map[K]H) error {
 	return nil
 }
 
-// stage makes one half of all entries equal to want.
-func (t *pairTable[K, H]) stage(half int, want map[K]H) (Delta, error) {
-	var keys []K
+// staged is what one half of an entry gets.
+type staged[K, H comparable] struct {
+	key   K
+	value H
+	level bool // not value, but what the other half has
+}
+
+// stage makes one half of all entries equal to want. Of entries that are not there,
+// those that early allows get both halves: for such of which packets do not know yet,
+// so that nothing is left to do in the other half.
+func (t *pairTable[K, H]) stage(half int, want map[K]H, early func(K) bool) (Delta, error) {
+	rows := make([]staged[K, H], 0, len(want))
 	t.mu.Lock()
+	if len(t.have) == 0 {
+		t.have = make(map[K][2]H, len(want))
+	}
 	for key, value := range want {
 		if t.have[key][half] != value {
-			keys = append(keys, key)
+			rows = append(rows, staged[K, H]{key: key, value: value})
 		}
 	}
 	for key := range t.have {
 		if _, ok := want[key]; !ok {
-			keys = append(keys, key)
+			rows = append(rows, staged[K, H]{key: key})
 		}
 	}
 	t.mu.Unlock()
-	return t.change(half, keys, func(key K) H { return want[key] })
+	return t.change(half, rows, early)
 }
 
 // stageChanges makes one half equal to the other, but for changes: those entries
-// get their values, and the zero value takes one away.
-func (t *pairTable[K, H]) stageChanges(half int, changes map[K]H) (Delta, error) {
-	keys := slices.Collect(maps.Keys(changes))
+// get their values, and the zero value takes one away. early is as for stage.
+func (t *pairTable[K, H]) stageChanges(half int, changes map[K]H, early func(K) bool) (Delta, error) {
 	t.mu.Lock()
-	for key := range t.uneven {
+	rows := make([]staged[K, H], 0, len(changes)+t.uneven.len())
+	for key, value := range changes {
+		rows = append(rows, staged[K, H]{key: key, value: value})
+	}
+	for key := range t.uneven.all() {
 		if _, ok := changes[key]; !ok {
-			keys = append(keys, key)
+			rows = append(rows, staged[K, H]{key: key, level: true})
 		}
 	}
 	t.mu.Unlock()
-	return t.change(half, keys, func(key K) H {
-		if value, ok := changes[key]; ok {
-			return value
-		}
-		return t.have[key][1-half]
-	})
+	return t.change(half, rows, early)
 }
+
+// never has no entry get both halves.
+func never[K any](K) bool { return false }
 
 // pairBatch is how many entries are written while others wait.
 const pairBatch = 1024
 
 // change gives one half of entries its values, batch by batch.
-func (t *pairTable[K, H]) change(half int, keys []K, value func(K) H) (Delta, error) {
+func (t *pairTable[K, H]) change(half int, rows []staged[K, H], early func(K) bool) (Delta, error) {
 	var sum Delta
-	for batch := range slices.Chunk(keys, pairBatch) {
-		delta, err := t.changeBatch(half, batch, value)
+	keys, pairs := make([]K, 0, min(len(rows), pairBatch)), make([][2]H, 0, min(len(rows), pairBatch))
+	for batch := range slices.Chunk(rows, pairBatch) {
+		delta, err := t.changeBatch(half, batch, early, keys, pairs)
 		if err != nil {
 			return Delta{}, err
 		}
@@ -130,25 +146,49 @@ func (t *pairTable[K, H]) change(half int, keys []K, value func(K) H) (Delta, er
 	return sum, nil
 }
 
-func (t *pairTable[K, H]) changeBatch(half int, batch []K, value func(K) H) (Delta, error) {
+// changeBatch counts what a batch changes for packets. keys and pairs are room for it.
+func (t *pairTable[K, H]) changeBatch(half int, batch []staged[K, H], early func(K) bool, keys []K, pairs [][2]H) (Delta, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var zero H
-	var keys []K
-	var pairs [][2]H
-	for _, key := range batch {
-		to := value(key)
+	var delta Delta
+	for i := range batch {
+		key, to := batch[i].key, batch[i].value
+		pair, there := t.have[key]
+		was := pair[1-half]
+		if batch[i].level {
+			to = was
+		}
 		if kept, ok := t.kept[key]; ok && to == zero {
 			to = kept
 		}
-		pair := t.have[key]
 		if pair[half] == to {
 			continue
 		}
 		pair[half] = to
+		if !there && early(key) {
+			pair[1-half] = to
+		}
 		keys, pairs = append(keys, key), append(pairs, pair)
+		delta.note(was != zero, to != zero, was != to)
 	}
-	return t.writeHalf(half, keys, pairs)
+	if err := t.write(keys, pairs); err != nil {
+		return Delta{}, err
+	}
+	return delta, nil
+}
+
+// note counts what becomes of one entry.
+func (d *Delta) note(was, is, differs bool) {
+	switch {
+	case !was && !is:
+	case !was:
+		d.Added++
+	case !is:
+		d.Removed++
+	case differs:
+		d.Changed++
+	}
 }
 
 // keep writes both halves of an entry, which stays whatever is staged meanwhile. It
@@ -159,27 +199,6 @@ func (t *pairTable[K, H]) keep(key K, value H) error {
 	}
 	t.kept[key] = value
 	return nil
-}
-
-// writeHalf writes pairs, and counts what that changes for packets.
-func (t *pairTable[K, H]) writeHalf(half int, keys []K, pairs [][2]H) (Delta, error) {
-	var delta Delta
-	var zero H
-	for i := range keys {
-		switch was := pairs[i][1-half]; {
-		case was == zero && pairs[i][half] == zero:
-		case was == zero:
-			delta.Added++
-		case pairs[i][half] == zero:
-			delta.Removed++
-		case was != pairs[i][half]:
-			delta.Changed++
-		}
-	}
-	if err := t.write(keys, pairs); err != nil {
-		return Delta{}, err
-	}
-	return delta, nil
 }
 
 func (t *pairTable[K, H]) write(keys []K, pairs [][2]H) error {
@@ -199,7 +218,7 @@ type step[H any] struct{ was, is H }
 // what differs.
 func (t *pairTable[K, H]) differences(half int) iter.Seq2[K, step[H]] {
 	return func(yield func(K, step[H]) bool) {
-		for key := range t.uneven {
+		for key := range t.uneven.all() {
 			row := step[H]{t.have[key][1-half], t.have[key][half]}
 			if row.was != row.is && !yield(key, row) {
 				return
@@ -220,7 +239,7 @@ func (t *pairTable[K, H]) differs() bool {
 func (t *pairTable[K, H]) sweep(half int) error {
 	var zero H
 	t.mu.Lock()
-	uneven := slices.Collect(maps.Keys(t.uneven))
+	uneven := slices.Collect(t.uneven.all())
 	t.mu.Unlock()
 	for batch := range slices.Chunk(uneven, pairBatch) {
 		err := t.removeWhere(batch, func(key K) bool { return t.have[key][half] == zero })
@@ -250,7 +269,7 @@ func (t *pairTable[K, H]) remove(key K) error {
 		return fmt.Errorf("delete from table %s: %w", mapName(t.m), err)
 	}
 	delete(t.have, key)
-	delete(t.uneven, key)
+	t.uneven.remove(key)
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 // costs what differs. All of it follows from that state and the tables.
 type remembered struct {
 	state   *model.State
+	own     *desired           // what is the node's own
 	sockets map[backendKey]int // how many services have a row of service 0
 	groups  map[group]*members
 	lost    bool // a group that kept clients is gone, and not swept yet
@@ -32,30 +33,30 @@ type members struct {
 // uses counts who uses a list, in the half that packets read.
 type uses[K comparable] struct {
 	count  map[K]int
-	unused map[K]struct{} // may be; not swept yet
+	unused keySet[K] // may be; not swept yet
 }
 
 func newUses[K comparable]() uses[K] {
-	return uses[K]{count: map[K]int{}, unused: map[K]struct{}{}}
+	return uses[K]{count: map[K]int{}}
 }
 
-func (u uses[K]) add(key K, n int) {
+func (u *uses[K]) add(key K, n int) {
 	u.count[key] += n
 	if u.count[key] <= 0 {
 		delete(u.count, key)
-		u.unused[key] = struct{}{}
+		u.unused.add(key)
 	}
 }
 
 // take gives what nobody uses.
-func (u uses[K]) take() []K {
+func (u *uses[K]) take() []K {
 	var keys []K
-	for key := range u.unused {
+	for key := range u.unused.all() {
 		if u.count[key] == 0 {
 			keys = append(keys, key)
 		}
 	}
-	clear(u.unused)
+	u.unused = keySet[K]{}
 	return keys
 }
 
@@ -81,11 +82,11 @@ func (d *Datapath) remember(last *remembered, state *model.State, want *desired)
 			last.use(row, 1)
 			last.use(d.services.have[key][1-half], -1)
 		}
-		last.state = state
+		last.state, last.own = state, want.own()
 		return last
 	}
 	r := &remembered{
-		state: state, sockets: map[backendKey]int{}, groups: map[group]*members{}, nextID: want.nextID, nextGroup: 1,
+		state: state, own: want.own(), sockets: map[backendKey]int{}, groups: map[group]*members{}, nextID: want.nextID, nextGroup: 1,
 		lists: newUses[uint32](), source: newUses[uint32](), tables: newUses[maglevRange](),
 	}
 	for s := range state.Services.All() {

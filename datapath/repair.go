@@ -165,7 +165,7 @@ func (r *repair) slots() error {
 	return compareTable(r, &mirror[slotKey, slotValue]{
 		table: bpf.ContainerMapSlots, m: t.m, text: func(k slotKey) string { return fmt.Sprintf("slot %d of set %d", k.Index, k.Set) },
 		want: func(key slotKey) (slotValue, bool) {
-			if list := t.have[key.Set]; int(key.Index) < len(list) {
+			if list := t.have[key.Set].slots; int(key.Index) < len(list) {
 				return list[key.Index], true
 			}
 			return slotValue{}, false
@@ -173,8 +173,8 @@ func (r *repair) slots() error {
 		count: func() int { return t.used },
 		each: func(do func(slotKey, slotValue)) {
 			for set, list := range t.have {
-				for i := range list {
-					do(slotKey{Set: set, Index: uint32(i)}, list[i])
+				for i, slot := range list.slots {
+					do(slotKey{Set: set, Index: uint32(i)}, slot)
 				}
 			}
 		},

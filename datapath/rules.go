@@ -26,6 +26,8 @@ type ruleTable struct {
 	sets map[string]uint32   // by model.RuleSet.Key
 	next uint32
 	used int // entries
+	// unused is whether there may be sets that nobody uses.
+	unused bool
 	// coming are sets that somebody writes beside an Apply, and does not know yet.
 	coming map[uint32]bool
 }
@@ -37,7 +39,7 @@ type ruleList struct {
 }
 
 func newRuleTable(m *ebpf.Map, mu *sync.Mutex) (*ruleTable, error) {
-	t := &ruleTable{m: m, mu: mu, have: map[uint32]ruleList{}, sets: map[string]uint32{}, next: 1, coming: map[uint32]bool{}}
+	t := &ruleTable{m: m, mu: mu, have: map[uint32]ruleList{}, sets: map[string]uint32{}, next: 1, unused: true, coming: map[uint32]bool{}}
 	var key ruleKey
 	var value ruleValue
 	iter := m.Iterate()
@@ -138,12 +140,26 @@ func (t *ruleTable) addBeside(e *encoded) error {
 func (t *ruleTable) know(e *encoded) {
 	t.have[e.set], t.sets[e.key] = e.ruleList, e.set
 	t.used += len(e.keys)
+	t.unused = true // until somebody uses it
 }
 
-// sweep deletes the sets that no endpoint uses. used is called with mu held.
+// look has the next sweep look for sets that nobody uses any more.
+func (t *ruleTable) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unused = true
+}
+
+// sweep deletes the sets that no endpoint uses, if there may be any. used is called
+// with mu held.
 func (t *ruleTable) sweep(used func() map[uint32]bool) error {
 	gone := map[uint32]ruleList{}
 	t.mu.Lock()
+	if !t.unused {
+		t.mu.Unlock()
+		return nil
+	}
+	t.unused = false
 	inUse := used()
 	for key, set := range t.sets {
 		if !inUse[set] {
@@ -162,7 +178,7 @@ func (t *ruleTable) sweep(used func() map[uint32]bool) error {
 		err := t.delete(set, list.keys)
 		t.mu.Lock()
 		if err != nil {
-			t.have[set] = list // the next sweep goes on
+			t.have[set], t.unused = list, true // the next sweep goes on
 		} else {
 			t.used -= len(list.keys)
 		}
@@ -183,6 +199,7 @@ func (t *ruleTable) delete(set uint32, keys []ruleKey) error {
 }
 
 func (t *ruleTable) clear() error {
+	t.look()
 	err := t.sweep(func() map[uint32]bool { return nil })
 	t.next, t.used = 1, 0
 	return err

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/weirnet/weir/bpf"
@@ -22,26 +23,29 @@ type frontend struct {
 }
 
 func newFrontend(s *model.Service) frontend {
-	var f frontend
-	for _, b := range s.Backends {
-		if !b.Terminating {
-			f.eligible = append(f.eligible, b)
-		}
+	f := frontend{eligible: s.Backends}
+	if slices.ContainsFunc(s.Backends, isTerminating) {
+		f.eligible = slices.DeleteFunc(slices.Clone(s.Backends), isTerminating)
 	}
 	f.slots = slotsOf(f.eligible, s.MaglevSize == 0)
 	f.sources = encodeSources(s)
 	return f
 }
 
+func isTerminating(b model.Backend) bool { return b.Terminating }
+
 // slotsOf lists the backends that new flows choose from. Where chance chooses,
 // each is there as often as its weight says; a Maglev table has the weights in
 // itself.
 func slotsOf(eligible []model.Backend, weighted bool) []slotValue {
-	var list []slotValue
-	common := 0
+	common, all := 0, 0
 	for i := range eligible {
-		common = gcd(weightOf(&eligible[i]), common)
+		common, all = gcd(weightOf(&eligible[i]), common), all+weightOf(&eligible[i])
 	}
+	if !weighted || all == 0 {
+		common, all = 1, len(eligible)
+	}
+	list := make([]slotValue, 0, all/common)
 	for i := range eligible {
 		b := &eligible[i]
 		times := 1
@@ -74,9 +78,14 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 	if err != nil {
 		return fmt.Errorf("apply state: %w", err)
 	}
-	want.services = map[serviceKey]serviceHalf{}
-	want.backends = map[backendKey]backendHalf{}
+	backends := 0
+	for i := range services {
+		backends += len(services[i].Backends) * rows(&services[i])
+	}
+	want.services = make(map[serviceKey]serviceHalf, len(services)+len(state.ServiceAddresses))
+	want.backends = make(map[backendKey]backendHalf, backends)
 	ids, groups := d.serviceIDs(), d.groupsOf(services)
+	want.firstID = ids.next
 	for i := range services {
 		s := &services[i]
 		key := encodeServiceKey(s)
@@ -152,8 +161,7 @@ func (want *desired) sockets(s *model.Service) iter.Seq[backendKey] {
 	return func(yield func(backendKey) bool) {
 		for i := range s.Backends {
 			b := &s.Backends[i]
-			addr := encodeAddr(b.Address)
-			if want.hosts[addr] && !yield(backendKey{Addr: addr, Port: encodePort(b.Port), Proto: uint8(s.Protocol)}) {
+			if slices.Contains(want.hosts, b.Address.Unmap()) && !yield(backendKey{Addr: encodeAddr(b.Address), Port: encodePort(b.Port), Proto: uint8(s.Protocol)}) {
 				return
 			}
 		}

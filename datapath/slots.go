@@ -3,9 +3,9 @@
 package datapath
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -14,24 +14,30 @@ import (
 // never changed: a changed one is a new list, and equal ones are shared.
 type slotTable struct {
 	m    *ebpf.Map
-	have map[uint32][]slotValue // by set
-	sets map[string]uint32      // by content
+	have map[uint32]slotList // by set
+	sets map[string]uint32   // by content
 	next uint32
 	used int // entries
 }
 
+// slotList is a list, and what makes it equal to others.
+type slotList struct {
+	slots   []slotValue
+	content string
+}
+
 func newSlotTable(m *ebpf.Map) (*slotTable, error) {
-	t := &slotTable{m: m, have: map[uint32][]slotValue{}, sets: map[string]uint32{}, next: 1}
+	t := &slotTable{m: m, have: map[uint32]slotList{}, sets: map[string]uint32{}, next: 1}
 	var key slotKey
 	var value slotValue
 	iter := m.Iterate()
 	for iter.Next(&key, &value) {
-		list := t.have[key.Set]
+		list := t.have[key.Set].slots
 		for len(list) <= int(key.Index) {
 			list = append(list, slotValue{})
 		}
 		list[key.Index] = value
-		t.have[key.Set] = list
+		t.have[key.Set] = slotList{slots: list}
 		t.next = max(t.next, key.Set+1)
 		t.used++
 	}
@@ -39,27 +45,32 @@ func newSlotTable(m *ebpf.Map) (*slotTable, error) {
 		return nil, fmt.Errorf("read table slots: %w", err)
 	}
 	for set, list := range t.have {
-		t.sets[slotsContent(list)] = set
+		list.content = slotsContent(list.slots)
+		t.have[set], t.sets[list.content] = list, set
 	}
 	return t, nil
 }
 
 // slotsContent is a key for lists that are equal.
 func slotsContent(list []slotValue) string {
-	var b strings.Builder
+	const each = 18 // bytes
+	content := make([]byte, 0, each*len(list))
 	for i := range list {
 		addr := toBytes(list[i].Addr)
-		b.Write(addr[:])
-		b.WriteByte(byte(list[i].Port))
-		b.WriteByte(byte(list[i].Port >> 8))
+		content = append(content, addr[:]...)
+		content = binary.NativeEndian.AppendUint16(content, list[i].Port)
 	}
-	return b.String()
+	return string(content)
 }
 
 // plan gives each list its set, and the lists that are to be written.
-func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32][]slotValue, err error) {
-	missing = map[uint32][]slotValue{}
+func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32]slotList, err error) {
+	missing = map[uint32]slotList{}
 	planned := map[string]uint32{}
+	if len(t.have) == 0 {
+		missing, planned = make(map[uint32]slotList, len(lists)), make(map[string]uint32, len(lists))
+	}
+	sets = make([]uint32, 0, len(lists))
 	next, total := t.next, t.used
 	for _, list := range lists {
 		if len(list) == 0 {
@@ -75,7 +86,7 @@ func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32
 			set = next
 			next++
 			planned[content] = set
-			missing[set] = list
+			missing[set] = slotList{list, content}
 			total += len(list)
 		}
 		sets = append(sets, set)
@@ -87,19 +98,24 @@ func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32
 }
 
 // add writes lists under the sets that plan gave them.
-func (t *slotTable) add(missing map[uint32][]slotValue) error {
-	var keys []slotKey
-	var values []slotValue
-	for set, list := range missing {
-		for i := range list {
-			keys = append(keys, slotKey{Set: set, Index: uint32(i)})
-			values = append(values, list[i])
-		}
-		t.have[set] = list
-		t.sets[slotsContent(list)] = set
-		t.next = max(t.next, set+1)
-		t.used += len(list)
+func (t *slotTable) add(missing map[uint32]slotList) error {
+	all := 0
+	for _, list := range missing {
+		all += len(list.slots)
 	}
+	if len(t.have) == 0 {
+		t.have, t.sets = make(map[uint32]slotList, len(missing)), make(map[string]uint32, len(missing))
+	}
+	keys, values := make([]slotKey, 0, all), make([]slotValue, 0, all)
+	for set, list := range missing {
+		for i := range list.slots {
+			keys = append(keys, slotKey{Set: set, Index: uint32(i)})
+		}
+		values = append(values, list.slots...)
+		t.have[set], t.sets[list.content] = list, set
+		t.next = max(t.next, set+1)
+	}
+	t.used += all
 	if err := update(t.m, keys, values); err != nil {
 		for set := range missing {
 			err = errors.Join(err, t.remove(set))
@@ -123,8 +139,8 @@ func (t *slotTable) sweep(used map[uint32]bool) error {
 
 func (t *slotTable) remove(set uint32) error {
 	list := t.have[set]
-	delete(t.sets, slotsContent(list))
-	for i := range list {
+	delete(t.sets, list.content)
+	for i := range list.slots {
 		key := slotKey{Set: set, Index: uint32(i)}
 		if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete slots of set %d: %w", set, err)

@@ -57,7 +57,7 @@ func cannotEnd(err error) bool {
 // called with applying held.
 func (d *Datapath) backendsGone() bool {
 	half := d.half()
-	for key := range d.backends.uneven { // a half that lacks one differs
+	for key := range d.backends.uneven.all() { // a half that lacks one differs
 		pair := d.backends.have[key]
 		if pair[half].State == 0 && pair[1-half].State != 0 {
 			return true

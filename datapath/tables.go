@@ -76,7 +76,7 @@ func show[K, H comparable](name string, t *pairTable[K, H], half int, line func(
 func (d *Datapath) slotsTable() Table {
 	table := Table{Name: "slots"}
 	for set, list := range d.slots.have {
-		for i, s := range list {
+		for i, s := range list.slots {
 			table.Entries = append(table.Entries, fmt.Sprintf("set %d slot %d: %s port %d", set, i, text(s.Addr), decodePort(s.Port)))
 		}
 	}
