@@ -91,6 +91,9 @@ type Agent struct {
 	// stale is whether the node's kernel may have other devices, addresses or
 	// default routes than when it was looked at, or something is to be mended.
 	stale atomic.Bool
+	// left is whether the datapath has an endpoint that was connected beside a pass,
+	// and that nobody wants any more.
+	left atomic.Bool
 
 	// reconciling is the turn of a pass, which looks, compiles and applies. Only
 	// passes take it: a pod that is to be connected waits for none that applies.

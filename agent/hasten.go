@@ -68,7 +68,15 @@ func (a *Agent) connectAhead(p *pass, in *model.Endpoint, at api.Attachment, e *
 	a.mu.Lock()
 	a.ahead[at] = now // and so its routes are spared
 	a.mu.Unlock()
-	if err := errors.Join(a.bringUp(p.local, e), routes.Add(routesToPod(p.state, p.local, e))); err != nil {
+	err := errors.Join(a.bringUp(p.local, e), routes.Add(routesToPod(p.state, p.local, e)))
+	if _, gone := a.store.Get(at); gone != nil { // whoever took it away may have been before us
+		a.leaveAhead(at, e.Ifindex)
+		return fmt.Errorf("connect Pod %s: %w", in.Name, gone)
+	}
+	if err != nil {
+		a.mu.Lock()
+		delete(a.ahead, at) // it is the next pass's to connect
+		a.mu.Unlock()
 		return fmt.Errorf("connect Pod %s: %w", in.Name, err)
 	}
 	a.mu.Lock()
@@ -78,6 +86,18 @@ func (a *Agent) connectAhead(p *pass, in *model.Endpoint, at api.Attachment, e *
 	close(a.turned)
 	a.turned = make(chan struct{})
 	return nil
+}
+
+// leaveAhead forgets that an endpoint was connected beside a pass. Where no pass has had
+// it since, the next one takes it out of the datapath.
+func (a *Agent) leaveAhead(at api.Attachment, ifindex int) {
+	a.mu.Lock()
+	delete(a.ahead, at)
+	a.mu.Unlock()
+	if a.datapath.Disconnect(ifindex) {
+		a.left.Store(true)
+		a.kick()
+	}
 }
 
 // isAhead says whether a route leads to a pod that was connected beside a pass.

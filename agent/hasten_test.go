@@ -3,9 +3,12 @@
 package agent_test
 
 import (
+	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/agent/api"
@@ -95,6 +98,41 @@ func TestAPodIsConnectedWhileAStateIsBeingApplied(t *testing.T) {
 			require.Len(t, n.endpoints(), 1)
 		})
 	}
+}
+
+// A pod that was connected beside a state, and is taken away before a state has known of
+// it, leaves nothing in the datapath.
+func TestAPodThatNoStateKnewLeavesNothing(t *testing.T) {
+	n, s := stoppable(t)
+	before := nodes + podObject("a")
+	n.source.set(before)
+	n.start()
+	a := n.sandbox("a", "aaaa")
+	a.add()
+	step := "turn the epoch"
+	s.at.Store(&step)
+	n.source.set(before + aService)
+	<-s.reached
+	n.source.set(before + aService + podObject("b"))
+	b := n.sandbox("b", "bbbb")
+	addrs := b.add()
+	_, err := b.call("DEL", nil)
+	require.NoError(t, err)
+	n.source.set(before + aService)
+	s.released <- struct{}{}
+	ipcache, err := ebpf.LoadPinnedMap(filepath.Join(n.paths.Pins, "ipcache"), nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ipcache.Close()) })
+	require.Eventually(t, func() bool {
+		for _, addr := range addrs {
+			key := addr.As16()
+			if value, err := ipcache.LookupBytes(key[:]); err != nil || value != nil {
+				return false
+			}
+		}
+		return true
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, 1, n.status().Endpoints.Ready)
 }
 
 // While the collector is in the middle of its walk, pods are connected, states applied,

@@ -106,12 +106,16 @@ func samePieces[E any](a, b [][]E, look bool) bool {
 // apply changes the datapath if there is anything to change: every change has
 // all flows judged again.
 func (a *Agent) apply(p *pass) error {
-	if a.isInForce(p) {
+	left := a.left.Swap(false)
+	if a.isInForce(p) && !left {
 		a.enforced.whole = p.whole
 		return nil
 	}
 	began := time.Now()
 	change, err := a.datapath.Apply(p.state)
+	if err != nil && left {
+		a.left.Store(true)
+	}
 	if a.log.Enabled(context.Background(), slog.LevelDebug) {
 		a.log.Debug("applied", "change", fmt.Sprintf("%+v", change), "seconds", time.Since(began).Seconds(), "error", err)
 	}

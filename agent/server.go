@@ -293,9 +293,9 @@ func (a *Agent) isDeleted(container string) bool {
 // forget takes an endpoint away: the device first, so that whoever has its
 // addresses next is not mistaken for it.
 func (a *Agent) forget(at api.Attachment) error {
-	device := endpoints.Device(at)
+	device, ifindex := endpoints.Device(at), 0
 	if e, err := a.store.Get(at); err == nil {
-		device = e.HostDevice // which another plugin may have made
+		device, ifindex = e.HostDevice, e.Ifindex // which another plugin may have made
 	}
 	if err := removeDevice(device); err != nil {
 		return err
@@ -303,9 +303,7 @@ func (a *Agent) forget(at api.Attachment) error {
 	if err := a.store.Delete(at); err != nil {
 		return err
 	}
-	a.mu.Lock()
-	delete(a.ahead, at)
-	a.mu.Unlock()
+	a.leaveAhead(at, ifindex)
 	a.stale.Store(true)
 	a.kick()
 	return nil

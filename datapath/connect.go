@@ -21,6 +21,7 @@ var ErrTaken = errors.New("another endpoint has the address")
 type ahead struct {
 	name  model.Key
 	addrs []tableAddr
+	gone  bool // nobody wants it any more
 }
 
 // Connect puts one endpoint of a state into force beside the state that is, whether
@@ -28,8 +29,9 @@ type ahead struct {
 // addresses and its row, in both halves, and has flows judged anew. Killed at any
 // step, it leaves an endpoint that gets nothing, or all of it.
 //
-// Every Apply from then on keeps the endpoint, until it is given a state that has it
-// or the endpoint's device is gone. ErrTaken if an address is another's still.
+// Every Apply from then on keeps the endpoint, until it is given a state that has it,
+// the endpoint's device is gone, or Disconnect gives it up. ErrTaken if an address is
+// another's still.
 func (d *Datapath) Connect(state *model.State, name model.Key) error {
 	one, err := alone(state, name)
 	for err == nil {
@@ -40,6 +42,20 @@ func (d *Datapath) Connect(state *model.State, name model.Key) error {
 		break
 	}
 	return err
+}
+
+// Disconnect gives up the endpoint of a device that Connect has put into force, and no
+// state since: the next Apply takes it out of force, whatever its state is. It says
+// whether there is one.
+func (d *Datapath) Disconnect(ifindex int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, found := d.ahead[uint32(ifindex)]
+	if found {
+		e.gone = true
+		d.ahead[uint32(ifindex)] = e
+	}
+	return found
 }
 
 // errSwept is a rule set that nobody used, and that was deleted while somebody was
@@ -161,7 +177,7 @@ func withName(names map[uint32]model.Key, ifindex uint32, name model.Key) map[ui
 }
 
 // takeIn leaves it to a state what becomes of endpoints that were connected before:
-// of those that it has, and of those whose devices are gone.
+// of those that it has, those that were given up, and those whose devices are gone.
 func (d *Datapath) takeIn(state *model.State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -173,7 +189,7 @@ func (d *Datapath) takeIn(state *model.State) {
 		known[uint32(state.Endpoints[i].Device.Ifindex)] = true
 	}
 	for ifindex, e := range d.ahead {
-		if !known[ifindex] && (!d.opts.Attach || d.attached.has(ifindex)) {
+		if !known[ifindex] && !e.gone && (!d.opts.Attach || d.attached.has(ifindex)) {
 			continue
 		}
 		delete(d.ahead, ifindex)

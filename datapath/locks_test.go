@@ -215,3 +215,32 @@ func TestAPodThatIsConnectedHasRulesThatAreThere(t *testing.T) {
 	row := d.endpoints.have[uint32(last.Device.Ifindex)][d.half()]
 	require.Contains(t, d.rules.have, row.Set)
 }
+
+// A pod that was connected beside a state, and that nobody wants any more, goes with the
+// next Apply, though its device may be there and the state be the one in force.
+func TestAPodThatIsGivenUpIsTakenOut(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	d.opts.Attach = true // its device is looked for, and stays
+	t.Cleanup(func() { d.opts.Attach = false })
+	state := without(n.state)
+	_, err := d.Apply(state)
+	require.NoError(t, err)
+	before := packetsView(t, d)
+	ifindex := uint32(n.web.Ifindex)
+	require.False(t, d.Disconnect(n.web.Ifindex))
+	require.NoError(t, d.Connect(n.state, model.Key{Namespace: "default", Name: "web"}))
+	_, err = d.Apply(state)
+	require.NoError(t, err)
+	require.NotZero(t, d.endpoints.have[ifindex][d.half()])
+	require.True(t, d.Disconnect(n.web.Ifindex))
+	_, err = d.Apply(state)
+	require.NoError(t, err)
+	require.False(t, d.Disconnect(n.web.Ifindex))
+	require.Equal(t, before, packetsView(t, d))
+	_, err = d.Apply(state)
+	require.NoError(t, err)
+	require.NotContains(t, d.endpoints.have, ifindex)
+	requireMirror(t, d.ipcache)
+	requireMirror(t, d.endpoints)
+}
