@@ -539,9 +539,11 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	var change Change
 	var err error
 	d.opts.Step("write rule sets")
-	if change.RuleSets, err = d.rules.add(want.newRules); err != nil {
+	var instead map[uint32]uint32
+	if change.RuleSets, instead, err = d.rules.add(want.newRules); err != nil {
 		return change, err
 	}
+	want.renumber(instead)
 	d.opts.Step("write slots")
 	if err = d.slots.add(want.newSlots); err != nil {
 		return change, err
@@ -595,6 +597,25 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	d.opts.Step("write endpoints")
 	change.Endpoints, err = endpoints(half, want.endpoints, never)
 	return change, err
+}
+
+// renumber has rows lead to other rule sets.
+func (want *desired) renumber(instead map[uint32]uint32) {
+	if len(instead) == 0 {
+		return
+	}
+	for ifindex, row := range want.endpoints {
+		if set, ok := instead[row.Set]; ok {
+			row.Set = set
+			want.endpoints[ifindex] = row
+		}
+	}
+	for key, row := range want.nodes {
+		if set, ok := instead[row.Set]; ok {
+			row.Set = set
+			want.nodes[key] = row
+		}
+	}
 }
 
 // sweep deletes what the half in use does not have, when packets of the half before

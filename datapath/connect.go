@@ -59,8 +59,8 @@ func (d *Datapath) Disconnect(ifindex int) bool {
 }
 
 // errSwept is a rule set that nobody used, and that was deleted while somebody was
-// about to.
-var errSwept = errors.New("the rule set was deleted meanwhile")
+// about to, or that somebody else has written.
+var errSwept = errors.New("the rule set has another number by now")
 
 func (d *Datapath) connect(one *model.State, name model.Key) error {
 	missing, sets, err := d.rules.missing(one.RuleSets, d.number)

@@ -244,3 +244,36 @@ func TestAPodThatIsGivenUpIsTakenOut(t *testing.T) {
 	requireMirror(t, d.ipcache)
 	requireMirror(t, d.endpoints)
 }
+
+// Whoever of Apply and Connect writes the same rules first, they are there once.
+func TestRulesThatTwoWriteAreThereOnce(t *testing.T) {
+	n := newNode(t)
+	first, last := &n.state.Endpoints[0], &n.state.Endpoints[len(n.state.Endpoints)-1]
+	first.RuleSet, last.RuleSet = "new", "new"
+	n.state.RuleSets = append(n.state.RuleSets, model.RuleSet{Key: "new", Rules: []model.Rule{{Direction: model.Egress}}})
+	connect := func(d *Datapath) error { return d.Connect(n.state, last.Name) }
+	apply := func(d *Datapath) error { _, err := d.Apply(without(n.state)); return err }
+	for step, tt := range map[string]struct{ stopped, other func(*Datapath) error }{
+		"write rule sets":          {apply, connect},
+		"connect: write rule sets": {connect, apply},
+	} {
+		t.Run(step, func(t *testing.T) {
+			b := newBarrier()
+			opts := small()
+			opts.Step = b.step
+			d := openDatapath(t, opts)
+			release := b.hold(t, step, func() error { return tt.stopped(d) })
+			require.NoError(t, tt.other(d))
+			release()
+			d.rules.look()
+			require.NoError(t, d.sweepRules(d.half()))
+			row := func(ep *model.Endpoint) endpointHalf { return d.endpoints.have[uint32(ep.Device.Ifindex)][d.half()] }
+			require.Equal(t, row(first).Set, row(last).Set)
+			require.Equal(t, map[string]uint32{"new": row(first).Set}, d.rules.sets)
+			require.Len(t, d.rules.have, 1)
+			entries := 0
+			require.NoError(t, readBatches(d.rules.m, func(ruleKey, ruleValue) { entries++ }))
+			require.Equal(t, d.rules.used, entries)
+		})
+	}
+}

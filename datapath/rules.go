@@ -100,25 +100,35 @@ func (t *ruleTable) missing(sets []model.RuleSet, number func(model.Origin) uint
 	return all, numbers, nil
 }
 
-// add writes new sets. On failure none of them is there.
-func (t *ruleTable) add(all []encoded) (Delta, error) {
+// add writes new sets. On failure none of them is there. instead are the numbers of
+// those that somebody has written beside it meanwhile.
+func (t *ruleTable) add(all []encoded) (added Delta, instead map[uint32]uint32, err error) {
 	for i := range all {
 		if err := update(t.m, all[i].keys, all[i].values); err != nil {
 			for j := range all[:i+1] {
 				err = errors.Join(err, t.delete(all[j].set, all[j].keys))
 			}
-			return Delta{}, err
+			return Delta{}, nil, err
 		}
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	instead = map[uint32]uint32{}
 	for i := range all {
-		t.know(&all[i])
+		e := &all[i]
+		t.mu.Lock()
+		other, twice := t.know(e)
+		t.mu.Unlock()
+		if !twice {
+			added.Added++
+			continue
+		}
+		instead[e.set] = other
+		err = errors.Join(err, t.delete(e.set, e.keys))
 	}
-	return Delta{Added: len(all)}, nil
+	return added, instead, err
 }
 
-// addBeside writes a new set while others change the table. On failure it is not there.
+// addBeside writes a new set while others change the table. On failure it is not
+// there. errSwept if somebody else has written it meanwhile, under another number.
 func (t *ruleTable) addBeside(e *encoded) error {
 	t.mu.Lock()
 	t.coming[e.set] = true
@@ -128,19 +138,30 @@ func (t *ruleTable) addBeside(e *encoded) error {
 		err = errors.Join(err, t.delete(e.set, e.keys))
 	}
 	t.mu.Lock()
+	twice := false
+	if err == nil {
+		_, twice = t.know(e)
+	}
+	t.mu.Unlock()
+	if twice {
+		err = errors.Join(errSwept, t.delete(e.set, e.keys))
+	}
+	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.coming, e.set)
-	if err == nil {
-		t.know(e)
-	}
 	return err
 }
 
-// know is called with mu held.
-func (t *ruleTable) know(e *encoded) {
+// know notes a set that is written, unless its key has another number. It is called
+// with mu held.
+func (t *ruleTable) know(e *encoded) (other uint32, twice bool) {
+	if other, twice = t.sets[e.key]; twice {
+		return other, true
+	}
 	t.have[e.set], t.sets[e.key] = e.ruleList, e.set
 	t.used += len(e.keys)
 	t.unused = true // until somebody uses it
+	return 0, false
 }
 
 // look has the next sweep look for sets that nobody uses any more.
