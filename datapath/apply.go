@@ -148,7 +148,7 @@ func (d *Datapath) enforce(state *model.State) (Change, error) {
 	}
 	d.opts.Step("end")
 	d.wanted = want.cidrs
-	d.last = d.remember(last, state, want)
+	d.last, d.inForce = d.remember(last, state, want), state
 	return change, d.attached.release(want.uplinks)
 }
 

@@ -20,9 +20,12 @@ var errMoved = errors.New("another state is in force")
 // works out differences, and an error in one would stay for ever. Where they differ, the
 // whole state is applied again.
 func (r *repair) believed() error {
-	state := r.inForce()
+	state, known := r.inForce()
 	if state == nil {
 		return nil
+	}
+	if !known { // an Apply has failed since, and what it left is not known
+		return r.applyAgain(state)
 	}
 	noted := len(r.done.Tables)
 	err := r.compareState(state)
@@ -35,20 +38,18 @@ func (r *repair) believed() error {
 	return r.applyAgain(state)
 }
 
-func (r *repair) inForce() *model.State {
+// inForce gives the state in force, and whether it is known what the tables hold.
+func (r *repair) inForce() (state *model.State, known bool) {
 	r.d.applying.Lock()
 	defer r.d.applying.Unlock()
-	if r.d.last == nil {
-		return nil
-	}
-	return r.d.last.state
+	return r.d.inForce, r.d.last != nil
 }
 
 // applyAgain looks at all tables, unless another state is in force.
 func (r *repair) applyAgain(state *model.State) error {
 	r.d.takeTurn()
 	defer r.d.applying.Unlock()
-	if r.d.last == nil || r.d.last.state != state {
+	if r.d.inForce != state {
 		return nil
 	}
 	r.d.last = nil

@@ -17,6 +17,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/weirnet/weir/bpf"
+	"github.com/weirnet/weir/model"
 )
 
 // Datapath is a loaded datapath. Its methods may be called by several
@@ -48,12 +49,13 @@ type Datapath struct {
 	slots    *slotTable
 	sources  *sourceTable
 	maglev   *maglevArray
-	moves    moves       // of tables into a new layout, in Open
-	written  []byte      // labels as they lie beside the pins
-	stamps   []stamp     // of the directories of pins, when all pins were there; nil: not known
-	origins  int         // how many of them are in written
-	last     *remembered // of the state in force; nil where all of the tables have to be looked at
-	oldest   uint32      // no group from here on has had a number before
+	moves    moves        // of tables into a new layout, in Open
+	written  []byte       // labels as they lie beside the pins
+	stamps   []stamp      // of the directories of pins, when all pins were there; nil: not known
+	origins  int          // how many of them are in written
+	last     *remembered  // of the state in force; nil where all of the tables have to be looked at
+	inForce  *model.State // in force, also where last is not known; nil before an Apply
+	oldest   uint32       // no group from here on has had a number before
 
 	// collecting is the turn of the collector, which alone takes it, but for those
 	// who end or replace what it works with. It guards what is below. The collector

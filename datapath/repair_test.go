@@ -435,3 +435,29 @@ func TestALoaderKilledInARepairLeavesWhatHadDriftedOrWhatIsRight(t *testing.T) {
 	require.Equal(t, len(damages)+2, killed, "before all, at each entry, and before the epoch")
 	fmt.Printf("loader killed at %d steps of a repair\n", killed)
 }
+
+// A state that could not be applied again is applied again by the next run, though
+// nobody applies another one.
+func TestARepairThatFailsIsMadeUpFor(t *testing.T) {
+	n := newNode(t)
+	d := openDatapath(t, small())
+	_, err := d.Apply(n.state.Clone())
+	require.NoError(t, err)
+	want := packetsView(t, d)
+	ifindex := uint32(n.web.Ifindex)
+	pair := d.endpoints.have[ifindex]
+	pair[d.half()].Identity++ // an error of Apply's
+	require.NoError(t, d.endpoints.write([]uint32{ifindex}, [][2]endpointHalf{pair}))
+
+	m := d.endpoints.m
+	d.endpoints.m, err = m.Clone()
+	require.NoError(t, err)
+	require.NoError(t, d.endpoints.m.Close())
+	_, err = d.Repair(t.Context())
+	require.Error(t, err)
+	d.endpoints.m = m
+
+	repaired(t, d)
+	require.Equal(t, want, packetsView(t, d))
+	require.Empty(t, repaired(t, d).Tables)
+}

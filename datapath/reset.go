@@ -32,7 +32,7 @@ func (d *Datapath) Reset() error {
 		return err
 	}
 	clear(d.dead)
-	d.wanted, d.last, d.oldest = nil, nil, 0
+	d.wanted, d.last, d.inForce, d.oldest = nil, nil, nil, 0
 	d.maglev.clear()
 	err := errors.Join(
 		d.nodes.clear(), d.tunnels.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
