@@ -74,6 +74,22 @@ func (t *placesTable) put(place, epoch uint32) error {
 	return nil
 }
 
+// residue lists the places that have an epoch. That of all is given the first one
+// when a datapath is opened.
+func (t *placesTable) residue() (places []uint32, err error) {
+	table := make([]byte, t.memory.Size())
+	if _, err := t.memory.ReadAt(table, 0); err != nil {
+		return nil, fmt.Errorf("read table changed: %w", err)
+	}
+	for place := range placeOfAll + 1 {
+		at := binary.NativeEndian.Uint32(table[4*place:])
+		if at > 1 || at > 0 && place != placeOfAll {
+			places = append(places, place)
+		}
+	}
+	return places, nil
+}
+
 // clear makes the table what it was when it was made.
 func (t *placesTable) clear() error {
 	for place := range t.written {

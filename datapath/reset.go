@@ -37,7 +37,7 @@ func (d *Datapath) Reset() error {
 	err := errors.Join(
 		d.nodes.clear(), d.tunnels.clear(), d.endpoints.clear(), d.ipcache.clear(), d.cidrs.clear(),
 		d.services.clear(), d.backends.clear(), d.rules.clear(), d.slots.clear(),
-		d.sources.clear(), d.changed.clear(),
+		d.sources.clear(),
 		empty[affinityKey](d.maps[bpf.ContainerMapAffinities]),
 		empty[peerKey](d.maps[bpf.ContainerMapPeers]),
 		empty[flowKey](d.maps[bpf.ContainerMapCtAnswered]),
@@ -60,7 +60,7 @@ func (d *Datapath) beginAnew() error {
 	d.flipped = time.Time{}
 	d.labels = newLabels()
 	clear(d.ahead)
-	return d.writeSettings()
+	return errors.Join(d.changed.clear(), d.writeSettings())
 }
 
 // BeginAt sets the epoch of a datapath that is empty, in place of 1. It is for tests:
@@ -192,6 +192,13 @@ func (d *Datapath) residueOfArrays() (found []string, err error) {
 	}
 	if now.Epoch != 1 || now.ClockOffset != 0 {
 		found = append(found, fmt.Sprintf("the epoch is %d, the clock's offset %s", now.Epoch, time.Duration(now.ClockOffset)))
+	}
+	places, err := d.changed.residue()
+	if err != nil {
+		return nil, err
+	}
+	for _, place := range places {
+		found = append(found, fmt.Sprintf("table changed has an entry, place %d", place))
 	}
 	if n := d.events.AvailableBytes(); n > 0 {
 		found = append(found, fmt.Sprintf("the ring has %d bytes of events", n))

@@ -38,7 +38,7 @@ func TestAResetDatapathIsLikeOneJustOpened(t *testing.T) {
 			residue, err = d.Residue()
 			require.NoError(t, err)
 			what := fmt.Sprint(residue)
-			for _, trace := range []string{"table endpoints", "table ct_unanswered", "the counter", "the meter", "the epoch is 2", "the ring has"} {
+			for _, trace := range []string{"table endpoints", "table ct_unanswered", "table changed", "the counter", "the meter", "the epoch is 2", "the ring has"} {
 				require.Contains(t, what, trace)
 			}
 			require.Equal(t, opts.Attach, len(d.attached.links)+len(d.attached.filters) > 0)
