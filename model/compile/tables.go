@@ -17,6 +17,10 @@ func Fill(s *model.State) map[model.Table]int {
 	return count
 }
 
+// AtMost is no less than Fill, and costs far less: what frontends share counts for each
+// of them.
+func AtMost(s *model.State) map[model.Table]int { return boundOf(s).entries(s) }
+
 // use is entries of a table, and what of the state they are there for: one of
 // the others is set.
 type use struct {
