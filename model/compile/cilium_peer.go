@@ -286,11 +286,20 @@ func (c *compiler) entity(rule *compiledRule, spec *ciliumSpec, field, entity st
 // apiServers are the addresses behind the service default/kubernetes.
 func (c *compiler) apiServers() map[netip.Addr]bool {
 	addrs := map[netip.Addr]bool{}
+	add := func(slice *discoveryv1.EndpointSlice) {
+		for _, addr := range addressesOf(slice) {
+			addrs[addr] = true
+		}
+	}
+	if c.kept != nil && c.kept.slicesOf != nil {
+		for key := range c.kept.slicesOf[apiService] {
+			add(c.objs.EndpointSlices[key])
+		}
+		return addrs
+	}
 	for _, slice := range c.objs.EndpointSlices {
-		if manifest.ServiceOf(slice) == metav1.NamespaceDefault+"/kubernetes" {
-			for _, addr := range addressesOf(slice) {
-				addrs[addr] = true
-			}
+		if manifest.ServiceOf(slice) == apiService {
+			add(slice)
 		}
 	}
 	return addrs

@@ -219,7 +219,6 @@ func (i *Incremental) judge(a *again, m *moves) (judged, ok bool) {
 	}
 	ofCilium := a.ofCilium || c.hasCilium() && (len(m.people) > 0 || m.blocks || m.nodes || m.variants || m.servers || i.holdMoved(m))
 	if ofCilium {
-		c.reserved = nil
 		k.ciliumAgain()
 	}
 	if len(a.ofCluster) > 0 || ofCilium {
