@@ -35,22 +35,16 @@ the BASE of one frame. Without a NAME all curves are drawn; --list names them.`,
 			if err := checkRounds(o.Rounds, o.CPU); err != nil {
 				return err
 			}
-			charts, err := bench.Draw(cmd.Context(), names, o)
+			err := bench.Draw(cmd.Context(), names, o, func(c *bench.Chart) error {
+				return errors.Join(keepCurve(dir, c), c.Write(cmd.OutOrStdout()))
+			})
 			if errors.Is(err, bench.ErrNoPath) {
 				return usageError(fmt.Errorf("%w: 'weir bench curves --list' lists the curves", err))
 			}
 			if errors.Is(err, bench.ErrNoJIT) {
 				return usageError(err)
 			}
-			if err != nil {
-				return err
-			}
-			if dir != "" {
-				if err := keepCurves(dir, charts); err != nil {
-					return err
-				}
-			}
-			return bench.WriteCharts(cmd.OutOrStdout(), charts)
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -61,14 +55,16 @@ the BASE of one frame. Without a NAME all curves are drawn; --list names them.`,
 	return cmd
 }
 
-func keepCurves(dir string, charts []bench.Chart) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("keep curves: %w", err)
+// keepCurve keeps one in a directory; no directory: nowhere.
+func keepCurve(dir string, c *bench.Chart) error {
+	if dir == "" {
+		return nil
 	}
-	for i := range charts {
-		if err := os.WriteFile(filepath.Join(dir, charts[i].Name+".svg"), []byte(charts[i].SVG()), 0o644); err != nil {
-			return fmt.Errorf("keep curves: %w", err)
-		}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("keep a curve: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, c.Name+".svg"), []byte(c.SVG()), 0o644); err != nil {
+		return fmt.Errorf("keep a curve: %w", err)
 	}
 	return nil
 }

@@ -201,29 +201,31 @@ func Curves() []Path {
 	return all
 }
 
-// Draw measures curves, of IPv4; of no name: all. Rounds are of each point.
-func Draw(ctx context.Context, names []string, o Options) ([]Chart, error) {
+// Draw measures curves, of IPv4, and keeps each when it is there; of no name: all.
+// Rounds are of each point.
+func Draw(ctx context.Context, names []string, o Options, keep func(*Chart) error) error {
 	if err := needJIT(); err != nil {
-		return nil, err
+		return err
 	}
 	all := curves()
 	for _, name := range names {
 		if !slices.ContainsFunc(all, func(c curve) bool { return c.name == name }) {
-			return nil, fmt.Errorf("draw %s: %w", name, ErrNoPath)
+			return fmt.Errorf("draw %s: %w", name, ErrNoPath)
 		}
 	}
-	var charts []Chart
 	for i := range all {
 		if len(names) > 0 && !slices.Contains(names, all[i].name) {
 			continue
 		}
 		c, err := all[i].draw(ctx, o)
 		if err != nil {
-			return nil, fmt.Errorf("draw %s: %w", all[i].name, err)
+			return fmt.Errorf("draw %s: %w", all[i].name, err)
 		}
-		charts = append(charts, Chart{all[i].name, all[i].help, *c})
+		if err := keep(&Chart{all[i].name, all[i].help, *c}); err != nil {
+			return err
+		}
 	}
-	return charts, nil
+	return nil
 }
 
 func (c *curve) draw(ctx context.Context, o Options) (*chart, error) {
@@ -310,32 +312,29 @@ func (l *curveLine) point(ctx context.Context, pool *prog.Pool, size int, o Opti
 	return medianOf(r.Over()) * base / unit, bare, nil
 }
 
-// WriteCharts writes curves as tables.
-func WriteCharts(w io.Writer, charts []Chart) error {
-	for i := range charts {
-		c := &charts[i].c
-		fmt.Fprintf(w, "%s: %s\n", charts[i].Name, charts[i].Help)
-		table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprint(table, c.x)
-		for _, l := range c.lines {
-			fmt.Fprint(table, "\t", l.name)
+// Write writes a curve as a table.
+func (c *Chart) Write(w io.Writer) error {
+	fmt.Fprintf(w, "%s: %s\n", c.Name, c.Help)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(table, c.c.x)
+	for _, l := range c.c.lines {
+		fmt.Fprint(table, "\t", l.name)
+	}
+	fmt.Fprintln(table)
+	for n, p := range c.c.lines[0].points {
+		x := short(p.x)
+		if c.c.names != nil {
+			x = c.c.names[n]
+		}
+		fmt.Fprint(table, x)
+		for _, l := range c.c.lines {
+			fmt.Fprintf(table, "\t%.2f", l.points[n].y)
 		}
 		fmt.Fprintln(table)
-		for n := range c.lines[0].points {
-			x := short(c.lines[0].points[n].x)
-			if c.names != nil {
-				x = c.names[n]
-			}
-			fmt.Fprint(table, x)
-			for _, l := range c.lines {
-				fmt.Fprintf(table, "\t%.2f", l.points[n].y)
-			}
-			fmt.Fprintln(table)
-		}
-		if err := table.Flush(); err != nil {
-			return err
-		}
-		fmt.Fprintln(w)
 	}
-	return nil
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
 }
