@@ -61,7 +61,7 @@ func (d *driver) attempt(ctx context.Context, u unit) *unit {
 
 // run gives the job to a guest, and returns when the guest is gone.
 func (a *attempt) run(ctx context.Context) error {
-	leave, err := a.room.enter(ctx)
+	leave, err := a.room.enter(ctx, shares[a.world])
 	if err != nil {
 		return err
 	}

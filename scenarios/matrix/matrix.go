@@ -115,8 +115,8 @@ func (m *Matrix) Run(ctx context.Context, all []*scenarios.Scenario) (*Report, e
 	return &d.report, nil
 }
 
-// guestsPerPlace is how many guests share a place of vmtest's: a guest waits
-// for most of its time, for what must not come or comes later.
+// guestsPerPlace is how many guests of world netns share a place of vmtest's: such a
+// guest waits for most of its time, for what must not come or comes later.
 const guestsPerPlace = 3
 
 func (m *Matrix) guests() int {

@@ -309,21 +309,23 @@ func TestARoomLetsSeveralGuestsShareAPlace(t *testing.T) {
 	t.Setenv(vmtest.CacheEnv, t.TempDir())
 	r := newRoom()
 	places := vmtest.Parallel(vmtest.DefaultMemory)
-	var leave []func()
-	for range guestsPerPlace * places {
-		l, err := r.enter(t.Context())
-		require.NoError(t, err)
-		leave = append(leave, l)
+	for world, guests := range map[syntax.World]int{syntax.Netns: guestsPerPlace * places, syntax.Prog: places} {
+		var leave []func()
+		for range guests {
+			l, err := r.enter(t.Context(), shares[world])
+			require.NoError(t, err)
+			leave = append(leave, l)
+		}
+		full, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := r.enter(full, 1)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		for _, l := range leave {
+			l()
+		}
+		require.Empty(t, r.places, "every place is given back")
+		require.Zero(t, r.free)
 	}
-	full, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := r.enter(full)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	for _, l := range leave {
-		l()
-	}
-	require.Empty(t, r.places, "every place is given back")
-	require.Zero(t, r.free)
 }
 
 func TestKernelsOfOneReleaseHaveNamesOfTheirOwn(t *testing.T) {
