@@ -28,7 +28,7 @@ var chunk = map[syntax.World]int{syntax.Prog: 1000, syntax.Netns: 20}
 // among them, so the first guests are given much.
 // Little is left for the last ones, so that they end together. What a guest has told
 // when it dies is not run again: a death costs one more start, whatever it was given.
-const share = 2
+const share = 3
 
 // cut cuts the names into what each guest is given.
 func cut(names []string, least int) [][]string {
