@@ -116,8 +116,8 @@ func (m *Matrix) Run(ctx context.Context, all []*scenarios.Scenario) (*Report, e
 }
 
 // guestsPerPlace is how many guests of world netns share a place of vmtest's: such a
-// guest waits for four fifths of its time, for what must not come or comes later.
-const guestsPerPlace = 5
+// guest waits for most of its time, for what must not come or comes later.
+const guestsPerPlace = 3
 
 func (m *Matrix) guests() int {
 	if m.Guests > 0 {
