@@ -45,22 +45,3 @@ func TestAWorldsHostsHaveTheirSettings(t *testing.T) {
 func TestASettingThatIsNotThereDoesNotHold(t *testing.T) {
 	require.False(t, sysctl{path: "ipv4/no_such_setting", value: ""}.holds())
 }
-
-func TestSpentNamespacesAreClosedTogether(t *testing.T) {
-	p := NewPool(1)
-	var spent []*namespace
-	for range 3 {
-		ns, err := newNamespace(nil)
-		require.NoError(t, err)
-		p.spend(ns)
-		spent = append(spent, ns)
-	}
-	p.closeSpent(4)
-	for _, ns := range spent {
-		require.True(t, ns.handle.IsOpen())
-	}
-	require.NoError(t, p.Close())
-	for _, ns := range spent {
-		require.False(t, ns.handle.IsOpen())
-	}
-}

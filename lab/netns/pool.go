@@ -39,7 +39,6 @@ type Pool struct {
 
 	mu     sync.Mutex
 	opened int
-	spent  []*namespace // of worlds that are gone, to be closed together
 	errs   []error
 }
 
@@ -253,32 +252,6 @@ func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	})
 }
 
-// spentAtOnce is how many namespaces are closed together. The kernel cleans those
-// that end together as one, and waits as often as for a single one, with locks
-// that whoever makes namespaces, devices and routes needs.
-const spentAtOnce = 100
-
-// spend closes a namespace, sooner or later.
-func (p *Pool) spend(ns *namespace) {
-	p.mu.Lock()
-	p.spent = append(p.spent, ns)
-	p.mu.Unlock()
-	p.closeSpent(spentAtOnce)
-}
-
-// closeSpent closes the namespaces of worlds that are gone, if there are as many.
-func (p *Pool) closeSpent(many int) {
-	p.mu.Lock()
-	var spent []*namespace
-	if len(p.spent) >= many {
-		spent, p.spent = p.spent, nil
-	}
-	p.mu.Unlock()
-	for _, ns := range spent {
-		p.failed(ns.close())
-	}
-}
-
 func (p *Pool) failed(err error) {
 	if err == nil {
 		return
@@ -301,7 +274,6 @@ func (p *Pool) Opened() int {
 func (p *Pool) Close() error {
 	close(p.over)
 	p.retiring.Wait()
-	p.closeSpent(0)
 	for _, s := range []*stock{p.plain.first, p.plain.more, p.sockets.first, p.sockets.more} {
 		for len(s.ready) > 0 {
 			d := <-s.ready

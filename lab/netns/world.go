@@ -275,11 +275,7 @@ func (w *World) dismantle() error {
 		errs = append(errs, w.names.remove())
 	}
 	for _, h := range w.hosts() {
-		switch {
-		case h.ns == nil:
-		case w.pool != nil:
-			w.pool.spend(h.ns)
-		default:
+		if h.ns != nil {
 			errs = append(errs, h.ns.close())
 		}
 	}
