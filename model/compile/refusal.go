@@ -3,7 +3,6 @@
 package compile
 
 import (
-	"maps"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,7 +44,7 @@ func (r Refusal) String() string {
 func (i *Incremental) Keep(objs *manifest.Objects, unread []manifest.Unread, node string, local model.Local) (state *model.State, refusals []Refusal, warnings []Warning, err error) {
 	var changed []model.Ref
 	if i.c != nil && i.standing != nil {
-		changed = slices.AppendSeq(walk(i.c.objs, objs), maps.Keys(i.standing.wrong)) // which may be gone
+		changed = append(walk(i.c.objs, objs), i.standing.leftOut()...) // which may be gone
 	}
 	state, refusals, warnings, ok := i.keepPart(objs, unread, changed, node, local)
 	if !ok {

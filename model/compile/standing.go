@@ -78,6 +78,15 @@ func (s *standing) refusals() []Refusal {
 	return append(all, s.after...)
 }
 
+// leftOut names what is wrong in itself, and what is set aside.
+func (s *standing) leftOut() []model.Ref {
+	refs := slices.Collect(maps.Keys(s.wrong))
+	if s.aside != nil {
+		refs = slices.AppendSeq(refs, maps.Keys(s.aside.objects))
+	}
+	return refs
+}
+
 // compareKinds orders as objects are looked through.
 func compareKinds(a, b model.Ref) int {
 	kinds := manifest.Kinds()

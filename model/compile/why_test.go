@@ -237,3 +237,15 @@ func TestEveryWhyHasASmallestChange(t *testing.T) {
 	slices.Sort(told)
 	require.ElementsMatch(t, slices.Concat(slices.Sorted(maps.Keys(whys())), ours), slices.Compact(told))
 }
+
+// What is refused for the sake of others and is gone then is refused no more.
+func TestWhatWasSetAsideIsGone(t *testing.T) {
+	w := &whyWorld{t: t, keeps: true, objs: mustParse(t, whyObjects), node: "node", local: model.Local{Identities: model.NewAllocator()}}
+	w.budget(model.TableServices, 2)
+	w.put(whyService("tight", "10.96.0.11"))
+	w.ask()
+	require.Len(t, w.again.standing.after, 1)
+	delete(w.objs.Services, "default/tight")
+	w.ask()
+	require.Empty(t, w.again.standing.after)
+}

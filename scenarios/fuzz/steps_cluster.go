@@ -184,7 +184,7 @@ func (s *stepper) contend() string {
 	}
 	addr := addrs[s.IntN(len(addrs))]
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("contender-%d", s.IntN(2)), CreationTimestamp: metav1.Unix(int64(s.made), 0)}}
-	if s.objs.Services[manifest.NameOf(svc)] != nil && s.IntN(4) == 0 {
+	if s.objs.Services[manifest.NameOf(svc)] != nil && s.IntN(3) == 0 {
 		delete(s.objs.Services, manifest.NameOf(svc))
 		return manifest.NameOf(svc)
 	}
