@@ -33,10 +33,10 @@ test: ## Run every test that is not a scenario; installs QEMU, real programs, ke
 
 # Without root it runs in the newest kernel of the lock.
 scenario: in_guests = $(or $(KERNELS),$(if $(filter-out 0,$(shell id -u)),newest))
-scenario: ## Run the scenarios, RUN=regexp some; KERNELS=all or 5.10,6.1 installs QEMU, kernels.
+scenario: ## Run the scenarios, RUN=regexp some; KERNELS=all or 5.10,6.1 installs QEMU, kernels; THOROUGH=1.
 	@.ci/packages build $(if $(in_guests),vm -- $(subst $(comma), ,$(in_guests)))
 	@$(MAKE) --no-print-directory build
-	bin/weir scenario run --report $(REPORT) $(if $(KERNELS),--kernel '$(KERNELS)') $(if $(RUN),--run '$(RUN)')
+	bin/weir scenario run --report $(REPORT) $(if $(KERNELS),--kernel '$(KERNELS)') $(if $(THOROUGH),--thorough) $(if $(RUN),--run '$(RUN)')
 
 cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/cluster.md says how.
 	WEIR_CLUSTER_TEST=1 $(GO) test -count 1 -timeout 40m -v -run '^TestCluster$$' ./lab/cluster

@@ -23,6 +23,9 @@ const (
 	Fail    Outcome = "fail"
 	Skipped Outcome = "skipped" // the kernel lacks what the scenario needs
 	Broken  Outcome = "broken"  // the lab failed, not the datapath: counts as failed
+	// Same is of a run that was left out on its kernel: on another one, where the
+	// programs do the same for the scenario, it passed.
+	Same Outcome = "same"
 )
 
 // Result is one run: a scenario in a family and a world.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/scenarios/syntax"
@@ -15,21 +16,29 @@ import (
 // Warm is what the runs of a world share, loaded before they are known: the
 // programs that most of them need. It is for a Runner with Parallel 1.
 type Warm struct {
-	before census
-	nets   *netns.Pool
-	prog   *progPool
+	before   census
+	nets     *netns.Pool
+	prog     *progPool
+	counters *cover.Counters // of what prog has loaded; nil: nothing is counted
 }
 
 // warmNodes is how many nodes most worlds have at most.
 const warmNodes = 2
 
-// NewWarm loads for a world. A Runner's Run closes it.
-func NewWarm(ctx context.Context, world syntax.World) (*Warm, error) {
+// NewWarm loads for a world. A Runner's Run closes it. Counted has counters put into
+// the programs, for a Runner with Cover: those of world netns are loaded by each run.
+func NewWarm(ctx context.Context, world syntax.World, counted bool) (*Warm, error) {
 	w := &Warm{before: takeCensus(), nets: netns.NewPool(1), prog: newProgPool(1, nil)}
+	if counted {
+		w.counters = new(cover.Lives).Counters()
+		w.prog = newProgPool(1, w.counters.Edit)
+	}
 	var err error
 	switch world {
 	case syntax.Netns:
-		err = w.nets.Fill(ctx, warmNodes)
+		if !counted {
+			err = w.nets.Fill(ctx, warmNodes)
+		}
 	case syntax.Prog:
 		var pool *prog.Pool
 		if pool, err = w.prog.get(); err == nil {
@@ -39,6 +48,9 @@ func NewWarm(ctx context.Context, world syntax.World) (*Warm, error) {
 	if err != nil {
 		w.prog.close()
 		return nil, errors.Join(fmt.Errorf("load for world %s: %w", world, err), w.nets.Close())
+	}
+	if counted {
+		w.counters.Reset()
 	}
 	return w, nil
 }

@@ -3,7 +3,9 @@
 package scenarios
 
 import (
+	"math"
 	"os"
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +27,7 @@ func TestWhatIsLoadedBeforeServesTheFirstWorlds(t *testing.T) {
 			all, err := LibraryNamed(names)
 			require.NoError(t, err)
 			require.Len(t, all, len(names))
-			warm, err := NewWarm(t.Context(), world)
+			warm, err := NewWarm(t.Context(), world, false)
 			require.NoError(t, err)
 			results, err := (&Runner{Worlds: []syntax.World{world}, Parallel: 1, Warm: warm}).Run(t.Context(), all)
 			require.NoError(t, err)
@@ -34,5 +36,41 @@ func TestWhatIsLoadedBeforeServesTheFirstWorlds(t *testing.T) {
 				require.Equalf(t, Pass, r.Outcome, "%s: %s", r.Scenario, r.Reason)
 			}
 		})
+	}
+}
+
+// Programs that were loaded with counters, and serve one run after the other, tell of
+// each what programs do that are loaded for it alone.
+func TestWhatIsLoadedBeforeCountsForEachRunAlone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: it loads BPF programs")
+	}
+	all, err := LibraryNamed([]string{"pod-to-pod/ipv4", "dsr-inside/ipv6"})
+	require.NoError(t, err)
+	reached := func(warm *Warm) map[string]map[string]map[int]bool {
+		found := map[string]map[string]map[int]bool{}
+		results, err := (&Runner{Worlds: []syntax.World{syntax.Prog}, Parallel: 1, Cover: true, Warm: warm}).Run(t.Context(), all)
+		require.NoError(t, err)
+		for _, r := range results {
+			require.Equalf(t, Pass, r.Outcome, "%s: %s", r.Scenario, r.Reason)
+			found[r.Scenario] = map[string]map[int]bool{}
+			for _, record := range r.Reach {
+				of := map[int]bool{}
+				require.NoError(t, record.Counts.Each(math.MaxInt, func(counter int, _ uint64) { of[counter] = true }))
+				if len(of) > 0 {
+					found[r.Scenario][record.Object] = of
+				}
+			}
+		}
+		return found
+	}
+	warm, err := NewWarm(t.Context(), syntax.Prog, true)
+	require.NoError(t, err)
+	together := reached(warm)
+	alone := reached(nil)
+	require.Len(t, together, len(all)*2, "both families")
+	for name, objects := range together {
+		require.NotEmpty(t, objects, name)
+		require.True(t, reflect.DeepEqual(alone[name], objects), "%s reached other blocks", name)
 	}
 }

@@ -24,7 +24,11 @@ type worker struct {
 
 func (m *machine) newWorker() *worker {
 	w := &worker{machine: m, edit: m.Edit, prog: m.prog}
-	if m.Cover {
+	switch {
+	case !m.Cover:
+	case m.Warm != nil && m.Warm.counters != nil:
+		w.counters = m.Warm.counters
+	default:
 		w.counters = m.lives.Counters()
 		w.edit = w.count
 		w.prog = newProgPool(1, w.edit)
@@ -46,7 +50,9 @@ func (w *worker) close() {
 	if w.counters == nil {
 		return
 	}
-	w.prog.close()
+	if w.prog != w.machine.prog {
+		w.prog.close()
+	}
 	// Maps that stay open show as a leak.
 	_ = w.counters.Close()
 }

@@ -26,6 +26,9 @@ func (o *scenarioRun) kernelNames(cmd *cobra.Command) ([]string, error) {
 	if len(o.kernels) > 0 && o.keep {
 		return nil, usageError(errors.New("--keep is for worlds on this machine: a guest is gone with its scenarios"))
 	}
+	if o.thorough && len(o.kernels) == 0 {
+		return nil, usageError(errors.New("--thorough is about several kernels: name them with --kernel"))
+	}
 	locked, err := vmtest.Locked()
 	if err != nil {
 		return nil, err
@@ -88,7 +91,7 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 	if err != nil {
 		return err
 	}
-	m := &matrix.Matrix{Kernels: kernels, Runner: runner, Own: own, Guests: o.parallel, Progress: progress}
+	m := &matrix.Matrix{Kernels: kernels, Runner: runner, Own: own, Thorough: o.thorough, Guests: o.parallel, Progress: progress}
 	live, err := o.live(cmd, m.Count(mine.scenarios), report.KernelNames(m.Names()...), mine.describe(m.Names()...))
 	if err != nil {
 		return err

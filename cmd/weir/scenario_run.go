@@ -29,6 +29,7 @@ type scenarioRun struct {
 	report   string
 	keep     bool
 	kernels  []string
+	thorough bool
 	cover    string
 	reach    *reach.Collector // nil: nothing is counted
 	part     partFlags
@@ -57,13 +58,20 @@ With --shard I/N only the I-th of N parts is run, with what it costs balanced
 by --costs; 'weir scenario merge' puts the reports of all parts into one.
 
 With --kernel they run in those kernels, booted in QEMU, and what differs
-between kernels is shown first. Without the privileges that worlds need, they
+between kernels is shown first. World prog runs on all of them, with counters in
+the programs. Where a scenario runs the same instructions there and comes to the
+same frames on several kernels, one of these runs it in world netns; if it passes,
+the others have the result 'same'. With --thorough, or in one world alone, all
+runs are run on all kernels.
+
+Without the privileges that worlds need, they
 run in the newest kernel of the lock by themselves.`,
 		Example: `  weir scenario run
   weir scenario run --world prog --run 'service-.*/ipv6'
   weir scenario run --report reports my.txtar
   weir scenario run --kernel all --report reports
   weir scenario run --kernel 5.10,6.1,./linux/arch/x86/boot/bzImage
+  weir scenario run --kernel all --thorough --report nightly
   weir scenario run --shard 2/5 --costs last --kernel all --report shard-2
   weir scenario run --world netns --timings
   weir scenario run --cover reached --kernel all
@@ -79,6 +87,7 @@ run in the newest kernel of the lock by themselves.`,
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
+	f.BoolVar(&o.thorough, "thorough", false, "with --kernel: run everything on every kernel, also what does the same")
 	f.BoolVar(&o.timings, "timings", false, "show where the time went, by kernel and world, and of the slowest scenarios")
 	o.part.add(f)
 	return cmd

@@ -71,7 +71,7 @@ func (a *attempt) run(ctx context.Context) error {
 		return err
 	}
 	a.vm, err = vmtest.Start(ctx, a.kernel, vmtest.Options{
-		Modules: modules, Memory: a.memory(), Service: service, Console: a.watcher, Progress: a.Progress,
+		Modules: modules, Memory: memory(a.cover), Service: service, Console: a.watcher, Progress: a.Progress,
 	})
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (a *attempt) run(ctx context.Context) error {
 }
 
 func (a *attempt) command() (*vmtest.Command, error) {
-	j := job{Sources: a.sources, World: a.world, Names: a.names, Slowdown: a.vm.Slowdown, Costs: a.costs, Cover: a.Runner.Cover}
+	j := job{Sources: a.sources, World: a.world, Names: a.names, Slowdown: a.vm.Slowdown, Costs: a.costs, Cover: a.cover}
 	text, err := json.Marshal(j)
 	if err != nil {
 		return nil, fmt.Errorf("write job: %w", err)
@@ -115,7 +115,7 @@ func (a *attempt) command() (*vmtest.Command, error) {
 // is in the snapshot: each guest goes on from there.
 func (a *attempt) service() (*vmtest.Command, error) {
 	arguments := []string{"scenario", "guest", "--world", string(a.world)}
-	if a.Runner.Cover {
+	if a.cover {
 		arguments = append(arguments, "--cover")
 	}
 	command, err := vmtest.HostCommand(a.program, arguments...)

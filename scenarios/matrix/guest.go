@@ -19,8 +19,8 @@ import (
 )
 
 // Serve is the guest's side: it loads what the runs of a world share, says that
-// it is ready, reads a job and tells the results. Runs whose reach is counted
-// share nothing.
+// it is ready, reads a job and tells the results. Runs of world netns whose
+// reach is counted share nothing.
 func Serve(ctx context.Context, world syntax.World, cover bool, in io.Reader, out io.Writer) error {
 	// Most of what a guest has is free, and the collector took a tenth of the time.
 	debug.SetGCPercent(200)
@@ -30,9 +30,9 @@ func Serve(ctx context.Context, world syntax.World, cover bool, in io.Reader, ou
 		}
 	}
 	var warm *scenarios.Warm
-	if !cover {
+	if !cover || world == syntax.Prog {
 		// What cannot be loaded is told by the runs that need it.
-		warm, _ = scenarios.NewWarm(ctx, world)
+		warm, _ = scenarios.NewWarm(ctx, world, cover)
 	}
 	if _, err := fmt.Fprintln(out, "ready"); err != nil {
 		return fmt.Errorf("tell the host: %w", err)

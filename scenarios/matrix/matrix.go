@@ -23,6 +23,10 @@ type Matrix struct {
 	// Runner says which runs are wanted, by its Worlds and Match, and by its Cover
 	// whether what they reach is counted.
 	Runner *scenarios.Runner
+	// Thorough has every run on every kernel. Else what runs the same instructions
+	// and comes to the same frames in world prog on several kernels is run in world
+	// netns on one of them, and has the outcome Same on the others.
+	Thorough bool
 	// Own says that the scenarios are files of the caller's, not the library,
 	// which every guest has in its program.
 	Own bool
@@ -123,13 +127,13 @@ func (m *Matrix) guests() int {
 	if m.Guests > 0 {
 		return m.Guests
 	}
-	return guestsPerPlace * vmtest.Parallel(m.memory())
+	return guestsPerPlace * vmtest.Parallel(memory(m.Runner.Cover))
 }
 
 // memory is what a guest has, in MiB. Programs with counters are twice as long:
 // 512 were not enough for those of three nodes on 5.10.
-func (m *Matrix) memory() int {
-	if m.Runner.Cover {
+func memory(cover bool) int {
+	if cover {
 		return vmtest.DefaultMemory * 2
 	}
 	return vmtest.DefaultMemory
@@ -145,23 +149,36 @@ type driver struct {
 	paths   map[string]string           // of scenario files by label
 	stop    context.CancelCauseFunc
 	room    *room
+	alike   *alike // nil: all is run on all kernels
 
 	mu       sync.Mutex
 	change   *sync.Cond
 	waiting  []unit
-	open     int // units that workers have
+	again    map[*vmtest.Kernel][]string // that come when nothing waits: their like has not passed
+	open     int                         // units that workers have
 	report   Report
 	problems []string // of guests whose results are all there
 }
 
 func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (*driver, error) {
 	d := &driver{
-		Matrix: m, program: m.Program, waiting: plan(m.Kernels, runs),
+		Matrix: m, program: m.Program, again: map[*vmtest.Kernel][]string{},
 		planned: map[string]scenarios.Result{}, paths: map[string]string{}, called: map[*vmtest.Kernel]string{},
 	}
 	for i, name := range m.Names() {
 		d.called[m.Kernels[i]] = name
 	}
+	now := runs
+	if !m.Thorough && !m.Runner.Cover && len(m.Kernels) > 1 {
+		var err error
+		if d.alike, now, err = newAlike(m.Kernels, runs); err != nil {
+			return nil, err
+		}
+		if len(d.alike.names) == 0 {
+			d.alike = nil
+		}
+	}
+	d.waiting = plan(m.Kernels, now, d.counts)
 	d.change = sync.NewCond(&d.mu)
 	d.room = newRoom()
 	if d.program == "" {
@@ -185,6 +202,11 @@ func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (
 	return d, nil
 }
 
+// counts is whether what runs of a world reach is counted.
+func (d *driver) counts(world syntax.World) bool {
+	return d.Runner.Cover || d.alike != nil && world == syntax.Prog
+}
+
 // work runs units until there are none, and nobody may come to give some back.
 func (d *driver) work(ctx context.Context) {
 	wake := context.AfterFunc(ctx, d.change.Broadcast)
@@ -201,8 +223,12 @@ func (d *driver) work(ctx context.Context) {
 func (d *driver) take(ctx context.Context) (unit, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for len(d.waiting) == 0 && d.open > 0 && ctx.Err() == nil {
+	for len(d.waiting)+len(d.again) == 0 && d.open > 0 && ctx.Err() == nil {
 		d.change.Wait()
+	}
+	if len(d.waiting) == 0 && len(d.again) > 0 {
+		d.waiting = d.alike.units(d.again)
+		clear(d.again)
 	}
 	if len(d.waiting) == 0 || ctx.Err() != nil {
 		return unit{}, false
@@ -231,6 +257,28 @@ func (d *driver) deliver(k *vmtest.Kernel, r scenarios.Result) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.add(r)
+	if d.alike == nil {
+		return
+	}
+	if r.World == syntax.Prog && d.alike.tell(k, &r) {
+		d.waiting = append(d.waiting, d.alike.decide()...)
+		d.change.Broadcast()
+	}
+	for _, other := range d.alike.standsFor(k, &r) {
+		if r.Outcome != scenarios.Pass {
+			d.again[other] = append(d.again[other], r.Scenario)
+			d.change.Broadcast()
+			continue
+		}
+		same := d.planned[label(r)]
+		same.Kernel, same.Outcome = d.called[other], scenarios.Same
+		same.Reason = "as on " + r.Kernel + ", by what it did in world prog"
+		d.add(same)
+	}
+}
+
+func (d *driver) add(r scenarios.Result) {
 	d.report.Results = append(d.report.Results, r)
 	if d.Live != nil {
 		d.Live(r)

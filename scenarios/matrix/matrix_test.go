@@ -197,12 +197,12 @@ func TestPlanAsksEveryKernelForProgFirst(t *testing.T) {
 	}
 	old, young := &vmtest.Kernel{ID: "5.10"}, &vmtest.Kernel{ID: "7.2"}
 	var got []string
-	for _, u := range plan([]*vmtest.Kernel{old, young}, runs) {
-		got = append(got, fmt.Sprint(u.kernel.ID, " ", u.world, " ", len(u.names), " ", u.costs))
+	for _, u := range plan([]*vmtest.Kernel{old, young}, runs, func(w syntax.World) bool { return w == syntax.Prog }) {
+		got = append(got, fmt.Sprint(u.kernel.ID, " ", u.world, " ", len(u.names), " ", u.costs, " ", u.cover))
 	}
 	require.Equal(t, []string{
-		"5.10 prog 25 true", "7.2 prog 25 true",
-		"5.10 netns 20 false", "7.2 netns 20 false", "5.10 netns 5 false", "7.2 netns 5 false",
+		"5.10 prog 25 true true", "7.2 prog 25 true true",
+		"5.10 netns 20 false false", "7.2 netns 20 false false", "5.10 netns 5 false false", "7.2 netns 5 false false",
 	}, got)
 }
 

@@ -16,7 +16,8 @@ type unit struct {
 	world  syntax.World
 	names  []string
 	costs  bool
-	failed int // how often a guest failed before any of these runs began
+	cover  bool // what its runs reach is counted
+	failed int  // how often a guest failed before any of these runs began
 }
 
 // chunk is how many runs of a world one guest is given at least. World prog is a
@@ -42,8 +43,9 @@ func cut(names []string, least int) [][]string {
 }
 
 // plan cuts the runs into units, those first that tell most soonest: all
-// kernels' prog, then part after part of all kernels.
-func plan(kernels []*vmtest.Kernel, runs []scenarios.Result) []unit {
+// kernels' prog, then part after part of all kernels. Cover says in which worlds what
+// runs reach is counted.
+func plan(kernels []*vmtest.Kernel, runs []scenarios.Result, cover func(syntax.World) bool) []unit {
 	byWorld := map[syntax.World][]string{}
 	var worlds []syntax.World
 	for _, r := range runs {
@@ -56,7 +58,7 @@ func plan(kernels []*vmtest.Kernel, runs []scenarios.Result) []unit {
 	for i, world := range worlds {
 		for n, names := range cut(byWorld[world], chunk[world]) {
 			for _, k := range kernels {
-				units = append(units, unit{kernel: k, world: world, names: names, costs: i == 0 && n == 0})
+				units = append(units, unit{kernel: k, world: world, names: names, costs: i == 0 && n == 0, cover: cover(world)})
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Tally counts results.
-type Tally struct{ Passed, Failed, Skipped int }
+type Tally struct{ Passed, Same, Failed, Skipped int }
 
 // Count tallies results.
 func Count(results []scenarios.Result) Tally {
@@ -23,6 +23,8 @@ func Count(results []scenarios.Result) Tally {
 		switch {
 		case r.Outcome == scenarios.Pass:
 			t.Passed++
+		case r.Outcome == scenarios.Same:
+			t.Same++
 		case r.Outcome == scenarios.Skipped:
 			t.Skipped++
 		default:
@@ -34,5 +36,8 @@ func Count(results []scenarios.Result) Tally {
 
 // String is the last line of a run.
 func (t Tally) String() string {
+	if t.Same > 0 {
+		return fmt.Sprintf("%d passed, %d the same as on another kernel, %d failed, %d skipped", t.Passed, t.Same, t.Failed, t.Skipped)
+	}
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", t.Passed, t.Failed, t.Skipped)
 }

@@ -57,6 +57,7 @@ type junitCase struct {
 
 type junitProblem struct {
 	Message string `xml:"message,attr"`
+	Type    string `xml:"type,attr,omitempty"` // an outcome, where the element is of several
 	Text    string `xml:",chardata"`
 }
 
@@ -117,7 +118,10 @@ func (s *junitSuite) add(r scenarios.Result, story string) {
 	case scenarios.Broken:
 		s.Errors++
 		c.Error = problem
-	case scenarios.Skipped:
+	case scenarios.Same, scenarios.Skipped:
+		if r.Outcome == scenarios.Same {
+			problem.Type = string(r.Outcome)
+		}
 		s.Skipped++
 		c.Skipped = problem
 	}

@@ -77,6 +77,22 @@ func TestKernelsThatAgreeAreTold(t *testing.T) {
 	require.Empty(t, out.String())
 }
 
+// A run that was left out passes where its like did.
+func TestWhatIsTheSameAsOnAnotherKernelDiffersFromNothing(t *testing.T) {
+	results := []scenarios.Result{
+		ended("a/ipv4", young, scenarios.Same, ""), ended("a/ipv4", old, scenarios.Pass, ""),
+		ended("b/ipv4", young, scenarios.Pass, ""), ended("b/ipv4", old, scenarios.Same, ""),
+	}
+	var out bytes.Buffer
+	(&Text{Out: &out}).Kernels(results, true)
+	require.Equal(t, []string{
+		"No scenario ends differently on kernels 5.10, 7.2.",
+		"What passes on every kernel:", "SCENARIO WORLD 5.10 7.2", "a/ipv4 prog pass same", "b/ipv4 prog same pass",
+	}, words(out.String()))
+	require.Equal(t, Tally{Passed: 2, Same: 2}, Count(results))
+	require.Equal(t, "2 passed, 2 the same as on another kernel, 0 failed, 0 skipped", Count(results).String())
+}
+
 func TestCostsStandSideBySide(t *testing.T) {
 	var out bytes.Buffer
 	(&Text{Out: &out}).Costs([]matrix.Cost{

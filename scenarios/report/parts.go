@@ -201,6 +201,9 @@ func (c *junitCase) result() (r scenarios.Result, story string) {
 	} {
 		if problem != nil {
 			r.Outcome, r.Reason, story = outcome, problem.Message, problem.Text
+			if problem.Type == string(scenarios.Same) {
+				r.Outcome = scenarios.Same
+			}
 		}
 	}
 	return r, story

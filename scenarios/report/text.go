@@ -34,7 +34,7 @@ func (t *Text) paint(code, s string) string {
 
 // Result writes one line for a result, and the story of a failure.
 func (t *Text) Result(r scenarios.Result) {
-	colour := map[scenarios.Outcome]string{scenarios.Pass: green, scenarios.Skipped: yellow}[r.Outcome]
+	colour := map[scenarios.Outcome]string{scenarios.Pass: green, scenarios.Same: green, scenarios.Skipped: yellow}[r.Outcome]
 	if colour == "" {
 		colour = red
 	}
