@@ -28,7 +28,8 @@ import (
 type attachments struct {
 	step    func(string)
 	linkDir string // where links are pinned, or ""
-	tcx     bool
+	tcx     bool   // devices get links
+	mayTCX  bool   // the kernel and the options allow it
 	keep    bool   // clsact filters outlive close
 	cgroup  cgroup // who applies a state looks it up anew
 	swept   time.Time
@@ -86,7 +87,8 @@ func openAttachments(opts *Options, loaded *programs, pins pinned) (*attachments
 	if err != nil {
 		return nil, err
 	}
-	a.tcx = tcx && !opts.ForceClsact && !slices.Contains(opts.Without, FeatureTCX)
+	a.mayTCX = tcx && !opts.ForceClsact && !slices.Contains(opts.Without, FeatureTCX)
+	a.tcx = a.mayTCX
 	if a.keep {
 		a.linkDir = filepath.Join(opts.PinPath, "links")
 		if err := os.MkdirAll(a.linkDir, 0o700); err != nil {
@@ -130,6 +132,23 @@ func (a *attachments) update(at attachPoint, l link.Link) error {
 	if err := l.Update(prog); err != nil && !errors.Is(err, unix.ENOLINK) {
 		return err
 	}
+	return nil
+}
+
+// ErrAttached is a datapath whose programs are attached to devices.
+var ErrAttached = errors.New("programs are attached to devices")
+
+// ByClsact has devices attached by clsact from now on, or again as the kernel and the
+// options have it. It is for a datapath that is attached to no device: ErrAttached.
+func (d *Datapath) ByClsact(clsact bool) error {
+	a := d.attached
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	onDevice := func(at attachPoint) bool { return at.role != roleSocket }
+	if len(a.filters) > 0 || slices.ContainsFunc(slices.Collect(maps.Keys(a.links)), onDevice) {
+		return fmt.Errorf("choose how to attach: %w: reset the datapath", ErrAttached)
+	}
+	a.tcx = a.mayTCX && !clsact
 	return nil
 }
 

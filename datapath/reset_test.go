@@ -70,3 +70,29 @@ func TestAResetDatapathServesAnotherNamespace(t *testing.T) {
 		})
 	}
 }
+
+// A datapath that was reset may be attached otherwise than before, and one that is
+// attached may not.
+func TestAResetDatapathIsAttachedAsIsAsked(t *testing.T) {
+	n := newNode(t)
+	opts := small()
+	opts.Attach = true
+	d := openDatapath(t, opts)
+	before := d.Attachment()
+	for _, clsact := range []bool{true, false} {
+		require.NoError(t, d.ByClsact(clsact))
+		want := before
+		if clsact {
+			want = "clsact"
+		}
+		require.Equal(t, want, d.Attachment())
+		use(t, d, n)
+		require.ErrorIs(t, d.ByClsact(!clsact), ErrAttached)
+		require.Equal(t, want, d.Attachment())
+		require.NoError(t, d.Reset())
+	}
+	opts.ForceClsact = true
+	forced := openDatapath(t, opts)
+	require.NoError(t, forced.ByClsact(false))
+	require.Equal(t, "clsact", forced.Attachment(), "as the options have it")
+}

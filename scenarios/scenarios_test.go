@@ -73,3 +73,19 @@ func BenchmarkScenariosProg(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "scenarios/s")
 }
+
+// A part of all runs attaches as a cluster does, among them those that look at it.
+func TestAPartOfTheRunsAttachesByTCX(t *testing.T) {
+	all, err := Library()
+	require.NoError(t, err)
+	runs := (&Runner{Worlds: []syntax.World{syntax.Netns}}).runs(all)
+	tcx := map[string]bool{}
+	for _, r := range runs {
+		if r.byTCX() {
+			tcx[r.name()] = true
+		}
+	}
+	require.True(t, tcx["kernel-attachment/ipv4"])
+	require.Greater(t, len(tcx), len(runs)/16)
+	require.Less(t, len(tcx), len(runs)/4)
+}

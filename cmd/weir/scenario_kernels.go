@@ -26,9 +26,6 @@ func (o *scenarioRun) kernelNames(cmd *cobra.Command) ([]string, error) {
 	if len(o.kernels) > 0 && o.keep {
 		return nil, usageError(errors.New("--keep is for worlds on this machine: a guest is gone with its scenarios"))
 	}
-	if o.thorough && len(o.kernels) == 0 {
-		return nil, usageError(errors.New("--thorough is about several kernels: name them with --kernel"))
-	}
 	locked, err := vmtest.Locked()
 	if err != nil {
 		return nil, err

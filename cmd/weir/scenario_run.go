@@ -57,6 +57,10 @@ show which lines and branches of their source the scenarios reach.
 With --shard I/N only the I-th of N parts is run, with what it costs balanced
 by --costs; 'weir scenario merge' puts the reports of all parts into one.
 
+In world netns one scenario of eight attaches the programs as a cluster does, by
+tcx where the kernel has it, and the others by clsact, which waits for nothing.
+With --thorough all do as a cluster does; in kernels of --kernel they always do.
+
 With --kernel they run in those kernels, booted in QEMU, and what differs
 between kernels is shown first. World prog runs on all of them, with counters in
 the programs. Where a scenario runs the same instructions there and comes to the
@@ -87,7 +91,7 @@ run in the newest kernel of the lock by themselves.`,
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
-	f.BoolVar(&o.thorough, "thorough", false, "with --kernel: run everything on every kernel, also what does the same")
+	f.BoolVar(&o.thorough, "thorough", false, "run all on every kernel, also what does the same, and attach programs by tcx only")
 	f.BoolVar(&o.timings, "timings", false, "show where the time went, by kernel and world, and of the slowest scenarios")
 	o.part.add(f)
 	return cmd
@@ -137,7 +141,7 @@ func (o *scenarioRun) runner() (*scenarios.Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &scenarios.Runner{Worlds: worlds, Parallel: o.parallel, Keep: o.keep, Cover: o.cover != ""}
+	r := &scenarios.Runner{Worlds: worlds, Parallel: o.parallel, Keep: o.keep, Thorough: o.thorough, Cover: o.cover != ""}
 	if r.Cover {
 		if o.reach, err = reach.New(); err != nil {
 			return nil, err

@@ -137,7 +137,7 @@ func shares(o Options) bool {
 
 // lend gives each node a datapath that is as new, and a cgroup if their sockets
 // are to have programs.
-func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool) error {
+func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) error {
 	if len(nodes) > 1+moreNodes {
 		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
 	}
@@ -147,6 +147,9 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool) error {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
 		n.datapath, n.cgroup = one.datapath, one.cgroup
+		if err := n.datapath.ByClsact(clsact); err != nil {
+			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
+		}
 	}
 	return nil
 }

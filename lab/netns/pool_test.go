@@ -215,21 +215,21 @@ func afterEachOther(n int) (order []int) {
 
 func TestWorldsOfAPoolSeeNothingOfThoseBefore(t *testing.T) {
 	needRoot(t)
-	var fresh []string
+	fresh := map[bool][]string{} // by whether clsact is asked for
 	want := map[string][]string{}
-	for _, play := range plays {
-		w := newTestWorld(t, Options{})
-		fresh = firstLook(t, w)
+	for i, play := range plays {
+		w := newTestWorld(t, Options{Clsact: i%2 > 0})
+		fresh[i%2 > 0] = firstLook(t, w)
 		want[play.name] = play.do(t, w)
 		require.NoError(t, w.Close())
 	}
 
 	pool := NewPool(1)
 	before := "none"
-	for _, n := range afterEachOther(len(plays)) {
-		w, err := pool.New(t.Context(), topology(), Options{})
+	for i, n := range afterEachOther(len(plays)) {
+		w, err := pool.New(t.Context(), topology(), Options{Clsact: i%2 > 0})
 		require.NoError(t, err)
-		require.Equal(t, fresh, firstLook(t, w), "%s, after %s", plays[n].name, before)
+		require.Equal(t, fresh[i%2 > 0], firstLook(t, w), "%s, after %s", plays[n].name, before)
 		require.Equal(t, want[plays[n].name], plays[n].do(t, w), "%s, after %s", plays[n].name, before)
 		require.NoError(t, w.Close())
 		before = plays[n].name

@@ -46,6 +46,10 @@ type Options struct {
 	// Blind leaves the captures out: Arrived and Send are errors. Captures
 	// cost throughput.
 	Blind bool
+	// Clsact attaches programs by clsact also where the kernel has tcx. To attach a
+	// link, and to detach it, takes a grace period of RCU with the lock of all devices
+	// held; a filter takes none.
+	Clsact bool
 	// Datapath is how the datapath is opened. Its Attach and PinPath are the
 	// world's own; with Flows and Unanswered 0, there is room for fewer than
 	// by default.
@@ -177,7 +181,7 @@ func (w *World) openDatapaths(ctx context.Context) error {
 		return nil
 	}
 	if w.pool != nil {
-		return w.pool.lend(ctx, w.nodes, w.topology.Sockets)
+		return w.pool.lend(ctx, w.nodes, w.topology.Sockets, w.options.Clsact)
 	}
 	defer phase.Start(ctx, phase.Load)()
 	for _, n := range w.nodes {
@@ -190,6 +194,7 @@ func (w *World) openDatapaths(ctx context.Context) error {
 
 func (n *node) openDatapath(o Options, sockets bool) (err error) {
 	options := ofWorld(o.Datapath)
+	options.ForceClsact = options.ForceClsact || o.Clsact
 	if sockets {
 		if n.cgroup, err = newCgroup(); err != nil {
 			return err

@@ -89,7 +89,7 @@ func (s *server) serve(ctx context.Context, j *job) error {
 	}
 	// One at a time: what the kernel says is of the one that is on.
 	runner := &scenarios.Runner{
-		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Slowdown: j.Slowdown, Cover: j.Cover, Warm: s.warm,
+		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Thorough: true, Slowdown: j.Slowdown, Cover: j.Cover, Warm: s.warm,
 		Began: func(r scenarios.Result) { s.mark(beginMark, r) },
 		Live: func(r scenarios.Result) {
 			s.mark(endMark, r)
