@@ -68,7 +68,7 @@ func (a *Agent) listPolicies() []api.Policy {
 		inOrder(objs.CiliumNetworkPolicies), inOrder(objs.CiliumClusterwideNetworkPolicies),
 	} {
 		for _, policy := range policies {
-			list = append(list, api.Policy{Object: policy, Rules: counts[model.PolicyRef(policy)]})
+			list = append(list, api.Policy{Object: policy, Rules: counts[policy.Policy()]})
 		}
 	}
 	return list

@@ -7,8 +7,18 @@ import (
 	"strings"
 )
 
-// PolicyRef names a policy, of any kind. It is a Ref with another text.
-type PolicyRef Ref
+// PolicyRef names a policy, of any kind, as a Ref does, with another text.
+type PolicyRef struct {
+	Kind      string // as the API spells it
+	Namespace string // empty: the kind has none
+	Name      string // empty: it has none yet
+}
+
+// Policy names a policy by its Ref.
+func (r Ref) Policy() PolicyRef { return PolicyRef{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name} }
+
+// Ref names the policy as any object is named.
+func (p PolicyRef) Ref() Ref { return Ref{Kind: p.Kind, Namespace: p.Namespace, Name: p.Name} }
 
 // String gives Kind/namespace/name, or Kind/name where the kind has no
 // namespace: as rules and JSON name a policy. It is empty where p names nothing.

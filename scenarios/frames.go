@@ -436,7 +436,7 @@ func (p *play) decided(s lab.Step, want syntax.Assignment) (got string, ok bool)
 		got = p.scriptName(s.Endpoint)
 	case "policy":
 		policy := d.Origin.Policy
-		names := []string{policy.Name, model.Ref(policy).Key(), policy.String()}
+		names := []string{policy.Name, policy.Ref().Key(), policy.String()}
 		return policy.String(), slices.Contains(names, want.Value)
 	case "rule":
 		got = strconv.Itoa(d.Origin.Rule)

@@ -182,7 +182,7 @@ func (c *compiler) frontendsByAge(s *model.State) []*model.Service {
 func policiesByRef(policies []*compiledPolicy) map[model.PolicyRef]metav1.Object {
 	named := map[model.PolicyRef]metav1.Object{}
 	for _, p := range policies {
-		named[model.PolicyRef(manifest.RefOf(p.object))] = p.object
+		named[manifest.RefOf(p.object).Policy()] = p.object
 	}
 	return named
 }

@@ -171,7 +171,7 @@ func (c *compiler) ciliumEntry(p *compiledPolicy, spec *ciliumSpec, entry *ciliu
 	field := fmt.Sprintf("%s.%s[%d]", spec.path, entry.list, entry.index)
 	rule := compiledRule{
 		direction: entry.direction, field: field,
-		origin: model.Origin{Policy: model.PolicyRef(manifest.RefOf(spec.object)), Rule: entry.index, List: spec.listOf(entry)},
+		origin: model.Origin{Policy: manifest.RefOf(spec.object).Policy(), Rule: entry.index, List: spec.listOf(entry)},
 	}
 	if entry.denies {
 		rule.action = deny

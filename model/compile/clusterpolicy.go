@@ -93,7 +93,7 @@ func (c *compiler) clusterPolicy(object *policyv1alpha2.ClusterNetworkPolicy) *c
 func (c *compiler) clusterRule(p *compiledPolicy, direction model.Direction, index int, does policyv1alpha2.ClusterNetworkPolicyRuleAction, protocols []policyv1alpha2.ClusterNetworkPolicyProtocol) compiledRule {
 	rule := compiledRule{
 		direction: direction, field: fmt.Sprintf("spec.%s[%d]", direction, index),
-		origin: model.Origin{Policy: model.PolicyRef(manifest.RefOf(p.object)), Rule: index},
+		origin: model.Origin{Policy: manifest.RefOf(p.object).Policy(), Rule: index},
 	}
 	switch does {
 	case policyv1alpha2.ClusterNetworkPolicyRuleActionDeny:

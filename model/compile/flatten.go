@@ -136,7 +136,7 @@ func (c *compiler) flatten(subject *identity, direction model.Direction, policie
 
 // isolate notes that what a policy does not allow is denied, or told.
 func (f *flattening) isolate(policy *compiledPolicy, denial action) {
-	ref := model.PolicyRef(manifest.RefOf(policy.object))
+	ref := manifest.RefOf(policy.object).Policy()
 	switch {
 	case !policy.isolates[f.direction]:
 	case denial != audit:

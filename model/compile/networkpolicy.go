@@ -52,7 +52,7 @@ func (c *compiler) networkPolicyRule(p *compiledPolicy, direction model.Directio
 	}
 	rule := compiledRule{
 		direction: direction, field: field,
-		origin:  model.Origin{Policy: model.PolicyRef(manifest.RefOf(p.object)), Rule: index},
+		origin:  model.Origin{Policy: manifest.RefOf(p.object).Policy(), Rule: index},
 		anyPeer: len(peers) == 0,
 	}
 	for i, port := range ports {
