@@ -40,6 +40,12 @@ func (a *Agent) directoryOf(d directory) directory {
 		return d
 	}
 	d.revision, d.names = revision, map[netip.Addr]api.Party{}
+	for _, w := range objs.Workloads { // whose claims come last
+		ref := w.Key().Ref()
+		for _, addr := range w.Addresses {
+			d.names[addr] = api.Party{Kind: ref.Kind, Name: ref.Key(), Labels: labels.Set(w.Labels).String()}
+		}
+	}
 	for name, node := range objs.Nodes {
 		for _, addr := range internalAddresses(node) {
 			d.names[addr] = api.Party{Kind: "Node", Name: name}

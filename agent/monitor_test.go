@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 func TestAWatcherThatIsTooSlowIsToldHowMuchItMissed(t *testing.T) {
@@ -61,11 +63,18 @@ status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 	a := &Agent{kept: kept{cluster: clusterOf(t, objs)}}
 	a.kept.cluster.take()
 	a.kept.cluster.settle(storeOf(t))
+	for _, w := range []*manifest.Workload{
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", Labels: map[string]string{"app": "a"}}, Cluster: 7, Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("fd00:1::1")}},
+		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Kind: model.OwnerExternalWorkload, Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}},
+	} {
+		require.NoError(t, a.kept.cluster.objs.Upsert(w))
+	}
 	names := a.directoryOf(newDirectory())
 	pod := &api.Party{Kind: "Pod", Name: "default/a", Labels: "app=a,tier=front"}
 	for addr, want := range map[string]*api.Party{
 		"10.0.1.1": pod, "fd00:1::1": pod, "10.96.0.7": {Kind: "Service", Name: "default/web"},
-		"192.0.2.1": {Kind: "Node", Name: "node-1"}, "10.0.1.9": nil, "203.0.113.1": nil,
+		"192.0.2.1": {Kind: "Node", Name: "node-1"}, "198.51.100.1": {Kind: "ExternalWorkload", Name: "default/a"},
+		"198.51.100.7": {Kind: "Pod", Name: "default/a@7", Labels: "app=a"}, "10.0.1.9": nil, "203.0.113.1": nil,
 	} {
 		require.Equal(t, want, names.party(netip.MustParseAddr(addr)), addr)
 	}

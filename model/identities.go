@@ -302,7 +302,8 @@ func (p *pool) unused(wanted int) []string {
 	return keys
 }
 
-// LabelSet is all that policies can tell of a pod but its address. It shares
+// LabelSet is all that policies can tell of a pod, or of who is like one, but its
+// address. It shares
 // its parts with the objects that it comes from.
 type LabelSet struct {
 	Namespace       string
@@ -310,6 +311,7 @@ type LabelSet struct {
 	PodLabels       map[string]string
 	Ports           []NamedPort // in any order
 	Account         string      // the service account
+	Cluster         uint8       // its number; 0: this one
 }
 
 // NamedPort is a container's.
@@ -329,6 +331,9 @@ func (s *LabelSet) Key() string {
 	parts := []string{s.Namespace, labels.Set(s.NamespaceLabels).String(), labels.Set(s.PodLabels).String(), strings.Join(ports, ",")}
 	if s.Account != DefaultAccount {
 		parts = append(parts, "account="+s.Account)
+	}
+	if s.Cluster != 0 {
+		parts = append(parts, fmt.Sprintf("cluster=%d", s.Cluster))
 	}
 	return strings.Join(parts, "|")
 }

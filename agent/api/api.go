@@ -310,8 +310,8 @@ type Event struct {
 
 // Party is an object that has an address.
 type Party struct {
-	Kind   string `json:"kind"` // Pod, Service or Node
-	Name   string `json:"name"` // with its namespace where it has one
+	Kind   string `json:"kind"` // Pod, Service, Node or ExternalWorkload
+	Name   string `json:"name"` // with its namespace where it has one, and its cluster where that is another
 	Labels string `json:"labels,omitempty"`
 }
 

@@ -40,5 +40,5 @@ func (c *compiler) serviceAddresses() []netip.Addr {
 // isAnothers is whether an address is not a service's alone. servers are those of
 // the API.
 func (c *compiler) isAnothers(addr netip.Addr, servers []netip.Addr) bool {
-	return c.isOfNode(addr) || c.podAt[addr] != nil || slices.Contains(c.self.Gateways, addr) || slices.Contains(servers, addr)
+	return c.isOfNode(addr) || c.podAt[addr] != nil || c.workloadAt[addr] != nil || slices.Contains(c.self.Gateways, addr) || slices.Contains(servers, addr)
 }

@@ -3,7 +3,6 @@
 package compile
 
 import (
-	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -30,6 +29,7 @@ type change struct {
 	cluster       map[string]*policyv1alpha2.ClusterNetworkPolicy
 	cilium        map[string]*manifest.CiliumNetworkPolicy
 	ciliumCluster map[string]*manifest.CiliumClusterwideNetworkPolicy
+	workloads     map[model.Key]*manifest.Workload
 }
 
 // walk names all that is another object than it was, or gone.
@@ -40,11 +40,12 @@ func walk(was, is *manifest.Objects) []model.Ref {
 		differing(was.NetworkPolicies, is.NetworkPolicies), differing(was.ClusterNetworkPolicies, is.ClusterNetworkPolicies),
 		differing(was.CiliumNetworkPolicies, is.CiliumNetworkPolicies),
 		differing(was.CiliumClusterwideNetworkPolicies, is.CiliumClusterwideNetworkPolicies),
+		differing(was.Workloads, is.Workloads),
 	)
 }
 
 // differing names those that are other objects than they were, or gone.
-func differing[T object](was, is map[string]T) (refs []model.Ref) {
+func differing[K comparable, T object](was, is map[K]T) (refs []model.Ref) {
 	found := 0
 	for key, now := range is {
 		before, there := was[key]
@@ -68,46 +69,62 @@ func differing[T object](was, is map[string]T) (refs []model.Ref) {
 
 // set adds what an object is now, nil where it is gone, if it was something else.
 func (ch *change) set(was *manifest.Objects, ref model.Ref, now metav1.Object) {
-	switch ref.Kind {
+	if manifest.IsWorkload(ref) {
+		setOne(&ch.workloads, was.Workloads, ref.Owner(), now)
+		return
+	}
+	switch key := ref.Key(); ref.Kind {
 	case "Namespace":
-		setOne(&ch.namespaces, was.Namespaces, ref, now)
+		setOne(&ch.namespaces, was.Namespaces, key, now)
 	case "Node":
-		setOne(&ch.nodes, was.Nodes, ref, now)
+		setOne(&ch.nodes, was.Nodes, key, now)
 	case "Pod":
-		setOne(&ch.pods, was.Pods, ref, now)
+		setOne(&ch.pods, was.Pods, key, now)
 	case "Service":
-		setOne(&ch.services, was.Services, ref, now)
+		setOne(&ch.services, was.Services, key, now)
 	case "EndpointSlice":
-		setOne(&ch.slices, was.EndpointSlices, ref, now)
+		setOne(&ch.slices, was.EndpointSlices, key, now)
 	case "NetworkPolicy":
-		setOne(&ch.policies, was.NetworkPolicies, ref, now)
+		setOne(&ch.policies, was.NetworkPolicies, key, now)
 	case "ClusterNetworkPolicy":
-		setOne(&ch.cluster, was.ClusterNetworkPolicies, ref, now)
+		setOne(&ch.cluster, was.ClusterNetworkPolicies, key, now)
 	case "CiliumNetworkPolicy":
-		setOne(&ch.cilium, was.CiliumNetworkPolicies, ref, now)
+		setOne(&ch.cilium, was.CiliumNetworkPolicies, key, now)
 	case "CiliumClusterwideNetworkPolicy":
-		setOne(&ch.ciliumCluster, was.CiliumClusterwideNetworkPolicies, ref, now)
+		setOne(&ch.ciliumCluster, was.CiliumClusterwideNetworkPolicies, key, now)
 	}
 }
 
-func setOne[T comparable](changed *map[string]T, was map[string]T, ref model.Ref, object metav1.Object) {
+func setOne[K, T comparable](changed *map[K]T, was map[K]T, key K, object metav1.Object) {
 	now, _ := object.(T)
-	if before := was[ref.Key()]; before == now || reflect.DeepEqual(before, now) {
+	if before := was[key]; before == now || reflect.DeepEqual(before, now) {
 		return
 	}
 	if *changed == nil {
-		*changed = map[string]T{}
+		*changed = map[K]T{}
 	}
-	(*changed)[ref.Key()] = now
+	(*changed)[key] = now
 }
 
 // touch has a pod made again that is the same object as before.
-func (ch *change) touch(key string, pod *corev1.Pod) {
-	if ch.pods == nil {
-		ch.pods = map[string]*corev1.Pod{}
+func (ch *change) touch(key string, pod *corev1.Pod) { touch(&ch.pods, key, pod) }
+
+// touchParty has whoever has addresses made again.
+func (ch *change) touchParty(p *party) {
+	switch object := p.object.(type) {
+	case *corev1.Pod:
+		ch.touch(p.name.String(), object)
+	case *manifest.Workload:
+		touch(&ch.workloads, p.name, object)
 	}
-	if _, changed := ch.pods[key]; !changed {
-		ch.pods[key] = pod
+}
+
+func touch[K comparable, T any](all *map[K]T, key K, object T) {
+	if *all == nil {
+		*all = map[K]T{}
+	}
+	if _, changed := (*all)[key]; !changed {
+		(*all)[key] = object
 	}
 }
 
@@ -121,16 +138,24 @@ type object interface {
 // of annotations is asked again.
 func (i *Incremental) complains(ch *change, m *moves) bool {
 	k := i.c.kept
-	return complain(k, "Namespace", ch.namespaces, m) || complain(k, "Node", ch.nodes, m) || complain(k, "Pod", ch.pods, m) ||
-		complain(k, "Service", ch.services, m) || complain(k, "EndpointSlice", ch.slices, m) ||
-		complain(k, "NetworkPolicy", ch.policies, m) || complain(k, "ClusterNetworkPolicy", ch.cluster, m) ||
-		complain(k, "CiliumNetworkPolicy", ch.cilium, m) || complain(k, "CiliumClusterwideNetworkPolicy", ch.ciliumCluster, m)
+	of := func(kind string) func(string) model.Ref {
+		return func(key string) model.Ref {
+			name := model.ParseKey(key)
+			return model.Ref{Kind: kind, Namespace: name.Namespace, Name: name.Name}
+		}
+	}
+	ofOwner := func(key model.Key) model.Ref { return key.Ref() }
+	return complain(k, of("Namespace"), ch.namespaces, m) || complain(k, of("Node"), ch.nodes, m) || complain(k, of("Pod"), ch.pods, m) ||
+		complain(k, of("Service"), ch.services, m) || complain(k, of("EndpointSlice"), ch.slices, m) ||
+		complain(k, of("NetworkPolicy"), ch.policies, m) || complain(k, of("ClusterNetworkPolicy"), ch.cluster, m) ||
+		complain(k, of("CiliumNetworkPolicy"), ch.cilium, m) || complain(k, of("CiliumClusterwideNetworkPolicy"), ch.ciliumCluster, m) ||
+		complain(k, ofOwner, ch.workloads, m)
 }
 
-func complain[T object](k *kept, kind string, now map[string]T, m *moves) bool {
+func complain[K comparable, T object](k *kept, refOf func(K) model.Ref, now map[K]T, m *moves) bool {
 	var none T
 	for key, one := range now {
-		at := annotated{kind, key}
+		at := refOf(key)
 		_, was := k.ofAnnotations[at]
 		if delete(k.ofAnnotations, at); one != none {
 			if !k.c.valid && len(manifest.Validate(one)) > 0 {
@@ -144,13 +169,7 @@ func complain[T object](k *kept, kind string, now map[string]T, m *moves) bool {
 	return false
 }
 
-// annotated is an object by its kind and key.
-type annotated struct{ kind, key string }
-
 // annotatedInOrder gives those of which something is told, as validate finds them.
-func (k *kept) annotatedInOrder() []annotated {
-	kinds := manifest.Kinds()
-	return slices.SortedFunc(maps.Keys(k.ofAnnotations), func(a, b annotated) int {
-		return cmp.Or(cmp.Compare(slices.Index(kinds, a.kind), slices.Index(kinds, b.kind)), cmp.Compare(a.key, b.key))
-	})
+func (k *kept) annotatedInOrder() []model.Ref {
+	return slices.SortedFunc(maps.Keys(k.ofAnnotations), manifest.CompareRefs)
 }

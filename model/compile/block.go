@@ -112,8 +112,8 @@ func (c *compiler) warnOfMembers(object metav1.Object, field string, cidr netip.
 	if cidr.Bits() == 0 {
 		return
 	}
-	if pod, addr := c.someoneIn(cidr); pod != nil {
-		c.warn(object, field, "%s holds %s of Pod %s, which only selectors match: select pods by their labels", cidr, addr, pod.name)
+	if who, addr := c.someoneIn(cidr); who != nil {
+		c.warn(object, field, "%s holds %s of %s, which only selectors match: select pods by their labels", cidr, addr, who.name.Ref())
 	}
 }
 

@@ -129,6 +129,9 @@ func (c *compiler) userOf(u *use) (metav1.Object, string) {
 	if pod := c.podAt[u.address]; pod != nil {
 		return pod, "status.podIPs"
 	}
+	if w := c.workloadAt[u.address]; w != nil {
+		return w, "addresses"
+	}
 	if node := c.nodeAt[u.address]; node != nil && node.Name != c.node {
 		return node, "status.addresses"
 	}
@@ -252,7 +255,7 @@ func (d *demand) next(over int) model.Ref {
 		}
 	}
 	slices.SortFunc(those, func(a, b *claimant) int {
-		return cmp.Or(compareClaims(b.object, a.object), cmp.Compare(manifest.KindOf(b.object), manifest.KindOf(a.object)))
+		return cmp.Or(compareClaims(b.object, a.object), manifest.RefOf(b.object).Compare(manifest.RefOf(a.object)))
 	})
 	if i := slices.IndexFunc(those, func(who *claimant) bool { return who.entries >= over }); i >= 0 {
 		return manifest.RefOf(those[i].object)

@@ -193,12 +193,15 @@ func (c *compiler) claim(b *bid) bool {
 // another service's ClusterIP. What is sent there would reach its owner no more.
 //
 // A pod whose address its node's podCIDRs do not hold is no obstacle to a load
-// balancer, but to external addresses, which are believed even less.
+// balancer, but to external addresses, which are believed even less; and so is a
+// workload.
 func (c *compiler) mayLead(obj metav1.Object, rank rank, field string, addr netip.Addr) bool {
 	var owner owner
 	switch svc := c.clusterAt[addr]; {
 	case c.podAt[addr] != nil && (rank == rankExternalIP || !c.doubted[addr]):
 		owner = ownerOf(c.podAt[addr])
+	case c.workloadAt[addr] != nil && rank == rankExternalIP:
+		owner = ownerOf(c.workloadAt[addr])
 	case slices.Contains(c.self.Gateways, addr):
 		owner = c.owners[addr]
 	case svc != nil && manifest.RefOf(svc) != manifest.RefOf(obj):

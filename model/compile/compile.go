@@ -51,7 +51,7 @@ func All(objs *manifest.Objects, node string, local model.Local) (*model.State, 
 func newCompiler(objs *manifest.Objects, node string, local model.Local) *compiler {
 	c := &compiler{
 		host: &identity{number: model.IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{}, losses: map[netip.Addr][]toldOf{},
+		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, workloadAt: map[netip.Addr]*manifest.Workload{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{}, losses: map[netip.Addr][]toldOf{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = model.NewAllocator()
@@ -128,13 +128,14 @@ type compiler struct {
 	zone          string                      // of the node
 	nodeAt        map[netip.Addr]*corev1.Node // the other nodes by their addresses
 	namespaces    map[string]labels.Set
-	pods          []*compiledPod             // by name
-	locals        []*compiledPod             // of them, this node's
-	listed        model.List[model.Address]  // where pods is no more what there is: the table
+	parties       []*party                   // by name
+	locals        []*party                   // of them, pods of this node
+	listed        model.List[model.Address]  // where parties is no more what there is: the table
 	known         map[string]*identity       // of identities, by key
 	ignored       []string                   // labels that tell nobody apart
 	sets          map[subject]model.RuleSet  // that were made
 	podAt         map[netip.Addr]*corev1.Pod // the same by address
+	workloadAt    map[netip.Addr]*manifest.Workload
 	doubted       map[netip.Addr]bool        // of them, those that are not of their node's podCIDRs
 	plugged       map[netip.Addr]*corev1.Pod // whose devices are here
 	claiming      []*corev1.Pod              // see claimingPods
@@ -176,10 +177,11 @@ type compiler struct {
 	refused map[model.Ref]bool             // objects for which a table has no room
 }
 
-// compiledPod is a pod that has an address of its own.
-type compiledPod struct {
-	name      string
-	object    *corev1.Pod
+// party is who has an address of its own: a pod, or a workload.
+type party struct {
+	name      model.Key
+	object    metav1.Object
+	pod       *corev1.Pod // the object, if it is one
 	addresses []netip.Addr
 	local     bool
 	identity  *identity
@@ -204,10 +206,15 @@ func (c *compiler) validate() {
 	validateAll(c, c.objs.ClusterNetworkPolicies)
 	validateAll(c, c.objs.CiliumNetworkPolicies)
 	validateAll(c, c.objs.CiliumClusterwideNetworkPolicies)
+	validateEach(c, c.objs.WorkloadsInOrder())
 }
 
 func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
-	for _, obj := range manifest.InOrder(objs) {
+	validateEach(c, manifest.InOrder(objs))
+}
+
+func validateEach[T metav1.Object](c *compiler, all []T) {
+	for _, obj := range all {
 		if !c.valid {
 			for _, err := range manifest.Validate(obj) {
 				c.errs = append(c.errs, err)
@@ -215,7 +222,7 @@ func validateAll[T metav1.Object](c *compiler, objs map[string]T) {
 		}
 		before := len(c.warnings)
 		if c.warnOfAnnotations(obj); len(c.warnings) > before && c.kept != nil {
-			c.kept.ofAnnotations[annotated{manifest.KindOf(obj), manifest.RefOf(obj).Key()}] = slices.Clone(c.warnings[before:])
+			c.kept.ofAnnotations[manifest.RefOf(obj)] = slices.Clone(c.warnings[before:])
 		}
 	}
 }
@@ -248,9 +255,9 @@ func (c *compiler) addresses() []model.Address {
 	for addr := range c.nodeAt {
 		table = append(table, c.addressOfNode(addr))
 	}
-	for _, pod := range c.pods {
-		for _, addr := range pod.addresses {
-			add(addr, pod.identity.number)
+	for _, who := range c.parties {
+		for _, addr := range who.addresses {
+			add(addr, who.identity.number)
 		}
 	}
 	table = append(table, c.blockAddresses()...)
@@ -366,12 +373,12 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 	bySubject := map[subject]string{}
 	written := 0
 	for _, pod := range c.locals {
-		device, known := c.local.Devices[pod.name]
+		device, known := c.local.Devices[pod.name.String()]
 		if !known {
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue
 		}
-		who := subject{pod.identity, c.leniencyOf(pod.object)}
+		who := subject{pod.identity, c.leniencyOf(pod.pod)}
 		key, made := bySubject[who]
 		if !made {
 			set, ok := c.ruleSetOf(who, policies, written)
@@ -384,7 +391,7 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 			}
 			sets[key], bySubject[who] = set, key
 		}
-		endpoint := model.Endpoint{Name: manifest.KeyOf(pod.object), Device: device, Identity: pod.identity.number, RuleSet: key}
+		endpoint := model.Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}
 		for _, addr := range pod.addresses {
 			if addr.Is4() {
 				endpoint.IPv4 = addr

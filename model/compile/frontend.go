@@ -218,9 +218,9 @@ func (c *compiler) hostPorts() {
 	}
 }
 
-func (c *compiler) hostPortsOf(pod *compiledPod) {
+func (c *compiler) hostPortsOf(pod *party) {
 	index := 0
-	manifest.EachHostPort(pod.object, func(field string, port corev1.ContainerPort) {
+	manifest.EachHostPort(pod.pod, func(field string, port corev1.ContainerPort) {
 		c.hostPort(pod, index, field, port)
 		index++
 	})
@@ -243,26 +243,26 @@ func (c *compiler) hostSockets(object *corev1.Pod) {
 	})
 }
 
-func (c *compiler) hostPort(pod *compiledPod, index int, field string, port corev1.ContainerPort) {
+func (c *compiler) hostPort(pod *party, index int, field string, port corev1.ContainerPort) {
 	protocol := protocolNumber(port.Protocol)
 	if protocol == model.ProtocolSCTP && port.HostPort != port.ContainerPort {
-		c.ignore(pod.object, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
+		c.ignore(pod.pod, field+".hostPort", "%d would change the port of SCTP, which is not supported: make it equal to containerPort %d", port.HostPort, port.ContainerPort)
 		return
 	}
 	name := port.Name
 	if name == "" {
 		name = strconv.Itoa(int(port.HostPort))
 	}
-	for _, addr := range c.hostAddresses(pod.object, field, port.HostIP) {
+	for _, addr := range c.hostAddresses(pod.pod, field, port.HostIP) {
 		backend := slices.IndexFunc(pod.addresses, func(own netip.Addr) bool { return own.Is4() == addr.Is4() })
 		if backend < 0 || addr.IsLoopback() && protocol == model.ProtocolSCTP {
 			continue
 		}
 		frontend := model.Service{
-			Name: model.PortRef{Namespace: manifest.NamespaceOr(pod.object.Namespace), Name: pod.object.Name, Port: name}, Kind: model.KindHostPort, Scope: model.ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
+			Name: model.PortRef{Namespace: manifest.NamespaceOr(pod.pod.Namespace), Name: pod.pod.Name, Port: name}, Kind: model.KindHostPort, Scope: model.ScopeInside, Address: addr, Port: uint16(port.HostPort), Protocol: protocol,
 			Backends: []model.Backend{{Address: pod.addresses[backend], Port: uint16(port.ContainerPort)}},
 		}
-		c.bid(bid{rank: rankHostPort, object: pod.object, index: index, field: field + ".hostPort",
+		c.bid(bid{rank: rankHostPort, object: pod.pod, index: index, field: field + ".hostPort",
 			at: netip.AddrPortFrom(addr, uint16(port.HostPort)), protocol: protocol, make: func() { c.addHostPort(frontend) }})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/weirnet/weir/model"
@@ -24,6 +25,7 @@ type identity struct {
 	podLabels       labels.Set
 	ports           map[namedPort]uint16
 	account         string        // the pods' service account
+	cluster         uint8         // its number; 0: this one
 	families        familySet     // of the pods' addresses
 	sourced         sourcedLabels // see ciliumLabels
 	set             string        // its key, the same for the same labels
@@ -37,22 +39,24 @@ type namedPort struct {
 func (c *compiler) allocateIdentities() {
 	byKey := map[string]*identity{}
 	wanted := map[string]model.WantedIdentity{}
-	keys := make([]string, len(c.pods))
+	keys := make([]string, len(c.parties))
 	c.ignored = ignoredLabels(c.objs)
 	ignored := c.ignored
-	for i, pod := range c.pods {
-		id := c.identityOf(pod.object, ignored)
+	for i, who := range c.parties {
+		id := c.identityOf(who.object, ignored)
 		keys[i] = id.key()
 		if byKey[keys[i]] == nil {
 			byKey[keys[i]] = id
-			wanted[keys[i]] = model.WantedIdentity{Labels: id.labelSet()}
+			if id.isOurs() {
+				wanted[keys[i]] = model.WantedIdentity{Labels: id.labelSet()}
+			}
 		}
-		if pod.local && !wanted[keys[i]].Here {
+		if who.local && !wanted[keys[i]].Here {
 			wanted[keys[i]] = model.WantedIdentity{Labels: wanted[keys[i]].Labels, Here: true}
 		}
-		pod.identity = byKey[keys[i]]
-		for _, addr := range pod.addresses {
-			pod.identity.families.add(addr)
+		who.identity = byKey[keys[i]]
+		for _, addr := range who.addresses {
+			who.identity.families.add(addr)
 			c.families.add(addr)
 		}
 	}
@@ -63,8 +67,12 @@ func (c *compiler) allocateIdentities() {
 	}
 	for key, id := range byKey {
 		id.number, id.set = numbers[key], key
-		c.identities = append(c.identities, id)
-		wanted[key] = model.WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
+		if id.isOurs() {
+			c.identities = append(c.identities, id)
+		}
+		if id.isOurs() {
+			wanted[key] = model.WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
+		}
 	}
 	slices.SortFunc(c.identities, func(a, b *identity) int { return cmp.Compare(a.number, b.number) })
 	c.expect(wanted, ignored)
@@ -79,7 +87,7 @@ func (c *compiler) expect(wanted map[string]model.WantedIdentity, ignored []stri
 		if !isExpected(pod) {
 			continue
 		}
-		id := c.identityOf(pod, ignored)
+		id := c.identityOfPod(pod, ignored)
 		key := id.key()
 		w, found := wanted[key]
 		if !found {
@@ -95,9 +103,16 @@ func isExpected(pod *corev1.Pod) bool {
 	return !manifest.IsFinished(pod) && !pod.Spec.HostNetwork && pod.Spec.NodeName != "" && len(manifest.PodAddresses(pod)) == 0
 }
 
-// identityOf is what policies can tell of a pod, but for its addresses. Labels of
-// ignored keys are none.
-func (c *compiler) identityOf(pod *corev1.Pod, ignored []string) *identity {
+// identityOf is what policies can tell of who has addresses, but for these. Labels
+// of ignored keys are none.
+func (c *compiler) identityOf(object metav1.Object, ignored []string) *identity {
+	if w, is := object.(*manifest.Workload); is {
+		return c.identityOfWorkload(w, ignored)
+	}
+	return c.identityOfPod(object.(*corev1.Pod), ignored)
+}
+
+func (c *compiler) identityOfPod(pod *corev1.Pod, ignored []string) *identity {
 	ns := manifest.NamespaceOr(pod.Namespace)
 	id := &identity{namespace: ns, namespaceLabels: c.namespaces[ns], podLabels: without(pod.Labels, ignored), ports: map[namedPort]uint16{}, account: cmp.Or(pod.Spec.ServiceAccountName, model.DefaultAccount)}
 	for _, container := range manifest.RunningContainers(pod) {
@@ -111,6 +126,10 @@ func (c *compiler) identityOf(pod *corev1.Pod, ignored []string) *identity {
 	return id
 }
 
+// isOurs is whether it is of this cluster, whose policies' selectors are asked for
+// it, and all of whose nodes are to share its number.
+func (id *identity) isOurs() bool { return id.cluster == 0 }
+
 func (id *identity) key() string {
 	set := id.labelSet()
 	return set.Key()
@@ -119,7 +138,7 @@ func (id *identity) key() string {
 func (id *identity) labelSet() model.LabelSet {
 	set := model.LabelSet{
 		Namespace: id.namespace, NamespaceLabels: id.namespaceLabels, PodLabels: id.podLabels,
-		Account: id.account,
+		Account: id.account, Cluster: id.cluster,
 	}
 	for port, number := range id.ports {
 		set.Ports = append(set.Ports, model.NamedPort{Name: port.name, Protocol: port.protocol, Port: number})

@@ -108,7 +108,7 @@ func (i *Incremental) full(objs *manifest.Objects, node string, local model.Loca
 		i.taken = map[string]uint64{}
 	}
 	c := newCompiler(objs.Clone(), node, local)
-	c.kept, c.valid = &kept{c: c, ofAnnotations: map[annotated][]Warning{}, ofNodeNames: map[string]toldOf{}, ofLabels: map[string][]Warning{}}, valid
+	c.kept, c.valid = &kept{c: c, ofAnnotations: map[model.Ref][]Warning{}, ofNodeNames: map[string]toldOf{}, ofLabels: map[string][]Warning{}}, valid
 	state, err := c.compile()
 	if err != nil {
 		return state, c.warnings, err
@@ -211,8 +211,8 @@ func (i *Incremental) renumber(change *change, local *model.Local, m *moves) {
 		}
 		i.met("an identity is shared")
 		m.renumbered[set] = true
-		for _, pod := range c.kept.people.crowds[set].pods {
-			change.touch(pod.name, pod.object)
+		for _, who := range c.kept.people.crowds[set].parties {
+			change.touchParty(who)
 		}
 	}
 }
@@ -395,7 +395,7 @@ func (i *Incremental) patchServices(m *moves, next *model.State) (removed, added
 	return removed, added, true
 }
 
-func put[T comparable](objects map[string]T, key string, object T) {
+func put[K, T comparable](objects map[K]T, key K, object T) {
 	var gone T
 	if object == gone {
 		delete(objects, key)
@@ -406,7 +406,7 @@ func put[T comparable](objects map[string]T, key string, object T) {
 
 // again makes services again, and pods that want ports of this node, settles their
 // places and others, and gives the frontends that are in the place of others.
-func (k *kept) again(services map[string]bool, pods map[string]*compiledPod, places map[frontendKey]bool) (removed, added []model.Service) {
+func (k *kept) again(services map[string]bool, pods map[string]*party, places map[frontendKey]bool) (removed, added []model.Service) {
 	withdraw := func(bids []bid) {
 		for n := range bids {
 			places[bids[n].where] = true

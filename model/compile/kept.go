@@ -37,7 +37,7 @@ type kept struct {
 	nodes  []*corev1.Node // in the order in which they are believed; with people
 
 	// told before services are made: by objects, by Nodes' names, by pods' keys
-	ofAnnotations map[annotated][]Warning
+	ofAnnotations map[model.Ref][]Warning
 	ofNodeNames   map[string]toldOf
 	ofLabels      map[string][]Warning
 
@@ -115,7 +115,7 @@ func (k *kept) services() []model.Service {
 	}
 	k.hosts, k.ofHostPorts, k.ofHostSockets = map[string][]bid{}, map[string][]Warning{}, map[string][]Warning{}
 	for _, pod := range c.locals {
-		k.hostPorts(pod.name, pod)
+		k.hostPorts(pod.name.String(), pod)
 	}
 	for key, object := range c.objs.Pods {
 		k.hostSockets(key, object)
@@ -221,7 +221,7 @@ func (k *kept) selector(key string) {
 }
 
 // hostPorts makes what a pod wants of this node again; nil: it wants nothing more.
-func (k *kept) hostPorts(key string, pod *compiledPod) {
+func (k *kept) hostPorts(key string, pod *party) {
 	bids, warnings := k.alone(func() {
 		if pod != nil {
 			k.c.hostPortsOf(pod)

@@ -268,12 +268,11 @@ func (i *Incremental) regroup(b *block, m *moves) {
 		if !a.Prefix.IsSingleIP() || !b.contains(addr) {
 			continue
 		}
-		if c.podAt[addr] == nil {
+		if c.podAt[addr] == nil && c.workloadAt[addr] == nil {
 			m.regroupNodes = true
 			continue
 		}
-		made := c.kept.people.made[manifest.NameOf(c.podAt[addr])]
-		if made != nil && !m.entered[made] {
+		if made := c.partyAt(addr); made != nil && !m.entered[made] {
 			i.regroupAddress(addr, made, m)
 		}
 	}

@@ -157,16 +157,16 @@ func (i *Incremental) holdMoved(m *moves) bool {
 	return slices.ContainsFunc(m.removed, holds) || slices.ContainsFunc(m.added, holds)
 }
 
-// someoneIn gives the pod of the first name that has an address in a block, and its
+// someoneIn gives the pod, or the workload, of the first name that has an address in a block, and its
 // first address there.
-func (c *compiler) someoneIn(cidr netip.Prefix) (found *compiledPod, at netip.Addr) {
-	look := func(pod *compiledPod) {
-		if n := slices.IndexFunc(pod.addresses, cidr.Contains); n >= 0 && (found == nil || pod.name < found.name) {
+func (c *compiler) someoneIn(cidr netip.Prefix) (found *party, at netip.Addr) {
+	look := func(pod *party) {
+		if n := slices.IndexFunc(pod.addresses, cidr.Contains); n >= 0 && (found == nil || pod.name.Compare(found.name) < 0) {
 			found, at = pod, pod.addresses[n]
 		}
 	}
-	if c.pods != nil {
-		for _, pod := range c.pods {
+	if c.parties != nil {
+		for _, pod := range c.parties {
 			look(pod)
 		}
 		return found, at
@@ -178,8 +178,8 @@ func (c *compiler) someoneIn(cidr netip.Prefix) (found *compiledPod, at netip.Ad
 		if !cidr.Contains(a.Prefix.Addr()) {
 			break
 		}
-		if pod := c.podAt[a.Prefix.Addr()]; pod != nil && a.Prefix.IsSingleIP() {
-			look(c.kept.people.made[manifest.NameOf(pod)])
+		if who := c.partyAt(a.Prefix.Addr()); who != nil && a.Prefix.IsSingleIP() {
+			look(who)
 		}
 	}
 	return found, at

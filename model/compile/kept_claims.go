@@ -27,6 +27,7 @@ const (
 	ofServices phase = iota
 	ofNodes
 	ofPods
+	ofWorkloads
 )
 
 // turn is when something is told of an address.
@@ -62,6 +63,8 @@ func (c *compiler) compareTold(a, b toldOf) int {
 		order = c.compareNodes(x, b.object.(*corev1.Node))
 	case *corev1.Pod:
 		order = cmp.Or(cmp.Compare(a.sure, b.sure), c.compareClaiming(x, b.object.(*corev1.Pod)))
+	case *manifest.Workload:
+		order = compareWorkloads(x, b.object.(*manifest.Workload))
 	}
 	return cmp.Or(order, cmp.Compare(a.index, b.index))
 }
@@ -99,6 +102,13 @@ func keepClaims(c *compiler) *keptClaims {
 		for _, addr := range claimsOf(pod) {
 			if c.podAt[addr] != pod {
 				k.rival(addr, pod)
+			}
+		}
+	}
+	for _, w := range c.objs.Workloads {
+		for _, addr := range w.Addresses {
+			if c.workloadAt[addr] != w {
+				k.rival(addr, w)
 			}
 		}
 	}
@@ -167,19 +177,20 @@ type claims map[netip.Addr][]metav1.Object
 
 // tenure is who has an address.
 type tenure struct {
-	pod     *corev1.Pod
-	svc     *corev1.Service
-	node    *corev1.Node
-	doubted bool
+	pod      *corev1.Pod
+	svc      *corev1.Service
+	node     *corev1.Node
+	workload *manifest.Workload
+	doubted  bool
 }
 
 func (c *compiler) tenureOf(addr netip.Addr) tenure {
-	return tenure{c.podAt[addr], c.clusterAt[addr], c.nodeAt[addr], c.doubted[addr]}
+	return tenure{c.podAt[addr], c.clusterAt[addr], c.nodeAt[addr], c.workloadAt[addr], c.doubted[addr]}
 }
 
 // like is whether the same objects have it, be they other versions.
 func (t tenure) like(other tenure) bool {
-	return t.doubted == other.doubted && sameName(t.pod, other.pod) && sameName(t.svc, other.svc) && sameName(t.node, other.node)
+	return t.doubted == other.doubted && sameName(t.pod, other.pod) && sameName(t.svc, other.svc) && sameName(t.node, other.node) && sameName(t.workload, other.workload)
 }
 
 func sameName[T object](a, b T) bool {
@@ -187,7 +198,7 @@ func sameName[T object](a, b T) bool {
 	if a == none || b == none {
 		return a == b
 	}
-	return a.GetName() == b.GetName() && a.GetNamespace() == b.GetNamespace()
+	return manifest.RefOf(a) == manifest.RefOf(b)
 }
 
 // lift has the claims to an address settled again.
@@ -204,6 +215,9 @@ func (i *Incremental) lift(cl claims, addr netip.Addr) {
 	}
 	if has.node != nil {
 		all = append(all, has.node)
+	}
+	if has.workload != nil {
+		all = append(all, has.workload)
 	}
 	cl[addr] = all
 }
@@ -231,6 +245,7 @@ func (c *compiler) resolve(addr netip.Addr, all []metav1.Object) {
 	var pods []*corev1.Pod
 	var services []*corev1.Service
 	var nodes []*corev1.Node
+	var workloads []*manifest.Workload
 	for _, object := range all {
 		switch o := object.(type) {
 		case *corev1.Pod:
@@ -239,15 +254,19 @@ func (c *compiler) resolve(addr netip.Addr, all []metav1.Object) {
 			services = append(services, o)
 		case *corev1.Node:
 			nodes = append(nodes, o)
+		case *manifest.Workload:
+			workloads = append(workloads, o)
 		}
 	}
 	slices.SortFunc(pods, c.compareClaiming)
 	slices.SortFunc(services, func(a, b *corev1.Service) int { return compareClaims(a, b) })
 	slices.SortFunc(nodes, c.compareNodes)
+	slices.SortFunc(workloads, compareWorkloads)
 	delete(c.owners, addr)
 	delete(c.podAt, addr)
 	delete(c.clusterAt, addr)
 	delete(c.nodeAt, addr)
+	delete(c.workloadAt, addr)
 	delete(c.plugged, addr)
 	delete(c.doubted, addr)
 	delete(c.losses, addr)
@@ -272,9 +291,16 @@ func (c *compiler) resolve(addr netip.Addr, all []metav1.Object) {
 		}
 	}
 	c.resolvePods(addr, pods)
+	for _, w := range workloads {
+		for i, own := range w.Addresses {
+			if own == addr {
+				c.readWorkload(w, i, addr)
+			}
+		}
+	}
 	rivals := c.kept.claims.rivals
 	has := c.tenureOf(addr)
-	won := func(o metav1.Object) bool { return o == has.pod || o == has.svc || o == has.node }
+	won := func(o metav1.Object) bool { return o == has.pod || o == has.svc || o == has.node || o == has.workload }
 	if rivals[addr] = slices.DeleteFunc(all, won); len(rivals[addr]) == 0 {
 		delete(rivals, addr)
 	}
@@ -321,6 +347,15 @@ func (i *Incremental) takeClaims(change *change, cl claims, m *moves) bool {
 		}
 		if pod != nil {
 			i.enter(cl, claimsOf(pod), pod)
+		}
+	}
+	for key, w := range change.workloads {
+		before := c.objs.Workloads[key]
+		if m.workloads[key] = w; before != nil {
+			i.drop(cl, before.Addresses, before)
+		}
+		if w != nil {
+			i.enter(cl, w.Addresses, w)
 		}
 	}
 	for key, svc := range change.services {
@@ -388,6 +423,14 @@ func (i *Incremental) moved(addr netip.Addr, was, is tenure, m *moves) {
 			m.pods[key] = pod
 		}
 	}
+	for _, w := range []*manifest.Workload{was.workload, is.workload} {
+		if w == nil || was.workload == is.workload {
+			continue
+		}
+		if _, changed := m.workloads[w.Key()]; !changed {
+			m.workloads[w.Key()] = w
+		}
+	}
 	if was.like(is) {
 		return
 	}
@@ -426,7 +469,7 @@ func (k *kept) ownersTold() (told []Warning) {
 	for _, key := range slices.Sorted(maps.Keys(k.ofLabels)) {
 		told = append(told, k.ofLabels[key]...)
 	}
-	return told
+	return append(told, c.toldFrom(all, ofWorkloads)...)
 }
 
 func (c *compiler) toldFrom(all []toldOf, of phase) (told []Warning) {

@@ -21,7 +21,7 @@ func (i *Incremental) settleCrowds(m *moves) bool {
 	}
 	var others []string // whose numbers, or groups, are others
 	for set := range m.touched {
-		if w := k.people.crowds[set]; len(w.pods) == 0 {
+		if w := k.people.crowds[set]; len(w.parties) == 0 {
 			delete(c.known, set)
 		}
 		if !i.staysAsItIs(set, numbers[set]) {
@@ -38,7 +38,7 @@ func (i *Incremental) settleCrowds(m *moves) bool {
 	for set := range m.touched {
 		w := k.people.crowds[set]
 		i.settleCrowd(w, c.known[set], numbers[set], m.placed[set], m)
-		if wanted[set] = w.wanted(); len(w.pods)+w.expected == 0 {
+		if wanted[set] = w.wanted(); len(w.parties)+w.expected == 0 {
 			delete(k.people.crowds, set)
 		}
 	}
@@ -63,8 +63,8 @@ func (i *Incremental) settleCrowd(w *crowd, id *identity, numbers map[string]mod
 	}
 	if had == id && changesAny(was, numbers) {
 		i.met("most of an identity's addresses are in other blocks")
-		for _, pod := range w.pods {
-			placed = append(placed, pod.addresses...)
+		for _, who := range w.parties {
+			placed = append(placed, who.addresses...)
 		}
 	}
 	for _, addr := range placed {
@@ -79,7 +79,7 @@ func (i *Incremental) numberCrowds(m *moves) (map[string]map[string]model.Identi
 	var keys []string
 	for set := range m.touched {
 		w, id := k.people.crowds[set], c.known[set]
-		if len(w.pods) == 0 {
+		if len(w.parties) == 0 {
 			continue
 		}
 		most := w.most(id.number)
@@ -97,7 +97,7 @@ func (i *Incremental) numberCrowds(m *moves) (map[string]map[string]model.Identi
 	for set := range m.touched {
 		w, id := k.people.crowds[set], c.known[set]
 		all[set] = map[string]model.Identity{}
-		if len(w.pods) == 0 {
+		if len(w.parties) == 0 {
 			continue
 		}
 		most := w.most(id.number)
@@ -152,8 +152,9 @@ func (i *Incremental) leaveNumbers(w *crowd, id *identity, m *moves) {
 	}
 	delete(c.variants, had.number)
 	if had != id {
-		at := slices.Index(c.identities, had)
-		c.identities = slices.Delete(c.identities, at, at+1)
+		if at := slices.Index(c.identities, had); at >= 0 {
+			c.identities = slices.Delete(c.identities, at, at+1)
+		}
 		m.people = append(m.people, had)
 	}
 }
@@ -164,7 +165,7 @@ func (i *Incremental) enterNumbers(w *crowd, id *identity, numbers map[string]mo
 	if id == nil {
 		return
 	}
-	if had != id {
+	if had != id && id.isOurs() {
 		at, _ := slices.BinarySearchFunc(c.identities, id.number, compareNumber)
 		c.identities = slices.Insert(c.identities, at, id)
 	}

@@ -15,32 +15,33 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// keptPods is what pods were made into: addresses, and the identity of these.
-// Policies hear of a pod only if its identity comes or goes with it, or another
-// number of that.
+// keptPods is what pods and workloads were made into: addresses, and the identity
+// of these. Policies hear of one only if its identity comes or goes with it, or
+// another number of that.
 type keptPods struct {
-	made   map[string]*compiledPod // that have addresses, by name
-	crowds map[string]*crowd       // by the identity's key
+	made   map[model.Key]*party // that have addresses
+	crowds map[string]*crowd    // by the identity's key
 	wanted map[string]model.WantedIdentity
 	all    [2]int                // addresses by family
 	groups map[netip.Addr]string // of blocks, that hold addresses
 	// services by one label of their selector, since they are told if it
 	// matches nobody.
 	selecting map[selected]map[string]bool
-	spaces    map[string]map[string]bool // keys of all pods, by namespace
-	on        map[string]map[string]bool // and by node
+	spaces    map[string]map[string]bool    // keys of all pods, by namespace
+	on        map[string]map[string]bool    // and by node
+	lodging   map[string]map[model.Key]bool // workloads by the namespaces of this cluster
 }
 
 // selected is a label that a service asks of its namespace's pods.
 type selected struct{ namespace, key, value string }
 
-// crowd is all pods that are known by one set of labels.
+// crowd is all who are known by one set of labels.
 type crowd struct {
 	identity *identity // nil: none has an address
 	labels   model.LabelSet
-	pods     []*compiledPod // that have addresses
-	here     int            // of those with and without, this node's
-	expected int
+	parties  []*party                  // that have addresses
+	here     int                       // of those with and without, this node's
+	expected int                       // pods that have none yet
 	byFamily [2]int                    // addresses
 	shares   map[string]int            // addresses, by the groups of blocks that hold them
 	numbers  map[string]model.Identity // of those of the last compile
@@ -59,16 +60,16 @@ func familyOf(addr netip.Addr) int { return boolToInt(addr.Is6()) }
 // keepPods reads what a compiler has made.
 func keepPods(c *compiler, index *blockIndex) *keptPods {
 	k := &keptPods{
-		made: map[string]*compiledPod{}, crowds: map[string]*crowd{}, groups: map[netip.Addr]string{},
-		selecting: map[selected]map[string]bool{}, spaces: map[string]map[string]bool{}, on: map[string]map[string]bool{},
+		made: map[model.Key]*party{}, crowds: map[string]*crowd{}, groups: map[netip.Addr]string{},
+		selecting: map[selected]map[string]bool{}, spaces: map[string]map[string]bool{}, on: map[string]map[string]bool{}, lodging: map[string]map[model.Key]bool{},
 	}
-	for _, pod := range c.pods {
-		k.made[pod.name] = pod
-		w := k.crowd(pod.identity.set, pod.identity.labelSet)
-		w.identity = pod.identity
-		w.here += boolToInt(pod.local)
-		w.join(pod)
-		for _, addr := range pod.addresses {
+	for _, who := range c.parties {
+		k.made[who.name] = who
+		w := k.crowd(who.identity.set, who.identity.labelSet)
+		w.identity = who.identity
+		w.here += boolToInt(who.local)
+		w.join(who)
+		for _, addr := range who.addresses {
 			groups := index.groupsAt(addr)
 			k.hold(w, addr, groups)
 			w.numbers[groups] = c.numbers[addr]
@@ -77,17 +78,20 @@ func keepPods(c *compiler, index *blockIndex) *keptPods {
 	for key, pod := range c.objs.Pods {
 		k.settleIn(key, pod)
 		if isExpected(pod) {
-			id := c.identityOf(pod, c.ignored)
+			id := c.identityOfPod(pod, c.ignored)
 			w := k.crowd(id.key(), id.labelSet)
 			w.expected++
 			w.here += boolToInt(pod.Spec.NodeName == c.node)
 		}
 	}
+	for key, w := range c.objs.Workloads {
+		k.lodge(key, w, true)
+	}
 	k.wanted = c.local.Identities.Wanted()
 	for key, svc := range c.objs.Services {
 		k.ask(key, svc, true)
 	}
-	c.pods = nil // they are others from now on
+	c.parties = nil // they are others from now on
 	return k
 }
 
@@ -98,15 +102,15 @@ func (k *keptPods) crowd(set string, labels func() model.LabelSet) *crowd {
 	return k.crowds[set]
 }
 
-func (w *crowd) join(pod *compiledPod) {
-	pod.turn = len(w.pods)
-	w.pods = append(w.pods, pod)
+func (w *crowd) join(who *party) {
+	who.turn = len(w.parties)
+	w.parties = append(w.parties, who)
 }
 
-func (w *crowd) leave(pod *compiledPod) {
-	last := w.pods[len(w.pods)-1]
-	w.pods[pod.turn], last.turn = last, pod.turn
-	w.pods = slices.Delete(w.pods, len(w.pods)-1, len(w.pods))
+func (w *crowd) leave(who *party) {
+	last := w.parties[len(w.parties)-1]
+	w.parties[who.turn], last.turn = last, who.turn
+	w.parties = slices.Delete(w.parties, len(w.parties)-1, len(w.parties))
 }
 
 // hold counts an address that some groups hold, and release no more.
@@ -149,14 +153,14 @@ func (k *keptPods) ask(key string, svc *corev1.Service, is bool) {
 }
 
 // enlist puts a name into one of several lists, and strike takes it out.
-func enlist[K comparable](lists map[K]map[string]bool, at K, name string) {
+func enlist[K, N comparable](lists map[K]map[N]bool, at K, name N) {
 	if lists[at] == nil {
-		lists[at] = map[string]bool{}
+		lists[at] = map[N]bool{}
 	}
 	lists[at][name] = true
 }
 
-func strike[K comparable](lists map[K]map[string]bool, at K, name string) {
+func strike[K, N comparable](lists map[K]map[N]bool, at K, name N) {
 	if delete(lists[at], name); len(lists[at]) == 0 {
 		delete(lists, at)
 	}
@@ -173,6 +177,16 @@ func (k *keptPods) settleIn(key string, pod *corev1.Pod) {
 func (k *keptPods) moveOut(key string, pod *corev1.Pod) {
 	strike(k.spaces, manifest.NamespaceOr(pod.Namespace), key)
 	strike(k.on, pod.Spec.NodeName, key)
+}
+
+// lodge notes, or forgets, of which namespace of this cluster a workload is.
+func (k *keptPods) lodge(key model.Key, w *manifest.Workload, is bool) {
+	if w == nil || w.Cluster != 0 {
+		return
+	}
+	if enlist(k.lodging, key.Namespace, key); !is {
+		strike(k.lodging, key.Namespace, key)
+	}
 }
 
 // arePlain is whether nothing is refused of pods that have changed.
@@ -197,19 +211,29 @@ func (i *Incremental) arePlain(change *change) bool {
 	return true
 }
 
-// takePods makes pods again that are others, or have other addresses. It is not ok
-// where anybody else has to do with that.
+// takePods makes pods and workloads again that are others, or have other addresses.
+// It is not ok where anybody else has to do with that.
 func (i *Incremental) takePods(change *change, m *moves) bool {
 	c, k := i.c, i.c.kept
 	families := k.people.all
 	for key, pod := range m.pods {
 		i.leavePod(key, c.objs.Pods[key], pod, m)
 	}
+	for key := range m.workloads {
+		i.leaveParty(key, m)
+	}
 	c.relabel(change.namespaces)
 	for key, pod := range m.pods {
 		put(c.objs.Pods, key, pod)
 	}
-	if !i.enterPods(m) {
+	for key, w := range m.workloads {
+		k.people.lodge(key, c.objs.Workloads[key], false)
+		k.people.lodge(key, w, true)
+		put(c.objs.Workloads, key, w)
+	}
+	i.enterPods(m)
+	i.enterWorkloads(m)
+	if !i.numberFresh(m) {
 		return false
 	}
 	if familiesOf(families) != familiesOf(i.familiesWith(m)) {
@@ -221,8 +245,8 @@ func (i *Incremental) takePods(change *change, m *moves) bool {
 // familiesWith counts addresses with those of pods that are not counted yet.
 func (i *Incremental) familiesWith(m *moves) [2]int {
 	all := i.c.kept.people.all
-	for pod := range m.entered {
-		for _, addr := range pod.addresses {
+	for who := range m.entered {
+		for _, addr := range who.addresses {
 			all[familyOf(addr)]++
 		}
 	}
@@ -247,14 +271,20 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves) 
 		m.own, m.hosts[key] = true, nil
 	}
 	if isExpected(before) {
-		id := c.identityOf(before, c.ignored)
+		id := c.identityOfPod(before, c.ignored)
 		set := id.key()
 		k.people.crowds[set].expected--
 		k.people.crowds[set].here -= boolToInt(here)
 		m.touched[set] = true
 		return
 	}
-	made := k.people.made[key]
+	i.leaveParty(manifest.KeyOf(before), m)
+}
+
+// leaveParty takes out who has addresses, if it has.
+func (i *Incremental) leaveParty(name model.Key, m *moves) {
+	c, k := i.c, i.c.kept
+	made := k.people.made[name]
 	if made == nil {
 		return
 	}
@@ -265,13 +295,13 @@ func (i *Incremental) leavePod(key string, before, after *corev1.Pod, m *moves) 
 		k.people.release(w, addr)
 	}
 	if made.local {
-		at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
+		at, _ := slices.BinarySearchFunc(c.locals, name, compareName)
 		c.locals = slices.Delete(c.locals, at, at+1)
 	}
 	w.here -= boolToInt(made.local)
 	w.leave(made)
 	m.touched[made.identity.set] = true
-	delete(k.people.made, key)
+	delete(k.people.made, name)
 }
 
 // weigh has services made again that list a pod, if what it says of them is another,
@@ -316,14 +346,13 @@ func (k *keptPods) selects(services map[string]*corev1.Service, before, after *c
 	}
 }
 
-// enterPods puts in what there is now, but for the groups that hold the addresses.
-func (i *Incremental) enterPods(m *moves) bool {
+// enterPods puts in what there is of pods now, but for the groups that hold the
+// addresses.
+func (i *Incremental) enterPods(m *moves) {
 	c, k := i.c, i.c.kept
 	for set := range m.renumbered {
 		delete(c.known, set)
 	}
-	ids := map[string]*identity{} // of pods that have addresses, by key
-	var fresh []string
 	for key, pod := range m.pods {
 		if pod == nil {
 			continue
@@ -340,54 +369,80 @@ func (i *Incremental) enterPods(m *moves) bool {
 		if len(won) == 0 && !isExpected(pod) {
 			continue
 		}
-		id := c.identityOf(pod, c.ignored)
-		id.set = id.key()
-		m.touched[id.set] = true
-		w := k.people.crowd(id.set, id.labelSet)
-		w.here += boolToInt(here)
+		made := &party{name: manifest.KeyOf(pod), object: pod, pod: pod, addresses: won, local: here}
+		w := i.enterParty(made, m)
 		if len(won) == 0 {
 			w.expected++
 			continue
 		}
-		if c.known[id.set] == nil {
-			c.known[id.set] = id
-			fresh = append(fresh, id.set)
-		}
-		made := &compiledPod{name: key, object: pod, addresses: won, identity: c.known[id.set], local: here}
-		ids[key] = made.identity
-		k.people.made[key], m.entered[made] = made, true
 		if made.local {
-			at, _ := slices.BinarySearchFunc(c.locals, key, compareName)
+			at, _ := slices.BinarySearchFunc(c.locals, made.name, compareName)
 			c.locals = slices.Insert(c.locals, at, made)
 			m.hosts[key] = made
 		}
 	}
-	numbers, ok := c.local.Identities.AddLabels(fresh)
+}
+
+func (i *Incremental) enterWorkloads(m *moves) {
+	for key, w := range m.workloads {
+		if w == nil {
+			continue
+		}
+		i.met("a workload")
+		if won := i.c.wonByWorkload(w); len(won) > 0 {
+			i.enterParty(&party{name: key, object: w, addresses: won}, m)
+		}
+	}
+}
+
+// enterParty puts in who has addresses, or will have, among all that have the same
+// labels.
+func (i *Incremental) enterParty(who *party, m *moves) *crowd {
+	c, k := i.c, i.c.kept
+	id := c.identityOf(who.object, c.ignored)
+	id.set = id.key()
+	m.touched[id.set] = true
+	w := k.people.crowd(id.set, id.labelSet)
+	w.here += boolToInt(who.local)
+	if len(who.addresses) == 0 {
+		return w
+	}
+	if c.known[id.set] == nil {
+		c.known[id.set] = id
+		m.fresh = append(m.fresh, id.set)
+	}
+	who.identity = c.known[id.set]
+	k.people.made[who.name], m.entered[who] = who, true
+	return w
+}
+
+// numberFresh gives numbers to sets of labels that have come.
+func (i *Incremental) numberFresh(m *moves) bool {
+	numbers, ok := i.c.local.Identities.AddLabels(m.fresh)
 	if !ok {
 		return i.no("no number is left that was never given")
 	}
 	for set, number := range numbers {
-		c.known[set].number = number
+		i.c.known[set].number = number
 	}
 	return true
 }
 
-// placePods counts the addresses of pods that have come in the groups that hold
-// them.
+// placePods counts the addresses of who has come in the groups that hold them.
 func (i *Incremental) placePods(m *moves) {
 	k := i.c.kept
-	for pod := range m.entered {
-		w := k.people.crowds[pod.identity.set]
-		w.join(pod)
-		for _, addr := range pod.addresses {
+	for who := range m.entered {
+		w := k.people.crowds[who.identity.set]
+		w.join(who)
+		for _, addr := range who.addresses {
 			k.people.hold(w, addr, k.blocks.index.groupsAt(addr))
-			m.placed[pod.identity.set] = append(m.placed[pod.identity.set], addr)
+			m.placed[who.identity.set] = append(m.placed[who.identity.set], addr)
 		}
 	}
 }
 
 // regroupAddress notes which groups hold an address of a pod now.
-func (i *Incremental) regroupAddress(addr netip.Addr, made *compiledPod, m *moves) {
+func (i *Incremental) regroupAddress(addr netip.Addr, made *party, m *moves) {
 	people := i.c.kept.people
 	groups := i.c.kept.blocks.index.groupsAt(addr)
 	if people.groups[addr] == groups {
@@ -399,7 +454,7 @@ func (i *Incremental) regroupAddress(addr netip.Addr, made *compiledPod, m *move
 	m.touched[set], m.placed[set] = true, append(m.placed[set], addr)
 }
 
-func compareName(pod *compiledPod, name string) int { return strings.Compare(pod.name, name) }
+func compareName(who *party, name model.Key) int { return who.name.Compare(name) }
 
 func compareNumber(id *identity, number model.Identity) int { return cmp.Compare(id.number, number) }
 
@@ -409,7 +464,7 @@ func (i *Incremental) want(changed map[string]model.WantedIdentity) {
 	var now map[string]model.WantedIdentity
 	for set, want := range changed {
 		before, was := k.wanted[set]
-		is := k.crowds[set] != nil
+		is := k.crowds[set] != nil && want.Labels.Cluster == 0
 		if was == is && before.Number == want.Number && before.Here == want.Here {
 			continue
 		}

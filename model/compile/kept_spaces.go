@@ -12,9 +12,9 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// takeNamespaces makes the compiler know namespaces that have changed. The pods of
-// one that says something else are to be made again, since that is a part of their
-// labels. It is not ok where one is gone before what was of it, which is refused then.
+// takeNamespaces makes the compiler know namespaces that have changed. The pods and
+// workloads of one that says something else are to be made again, since that is a
+// part of their labels. It is not ok where one is gone before what was of it, which is refused then.
 func (i *Incremental) takeNamespaces(change *change) bool {
 	c := i.c
 	for name, ns := range change.namespaces {
@@ -24,6 +24,7 @@ func (i *Incremental) takeNamespaces(change *change) bool {
 				return i.no("a namespace is gone before what was of it")
 			}
 			i.met("a namespace is gone")
+			i.touchLodging(name, change)
 			continue
 		}
 		if _, known := c.namespaces[name]; !known {
@@ -35,8 +36,15 @@ func (i *Incremental) takeNamespaces(change *change) bool {
 		for key := range c.kept.people.spaces[name] {
 			change.touch(key, c.objs.Pods[key])
 		}
+		i.touchLodging(name, change)
 	}
 	return true
+}
+
+func (i *Incremental) touchLodging(space string, change *change) {
+	for key := range i.c.kept.people.lodging[space] {
+		touch(&change.workloads, key, i.c.objs.Workloads[key])
+	}
 }
 
 // isInhabited is whether an object is left, or comes, that cannot be without its

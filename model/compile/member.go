@@ -251,7 +251,7 @@ func (c *compiler) readMembers() {
 	c.members, c.numbers, c.variants = map[string][]member{}, map[netip.Addr]model.Identity{}, map[model.Identity][]model.Identity{}
 	index := indexBlocks(c.held)
 	var pods []*holder
-	for _, pod := range c.pods {
+	for _, pod := range c.parties {
 		for _, addr := range pod.addresses {
 			pods = append(pods, holderOf(member{base: pod.identity.number, pod: pod.identity}, addr, index.at(addr)))
 		}

@@ -8,20 +8,23 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // moves is what a change comes to.
 type moves struct {
 	removed, added []model.Address
 	pods           map[string]*corev1.Pod // to be made again, as they are now
-	entered        map[*compiledPod]bool
+	workloads      map[model.Key]*manifest.Workload
+	fresh          []string // sets of labels that have no number yet
+	entered        map[*party]bool
 	people         []*identity             // that came or went, or have other numbers
 	touched        map[string]bool         // sets of labels
 	placed         map[string][]netip.Addr // addresses by sets of labels, that came or are in other groups
 	renumbered     map[string]bool         // sets of labels
 	selectors      map[string]bool
-	own            bool                    // a pod is, or was, this node's
-	hosts          map[string]*compiledPod // of those, by key; nil: it has no address
+	own            bool              // a pod is, or was, this node's
+	hosts          map[string]*party // of those, by key; nil: it has no address
 
 	nodes, peers bool         // Nodes are others; what others see of them is
 	arrived      []netip.Addr // of nodes, to be numbered
@@ -45,8 +48,8 @@ type moves struct {
 
 func newMoves() *moves {
 	return &moves{
-		pods: map[string]*corev1.Pod{}, entered: map[*compiledPod]bool{}, touched: map[string]bool{}, placed: map[string][]netip.Addr{},
-		renumbered: map[string]bool{}, selectors: map[string]bool{}, hosts: map[string]*compiledPod{}, sockets: map[netip.Addr]bool{},
+		pods: map[string]*corev1.Pod{}, workloads: map[model.Key]*manifest.Workload{}, entered: map[*party]bool{}, touched: map[string]bool{}, placed: map[string][]netip.Addr{},
+		renumbered: map[string]bool{}, selectors: map[string]bool{}, hosts: map[string]*party{}, sockets: map[netip.Addr]bool{},
 		services: map[string]bool{}, asked: map[string]bool{}, listing: map[backendKey]bool{}, addressed: map[netip.Addr]bool{},
 		groups: map[string]bool{}, prefixes: map[netip.Prefix]bool{}, natives: map[netip.Prefix]bool{},
 	}

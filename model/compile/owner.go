@@ -21,7 +21,8 @@ import (
 // the better claim holds, on all nodes and in every compile alike: the pods'
 // gateways; pods whose devices are here; this node; addresses of Services,
 // which the API server gives each to one; other nodes, outside of what is given
-// to pods; other pods. The object that loses is kept, without that address.
+// to pods; other pods; workloads. The object that loses is kept, without that
+// address.
 
 // lose leaves out one field of an object, since what it claims is another's, or
 // nobody's to claim.
@@ -101,6 +102,7 @@ func (c *compiler) readOwners() {
 	c.readClusterIPs()
 	c.readNodes()
 	c.readPods()
+	c.readWorkloads()
 }
 
 func (c *compiler) readGateways() {
@@ -510,8 +512,8 @@ func (c *compiler) readPods() {
 			c.fail(object, "spec.nodeName", "is empty, and there are %d nodes: name the pod's", len(c.objs.Nodes))
 		}
 		if len(have[object]) > 0 {
-			pod := &compiledPod{name: manifest.NameOf(object), object: object, addresses: have[object], local: c.isLocal(object)}
-			if c.pods = append(c.pods, pod); pod.local {
+			pod := &party{name: manifest.KeyOf(object), object: object, pod: object, addresses: have[object], local: c.isLocal(object)}
+			if c.parties = append(c.parties, pod); pod.local {
 				c.locals = append(c.locals, pod)
 			}
 		}

@@ -143,9 +143,9 @@ func TestAPodKeepsItsAddress(t *testing.T) {
 			require.GreaterOrEqual(t, i, 0)
 			require.Contains(t, c.warnings[i].String(), tt.want)
 			if tt.has != "" {
-				owner := slices.IndexFunc(c.pods, func(p *compiledPod) bool { return p.name == "default/"+tt.has })
+				owner := slices.IndexFunc(c.parties, func(p *party) bool { return p.name.Name == tt.has })
 				require.GreaterOrEqual(t, owner, 0)
-				require.NotEmpty(t, c.pods[owner].addresses)
+				require.NotEmpty(t, c.parties[owner].addresses)
 			}
 		})
 	}

@@ -51,7 +51,7 @@ func (i *Incremental) Keep(objs *manifest.Objects, unread []manifest.Unread, nod
 		return i.keepAll(objs, unread, node, local)
 	}
 	for _, refusal := range refusals {
-		_ = objs.Delete(refusal.Object.Kind, refusal.Object.Namespace, refusal.Object.Name) // it may never have been there
+		objs.Remove(refusal.Object) // it may never have been there
 		if standIn := i.c.objs.Find(refusal.Object); standIn != nil {
 			_ = objs.Upsert(standIn) // it is a policy
 			objs.MarkStandIn(standIn)
@@ -176,7 +176,7 @@ func (l *LeftOut) leave(bad *model.FieldError) bool {
 	}
 	if i := l.refusal(bad.Object); i >= 0 {
 		l.refusals[i].Follows = ""
-		_ = l.objs.Delete(bad.Object.Kind, bad.Object.Namespace, bad.Object.Name) // it is there
+		l.objs.Remove(bad.Object)
 		return true
 	}
 	follows, _ := l.objs.LeaveOut(bad.Object)

@@ -4,7 +4,6 @@ package compile
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -72,7 +71,7 @@ func flawsOf(object metav1.Object) []*model.FieldError {
 // refusals gives all of them in the order in which LeftOut finds them.
 func (s *standing) refusals() []Refusal {
 	all := slices.Clone(s.before)
-	for _, ref := range slices.SortedFunc(maps.Keys(s.wrong), compareKinds) {
+	for _, ref := range slices.SortedFunc(maps.Keys(s.wrong), manifest.CompareRefs) {
 		all = append(all, s.wrong[ref].refusal)
 	}
 	return append(all, s.after...)
@@ -85,12 +84,6 @@ func (s *standing) leftOut() []model.Ref {
 		refs = slices.AppendSeq(refs, maps.Keys(s.aside.objects))
 	}
 	return refs
-}
-
-// compareKinds orders as objects are looked through.
-func compareKinds(a, b model.Ref) int {
-	kinds := manifest.Kinds()
-	return cmp.Or(cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)), cmp.Compare(a.Key(), b.Key()))
 }
 
 func sameUnread(a, b []manifest.Unread) bool {

@@ -71,7 +71,7 @@ func (o *Objects) LeaveOut(refused model.Ref) (told string, found bool) {
 	if err != nil {
 		raw = nil // as of one of which nothing can be read
 	}
-	_ = o.Delete(refused.Kind, refused.Namespace, refused.Name) // it is there
+	o.Remove(refused)
 	return o.Isolate(refused, raw), true
 }
 

@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -18,9 +19,10 @@ import (
 	"github.com/weirnet/weir/model"
 )
 
-// Objects is a cluster, as its API would show it. Namespaced kinds are kept by
-// "namespace/name", the others by name. An object is never changed once it is
-// in here: to change one, Upsert another in its place.
+// Objects is a cluster, as its API would show it, and who has addresses elsewhere.
+// Namespaced kinds are kept by "namespace/name", the others by name; workloads,
+// which are of several kinds and clusters, by their keys. An object is never
+// changed once it is in here: to change one, Upsert another in its place.
 type Objects struct {
 	Pods            map[string]*corev1.Pod
 	Namespaces      map[string]*corev1.Namespace
@@ -32,6 +34,8 @@ type Objects struct {
 	ClusterNetworkPolicies           map[string]*policyv1alpha2.ClusterNetworkPolicy
 	CiliumNetworkPolicies            map[string]*CiliumNetworkPolicy
 	CiliumClusterwideNetworkPolicies map[string]*CiliumClusterwideNetworkPolicy
+
+	Workloads map[model.Key]*Workload
 
 	standIns map[model.Ref]metav1.Object // what Isolate has put in; nil: nothing
 }
@@ -52,6 +56,8 @@ func NewObjects() *Objects {
 		ClusterNetworkPolicies:           map[string]*policyv1alpha2.ClusterNetworkPolicy{},
 		CiliumNetworkPolicies:            map[string]*CiliumNetworkPolicy{},
 		CiliumClusterwideNetworkPolicies: map[string]*CiliumClusterwideNetworkPolicy{},
+
+		Workloads: map[model.Key]*Workload{},
 	}
 }
 
@@ -59,20 +65,20 @@ func NewObjects() *Objects {
 func (o *Objects) Len() int {
 	return len(o.Pods) + len(o.Namespaces) + len(o.Nodes) + len(o.Services) +
 		len(o.EndpointSlices) + len(o.NetworkPolicies) + len(o.ClusterNetworkPolicies) +
-		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies)
+		len(o.CiliumNetworkPolicies) + len(o.CiliumClusterwideNetworkPolicies) + len(o.Workloads)
 }
 
 // Refs names all objects, sorted.
 func (o *Objects) Refs() []model.Ref {
 	refs := slices.Concat(refsOf(o.Pods), refsOf(o.Namespaces), refsOf(o.Nodes), refsOf(o.Services),
 		refsOf(o.EndpointSlices), refsOf(o.NetworkPolicies), refsOf(o.ClusterNetworkPolicies),
-		refsOf(o.CiliumNetworkPolicies), refsOf(o.CiliumClusterwideNetworkPolicies))
+		refsOf(o.CiliumNetworkPolicies), refsOf(o.CiliumClusterwideNetworkPolicies), refsOf(o.Workloads))
 	slices.SortFunc(refs, model.Ref.Compare)
 	return refs
 }
 
-// Each calls visit with every object: by kind as Kinds has them, and by ascending
-// key. visit may take it out.
+// Each calls visit with every object, in the order of CompareRefs. visit may take
+// it out.
 func (o *Objects) Each(visit func(metav1.Object)) {
 	each(o.Namespaces, visit)
 	each(o.Nodes, visit)
@@ -83,6 +89,14 @@ func (o *Objects) Each(visit func(metav1.Object)) {
 	each(o.ClusterNetworkPolicies, visit)
 	each(o.CiliumNetworkPolicies, visit)
 	each(o.CiliumClusterwideNetworkPolicies, visit)
+	for _, w := range o.WorkloadsInOrder() {
+		visit(w)
+	}
+}
+
+// WorkloadsInOrder gives them by ascending key.
+func (o *Objects) WorkloadsInOrder() []*Workload {
+	return slices.SortedFunc(maps.Values(o.Workloads), func(a, b *Workload) int { return a.Key().Compare(b.Key()) })
 }
 
 func each[T metav1.Object](objs map[string]T, visit func(metav1.Object)) {
@@ -91,15 +105,29 @@ func each[T metav1.Object](objs map[string]T, visit func(metav1.Object)) {
 	}
 }
 
-// Kinds names all kinds of objects, those first that others are of.
-func Kinds() []string {
-	return []string{
-		"Namespace", "Node", "Pod", "Service", "EndpointSlice", "NetworkPolicy", "ClusterNetworkPolicy",
-		"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy",
+// CompareRefs orders by kind, those first that others are of and workloads last,
+// and by ascending key.
+func CompareRefs(a, b model.Ref) int {
+	if IsWorkload(a) || IsWorkload(b) {
+		return a.Owner().Compare(b.Owner())
 	}
+	return cmp.Or(cmp.Compare(kindOrder(a.Kind), kindOrder(b.Kind)), cmp.Compare(a.Key(), b.Key()))
 }
 
-func refsOf[T metav1.Object](objs map[string]T) []model.Ref {
+// IsWorkload is whether a Ref names a Workload: of a kind, or a cluster, that no
+// other object has.
+func IsWorkload(ref model.Ref) bool {
+	return ref.Cluster != 0 || ref.Owner().Kind != model.OwnerPod
+}
+
+func kindOrder(kind string) int {
+	return slices.Index([]string{
+		"Namespace", "Node", "Pod", "Service", "EndpointSlice", "NetworkPolicy", "ClusterNetworkPolicy",
+		"CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy",
+	}, kind)
+}
+
+func refsOf[K comparable, T metav1.Object](objs map[K]T) []model.Ref {
 	var refs []model.Ref
 	for _, obj := range objs {
 		refs = append(refs, RefOf(obj))
@@ -109,6 +137,9 @@ func refsOf[T metav1.Object](objs map[string]T) []model.Ref {
 
 // Find gives the object of a name; nil if it is not there.
 func (o *Objects) Find(ref model.Ref) metav1.Object {
+	if IsWorkload(ref) {
+		return find(o.Workloads, ref.Owner())
+	}
 	for _, k := range kinds() {
 		if k.name == ref.Kind {
 			return k.find(o, ref.Key())
@@ -117,7 +148,7 @@ func (o *Objects) Find(ref model.Ref) metav1.Object {
 	return nil
 }
 
-func find[T metav1.Object](m map[string]T, key string) metav1.Object {
+func find[K comparable, T metav1.Object](m map[K]T, key K) metav1.Object {
 	if obj, found := m[key]; found {
 		return obj
 	}
@@ -144,6 +175,7 @@ func (o *Objects) Merge(other *Objects) {
 	maps.Copy(o.ClusterNetworkPolicies, other.ClusterNetworkPolicies)
 	maps.Copy(o.CiliumNetworkPolicies, other.CiliumNetworkPolicies)
 	maps.Copy(o.CiliumClusterwideNetworkPolicies, other.CiliumClusterwideNetworkPolicies)
+	maps.Copy(o.Workloads, other.Workloads)
 	for _, object := range other.standIns {
 		o.MarkStandIn(object)
 	}
@@ -172,6 +204,8 @@ func (o *Objects) Upsert(obj metav1.Object) error {
 		o.Namespaces[obj.Name] = obj
 	case *corev1.Node:
 		o.Nodes[obj.Name] = obj
+	case *Workload:
+		o.Workloads[obj.Key()] = obj
 	default:
 		return fmt.Errorf("upsert object: %T is not a kind that is kept: use %s", obj, strings.Join(kindNames(), ", "))
 	}
@@ -194,6 +228,19 @@ func (o *Objects) Delete(kind, namespace, name string) error {
 		return fmt.Errorf("delete %s %s: %w", k.name, key, ErrNotFound)
 	}
 	return nil
+}
+
+// Remove removes the object of a name, and says whether it was there.
+func (o *Objects) Remove(ref model.Ref) bool {
+	if IsWorkload(ref) {
+		return remove(o.Workloads, ref.Owner())
+	}
+	for _, k := range kinds() {
+		if k.name == ref.Kind {
+			return k.remove(o, ref.Key())
+		}
+	}
+	return false
 }
 
 // kind is what is known of a kind of objects.
@@ -259,7 +306,7 @@ func APIVersionOf(kindName string) string {
 	return ""
 }
 
-func remove[T any](m map[string]T, key string) bool {
+func remove[K comparable, T any](m map[K]T, key K) bool {
 	_, found := m[key]
 	delete(m, key)
 	return found
@@ -285,7 +332,7 @@ func kindCalled(name string) *kind {
 // KindOf names the kind of an object by its Go type: TypeMeta is empty in what
 // a client decodes.
 func KindOf(obj metav1.Object) string {
-	switch obj.(type) {
+	switch obj := obj.(type) {
 	case *corev1.Pod:
 		return "Pod"
 	case *corev1.Service:
@@ -304,6 +351,8 @@ func KindOf(obj metav1.Object) string {
 		return "Namespace"
 	case *corev1.Node:
 		return "Node"
+	case *Workload:
+		return obj.Kind.String()
 	}
 	return fmt.Sprintf("%T", obj)
 }
@@ -320,6 +369,9 @@ func KeyOf(obj metav1.Object) model.Key {
 
 // RefOf names an object.
 func RefOf(obj metav1.Object) model.Ref {
+	if w, is := obj.(*Workload); is {
+		return w.Key().Ref()
+	}
 	ref := model.Ref{Kind: KindOf(obj), Name: obj.GetName()}
 	switch obj.(type) {
 	case *corev1.Namespace, *corev1.Node, *policyv1alpha2.ClusterNetworkPolicy, *CiliumClusterwideNetworkPolicy:

@@ -62,6 +62,8 @@ func Validate(obj metav1.Object) []*model.FieldError {
 		v.ciliumPolicy(false, obj.Spec, obj.Specs)
 	case *CiliumClusterwideNetworkPolicy:
 		v.ciliumPolicy(true, obj.Spec, obj.Specs)
+	case *Workload:
+		v.workload(obj)
 	}
 	return v.errs
 }

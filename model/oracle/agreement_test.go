@@ -185,6 +185,15 @@ func randomCluster(r *rand.Rand) *manifest.Objects {
 		}
 		objs.Pods[spaceOf(pod.Namespace)+"/"+pod.Name] = pod
 	}
+	for i := range r.IntN(4) {
+		w := &manifest.Workload{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pick(r, append(spaces, "nowhere")), Name: fmt.Sprintf("pod-%d", i), Labels: randomLabels(r)},
+			Kind:       model.OwnerExternalWorkload, Cluster: pick(r, []uint8{0, 0, 7}),
+			Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", 100+i)), netip.MustParseAddr(fmt.Sprintf("fd00::%d", 100+i))},
+			Ports:     pick(r, [][]model.NamedPort{nil, {{Name: "http", Protocol: model.ProtocolTCP, Port: 8080}}}),
+		}
+		objs.Workloads[w.Key()] = w
+	}
 	for i := range r.IntN(5) {
 		policy := &networkingv1.NetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: pick(r, spaces), Name: fmt.Sprintf("policy-%d", i)},

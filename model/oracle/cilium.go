@@ -158,7 +158,7 @@ func (k *knowledge) isCiliumSubject(text ciliumText, q *question) bool {
 	if selector == nil || text.space != "" && text.space != spaceOf(pod.Namespace) {
 		return false
 	}
-	return k.meets(selector, party{pod: pod}, q.node, text.space != "")
+	return k.meets(selector, party{pod: pod, as: pod}, q.node, text.space != "")
 }
 
 // isCiliumNode asks a policy's selector of nodes, whose labels are those of
@@ -246,8 +246,11 @@ func (k *knowledge) isCiliumPeer(text ciliumText, e manifest.CiliumEgressRule, q
 			return true
 		}
 	}
-	if q.peer.pod != nil {
+	if q.peer.as != nil {
 		return k.serves(e.ToServices, q.peer)
+	}
+	if q.peer.isForeign() {
+		return false // who has labels is in no block, and in none of this cluster's services
 	}
 	if q.peer.node {
 		return false
@@ -272,6 +275,9 @@ func (k *knowledge) isCiliumPeer(text ciliumText, e manifest.CiliumEgressRule, q
 // isEndpoint asks a selector of peers. What says nothing of namespaces is about
 // the policy's own, or, of a policy of the whole cluster, about pods only.
 func (k *knowledge) isEndpoint(text ciliumText, selector *metav1.LabelSelector, q *question, mayReserve bool) bool {
+	if q.peer.isForeign() {
+		return false
+	}
 	reserved, space, spaceLabels := false, false, false
 	look := func(key string) {
 		reserved = reserved || strings.HasPrefix(key, "reserved:")
@@ -288,7 +294,7 @@ func (k *knowledge) isEndpoint(text ciliumText, selector *metav1.LabelSelector, 
 	// Who is no pod has no namespace's labels either, which is what NotIn and
 	// DoesNotExist ask for.
 	if complete := mayReserve && reserved || space || spaceLabels && text.space != ""; !complete {
-		if q.peer.pod == nil || text.space != "" && spaceOf(q.peer.pod.Namespace) != text.space {
+		if q.peer.as == nil || text.space != "" && spaceOf(q.peer.as.Namespace) != text.space {
 			return false
 		}
 	}
@@ -331,7 +337,7 @@ func (k *knowledge) ciliumLabel(p party, beside, key string) (string, bool) {
 	if !found {
 		source, bare = "any", key
 	}
-	if p.pod == nil {
+	if p.as == nil {
 		return "", (source == "reserved" || source == "any") && k.isReserved(bare, p, beside)
 	}
 	if source != "k8s" && source != "any" {
@@ -339,24 +345,24 @@ func (k *knowledge) ciliumLabel(p party, beside, key string) (string, bool) {
 	}
 	switch bare {
 	case "io.kubernetes.pod.namespace":
-		return spaceOf(p.pod.Namespace), true
+		return spaceOf(p.as.Namespace), true
 	case "io.cilium.k8s.policy.cluster":
 		return "default", true
 	case "io.cilium.k8s.policy.serviceaccount":
-		if p.pod.Spec.ServiceAccountName == "" {
+		if p.as.Spec.ServiceAccountName == "" {
 			return "default", true
 		}
-		return p.pod.Spec.ServiceAccountName, true
+		return p.as.Spec.ServiceAccountName, true
 	}
 	if of, found := strings.CutPrefix(bare, "io.cilium.k8s.namespace.labels."); found {
-		value, found := k.namespaceLabels(spaceOf(p.pod.Namespace))[of]
+		value, found := k.namespaceLabels(spaceOf(p.as.Namespace))[of]
 		return value, found
 	}
 	// What begins so is not for the author of a pod to say.
 	if strings.HasPrefix(bare, "io.cilium.k8s.") || strings.HasPrefix(bare, "io.kubernetes.") {
 		return "", false
 	}
-	value, found := p.pod.Labels[bare]
+	value, found := p.as.Labels[bare]
 	return value, found
 }
 
@@ -402,9 +408,9 @@ func (k *knowledge) isEntity(entity string, q *question) bool {
 	case "all":
 		return true
 	case "cluster":
-		return q.peer.pod != nil || q.peer.node || k.isServer(q.peer)
+		return !q.peer.isForeign() && (q.peer.as != nil || q.peer.node || k.isServer(q.peer))
 	}
-	return q.peer.pod == nil && k.isReserved(entity, q.peer, q.node)
+	return q.peer.as == nil && !q.peer.isForeign() && k.isReserved(entity, q.peer, q.node)
 }
 
 // meetsRequirements: what entries of fromRequires and toRequires ask, in all
@@ -449,10 +455,10 @@ func (k *knowledge) serves(wanted []manifest.CiliumService, p party) bool {
 
 func (k *knowledge) isBehind(svc *corev1.Service, p party) bool {
 	if len(svc.Spec.Selector) > 0 {
-		return p.pod != nil && spaceOf(p.pod.Namespace) == spaceOf(svc.Namespace) &&
-			matchesByHand(&metav1.LabelSelector{MatchLabels: svc.Spec.Selector}, p.pod.Labels)
+		return p.as != nil && spaceOf(p.as.Namespace) == spaceOf(svc.Namespace) &&
+			matchesByHand(&metav1.LabelSelector{MatchLabels: svc.Spec.Selector}, p.as.Labels)
 	}
-	if p.pod != nil {
+	if p.as != nil {
 		return false
 	}
 	for _, slice := range k.slices[spaceOf(svc.Namespace)+"/"+svc.Name] {

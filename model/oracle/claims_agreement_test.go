@@ -54,7 +54,7 @@ func TestClaimsAgreeWithTheOracle(t *testing.T) {
 		}
 	}
 	require.Greater(t, met["at loopback"], 30)
-	for _, what := range []string{"the node's", "another node's", "a pod's", "an endpoint", "lost Service", "lost Pod", "lost Node", "ClusterIP", "NodePort", "LoadBalancer", "HostPort", "ExternalIP"} {
+	for _, what := range []string{"the node's", "another node's", "a pod's", "an endpoint", "a workload's", "lost ExternalWorkload", "lost Service", "lost Pod", "lost Node", "ClusterIP", "NodePort", "LoadBalancer", "HostPort", "ExternalIP"} {
 		require.Greater(t, met[what], 200, "hardly anything was %s", what)
 	}
 }
@@ -101,6 +101,17 @@ func compareOwners(t *testing.T, world *knowledge, state *model.State, context s
 		require.GreaterOrEqual(t, owners[addr], model.FirstLabelIdentity, "%s: %s is a pod's", context, addr)
 		met["a pod's"]++
 	}
+	for addr, w := range world.workloads {
+		require.GreaterOrEqual(t, owners[addr], model.FirstLabelIdentity, "%s: %s is of %s", context, addr, w.Key())
+		met["a workload's"]++
+	}
+	labelled := 0
+	for _, owner := range owners {
+		if owner >= model.FirstLabelIdentity && owner < model.FirstBlockIdentity {
+			labelled++
+		}
+	}
+	require.Equal(t, len(world.pods)+len(world.workloads), labelled, "%s: who has labels", context)
 	endpoints := 0
 	for name, pod := range world.endpoints {
 		i := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == name })
@@ -176,6 +187,19 @@ func quarrel(r *rand.Rand) (*manifest.Objects, model.Local) {
 		if r.IntN(2) == 0 {
 			local.Devices[spaceOf(pod.Namespace)+"/"+pod.Name] = model.Device{Name: "veth-" + pod.Name}
 		}
+	}
+	for i := range 3 {
+		w := &manifest.Workload{ObjectMeta: meta("pod", pick(r, []string{"default", "shop", "nowhere"}), i)}
+		w.Labels = map[string]string{"app": pick(r, []string{"a", "b"})}
+		w.Kind, w.Cluster = model.OwnerExternalWorkload, pick(r, []uint8{0, 0, 1, 2})
+		if w.Cluster > 0 && r.IntN(2) == 0 {
+			w.Kind = model.OwnerPod
+		}
+		for range 1 + r.IntN(2) {
+			one, _ := looseAddr(pick(r, []string{"192.0.2.8", "192.0.2.9", addr()}))
+			w.Addresses = append(w.Addresses, one)
+		}
+		objs.Workloads[w.Key()] = w
 	}
 	for i := range 4 {
 		svc := &corev1.Service{ObjectMeta: meta("service", pick(r, []string{"default", "shop"}), i)}

@@ -88,7 +88,7 @@ func (k *knowledge) firstOfCluster(policy *policyv1alpha2.ClusterNetworkPolicy, 
 				continue
 			}
 			for _, peer := range rule.From {
-				if k.isChosen(q.peer.pod, peer.Namespaces, peer.Pods) && speaks(rule.Protocols, q) {
+				if k.isChosen(q.peer.as, peer.Namespaces, peer.Pods) && speaks(rule.Protocols, q) {
 					return i, rule.Action
 				}
 			}
@@ -117,7 +117,7 @@ func (k *knowledge) isClusterPeer(wanted *policyv1alpha2.ClusterNetworkPolicyEgr
 			return true
 		}
 	}
-	return k.isChosen(peer.pod, wanted.Namespaces, wanted.Pods)
+	return k.isChosen(peer.as, wanted.Namespaces, wanted.Pods)
 }
 
 // isNodeWith asks for a node's labels; the gateway is the node itself.

@@ -50,8 +50,8 @@ func (k *knowledge) wayIn(client, server netip.Addr, p model.Protocol) way {
 	// Only pods are known to be behind a node that takes packets out again. And
 	// where a client of the cluster is, its packets cannot come from outside.
 	_, isNode := k.nodeOf[client]
-	inside := isNode || k.pods[client] != nil
-	if to.out == model.OutDevice && k.answersItself(p) && k.pods[server] != nil && !inside {
+	inside := isNode || k.isPodOrWorkload(client)
+	if to.out == model.OutDevice && k.answersItself(p) && k.isPodOrWorkload(server) && !inside {
 		to.out = model.OutTunnel
 	}
 	return to
@@ -127,7 +127,7 @@ func (j *judgement) feignsTunnel() bool {
 	sound := !slices.ContainsFunc(h.wrong, func(r model.Reason) bool { return r != model.ReasonBadUDPChecksum })
 	return j.at.Hook == model.ToDevice && sound && h.hasTuple && !h.extended && j.world.tunnel() == model.TunnelGeneve &&
 		h.tuple.Protocol == model.ProtocolUDP && h.tuple.Dport == genevePort &&
-		j.world.isHost(h.src) && j.world.pods[h.dst] != nil && j.world.endpointAt(h.dst) == nil
+		j.world.isHost(h.src) && j.world.isPodOrWorkload(h.dst) && j.world.endpointAt(h.dst) == nil
 }
 
 // carrierOf is the protocol by which a packet of a family is said to be inside

@@ -41,8 +41,8 @@ func (d Decision) Story() []string {
 }
 
 // Explain says whether policy lets from open a flow to a port of to, and by
-// which policies and rules. Both are namespace/name of a pod, the name of a
-// node, or an address; port is 0 for protocols that have none. Who is named
+// which policies and rules. Both are namespace/name of a pod, the key of a
+// workload, the name of a node, or an address; port is 0 for protocols that have none. Who is named
 // speaks by an address of the other end's family, where both have two by the
 // first of the sender's; ProtocolICMP and ProtocolICMPv6 are an echo request, of
 // the family of which they speak, and of their own where they have both. It
@@ -140,7 +140,10 @@ func (k *knowledge) addressIn(p *party, v4 bool) (netip.Addr, bool) {
 		return p.addr, true
 	}
 	addrs := k.addresses[p.pod]
-	if p.pod == nil && p.node {
+	switch {
+	case p.workload != nil:
+		addrs = p.workload.Addresses
+	case p.pod == nil && p.node:
 		addrs = k.addressesOfNode(p.name)
 	}
 	for _, addr := range addrs {
@@ -184,11 +187,14 @@ func (k *knowledge) named(name string) (party, error) {
 			}
 			return p, nil
 		}
-		p := party{pod: pod}
+		p := party{pod: pod, as: pod}
 		if addrs := addressesIn(pod); len(addrs) > 0 {
 			p.addr = addrs[0]
 		}
 		return p, nil
+	}
+	if w := k.objs.Workloads[model.ParseKey(name)]; w != nil && len(w.Addresses) > 0 {
+		return k.party(w.Addresses[0]), nil
 	}
 	if addrs := k.addressesOfNode(name); len(addrs) > 0 {
 		return k.party(addrs[0]), nil

@@ -250,7 +250,7 @@ func (j *judgement) openFromDevice() {
 // answersAsTunnel is why nobody may be led from where the packet comes from.
 func (j *judgement) answersAsTunnel() []model.Reason {
 	t := j.headers.tuple
-	if j.world.tunnel() != model.TunnelGeneve || t.Protocol != model.ProtocolUDP || t.Sport != genevePort || j.world.pods[t.Src] == nil {
+	if j.world.tunnel() != model.TunnelGeneve || t.Protocol != model.ProtocolUDP || t.Sport != genevePort || !j.world.isPodOrWorkload(t.Src) {
 		return nil
 	}
 	j.tell("its answers would look like this node's tunnel to the node of %s", t.Src)

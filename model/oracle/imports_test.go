@@ -54,4 +54,4 @@ func compiles(file string) bool {
 }
 
 // plain are the functions that say something of data and decide nothing.
-var plain = []string{"String", "Reversed", "NewObjects", "IsZero", "Object", "Denies"}
+var plain = []string{"String", "Reversed", "NewObjects", "IsZero", "Object", "Denies", "Key", "ParseKey", "Ref"}

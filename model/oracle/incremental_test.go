@@ -107,7 +107,15 @@ func changed(r *rand.Rand, objs *manifest.Objects) *manifest.Objects {
 
 func changeOne(r *rand.Rand, objs *manifest.Objects) {
 	other, _ := quarrel(r)
-	switch r.IntN(25) {
+	switch r.IntN(27) {
+	case 25:
+		key := pick(r, slices.SortedFunc(maps.Keys(other.Workloads), model.Key.Compare))
+		objs.Workloads[key] = other.Workloads[key]
+	case 26:
+		for key := range objs.Workloads {
+			delete(objs.Workloads, key)
+			break
+		}
 	case 0:
 		copyOne(r, objs.Pods, other.Pods)
 	case 1:

@@ -24,7 +24,7 @@ func (k *knowledge) learnNative() {
 // their source with it.
 func (k *knowledge) masquerades(addr netip.Addr) bool {
 	_, isNode := k.nodeOf[addr]
-	if !k.local.Options.Masquerade || isNode || k.pods[addr] != nil || k.isGateway(addr) {
+	if !k.local.Options.Masquerade || isNode || k.isPodOrWorkload(addr) || k.isGateway(addr) {
 		return false
 	}
 	for _, prefix := range k.native {

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // Several objects may say that one address is theirs. It is that of whose word
@@ -29,6 +30,7 @@ const (
 	wordOtherNode               // by its Node
 	wordNoPodCIDR               // a pod of a node that has no such block of the family
 	wordElsewhere               // a pod, outside of its node's blocks
+	wordWorkload                // a workload
 	wordOfPodsBlock             // a Node, in a block for pods: never believed
 )
 
@@ -41,10 +43,14 @@ type claimant struct {
 	live    int  // of Nodes, how live it looks: the least is believed
 	space   string
 	name    string
+	cluster uint8
+	kind    model.OwnerKind
 
 	pod  *corev1.Pod
 	node *corev1.Node
 	svc  *corev1.Service
+
+	workload *manifest.Workload
 }
 
 // before is whether a is to be believed before b.
@@ -52,6 +58,8 @@ func (a *claimant) before(b *claimant) bool {
 	switch {
 	case a.word != b.word:
 		return a.word < b.word
+	case a.cluster != b.cluster:
+		return a.cluster < b.cluster
 	case a.live != b.live:
 		return a.live < b.live
 	case a.leaving != b.leaving:
@@ -62,8 +70,10 @@ func (a *claimant) before(b *claimant) bool {
 		return madeLater(b.made, a.made)
 	case a.space != b.space:
 		return a.space < b.space
+	case a.name != b.name:
+		return a.name < b.name
 	}
-	return a.name < b.name
+	return a.kind < b.kind
 }
 
 // madeLater: what says no time was made last.
@@ -134,6 +144,14 @@ func (k *knowledge) learnOwners() {
 			claim(addr, k.claimOf(pod, addr))
 		}
 	}
+	for _, w := range k.objs.Workloads {
+		for _, addr := range w.Addresses {
+			claim(addr, claimant{
+				word: wordWorkload, cluster: w.Cluster, kind: w.Kind, made: w.CreationTimestamp.Time,
+				space: spaceOf(w.Namespace), name: w.Name, workload: w,
+			})
+		}
+	}
 	k.keepOwners(all)
 }
 
@@ -159,6 +177,8 @@ func (k *knowledge) keepOwners(all map[netip.Addr]claimant) {
 		case c.pod != nil:
 			k.pods[addr] = c.pod
 			k.doubted[addr] = c.word == wordElsewhere
+		case c.workload != nil:
+			k.workloads[addr] = c.workload
 		case c.node != nil:
 			k.nodeOf[addr] = c.node.Name
 			k.vouched[addr] = c.word != wordKernel
@@ -363,10 +383,10 @@ func (k *knowledge) wordOf(pod *corev1.Pod, addr netip.Addr) word {
 
 // isAnothers is whether an address is wholly another service's, a pod's or the
 // gateway's, so that no frontend of svc may be there. A pod that is doubted keeps
-// off external addresses alone.
+// off external addresses alone, and so does a workload.
 func (k *knowledge) isAnothers(addr netip.Addr, svc *corev1.Service, external bool) bool {
 	other := k.clusterAt[addr]
-	return k.pods[addr] != nil && (external || !k.doubted[addr]) || k.isGateway(addr) || other != nil && other != svc
+	return k.pods[addr] != nil && (external || !k.doubted[addr]) || k.workloads[addr] != nil && external || k.isGateway(addr) || other != nil && other != svc
 }
 
 // mayBeExternal is whether the operator lets services have an external address.

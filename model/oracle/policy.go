@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/weirnet/weir/model"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // party is one end of a flow, as policy sees it.
@@ -23,12 +24,17 @@ type party struct {
 	pod  *corev1.Pod // nil for who is no pod
 	node bool        // a node, or the gateway: no selector of pods matches it
 	name string      // of the node; empty for the gateway, which is any pod's own
+
+	workload *manifest.Workload // nil for who is none
+	as       *corev1.Pod        // as whom selectors see it: the pod, or a workload of this cluster as if it were one
 }
 
 func (p party) String() string {
 	switch {
 	case p.pod != nil:
 		return "Pod " + podName(p.pod)
+	case p.workload != nil:
+		return p.workload.Key().Ref().String()
 	case p.node:
 		return fmt.Sprintf("the node at %s", p.addr)
 	}
@@ -37,7 +43,11 @@ func (p party) String() string {
 
 func (k *knowledge) party(addr netip.Addr) party {
 	name, isNode := k.nodeOf[addr]
-	return party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr), name: name}
+	p := party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr), name: name, workload: k.workloads[addr]}
+	if p.as = p.pod; p.workload != nil {
+		p.as = asPod(p.workload)
+	}
+	return p
 }
 
 // question is what the policies of one pod are asked.
@@ -57,7 +67,7 @@ func (q *question) target() *corev1.Pod {
 	if q.direction == model.Ingress {
 		return q.subject
 	}
-	return q.peer.pod
+	return q.peer.as
 }
 
 // Ruling is what the policies of one pod say of a flow, in one direction.
@@ -340,14 +350,14 @@ func (k *knowledge) matchesPeer(policy *networkingv1.NetworkPolicy, wanted []net
 			}
 			continue
 		}
-		if peer.pod == nil {
+		if peer.as == nil {
 			continue
 		}
-		sameSpace := spaceOf(peer.pod.Namespace) == spaceOf(policy.Namespace)
+		sameSpace := spaceOf(peer.as.Namespace) == spaceOf(policy.Namespace)
 		if w.NamespaceSelector != nil {
-			sameSpace = matchesByHand(w.NamespaceSelector, k.namespaceLabels(spaceOf(peer.pod.Namespace)))
+			sameSpace = matchesByHand(w.NamespaceSelector, k.namespaceLabels(spaceOf(peer.as.Namespace)))
 		}
-		if sameSpace && (w.PodSelector == nil || matchesByHand(w.PodSelector, peer.pod.Labels)) {
+		if sameSpace && (w.PodSelector == nil || matchesByHand(w.PodSelector, peer.as.Labels)) {
 			return true
 		}
 	}

@@ -27,7 +27,7 @@ func (k *knowledge) learnServiceAddresses() {
 	}
 	for addr := range k.services {
 		_, ofNode := k.nodeOf[addr]
-		if ofNode || k.pods[addr] != nil || k.isGateway(addr) {
+		if ofNode || k.isPodOrWorkload(addr) || k.isGateway(addr) {
 			delete(k.services, addr)
 		}
 	}

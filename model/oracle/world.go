@@ -24,9 +24,10 @@ type knowledge struct {
 	node      string
 	local     model.Local
 	pods      map[netip.Addr]*corev1.Pod // those that have the address for themselves
-	nodeOf    map[netip.Addr]string      // addresses of nodes
-	own       []netip.Addr               // this node's, in the Node's order
-	native    []netip.Prefix             // reached without masquerading, beside pods and nodes
+	workloads map[netip.Addr]*manifest.Workload
+	nodeOf    map[netip.Addr]string // addresses of nodes
+	own       []netip.Addr          // this node's, in the Node's order
+	native    []netip.Prefix        // reached without masquerading, beside pods and nodes
 	frontends map[frontend]*served
 	services  map[netip.Addr]bool                      // addresses that are services' alone
 	loopback  map[frontend]*served                     // of host ports, for the node's own sockets
@@ -59,7 +60,7 @@ type knowledge struct {
 func know(objs *manifest.Objects, node string, local model.Local) *knowledge {
 	k := &knowledge{
 		objs: objs, node: node, local: local,
-		pods: map[netip.Addr]*corev1.Pod{}, nodeOf: map[netip.Addr]string{},
+		pods: map[netip.Addr]*corev1.Pod{}, workloads: map[netip.Addr]*manifest.Workload{}, nodeOf: map[netip.Addr]string{},
 		frontends: map[frontend]*served{}, loopback: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},

@@ -183,7 +183,7 @@ func (s *stepper) ways(again *compile.Incremental) (ask, anew func(*manifest.Obj
 func follow(live, objs *manifest.Objects) (changed []model.Ref) {
 	for _, ref := range live.Refs() {
 		if objs.Find(ref) == nil {
-			_ = live.Delete(ref.Kind, ref.Namespace, ref.Name) // it is there
+			live.Remove(ref)
 			changed = append(changed, ref)
 		}
 	}

@@ -22,7 +22,9 @@ import (
 
 // ofCluster changes something so, and says what.
 func (s *stepper) ofCluster() string {
-	switch s.IntN(11) {
+	switch s.IntN(13) {
+	case 11, 12:
+		return "change " + s.workload()
 	case 10:
 		return s.withoutCilium()
 	case 9:
@@ -120,6 +122,32 @@ func (s *stepper) wait() string {
 	}
 	s.put(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: s.labels()}})
 	return key
+}
+
+// workload puts who is no pod of the cluster, often with the namespace and name, and
+// now and then with an address, of one that is; or takes one away.
+func (s *stepper) workload() string {
+	keys := slices.SortedFunc(maps.Keys(s.objs.Workloads), model.Key.Compare)
+	if len(keys) > 0 && s.IntN(3) == 0 {
+		key := keys[s.IntN(len(keys))]
+		delete(s.objs.Workloads, key)
+		return key.Ref().String()
+	}
+	s.made++
+	w := &manifest.Workload{ObjectMeta: metav1.ObjectMeta{Namespace: "new", Name: fmt.Sprintf("machine-%d", s.IntN(3)), Labels: s.labels()}}
+	if pod := s.objs.Pods[s.anyPod()]; pod != nil && s.IntN(2) == 0 {
+		w.ObjectMeta = metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels}
+		w.Addresses = manifest.PodAddresses(pod)[:min(s.IntN(2), len(manifest.PodAddresses(pod)))]
+	}
+	if w.Cluster = []uint8{0, 0, 1, 7}[s.IntN(4)]; w.Cluster == 0 || s.IntN(4) == 0 {
+		w.Kind = model.OwnerExternalWorkload
+	}
+	w.Addresses = append(w.Addresses, netip.AddrFrom4([4]byte{198, 51, 100, byte(s.IntN(256))}))
+	if s.IntN(3) == 0 {
+		w.Addresses = append(w.Addresses, netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", s.IntN(16))))
+	}
+	s.put(w)
+	return w.Key().Ref().String()
 }
 
 func (s *stepper) anyNode() string {
@@ -255,7 +283,7 @@ func (s *stepper) empty() string {
 	}
 	for _, ref := range s.objs.Refs() {
 		if ref.Namespace == name && ref.Kind != "EndpointSlice" && s.IntN(16) > 0 {
-			_ = s.objs.Delete(ref.Kind, ref.Namespace, ref.Name) // it is there
+			s.objs.Remove(ref)
 		}
 	}
 	delete(s.objs.Namespaces, name)
