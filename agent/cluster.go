@@ -23,7 +23,7 @@ import (
 type cluster struct {
 	tables *inputs.Inputs
 	seen   struct {
-		pods, namespaces, nodes, services, slices, policies, clusterPolicies, cilium, ciliumClusterwide, unread uint64
+		pods, namespaces, nodes, services, slices, policies, clusterPolicies, cilium, ciliumClusterwide, workloads, unread uint64
 	}
 	pods pods
 
@@ -53,6 +53,7 @@ func (c *cluster) take() {
 	follow(c, c.tables.Services, &c.seen.services, c.objs.Services)
 	follow(c, c.tables.EndpointSlices, &c.seen.slices, c.objs.EndpointSlices)
 	follow(c, c.tables.NetworkPolicies, &c.seen.policies, c.objs.NetworkPolicies)
+	follow(c, c.tables.Workloads, &c.seen.workloads, c.objs.Workloads)
 	readTable(c.tables.Pods, &c.seen.pods, c.pods.said, c.pods.put)
 	c.tables.Together(c.takeCustom)
 }
@@ -127,8 +128,8 @@ func (c *cluster) snapshot(has uint64) (*manifest.Objects, uint64) {
 }
 
 // follow keeps a kind's objects as the table has them.
-func follow[T metav1.Object](c *cluster, table *inputs.Table[T], seen *uint64, objs map[string]T) {
-	readTable(table, seen, objs, func(key string, object T, gone bool) {
+func follow[K comparable, T metav1.Object](c *cluster, table *inputs.Table[K, T], seen *uint64, objs map[K]T) {
+	readTable(table, seen, objs, func(key K, object T, gone bool) {
 		if gone {
 			if last, found := objs[key]; found {
 				c.note(manifest.RefOf(last))
@@ -143,10 +144,10 @@ func follow[T metav1.Object](c *cluster, table *inputs.Table[T], seen *uint64, o
 
 // readTable tells of the rows that changed since a revision, to somebody who has the
 // rows of that.
-func readTable[V any](table *inputs.Table[V], seen *uint64, has map[string]V, tell func(key string, value V, gone bool)) {
+func readTable[K comparable, V any](table *inputs.Table[K, V], seen *uint64, has map[K]V, tell func(key K, value V, gone bool)) {
 	changes, now, whole := table.Since(*seen)
 	if whole && len(has) > 0 {
-		there := map[string]bool{}
+		there := map[K]bool{}
 		for i := range changes {
 			there[changes[i].Key] = true
 		}

@@ -60,15 +60,15 @@ spec: {nodeName: node-1, containers: [{name: main, image: none}]}
 status: {phase: Succeeded, podIPs: [{ip: 10.0.1.9}]}
 `
 	objs := parse(t, text)
-	a := &Agent{kept: kept{cluster: clusterOf(t, objs)}}
-	a.kept.cluster.take()
-	a.kept.cluster.settle(storeOf(t))
 	for _, w := range []*manifest.Workload{
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", Labels: map[string]string{"app": "a"}}, Cluster: 7, Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7"), netip.MustParseAddr("fd00:1::1")}},
 		{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Kind: model.OwnerExternalWorkload, Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")}},
 	} {
-		require.NoError(t, a.kept.cluster.objs.Upsert(w))
+		require.NoError(t, objs.Upsert(w))
 	}
+	a := &Agent{kept: kept{cluster: clusterOf(t, objs)}}
+	a.kept.cluster.take()
+	a.kept.cluster.settle(storeOf(t))
 	names := a.directoryOf(newDirectory())
 	pod := &api.Party{Kind: "Pod", Name: "default/a", Labels: "app=a,tier=front"}
 	for addr, want := range map[string]*api.Party{

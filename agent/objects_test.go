@@ -245,8 +245,18 @@ func (c *changer) slice() *discoveryv1.EndpointSlice {
 	return slice
 }
 
+func (c *changer) workload() *manifest.Workload {
+	w := &manifest.Workload{Kind: model.OwnerExternalWorkload, Cluster: uint8(c.random.IntN(2))}
+	w.Namespace, w.Name = "default", fmt.Sprint("pod-", c.random.IntN(3))
+	return w
+}
+
 func (c *changer) once() {
-	switch c.random.IntN(8) {
+	switch c.random.IntN(10) {
+	case 8:
+		require.NoError(c.t, c.tables.Put(c.workload()))
+	case 9:
+		c.tables.Delete(manifest.RefOf(c.workload()))
 	case 0, 1:
 		require.NoError(c.t, c.tables.Put(c.pod()))
 	case 2:

@@ -26,19 +26,22 @@ import (
 // new kind of input is a table here, and what is derived from it where the tables
 // are read.
 type Inputs struct {
-	Pods            *Table[*corev1.Pod]
-	Namespaces      *Table[*corev1.Namespace]
-	Nodes           *Table[*corev1.Node]
-	Services        *Table[*corev1.Service]
-	EndpointSlices  *Table[*discoveryv1.EndpointSlice]
-	NetworkPolicies *Table[*networkingv1.NetworkPolicy]
+	Pods            *Table[string, *corev1.Pod]
+	Namespaces      *Table[string, *corev1.Namespace]
+	Nodes           *Table[string, *corev1.Node]
+	Services        *Table[string, *corev1.Service]
+	EndpointSlices  *Table[string, *discoveryv1.EndpointSlice]
+	NetworkPolicies *Table[string, *networkingv1.NetworkPolicy]
 
-	ClusterNetworkPolicies           *Table[*policyv1alpha2.ClusterNetworkPolicy]
-	CiliumNetworkPolicies            *Table[*manifest.CiliumNetworkPolicy]
-	CiliumClusterwideNetworkPolicies *Table[*manifest.CiliumClusterwideNetworkPolicy]
+	ClusterNetworkPolicies           *Table[string, *policyv1alpha2.ClusterNetworkPolicy]
+	CiliumNetworkPolicies            *Table[string, *manifest.CiliumNetworkPolicy]
+	CiliumClusterwideNetworkPolicies *Table[string, *manifest.CiliumClusterwideNetworkPolicy]
+
+	// Workloads are who has addresses and is no object of the API. Nobody writes them yet.
+	Workloads *Table[model.Key, *manifest.Workload]
 
 	// Unread are objects that cannot be read, by what Ref.String says.
-	Unread *Table[manifest.Unread]
+	Unread *Table[string, manifest.Unread]
 
 	// moving is held while an object goes from the table of its kind to Unread, or
 	// back, and by who reads both: a policy that is in neither stops nobody.
@@ -48,12 +51,12 @@ type Inputs struct {
 // New gives empty tables.
 func New() *Inputs {
 	return &Inputs{
-		Pods: NewTable[*corev1.Pod](), Namespaces: NewTable[*corev1.Namespace](), Nodes: NewTable[*corev1.Node](),
-		Services: NewTable[*corev1.Service](), EndpointSlices: NewTable[*discoveryv1.EndpointSlice](),
-		NetworkPolicies:        NewTable[*networkingv1.NetworkPolicy](),
-		ClusterNetworkPolicies: NewTable[*policyv1alpha2.ClusterNetworkPolicy](),
-		CiliumNetworkPolicies:  NewTable[*manifest.CiliumNetworkPolicy](), CiliumClusterwideNetworkPolicies: NewTable[*manifest.CiliumClusterwideNetworkPolicy](),
-		Unread: NewTable[manifest.Unread](),
+		Pods: NewTable[string, *corev1.Pod](), Namespaces: NewTable[string, *corev1.Namespace](), Nodes: NewTable[string, *corev1.Node](),
+		Services: NewTable[string, *corev1.Service](), EndpointSlices: NewTable[string, *discoveryv1.EndpointSlice](),
+		NetworkPolicies:        NewTable[string, *networkingv1.NetworkPolicy](),
+		ClusterNetworkPolicies: NewTable[string, *policyv1alpha2.ClusterNetworkPolicy](),
+		CiliumNetworkPolicies:  NewTable[string, *manifest.CiliumNetworkPolicy](), CiliumClusterwideNetworkPolicies: NewTable[string, *manifest.CiliumClusterwideNetworkPolicy](),
+		Workloads: NewTable[model.Key, *manifest.Workload](), Unread: NewTable[string, manifest.Unread](),
 	}
 }
 
@@ -108,6 +111,8 @@ func (i *Inputs) put(key string, object metav1.Object) error {
 		i.CiliumNetworkPolicies.Put(key, o)
 	case *manifest.CiliumClusterwideNetworkPolicy:
 		i.CiliumClusterwideNetworkPolicies.Put(key, o)
+	case *manifest.Workload:
+		i.Workloads.Put(o.Key(), o)
 	default:
 		return fmt.Errorf("keep an object: %T has no table", object)
 	}
@@ -116,6 +121,9 @@ func (i *Inputs) put(key string, object metav1.Object) error {
 
 // Delete deletes an object, and says whether it was there.
 func (i *Inputs) Delete(ref model.Ref) bool {
+	if manifest.IsWorkload(ref) {
+		return i.Workloads.Delete(ref.Owner())
+	}
 	tables := map[string]interface{ Delete(key string) bool }{
 		"Pod": i.Pods, "Namespace": i.Namespaces, "Node": i.Nodes, "Service": i.Services,
 		"EndpointSlice": i.EndpointSlices, "NetworkPolicy": i.NetworkPolicies,
@@ -140,12 +148,13 @@ func (i *Inputs) Objects() (*manifest.Objects, []manifest.Unread) {
 	copyTo(objs.ClusterNetworkPolicies, i.ClusterNetworkPolicies)
 	copyTo(objs.CiliumNetworkPolicies, i.CiliumNetworkPolicies)
 	copyTo(objs.CiliumClusterwideNetworkPolicies, i.CiliumClusterwideNetworkPolicies)
+	copyTo(objs.Workloads, i.Workloads)
 	unread := map[string]manifest.Unread{}
 	copyTo(unread, i.Unread)
 	return objs, manifest.InOrder(unread)
 }
 
-func copyTo[V any](into map[string]V, t *Table[V]) {
+func copyTo[K comparable, V any](into map[K]V, t *Table[K, V]) {
 	rows, _, _ := t.Since(0)
 	for _, row := range rows {
 		into[row.Key] = row.Value

@@ -32,7 +32,7 @@ type reader struct {
 	rows map[string]int
 }
 
-func (r *reader) read(t *Table[int]) (changes int, whole bool) {
+func (r *reader) read(t *Table[string, int]) (changes int, whole bool) {
 	list, now, whole := t.Since(r.seen)
 	if whole {
 		clear(r.rows)
@@ -50,7 +50,7 @@ func (r *reader) read(t *Table[int]) (changes int, whole bool) {
 
 func TestAReaderThatTakesInWhatChangedHasTheRows(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed(t), 0))
-	table, truth := NewTable[int](), map[string]int{}
+	table, truth := NewTable[string, int](), map[string]int{}
 	often, seldom := &reader{rows: map[string]int{}}, &reader{rows: map[string]int{}}
 	for round := range 8_000 {
 		key := fmt.Sprint(random.IntN(1 + round/4)) // ever more of them
@@ -83,7 +83,7 @@ func TestAReaderThatTakesInWhatChangedHasTheRows(t *testing.T) {
 }
 
 func TestAChangeIsToldOnceAndInOrder(t *testing.T) {
-	table := NewTable[string]()
+	table := NewTable[string, string]()
 	table.Put("a", "1")
 	table.Put("b", "1")
 	_, now, whole := table.Since(0)
@@ -94,7 +94,7 @@ func TestAChangeIsToldOnceAndInOrder(t *testing.T) {
 	table.Put("a", "3")
 	changes, now, whole := table.Since(now)
 	require.False(t, whole)
-	require.Equal(t, []Change[string]{{Key: "c", Value: "1"}, {Key: "b", Gone: true}, {Key: "a", Value: "3"}}, changes)
+	require.Equal(t, []Change[string, string]{{Key: "c", Value: "1"}, {Key: "b", Gone: true}, {Key: "a", Value: "3"}}, changes)
 	changes, _, whole = table.Since(now)
 	require.False(t, whole)
 	require.Empty(t, changes)
@@ -106,7 +106,7 @@ func TestAChangeIsToldOnceAndInOrder(t *testing.T) {
 }
 
 func TestDeletionsAreForgottenAndWhoMissedThemBeginsAnew(t *testing.T) {
-	table := NewTable[int]()
+	table := NewTable[string, int]()
 	late := &reader{rows: map[string]int{}}
 	table.Put("kept", 0)
 	table.Put("gone", 0)
