@@ -182,6 +182,7 @@ type party struct {
 	name      model.Key
 	object    metav1.Object
 	pod       *corev1.Pod // the object, if it is one
+	key       string      // of a pod of this node, among devices and pods
 	addresses []netip.Addr
 	local     bool
 	identity  *identity
@@ -373,7 +374,7 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 	bySubject := map[subject]string{}
 	written := 0
 	for _, pod := range c.locals {
-		device, known := c.local.Devices[pod.name.String()]
+		device, known := c.local.Devices[pod.key]
 		if !known {
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue

@@ -115,7 +115,7 @@ func (k *kept) services() []model.Service {
 	}
 	k.hosts, k.ofHostPorts, k.ofHostSockets = map[string][]bid{}, map[string][]Warning{}, map[string][]Warning{}
 	for _, pod := range c.locals {
-		k.hostPorts(pod.name.String(), pod)
+		k.hostPorts(pod.key, pod)
 	}
 	for key, object := range c.objs.Pods {
 		k.hostSockets(key, object)

@@ -369,7 +369,7 @@ func (i *Incremental) enterPods(m *moves) {
 		if len(won) == 0 && !isExpected(pod) {
 			continue
 		}
-		made := &party{name: manifest.KeyOf(pod), object: pod, pod: pod, addresses: won, local: here}
+		made := &party{name: manifest.KeyOf(pod), object: pod, pod: pod, key: key, addresses: won, local: here}
 		w := i.enterParty(made, m)
 		if len(won) == 0 {
 			w.expected++

@@ -514,6 +514,7 @@ func (c *compiler) readPods() {
 		if len(have[object]) > 0 {
 			pod := &party{name: manifest.KeyOf(object), object: object, pod: object, addresses: have[object], local: c.isLocal(object)}
 			if c.parties = append(c.parties, pod); pod.local {
+				pod.key = manifest.NameOf(object)
 				c.locals = append(c.locals, pod)
 			}
 		}
