@@ -41,7 +41,8 @@ scenario: ## Run the scenarios, RUN=regexp some; KERNELS=all or 5.10,6.1 install
 cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/cluster.md says how.
 	WEIR_CLUSTER_TEST=1 $(GO) test -count 1 -timeout 40m -v -run '^TestCluster$$' ./lab/cluster
 
-bench: build ## Measure everything into reports/bench.txt, and hold it against the goals.
+bench: build ## Measure everything into reports/bench.txt, and hold it against the goals; installs real programs.
+	@.ci/packages build test
 	@mkdir -p $(REPORT)
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./... >$(REPORT)/bench.txt || { cat $(REPORT)/bench.txt; exit 1; }
 	bin/weir bench goals --before lab/bench/before.txt $(REPORT)/bench.txt

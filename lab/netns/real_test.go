@@ -28,6 +28,7 @@ import (
 // packages are the Debian packages of the programs that these tests run.
 var packages = map[string]string{
 	"curl": "curl", "nginx": "nginx-light", "iperf3": "iperf3", "dig": "bind9-dnsutils", "dnsmasq": "dnsmasq-base",
+	"nft": "nftables", "iptables-restore": "iptables", "ip6tables-restore": "iptables", "ip": "iproute2",
 }
 
 // command is a program that is there, or the test fails and says what to do.
