@@ -137,3 +137,11 @@ func (r *Runner) decision() (Decision, error) {
 	dec.Origin = r.d.labels.origin(r.out.CB[4])
 	return dec, nil
 }
+
+// Super says of the frames that Run passes from now on that they stand for so many
+// segments, each with so many bytes of payload, as the stack hands them to a device
+// that segments (skb_shinfo's gso_size and gso_segs, to 65,535). 0 and 0: they are
+// single packets.
+func (r *Runner) Super(size, segments int) {
+	r.in.GSOSize, r.in.GSOSegs = uint32(size), uint32(segments)
+}

@@ -27,7 +27,8 @@ type Header struct {
 	// Needed is how many bytes of the frame its headers take, as far as they
 	// say: a capture with fewer has cut them.
 	Needed int
-	l4     int // offset, 0: none
+	l4     int  // offset, 0: none
+	more   bool // a fragment that is not the last
 }
 
 const (
@@ -95,6 +96,7 @@ func (h *Header) readIPv4(frame []byte) {
 	if place&(offset|more) != 0 {
 		h.Fragment = Fragment{true, place&offset != 0, uint32(binary.BigEndian.Uint16(b[4:]))}
 	}
+	h.more = place&more != 0
 	if !h.Fragment.Later {
 		h.readTransport(frame, etherLen+length)
 	}
@@ -150,6 +152,7 @@ func (h *Header) readFragment(b []byte) (next byte) {
 	const offset, more = 0xfff8, 1
 	if place := binary.BigEndian.Uint16(b[2:]); place&(offset|more) != 0 {
 		h.Fragment = Fragment{true, place&offset != 0, binary.BigEndian.Uint32(b[4:])}
+		h.more = place&more != 0
 	}
 	return b[0]
 }

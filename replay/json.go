@@ -32,6 +32,7 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 	if o.CutHeaders {
 		b = append(b, `,"cut_headers":true`...)
 	}
+	b = appendSegments(b, o)
 	b = append(append(append(b, `,"verdict":"`...), o.Verdict...), '"')
 	if o.Reason != "" {
 		b = appendText(append(b, `,"reason":`...), o.Reason)
@@ -60,6 +61,22 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 		b = strconv.AppendInt(append(b, `,"rule":`...), int64(o.Origin.Rule), 10)
 	}
 	return append(b, '}')
+}
+
+func appendSegments(b []byte, o *Outcome) []byte {
+	if o.Shortened {
+		b = append(b, `,"shortened":true`...)
+	}
+	if o.Segments == 0 {
+		return b
+	}
+	b = strconv.AppendInt(append(b, `,"segments":`...), int64(o.Segments), 10)
+	b = strconv.AppendInt(append(b, `,"segment_size":`...), int64(o.SegmentSize), 10)
+	if o.Judged == 0 {
+		return b
+	}
+	b = strconv.AppendInt(append(b, `,"segments_judged":`...), int64(o.Judged), 10)
+	return strconv.AppendInt(append(b, `,"segments_dropped":`...), int64(o.SegmentsDropped), 10)
 }
 
 func appendHeader(b []byte, h *Header) []byte {

@@ -38,6 +38,20 @@ type Outcome struct {
 	// as a packet that is no longer would be, and no program sees it.
 	CutHeaders bool
 
+	// Segments is how many packets a device would make of this one, which the
+	// stack has left whole (GSO), each with SegmentSize bytes of payload; 0 of
+	// any other.
+	Segments, SegmentSize int
+	// Judged is how many of the segments were passed through the program, each
+	// by itself; 0: the packet was judged by its headers, as one.
+	Judged int
+	// SegmentsDropped are those of them that would not go on. The rest of the
+	// Outcome is the first such one's, else the first one's.
+	SegmentsDropped int
+	// Shortened is that the packet is longer than the kernel's test run takes:
+	// it was judged with a part of its payload.
+	Shortened bool
+
 	Header  Header
 	Verdict Verdict
 	Reason  string // a reason of the datapath; of a Refused or Broken packet a sentence
@@ -53,7 +67,8 @@ type Outcome struct {
 
 	// Endpoint is whose device the packet passed.
 	Endpoint string
-	// Frame is the packet as the program got it; nil where it is no frame.
+	// Frame is the packet, or its segment, as the program got it; nil where it is
+	// no frame.
 	Frame []byte
 	// Packet is the packet as the capture has it, of the interface described.
 	// All of this is good until the next packet.

@@ -11,6 +11,7 @@ import (
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/compile"
 	"github.com/weirnet/weir/model/manifest"
+	"github.com/weirnet/weir/pcap"
 )
 
 // Options say under what packets are replayed.
@@ -25,6 +26,10 @@ type Options struct {
 	Object []byte
 	// Seed is of the programs' choices.
 	Seed uint32
+	// Segments is how often a packet that a device would segment is passed through
+	// the program segment by segment: every one for 1, every tenth for 10; for 0
+	// none is, and all are judged by their headers.
+	Segments int
 }
 
 // Setup is what a Replay has found and made before the first packet.
@@ -48,9 +53,13 @@ type Replay struct {
 	endpoints *endpoints
 	names     map[int]string // of endpoints, by ifindex
 	clock     clock
+	cutter    cutter
+	supers    int // packets that a device would segment
 	buf       []byte
 	padded    []byte
 	after     Header
+	held      []byte // of the segment that is told of
+	heldAfter Header
 	sentences map[string]string
 }
 
@@ -109,9 +118,6 @@ func (r *Replay) Run(ctx context.Context, captures *Captures, tell func(*Outcome
 	})
 }
 
-// tooLong is why a frame over the limit is refused.
-var tooLong = fmt.Sprintf("It is longer than the %d bytes that the kernel's test run takes.", datapath.MaxRunBytes)
-
 const notTaken = "The kernel's test run takes no such frame: IPv4 needs 34 bytes, IPv6 54, any other 14."
 
 // packet replays one packet.
@@ -130,19 +136,20 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 	if added != 0 {
 		r.buf = frame
 	}
-	o.Header, o.Frame = readHeader(frame), frame
-	o.CutHeaders = o.Truncated && o.Header.Needed > len(frame)
+	plain := r.cutter.withoutJumbo(frame)
+	wire := p.Length + added - (len(frame) - len(plain))
+	o.Header, o.Frame = readHeader(plain), plain
+	o.CutHeaders = o.Truncated && o.Header.Needed > len(plain)
 	if o.CutHeaders {
 		// Zeros in the place of what is missing would be another packet, and
 		// what it opened would be another's flow.
 		o.Verdict, o.Reason = Drop, string(model.ReasonTruncated)
 		return nil
 	}
-	if p.Length+added > datapath.MaxRunBytes {
-		o.Reason = tooLong
+	if p.Length > pcap.MaxPacket {
+		o.Reason = tooMuch(p.Length)
 		return nil
 	}
-	o.Frame = r.pad(frame, p.Length+added)
 	ep, why := r.endpoints.find(o.Frame, &o.Header)
 	if ep == nil {
 		o.Reason = why
@@ -152,7 +159,67 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 	if err := r.clock.set(r.datapath, p.Time); err != nil {
 		return fmt.Errorf("set the clock for packet %d: %w", o.Number, err)
 	}
+	return r.judge(ep, o, plain, wire)
+}
+
+// judge passes a frame of so many bytes on the wire through the program: by its
+// headers, or segment by segment.
+func (r *Replay) judge(ep *endpoint, o *Outcome, frame []byte, wire int) error {
+	r.cutter.learn(&o.Header, frame)
+	s := r.cutter.shape(&o.Header, frame, wire)
+	if s.size > 0 {
+		o.Segments, o.SegmentSize = s.segments(), s.size
+		r.supers++
+		if every := r.options.Segments; every > 0 && (r.supers-1)%every == 0 && s.body <= datapath.MaxRunBytes {
+			return r.segments(ep, o, frame, &s)
+		}
+	}
+	o.Frame = r.pad(frame, wire)
+	if o.Shortened = wire > datapath.MaxRunBytes; o.Shortened {
+		var why string
+		if o.Frame, why = r.cutter.headers(frame, &s); why != "" {
+			o.Reason = why
+			return nil
+		}
+	}
+	r.runner.Super(o.SegmentSize, o.Segments)
+	defer r.runner.Super(0, 0)
 	return r.run(ep, o)
+}
+
+// segments passes each segment through the program, and keeps what the first one
+// met that does not go on.
+func (r *Replay) segments(ep *endpoint, o *Outcome, frame []byte, s *shape) error {
+	whole := *o
+	for number := range o.Segments {
+		one := whole
+		one.Frame = r.cutter.segment(frame, s, number)
+		if err := r.run(ep, &one); err != nil {
+			return err
+		}
+		bad := one.Verdict != Forward
+		if number == 0 || bad && o.Verdict == Forward {
+			judged, dropped := o.Judged, o.SegmentsDropped
+			*o = one
+			o.Judged, o.SegmentsDropped = judged, dropped
+			r.hold(o)
+		}
+		o.Judged++
+		if bad {
+			o.SegmentsDropped++
+		}
+	}
+	return nil
+}
+
+// hold keeps what the next run would write over.
+func (r *Replay) hold(o *Outcome) {
+	r.held = append(r.held[:0], o.Frame...)
+	o.Frame = r.held
+	if o.Translated != nil {
+		r.heldAfter = *o.Translated
+		o.Translated = &r.heldAfter
+	}
 }
 
 // pad makes a frame that the capture has cut as long as it was.

@@ -11,12 +11,20 @@ import (
 
 // Summary counts outcomes.
 type Summary struct {
-	Packets   int     `json:"packets"`
-	Forward   int     `json:"forward"`
-	Drop      int     `json:"drop"`
-	Refused   int     `json:"refused"`
-	Broken    int     `json:"broken,omitempty"`
-	Truncated int     `json:"truncated"`
+	Packets int `json:"packets"`
+	Forward int `json:"forward"`
+	Drop    int `json:"drop"`
+	Refused int `json:"refused"`
+	Broken  int `json:"broken,omitempty"`
+	// Truncated are those that the capture has cut behind their headers, and
+	// CutHeaders those that it has cut in them: these met no program, and are
+	// counted by nothing else.
+	Truncated  int `json:"truncated"`
+	CutHeaders int `json:"cut_headers"`
+	// Super are those that a device would have made several packets of, and
+	// Shortened those that were judged with a part of their payload.
+	Super     int     `json:"super"`
+	Shortened int     `json:"shortened"`
 	Reasons   []Count `json:"reasons"`
 	// Problems are what could not be read of the captures.
 	Problems []string `json:"problems,omitempty"`
@@ -37,6 +45,10 @@ func (s *Summary) Add(o *Outcome) {
 		s.counts = map[Count]int{}
 	}
 	s.Packets++
+	if o.CutHeaders {
+		s.CutHeaders++
+		return
+	}
 	switch o.Verdict {
 	case Forward:
 		s.Forward++
@@ -49,6 +61,12 @@ func (s *Summary) Add(o *Outcome) {
 	}
 	if o.Truncated {
 		s.Truncated++
+	}
+	if o.Segments > 0 {
+		s.Super++
+	}
+	if o.Shortened {
+		s.Shortened++
 	}
 	s.counts[Count{Verdict: o.Verdict, Reason: o.Reason}]++
 }
@@ -66,13 +84,27 @@ func (s *Summary) Finish() {
 	})
 }
 
+// line tells in one line how many packets met what; what no packet met is left
+// out behind the three verdicts.
+func (s *Summary) line() string {
+	line := fmt.Sprintf("%d packets: %d forward, %d drop, %d refused", s.Packets, s.Forward, s.Drop, s.Refused)
+	for _, more := range []struct {
+		count int
+		what  string
+	}{
+		{s.Broken, ", %d broken"}, {s.CutHeaders, ", %d with headers that the capture has cut"},
+		{s.Truncated, "; %d cut behind their headers"}, {s.Super, "; %d stand for several segments"}, {s.Shortened, "; %d judged with a part of their payload"},
+	} {
+		if more.count > 0 {
+			line += fmt.Sprintf(more.what, more.count)
+		}
+	}
+	return line
+}
+
 // Text writes the summary for people.
 func (s *Summary) Text(out io.Writer) error {
-	broken := ""
-	if s.Broken > 0 {
-		broken = fmt.Sprintf(", %d broken", s.Broken)
-	}
-	_, err := fmt.Fprintf(out, "%d packets: %d forward, %d drop, %d refused%s; %d cut by the capture\n", s.Packets, s.Forward, s.Drop, s.Refused, broken, s.Truncated)
+	_, err := fmt.Fprintln(out, s.line())
 	for _, c := range s.Reasons {
 		if err != nil {
 			break

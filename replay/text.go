@@ -3,6 +3,7 @@
 package replay
 
 import (
+	"fmt"
 	"strconv"
 )
 
@@ -96,6 +97,12 @@ func appendWhy(b []byte, o *Outcome) []byte {
 	if o.File != "" {
 		b = append(append(append(b, "  at "...), o.File...), ':')
 		b = strconv.AppendInt(b, int64(o.Line), 10)
+	}
+	switch {
+	case o.Judged > 0:
+		b = fmt.Appendf(b, "  (%d segments, %d dropped)", o.Judged, o.SegmentsDropped)
+	case o.Segments > 0:
+		b = fmt.Appendf(b, "  (for %d segments)", o.Segments)
 	}
 	switch {
 	case o.CutHeaders:

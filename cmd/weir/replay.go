@@ -24,6 +24,7 @@ type replayRun struct {
 	node     string
 	object   string
 	seed     uint32
+	segments int
 	output   string
 	write    string
 	scenario int
@@ -79,6 +80,7 @@ fragment the first one.`,
 	f.StringVar(&o.node, "node", "", "whose datapath, where the objects have several nodes")
 	f.StringVar(&o.object, "object", "", "object file of programs to run in place of the embedded ones")
 	f.Uint32Var(&o.seed, "seed", 0, "of the programs' choices: equal seeds, equal choices")
+	f.Var(count{&o.segments}, "segments", "judge every `N`th packet that a device would segment segment by segment: 1 is each; 0 judges them by their headers")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json (one object a line); with --scenario the file to write")
 	f.StringVarP(&o.write, "write", "w", "", "write the packets with their verdicts as comments to this pcapng file")
 	f.IntVar(&o.scenario, "scenario", 0, "write packet `N`, with those of its flow before it, as a scenario")
@@ -154,7 +156,7 @@ func (o *replayRun) checkWrite(paths []string) error {
 }
 
 func (o *replayRun) options(cmd *cobra.Command) (replay.Options, error) {
-	options := replay.Options{At: model.Hook(o.at), Node: o.node, Seed: o.seed}
+	options := replay.Options{At: model.Hook(o.at), Node: o.node, Seed: o.seed, Segments: o.segments}
 	var err error
 	if o.object != "" {
 		if options.Object, err = os.ReadFile(o.object); err != nil {

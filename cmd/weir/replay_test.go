@@ -97,7 +97,7 @@ func TestReplayPrintsATableAndASummary(t *testing.T) {
 	require.Contains(t, stderr, "made endpoints for the 1 addresses seen")
 	require.Regexp(t, `(?m)^ +1  2023-11-14T22:13:20.000000Z +forward +tcp +10.1.0.1:1000 > 10.96.0.1:80  out device  flow new  at bpf/lib/forward.h:\d+$`, out)
 	require.Contains(t, out, "(cut)")
-	require.Contains(t, out, "2 packets: 2 forward, 0 drop, 0 refused; 1 cut by the capture")
+	require.Contains(t, out, "2 packets: 2 forward, 0 drop, 0 refused; 1 cut behind their headers")
 }
 
 func TestReplayPrintsOneObjectALine(t *testing.T) {
