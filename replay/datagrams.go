@@ -46,13 +46,16 @@ func (d *datagrams) flows(o *Outcome) []flowID {
 		flows = append(flows, o.Translated.flow())
 	}
 	if h.Fragment.Is && o.Verdict != Refused && !o.CutHeaders {
-		if d.first == nil {
+		if d.first == nil || len(d.first) == maxDatagrams {
 			d.first = map[datagramID][]flowID{}
 		}
 		d.first[h.datagram()] = flows
 	}
 	return flows
 }
+
+// maxDatagrams bounds those whose fragments are waited for.
+const maxDatagrams = 1 << 16
 
 // meet says whether two packets have a flow in common.
 func meet(a, b []flowID) bool {

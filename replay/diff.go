@@ -21,13 +21,14 @@ type met struct {
 	verdict      Verdict
 	reason       string
 	out          model.Out
+	neverSent    bool
 	translated   bool
 	src, dst     netip.Addr
 	sport, dport uint16
 }
 
 func (o *Outcome) met() met {
-	m := met{verdict: o.Verdict, reason: o.Reason, out: o.Out}
+	m := met{verdict: o.Verdict, reason: o.Reason, out: o.Out, neverSent: o.NeverSent}
 	if t := o.Translated; t != nil {
 		m.translated, m.src, m.dst, m.sport, m.dport = true, t.Src, t.Dst, t.Sport, t.Dport
 	}
@@ -35,7 +36,7 @@ func (o *Outcome) met() met {
 }
 
 func (r *Result) met() met {
-	m := met{verdict: r.Verdict, reason: r.Reason, out: r.Out}
+	m := met{verdict: r.Verdict, reason: r.Reason, out: r.Out, neverSent: r.NeverSent}
 	if x := r.Xlate; x != nil {
 		m.translated, m.src, m.dst, m.sport, m.dport = true, x.Src, x.Dst, x.Sport, x.Dport
 	}
@@ -54,6 +55,9 @@ func (m met) String() string {
 		h := Header{Src: m.src, Dst: m.dst, Sport: m.sport, Dport: m.dport, IP: true, HasPorts: m.sport|m.dport != 0}
 		s += " as " + string(appendPair(nil, &h))
 	}
+	if m.neverSent {
+		s += ", never sent"
+	}
 	return s
 }
 
@@ -67,6 +71,8 @@ type Change struct {
 	First    int        `json:"first"`   // packet
 	Packets  int        `json:"packets"` // that changed
 	Kinds    []Kind     `json:"changes"`
+	// Dead is that the connection lives before, and would not after.
+	Dead bool `json:"dead,omitempty"`
 }
 
 // Kind is one change that packets of a flow have in common.
@@ -96,6 +102,8 @@ type Diff struct {
 	Flows []*Change
 	// More is how many packets changed in flows beyond those that are kept.
 	More int
+	// DeadBefore and DeadAfter are how many connections would be dead.
+	DeadBefore, DeadAfter int
 
 	known map[flowID]*Change
 }
@@ -155,6 +163,7 @@ func Compare(ctx context.Context, n *Network, captures *Captures, before, after 
 	defer b.Close()
 	d := &Diff{}
 	var was, is Outcome
+	var befores, afters Connections
 	err = captures.each(ctx, func(p *packet) error {
 		if err := a.packet(p, &was); err != nil {
 			return fmt.Errorf("before: %w", err)
@@ -162,13 +171,25 @@ func Compare(ctx context.Context, n *Network, captures *Captures, before, after 
 		if err := b.packet(p, &is); err != nil {
 			return fmt.Errorf("after: %w", err)
 		}
+		befores.Add(&was)
+		afters.Add(&is)
 		d.add(p.number, was.Header.flow(), was.met(), is.met(), func() Change {
 			h := &was.Header
 			return Change{Src: h.Src, Dst: h.Dst, Protocol: string(appendProtocol(nil, h)), Sport: h.Sport, Dport: h.Dport}
 		})
 		return nil
 	})
+	d.DeadBefore, d.DeadAfter = befores.dead(), afters.dead()
+	d.markDead(&befores, &afters)
 	return d, err
+}
+
+// markDead marks the flows that would live before and not after.
+func (d *Diff) markDead(before, after *Connections) {
+	for flow, c := range d.known {
+		was, is := before.known[flow], after.known[flow]
+		c.Dead = is != nil && is.Dead() && (was == nil || !was.Dead())
+	}
 }
 
 // ErrResults is a file that is not what a replay has written as JSON, or not
@@ -180,6 +201,8 @@ var ErrResults = errors.New("not comparable")
 func CompareResults(before, after io.Reader) (*Diff, error) {
 	d := &Diff{}
 	a, b := newResults(before), newResults(after)
+	var befores, afters resultWays
+	defer func() { d.DeadBefore, d.DeadAfter = befores.dead(), afters.dead() }()
 	for {
 		was, errWas := a.next()
 		is, errIs := b.next()
@@ -195,6 +218,8 @@ func CompareResults(before, after io.Reader) (*Diff, error) {
 		case was.Number != is.Number || was.Src != is.Src || was.Dst != is.Dst || was.Length != is.Length:
 			return d, fmt.Errorf("compare results: %w: packet %d of the one is not packet %d of the other: replay the same captures", ErrResults, was.Number, is.Number)
 		}
+		befores.add(was)
+		afters.add(is)
 		d.add(was.Number, was.flow(), was.met(), is.met(), func() Change {
 			return Change{Src: was.Src, Dst: was.Dst, Protocol: was.Protocol, Sport: was.Sport, Dport: was.Dport}
 		})
@@ -209,6 +234,44 @@ func (r *Result) flow() flowID {
 		f.etherType = f.etherType*31 + uint16(c)
 	}
 	return f
+}
+
+// resultWays are the ways of the connections of results.
+type resultWays map[flowID]*[2]Way
+
+func (r *resultWays) add(one *Result) {
+	if *r == nil {
+		*r = resultWays{}
+	}
+	flow := one.flow()
+	ways := (*r)[flow]
+	if ways == nil {
+		if len(*r) == maxConnections {
+			return
+		}
+		ways = new([2]Way)
+		(*r)[flow] = ways
+	}
+	way := &ways[0]
+	if one.Src == flow.high && one.Sport == flow.highPort {
+		way = &ways[1]
+	}
+	switch {
+	case one.Protocol == "arp" || one.CutHeaders || one.Verdict == Refused || one.Verdict == Broken:
+	case one.Verdict == Drop || one.NeverSent:
+		way.stopped++
+	default:
+		way.delivered++
+	}
+}
+
+func (r *resultWays) dead() (count int) {
+	for _, ways := range *r {
+		if ways[0].dead() || ways[1].dead() {
+			count++
+		}
+	}
+	return count
 }
 
 // results reads what AppendJSON has written, line by line.

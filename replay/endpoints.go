@@ -33,6 +33,8 @@ type endpoints struct {
 	anyone  *endpoint             // for frames that are condemned before anybody asks whose
 	outside map[netip.Addr]bool   // taken for hosts beyond the node
 	named   bool                  // the pods are those of objects
+	node    *endpoint             // whose device all packets pass; nil at the hooks of pods
+	own     map[netip.Addr]bool   // the node's addresses
 }
 
 // Why a packet has no endpoint.
@@ -43,8 +45,42 @@ const (
 	isOutside     = "Its destination is taken for a host outside, by the first packet in which it was seen: name the pods by objects to have it judged."
 )
 
+// Why a packet does not pass a node's device in the hook's direction.
+const (
+	leaves    = "It leaves by the device: the hook to-device sees it."
+	arrives   = "It comes in by the device: the hook from-device sees it."
+	isOfPod   = "It is a pod's, which the hook from-container has judged: to-device lets it pass."
+	isNoNodes = "Its source is no address of the node, and to-device sees what the node sends."
+)
+
+// isOfDevice is whether a hook is one of the node's own devices.
+func isOfDevice(hook model.Hook) bool { return hook == model.FromDevice || hook == model.ToDevice }
+
+// atDevice gives the node, or why a packet is none that the hook sees.
+func (e *endpoints) atDevice(h *Header, direction pcap.Direction) (*endpoint, string) {
+	local := func(a netip.Addr) bool { return e.own[a] || e.byAddr[a] != nil }
+	if e.hook == model.FromDevice {
+		if direction == pcap.Out || direction == pcap.Unknown && local(h.Src) {
+			return nil, leaves
+		}
+		return e.node, ""
+	}
+	switch {
+	case direction == pcap.In || direction == pcap.Unknown && local(h.Dst) && !local(h.Src):
+		return nil, arrives
+	case e.byAddr[h.Src] != nil:
+		return nil, isOfPod
+	case h.IP && !e.own[h.Src] && hostAddress(h.Src):
+		return nil, isNoNodes
+	}
+	return e.node, ""
+}
+
 // find gives the endpoint of a frame, or why there is none.
-func (e *endpoints) find(frame []byte, h *Header) (*endpoint, string) {
+func (e *endpoints) find(frame []byte, h *Header, direction pcap.Direction) (*endpoint, string) {
+	if e.node != nil {
+		return e.atDevice(h, direction)
+	}
 	if !h.IP && !h.ARP {
 		return e.anyone, ""
 	}
@@ -102,15 +138,19 @@ type seen struct {
 	strange bool // there are packets of addresses that no pod can have
 }
 
+func newSeen(hook model.Hook, room int) *seen {
+	return &seen{hook: hook, room: room, is: map[netip.Addr]bool{}, outside: map[netip.Addr]bool{}}
+}
+
 // see reads captures for the addresses of pods: at from-container those that
 // send, at to-container those that are sent to. There, the two ends of a
 // packet cannot both be pods, for what a pod sends to another of its node
 // never comes that way: who was first seen as a sender, or as sent to by a pod,
 // is outside.
 func see(ctx context.Context, captures *Captures, hook model.Hook, room int) (*seen, error) {
-	s := &seen{hook: hook, room: room, is: map[netip.Addr]bool{}, outside: map[netip.Addr]bool{}}
+	s := newSeen(hook, room)
 	var buf []byte
-	quiet := Captures{Paths: captures.Paths, Progress: captures.Progress}
+	quiet := Captures{Paths: captures.Paths, Progress: captures.Progress, Filter: captures.Filter}
 	err := quiet.each(ctx, func(p *packet) error {
 		frame, added, err := p.link.Frame(buf, p.Data)
 		if err != nil {
@@ -119,7 +159,8 @@ func see(ctx context.Context, captures *Captures, hook model.Hook, room int) (*s
 		if added != 0 {
 			buf = frame
 		}
-		s.add(frame)
+		h := readHeader(frame)
+		s.add(&h)
 		return nil
 	})
 	// Files that are damaged give what they have; the replay tells of it.
@@ -133,8 +174,7 @@ func see(ctx context.Context, captures *Captures, hook model.Hook, room int) (*s
 	return s, nil
 }
 
-func (s *seen) add(frame []byte) {
-	h := readHeader(frame)
+func (s *seen) add(h *Header) {
 	if !h.IP && !h.ARP {
 		return
 	}
@@ -180,11 +220,7 @@ func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints,
 	if err != nil {
 		return nil, nil, err
 	}
-	state := &model.State{
-		Node: model.Node{Name: "node", Addresses: nodeAddresses, Gateways: gateways},
-		RuleSets: []model.RuleSet{{Key: allowAll, Rules: []model.Rule{
-			{Direction: model.Ingress}, {Direction: model.Egress}}}},
-	}
+	state := openState()
 	found := &endpoints{hook: s.hook, byAddr: map[netip.Addr]*endpoint{}, byMAC: map[[6]byte]*endpoint{}, outside: s.outside}
 	for i, device := range devices {
 		ep := model.Endpoint{Device: device, Identity: model.FirstLabelIdentity, RuleSet: allowAll}
@@ -206,6 +242,15 @@ func (s *seen) state(ctx context.Context, n *Network) (*model.State, *endpoints,
 	}
 	slices.SortFunc(state.Endpoints, func(a, b model.Endpoint) int { return a.Device.Ifindex - b.Device.Ifindex })
 	return state, found, nil
+}
+
+// openState is a node without endpoints, where everything is allowed.
+func openState() *model.State {
+	return &model.State{
+		Node: model.Node{Name: "node", Addresses: nodeAddresses, Gateways: gateways},
+		RuleSets: []model.RuleSet{{Key: allowAll, Rules: []model.Rule{
+			{Direction: model.Ingress}, {Direction: model.Egress}}}},
+	}
 }
 
 // ErrNode is that it is not clear which node's datapath is meant.
@@ -245,6 +290,9 @@ func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name 
 		return nil, nil, nil, err
 	}
 	objs = objs.Clone()
+	if objs.Nodes[node] == nil && isOfDevice(hook) {
+		return nil, nil, nil, fmt.Errorf("find node %s: %w: at %s the objects have to have it, with its addresses", node, ErrNode, hook)
+	}
 	if objs.Nodes[node] == nil {
 		if err := objs.Upsert(standIn(node)); err != nil {
 			return nil, nil, nil, err
@@ -262,12 +310,21 @@ func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name 
 	for i, pod := range pods {
 		local.Devices[pod] = devices[i]
 	}
+	if isOfDevice(hook) {
+		local.Uplinks = []model.Uplink{n.beyond}
+	}
 	state, warnings, err := compile.All(manifest.DeriveEndpointSlices(objs), node, local)
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("compile the objects for node %s: %w", node, err)
 	}
 	found := &endpoints{hook: hook, named: true, byAddr: map[netip.Addr]*endpoint{}, byMAC: map[[6]byte]*endpoint{}}
 	found.anyone = &endpoint{nobody, devices[len(pods)].Ifindex}
+	if isOfDevice(hook) {
+		found.node, found.own = &endpoint{node, n.beyond.Ifindex}, map[netip.Addr]bool{}
+		for _, a := range state.Node.Addresses {
+			found.own[a] = true
+		}
+	}
 	for i := range state.Endpoints {
 		ep := &state.Endpoints[i]
 		for _, a := range []netip.Addr{ep.IPv4, ep.IPv6} {

@@ -37,12 +37,20 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 	if o.Reason != "" {
 		b = appendText(append(b, `,"reason":`...), o.Reason)
 	}
+	if o.NeverSent {
+		b = append(b, `,"never_sent":true`...)
+	}
 	b = append(append(append(b, `,"hook":"`...), o.Hook...), '"')
 	if o.File != "" {
 		b = append(append(append(b, `,"file":"`...), o.File...), `","line":`...)
 		b = strconv.AppendInt(b, int64(o.Line), 10)
 	}
 	b = appendHeader(b, &o.Header)
+	for _, name := range [...][2]string{{"src_name", o.SrcName}, {"dst_name", o.DstName}, {"endpoint", o.Endpoint}} {
+		if name[1] != "" {
+			b = appendText(append(append(append(b, `,"`...), name[0]...), `":`...), name[1])
+		}
+	}
 	if t := o.Translated; t != nil {
 		b = append(b, `,"xlate":{`...)
 		b = append(appendEnds(b, t), '}')
@@ -59,6 +67,9 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 	if !o.Origin.Policy.IsZero() {
 		b = appendText(append(b, `,"policy":`...), o.Origin.Policy.String())
 		b = strconv.AppendInt(append(b, `,"rule":`...), int64(o.Origin.Rule), 10)
+		if o.Origin.List != "" {
+			b = appendText(append(b, `,"list":`...), o.Origin.List)
+		}
 	}
 	return append(b, '}')
 }
@@ -150,6 +161,9 @@ type Result struct {
 	To       string     `json:"to"`
 	Policy   string     `json:"policy"`
 	Rule     int        `json:"rule"`
+	// NeverSent and CutHeaders are as those of an Outcome.
+	NeverSent  bool `json:"never_sent"`
+	CutHeaders bool `json:"cut_headers"`
 
 	Summary *Summary `json:"summary"`
 }

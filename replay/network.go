@@ -24,6 +24,7 @@ import (
 type Network struct {
 	handle  *netlink.Handle
 	devices []model.Device
+	beyond  model.Uplink
 }
 
 // nodeAddresses and gateways are those of a node whose objects name none.
@@ -119,6 +120,8 @@ func (n *Network) uplink() error {
 		}
 		uplink = link
 	}
+	at := uplink.Attrs()
+	n.beyond = model.Uplink{Name: at.Name, Ifindex: at.Index, MAC: at.HardwareAddr, MTU: at.MTU}
 	for i, own := range nodeAddresses {
 		family, length, all := unix.AF_INET, 24, net.CIDRMask(0, 32)
 		if own.Is6() {

@@ -65,6 +65,13 @@ type Outcome struct {
 	// Translated is the packet's tuple as it left, where that is another.
 	Translated *Header
 
+	// NeverSent is that nobody would have sent the packet, since it follows from
+	// one that was dropped: set by Connections.
+	NeverSent bool
+	// SrcName and DstName are what the objects call the addresses; empty where
+	// they have none of them.
+	SrcName, DstName string
+
 	// Endpoint is whose device the packet passed.
 	Endpoint string
 	// Frame is the packet, or its segment, as the program got it; nil where it is
@@ -74,6 +81,9 @@ type Outcome struct {
 	// All of this is good until the next packet.
 	Packet    *pcap.Packet
 	Interface pcap.Interface
+
+	payload int    // bytes behind the transport's header, on the wire
+	seq     uint32 // of TCP
 }
 
 // flowID is a flow, whichever direction a packet of it has.

@@ -4,8 +4,10 @@ package replay
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
@@ -22,7 +24,7 @@ type Options struct {
 	Objects *manifest.Objects
 	// Node is whose datapath; it may be empty where the objects have one.
 	Node string
-	// Object is an object file of programs in place of the embedded ones.
+	// Object is an object file of the hook's programs in place of the embedded ones.
 	Object []byte
 	// Seed is of the programs' choices.
 	Seed uint32
@@ -37,8 +39,10 @@ type Setup struct {
 	Endpoints int
 	// Full is that there were more addresses than the endpoint table holds.
 	Full bool
-	// Made is that the endpoints were made of addresses seen.
+	// Made is that the endpoints were made of addresses seen, and Growing that
+	// they are made when an address is seen first: of captures that are read once.
 	Made     bool
+	Growing  bool
 	Warnings []compile.Warning
 }
 
@@ -51,7 +55,9 @@ type Replay struct {
 	datapath  *datapath.Datapath
 	runner    *datapath.Runner
 	endpoints *endpoints
+	growth    *growth        // nil where the endpoints are known beforehand
 	names     map[int]string // of endpoints, by ifindex
+	called    map[netip.Addr]string
 	clock     clock
 	cutter    cutter
 	supers    int // packets that a device would segment
@@ -66,7 +72,11 @@ type Replay struct {
 // Open makes a datapath for captures. The caller closes it. It fails with
 // ErrNode, or as compile.All and datapath.Open do.
 func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Replay, error) {
-	dp, err := datapath.Open(datapath.Options{Seed: o.Seed, Object: o.Object, StopClock: true})
+	how := datapath.Options{Seed: o.Seed, Object: o.Object, StopClock: true}
+	if isOfDevice(o.At) {
+		how.Object, how.HostObject = nil, o.Object
+	}
+	dp, err := datapath.Open(how)
 	if err != nil {
 		return nil, fmt.Errorf("open the datapath: %w", err)
 	}
@@ -81,9 +91,17 @@ func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Repl
 func (r *Replay) prepare(ctx context.Context, n *Network, captures *Captures) error {
 	var state *model.State
 	var err error
-	if r.options.Objects != nil {
+	switch {
+	case r.options.Objects != nil:
 		state, r.endpoints, r.Setup.Warnings, err = clusterState(ctx, n, r.options.Objects, r.options.Node, r.options.At, r.datapath.EndpointRoom())
-	} else {
+		r.called = namesOf(r.options.Objects)
+	case captures.Streams():
+		r.Setup.Made, r.Setup.Growing = true, true
+		r.growth, state, err = newGrowth(ctx, n, r.options.At, r.datapath.EndpointRoom())
+		if err == nil {
+			r.endpoints = r.growth.endpoints
+		}
+	default:
 		var s *seen
 		if s, err = see(ctx, captures, r.options.At, r.datapath.EndpointRoom()); err != nil {
 			return err
@@ -139,6 +157,7 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 	plain := r.cutter.withoutJumbo(frame)
 	wire := p.Length + added - (len(frame) - len(plain))
 	o.Header, o.Frame = readHeader(plain), plain
+	o.SrcName, o.DstName = r.called[o.Header.Src], r.called[o.Header.Dst]
 	o.CutHeaders = o.Truncated && o.Header.Needed > len(plain)
 	if o.CutHeaders {
 		// Zeros in the place of what is missing would be another packet, and
@@ -150,7 +169,10 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 		o.Reason = tooMuch(p.Length)
 		return nil
 	}
-	ep, why := r.endpoints.find(o.Frame, &o.Header)
+	if err := r.grow(&o.Header); err != nil {
+		return fmt.Errorf("make an endpoint for packet %d: %w", o.Number, err)
+	}
+	ep, why := r.endpoints.find(o.Frame, &o.Header, p.Direction)
 	if ep == nil {
 		o.Reason = why
 		return nil
@@ -167,6 +189,9 @@ func (r *Replay) packet(p *packet, o *Outcome) error {
 func (r *Replay) judge(ep *endpoint, o *Outcome, frame []byte, wire int) error {
 	r.cutter.learn(&o.Header, frame)
 	s := r.cutter.shape(&o.Header, frame, wire)
+	if o.payload = s.end - s.body; o.Header.Protocol == model.ProtocolTCP && o.Header.l4 > 0 && len(frame) >= o.Header.l4+8 {
+		o.seq = binary.BigEndian.Uint32(frame[o.Header.l4+4:])
+	}
 	if s.size > 0 {
 		o.Segments, o.SegmentSize = s.segments(), s.size
 		r.supers++
@@ -258,7 +283,7 @@ func (r *Replay) run(ep *endpoint, o *Outcome) error {
 		return nil
 	case d.Out == model.OutLocal:
 		o.To = ep.name
-		if r.options.At == model.FromContainer {
+		if r.options.At != model.ToContainer {
 			o.To = r.names[d.Ifindex]
 		}
 	}

@@ -23,9 +23,16 @@ type Summary struct {
 	CutHeaders int `json:"cut_headers"`
 	// Super are those that a device would have made several packets of, and
 	// Shortened those that were judged with a part of their payload.
-	Super     int     `json:"super"`
-	Shortened int     `json:"shortened"`
-	Reasons   []Count `json:"reasons"`
+	Super     int `json:"super"`
+	Shortened int `json:"shortened"`
+	// NeverSent are those, among all verdicts, that follow from a dropped one.
+	NeverSent int `json:"never_sent"`
+	// Shown is how many of the packets a filter has let through; nil without one.
+	Shown *int `json:"shown,omitempty"`
+	// Connections and Dead count connections, where they were put together.
+	Connections int     `json:"connections,omitempty"`
+	Dead        int     `json:"dead,omitempty"`
+	Reasons     []Count `json:"reasons"`
 	// Problems are what could not be read of the captures.
 	Problems []string `json:"problems,omitempty"`
 
@@ -68,6 +75,9 @@ func (s *Summary) Add(o *Outcome) {
 	if o.Shortened {
 		s.Shortened++
 	}
+	if o.NeverSent {
+		s.NeverSent++
+	}
 	s.counts[Count{Verdict: o.Verdict, Reason: o.Reason}]++
 }
 
@@ -94,6 +104,7 @@ func (s *Summary) line() string {
 	}{
 		{s.Broken, ", %d broken"}, {s.CutHeaders, ", %d with headers that the capture has cut"},
 		{s.Truncated, "; %d cut behind their headers"}, {s.Super, "; %d stand for several segments"}, {s.Shortened, "; %d judged with a part of their payload"},
+		{s.NeverSent, "; %d never sent, since they follow from dropped ones"},
 	} {
 		if more.count > 0 {
 			line += fmt.Sprintf(more.what, more.count)
@@ -110,6 +121,12 @@ func (s *Summary) Text(out io.Writer) error {
 			break
 		}
 		_, err = fmt.Fprintf(out, "  %9d  %-7s  %s\n", c.Packets, c.Verdict, c.Reason)
+	}
+	if err == nil && s.Connections > 0 {
+		_, err = fmt.Fprintf(out, "%d connections, %d dead\n", s.Connections, s.Dead)
+	}
+	if err == nil && s.Shown != nil {
+		_, err = fmt.Fprintf(out, "%d packets shown\n", *s.Shown)
 	}
 	if err != nil {
 		return fmt.Errorf("write summary: %w", err)

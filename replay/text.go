@@ -37,7 +37,7 @@ func AppendText(b []byte, o *Outcome, paint func(Verdict) (before, after string)
 	start += len(after)
 	b = pad(b, start+protoColumn)
 	b = appendProtocol(b, &o.Header)
-	b = appendPair(pad(b, start+endsColumn), &o.Header)
+	b = appendNamed(pad(b, start+endsColumn), &o.Header, o.SrcName, o.DstName)
 	return append(appendWhy(b, o), '\n')
 }
 
@@ -56,6 +56,21 @@ func appendPair(b []byte, h *Header) []byte {
 	}
 	b = appendEnd(b, h, true)
 	return appendEnd(append(b, " > "...), h, false)
+}
+
+// appendNamed is appendPair, with names before the addresses that have one.
+func appendNamed(b []byte, h *Header, src, dst string) []byte {
+	if !h.IP && !h.ARP {
+		return b
+	}
+	if src != "" {
+		b = append(append(b, src...), ' ')
+	}
+	b = append(appendEnd(b, h, true), " > "...)
+	if dst != "" {
+		b = append(append(b, dst...), ' ')
+	}
+	return appendEnd(b, h, false)
 }
 
 func appendEnd(b []byte, h *Header, source bool) []byte {
@@ -103,6 +118,9 @@ func appendWhy(b []byte, o *Outcome) []byte {
 		b = fmt.Appendf(b, "  (%d segments, %d dropped)", o.Judged, o.SegmentsDropped)
 	case o.Segments > 0:
 		b = fmt.Appendf(b, "  (for %d segments)", o.Segments)
+	}
+	if o.NeverSent {
+		b = append(b, "  (never sent)"...)
 	}
 	switch {
 	case o.CutHeaders:

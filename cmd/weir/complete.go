@@ -17,6 +17,17 @@ import (
 var completions = map[string]func() []string{
 	"kernel": kernelIDs,
 	"world":  worldNames,
+	"reason": reasonNames,
+}
+
+// completedOf are values of flags that mean something of their own in a command, by
+// its path.
+var completedOf = map[string]map[string]func() []string{
+	"weir replay": {
+		"at":     func() []string { return replayHooks },
+		"by":     func() []string { return []string{byConnection, byPacket} },
+		"output": func() []string { return []string{"text", "json"} },
+	},
 }
 
 // completedArguments are those of commands, by the command's path.
@@ -35,6 +46,9 @@ func complete(cmd *cobra.Command) {
 			// It refuses flags that are not there, and those that have one.
 			_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
 		}
+	}
+	for name, values := range completedOf[cmd.CommandPath()] {
+		_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
 	}
 	if values := completedArguments[cmd.CommandPath()]; values != nil {
 		cmd.ValidArgsFunction = offer(values)

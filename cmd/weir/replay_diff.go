@@ -114,7 +114,14 @@ func (o *replayRun) compareReplays(cmd *cobra.Command, kind operand, a, b string
 		}
 	}
 	err = replay.WithNetwork(cmd.Context(), func(n *replay.Network) (err error) {
-		d, err = replay.Compare(cmd.Context(), n, o.captures(paths), sides[0], sides[1])
+		captures := o.captures(paths)
+		if captures.Filter, err = o.filter.compile(cmd.Context()); err != nil {
+			return err
+		}
+		d, err = replay.Compare(cmd.Context(), n, captures, sides[0], sides[1])
+		if captures.Streams() && stoppedBy(cmd.Context()) != nil {
+			err = nil // which is how a pipe ends
+		}
 		return err
 	})
 	return d, err
@@ -130,10 +137,14 @@ func (o *replayRun) tellDiff(out io.Writer, d *replay.Diff) error {
 			}
 		}
 		return e.Encode(map[string]map[string]int{"summary": {
-			"packets": d.Packets, "changed": d.Changed, "flows": len(d.Flows), "more": d.More}})
+			"packets": d.Packets, "changed": d.Changed, "flows": len(d.Flows), "more": d.More, "dead_before": d.DeadBefore, "dead_after": d.DeadAfter}})
 	}
 	for _, c := range d.Flows {
-		fmt.Fprintf(out, "%s: %d packets changed, the first is %d\n", c.Flow(), c.Packets, c.First)
+		dead := ""
+		if c.Dead {
+			dead = "; the connection would be dead"
+		}
+		fmt.Fprintf(out, "%s: %d packets changed, the first is %d%s\n", c.Flow(), c.Packets, c.First, dead)
 		for _, k := range c.Kinds {
 			fmt.Fprintf(out, "  %6d  %s  ->  %s\n", k.Packets, k.Before, k.After)
 		}
@@ -141,6 +152,6 @@ func (o *replayRun) tellDiff(out io.Writer, d *replay.Diff) error {
 	if d.More > 0 {
 		fmt.Fprintf(out, "and %d packets of other flows\n", d.More)
 	}
-	_, err := fmt.Fprintf(out, "%d of %d packets changed, in %d flows\n", d.Changed, d.Packets, len(d.Flows))
+	_, err := fmt.Fprintf(out, "%d of %d packets changed, in %d flows; %d connections dead before, %d after\n", d.Changed, d.Packets, len(d.Flows), d.DeadBefore, d.DeadAfter)
 	return err
 }

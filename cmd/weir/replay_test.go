@@ -92,7 +92,7 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}
 
 func TestReplayPrintsATableAndASummary(t *testing.T) {
 	needRoot(t)
-	out, stderr, code := weirReplay(testCapture(t))
+	out, stderr, code := weirReplay("--by", "packet", testCapture(t))
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, stderr, "made endpoints for the 1 addresses seen")
 	require.Regexp(t, `(?m)^ +1  2023-11-14T22:13:20.000000Z +forward +tcp +10.1.0.1:1000 > 10.96.0.1:80  out device  flow new  at bpf/lib/forward.h:\d+$`, out)
@@ -164,8 +164,8 @@ func TestReplayComparesStatesAndResults(t *testing.T) {
 	before, after := testFile(t, "before.yaml", testState), testFile(t, "after.yaml", testState+testPolicy)
 	out, stderr, code := weirReplay("--diff", before, after, capture)
 	require.Equal(t, exitOK, code, stderr)
-	require.True(t, strings.HasPrefix(out, "tcp 10.1.0.1:1000 > 10.96.0.1:80: 2 packets changed, the first is 1\n"), out)
-	require.Equal(t, "2 of 2 packets changed, in 1 flows", lastLine(out))
+	require.True(t, strings.HasPrefix(out, "tcp 10.1.0.1:1000 > 10.96.0.1:80: 2 packets changed, the first is 1; the connection would be dead\n"), out)
+	require.Equal(t, "2 of 2 packets changed, in 1 flows; 0 connections dead before, 1 after", lastLine(out))
 	_, _, code = weirReplay("--diff", "--exit-code", before, after, capture)
 	require.Equal(t, exitFailed, code)
 
@@ -174,12 +174,12 @@ func TestReplayComparesStatesAndResults(t *testing.T) {
 	out, stderr, code = weirReplay("--diff", "-o", "json", testFile(t, "was.json", was), testFile(t, "is.json", is))
 	require.Equal(t, exitOK, code, stderr)
 	require.Contains(t, out, `"after":"drop policy-ingress"`)
-	require.JSONEq(t, `{"summary":{"packets":2,"changed":2,"flows":1,"more":0}}`, lastLine(out))
+	require.JSONEq(t, `{"summary":{"packets":2,"changed":2,"flows":1,"more":0,"dead_before":0,"dead_after":1}}`, lastLine(out))
 
 	object := "../../bpf/container_bpfel.o"
 	out, stderr, code = weirReplay("--diff", "--state", before, object, object, capture)
 	require.Equal(t, exitOK, code, stderr)
-	require.Equal(t, "0 of 2 packets changed, in 0 flows", lastLine(out))
+	require.Equal(t, "0 of 2 packets changed, in 0 flows; 0 connections dead before, 0 after", lastLine(out))
 }
 
 func TestReplayRefusesAWrongCommandLine(t *testing.T) {

@@ -24,6 +24,10 @@ var reasons = []model.Reason{
 	model.ReasonICMPMTU, model.ReasonBadTunnel, model.ReasonTooBig, model.ReasonARPAnswered, model.ReasonNDPAnswered,
 }
 
+// Reasons are all for which a frame may be dropped or answered, by the order in
+// which they are numbered.
+func Reasons() []model.Reason { return slices.Clone(reasons) }
+
 func knownReason(r model.Reason) bool { return slices.Contains(reasons, r) }
 
 func unknownReason(name string) error {
