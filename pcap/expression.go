@@ -167,7 +167,7 @@ func (p program) check() error {
 			}
 		}
 		if uint64(i)+1+far >= uint64(len(p)) && in.code&7 != classRET {
-			return fmt.Errorf("read program: instruction %d jumps beyond the end", i)
+			return fmt.Errorf("read program: %w: instruction %d jumps back or beyond the end, as those of protochain do", ErrExpression, i)
 		}
 	}
 	return nil
