@@ -154,7 +154,7 @@ func newCity(b *testing.B, pods int) *city {
 	require.NoError(b, err)
 	require.NoError(b, netlink.AddrAdd(link, address))
 	c.connectPods()
-	c.options.Config.Tables = map[model.Table]int{model.TableIPCache: 1 << 18, model.TableServices: 1 << 17, model.TableBackends: 1 << 20, model.TableSlots: 1 << 20}
+	c.options.Config.Tables = map[model.Table]int{model.TableIPCache: 1 << 18, model.TableServices: 1 << 17, model.TableBackends: 1 << 20, model.TableSlotRows: 1 << 20}
 	c.options.Datapath.Step = func(step string) {
 		if step == "end" {
 			c.applied()

@@ -150,8 +150,8 @@ func TestATenantThatAsksForTooMuchStopsNobodyElse(t *testing.T) {
 			refused: map[string]string{"Service zzz/m-3": "16381 entries of table maglev", "Service zzz/m-2": "16381 entries of table maglev"},
 		},
 		"a weight": {
-			objects: weighed(200, "256"), tables: map[model.Table]int{model.TableSlots: 400},
-			refused: map[string]string{"Service zzz/heavy": "455 entries of table slots, whose budget of 400"},
+			objects: weighed(200, "256"), tables: map[model.Table]int{model.TableSlotRows: 50},
+			refused: map[string]string{"Service zzz/heavy": "57 entries of table slot_rows, whose budget of 50"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -574,10 +574,15 @@ type ContainerSlot struct {
 	Pad  [2]uint8
 }
 
-type ContainerSlotKey struct {
-	_     structs.HostLayout
-	Set   uint32
-	Index uint32
+type ContainerSlotRow struct {
+	_    structs.HostLayout
+	Slot [8]ContainerSlot
+}
+
+type ContainerSlotRowKey struct {
+	_   structs.HostLayout
+	Set uint32
+	Row uint32
 }
 
 type ContainerSourceFile uint32
@@ -685,7 +690,7 @@ const (
 	ContainerMapScratch         = "scratch"
 	ContainerMapServices        = "services"
 	ContainerMapShares          = "shares"
-	ContainerMapSlots           = "slots"
+	ContainerMapSlotRows        = "slot_rows"
 	ContainerMapSources         = "sources"
 	ContainerMapTunnelEndpoints = "tunnel_endpoints"
 	ContainerProgFromContainer  = "from_container"
@@ -779,7 +784,7 @@ type ContainerMapSpecs struct {
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Shares          *ebpf.MapSpec `ebpf:"shares"`
-	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	SlotRows        *ebpf.MapSpec `ebpf:"slot_rows"`
 	Sources         *ebpf.MapSpec `ebpf:"sources"`
 	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 }
@@ -845,7 +850,7 @@ type ContainerMaps struct {
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Shares          *ebpf.Map `ebpf:"shares"`
-	Slots           *ebpf.Map `ebpf:"slots"`
+	SlotRows        *ebpf.Map `ebpf:"slot_rows"`
 	Sources         *ebpf.Map `ebpf:"sources"`
 	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 }
@@ -873,7 +878,7 @@ func (m *ContainerMaps) Close() error {
 		m.Scratch,
 		m.Services,
 		m.Shares,
-		m.Slots,
+		m.SlotRows,
 		m.Sources,
 		m.TunnelEndpoints,
 	)

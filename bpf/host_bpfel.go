@@ -323,17 +323,20 @@ type HostShareSlot struct {
 	Flow HostFlowKey
 }
 
-type HostSlot struct {
+type HostSlotRow struct {
 	_    structs.HostLayout
-	Addr HostAddr
-	Port uint16
-	Pad  [2]uint8
+	Slot [8]struct {
+		_    structs.HostLayout
+		Addr HostAddr
+		Port uint16
+		Pad  [2]uint8
+	}
 }
 
-type HostSlotKey struct {
-	_     structs.HostLayout
-	Set   uint32
-	Index uint32
+type HostSlotRowKey struct {
+	_   structs.HostLayout
+	Set uint32
+	Row uint32
 }
 
 type HostSourceKey struct {
@@ -377,7 +380,7 @@ const (
 	HostMapScratch         = "scratch"
 	HostMapServices        = "services"
 	HostMapShares          = "shares"
-	HostMapSlots           = "slots"
+	HostMapSlotRows        = "slot_rows"
 	HostMapSources         = "sources"
 	HostMapTunnelEndpoints = "tunnel_endpoints"
 	HostProgFromDevice     = "from_device"
@@ -468,7 +471,7 @@ type HostMapSpecs struct {
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Shares          *ebpf.MapSpec `ebpf:"shares"`
-	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	SlotRows        *ebpf.MapSpec `ebpf:"slot_rows"`
 	Sources         *ebpf.MapSpec `ebpf:"sources"`
 	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 }
@@ -533,7 +536,7 @@ type HostMaps struct {
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Shares          *ebpf.Map `ebpf:"shares"`
-	Slots           *ebpf.Map `ebpf:"slots"`
+	SlotRows        *ebpf.Map `ebpf:"slot_rows"`
 	Sources         *ebpf.Map `ebpf:"sources"`
 	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 }
@@ -561,7 +564,7 @@ func (m *HostMaps) Close() error {
 		m.Scratch,
 		m.Services,
 		m.Shares,
-		m.Slots,
+		m.SlotRows,
 		m.Sources,
 		m.TunnelEndpoints,
 	)

@@ -323,17 +323,20 @@ type SocketShareSlot struct {
 	Flow SocketFlowKey
 }
 
-type SocketSlot struct {
+type SocketSlotRow struct {
 	_    structs.HostLayout
-	Addr SocketAddr
-	Port uint16
-	Pad  [2]uint8
+	Slot [8]struct {
+		_    structs.HostLayout
+		Addr SocketAddr
+		Port uint16
+		Pad  [2]uint8
+	}
 }
 
-type SocketSlotKey struct {
-	_     structs.HostLayout
-	Set   uint32
-	Index uint32
+type SocketSlotRowKey struct {
+	_   structs.HostLayout
+	Set uint32
+	Row uint32
 }
 
 type SocketSourceKey struct {
@@ -377,7 +380,7 @@ const (
 	SocketMapScratch         = "scratch"
 	SocketMapServices        = "services"
 	SocketMapShares          = "shares"
-	SocketMapSlots           = "slots"
+	SocketMapSlotRows        = "slot_rows"
 	SocketMapSources         = "sources"
 	SocketMapTunnelEndpoints = "tunnel_endpoints"
 	SocketProgConnect4       = "connect4"
@@ -472,7 +475,7 @@ type SocketMapSpecs struct {
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Shares          *ebpf.MapSpec `ebpf:"shares"`
-	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	SlotRows        *ebpf.MapSpec `ebpf:"slot_rows"`
 	Sources         *ebpf.MapSpec `ebpf:"sources"`
 	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 }
@@ -529,7 +532,7 @@ type SocketMaps struct {
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Shares          *ebpf.Map `ebpf:"shares"`
-	Slots           *ebpf.Map `ebpf:"slots"`
+	SlotRows        *ebpf.Map `ebpf:"slot_rows"`
 	Sources         *ebpf.Map `ebpf:"sources"`
 	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 }
@@ -557,7 +560,7 @@ func (m *SocketMaps) Close() error {
 		m.Scratch,
 		m.Services,
 		m.Shares,
-		m.Slots,
+		m.SlotRows,
 		m.Sources,
 		m.TunnelEndpoints,
 	)

@@ -323,17 +323,20 @@ type XdpShareSlot struct {
 	Flow XdpFlowKey
 }
 
-type XdpSlot struct {
+type XdpSlotRow struct {
 	_    structs.HostLayout
-	Addr XdpAddr
-	Port uint16
-	Pad  [2]uint8
+	Slot [8]struct {
+		_    structs.HostLayout
+		Addr XdpAddr
+		Port uint16
+		Pad  [2]uint8
+	}
 }
 
-type XdpSlotKey struct {
-	_     structs.HostLayout
-	Set   uint32
-	Index uint32
+type XdpSlotRowKey struct {
+	_   structs.HostLayout
+	Set uint32
+	Row uint32
 }
 
 type XdpSourceKey struct {
@@ -382,7 +385,7 @@ const (
 	XdpMapScratch         = "scratch"
 	XdpMapServices        = "services"
 	XdpMapShares          = "shares"
-	XdpMapSlots           = "slots"
+	XdpMapSlotRows        = "slot_rows"
 	XdpMapSources         = "sources"
 	XdpMapTunnelEndpoints = "tunnel_endpoints"
 	XdpMapXdpNotes        = "xdp_notes"
@@ -472,7 +475,7 @@ type XdpMapSpecs struct {
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	Services        *ebpf.MapSpec `ebpf:"services"`
 	Shares          *ebpf.MapSpec `ebpf:"shares"`
-	Slots           *ebpf.MapSpec `ebpf:"slots"`
+	SlotRows        *ebpf.MapSpec `ebpf:"slot_rows"`
 	Sources         *ebpf.MapSpec `ebpf:"sources"`
 	TunnelEndpoints *ebpf.MapSpec `ebpf:"tunnel_endpoints"`
 	XdpNotes        *ebpf.MapSpec `ebpf:"xdp_notes"`
@@ -538,7 +541,7 @@ type XdpMaps struct {
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	Services        *ebpf.Map `ebpf:"services"`
 	Shares          *ebpf.Map `ebpf:"shares"`
-	Slots           *ebpf.Map `ebpf:"slots"`
+	SlotRows        *ebpf.Map `ebpf:"slot_rows"`
 	Sources         *ebpf.Map `ebpf:"sources"`
 	TunnelEndpoints *ebpf.Map `ebpf:"tunnel_endpoints"`
 	XdpNotes        *ebpf.Map `ebpf:"xdp_notes"`
@@ -567,7 +570,7 @@ func (m *XdpMaps) Close() error {
 		m.Scratch,
 		m.Services,
 		m.Shares,
-		m.Slots,
+		m.SlotRows,
 		m.Sources,
 		m.TunnelEndpoints,
 		m.XdpNotes,

@@ -26,7 +26,7 @@ type desired struct {
 	backends  map[backendKey]backendHalf
 
 	newRules   []encoded
-	newSlots   map[uint32]slotList
+	newSlots   []newList
 	newSources map[uint32][]sourceKey
 	newMaglev  []maglevTable
 
@@ -544,7 +544,7 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 		return change, err
 	}
 	want.renumber(instead)
-	d.opts.Step("write slots")
+	d.opts.Step("write slot_rows")
 	if err = d.slots.add(want.newSlots); err != nil {
 		return change, err
 	}

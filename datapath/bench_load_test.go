@@ -18,7 +18,7 @@ import (
 func roomFor(services int) Options {
 	opts := small()
 	opts.Services = uint32(2 * services)
-	opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * services), bpf.ContainerMapSlots: uint32(20 * services)}
+	opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * services), bpf.ContainerMapSlotRows: uint32(20 * services)}
 	return opts
 }
 

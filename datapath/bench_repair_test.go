@@ -21,7 +21,7 @@ func BenchmarkRepair(b *testing.B) {
 			n := newNode(b)
 			opts := small()
 			opts.Services = uint32(2 * count)
-			opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * count), bpf.ContainerMapSlots: uint32(20 * count)}
+			opts.Room = map[string]uint32{bpf.ContainerMapBackends: uint32(20 * count), bpf.ContainerMapSlotRows: uint32(20 * count)}
 			d := openDatapath(b, opts)
 			n.state.Services = model.ListOf(servicesOf(count, 10)...)
 			_, err := d.Apply(n.state)

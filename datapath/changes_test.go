@@ -130,7 +130,7 @@ func packetsView(t *testing.T, d *Datapath) map[string][]string {
 	all := map[string][]string{}
 	for _, table := range d.Tables() {
 		switch table.Name {
-		case "slots", "sources", "rules", "ipcache_cidrs": // what is not swept yet is there too
+		case "slot_rows", "sources", "rules", "ipcache_cidrs": // what is not swept yet is there too
 			continue
 		}
 		for _, line := range table.Entries {
@@ -237,7 +237,7 @@ func requireNothingIdle(t *testing.T, d *Datapath) {
 	require.ElementsMatch(t, keysOf(sources), keysOf(d.sources.have))
 	require.ElementsMatch(t, keysOf(tables), keysOf(d.maglev.have))
 	used := 0
-	require.NoError(t, readBatches(d.slots.m, func(slotKey, slotValue) { used++ }))
+	require.NoError(t, readBatches(d.slots.m, func(slotRowKey, slotRow) { used++ }))
 	require.Equal(t, used, d.slots.used)
 }
 

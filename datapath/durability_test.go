@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -455,6 +456,10 @@ func TestTablesOfFormerNamesAreTakenOver(t *testing.T) {
 	dir := pinDir(t)
 	d, err := Open(pinnedOptions(dir))
 	require.NoError(t, err)
+	n.state.Services = n.state.Services.With(model.Service{
+		Name: model.PortRef{Namespace: "default", Name: "more", Port: "80"}, Address: addr("10.96.0.9"), Port: 80, Protocol: model.ProtocolTCP,
+		Backends: backends(uint16(slotsARow), 1),
+	})
 	_, err = d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, syn), model.Forward)
@@ -468,6 +473,10 @@ func TestTablesOfFormerNamesAreTakenOver(t *testing.T) {
 	configureSizes(spec, dir)
 	widen(t, spec.Maps[bpf.ContainerMapCtUnanswered])
 	for former, now := range model.FormerTables() {
+		if now == model.TableSlotRows {
+			pinUnpackedSlots(t, dir, spec.Maps[string(now)], string(former))
+			continue
+		}
 		pinFormer(t, dir, spec.Maps[string(now)], string(former))
 	}
 
@@ -486,11 +495,37 @@ func TestTablesOfFormerNamesAreTakenOver(t *testing.T) {
 	ran := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30000, 80, ack), model.Forward)
 	require.Equal(t, FlowKnown, ran.Decision.Flow)
 	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30000, 8080, ack), ran.Data)
+	opening := run(t, d, n.client, tcpFrame(t, "10.0.0.1", "10.96.0.1", 30001, 80, syn), model.Forward)
+	requireRouted(t, tcpFrame(t, "10.0.0.1", "10.0.0.2", 30001, 8080, syn), opening.Data)
 	d.last = nil // looks at all of the tables
 	change, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	require.Zero(t, change.Addresses, "they have been kept")
+	require.Zero(t, change.Services, "their lists have been kept")
 	require.NoError(t, d.Remove(), "nothing is left beside the pins")
+}
+
+// pinUnpackedSlots pins what a table of rows holds as one that has a slot an entry.
+func pinUnpackedSlots(t *testing.T, dir string, spec *ebpf.MapSpec, former string) {
+	t.Helper()
+	path := filepath.Join(dir, spec.Name)
+	from, err := ebpf.LoadPinnedMap(path, nil)
+	require.NoError(t, err)
+	defer from.Close()
+	to, err := ebpf.NewMap(&ebpf.MapSpec{
+		Name: former, Type: ebpf.Hash, KeySize: 8, ValueSize: uint32(unsafe.Sizeof(slotValue{})), MaxEntries: spec.MaxEntries, Flags: spec.Flags,
+	})
+	require.NoError(t, err)
+	defer to.Close()
+	require.NoError(t, readBatches(from, func(key slotRowKey, row slotRow) {
+		for i, slot := range row.Slot {
+			if slot != (slotValue{}) {
+				require.NoError(t, to.Put(formerSlotKey{key.Set, key.Row*uint32(slotsARow) + uint32(i)}, slot))
+			}
+		}
+	}))
+	require.NoError(t, to.Pin(filepath.Join(dir, former)))
+	require.NoError(t, os.Remove(path))
 }
 
 // pinFormer gives a pinned table its former name, and its structures theirs.

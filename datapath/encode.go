@@ -21,7 +21,8 @@ type (
 	cidrKey      = bpf.ContainerCidrKey
 	serviceKey   = bpf.ContainerServiceKey
 	serviceHalf  = bpf.ContainerService
-	slotKey      = bpf.ContainerSlotKey
+	slotRowKey   = bpf.ContainerSlotRowKey
+	slotRow      = bpf.ContainerSlotRow
 	slotValue    = bpf.ContainerSlot
 	sourceKey    = bpf.ContainerSourceKey
 	affinityKey  = bpf.ContainerAffinityKey

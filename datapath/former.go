@@ -9,6 +9,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
@@ -17,6 +20,9 @@ var formerStructs = map[string]string{
 	"ipcache_pair": "address_pair", "cidr_key": "prefix_key",
 	"share_key": "turn_key", "share_slot": "turn",
 }
+
+// conversions make the entries of today of those of a table that had a former name.
+var conversions = map[string]func(from, to *ebpf.Map) error{bpf.ContainerMapSlotRows: packSlots}
 
 // formerName is what a table was called before; empty for one that was never renamed.
 func formerName(name string) string {

@@ -101,11 +101,13 @@ func (v *View) readLists(half int) (*serviceLists, error) {
 		slots: map[uint32]map[uint32]slotValue{}, sources: map[uint32][]netip.Prefix{},
 		backends: map[uint32][]backendOf{},
 	}
-	err := readBatches(v.maps[bpf.ContainerMapSlots], func(key slotKey, value slotValue) {
+	err := readBatches(v.maps[bpf.ContainerMapSlotRows], func(key slotRowKey, row slotRow) {
 		if l.slots[key.Set] == nil {
 			l.slots[key.Set] = map[uint32]slotValue{}
 		}
-		l.slots[key.Set][key.Index] = value
+		for i, slot := range row.Slot {
+			l.slots[key.Set][key.Row*uint32(slotsARow)+uint32(i)] = slot
+		}
 	})
 	if err != nil {
 		return nil, err

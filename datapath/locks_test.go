@@ -107,7 +107,7 @@ func TestAPodIsConnectedWhileAnApplyIsStopped(t *testing.T) {
 	d, unstopped := openDatapath(t, opts), openDatapath(t, small())
 	for _, whole := range []bool{true, false} {
 		for _, step := range []string{
-			"write rule sets", "write slots", "write backends", "write services", "write tunnel_endpoints", "write ipcache_cidrs", "write ipcache", "write endpoints", "turn the epoch", "end",
+			"write rule sets", "write slot_rows", "write backends", "write services", "write tunnel_endpoints", "write ipcache_cidrs", "write ipcache", "write endpoints", "turn the epoch", "end",
 		} {
 			t.Log(step, whole)
 			testConnectedBeside(t, n, b, d, step, whole)

@@ -36,6 +36,8 @@ type move struct {
 	from, to *ebpf.Map
 	key      []span
 	value    []span
+	// convert copies entries in the place of a copy by field, where several become one.
+	convert func(from, to *ebpf.Map) error
 }
 
 // span is a run of bytes that both layouts have.
@@ -114,6 +116,10 @@ func (m *move) plan(spec *ebpf.MapSpec) error {
 		return fmt.Errorf("pin %s is a %s named %q: %w: move it away", cmp.Or(m.former, m.path), m.from.Type(), info.Name, ErrForeignPin)
 	}
 	if spec.Key == nil || spec.Value == nil { // a ring: nothing is copied
+		return nil
+	}
+	if convert := conversions[spec.Name]; convert != nil && m.former != "" {
+		m.convert = convert
 		return nil
 	}
 	types, err := btfOf(info)
@@ -235,6 +241,9 @@ func perCPU(t ebpf.MapType) bool {
 
 // copyOver copies the old table's entries.
 func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
+	if m.convert != nil {
+		return m.convertInto(to, flag)
+	}
 	if m.kept || m.key == nil || perCPU(m.from.Type()) {
 		return nil
 	}
@@ -266,6 +275,18 @@ func (m *move) copyOver(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
 			return m.noRoom(to, err)
 		}
 	}
+}
+
+// convertInto copies once: what is converted is written by a loader alone, and that of
+// before has ended.
+func (m *move) convertInto(to *ebpf.Map, flag ebpf.MapUpdateFlags) error {
+	if flag != ebpf.UpdateAny {
+		return nil
+	}
+	if err := m.convert(m.from, to); err != nil {
+		return m.noRoom(to, err)
+	}
+	return nil
 }
 
 // noRoom says what was in the way of an entry. A table that is given less room than

@@ -26,7 +26,7 @@ type objects struct{ container, host, socket *ebpf.CollectionSpec }
 var sharedMaps = []string{
 	bpf.ContainerMapControl, bpf.ContainerMapChanged, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
 	bpf.ContainerMapIpcache, bpf.ContainerMapIpcacheCidrs, bpf.ContainerMapTunnelEndpoints, bpf.ContainerMapServices,
-	bpf.ContainerMapSlots, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
+	bpf.ContainerMapSlotRows, bpf.ContainerMapMaglev, bpf.ContainerMapSources,
 	bpf.ContainerMapAffinities, bpf.ContainerMapBackends, bpf.ContainerMapRules,
 	bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered, bpf.ContainerMapCounters,
 	bpf.ContainerMapEvents, bpf.ContainerMapMeters, bpf.ContainerMapFragments,

@@ -274,7 +274,7 @@ func (d *Datapath) readTables() (err error) {
 	for _, pair := range d.nodes.have {
 		d.rules.reserve(pair[0].Set, pair[1].Set)
 	}
-	if d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlots]); err != nil {
+	if d.slots, err = newSlotTable(d.maps[bpf.ContainerMapSlotRows]); err != nil {
 		return err
 	}
 	if d.sources, err = newSourceTable(d.maps[bpf.ContainerMapSources]); err != nil {

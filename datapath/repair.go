@@ -162,19 +162,19 @@ func pairs[K, H comparable](r *repair, table string, t *pairTable[K, H], text fu
 
 func (r *repair) slots() error {
 	t := r.d.slots
-	return compareTable(r, &mirror[slotKey, slotValue]{
-		table: bpf.ContainerMapSlots, m: t.m, text: func(k slotKey) string { return fmt.Sprintf("slot %d of set %d", k.Index, k.Set) },
-		want: func(key slotKey) (slotValue, bool) {
-			if list := t.have[key.Set].slots; int(key.Index) < len(list) {
-				return list[key.Index], true
+	return compareTable(r, &mirror[slotRowKey, slotRow]{
+		table: bpf.ContainerMapSlotRows, m: t.m, text: func(k slotRowKey) string { return fmt.Sprintf("row %d of set %d", k.Row, k.Set) },
+		want: func(key slotRowKey) (slotRow, bool) {
+			if list := t.have[key.Set]; int(key.Row) < len(list) {
+				return list[key.Row], true
 			}
-			return slotValue{}, false
+			return slotRow{}, false
 		},
 		count: func() int { return t.used },
-		each: func(do func(slotKey, slotValue)) {
+		each: func(do func(slotRowKey, slotRow)) {
 			for set, list := range t.have {
-				for i, slot := range list.slots {
-					do(slotKey{Set: set, Index: uint32(i)}, slot)
+				for i := range list {
+					do(slotRowKey{Set: set, Row: uint32(i)}, list[i])
 				}
 			}
 		},

@@ -80,7 +80,7 @@ func damaged(keyByte, valueByte int) damage {
 var damages = map[string]damage{
 	bpf.ContainerMapNodes: damaged(0, 0), bpf.ContainerMapEndpoints: damaged(1, 0), bpf.ContainerMapIpcache: damaged(15, 0),
 	bpf.ContainerMapIpcacheCidrs: damaged(5, 0), bpf.ContainerMapServices: damaged(15, 0), bpf.ContainerMapBackends: damaged(1, 0),
-	bpf.ContainerMapTunnelEndpoints: damaged(1, 15), bpf.ContainerMapSlots: damaged(1, 0), bpf.ContainerMapSources: damaged(9, 0), bpf.ContainerMapRules: damaged(9, 0),
+	bpf.ContainerMapTunnelEndpoints: damaged(1, 15), bpf.ContainerMapSlotRows: damaged(1, 0), bpf.ContainerMapSources: damaged(9, 0), bpf.ContainerMapRules: damaged(9, 0),
 }
 
 // content is what all tables of the state hold.
@@ -329,13 +329,13 @@ func TestARepairEndsWithItsContext(t *testing.T) {
 	d := openDatapath(t, opts)
 	_, err := d.Apply(variedState(t, n))
 	require.NoError(t, err)
-	for _, table := range []string{bpf.ContainerMapSlots, bpf.ContainerMapEndpoints} {
+	for _, table := range []string{bpf.ContainerMapSlotRows, bpf.ContainerMapEndpoints} {
 		damages[table].remove(t, d.maps[table])
 	}
 	done, err := d.Repair(ctx)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Len(t, done.Tables, 1)
-	require.Equal(t, bpf.ContainerMapSlots, done.Tables[0].Table)
+	require.Equal(t, bpf.ContainerMapSlotRows, done.Tables[0].Table)
 	require.Equal(t, bpf.ContainerMapEndpoints, repaired(t, d).Tables[0].Table)
 }
 

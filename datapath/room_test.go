@@ -40,7 +40,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 		for j, port := range []uint16{80, 81, 82} { // lists that are equal are there once
 			more := model.Service{
 				Name: model.PortRef{Namespace: "default", Name: "more", Port: "80"}, Address: addr("10.99.0.1"), Port: port, Protocol: model.ProtocolTCP,
-				Backends: append(backends(3, 2), model.Backend{Address: addr("10.1.9.9"), Port: 7, Terminating: true}), DSR: j == 2,
+				Backends: append(backends(13, 2), model.Backend{Address: addr("10.1.9.9"), Port: 7, Terminating: true}), DSR: j == 2,
 			}
 			if j > 0 {
 				more.MaglevSize = 251

@@ -198,7 +198,7 @@ func (d *Datapath) planLists(services []model.Service, frontends []frontend, wan
 	}
 	sets, missing, err := d.slots.plan(slots)
 	if err != nil {
-		return nil, blame(err, services, func(i int) int { return len(slots[i]) })
+		return nil, blame(err, services, func(i int) int { return slotRows(len(slots[i])) })
 	}
 	lists, newSources, err := d.sources.plan(sources)
 	if err != nil {

@@ -185,11 +185,13 @@ func TestGapsBetweenTablesAreFilledBySize(t *testing.T) {
 
 func TestWhatDoesNotFitIsRefusedByTheServicesName(t *testing.T) {
 	n := newNode(t)
-	d := openDatapath(t, small())
+	opts := small()
+	opts.Room = map[string]uint32{bpf.ContainerMapSlotRows: 32768}
+	d := openDatapath(t, opts)
 	_, err := d.Apply(n.state.Clone())
 	require.NoError(t, err)
 	for table, change := range map[string]func(*model.Service){
-		"slots": func(s *model.Service) {
+		bpf.ContainerMapSlotRows: func(s *model.Service) {
 			for range 1100 {
 				s.Backends = append(s.Backends, backends(256, 255)...)
 			}

@@ -3,9 +3,9 @@
 package datapath
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -17,67 +17,77 @@ type slotTable struct {
 	have map[uint32]slotList // by set
 	sets map[string]uint32   // by content
 	next uint32
-	used int // entries
+	used int // rows
 }
 
-// slotList is a list, and what makes it equal to others.
-type slotList struct {
-	slots   []slotValue
-	content string
+// slotList is a list as the table has it, in rows.
+type slotList []slotRow
+
+// slotsARow is how many slots a row has.
+const slotsARow = len(slotRow{}.Slot)
+
+// slotRows is how many rows so many slots take.
+func slotRows(slots int) int { return (slots + slotsARow - 1) / slotsARow }
+
+// newSlotList packs slots into rows.
+func newSlotList(slots []slotValue) slotList {
+	rows := make(slotList, slotRows(len(slots)))
+	for i := range rows {
+		copy(rows[i].Slot[:], slots[i*slotsARow:])
+	}
+	return rows
+}
+
+// content is a key for lists that are equal. It is the list's own memory.
+func (l slotList) content() string {
+	return unsafe.String((*byte)(unsafe.Pointer(unsafe.SliceData(l))), len(l)*int(unsafe.Sizeof(slotRow{})))
+}
+
+// newList is one that is to be written.
+type newList struct {
+	set  uint32
+	list slotList
 }
 
 func newSlotTable(m *ebpf.Map) (*slotTable, error) {
 	t := &slotTable{m: m, have: map[uint32]slotList{}, sets: map[string]uint32{}, next: 1}
-	var key slotKey
-	var value slotValue
+	var key slotRowKey
+	var row slotRow
 	iter := m.Iterate()
-	for iter.Next(&key, &value) {
-		list := t.have[key.Set].slots
-		for len(list) <= int(key.Index) {
-			list = append(list, slotValue{})
+	for iter.Next(&key, &row) {
+		list := t.have[key.Set]
+		for len(list) <= int(key.Row) {
+			list = append(list, slotRow{})
 		}
-		list[key.Index] = value
-		t.have[key.Set] = slotList{slots: list}
+		list[key.Row] = row
+		t.have[key.Set] = list
 		t.next = max(t.next, key.Set+1)
 		t.used++
 	}
 	if err := iter.Err(); err != nil {
-		return nil, fmt.Errorf("read table slots: %w", err)
+		return nil, fmt.Errorf("read table %s: %w", mapName(m), err)
 	}
 	for set, list := range t.have {
-		list.content = slotsContent(list.slots)
-		t.have[set], t.sets[list.content] = list, set
+		t.sets[list.content()] = set
 	}
 	return t, nil
 }
 
-// slotsContent is a key for lists that are equal.
-func slotsContent(list []slotValue) string {
-	const each = 18 // bytes
-	content := make([]byte, 0, each*len(list))
-	for i := range list {
-		addr := toBytes(list[i].Addr)
-		content = append(content, addr[:]...)
-		content = binary.NativeEndian.AppendUint16(content, list[i].Port)
-	}
-	return string(content)
-}
-
 // plan gives each list its set, and the lists that are to be written.
-func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32]slotList, err error) {
-	missing = map[uint32]slotList{}
+func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing []newList, err error) {
 	planned := map[string]uint32{}
 	if len(t.have) == 0 {
-		missing, planned = make(map[uint32]slotList, len(lists)), make(map[string]uint32, len(lists))
+		missing, planned = make([]newList, 0, len(lists)), make(map[string]uint32, len(lists))
 	}
 	sets = make([]uint32, 0, len(lists))
 	next, total := t.next, t.used
-	for _, list := range lists {
-		if len(list) == 0 {
+	for _, slots := range lists {
+		if len(slots) == 0 {
 			sets = append(sets, 0)
 			continue
 		}
-		content := slotsContent(list)
+		list := newSlotList(slots)
+		content := list.content()
 		set, ok := t.sets[content]
 		if !ok {
 			set, ok = planned[content]
@@ -86,7 +96,7 @@ func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32
 			set = next
 			next++
 			planned[content] = set
-			missing[set] = slotList{list, content}
+			missing = append(missing, newList{set, list})
 			total += len(list)
 		}
 		sets = append(sets, set)
@@ -98,27 +108,27 @@ func (t *slotTable) plan(lists [][]slotValue) (sets []uint32, missing map[uint32
 }
 
 // add writes lists under the sets that plan gave them.
-func (t *slotTable) add(missing map[uint32]slotList) error {
+func (t *slotTable) add(missing []newList) error {
 	all := 0
-	for _, list := range missing {
-		all += len(list.slots)
+	for _, l := range missing {
+		all += len(l.list)
 	}
 	if len(t.have) == 0 {
 		t.have, t.sets = make(map[uint32]slotList, len(missing)), make(map[string]uint32, len(missing))
 	}
-	keys, values := make([]slotKey, 0, all), make([]slotValue, 0, all)
-	for set, list := range missing {
-		for i := range list.slots {
-			keys = append(keys, slotKey{Set: set, Index: uint32(i)})
+	keys, rows := make([]slotRowKey, 0, all), make([]slotRow, 0, all)
+	for _, l := range missing {
+		for i := range l.list {
+			keys = append(keys, slotRowKey{Set: l.set, Row: uint32(i)})
 		}
-		values = append(values, list.slots...)
-		t.have[set], t.sets[list.content] = list, set
-		t.next = max(t.next, set+1)
+		rows = append(rows, l.list...)
+		t.have[l.set], t.sets[l.list.content()] = l.list, l.set
+		t.next = max(t.next, l.set+1)
 	}
 	t.used += all
-	if err := update(t.m, keys, values); err != nil {
-		for set := range missing {
-			err = errors.Join(err, t.remove(set))
+	if err := update(t.m, keys, rows); err != nil {
+		for _, l := range missing {
+			err = errors.Join(err, t.remove(l.set))
 		}
 		return err
 	}
@@ -139,9 +149,9 @@ func (t *slotTable) sweep(used map[uint32]bool) error {
 
 func (t *slotTable) remove(set uint32) error {
 	list := t.have[set]
-	delete(t.sets, list.content)
-	for i := range list.slots {
-		key := slotKey{Set: set, Index: uint32(i)}
+	delete(t.sets, list.content())
+	for i := range list {
+		key := slotRowKey{Set: set, Row: uint32(i)}
 		if err := t.m.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete slots of set %d: %w", set, err)
 		}
@@ -155,4 +165,31 @@ func (t *slotTable) clear() error {
 	err := t.sweep(nil)
 	t.next, t.used = 1, 0
 	return err
+}
+
+// formerSlotKey is that of a table of an earlier version, with a slot an entry.
+type formerSlotKey struct{ Set, Index uint32 }
+
+// packSlots copies such a table into one of rows.
+func packSlots(from, to *ebpf.Map) error {
+	sets := map[uint32]slotList{}
+	err := readBatches(from, func(key formerSlotKey, slot slotValue) {
+		row, list := int(key.Index)/slotsARow, sets[key.Set]
+		for len(list) <= row {
+			list = append(list, slotRow{})
+		}
+		list[row].Slot[int(key.Index)%slotsARow] = slot
+		sets[key.Set] = list
+	})
+	if err != nil {
+		return err
+	}
+	for set, list := range sets {
+		for i := range list {
+			if err := to.Put(slotRowKey{Set: set, Row: uint32(i)}, &list[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ package datapath
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/weirnet/weir/model"
 )
@@ -74,10 +75,16 @@ func show[K, H comparable](name string, t *pairTable[K, H], half int, line func(
 }
 
 func (d *Datapath) slotsTable() Table {
-	table := Table{Name: "slots"}
+	table := Table{Name: "slot_rows"}
 	for set, list := range d.slots.have {
-		for i, s := range list.slots {
-			table.Entries = append(table.Entries, fmt.Sprintf("set %d slot %d: %s port %d", set, i, text(s.Addr), decodePort(s.Port)))
+		for i := range list {
+			var row []string
+			for _, s := range list[i].Slot {
+				if s != (slotValue{}) {
+					row = append(row, fmt.Sprintf("%s port %d", text(s.Addr), decodePort(s.Port)))
+				}
+			}
+			table.Entries = append(table.Entries, fmt.Sprintf("set %d slots from %d on: %s", set, i*slotsARow, strings.Join(row, ", ")))
 		}
 	}
 	slices.Sort(table.Entries)

@@ -31,7 +31,7 @@ var ErrNoDatapath = errors.New("no datapath is pinned there")
 // viewMaps are the tables that a View reads.
 var viewMaps = []string{
 	bpf.ContainerMapControl, bpf.ContainerMapNodes, bpf.ContainerMapEndpoints,
-	bpf.ContainerMapServices, bpf.ContainerMapSlots, bpf.ContainerMapSources,
+	bpf.ContainerMapServices, bpf.ContainerMapSlotRows, bpf.ContainerMapSources,
 	bpf.ContainerMapMaglev, bpf.ContainerMapBackends,
 	bpf.ContainerMapCtAnswered, bpf.ContainerMapCtUnanswered,
 }

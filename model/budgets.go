@@ -20,7 +20,7 @@ const (
 	TableIPCache   Table = "ipcache"       // of pods and nodes, and single ones that policies name
 	TableCIDRs     Table = "ipcache_cidrs" // blocks that policies name
 	TableServices  Table = "services"      // frontends, and addresses of services
-	TableSlots     Table = "slots"         // backends of lists of those that take new flows, by weight
+	TableSlotRows  Table = "slot_rows"     // eight backends of a list of those that take new flows, each as often as its weight says
 	TableBackends  Table = "backends"      // of frontends
 	TableMaglev    Table = "maglev"        // places of Maglev tables
 	TableSources   Table = "sources"       // blocks of loadBalancerSourceRanges
@@ -29,7 +29,7 @@ const (
 
 // formerTables are tables of the datapath by the names that they had once.
 var formerTables = map[Table]Table{
-	"addresses": TableIPCache, "prefixes": TableCIDRs,
+	"addresses": TableIPCache, "prefixes": TableCIDRs, "slots": TableSlotRows,
 	"flows": "ct_answered", "unanswered": "ct_unanswered",
 	"answered_by": "ct_answered_by", "turns": "shares",
 }
@@ -40,10 +40,14 @@ func FormerTables() map[Table]Table { return maps.Clone(formerTables) }
 // Tables are all of them.
 func Tables() []Table {
 	return []Table{
-		TableEndpoints, TableIPCache, TableCIDRs, TableServices, TableSlots,
+		TableEndpoints, TableIPCache, TableCIDRs, TableServices, TableSlotRows,
 		TableBackends, TableMaglev, TableSources, TableRules,
 	}
 }
+
+// SlotsARow is how many backends of a list a row of TableSlotRows has, as
+// SLOTS_A_ROW of bpf/lib/limits.h says.
+const SlotsARow = 8
 
 // Budgets bound the entries that a State has of each table. A table that is not
 // there has no bound. What does not fit is refused by the compiler, object by object.

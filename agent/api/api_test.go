@@ -13,7 +13,7 @@ import (
 
 func TestARefusedObjectIsNamedForPeopleAndForPrograms(t *testing.T) {
 	refused := []Refused{
-		{Object: model.Ref{Kind: "Service", Namespace: "shop", Name: "web"}, Field: "spec.ports", Problem: "has no room", Table: "slots"},
+		{Object: model.Ref{Kind: "Service", Namespace: "shop", Name: "web"}, Field: "spec.ports", Problem: "has no room", Table: "slot_rows"},
 		{Object: model.Ref{Kind: "Node", Name: "a"}, Problem: "is odd", Ignored: true},
 	}
 	require.Equal(t, "Service shop/web: spec.ports", refused[0].Place())

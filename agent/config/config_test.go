@@ -115,10 +115,10 @@ func TestTablesOfObjectsHoldTwoStates(t *testing.T) {
 		defaults[string(table)] = 64
 	}
 	require.Equal(t, 1000, c.Budgets(defaults)[model.TableRules])
-	require.Equal(t, 64, c.Budgets(defaults)[model.TableSlots])
+	require.Equal(t, 64, c.Budgets(defaults)[model.TableSlotRows])
 	room := c.Room(defaults)
 	require.Equal(t, uint32(2000), room["rules"])
-	require.Equal(t, uint32(128), room["slots"])
+	require.Equal(t, uint32(128), room["slot_rows"])
 	require.Equal(t, uint32(500), room["ct_answered"])
 	require.NotContains(t, room, "ct_unanswered", "it is as the datapath has it")
 }

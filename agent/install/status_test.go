@@ -135,13 +135,13 @@ func TestProblemsOfAnAgent(t *testing.T) {
 	}}
 	require.Empty(t, agentProblems(fields), "no tenant has a node unhealthy so")
 	require.Equal(t, []string{"claim lost: Service aaa/evil: spec.externalIPs[0]: is another's", "ignored: Service aaa/odd: says nothing"}, agentNotes(fields))
-	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "large"}, Field: "spec.ports", Problem: "has no room", Table: "slots"}}}}
+	budgets := &LocalStatus{Status: api.Status{Ready: true, Refused: []api.Refused{{Object: model.Ref{Kind: "Service", Namespace: "aaa", Name: "large"}, Field: "spec.ports", Problem: "has no room", Table: "slot_rows"}}}}
 	require.Empty(t, agentProblems(budgets), "nor by asking for too much: the node works")
 	require.Equal(t, []string{"over budget: Service aaa/large: spec.ports: has no room"}, agentNotes(budgets))
 	budgets.Refused[0].Object = model.Ref{Kind: "ClusterNetworkPolicy", Name: "guard"}
 	require.Equal(t, []string{"left out: ClusterNetworkPolicy guard: spec.ports: has no room"}, agentProblems(budgets), "the operator has to know")
 	require.Empty(t, agentNotes(budgets))
-	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slots", Entries: 79, Room: 100}}}}
+	tables := &LocalStatus{Status: api.Status{Ready: true, Tables: []api.Table{{Name: "rules", Entries: 80, Room: 100}, {Name: "slot_rows", Entries: 79, Room: 100}}}}
 	require.Empty(t, agentProblems(tables))
 	drifted := &LocalStatus{}
 	drifted.Repair.Tables = []api.RepairedTable{{Table: "rules", Missing: 1, Wrong: 2, Keys: []string{"missing rule of set 7"}}}

@@ -10,7 +10,7 @@
 #define MAX_IPCACHE_CIDRS		16384
 #define MAX_TUNNEL_ENDPOINTS	8192	/* one a node: Kubernetes has 5,000 at most */
 #define MAX_SERVICES		65536
-#define MAX_SLOTS		262144
+#define MAX_SLOT_ROWS		262144
 #define MAX_BACKENDS		262144
 #define MAX_MAGLEV		2097152	/* entries of all tables */
 #define MAX_SOURCES		65536
@@ -23,6 +23,8 @@
 #define MAX_SHARES		32768	/* of all endpoints that open much */
 #define CHANGE_PLACES		65536	/* of what flows depend on: 2^(64 - PLACE_SHIFT) */
 #define EVENT_RING_BYTES	(1 << 20)
+
+#define SLOTS_A_ROW		8
 
 #define MAX_EXTENSIONS		6	/* IPv6 extension headers that are walked */
 #define MAX_PORT_PROBES		48	/* source ports tried for a translation */

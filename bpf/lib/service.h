@@ -150,21 +150,25 @@ static __always_inline int backend_is_no_host(const struct addr *addr)
 static __noinline int lb_select_backend(struct packet *pkt, const struct service *service, __u32 seed,
 					struct addr *addr, __be16 *port)
 {
-	struct slot_key key = {};
+	struct slot_row_key key = {};
+	struct slot_row *row;
 	struct slot *slot;
+	__u32 index;
 
 	if (!service->count)
 		return REFUSE(pkt, service->flags & SERVICE_LOCAL ? REASON_NO_LOCAL_BACKEND :
 								    REASON_NO_BACKEND);
 	if (service->affinity && affinity_lookup(pkt, service, addr, port))
 		return REASON_NONE;
+	index = lb_slot(pkt, service, seed);
 	key.set = service->set;
-	key.index = lb_slot(pkt, service, seed);
-	slot = bpf_map_lookup_elem(&slots, &key);
-	note_read(pkt, TABLE_SLOTS, !!slot);
+	key.row = index / SLOTS_A_ROW;
+	row = bpf_map_lookup_elem(&slot_rows, &key);
+	note_read(pkt, TABLE_SLOTS, !!row);
 	/* The set of slots is being deleted: the next packet reads a new one. */
-	if (!slot)
+	if (!row)
 		return REFUSE(pkt, REASON_NO_BACKEND);
+	slot = &row->slot[index % SLOTS_A_ROW];
 	if (backend_is_no_host(&slot->addr))
 		return REFUSE(pkt, REASON_MARTIAN_DESTINATION);
 	*addr = slot->addr;

@@ -242,9 +242,12 @@ struct {
 	__type(value, struct service_pair);
 } services SEC(".maps");
 
-struct slot_key {
+/* The slots of a set, eight in each row, since the loader pays by the row. What the last row
+ * of a set has not is 0, which is no backend's address.
+ */
+struct slot_row_key {
 	__u32 set;
-	__u32 index;		/* 0 to count-1 */
+	__u32 row;		/* of slots 0 to 7, 8 to 15, ... */
 };
 
 struct slot {
@@ -253,13 +256,17 @@ struct slot {
 	__u8 pad[2];
 };
 
+struct slot_row {
+	struct slot slot[SLOTS_A_ROW];
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAX_SLOTS);
+	__uint(max_entries, MAX_SLOT_ROWS);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct slot_key);
-	__type(value, struct slot);
-} slots SEC(".maps");
+	__type(key, struct slot_row_key);
+	__type(value, struct slot_row);
+} slot_rows SEC(".maps");
 
 /* Maglev tables, one behind the other: each entry is the index of a slot. A table is
  * never changed in place: a new one is written elsewhere.

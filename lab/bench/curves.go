@@ -56,7 +56,7 @@ func curves() []curve {
 			{name: "node-port", path: pathOf("node-port"), flows: same},
 		}},
 		{name: "services", help: "services that a node has", x: "services", sizes: toMany,
-			room: datapath.Options{Services: 1 << 18, Room: map[string]uint32{"slots": 1 << 19, "backends": 1 << 19}}, lines: []curveLine{
+			room: datapath.Options{Services: 1 << 18, Room: map[string]uint32{"slot_rows": 1 << 19, "backends": 1 << 19}}, lines: []curveLine{
 				{name: "new flow", path: opening, change: withServices}, {name: "known flow", path: known, change: withServices},
 			}},
 		{name: "backends", help: "backends of a service", x: "backends", sizes: []int{1, 10, 100, 1000, 10_000}, lines: []curveLine{

@@ -570,11 +570,11 @@ func surplus(was, now string) []string {
 }
 
 func TestSurplusIsWhatWasNotThere(t *testing.T) {
-	const was = "device eth0\nfile /run/a\ntable slots 13\ntable rules 2\n"
+	const was = "device eth0\nfile /run/a\ntable slot_rows 13\ntable rules 2\n"
 	require.Empty(t, surplus(was, was))
-	require.Empty(t, surplus(was, "device eth0\ntable slots 11\ntable rules 2\n"), "less is no surplus")
+	require.Empty(t, surplus(was, "device eth0\ntable slot_rows 11\ntable rules 2\n"), "less is no surplus")
 	require.Equal(t, []string{"device weir1", "table rules 3", "table backends 1"},
-		surplus(was, "device eth0\ndevice weir1\nfile /run/a\ntable slots 13\ntable rules 3\ntable backends 1\n"))
+		surplus(was, "device eth0\ndevice weir1\nfile /run/a\ntable slot_rows 13\ntable rules 3\ntable backends 1\n"))
 }
 
 // nodeState lists what Weir may leave on a node: devices, routes, files, pins,
@@ -589,7 +589,7 @@ for f in /host/etc/cni/net.d/* /host/opt/cni/bin/weir /host/run/weir /host/var/l
 done
 [ -d /host/sys/fs/bpf/weir ] && echo pins
 if chroot /host sh -c 'command -v bpftool' >/dev/null; then
-	for m in nodes endpoints ipcache ipcache_cidrs services slots backends rules sources; do
+	for m in nodes endpoints ipcache ipcache_cidrs services slot_rows backends rules sources; do
 		[ -e /host/sys/fs/bpf/weir/$m ] || continue
 		echo "table $m $(chroot /host bpftool -j map dump pinned /sys/fs/bpf/weir/$m | tr '}' '\n' | grep -c '"key"')"
 	done

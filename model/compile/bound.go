@@ -16,7 +16,7 @@ type bound struct {
 	own []netip.Addr // the node's
 
 	// of frontends of packets
-	services, backends, slots, sources, maglev int
+	services, backends, slotRows, sources, maglev int
 
 	addresses, cidrs int // of the table of peers
 }
@@ -58,12 +58,15 @@ func (b *bound) add(s *model.Service, times int) {
 	switch {
 	case eligible == 0:
 	case s.MaglevSize > 0:
-		b.slots += times * eligible
+		b.slotRows += times * slotRows(eligible)
 		b.maglev += times * s.MaglevSize
 	default:
-		b.slots += times * (shares / common)
+		b.slotRows += times * slotRows(shares/common)
 	}
 }
+
+// slotRows are those of a list that has so many slots.
+func slotRows(slots int) int { return (slots + model.SlotsARow - 1) / model.SlotsARow }
 
 // isWithin is whether a state, of whose frontends and addresses it is the bound, fits
 // for certain.
@@ -92,7 +95,7 @@ func (b *bound) entries(s *model.State) map[model.Table]int {
 		model.TableCIDRs:     all.cidrs + 1, // that keeps the families apart
 		model.TableServices:  all.services + len(s.ServiceAddresses),
 		model.TableBackends:  all.backends,
-		model.TableSlots:     all.slots,
+		model.TableSlotRows:  all.slotRows,
 		model.TableSources:   all.sources,
 		model.TableMaglev:    all.maglev,
 		model.TableRules:     rules,

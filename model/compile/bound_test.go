@@ -82,7 +82,8 @@ kind: EndpointSlice
 metadata: {name: twice, labels: {kubernetes.io/service-name: twice}}
 addressType: IPv4
 ports: [{name: a, port: 80}, {name: b, port: 80}]
-endpoints: [{addresses: [10.9.0.1]}, {addresses: [10.9.0.2]}]
+endpoints: [{addresses: [10.9.0.1]}, {addresses: [10.9.0.2]}, {addresses: [10.9.1.1]}, {addresses: [10.9.1.2]}, {addresses: [10.9.1.3]},
+  {addresses: [10.9.1.4]}, {addresses: [10.9.1.5]}, {addresses: [10.9.1.6]}, {addresses: [10.9.1.7]}]
 `)
 	local := model.Local{Identities: model.NewAllocator()}
 	state, _, err := All(objs, "node", local)
@@ -99,7 +100,7 @@ endpoints: [{addresses: [10.9.0.1]}, {addresses: [10.9.0.2]}]
 		require.NoError(t, err)
 		require.EqualValues(t, 1, again.Whole(), again.Why())
 	}
-	local.Budgets[model.TableSlots]--
+	local.Budgets[model.TableSlotRows]--
 	_, _, err = All(objs, "node", local)
-	require.ErrorContains(t, err, "table slots")
+	require.ErrorContains(t, err, "table slot_rows")
 }

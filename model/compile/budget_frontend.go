@@ -20,7 +20,7 @@ type lists struct {
 type counted struct {
 	backends int
 	slots    [2]string // content
-	entries  [2]int
+	entries  [2]int    // slots
 	eligible int
 }
 
@@ -50,7 +50,7 @@ func (l *lists) of(s *model.Service, each func(use)) {
 	each(use{table: model.TableBackends, entries: rows, frontend: s})
 	c := l.count(s.Backends)
 	weighted := boolToInt(s.MaglevSize == 0)
-	first(l.slots, model.TableSlots, c.slots[weighted], c.entries[weighted])
+	first(l.slots, model.TableSlotRows, c.slots[weighted], slotRows(c.entries[weighted]))
 	if s.MaglevSize > 0 && c.eligible > 0 {
 		var size [8]byte
 		binary.NativeEndian.PutUint64(size[:], uint64(s.MaglevSize))

@@ -17,7 +17,7 @@ import (
 // What the datapath's tables hold by default: bpf/lib/limits.h.
 func defaultBudgets() model.Budgets {
 	return model.Budgets{
-		model.TableEndpoints: 4096, model.TableIPCache: 65536, model.TableCIDRs: 16384, model.TableServices: 65536, model.TableSlots: 262144,
+		model.TableEndpoints: 4096, model.TableIPCache: 65536, model.TableCIDRs: 16384, model.TableServices: 65536, model.TableSlotRows: 262144,
 		model.TableBackends: 262144, model.TableMaglev: 2097152, model.TableSources: 65536, model.TableRules: 262144,
 	}
 }
@@ -176,11 +176,12 @@ func TestATenantThatAsksForTooMuchLosesThatAlone(t *testing.T) {
 			text: repeat(1100, func(i int) string {
 				return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: w%d, namespace: zzz, labels: {app: w}, annotations: {weir.net/weight: '%d'}}\nspec: {nodeName: node-2, containers: [{name: main, image: none}]}\nstatus: {podIPs: [{ip: 10.8.%d.%d}]}\n---\n", i, 256-i%2, i>>8, i&255)
 			}) + "apiVersion: v1\nkind: Service\nmetadata: {name: heavy, namespace: zzz}\nspec: {clusterIP: 10.97.0.1, ports: [{port: 80}], selector: {app: w}}\n---\n",
-			refused: []string{"Service zzz/heavy spec.ports it needs 281050 entries of table slots"},
+			refused: []string{"Service zzz/heavy spec.ports it needs 35132 entries of table slot_rows"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			local := crowdedLocal()
+			local.Budgets[model.TableSlotRows] = 32768
 			state, refused := settled(t, crowded+tt.text, local)
 			require.Equal(t, tt.refused, refused)
 			alone, none := settled(t, crowded, local)

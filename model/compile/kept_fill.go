@@ -50,7 +50,7 @@ func (f *fill) add(s *model.Service, times int) {
 	l := newLists()
 	l.of(s, func(u use) {
 		switch u.table {
-		case model.TableSlots:
+		case model.TableSlotRows:
 			f.share(u, l.slots, times)
 		case model.TableSources:
 			f.share(u, l.sources, times)
