@@ -23,7 +23,9 @@ type desired struct {
 	ipcache   map[tableAddr]ipcacheHalf
 	cidrs     map[cidrKey]ipcacheHalf
 	services  map[serviceKey]serviceHalf
-	backends  map[backendKey]backendHalf
+	backends  map[backendKey]backendHalf // where changes is set
+	// allBackends are those of a whole state.
+	allBackends []staged[backendKey, backendHalf]
 
 	newRules   []encoded
 	newSlots   []newList
@@ -558,11 +560,15 @@ func (d *Datapath) stage(want *desired) (Change, error) {
 	}
 	half := 1 - d.half()
 	d.opts.Step("write backends")
-	backends, services, addresses, tunnels := d.backends.stage, d.services.stage, d.ipcache.stage, d.tunnels.stage
+	early := func(key backendKey) bool { return key.Service >= want.firstID }
+	services, addresses, tunnels := d.services.stage, d.ipcache.stage, d.tunnels.stage
 	if want.changes {
-		backends, services, addresses, tunnels = d.backends.stageChanges, d.services.stageChanges, d.ipcache.stageChanges, d.tunnels.stageChanges
+		services, addresses, tunnels = d.services.stageChanges, d.ipcache.stageChanges, d.tunnels.stageChanges
+		_, err = d.backends.stageChanges(half, want.backends, early)
+	} else {
+		_, err = d.backends.stageAll(half, want.allBackends, early)
 	}
-	if _, err = backends(half, want.backends, func(key backendKey) bool { return key.Service >= want.firstID }); err != nil {
+	if err != nil {
 		return change, err
 	}
 	d.opts.Step("write services")

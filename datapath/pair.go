@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
 
@@ -60,10 +61,13 @@ func (t *pairTable[K, H]) put(key K, pair [2]H) {
 
 // room says whether want fits, counting what has not been swept yet. The zero value
 // takes an entry away, and needs none.
-func (t *pairTable[K, H]) room(want map[K]H) error {
+func (t *pairTable[K, H]) room(want map[K]H) error { return t.roomFor(len(want), maps.All(want)) }
+
+// roomFor says the same of so many entries.
+func (t *pairTable[K, H]) roomFor(entries int, want iter.Seq2[K, H]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.have)+len(want) <= int(t.m.MaxEntries()) {
+	if len(t.have)+entries <= int(t.m.MaxEntries()) {
 		return nil
 	}
 	var zero H
@@ -84,6 +88,18 @@ type staged[K, H comparable] struct {
 	key   K
 	value H
 	level bool // not value, but what the other half has
+	fresh bool // the table does not have the key
+}
+
+// eachStaged gives keys and values of rows.
+func eachStaged[K, H comparable](rows []staged[K, H]) iter.Seq2[K, H] {
+	return func(yield func(K, H) bool) {
+		for i := range rows {
+			if !yield(rows[i].key, rows[i].value) {
+				return
+			}
+		}
+	}
 }
 
 // stage makes one half of all entries equal to want. Of entries that are not there,
@@ -107,6 +123,28 @@ func (t *pairTable[K, H]) stage(half int, want map[K]H, early func(K) bool) (Del
 	}
 	t.mu.Unlock()
 	return t.change(half, rows, early)
+}
+
+// stageAll is stage for a list of rows: into an empty table they are written as they
+// come. Of two that have one key the last one counts.
+func (t *pairTable[K, H]) stageAll(half int, rows []staged[K, H], early func(K) bool) (Delta, error) {
+	t.mu.Lock()
+	empty := len(t.have) == 0
+	if empty {
+		t.have = make(map[K][2]H, len(rows))
+	}
+	t.mu.Unlock()
+	if empty {
+		for i := range rows {
+			rows[i].fresh = true
+		}
+		return t.change(half, rows, early)
+	}
+	want := make(map[K]H, len(rows))
+	for i := range rows {
+		want[rows[i].key] = rows[i].value
+	}
+	return t.stage(half, want, early)
 }
 
 // stageChanges makes one half equal to the other, but for changes: those entries
@@ -154,7 +192,11 @@ func (t *pairTable[K, H]) changeBatch(half int, batch []staged[K, H], early func
 	var delta Delta
 	for i := range batch {
 		key, to := batch[i].key, batch[i].value
-		pair, there := t.have[key]
+		var pair [2]H
+		there := false
+		if !batch[i].fresh {
+			pair, there = t.have[key]
+		}
 		was := pair[1-half]
 		if batch[i].level {
 			to = was

@@ -83,7 +83,7 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		backends += len(services[i].Backends) * rows(&services[i])
 	}
 	want.services = make(map[serviceKey]serviceHalf, len(services)+len(state.ServiceAddresses))
-	want.backends = make(map[backendKey]backendHalf, backends)
+	want.allBackends = make([]staged[backendKey, backendHalf], 0, backends)
 	ids, groups := d.serviceIDs(), d.groupsOf(services)
 	want.firstID = ids.next
 	for i := range services {
@@ -96,9 +96,9 @@ func (d *Datapath) planServices(state *model.State, want *desired) error {
 		half.Id, half.Group = ids.of(key), groups[groupOf(s)]
 		want.services[key] = half
 		want.names.Services[half.Id] = ServiceName{Name: s.Name, Kind: s.Kind}
-		addBackends(want.backends, half.Id, s)
-		want.addSockets(s)
+		want.addAllBackends(half.Id, s)
 	}
+	want.addSockets(services)
 	for _, addr := range state.ServiceAddresses {
 		key := addressRow(addr)
 		want.services[key] = serviceHalf{Id: ids.of(key), Flags: pings(state)}
@@ -148,12 +148,37 @@ func addBackends(backends map[backendKey]backendHalf, id uint32, s *model.Servic
 	}
 }
 
-// addSockets lists those backends of a service that are the node's own sockets, as
-// service 0's: who comes to them by himself is remembered too.
-func (want *desired) addSockets(s *model.Service) {
-	for key := range want.sockets(s) {
-		want.backends[key] = stateOfBackend(&model.Backend{})
+// addAllBackends lists a service's backends among those of a whole state.
+func (want *desired) addAllBackends(id uint32, s *model.Service) {
+	if !s.DSR {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			key := backendKey{Service: id, Addr: encodeAddr(b.Address), Port: encodePort(b.Port)}
+			want.allBackends = append(want.allBackends, staged[backendKey, backendHalf]{key: key, value: stateOfBackend(b)})
+		}
+		return
 	}
+	rows := make(map[backendKey]backendHalf, len(s.Backends)*rows(s))
+	addBackends(rows, id, s)
+	want.addRows(rows)
+}
+
+func (want *desired) addRows(rows map[backendKey]backendHalf) {
+	for key, half := range rows {
+		want.allBackends = append(want.allBackends, staged[backendKey, backendHalf]{key: key, value: half})
+	}
+}
+
+// addSockets lists those backends of services that are the node's own sockets, as
+// service 0's: who comes to them by himself is remembered too.
+func (want *desired) addSockets(services []model.Service) {
+	rows := map[backendKey]backendHalf{}
+	for i := range services {
+		for key := range want.sockets(&services[i]) {
+			rows[key] = stateOfBackend(&model.Backend{})
+		}
+	}
+	want.addRows(rows)
 }
 
 // sockets are the rows of a service's backends that are the node's own sockets.
@@ -235,7 +260,7 @@ func (d *Datapath) roomForServices(services []model.Service, want *desired) erro
 	if err := d.services.room(want.services); err != nil {
 		return fmt.Errorf("apply state: %w", err)
 	}
-	if err := d.backends.room(want.backends); err != nil {
+	if err := d.backends.roomFor(len(want.allBackends), eachStaged(want.allBackends)); err != nil {
 		return fmt.Errorf("apply state: %w", blame(err, services, func(i int) int { return len(services[i].Backends) * rows(&services[i]) }))
 	}
 	return nil
