@@ -126,20 +126,17 @@ func (l List[E]) From(order func(*E) int) iter.Seq[*E] {
 // sorted. It is not ok if those are not there, or these are.
 func (l List[E]) Spliced(gone, came []E, compare func(a, b E) int) (made List[E], ok bool) {
 	made.pieces = make([][]E, 0, len(l.pieces)+1)
-	for n, piece := range l.pieces {
-		if len(gone)+len(came) == 0 {
-			made.pieces = append(made.pieces, l.pieces[n:]...)
-			break
-		}
-		ends := func(changes []E) int { return len(changes) }
-		if n+1 < len(l.pieces) {
-			next := l.pieces[n+1][0]
-			ends = func(changes []E) int { at, _ := slices.BinarySearchFunc(changes, next, compare); return at }
-		}
-		out, in := ends(gone), ends(came)
-		if out+in == 0 {
-			made.pieces = append(made.pieces, piece)
-			continue
+	rest := l.pieces
+	for len(rest) > 0 && len(gone)+len(came) > 0 {
+		// Pieces before that of the next change are not looked into.
+		n := pieceOf(rest, firstOf(gone, came, compare), compare)
+		made.pieces = append(made.pieces, rest[:n]...)
+		piece := rest[n]
+		rest = rest[n+1:]
+		out, in := len(gone), len(came)
+		if len(rest) > 0 {
+			out, _ = slices.BinarySearchFunc(gone, rest[0][0], compare)
+			in, _ = slices.BinarySearchFunc(came, rest[0][0], compare)
 		}
 		merged, ok := mergeInto(piece, gone[:out], came[:in], compare)
 		if !ok {
@@ -148,11 +145,32 @@ func (l List[E]) Spliced(gone, came []E, compare func(a, b E) int) (made List[E]
 		made.add(merged)
 		gone, came = gone[out:], came[in:]
 	}
+	made.pieces = append(made.pieces, rest...)
 	made.add(slices.Clone(came)) // of a list without entries
 	if len(made.pieces) == 0 {
 		made.pieces = nil
 	}
 	return made, len(gone) == 0
+}
+
+// firstOf is the first change of two lists, of which one may be empty.
+func firstOf[E any](gone, came []E, compare func(a, b E) int) E {
+	if len(gone) == 0 || len(came) > 0 && compare(came[0], gone[0]) < 0 {
+		return came[0]
+	}
+	return gone[0]
+}
+
+// pieceOf is the index of the piece in which an entry is, or is to be: the last that
+// begins with it or before it, or else the first.
+func pieceOf[E any](pieces [][]E, e E, compare func(a, b E) int) int {
+	n, _ := slices.BinarySearchFunc(pieces[1:], e, func(piece []E, e E) int {
+		if compare(piece[0], e) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	return n
 }
 
 // mergeInto gives entries without some, and with others.

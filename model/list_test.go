@@ -5,6 +5,7 @@ package model
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -115,4 +116,22 @@ func TestListsShareWhatIsTheSame(t *testing.T) {
 	}
 	require.LessOrEqual(t, others, 2)
 	require.Positive(t, others)
+}
+
+// What one address that comes costs, in lists of two sizes.
+func BenchmarkSpliced(b *testing.B) {
+	for _, size := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			var all []Address
+			for n := range size {
+				all = append(all, addressAt(2*n))
+			}
+			list, came := ListOf(all...), []Address{{}}
+			for i := 0; b.Loop(); i++ {
+				came[0] = addressAt(2*(i*7919%size) + 1)
+				_, ok := list.Spliced(nil, came, compareListed)
+				require.True(b, ok)
+			}
+		})
+	}
 }
