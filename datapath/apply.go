@@ -49,8 +49,8 @@ type desired struct {
 	sameOwn bool
 	// sameCIDRs are those of the state before.
 	sameCIDRs bool
-	// sameServiceNames are those of the state before.
-	sameServiceNames bool
+	// renamed are services that the state before has not, or by another name.
+	renamed map[uint32]ServiceName
 }
 
 // Apply makes the tables equal to state by the smallest change. Packets meet

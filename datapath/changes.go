@@ -120,7 +120,7 @@ func (d *Datapath) planAddressChanges(last, state *model.State, want *desired) e
 func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want *desired) error {
 	want.services, want.backends = map[serviceKey]serviceHalf{}, map[backendKey]backendHalf{}
 	want.firstID = last.nextID
-	want.names.Services, want.sameServiceNames = d.labels.Services, true
+	want.names.Services, want.renamed = d.labels.Services, map[uint32]ServiceName{}
 	gone, came := listDifferences(last.state.Services, state.Services, compareServices, equalServices)
 	services := make([]model.Service, len(came))
 	frontends := make([]frontend, len(came))
@@ -138,16 +138,6 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 		want.services[key] = serviceHalf{}
 		d.takeBackends(last, d.idOf(last, key), s, want)
 	}
-	names := d.labels.Services
-	rename := func(id uint32, name ServiceName) {
-		if was, ok := d.labels.Services[id]; ok && was == name {
-			return
-		}
-		if want.sameServiceNames {
-			names, want.sameServiceNames = maps.Clone(names), false
-		}
-		names[id] = name
-	}
 	ids := map[serviceKey]uint32{}
 	for i := range services {
 		s, half := &services[i], halves[i]
@@ -157,7 +147,9 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 		}
 		half.Id, half.Group = d.idOf(last, key), last.join(s)
 		want.services[key], ids[key] = half, half.Id
-		rename(half.Id, ServiceName{Name: s.Name, Kind: s.Kind})
+		if name := (ServiceName{Name: s.Name, Kind: s.Kind}); d.labels.Services[half.Id] != name {
+			want.renamed[half.Id] = name
+		}
 		rows := map[backendKey]backendHalf{} // apart: a row that goes stands for none
 		addBackends(rows, half.Id, s)
 		maps.Copy(want.backends, rows)
@@ -170,8 +162,7 @@ func (d *Datapath) planServiceChanges(last *remembered, state *model.State, want
 		last.leave(s)
 	}
 	d.planServiceAddresses(last, state, want)
-	want.names.Services = names
-	d.dropNames(want)
+	d.rename(want)
 	if err := d.services.room(want.services); err != nil {
 		return err
 	}
@@ -205,22 +196,31 @@ func (d *Datapath) planServiceAddresses(last *remembered, state *model.State, wa
 	}
 }
 
-// dropNames forgets the names of frontends that are gone.
-func (d *Datapath) dropNames(want *desired) {
+// rename gives the state the names of the one before, but for those of frontends that
+// come, or go.
+func (d *Datapath) rename(want *desired) {
+	names := want.names.Services
+	cloned := false
+	change := func() {
+		if !cloned {
+			names, cloned = maps.Clone(names), true
+		}
+	}
 	for key, row := range want.services {
 		if row.Id != 0 {
 			continue
 		}
 		pair := d.services.have[key]
-		id := max(pair[0].Id, pair[1].Id)
-		if _, ok := want.names.Services[id]; !ok {
-			continue
+		if id := max(pair[0].Id, pair[1].Id); names[id] != (ServiceName{}) {
+			change()
+			delete(names, id)
 		}
-		if want.sameServiceNames {
-			want.names.Services, want.sameServiceNames = maps.Clone(want.names.Services), false
-		}
-		delete(want.names.Services, id)
 	}
+	for id, name := range want.renamed {
+		change()
+		names[id] = name
+	}
+	want.names.Services = names
 }
 
 // idOf is the number of a row, its own or a new one.

@@ -287,6 +287,37 @@ func BenchmarkServiceChange(b *testing.B) {
 	}
 }
 
+// BenchmarkServiceComes measures Apply where a service of ten backends comes or goes
+// beside many, and their names lie beside pins.
+func BenchmarkServiceComes(b *testing.B) {
+	for _, count := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("services=%d", count), func(b *testing.B) {
+			n := newNode(b)
+			opts := roomFor(count)
+			opts.PinPath = pinDir(b)
+			d := openDatapath(b, opts)
+			all := servicesOf(count+1, 10)
+			with, without := *n.state, *n.state
+			without.Services = model.ListOf(all[:count]...)
+			with.Services, _ = without.Services.Spliced(nil, all[count:], func(a, b model.Service) int { return compareServices(&a, &b) })
+			for _, state := range []*model.State{&without, &with, &without} {
+				_, err := d.Apply(state)
+				require.NoError(b, err)
+			}
+			began, rounds := cpuTime(b), 0
+			for b.Loop() {
+				for _, state := range []*model.State{&with, &without} {
+					_, err := d.Apply(state)
+					require.NoError(b, err)
+					rounds++
+				}
+			}
+			b.ReportMetric(float64((cpuTime(b)-began).Microseconds())/1000/float64(rounds), "cpu-ms/change")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 // What two lists share is not looked into, and what differs is found wherever it is.
 func TestDifferencesOfLists(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))

@@ -102,6 +102,7 @@ func FuzzLabels(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(text)
 	f.Add([]byte(`{"origins":[{}],"endpoints":null,"services":null}`))
+	f.Add([]byte(`{"origins":[{}]}{"services":{"7":{"name":{"Name":"b"}}},"origins":[{"Rule":3}]}{"endpoints":{"4":`))
 	f.Add([]byte(`null`))
 	f.Add([]byte(`{"origins":[{"Policy":"a"},{"Policy":"a"},{"Policy":"a"}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

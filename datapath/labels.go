@@ -3,16 +3,8 @@
 package datapath
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
-
-	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/model"
 )
@@ -123,120 +115,4 @@ func (s *stateNames) with(next stateNames) stateNames {
 	maps.Copy(both.Endpoints, next.Endpoints)
 	maps.Copy(both.Services, next.Services)
 	return both
-}
-
-// A bpffs holds no files, so the labels lie in a table: JSON, cut into pieces.
-// A changed one is a new table, put in the old one's place by one rename.
-const (
-	labelsPin   = "labels"
-	labelsName  = "weir_labels"
-	labelsPiece = 4096
-)
-
-// writeLabels writes the names of this state and the next one. Names that are in
-// use no more may stay until some come.
-func (d *Datapath) writeLabels(want *desired) error {
-	next, now := want.names, d.shown()
-	if d.opts.PinPath == "" || want.sameServiceNames && d.origins == len(now.Origins) &&
-		next.Node == now.Node && maps.Equal(next.Endpoints, now.Endpoints) {
-		return nil
-	}
-	all := labels{stateNames: now.with(next), Origins: now.Origins}
-	text, err := json.Marshal(&all)
-	if err != nil {
-		return fmt.Errorf("encode labels: %w", err)
-	}
-	if bytes.Equal(text, d.written) {
-		d.origins = len(all.Origins)
-		return nil
-	}
-	d.opts.Step("write labels")
-	if err := pinLabels(filepath.Join(d.opts.PinPath, labelsPin), text); err != nil {
-		return err
-	}
-	d.written, d.origins = text, len(all.Origins)
-	return nil
-}
-
-func pinLabels(path string, text []byte) error {
-	pieces := max(1, (len(text)+labelsPiece-1)/labelsPiece)
-	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: labelsName, Type: ebpf.Array, KeySize: 4, ValueSize: labelsPiece, MaxEntries: uint32(pieces)})
-	if err != nil {
-		return fmt.Errorf("make table of labels: %w", err)
-	}
-	defer m.Close()
-	piece := make([]byte, labelsPiece)
-	for i := range uint32(pieces) {
-		clear(piece)
-		copy(piece, text[i*labelsPiece:])
-		if err := m.Put(i, piece); err != nil {
-			return fmt.Errorf("write table of labels: %w", err)
-		}
-	}
-	fresh := path + "-new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove what a loader left: %w", err)
-	}
-	if err := m.Pin(fresh); err != nil {
-		return fmt.Errorf("pin table of labels: %w", err)
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return fmt.Errorf("put labels in the place of the old ones: %w", err)
-	}
-	return nil
-}
-
-// readLabels takes over what an earlier loader has named.
-func (d *Datapath) readLabels() error {
-	d.labels = newLabels()
-	if d.opts.PinPath == "" {
-		return nil
-	}
-	l, err := loadLabels(filepath.Join(d.opts.PinPath, labelsPin))
-	if err == nil {
-		d.labels = l
-	}
-	return err
-}
-
-// loadLabels reads labels. Where there are none, or none that can be read, it
-// gives empty ones: nothing but names depends on them.
-func loadLabels(path string) (labels, error) {
-	l := newLabels()
-	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return l, fmt.Errorf("open pin %s: %w: %w: move it away", path, ErrForeignPin, err)
-	}
-	defer m.Close()
-	if m.Type() != ebpf.Array || m.ValueSize() != labelsPiece {
-		return l, fmt.Errorf("pin %s is a %s: %w: move it away", path, m.Type(), ErrForeignPin)
-	}
-	var text []byte
-	piece := make([]byte, labelsPiece)
-	for i := range m.MaxEntries() {
-		if err := m.Lookup(i, &piece); err != nil {
-			return l, fmt.Errorf("read labels: %w", err)
-		}
-		text = append(text, piece...)
-	}
-	return parseLabels(bytes.TrimRight(text, "\x00")), nil
-}
-
-// parseLabels gives empty labels where there are none in a text. Names that it
-// has not got are numbers.
-func parseLabels(text []byte) labels {
-	read := newLabels()
-	if json.Unmarshal(text, &read) != nil || len(read.Origins) == 0 {
-		return newLabels()
-	}
-	none := newStateNames(read.Node)
-	read.stateNames = none.with(read.stateNames) // tables that are null
-	read.Origins[0] = model.Origin{}
-	for n, o := range read.Origins[1:] {
-		read.numbers[o] = uint32(n + 1)
-	}
-	return read
 }

@@ -50,12 +50,12 @@ type Datapath struct {
 	sources  *sourceTable
 	maglev   *maglevArray
 	moves    moves        // of tables into a new layout, in Open
-	written  []byte       // labels as they lie beside the pins
 	stamps   []stamp      // of the directories of pins, when all pins were there; nil: not known
-	origins  int          // how many of them are in written
 	last     *remembered  // of the state in force; nil where all of the tables have to be looked at
 	inForce  *model.State // in force, also where last is not known; nil before an Apply
 	oldest   uint32       // no group from here on has had a number before
+
+	pinnedLabels pinnedLabels
 
 	// collecting is the turn of the collector, which alone takes it, but for those
 	// who end or replace what it works with. It guards what is below. The collector
@@ -388,7 +388,7 @@ func (d *Datapath) release() error {
 	for _, m := range d.maps {
 		errs = append(errs, m.Close())
 	}
-	errs = append(errs, d.moves.close())
+	errs = append(errs, d.pinnedLabels.close(), d.moves.close())
 	if d.lock != nil {
 		errs = append(errs, d.lock.release())
 	}

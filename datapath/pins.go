@@ -114,11 +114,8 @@ func (d *Datapath) mendEachPin() error {
 			return err
 		}
 	}
-	labels := filepath.Join(d.opts.PinPath, labelsPin)
-	if _, err := inode(labels); errors.Is(err, fs.ErrNotExist) && d.written != nil {
-		if err := pinLabels(labels, d.written); err != nil {
-			return err
-		}
+	if err := d.pinnedLabels.mend(filepath.Join(d.opts.PinPath, labelsPin)); err != nil {
+		return err
 	}
 	links, _ := d.attached.attachedNow()
 	for at, l := range links {

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -185,6 +187,71 @@ func TestALoaderThatComesLaterKnowsTheNames(t *testing.T) {
 	before := d.labels.number(model.Origin{Policy: model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: "out"}, Rule: 2})
 	require.NotZero(t, before)
 	require.Greater(t, d.labels.number(model.Origin{Policy: model.PolicyRef{Name: "another"}}), before)
+}
+
+// A change adds names to those that lie beside the pins, until there is no room.
+func TestNamesThatChangesBringAreKnownLater(t *testing.T) {
+	n := newNode(t)
+	dir := pinDir(t)
+	var wrote int
+	opts := pinnedOptions(dir)
+	opts.Step = func(step string) {
+		if step == "write labels" {
+			wrote++
+		}
+	}
+	d, err := Open(opts)
+	require.NoError(t, err)
+	state := n.state
+	apply := func(with ...model.Service) {
+		next := *state
+		next.Services = state.Services.With(with...)
+		state = &next
+		_, err := d.Apply(state)
+		require.NoError(t, err)
+	}
+	apply()
+	labels := filepath.Join(dir, labelsPin)
+	first, err := inode(labels)
+	require.NoError(t, err)
+	more := servicesOf(5010, 1)[10:]
+	apply(more[0])
+	apply(more[1])
+	require.Equal(t, 3, wrote)
+	now, err := inode(labels)
+	require.NoError(t, err)
+	require.Equal(t, first, now, "what was there is not written again")
+	apply()
+	require.Equal(t, 3, wrote, "nothing has another name")
+	require.NoError(t, os.Remove(labels))
+	known := func(names int) {
+		v, err := OpenView(dir)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, v.Close()) }()
+		all, err := v.Services()
+		require.NoError(t, err)
+		for _, s := range more[:names] {
+			require.True(t, slices.ContainsFunc(all, func(f Frontend) bool { return f.Name == s.Name }), "%s", s.Name)
+		}
+		_, seen := v.labels.Endpoints[uint32(n.web.Ifindex)]
+		require.True(t, seen)
+	}
+	apply(more[2])
+	known(3)
+	first, err = inode(labels)
+	require.NoError(t, err)
+	for some := range slices.Chunk(more[3:], 800) {
+		apply(some...)
+	}
+	now, err = inode(labels)
+	require.NoError(t, err)
+	require.NotEqual(t, first, now, "there was no room")
+	known(len(more))
+	require.NoError(t, d.Close())
+	d = openDatapath(t, opts)
+	all, err := d.Services()
+	require.NoError(t, err)
+	require.False(t, slices.ContainsFunc(all, func(f Frontend) bool { return strings.HasPrefix(f.Name.Name, "service ") }))
 }
 
 func TestAViewOfWhatIsNoDatapathIsRefused(t *testing.T) {
