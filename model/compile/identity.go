@@ -69,8 +69,6 @@ func (c *compiler) allocateIdentities() {
 		id.number, id.set = numbers[key], key
 		if id.isOurs() {
 			c.identities = append(c.identities, id)
-		}
-		if id.isOurs() {
 			wanted[key] = model.WantedIdentity{Labels: wanted[key].Labels, Number: id.number, Here: wanted[key].Here}
 		}
 	}

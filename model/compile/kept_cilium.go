@@ -157,8 +157,8 @@ func (i *Incremental) holdMoved(m *moves) bool {
 	return slices.ContainsFunc(m.removed, holds) || slices.ContainsFunc(m.added, holds)
 }
 
-// someoneIn gives the pod, or the workload, of the first name that has an address in a block, and its
-// first address there.
+// someoneIn gives the pod, or the workload, of the first name that has an address in
+// a block, and its first address there.
 func (c *compiler) someoneIn(cidr netip.Prefix) (found *party, at netip.Addr) {
 	look := func(pod *party) {
 		if n := slices.IndexFunc(pod.addresses, cidr.Contains); n >= 0 && (found == nil || pod.name.Compare(found.name) < 0) {
