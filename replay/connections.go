@@ -94,6 +94,7 @@ type Connections struct {
 	Forget bool
 
 	known     map[flowID]*Connection
+	refused   map[opener]*Connection
 	datagrams datagrams
 }
 
@@ -116,8 +117,36 @@ func (c *Connections) Add(o *Outcome) *Connection {
 	for _, f := range flows {
 		c.known[f] = conn
 	}
+	if h := &o.Header; o.isRefused() {
+		if c.refused == nil || len(c.refused) == maxConnections {
+			c.refused = map[opener]*Connection{}
+		}
+		c.refused[opener{h.Src, h.Sport, h.Protocol}] = conn
+	}
 	conn.add(o)
 	return conn
+}
+
+// opener is who has asked a service, and was dropped: the backend that answers in
+// the capture is no end that anybody has named.
+type opener struct {
+	addr     netip.Addr
+	port     uint16
+	protocol model.Protocol
+}
+
+// asked gives the connection to a service that a packet of a backend answers.
+func (c *Connections) asked(h *Header) *Connection {
+	conn := c.refused[opener{h.Dst, h.Dport, h.Protocol}]
+	if conn == nil || !h.HasPorts || conn.There.delivered > 0 || conn.ended {
+		return nil
+	}
+	return conn
+}
+
+// isRefused is whether a packet asks a service, and does not come to a backend.
+func (o *Outcome) isRefused() bool {
+	return o.Verdict == Drop && o.Header.HasPorts && o.Translated == nil && isService(o.DstName)
 }
 
 // find gives the connection that a packet goes on with.
@@ -130,7 +159,7 @@ func (c *Connections) find(flows []flowID, o *Outcome) *Connection {
 			return conn
 		}
 	}
-	return nil
+	return c.asked(&o.Header)
 }
 
 func (c *Connections) begin(o *Outcome) *Connection {

@@ -130,7 +130,8 @@ func TestMoreConnectionsThanAreKeptAreCounted(t *testing.T) {
 // another address.
 func TestConnectionsGoThroughServices(t *testing.T) {
 	needRoot(t)
-	there, back := tcp(t, "10.1.0.1", "10.96.0.1", 1000, 80, syn), tcp(t, "10.1.0.2", "10.1.0.1", 8080, 1000, syn|ack)
+	there := build(t, ip("10.1.0.1", "10.96.0.1"), layer("tcp", num("sport", 1000), num("dport", 80), num("flags", syn), num("seq", 100)))
+	back := build(t, ip("10.1.0.2", "10.1.0.1"), layer("tcp", num("sport", 8080), num("dport", 1000), num("flags", syn|ack), num("seq", 7), num("ack", 101)))
 	captures := captureOf(t, sent{0, there, 0}, sent{0, back, 0}, sent{1, udp(t, "10.1.0.1", "10.1.0.2", 1, 2, 0), 0}, sent{1, udp(t, "10.1.0.2", "10.1.0.1", 2, 1, 0), 0})
 	connections := func(o Options) (all Connections) {
 		o.At = model.FromContainer
@@ -150,6 +151,8 @@ func TestConnectionsGoThroughServices(t *testing.T) {
 		string(AppendConnection(nil, open.List[0], none)))
 	shut := connections(Options{Objects: objects(t, closed)})
 	require.Equal(t, 2, shut.dead())
+	require.Len(t, shut.List, 2)
+	require.Equal(t, 1, shut.List[0].NeverSent, "the backend's answer to what never came there")
 	require.Contains(t, string(AppendConnection(nil, shut.List[1], none)), "> default/web 10.1.0.2:2  policy-ingress  (1 drop, 1 never sent, dead)\n")
 	line, err := AppendConnectionJSON(nil, shut.List[1], "end")
 	require.NoError(t, err)

@@ -4,11 +4,17 @@ package replay
 
 import (
 	"net/netip"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weirnet/weir/model/manifest"
 )
+
+// serviceKind stands before a service's name.
+const serviceKind = "service "
+
+func isService(name string) bool { return strings.HasPrefix(name, serviceKind) }
 
 // namesOf is what objects call addresses: a pod by namespace/name, and behind its
 // kind a service or a node. A pod's word goes before a service's, and that before a
@@ -35,7 +41,7 @@ func namesOf(objs *manifest.Objects) map[netip.Addr]string {
 	pods := names
 	names = map[netip.Addr]string{}
 	for name, service := range objs.Services {
-		name = "service " + name
+		name = serviceKind + name
 		give(name, service.Spec.ClusterIP)
 		give(name, service.Spec.ClusterIPs...)
 		give(name, service.Spec.ExternalIPs...)
