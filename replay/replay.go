@@ -199,13 +199,13 @@ func (r *Replay) judge(ep *endpoint, o *Outcome, frame []byte, wire int) error {
 			return r.segments(ep, o, frame, &s)
 		}
 	}
-	o.Frame = r.pad(frame, wire)
-	if o.Shortened = wire > datapath.MaxRunBytes; o.Shortened {
-		var why string
-		if o.Frame, why = r.cutter.headers(frame, &s); why != "" {
-			o.Reason = why
-			return nil
-		}
+	if o.Shortened = wire > datapath.MaxRunBytes; !o.Shortened {
+		o.Frame = r.pad(frame, wire)
+	} else if cut, why := r.cutter.headers(frame, &s); why != "" {
+		o.Reason = why
+		return nil
+	} else {
+		o.Frame = cut
 	}
 	r.runner.Super(o.SegmentSize, o.Segments)
 	defer r.runner.Super(0, 0)
@@ -252,11 +252,7 @@ func (r *Replay) pad(frame []byte, length int) []byte {
 	if len(frame) >= length {
 		return frame
 	}
-	r.padded = append(r.padded[:0], frame...)
-	for len(r.padded) < length {
-		r.padded = append(r.padded, 0)
-	}
-	return r.padded
+	return filled(&r.padded, frame, length)
 }
 
 func (r *Replay) run(ep *endpoint, o *Outcome) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/model"
@@ -222,10 +223,8 @@ func (c *cutter) part(frame []byte, s *shape, from, n int) []byte {
 	if from < len(frame) {
 		cut = append(cut, frame[from:min(len(frame), from+n)]...)
 	}
-	for len(cut) < s.body+n {
-		cut = append(cut, 0)
-	}
-	c.buf = cut
+	c.buf = zeros(cut, s.body+n)
+	cut = c.buf
 	less := s.end - s.body - n
 	h.shorten(cut, s, less)
 	h.sum(cut)
@@ -266,11 +265,18 @@ func change16(ip, field []byte, value uint16) {
 
 // filled makes a frame as long as it was on the wire.
 func filled(buf *[]byte, frame []byte, length int) []byte {
-	b := append((*buf)[:0], frame[:min(len(frame), length)]...)
-	for len(b) < length {
-		b = append(b, 0)
+	*buf = zeros(append((*buf)[:0], frame[:min(len(frame), length)]...), length)
+	return *buf
+}
+
+// zeros fills up to a length.
+func zeros(b []byte, length int) []byte {
+	have := len(b)
+	if have >= length {
+		return b
 	}
-	*buf = b
+	b = slices.Grow(b, length-have)[:length]
+	clear(b[have:])
 	return b
 }
 

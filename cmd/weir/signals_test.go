@@ -100,7 +100,7 @@ func TestAStoppedReplayTellsWhatItHasDone(t *testing.T) {
 	needRoot(t)
 	capture, packets := longCapture(t)
 	annotated := filepath.Join(t.TempDir(), "annotated.pcapng")
-	for _, args := range [][]string{{capture}, {"-o", "json", "-w", annotated, capture}} {
+	for _, args := range [][]string{{"--by", "packet", capture}, {"-o", "json", "-w", annotated, capture}} {
 		ctx, stop := context.WithCancelCause(t.Context())
 		var out bytes.Buffer
 		root := rootCommand()
@@ -115,7 +115,7 @@ func TestAStoppedReplayTellsWhatItHasDone(t *testing.T) {
 		require.NoError(t, scanErr)
 		require.Greater(t, done, 0)
 		require.Less(t, done, packets)
-		if len(args) == 1 {
+		if args[0] == "--by" {
 			require.Contains(t, out.String(), fmt.Sprintf("\n%d packets: %d forward, ", done, done))
 			continue
 		}
