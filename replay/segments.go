@@ -170,7 +170,7 @@ func (c *cutter) withoutJumbo(frame []byte) []byte {
 }
 
 // headers gives a packet that is too long with as much of its payload as a test
-// run takes. It fails with a sentence.
+// run takes, and a super-packet with that of one segment. It fails with a sentence.
 func (c *cutter) headers(frame []byte, s *shape) (cut []byte, why string) {
 	if !s.header.IP || s.end <= datapath.MaxRunBytes { // the rest is padding, or nobody's
 		return filled(&c.buf, frame, min(s.wire, datapath.MaxRunBytes)), ""
@@ -178,7 +178,11 @@ func (c *cutter) headers(frame []byte, s *shape) (cut []byte, why string) {
 	if s.body > datapath.MaxRunBytes {
 		return nil, longHeaders
 	}
-	return c.part(frame, s, s.body, datapath.MaxRunBytes-s.body), ""
+	n := datapath.MaxRunBytes - s.body
+	if s.size > 0 {
+		n = min(n, s.size)
+	}
+	return c.part(frame, s, s.body, n), ""
 }
 
 // segment gives one of a super-packet's segments, from 0, as the kernel makes
