@@ -14,12 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// needTcpdump skips where nobody could compile an expression.
+// needTcpdump fails where nobody could compile an expression.
 func needTcpdump(t testing.TB) {
 	t.Helper()
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		t.Skip("needs tcpdump")
-	}
+	_, err := exec.LookPath("tcpdump")
+	require.NoError(t, err, "run: apt-get install tcpdump")
 }
 
 // tcpOf is an Ethernet frame of IPv4 and TCP.

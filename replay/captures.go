@@ -57,11 +57,11 @@ func (c *Captures) each(ctx context.Context, do func(*packet) error) error {
 	var damaged []error
 	for _, path := range c.Paths {
 		err := w.file(path)
-		if err != nil && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 		var damage *pcap.DamageError
 		if errors.As(err, &damage) || errors.Is(err, pcap.ErrFormat) {
+			if ctx.Err() != nil { // it has cut off what was read
+				return context.Cause(ctx)
+			}
 			damaged = append(damaged, fmt.Errorf("%s: %w", called(path), err))
 			continue
 		}
