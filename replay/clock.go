@@ -12,10 +12,6 @@ import (
 // expired flows runs, as an agent would run it.
 const collectEvery = 10 * time.Second
 
-// clockGrain is how much the datapath's clock goes on at once at least: setting it
-// costs a system call, and what depends on it counts in seconds.
-const clockGrain = time.Millisecond
-
 // clock makes the datapath's clock go as the timestamps do, and by nothing
 // else: how long a replay takes does not matter. A timestamp that goes back
 // does not move it back.
@@ -31,7 +27,7 @@ func (c *clock) set(dp *datapath.Datapath, stamp time.Time) error {
 	if c.latest.IsZero() {
 		c.latest, c.collected = stamp, stamp
 	}
-	if stamp.Sub(c.latest) < clockGrain {
+	if !stamp.After(c.latest) {
 		return nil
 	}
 	if err := dp.Advance(stamp.Sub(c.latest)); err != nil {
