@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -114,36 +113,6 @@ func (w *World) whileOpen(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() { stop(); cancel(); cancelPatience() }
 }
 
-// prohibited puts the lab's word to what a connected socket of datagrams reads where
-// an ICMP error says that its peer is administratively prohibited. Of what IPv4 makes
-// EHOSTUNREACH only errors of that kind end a read: that a host or a neighbour cannot
-// be reached does not (icmp_err_convert in net/ipv4/icmp.c).
-func prohibited(err error) error {
-	if errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
-	}
-	return err
-}
-
-// outcome puts the lab's word to how a socket call ended. Errors that say
-// that there is no way (EHOSTUNREACH, ENETUNREACH) have none: the sender's own
-// stack gives them too, and a broken neighbour is no refusal.
-func outcome(err error) error {
-	var timeout net.Error
-	switch {
-	case errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
-	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: %w", lab.ErrReset, err)
-	case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EDESTADDRREQ): // what was connected is not any more
-		return fmt.Errorf("%w: %w", lab.ErrReset, err)
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
-		errors.As(err, &timeout) && timeout.Timeout():
-		return fmt.Errorf("%w: %w", lab.ErrTimeout, err)
-	}
-	return err
-}
-
 // conn is the dialling end of a conversation.
 type conn struct {
 	world   *World
@@ -219,7 +188,7 @@ func (c *conn) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	c.world.meetings.says(c.caller, message)
 	answer, err := c.exchange(message)
 	if err != nil {
-		return nil, fmt.Errorf("exchange of %s with %s: %w", c.caller.host, c.remote, outcome(err))
+		return nil, fmt.Errorf("exchange of %s with %s: %w", c.caller.host, c.remote, lab.Outcome(err))
 	}
 	return answer, nil
 }
@@ -231,7 +200,7 @@ func (c *conn) exchange(message []byte) ([]byte, error) {
 	answer := make([]byte, 64<<10)
 	n, err := c.socket.Read(answer)
 	if err != nil && c.caller.protocol != model.ProtocolTCP {
-		err = prohibited(err)
+		err = lab.Prohibited(err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("receive answer: %w", err)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/weirnet/weir/lab"
 )
 
 // Types of ICMP (RFC 792) and ICMPv6 (RFC 4443) messages.
@@ -32,7 +34,7 @@ func (w *World) Ping(ctx context.Context, host string, to netip.Addr) error {
 		return fmt.Errorf("ping %s: %w", to, err)
 	}
 	if err := w.ping(ctx, h.ns, from, to); err != nil {
-		return fmt.Errorf("ping %s from %s: %w", to, host, outcome(err))
+		return fmt.Errorf("ping %s from %s: %w", to, host, lab.Outcome(err))
 	}
 	return nil
 }
@@ -65,7 +67,7 @@ func (w *World) ping(ctx context.Context, ns *namespace, from, to netip.Addr) er
 	for answer := make([]byte, 2048); ; {
 		n, err := socket.Read(answer)
 		if err != nil {
-			return prohibited(err)
+			return lab.Prohibited(err)
 		}
 		// The socket gives replies to its identifier, whoever sent them.
 		if n == len(request) && answer[0] == reply && bytes.Equal(answer[6:n], request[6:]) {

@@ -40,7 +40,7 @@ func (w *World) DialAs(ctx context.Context, host string, protocol model.Protocol
 	}
 	c, err := dial(ctx, h, protocol, netip.AddrPortFrom(from, sport), to)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s %s from %s: %w", protocol, to, host, outcome(err))
+		return nil, fmt.Errorf("dial %s %s from %s: %w", protocol, to, host, lab.Outcome(err))
 	}
 	return c, nil
 }
