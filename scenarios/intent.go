@@ -22,7 +22,13 @@ func (p *play) Listen(ctx context.Context, v *syntax.Listen) error {
 		fixed := []byte(*v.Answer)
 		answer = func([]byte) []byte { return fixed }
 	}
-	if err := p.world.Listen(ctx, p.hostName(v.Host), v.Protocol, v.Port, answer); err != nil {
+	listen := func() error { return p.world.Listen(ctx, p.hostName(v.Host), v.Protocol, v.Port, answer) }
+	if w, ok := p.world.(interface {
+		ListenFor(context.Context, string, model.Protocol, uint16, *string) error
+	}); ok {
+		listen = func() error { return w.ListenFor(ctx, p.hostName(v.Host), v.Protocol, v.Port, v.Answer) }
+	}
+	if err := listen(); err != nil {
 		return labError(err)
 	}
 	p.listening[listener{v.Host, v.Protocol, v.Port}] = true
@@ -195,7 +201,7 @@ func (p *play) served(what string, v *syntax.Connect, conn lab.Conn, answer []by
 // compareExchange asks the model about an exchange of real sockets. World
 // prog asks it about every frame instead.
 func (p *play) compareExchange(v *syntax.Connect, conn lab.Conn, to netip.Addr, err error) {
-	if p.kind == syntax.Prog || err != nil && failed(err) == "" {
+	if p.kind == syntax.Prog || p.kind == syntax.Cluster || err != nil && failed(err) == "" {
 		return
 	}
 	from, _ := p.address(v.From, p.family)
@@ -286,7 +292,7 @@ func (p *play) Ping(ctx context.Context, v *syntax.Ping) error {
 	limited, cancel := p.wait(ctx, v.Fails)
 	defer cancel()
 	err = p.world.Ping(limited, p.hostName(v.From), to)
-	if p.kind != syntax.Prog && (err == nil || failed(err) != "") {
+	if p.kind == syntax.Netns && (err == nil || failed(err) != "") {
 		from, _ := p.address(v.From, p.family)
 		t := model.Tuple{Src: from, Dst: to, Sport: uint16(time.Now().UnixNano()), Protocol: model.ProtocolICMP}
 		if p.family.V6() {

@@ -22,6 +22,12 @@ import (
 
 // compile makes the datapath and the model know the objects as they are now.
 func (p *play) compile(ctx context.Context) error {
+	if w, ok := p.world.(reconciler); ok {
+		if err := w.Reconcile(ctx, p.objects); err != nil {
+			return labError(err)
+		}
+		return nil
+	}
 	derived := manifest.DeriveEndpointSlices(p.objects)
 	for i, n := range p.topology.Nodes {
 		state, _, err := compile.All(derived, n.Name, p.locals[i])

@@ -60,6 +60,10 @@ type conversation struct {
 // patience is how long what is eventual may take where packets take time.
 const patience = 2 * time.Second
 
+// following is how long the datapaths of a live cluster may take to follow a change of
+// its objects.
+const following = 10 * time.Second
+
 // quiet is how long nothing must come where nothing is expected.
 const quiet = 150 * time.Millisecond
 
@@ -233,6 +237,9 @@ func (p *play) disagreement() *Mismatch {
 // alone finds out who of scenario, model and datapath stands alone in a step
 // that did not hold.
 func (p *play) alone(m *Mismatch) error {
+	if p.kind == syntax.Cluster {
+		return m // nobody else is asked there
+	}
 	if len(p.judge.disagreed) == 0 {
 		return &oddError{m, "the scenario: model and datapath agree on every frame of this step"}
 	}
@@ -330,6 +337,10 @@ func (p *play) tell(f *Failure) {
 }
 
 func (p *play) do(ctx context.Context, step *syntax.Step) error {
+	if p.kind == syntax.Cluster && step.Verb.Effect() == syntax.Converses {
+		// Nothing tells when a cluster's datapaths have followed its objects.
+		return retry(ctx, p.stretch(following), func() error { return step.Verb.Run(ctx, p) })
+	}
 	if !step.Eventually || p.kind == syntax.Prog {
 		return step.Verb.Run(ctx, p)
 	}
@@ -381,6 +392,9 @@ func (p *play) Flow(ctx context.Context, v *syntax.FlowCheck) error {
 
 // Dropped waits for packets that are dropped.
 func (p *play) Dropped(ctx context.Context, v *syntax.Dropped) error {
+	if p.kind == syntax.Cluster {
+		return nil // what is dropped there its plugin alone could tell
+	}
 	return p.eventually(ctx, func() error { return p.drops(v) })
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/lab/netns"
 	"github.com/weirnet/weir/lab/phase"
 	"github.com/weirnet/weir/lab/prog"
@@ -45,6 +46,8 @@ type Runner struct {
 	// Netns makes the worlds netns in the runner's place: to record what they
 	// carry. Nil: the runner makes them.
 	Netns func(context.Context, lab.Topology, netns.Options) (lab.World, error)
+	// Cluster is where worlds cluster are made. Who has opened it closes it.
+	Cluster *kube.Session
 	// Edit changes the programs before they are loaded: see datapath.Options.
 	Edit func(*ebpf.CollectionSpec) error
 	// Cover counts what of the programs each run reaches: see Result.Reach.
@@ -61,7 +64,8 @@ type Runner struct {
 	Live func(Result)
 }
 
-// Made are the worlds that this binary can make.
+// Made are the worlds that this binary can make on any machine. World cluster needs
+// a Runner's Cluster.
 func Made() []syntax.World { return []syntax.World{syntax.Prog, syntax.Netns} }
 
 // Errors of a run as a whole.
@@ -152,6 +156,12 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 		m.nets, m.prog = netns.NewPool(parallel), newProgPool(parallel, r.Edit)
 	}
 	results := m.run(ctx, runs)
+	if r.Cluster != nil {
+		m.failed(r.Cluster.Rest())
+	}
+	if m.left != nil {
+		return results, fmt.Errorf("%w: %w", ErrLeak, m.left)
+	}
 	if err := m.nets.Close(); err != nil {
 		return results, fmt.Errorf("%w: %w", ErrLeak, err)
 	}
@@ -172,6 +182,7 @@ type machine struct {
 
 	mu      sync.Mutex
 	results []Result
+	left    error // what worlds of a cluster left behind
 
 	nets  *netns.Pool
 	prog  *progPool
@@ -179,29 +190,39 @@ type machine struct {
 }
 
 func (m *machine) run(ctx context.Context, runs []run) []Result {
-	jobs := make(chan run)
+	jobs := make(chan []run)
 	var workers sync.WaitGroup
 	for range m.parallel {
 		workers.Go(func() {
 			w := m.newWorker()
 			defer w.close()
-			for one := range jobs {
-				if r := w.one(ctx, one); !r.stopped {
-					m.add(r)
+			for group := range jobs {
+				for _, one := range group {
+					if r := w.one(ctx, one); !r.stopped {
+						m.add(r)
+					}
 				}
+				m.failed(w.leaveCluster())
 			}
 		})
 	}
-	for _, one := range runs {
+	for _, group := range together(runs) {
 		if ctx.Err() != nil {
 			break
 		}
-		jobs <- one
+		jobs <- group
 	}
 	close(jobs)
 	workers.Wait()
 	m.prog.close()
 	return m.results
+}
+
+// failed keeps what is no run's failure.
+func (m *machine) failed(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left = errors.Join(m.left, err)
 }
 
 func (m *machine) add(r Result) {
@@ -225,6 +246,13 @@ func (w *worker) one(ctx context.Context, one run) Result {
 		w.Began(r)
 	}
 	r.Outcome = Pass
+	if one.world == syntax.Cluster && w.Cluster != nil {
+		r.Kernel = w.Cluster.Release
+		if missing := one.scenario.lacksIn(w.Cluster, one.family); missing != "" {
+			r.Outcome, r.Reason = Skipped, missing
+			return r
+		}
+	}
 	if missing := lacks(one.scenario, w.kernel); missing != "" {
 		r.Outcome, r.Reason = Skipped, missing
 		if locked(w.kernel) && !skipDeclared(one.scenario, one.world, w.kernel) {
@@ -286,6 +314,15 @@ func (w *worker) inWorld(ctx context.Context, one run, r *Result) error {
 		use(world)
 		defer phase.Start(ctx, phase.Teardown)()
 		return world.Close()
+	case syntax.Cluster:
+		world, err := w.inCluster(ctx, one)
+		if err != nil {
+			return err
+		}
+		there := one
+		there.scenario = one.scenario.at(world.Topology())
+		w.play(ctx, there, world, r)
+		return nil
 	}
 	return fmt.Errorf("make world %s: this binary cannot", one.world)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weirnet/weir/bpf/cover"
 	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/lab/prog"
 )
 
@@ -20,6 +21,8 @@ type worker struct {
 	objects  datapath.Options // of datapaths in world netns: the objects to load
 	prog     *progPool
 	counters *cover.Counters // nil: nothing is counted
+	live     *kube.World     // of a scenario whose other family comes next, or nil
+	lives    *Scenario
 }
 
 func (m *machine) newWorker() *worker {

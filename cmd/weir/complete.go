@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/syntax"
 	"github.com/weirnet/weir/vmtest"
 )
 
@@ -77,7 +78,7 @@ func kernelIDs() []string {
 
 func worldNames() []string {
 	var names []string
-	for _, world := range scenarios.Made() {
+	for _, world := range syntax.Worlds() {
 		names = append(names, string(world))
 	}
 	return names

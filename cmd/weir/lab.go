@@ -18,7 +18,7 @@ func labCommand() *cobra.Command {
 		Use:   "lab",
 		Short: "Make clusters to try Weir on, and traffic in them",
 	}
-	cmd.AddCommand(labClusterCommand(), labTrafficCommand())
+	cmd.AddCommand(labClusterCommand(), labProbeCommand(), labTrafficCommand())
 	return cmd
 }
 

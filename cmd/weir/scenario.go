@@ -61,12 +61,8 @@ func oneOf(flag, value string, allowed ...string) error {
 func worldsOf(names []string) ([]syntax.World, error) {
 	var out []syntax.World
 	for _, n := range names {
-		if !slices.Contains(scenarios.Made(), syntax.World(n)) {
-			made := make([]string, len(scenarios.Made()))
-			for i, w := range scenarios.Made() {
-				made[i] = string(w)
-			}
-			return nil, usageError(fmt.Errorf("--world %s: expected one of %s", n, strings.Join(made, ", ")))
+		if !slices.Contains(syntax.Worlds(), syntax.World(n)) {
+			return nil, usageError(fmt.Errorf("--world %s: expected one of %s", n, strings.ReplaceAll(join(syntax.Worlds()), " ", ", ")))
 		}
 		out = append(out, syntax.World(n))
 	}
@@ -74,11 +70,16 @@ func worldsOf(names []string) ([]syntax.World, error) {
 }
 
 func scenarioListCommand() *cobra.Command {
-	var output string
+	var output, world string
 	cmd := &cobra.Command{
 		Use:   "list [FILE|DIR]...",
 		Short: "List scenarios with their worlds and families",
+		Long: `List scenarios with their worlds and families.
+
+With --world those that run there come first, and behind them those that do
+not: of world cluster with the reason why.`,
 		Example: `  weir scenario list
+  weir scenario list --world cluster
   weir scenario list -o json | jq -r .name`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("output", output, "text", "json"); err != nil {
@@ -87,6 +88,9 @@ func scenarioListCommand() *cobra.Command {
 			all, err := loadScenarios(args)
 			if err != nil {
 				return err
+			}
+			if world != "" {
+				return listWorld(cmd, all, world, output)
 			}
 			if output == "json" {
 				return listJSON(cmd, all)
@@ -100,7 +104,58 @@ func scenarioListCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json (one object a line)")
+	cmd.Flags().StringVar(&world, "world", "", "which of them run in this world (prog, netns, cluster), and which do not")
 	return cmd
+}
+
+// listWorld lists who runs in a world, and who does not.
+func listWorld(cmd *cobra.Command, all []*scenarios.Scenario, name, output string) error {
+	worlds, err := worldsOf([]string{name})
+	if err != nil {
+		return err
+	}
+	type entry struct {
+		Name string `json:"name"`
+		Runs bool   `json:"runs"`
+		Why  string `json:"why,omitempty"` // it does not
+	}
+	var runs, others []entry
+	for _, s := range all {
+		switch {
+		case slices.Contains(s.Worlds, worlds[0]):
+			runs = append(runs, entry{s.Name, true, ""})
+		case worlds[0] == syntax.Cluster:
+			others = append(others, entry{s.Name, false, s.WhyNot()})
+		default:
+			others = append(others, entry{s.Name, false, s.Except[worlds[0]]})
+		}
+	}
+	if output == "json" {
+		e := json.NewEncoder(cmd.OutOrStdout())
+		for _, one := range slices.Concat(runs, others) {
+			if err := e.Encode(one); err != nil {
+				return fmt.Errorf("write list: %w", err)
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "SCENARIO\tRUNS IN %s\n", strings.ToUpper(name))
+	for _, one := range slices.Concat(runs, others) {
+		text := "yes"
+		if !one.Runs {
+			text = "no"
+			if one.Why != "" {
+				text += ": " + one.Why
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\n", one.Name, text)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%d of %d\n", len(runs), len(all))
+	return nil
 }
 
 func join[T ~string](words []T) string {

@@ -10,15 +10,18 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
 	"github.com/weirnet/weir/scenarios/reach"
 	"github.com/weirnet/weir/scenarios/report"
 	"github.com/weirnet/weir/scenarios/shard"
+	"github.com/weirnet/weir/scenarios/syntax"
 )
 
 type scenarioRun struct {
@@ -35,6 +38,8 @@ type scenarioRun struct {
 	part     partFlags
 	timings  bool
 	starts   []matrix.Start // of guests
+	cluster  clusterFlags
+	image    string // of the pods of world cluster
 }
 
 func scenarioRunCommand() *cobra.Command {
@@ -61,6 +66,11 @@ In world netns one scenario of eight attaches the programs as a cluster does, by
 tcx where the kernel has it, and the others by clsact, which waits for nothing.
 With --thorough all do as a cluster does; in kernels of --kernel they always do.
 
+World cluster is a live one, with any network plugin: only those scenarios run
+that can be there ('weir scenario list --world cluster'), each with namespaces
+and pods of its own, which are removed at the end. It has to be asked for, by
+--world cluster, with the cluster's kubeconfig.
+
 With --kernel they run in those kernels, booted in QEMU, and what differs
 between kernels is shown first. World prog runs on all of them, with counters in
 the programs. Where a scenario runs the same instructions there and comes to the
@@ -79,11 +89,12 @@ run in the newest kernel of the lock by themselves.`,
   weir scenario run --shard 2/5 --costs last --kernel all --report shard-2
   weir scenario run --world netns --timings
   weir scenario run --cover reached --kernel all
+  weir scenario run --world cluster --kubeconfig kind.yaml --run '^(service|policy)-'
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.worlds, "world", nil, "only in these worlds (prog, netns); default all that a scenario declares")
+	f.StringSliceVar(&o.worlds, "world", nil, "only in these worlds (prog, netns, cluster); default prog and netns, as a scenario declares")
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
 	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default two a core, or as guests need")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
@@ -93,11 +104,13 @@ run in the newest kernel of the lock by themselves.`,
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
 	f.BoolVar(&o.thorough, "thorough", false, "run all on every kernel, also what does the same, and attach programs by tcx only")
 	f.BoolVar(&o.timings, "timings", false, "show where the time went, by kernel and world, and of the slowest scenarios")
+	o.cluster.register(cmd)
+	f.StringVar(&o.image, "image", "", "`reference` of the image that pods of world cluster run, which has this program (default: that of the agents of Weir there)")
 	o.part.add(f)
 	return cmd
 }
 
-func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
+func (o *scenarioRun) run(cmd *cobra.Command, args []string) (err error) {
 	runner, err := o.runner()
 	if err != nil {
 		return err
@@ -120,6 +133,14 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 	if len(names) > 0 {
 		return o.onKernels(cmd, names, runner, mine, len(args) > 0)
 	}
+	if slices.Contains(runner.Worlds, syntax.Cluster) {
+		session, err := o.openCluster(cmd)
+		if err != nil {
+			return err
+		}
+		runner.Cluster = session
+		defer func() { err = errors.Join(err, session.Close(cmd.Context())) }()
+	}
 	live, err := o.live(cmd, runner.Count(mine.scenarios), nil, mine.describe(scenarios.Kernel()))
 	if err != nil {
 		return err
@@ -131,6 +152,16 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) error {
 	}
 	results, err := runner.Run(cmd.Context(), mine.scenarios)
 	return o.end(cmd, live, results, live.close(cmd.Context(), results, err))
+}
+
+// openCluster reaches the cluster of world cluster, and says what it is.
+func (o *scenarioRun) openCluster(cmd *cobra.Command) (*kube.Session, error) {
+	session, err := kube.Open(cmd.Context(), kube.Options{Kubeconfig: o.cluster.kubeconfig, Context: o.cluster.context, Image: o.image})
+	if err != nil {
+		return nil, fmt.Errorf("world cluster: %w", err)
+	}
+	fmt.Fprintln(cmd.ErrOrStderr(), session)
+	return session, nil
 }
 
 func (o *scenarioRun) runner() (*scenarios.Runner, error) {

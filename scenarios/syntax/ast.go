@@ -34,6 +34,8 @@ type File struct {
 	Worlds   []World
 	Families []Family
 	Needs    []Need
+	// Except says why it does not hold in worlds that could have all of it.
+	Except map[World]string
 
 	Nodes      []Node // the first is always "node"
 	Pods       []Pod

@@ -33,6 +33,11 @@ func (p *parser) check() {
 	if len(f.Worlds) == 0 {
 		p.failf(p.pos(1), "no worlds are declared: expected a line like 'worlds prog netns'")
 	}
+	for w := range f.Except {
+		if slices.Contains(f.Worlds, w) {
+			p.failf(p.pos(1), "world %s is declared and excepted: leave out one of them", w)
+		}
+	}
 	if len(f.Families) == 0 {
 		f.Families = []Family{IPv4, IPv6}
 	}
@@ -62,6 +67,7 @@ func (p *parser) check() {
 	}
 	c.parseAttached()
 	c.network(f)
+	c.live(f)
 	for i := range f.Steps {
 		c.step(&f.Steps[i])
 	}
@@ -144,6 +150,9 @@ func BalancedService(name string) string {
 
 // place checks a name that something is sent to.
 func (c *checker) place(at Pos, verb, name string) {
+	if name == "gateway" {
+		c.notLive(at, verb+" gateway")
+	}
 	if c.file.HasHost(name) || c.file.HasAddress(name) || name == "gateway" || c.services[name] || c.services[BalancedService(name)] {
 		return
 	}
@@ -182,6 +191,36 @@ func (c *checker) onlyProg(at Pos, verb string) {
 		if w != Prog {
 			c.failf(at, "%s: only world prog has this, but the scenario declares %s: remove the line, or declare 'worlds prog'", verb, w)
 			return
+		}
+	}
+}
+
+// notLive refuses what a live cluster does not have.
+func (c *checker) notLive(at Pos, what string) {
+	if slices.Contains(c.file.Worlds, Cluster) {
+		c.failf(at, "%s: a live cluster has no wires, clocks and tables that a scenario reaches", what)
+	}
+}
+
+// live refuses a network that no live cluster is.
+func (c *checker) live(f *File) {
+	if !slices.Contains(f.Worlds, Cluster) {
+		return
+	}
+	o := &f.Options
+	for what, said := range map[string]bool{
+		"silent: every host of a live cluster has a stack that answers":                            len(f.Silent) > 0,
+		"outside: one host alone is known to be beside a live cluster's nodes":                     len(f.Outside) > 1,
+		"address: a live cluster's nodes have their addresses from others":                         len(f.Named) > 0,
+		"route: a live cluster's router is told by others where addresses lead":                    len(f.Routes) > 0,
+		"masquerade: what is excepted, and by which ports it goes, a live cluster's operator says": len(o.MasqueradeExcluded) > 0 || o.FirstPort > 0,
+		"maglev: how backends are chosen a live cluster's operator says":                           o.Algorithm != "",
+		"pings: what becomes of pings of services a live cluster's operator says":                  o.ServicePings != "",
+		"nodeports: at which addresses node ports answer a live cluster's operator says":           len(o.NodePortAddresses) > 0,
+		"return: how answers come back a live cluster's operator says":                             o.Return != "",
+	} {
+		if said {
+			c.failf(c.pos(1), "%s", what)
 		}
 	}
 }

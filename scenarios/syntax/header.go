@@ -22,6 +22,7 @@ var headers map[string]headerSpec
 func init() {
 	headers = map[string]headerSpec{
 		"worlds":    {"worlds prog|netns|cluster...", "in which worlds the scenario holds", parseWorlds},
+		"except":    {`except prog|netns|cluster "WHY"`, "in which world it does not hold that could have all of it, and why", parseExcept},
 		"families":  {"families ipv4|ipv6...", "once for each family; both when left out", parseFamilies},
 		"needs":     {"needs kernel RELEASE | needs config OPTION", "what the kernel must have; else the scenario is skipped", parseNeeds},
 		"without":   {"without " + strings.Join(features, "|") + "...", "features of the kernel that the datapath is not to use; only in world netns", parseWithout},
@@ -93,6 +94,31 @@ func parseWorlds(p *parser, _ Pos, l *line) error {
 		p.file.Worlds = append(p.file.Worlds, World(w))
 	}
 	return err
+}
+
+// parseExcept reads why a scenario is not for a world: for people, and for those who
+// ask which of them could be.
+func parseExcept(p *parser, _ Pos, l *line) error {
+	name, err := l.word("a world (prog, netns, cluster)")
+	if err != nil {
+		return err
+	}
+	w := World(name)
+	if !slices.Contains(Worlds(), w) {
+		return fmt.Errorf("expected a world of prog, netns, cluster, found '%s'\n\tusage: %s", name, l.usage)
+	}
+	why, err := l.text("why it does not hold there")
+	if err != nil {
+		return err
+	}
+	if p.file.Except[w] != "" {
+		return fmt.Errorf("world %s is excepted twice: say why once", w)
+	}
+	if p.file.Except == nil {
+		p.file.Except = map[World]string{}
+	}
+	p.file.Except[w] = why
+	return nil
 }
 
 func parseFamilies(p *parser, _ Pos, l *line) error {

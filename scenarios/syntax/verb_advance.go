@@ -27,7 +27,7 @@ func parseAdvance(l *line) (Verb, error) {
 	return &Advance{by}, nil
 }
 
-func (*Advance) check(*checker, *Step) {}
+func (*Advance) check(c *checker, s *Step) { c.notLive(s.Pos, "advance") }
 
 // Effect is of what kind it is.
 func (*Advance) Effect() Effect { return Acts }

@@ -13,7 +13,7 @@ type Collect struct{}
 
 func parseCollect(*line) (Verb, error) { return &Collect{}, nil }
 
-func (*Collect) check(*checker, *Step) {}
+func (*Collect) check(c *checker, s *Step) { c.notLive(s.Pos, "collect") }
 
 // Effect is of what kind it is.
 func (*Collect) Effect() Effect { return Acts }

@@ -56,6 +56,7 @@ func parseCounter(l *line) (Verb, error) {
 }
 
 func (v *Counter) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "counter")
 	c.node(s.Pos, "counter", v.Node)
 }
 

@@ -30,6 +30,7 @@ func parseExpect(l *line) (Verb, error) {
 }
 
 func (v *Expect) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "expect")
 	c.host(s.Pos, "expect", v.Host)
 	c.layers(s, v.Layers, false)
 }

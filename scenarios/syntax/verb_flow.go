@@ -71,6 +71,7 @@ func flowTarget(l *line, s string) (Target, error) {
 }
 
 func (v *FlowCheck) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "flow")
 	c.onNode(s.Pos, "flow", v.Fields)
 	c.host(s.Pos, "flow", v.From)
 	c.place(s.Pos, "flow", v.To.Name)

@@ -18,6 +18,7 @@ func parseGive(l *line) (Verb, error) {
 }
 
 func (v *Give) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "give")
 	for _, a := range c.handed(s.Pos, "give", v.Addresses, v.Nodes) {
 		if c.given[a] == nil {
 			c.given[a] = map[string]Pos{}

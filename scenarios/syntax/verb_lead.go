@@ -17,6 +17,7 @@ func parseLead(l *line) (Verb, error) {
 }
 
 func (v *Lead) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "lead")
 	c.nodes(s.Pos, "lead", v.Nodes)
 	for _, name := range v.Addresses {
 		c.routable(s.Pos, "lead", name)

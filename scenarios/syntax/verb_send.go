@@ -63,6 +63,7 @@ func (v *Send) poses() error {
 }
 
 func (v *Send) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "send")
 	c.host(s.Pos, "send", v.Host)
 	if v.Sender != "" {
 		c.place(s.Pos, "send: posing-as", v.Sender)

@@ -44,6 +44,7 @@ func parseTable(l *line) (Verb, error) {
 }
 
 func (v *TableCheck) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "table")
 	c.node(s.Pos, "table", v.Node)
 	v.Table = c.table(s.Pos, v.Table)
 }

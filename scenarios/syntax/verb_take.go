@@ -17,6 +17,7 @@ func parseTake(l *line) (Verb, error) {
 }
 
 func (v *Take) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "take")
 	for _, a := range c.handed(s.Pos, "take", v.Addresses, v.Nodes) {
 		for _, node := range v.Nodes {
 			if _, has := c.given[a][node]; !has {

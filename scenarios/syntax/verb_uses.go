@@ -49,6 +49,7 @@ func parseUses(l *line) (Verb, error) {
 }
 
 func (v *Uses) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "uses")
 	if v.Feature == "tcx" && slices.Contains(c.file.Worlds, Prog) {
 		c.failf(s.Pos, "uses: world prog attaches programs to nothing, but the scenario declares it: remove the line, or declare 'worlds netns'")
 	}

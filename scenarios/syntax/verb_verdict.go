@@ -45,6 +45,7 @@ func parseVerdict(l *line) (Verb, error) {
 }
 
 func (v *Verdict) check(c *checker, s *Step) {
+	c.notLive(s.Pos, "verdict")
 	c.onlyProg(s.Pos, "verdict")
 	c.onNode(s.Pos, "verdict", v.Fields)
 	for i, field := range v.Fields {
