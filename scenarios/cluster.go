@@ -9,6 +9,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
+	"sync"
 
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/kube"
@@ -53,6 +55,8 @@ func firstMistake(err error) string {
 // lacksIn says what a cluster lacks of a scenario; empty: nothing.
 func (s *Scenario) lacksIn(c *kube.Session, family syntax.Family) string {
 	switch {
+	case !c.Weir && differences()[s.Name] != "":
+		return "Kubernetes' own network differs: " + differences()[s.Name]
 	case len(s.Nodes) > c.Nodes():
 		return fmt.Sprintf("needs %d nodes, and %d of the cluster are ready", len(s.Nodes), c.Nodes())
 	case !c.HasFamily(family.V6()):
@@ -66,6 +70,43 @@ func (s *Scenario) lacksIn(c *kube.Session, family syntax.Family) string {
 	}
 	return ""
 }
+
+// policiesLack says why a scenario's policies do not hold in a cluster; empty: they
+// do, or it has none.
+func (s *Scenario) policiesLack(ctx context.Context, c *kube.Session) (string, error) {
+	some := false
+	for _, file := range s.attached {
+		if len(file.CiliumNetworkPolicies) > 0 && !c.HasKind("CiliumNetworkPolicy") {
+			return "the cluster has no kind CiliumNetworkPolicy", nil
+		}
+		some = some || len(file.NetworkPolicies)+len(file.CiliumNetworkPolicies) > 0
+	}
+	if !some {
+		return "", nil
+	}
+	hold, err := c.EnforcesPolicies(ctx)
+	if err != nil || hold {
+		return "", err
+	}
+	return "the cluster's network enforces no policies", nil
+}
+
+// differences are scenarios that do not hold in the network that is Kubernetes' own,
+// with the reason: docs/reference.md has all of it.
+var differences = sync.OnceValue(func() map[string]string {
+	all := map[string]string{}
+	data, err := embedded.ReadFile("differences")
+	if err != nil {
+		return all
+	}
+	for line := range strings.Lines(string(data)) {
+		name, why, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && !strings.HasPrefix(name, "#") {
+			all[name] = strings.TrimSpace(why)
+		}
+	}
+	return all
+})
 
 // asksOutside says whether a host outside has a part in it.
 func (s *Scenario) asksOutside() bool {

@@ -4,7 +4,9 @@ package scenarios
 
 import (
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -74,6 +76,33 @@ func TestWhatAScenarioUsesOfACluster(t *testing.T) {
 	require.Equal(t, kube.Uses{Ports: true}, s.uses())
 	require.False(t, s.dialsPodsFromOutside())
 	require.True(t, s.seesMasquerade())
+}
+
+// TestDifferencesAreSettled holds the list beside the document, and both beside the
+// library.
+func TestDifferencesAreSettled(t *testing.T) {
+	document, err := os.ReadFile("../docs/reference.md")
+	require.NoError(t, err)
+	settled := map[string]bool{}
+	for line := range strings.Lines(string(document)) {
+		cells := strings.Split(line, " | ")
+		if len(cells) != 4 || cells[0] == "| scenario" {
+			continue
+		}
+		for name := range strings.SplitSeq(strings.TrimPrefix(cells[0], "| "), ", ") {
+			settled[name] = true
+		}
+	}
+	all, err := Library()
+	require.NoError(t, err)
+	require.NotEmpty(t, differences())
+	for name := range differences() {
+		require.True(t, settled[name], "docs/reference.md says nothing of %s", name)
+		require.True(t, slices.ContainsFunc(all, func(s *Scenario) bool { return s.Name == name && slices.Contains(s.Worlds, syntax.Cluster) }),
+			"no scenario %s is in world cluster", name)
+		delete(settled, name)
+	}
+	require.Empty(t, settled, "docs/reference.md settles what scenarios/differences does not have")
 }
 
 func TestRunsOfOneWorldAreTogether(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
-//go:embed library/*.txtar skips
+//go:embed library/*.txtar skips differences
 var embedded embed.FS
 
 // Library reads the scenarios that are part of the binary.

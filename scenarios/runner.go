@@ -248,7 +248,16 @@ func (w *worker) one(ctx context.Context, one run) Result {
 	r.Outcome = Pass
 	if one.world == syntax.Cluster && w.Cluster != nil {
 		r.Kernel = w.Cluster.Release
-		if missing := one.scenario.lacksIn(w.Cluster, one.family); missing != "" {
+		missing := one.scenario.lacksIn(w.Cluster, one.family)
+		var err error
+		if missing == "" {
+			missing, err = one.scenario.policiesLack(ctx, w.Cluster)
+		}
+		switch {
+		case err != nil:
+			r.Outcome, r.Reason = Broken, err.Error()
+			return r
+		case missing != "":
 			r.Outcome, r.Reason = Skipped, missing
 			return r
 		}

@@ -38,16 +38,17 @@ as well: 'weir install --kubeconfig FILE'.`,
 
 func labClusterUpCommand() *cobra.Command {
 	var options cluster.Options
-	var family string
+	var family, network string
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Make a cluster",
 		Example: `  weir lab cluster up --nodes 3 --ip-family dual
+  weir lab cluster up --name reference --network reference
   weir image -o weir.tar && kind load image-archive --name weir weir.tar &&
       weir install --wait`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			options.Family = cluster.Family(family)
+			options.Family, options.Network = cluster.Family(family), cluster.Network(network)
 			if options.Nodes < 1 {
 				return usageError(fmt.Errorf("--nodes %d: a cluster has one at least", options.Nodes))
 			}
@@ -65,6 +66,7 @@ func labClusterUpCommand() *cobra.Command {
 	f.StringVar(&options.Name, "name", cluster.DefaultName, "the cluster's `name`")
 	f.IntVar(&options.Nodes, "nodes", 2, "`number` of nodes, the control plane's among them")
 	f.StringVar(&family, "ip-family", string(cluster.IPv4), "of nodes, pods and services: ipv4, ipv6 or dual")
+	f.StringVar(&network, "network", string(cluster.NetworkWeir), "what moves packets: weir, which is to be installed, or reference: kube-proxy by nftables and the plugin ptp, without policies, to compare with")
 	f.Var(imageName{&options.Image}, "image", "`reference` of the nodes' image (default: that of the release of kind that weir is built with)")
 	f.StringVar(&options.Kubeconfig, "kubeconfig", "", "`file` that learns how the cluster is reached (default: KUBECONFIG, or ~/.kube/config)")
 	return cmd

@@ -2,7 +2,7 @@
 
 // Package cluster makes Kubernetes clusters in containers of this machine, for
 // trying Weir on them: without a CNI plugin and without kube-proxy, since Weir
-// is both. It is not for speed, nor for anything that has to last.
+// is both, or with Kubernetes' own, which Weir is compared with. It is not for speed, nor for anything that has to last.
 //
 // Its tests are those of a live cluster, whoever made it: they run where
 // WEIR_CLUSTER_TEST names the image to install (make cluster-test).
@@ -48,6 +48,8 @@ type Options struct {
 	Name   string
 	Nodes  int // with the control plane
 	Family Family
+	// Network is what moves its packets; empty: NetworkWeir.
+	Network Network
 	// Image of the nodes; empty: the one of the release of kind that Weir is
 	// built with.
 	Image string
@@ -70,6 +72,9 @@ func (o *Options) Validate() error {
 	if families := []Family{"", IPv4, IPv6, Dual}; !slices.Contains(families, o.Family) {
 		return fmt.Errorf("IP family %q is unknown: use %s, %s or %s", o.Family, IPv4, IPv6, Dual)
 	}
+	if networks := []Network{"", NetworkWeir, NetworkReference}; !slices.Contains(networks, o.Network) {
+		return fmt.Errorf("network %q is unknown: use %s or %s", o.Network, NetworkWeir, NetworkReference)
+	}
 	return nil
 }
 
@@ -83,6 +88,9 @@ func (o *Options) config() *v1alpha4.Cluster {
 			IPFamily:          v1alpha4.ClusterIPFamily(o.Family),
 		},
 		Nodes: []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole, Image: o.Image}},
+	}
+	if o.Network == NetworkReference {
+		c.Networking.KubeProxyMode = v1alpha4.NFTablesProxyMode
 	}
 	for len(c.Nodes) < o.Nodes {
 		c.Nodes = append(c.Nodes, v1alpha4.Node{Role: v1alpha4.WorkerRole, Image: o.Image})
@@ -102,7 +110,7 @@ func provider(ctx context.Context) (*kind.Provider, error) {
 }
 
 // Up makes a cluster whose API answers. Its nodes are not ready before a CNI
-// plugin is installed. It fails with ErrNoDocker, ErrExists.
+// plugin is installed, which it does for NetworkReference. It fails with ErrNoDocker, ErrExists.
 func Up(ctx context.Context, o Options) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -133,10 +141,25 @@ func Up(ctx context.Context, o Options) error {
 		<-made
 		return errors.Join(ctx.Err(), deleted, p.Delete(name, o.Kubeconfig))
 	}
+	if err == nil && o.Network == NetworkReference {
+		err = connect(ctx, p, name)
+		if err != nil {
+			err = errors.Join(err, p.Delete(name, o.Kubeconfig))
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("make cluster %s: %w", name, err)
 	}
 	return nil
+}
+
+// connect gives a cluster the reference network.
+func connect(ctx context.Context, p *kind.Provider, name string) error {
+	nodes, err := p.ListInternalNodes(name)
+	if err != nil {
+		return fmt.Errorf("list its nodes: %w", err)
+	}
+	return refer(ctx, nodes)
 }
 
 // Down removes a cluster; one that is not there is removed already.

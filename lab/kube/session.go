@@ -76,6 +76,11 @@ type Session struct {
 	outside map[bool]netip.Addr
 
 	shared sync.Mutex // ports of hosts that worlds share
+	trial  struct {   // of policies
+		once  sync.Once
+		holds bool
+		err   error
+	}
 
 	mu       sync.Mutex
 	worlds   int

@@ -5,6 +5,7 @@ package probe
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -145,6 +146,9 @@ func (c *dialled) send(m *said) error {
 		return err
 	}
 	_, err = c.socket.Write(body)
+	if errors.Is(err, unix.EPERM) { // what nftables' reject says to its own host's sender
+		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
+	}
 	return lab.Prohibited(err)
 }
 
@@ -157,7 +161,10 @@ func (c *dialled) receive(s *said) error {
 	if err != nil {
 		return lab.Prohibited(err)
 	}
-	return json.Unmarshal(buffer[:n], s)
+	if err := json.Unmarshal(buffer[:n], s); err != nil {
+		return fmt.Errorf("the other end is no probe: %w", err)
+	}
+	return nil
 }
 
 // goodbye is how long the other end may take to close.
