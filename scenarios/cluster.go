@@ -63,7 +63,7 @@ func (s *Scenario) lacksIn(c *kube.Session, family syntax.Family) string {
 		return "the cluster's pods have no " + string(family) + " addresses"
 	case s.asksOutside() && !c.HasOutside(family.V6()):
 		return "this machine is no neighbour of the cluster's nodes by " + string(family) + ", so that there is no host outside"
-	case s.dialsPodsFromOutside() && !c.LeadsOutside(family.V6()):
+	case (s.dialsPodsFromOutside() || s.meetsOutside() && !c.Masquerade) && !c.LeadsOutside(family.V6()):
 		return "from this machine pods' " + string(family) + " addresses do not lead to their nodes: add routes to the nodes' podCIDRs"
 	case s.seesMasquerade() && s.Options.Masquerade != c.Masquerade:
 		return map[bool]string{true: "the cluster masquerades what leaves it", false: "the cluster does not masquerade what leaves it"}[c.Masquerade]
@@ -150,6 +150,23 @@ func (s *Scenario) dialsPodsFromOutside() bool {
 		pod := slices.ContainsFunc(s.Pods, func(p syntax.Pod) bool { return p.HostName() == to })
 		if pod && slices.Contains(s.Outside, from) {
 			return true
+		}
+	}
+	return false
+}
+
+// meetsOutside says whether pods speak to hosts outside.
+func (s *Scenario) meetsOutside() bool {
+	for i := range s.Steps {
+		switch v := s.Steps[i].Verb.(type) {
+		case *syntax.Connect:
+			if !slices.Contains(s.Outside, v.From) && (slices.Contains(s.Outside, v.To.Name) || slices.Contains(s.Outside, v.Via)) {
+				return true
+			}
+		case *syntax.Ping:
+			if !slices.Contains(s.Outside, v.From) && slices.Contains(s.Outside, v.To) {
+				return true
+			}
 		}
 	}
 	return false

@@ -71,10 +71,12 @@ func TestWhatAScenarioUsesOfACluster(t *testing.T) {
 	require.Equal(t, kube.Uses{Nodes: []string{"node", "node-2"}, Ports: true}, s.uses())
 	require.True(t, s.asksOutside())
 	require.True(t, s.dialsPodsFromOutside())
+	require.False(t, s.meetsOutside())
 	require.False(t, s.seesMasquerade())
 	s = whole(t, "worlds prog netns cluster\ntopology two-pods\nlisten web tcp/80\nconnect client -> tcp/web:80\nlisten internet tcp/80\nconnect web -> tcp/internet:80 seen-from web")
 	require.Equal(t, kube.Uses{Ports: true}, s.uses())
 	require.False(t, s.dialsPodsFromOutside())
+	require.True(t, s.meetsOutside())
 	require.True(t, s.seesMasquerade())
 }
 
