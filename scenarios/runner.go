@@ -156,9 +156,6 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 		m.nets, m.prog = netns.NewPool(parallel), newProgPool(parallel, r.Edit)
 	}
 	results := m.run(ctx, runs)
-	if r.Cluster != nil {
-		m.failed(r.Cluster.Rest())
-	}
 	if m.left != nil {
 		return results, fmt.Errorf("%w: %w", ErrLeak, m.left)
 	}

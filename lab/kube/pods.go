@@ -13,7 +13,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/watch"
@@ -194,19 +193,14 @@ func addressesOfPod(pod *corev1.Pod) (all []netip.Addr) {
 
 // onNode is a probe with a node's network, made when it is first needed.
 type onNode struct {
-	once   sync.Once
-	client *probe.Client
-	err    error
+	once      sync.Once
+	namespace string
+	port      int
+	err       error
 }
 
-func (n *onNode) close() error {
-	if n.client == nil {
-		return nil
-	}
-	return n.client.Close()
-}
-
-// node gives the probe of a node.
+// node speaks to the probe of a node. Each stream to it has what it opens for itself,
+// so that worlds do not end each other's conversations.
 func (s *Session) node(ctx context.Context, name string) (*probe.Client, error) {
 	s.mu.Lock()
 	n := s.ways[name]
@@ -215,29 +209,27 @@ func (s *Session) node(ctx context.Context, name string) (*probe.Client, error) 
 		s.ways[name] = n
 	}
 	s.mu.Unlock()
-	n.once.Do(func() { n.client, n.err = s.startOnNode(ctx, name) })
-	return n.client, n.err
+	n.once.Do(func() { n.err = s.startOnNode(ctx, name, n) })
+	if n.err != nil {
+		return nil, n.err
+	}
+	return s.reach(ctx, n.namespace, probeOfNode, n.port)
 }
 
-func (s *Session) startOnNode(ctx context.Context, node string) (*probe.Client, error) {
-	namespace := fmt.Sprintf("weir-%s-%s", s.run, node)
-	err := s.namespace(ctx, namespace, "privileged", nil)
-	there := apierrors.IsAlreadyExists(err)
-	if err != nil && !there {
-		return nil, err
-	}
+const probeOfNode = "probe"
+
+func (s *Session) startOnNode(ctx context.Context, node string, n *onNode) error {
 	// Other sessions have probes on this node too.
 	number, err := strconv.ParseUint(s.run, 16, 32)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	port := 61800 + int(number%3000)
-	pod := s.pod("probe", node, port)
+	n.namespace, n.port = fmt.Sprintf("weir-%s-%s", s.run, node), 61800+int(number%3000)
+	if err := s.namespace(ctx, n.namespace, "privileged", nil); err != nil {
+		return err
+	}
+	pod := s.pod(probeOfNode, node, n.port)
 	pod.Spec.HostNetwork = true
-	if !there {
-		if _, err := s.runPod(ctx, namespace, pod); err != nil {
-			return nil, err
-		}
-	}
-	return s.reach(ctx, namespace, pod.Name, port)
+	_, err = s.runPod(ctx, n.namespace, pod)
+	return err
 }

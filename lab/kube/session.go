@@ -85,7 +85,7 @@ type Session struct {
 	mu       sync.Mutex
 	worlds   int
 	lastPort uint16             // node port that was given last
-	ways     map[string]*onNode // probes with nodes' networks
+	ways     map[string]*onNode // probes with nodes' networks, by node
 }
 
 // Open reaches a cluster, and removes what sessions before have left there. What
@@ -357,26 +357,12 @@ func (s *Session) removeNamespace(ctx context.Context, name string) error {
 // removal is how long the cluster may take to remove a namespace.
 const removal = 2 * time.Minute
 
-// Rest ends the streams to the probes of nodes. They are reached again when they are
-// needed.
-func (s *Session) Rest() error {
-	s.mu.Lock()
-	ways := s.ways
-	s.ways = map[string]*onNode{}
-	s.mu.Unlock()
-	var errs []error
-	for _, n := range ways {
-		errs = append(errs, n.close())
-	}
-	return errors.Join(errs...)
-}
-
 // Close removes everything that was made, and waits until it is gone. It does so
 // even where ctx has ended.
 func (s *Session) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
 	defer cancel()
-	errs := []error{s.Rest()}
+	var errs []error
 	selector := metav1.ListOptions{LabelSelector: labelRun + "=" + s.run}
 	list, err := s.kube.CoreV1().Namespaces().List(ctx, selector)
 	if err != nil {

@@ -35,7 +35,7 @@ type World struct {
 	alone    bool // it holds the ports of the hosts that worlds share
 
 	mu      sync.Mutex
-	clients map[string]*probe.Client // by host; those of nodes are the session's
+	clients map[string]*probe.Client // by host
 	here    *probe.Client
 	labels  map[string]map[string]string // of pods and namespaces, as written last
 	ending  map[string]bool              // pods that are being deleted
@@ -96,8 +96,14 @@ func (w *World) build(ctx context.Context, objects *manifest.Objects, uses Uses)
 	var g errgroup.Group
 	for _, node := range uses.Nodes {
 		g.Go(func() error {
-			_, err := s.node(ctx, w.places.nodes[node])
-			return err
+			c, err := s.node(ctx, w.places.nodes[node])
+			if err != nil {
+				return err
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.clients[node] = c
+			return nil
 		})
 	}
 	g.Go(func() error { return w.startPods(ctx, objects) })
@@ -167,10 +173,7 @@ func (w *World) Address(a netip.Addr) netip.Addr {
 }
 
 // client is the probe of a host.
-func (w *World) client(ctx context.Context, host string) (*probe.Client, error) {
-	if node, is := w.places.nodes[host]; is {
-		return w.session.node(ctx, node)
-	}
+func (w *World) client(host string) (*probe.Client, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if slices.ContainsFunc(w.topology.Outside, func(h lab.Host) bool { return h.Name == host }) {
@@ -194,7 +197,7 @@ func (w *World) Listen(context.Context, string, model.Protocol, uint16, func([]b
 // ListenFor serves a port of all of a host's addresses, and says the answer to every
 // message; nil: the message.
 func (w *World) ListenFor(ctx context.Context, host string, protocol model.Protocol, port uint16, answer *string) error {
-	c, err := w.client(ctx, host)
+	c, err := w.client(host)
 	if err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
@@ -216,7 +219,7 @@ func (w *World) ListenFor(ctx context.Context, host string, protocol model.Proto
 
 // Dial opens a TCP connection, or a connected UDP socket.
 func (w *World) Dial(ctx context.Context, host string, protocol model.Protocol, sport uint16, to netip.AddrPort) (lab.Conn, error) {
-	c, err := w.client(ctx, host)
+	c, err := w.client(host)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", to, err)
 	}
@@ -267,7 +270,7 @@ func (w *World) port(to netip.AddrPort) netip.AddrPort {
 
 // Ping sends an ICMP echo request and waits for the reply.
 func (w *World) Ping(ctx context.Context, host string, to netip.Addr) error {
-	c, err := w.client(ctx, host)
+	c, err := w.client(host)
 	if err != nil {
 		return fmt.Errorf("ping %s: %w", to, err)
 	}
@@ -287,47 +290,38 @@ func (w *World) Clear(ctx context.Context) error {
 	for _, c := range clients {
 		errs = append(errs, c.Forget(ctx))
 	}
-	return errors.Join(append(errs, w.leaveShared(ctx))...)
+	return errors.Join(append(errs, w.leaveHere(ctx))...)
 }
 
-// leaveShared closes the ports of the hosts that worlds share.
-func (w *World) leaveShared(ctx context.Context) error {
-	var errs []error
+// leaveHere closes what this machine has opened for the world.
+func (w *World) leaveHere(ctx context.Context) error {
 	w.mu.Lock()
-	if w.here != nil {
-		errs = append(errs, w.here.Close())
-		w.here = nil
+	defer w.mu.Unlock()
+	if w.here == nil {
+		return nil
 	}
-	w.mu.Unlock()
-	if !w.alone {
-		return errors.Join(errs...)
-	}
-	s := w.session
-	for _, node := range w.places.nodes {
-		s.mu.Lock()
-		n := s.ways[node]
-		s.mu.Unlock()
-		if n != nil && n.client != nil {
-			errs = append(errs, n.client.Forget(ctx))
-		}
-	}
-	return errors.Join(errs...)
+	here := w.here
+	w.here = nil
+	return errors.Join(here.Forget(ctx), here.Close())
 }
 
 // Close removes the world from the cluster; Session.Close waits until it is gone.
 func (w *World) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), removal)
 	defer cancel()
-	errs := []error{w.leaveShared(ctx)}
-	if w.alone {
-		w.session.shared.Unlock()
-	}
+	errs := []error{w.leaveHere(ctx)}
 	w.mu.Lock()
 	clients := w.clients
 	w.clients = nil
 	w.mu.Unlock()
-	for _, c := range clients {
-		c.Close() // the pod goes, and its end with it
+	for host, c := range clients {
+		if w.places.nodes[host] != "" { // whose ports the next world may want at once
+			errs = append(errs, c.Forget(ctx))
+		}
+		c.Close() // of a pod: it goes, and its end with it
+	}
+	if w.alone {
+		w.session.shared.Unlock()
 	}
 	for _, ns := range w.places.namespaces {
 		errs = append(errs, w.session.removeNamespace(ctx, ns))
