@@ -49,9 +49,12 @@ func scenarioRunCommand() *cobra.Command {
 		Short: "Run scenarios, and count what passed, failed, was skipped",
 		Long: `Run scenarios, each once for every family and world that it declares.
 
-A failure tells the step, what was expected and what was there, the way of
-every frame, and the command that repeats it. With --report, its story and a
-capture with notes beside the packets are kept too.
+Each run is a line as it ends. What failed is told at the end, by cause: failures
+at the same hook and source line, with the same decision, in the same field. Each
+cause has its count, some names, and the shortest story: the step, what was
+expected and what was there, the way of every frame, and the command that repeats
+it. With --report, the whole story of each failure is kept, and a capture with
+notes beside the packets.
 
 A report keeps what each run spent its time on; --timings shows it, and with
 -o json as lines {"timing": ...} at the end.
@@ -224,21 +227,15 @@ func (l *live) add(r scenarios.Result) {
 	if l.reach != nil {
 		l.problems = append(l.problems, l.reach.Add(r.Scenario, r.Kernel, r.Reach))
 	}
-	capture := ""
 	if l.folder != nil {
-		var err error
-		capture, err = l.folder.Add(r)
-		l.problems = append(l.problems, err)
+		l.problems = append(l.problems, l.folder.Add(r))
 	}
 	if l.bar {
 		fmt.Fprint(l.progress, "\r\x1b[K")
 	}
 	switch l.output {
 	case "text":
-		l.text.Result(r)
-		if capture != "" {
-			fmt.Fprintf(l.out, "    capture: %s\n", capture)
-		}
+		l.text.Line(r)
 	case "json":
 		// A reader that is gone shows at the last write.
 		_ = report.JSON(l.out, r)
@@ -263,6 +260,18 @@ func (l *live) close(ctx context.Context, results []scenarios.Result, err error)
 		return err
 	}
 	return errors.Join(err, l.folder.Close(results, l.part()), l.folder.Describe(l.run))
+}
+
+// failures shows what failed, by cause.
+func (l *live) failures(results []scenarios.Result) {
+	if l == nil {
+		return
+	}
+	var capture func(scenarios.Result) string
+	if l.folder != nil {
+		capture = l.folder.Capture
+	}
+	l.text.Failures(results, capture)
 }
 
 // part is the run where it is a part of a whole, else nil.
@@ -319,6 +328,9 @@ func (o *scenarioRun) end(cmd *cobra.Command, live *live, results []scenarios.Re
 	}
 	if o.timings && o.output != "json" && len(results) > 0 {
 		showTimings(out, results, o.starts)
+	}
+	if o.output == "text" {
+		live.failures(results)
 	}
 	(&report.Text{Out: out}).Summary(results)
 	if tally := report.Count(results); err != nil || tally.Failed > 0 || len(results) == 0 {

@@ -195,28 +195,30 @@ func (f *Folder) name(r scenarios.Result) string {
 	return filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World, kernel))
 }
 
-// Add keeps one result. For a failure it gives the path of its capture.
-func (f *Folder) Add(r scenarios.Result) (capture string, err error) {
+// Add keeps one result, and the story and the capture of a failure.
+func (f *Folder) Add(r scenarios.Result) error {
 	if err := JSON(f.json, r); err != nil {
-		return "", err
+		return err
 	}
 	if err := f.keepOutputs(r); err != nil {
-		return "", err
+		return err
 	}
 	if r.Failure == nil {
-		return "", nil
+		return nil
 	}
-	name := f.name(r)
-	if err := os.WriteFile(name+".txt", []byte(f.whole(r)), 0o644); err != nil {
-		return "", fmt.Errorf("write story: %w", err)
+	if err := os.WriteFile(f.name(r)+".txt", []byte(f.whole(r)), 0o644); err != nil {
+		return fmt.Errorf("write story: %w", err)
 	}
-	out, err := os.Create(name + ".pcapng")
+	out, err := os.Create(f.Capture(r))
 	if err != nil {
-		return "", fmt.Errorf("write capture: %w", err)
+		return fmt.Errorf("write capture: %w", err)
 	}
 	defer out.Close()
-	return name + ".pcapng", Capture(out, r)
+	return Capture(out, r)
 }
+
+// Capture is the path of the capture of a failure that has a story.
+func (f *Folder) Capture(r scenarios.Result) string { return f.name(r) + ".pcapng" }
 
 // whole is the story with all that is too long for a terminal.
 func (f *Folder) whole(r scenarios.Result) string {

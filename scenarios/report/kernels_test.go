@@ -134,8 +134,7 @@ func keep(t *testing.T, results []scenarios.Result, costs []matrix.Cost) string 
 	f, err := NewFolder(dir)
 	require.NoError(t, err)
 	for _, r := range results {
-		_, err := f.Add(r)
-		require.NoError(t, err)
+		require.NoError(t, f.Add(r))
 	}
 	_, err = f.Kernels(results, costs)
 	require.NoError(t, err)
@@ -217,7 +216,8 @@ func TestAFolderForgetsTheStoriesOfTheRunBefore(t *testing.T) {
 	require.NoError(t, os.WriteFile(own, nil, 0o644))
 	f, err := NewFolder(dir)
 	require.NoError(t, err)
-	capture, err := f.Add(failed)
+	err = f.Add(failed)
+	capture := f.Capture(failed)
 	require.NoError(t, err)
 	require.FileExists(t, capture)
 	_, err = f.Kernels(nil, nil)

@@ -98,8 +98,8 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "reports")
 	folder, err := NewFolder(dir)
 	require.NoError(t, err)
-	capture, err := folder.Add(results[0])
-	require.NoError(t, err)
+	require.NoError(t, folder.Add(results[0]))
+	capture := folder.Capture(results[0])
 	require.NoError(t, folder.Close(results, nil))
 
 	data, err := os.ReadFile(filepath.Join(dir, "results.json"))

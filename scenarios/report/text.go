@@ -32,8 +32,26 @@ func (t *Text) paint(code, s string) string {
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
-// Result writes one line for a result, and the story of a failure.
+// Line writes a line for a result, a failure's with its reason.
+func (t *Text) Line(r scenarios.Result) {
+	line := t.head(r)
+	if r.Reason != "" {
+		line += "  " + clip(firstLine(r.Reason))
+	}
+	fmt.Fprintln(t.Out, line)
+}
+
+// Result writes a line for a result, and the story of a failure.
 func (t *Text) Result(r scenarios.Result) {
+	if r.Failure == nil {
+		t.Line(r)
+		return
+	}
+	fmt.Fprintf(t.Out, "%s\n%s\n", t.head(r), indent(t.Story(r), "    "))
+}
+
+// head says how a run ended, and which one.
+func (t *Text) head(r scenarios.Result) string {
 	colour := map[scenarios.Outcome]string{scenarios.Pass: green, scenarios.Same: green, scenarios.Skipped: yellow}[r.Outcome]
 	if colour == "" {
 		colour = red
@@ -42,14 +60,7 @@ func (t *Text) Result(r scenarios.Result) {
 	if name := t.Names[r.Kernel]; name != "" {
 		where += fmt.Sprintf("  %-5s", name)
 	}
-	line := fmt.Sprintf("%s  %s  %s  %.3fs", t.paint(colour, fmt.Sprintf("%-7s", r.Outcome)), where, r.Scenario, r.Seconds)
-	if r.Reason != "" && r.Failure == nil {
-		line += "  " + r.Reason
-	}
-	fmt.Fprintln(t.Out, line)
-	if r.Failure != nil {
-		fmt.Fprintln(t.Out, indent(t.Story(r), "    "))
-	}
+	return fmt.Sprintf("%s  %s  %s  %.3fs", t.paint(colour, fmt.Sprintf("%-7s", r.Outcome)), where, r.Scenario, r.Seconds)
 }
 
 // Summary writes the last line, alone.
