@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"regexp"
 	"runtime"
 	"slices"
@@ -32,6 +33,13 @@ type Runner struct {
 	Worlds []syntax.World
 	// Match selects by name/family. Nil: all.
 	Match *regexp.Regexp
+	// Only selects further, of runs that are planned. Nil: all.
+	Only func(Result) bool
+	// Times is how often each run is made; 0 is once. Above 1 they are numbered:
+	// name/family#1 is the first. Guests do not number.
+	Times int
+	// Shuffle is the seed of the order in which Run runs; nil: as they are planned.
+	Shuffle *uint64
 	// Parallel is how many run at once; 0: two a core, since a run in world netns
 	// waits for half of its time.
 	Parallel int
@@ -79,6 +87,7 @@ type run struct {
 	scenario *Scenario
 	family   syntax.Family
 	world    syntax.World
+	number   int // of several; 0 of one
 }
 
 // byTCX is whether a run's programs are attached as the kernel has it also where
@@ -101,7 +110,20 @@ func (r *Runner) Planned(all []*Scenario) []Result {
 }
 
 func (r run) result(kernel string) Result {
-	return Result{Scenario: r.name(), Family: r.family, World: r.world, Kernel: kernel}
+	name := r.name()
+	if r.number > 0 {
+		name += fmt.Sprintf("%s%d", numberMark, r.number)
+	}
+	return Result{Scenario: name, Family: r.family, World: r.world, Kernel: kernel}
+}
+
+// numberMark is between the name of one of several runs and its number.
+const numberMark = "#"
+
+// Unnumbered is the name/family of a result, whichever of several runs it is of.
+func (r Result) Unnumbered() string {
+	name, _, _ := strings.Cut(r.Scenario, numberMark)
+	return name
 }
 
 // Count says how many runs there would be.
@@ -119,12 +141,29 @@ func (r *Runner) runs(all []*Scenario) []run {
 				continue
 			}
 			for _, family := range s.Families {
-				one := run{s, family, world}
-				if r.Match == nil || r.Match.MatchString(one.name()) {
-					out = append(out, one)
+				one := run{scenario: s, family: family, world: world}
+				if r.wants(one) {
+					out = append(out, one.times(r.Times)...)
 				}
 			}
 		}
+	}
+	return out
+}
+
+func (r *Runner) wants(one run) bool {
+	return (r.Match == nil || r.Match.MatchString(one.name())) && (r.Only == nil || r.Only(one.result("")))
+}
+
+// times gives a run several times, numbered.
+func (r run) times(n int) []run {
+	if n <= 1 {
+		return []run{r}
+	}
+	out := make([]run, n)
+	for i := range out {
+		out[i] = r
+		out[i].number = i + 1
 	}
 	return out
 }
@@ -136,6 +175,9 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	runs := r.runs(all)
 	if len(runs) == 0 {
 		return nil, fmt.Errorf("%w: no scenario, world and family fit what was asked for", ErrNothingRun)
+	}
+	if r.Shuffle != nil {
+		rand.New(rand.NewPCG(*r.Shuffle, 0)).Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
 	}
 	before := takeCensus()
 	if r.Warm != nil {

@@ -83,6 +83,9 @@ func findKernels(cmd *cobra.Command, names []string, progress vmtest.Progress) (
 
 // onKernels runs the scenarios in guests. Own are files of the user's.
 func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scenarios.Runner, mine *part, own bool) error {
+	if err := o.many.here(); err != nil {
+		return err
+	}
 	progress := newVMProgress()
 	kernels, err := findKernels(cmd, names, progress)
 	if err != nil {
@@ -93,8 +96,11 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 	if err != nil {
 		return err
 	}
-	m.Live = live.add
-	found, err := m.Run(cmd.Context(), mine.scenarios)
+	ctx, tell, done := o.many.fast(cmd.Context())
+	defer done()
+	m.Live = func(r scenarios.Result) { live.add(r); tell(r) }
+	found, err := m.Run(ctx, mine.scenarios)
+	err = o.many.enough(ctx, err, len(found.Results), live.total)
 	table := ""
 	if live.folder != nil {
 		var kept error
@@ -102,8 +108,10 @@ func (o *scenarioRun) onKernels(cmd *cobra.Command, names []string, runner *scen
 		err = errors.Join(err, kept, live.folder.Starts(found.Starts))
 	}
 	o.starts = found.Starts
-	err = live.close(cmd.Context(), found.Results, err)
-	o.kernelTables(cmd, found, table)
+	err = live.close(ctx, found.Results, err)
+	if !o.many.quiet {
+		o.kernelTables(cmd, found, table)
+	}
 	return o.end(cmd, live, found.Results, err)
 }
 

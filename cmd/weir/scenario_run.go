@@ -37,6 +37,7 @@ type scenarioRun struct {
 	reach    *reach.Collector // nil: nothing is counted
 	part     partFlags
 	timings  bool
+	many     manyFlags
 	starts   []matrix.Start // of guests
 	cluster  clusterFlags
 	image    string // of the pods of world cluster
@@ -49,12 +50,17 @@ func scenarioRunCommand() *cobra.Command {
 		Short: "Run scenarios, and count what passed, failed, was skipped",
 		Long: `Run scenarios, each once for every family and world that it declares.
 
-Each run is a line as it ends. What failed is told at the end, by cause: failures
-at the same hook and source line, with the same decision, in the same field. Each
-cause has its count, some names, and the shortest story: the step, what was
-expected and what was there, the way of every frame, and the command that repeats
-it. With --report, the whole story of each failure is kept, and a capture with
-notes beside the packets.
+Each run is a line as it ends. What failed is told at the end, by cause:
+failures at the same hook and source line, with the same decision, in the same
+field. Each cause has its count, some names, and the shortest story: the step,
+what was expected and what was there, the way of every frame, and the command
+that repeats it. With --report, the whole story of each failure is kept, and a
+capture with notes beside the packets.
+
+With --fail-fast what was not run is counted, and the exit status is 1; what is
+on at that moment is stopped. --rerun-failed runs what failed on any kernel, in
+the same world; with --report the new results replace those of the report.
+--shuffle and --count are for this machine's kernel.
 
 A report keeps what each run spent its time on; --timings shows it, and with
 -o json as lines {"timing": ...} at the end.
@@ -93,6 +99,9 @@ run in the newest kernel of the lock by themselves.`,
   weir scenario run --world netns --timings
   weir scenario run --cover reached --kernel all
   weir scenario run --world cluster --kubeconfig kind.yaml --run '^(service|policy)-'
+  weir scenario run -q --fail-fast=20 --report reports
+  weir scenario run --rerun-failed --report reports
+  weir scenario run --world netns --run '^tcp' --count 20 --shuffle on
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
@@ -110,6 +119,7 @@ run in the newest kernel of the lock by themselves.`,
 	o.cluster.register(cmd)
 	f.StringVar(&o.image, "image", "", "`reference` of the image that pods of world cluster run, which has this program (default: that of the agents of Weir there)")
 	o.part.add(f)
+	o.many.add(f)
 	return cmd
 }
 
@@ -120,6 +130,9 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) (err error) {
 	}
 	all, err := loadScenarios(args)
 	if err != nil {
+		return err
+	}
+	if err := o.many.apply(runner, o.report); err != nil {
 		return err
 	}
 	if runner.Count(all) == 0 {
@@ -148,13 +161,17 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	runner.Live = live.add
+	o.many.tellSeed(cmd.ErrOrStderr())
+	ctx, tell, done := o.many.fast(cmd.Context())
+	defer done()
+	runner.Live = func(r scenarios.Result) { live.add(r); tell(r) }
 	runner.Hold = func(ctx context.Context, r scenarios.Result) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s failed; its world is kept until Ctrl-C.\n%s\n", r.Scenario, (&report.Text{}).Story(r))
 		<-ctx.Done()
 	}
-	results, err := runner.Run(cmd.Context(), mine.scenarios)
-	return o.end(cmd, live, results, live.close(cmd.Context(), results, err))
+	results, err := runner.Run(ctx, mine.scenarios)
+	err = o.many.enough(ctx, err, len(results), live.total)
+	return o.end(cmd, live, results, live.close(ctx, results, err))
 }
 
 // openCluster reaches the cluster of world cluster, and says what it is.
@@ -170,6 +187,9 @@ func (o *scenarioRun) openCluster(cmd *cobra.Command) (*kube.Session, error) {
 func (o *scenarioRun) runner() (*scenarios.Runner, error) {
 	if err := oneOf("output", o.output, "text", "json", "junit"); err != nil {
 		return nil, err
+	}
+	if o.many.quiet && o.output != "text" {
+		return nil, usageError(fmt.Errorf("--quiet is for text: leave out -o %s", o.output))
 	}
 	worlds, err := worldsOf(o.worlds)
 	if err != nil {
@@ -206,7 +226,7 @@ type live struct {
 func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]string, run *shard.Run) (*live, error) {
 	l := &live{
 		scenarioRun: o, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr(), total: total, run: run,
-		bar: terminal(os.Stderr), annotate: os.Getenv("GITHUB_ACTIONS") == "true",
+		bar: terminal(os.Stderr) && !o.many.quiet, annotate: os.Getenv("GITHUB_ACTIONS") == "true",
 	}
 	l.text = &report.Text{Out: l.out, Colour: colourful(), Names: names}
 	if o.report == "" {
@@ -235,7 +255,9 @@ func (l *live) add(r scenarios.Result) {
 	}
 	switch l.output {
 	case "text":
-		l.text.Line(r)
+		if !l.many.quiet {
+			l.text.Line(r)
+		}
 	case "json":
 		// A reader that is gone shows at the last write.
 		_ = report.JSON(l.out, r)

@@ -83,6 +83,17 @@ func Read(name string) (*Kept, error) {
 // Costs are what the report's runs took.
 func (k *Kept) Costs() shard.Costs { return shard.Measured(k.results) }
 
+// Failed are the runs that failed, on whichever kernel, whichever of several.
+func (k *Kept) Failed() (planned func(scenarios.Result) bool, count int) {
+	failed := map[[2]string]bool{}
+	for _, r := range k.results {
+		if r.Failed() {
+			failed[[2]string{r.Unnumbered(), string(r.World)}] = true
+		}
+	}
+	return func(r scenarios.Result) bool { return failed[[2]string{r.Unnumbered(), string(r.World)}] }, len(failed)
+}
+
 // readLines reads JSON objects. A file that is not there has none.
 func readLines[T any](path string, into *[]T) error {
 	f, err := os.Open(path)

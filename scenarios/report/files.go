@@ -192,7 +192,7 @@ func (f *Folder) name(r scenarios.Result) string {
 	if _, own, ok := strings.Cut(r.Kernel, "#"); ok { // one of several of that release
 		kernel += "-" + own
 	}
-	return filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.ReplaceAll(r.Scenario, "/", "-"), r.World, kernel))
+	return filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.NewReplacer("/", "-", "#", "-").Replace(r.Scenario), r.World, kernel))
 }
 
 // Add keeps one result, and the story and the capture of a failure.
