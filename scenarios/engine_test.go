@@ -242,7 +242,7 @@ func TestNothingRunIsAFailure(t *testing.T) {
 func TestASkipIsDeclaredOnLockedKernels(t *testing.T) {
 	s := parse(t, "ping client -> web\n")
 	s.Needs = []syntax.Need{{Kernel: "99.1"}}
-	one := run{s, syntax.IPv4, syntax.Netns}
+	one := run{scenario: s, family: syntax.IPv4, world: syntax.Netns}
 	r := (&machine{Runner: &Runner{}, kernel: "6.19.3"}).newWorker().one(context.Background(), one)
 	require.Equal(t, Skipped, r.Outcome)
 	require.Equal(t, "needs kernel 99.1", r.Reason)

@@ -52,11 +52,11 @@ for a termination.
 
 Text is told by connection: packets there and back, bytes, the worst verdict
 that a packet met, and of the first one that did not go on the reason, the
-policy and its rule. A packet that answers one which was dropped is "never sent";
-a connection is dead of which nothing that one end sent came, or where TCP waits
-for what was dropped. --by packet has one line for each packet. As packets come
-(--follow, and always of a pipe), a line tells that a connection is new, that it
-has its first drop, and how it was at its end.
+policy and its rule. A packet that answers one which was dropped is "never
+sent"; a connection is dead of which nothing that one end sent came, or where
+TCP waits for what was dropped. --by packet has one line for each packet. As
+packets come (--follow, and always of a pipe), a line tells that a connection is
+new, that it has its first drop, and how it was at its end.
 
 With --state, the objects of a cluster say who is a pod and what is allowed.
 Without, endpoints are made of the addresses seen (at from-container those that

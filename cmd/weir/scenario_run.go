@@ -81,14 +81,14 @@ and pods of its own, which are removed at the end. It has to be asked for, by
 --world cluster, with the cluster's kubeconfig.
 
 With --kernel they run in those kernels, booted in QEMU, and what differs
-between kernels is shown first. World prog runs on all of them, with counters in
-the programs. Where a scenario runs the same instructions there and comes to the
-same frames on several kernels, one of these runs it in world netns; if it passes,
-the others have the result 'same'. With --thorough, or in one world alone, all
-runs are run on all kernels.
+between kernels is shown first. World prog runs on all of them, with counters
+in the programs. Where a scenario runs the same instructions there and comes
+to the same frames on several kernels, one of these runs it in world netns; if
+it passes, the others have the result 'same'. With --thorough, or in one world
+alone, all runs are run on all kernels.
 
-Without the privileges that worlds need, they
-run in the newest kernel of the lock by themselves.`,
+Without the privileges that worlds need, they run in the newest kernel of the
+lock by themselves.`,
 		Example: `  weir scenario run
   weir scenario run --world prog --run 'service-.*/ipv6'
   weir scenario run --report reports my.txtar
@@ -98,7 +98,7 @@ run in the newest kernel of the lock by themselves.`,
   weir scenario run --shard 2/5 --costs last --kernel all --report shard-2
   weir scenario run --world netns --timings
   weir scenario run --cover reached --kernel all
-  weir scenario run --world cluster --kubeconfig kind.yaml --run '^(service|policy)-'
+  weir scenario run --world cluster --kubeconfig kind.yaml --run '^service-'
   weir scenario run -q --fail-fast=20 --report reports
   weir scenario run --rerun-failed --report reports
   weir scenario run --world netns --run '^tcp' --count 20 --shuffle on
