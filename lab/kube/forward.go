@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/tools/portforward"
 )
 
@@ -38,7 +37,7 @@ func (s *Session) forward(namespace, pod string, port int) (io.ReadWriteCloser, 
 	}
 	if err == nil {
 		headers.Set(corev1.StreamType, corev1.StreamTypeData)
-		f.Stream, err = connection.CreateStream(headers)
+		f.stream, err = connection.CreateStream(headers)
 	}
 	if err != nil {
 		connection.Close()
@@ -54,18 +53,24 @@ func (s *Session) forward(namespace, pod string, port int) (io.ReadWriteCloser, 
 	return f, nil
 }
 
+// stream is what is used of client-go's streams.
+type stream interface {
+	io.ReadWriteCloser
+	Reset() error
+}
+
 // forwarded is a stream to a pod's port, with a connection to the API server of its
 // own.
 type forwarded struct {
-	httpstream.Stream
-	connection httpstream.Connection
+	stream
+	connection io.Closer
 	reading    sync.WaitGroup
 	problem    string // what the runtime said against it
 }
 
 // Close ends the stream and its connection.
 func (f *forwarded) Close() error {
-	_ = f.Stream.Reset() // what is on its way is nobody's any more
+	_ = f.stream.Reset() // what is on its way is nobody's any more
 	err := f.connection.Close()
 	f.reading.Wait()
 	return err
