@@ -223,13 +223,19 @@ func routesToNodes(peers []model.Peer) []routes.Route {
 	return wanted
 }
 
-// publish tells who waits what is in force now.
+// publish tells who waits what is in force now. Who reads that the agent is ready
+// finds the runtime told of the plugin.
 func (a *Agent) publish(p *pass, err error) {
+	prefixes := a.store.Pool.Prefixes()
 	a.mu.Lock()
 	was := a.status
+	notReady := a.notReady(p.self, prefixes, err)
 	a.mu.Unlock()
 	refused, ignored := a.tell(was.Refused, p.refused, p.began), a.tell(was.Ignored, p.ignored, p.began)
-	prefixes := a.store.Pool.Prefixes()
+	if notReady == "" && (!was.Ready || a.enforced.told != p.looks) {
+		a.enforced.told = p.looks
+		a.report("write the network's configuration", a.writeConflist())
+	}
 
 	a.mu.Lock()
 	s := &a.status
@@ -243,8 +249,7 @@ func (a *Agent) publish(p *pass, err error) {
 	if a.state != nil {
 		s.Services = a.state.Services.Len()
 	}
-	s.NotReady = a.notReady(p.self, prefixes, err)
-	s.Ready = s.NotReady == ""
+	s.NotReady, s.Ready = notReady, notReady == ""
 	now := *s
 	close(a.turned)
 	a.turned = make(chan struct{})
@@ -252,10 +257,6 @@ func (a *Agent) publish(p *pass, err error) {
 
 	if now.Ready && !was.Ready {
 		a.log.Info("ready", "podCIDRs", now.PodCIDRs, "uplinks", now.Uplinks, "mtu", now.MTU)
-	}
-	if now.Ready && (!was.Ready || a.enforced.told != p.looks) {
-		a.enforced.told = p.looks
-		a.report("write the network's configuration", a.writeConflist())
 	}
 }
 
