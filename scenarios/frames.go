@@ -337,7 +337,7 @@ func lines(layers []frame.Layer) string {
 }
 
 func (p *play) expectNothing(ctx context.Context, host string, want []frame.Layer) error {
-	limited, cancel := context.WithTimeout(ctx, p.stretch(quiet))
+	limited, cancel := newStill(ctx, quiet, p.stretch(patience))
 	defer cancel()
 	for {
 		before := len(p.inbox[host])

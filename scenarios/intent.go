@@ -82,7 +82,7 @@ func outcomeOf(err error) string {
 func (p *play) wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
 	if fails == syntax.Timeout {
 		end := phase.Start(ctx, phase.Waits)
-		limited, cancel := context.WithTimeout(ctx, p.stretch(silence))
+		limited, cancel := newStill(ctx, silence, p.stretch(exchangePatience))
 		return limited, func() { cancel(); end() }
 	}
 	return context.WithTimeout(ctx, p.stretch(exchangePatience))

@@ -64,15 +64,9 @@ const patience = 2 * time.Second
 // its objects.
 const following = 10 * time.Second
 
-// quiet is how long nothing must come where nothing is expected.
-const quiet = 150 * time.Millisecond
-
 // exchangePatience is how long an exchange may take that the scenario
-// expects to be answered; silence how long one that is to find no answer waits.
-const (
-	exchangePatience = 3 * time.Second
-	silence          = 400 * time.Millisecond
-)
+// expects to be answered.
+const exchangePatience = 3 * time.Second
 
 // stretch makes a duration that is right on an ordinary machine right here.
 func (p *play) stretch(d time.Duration) time.Duration {
