@@ -178,7 +178,7 @@ func (m *Matrix) newDriver(all []*scenarios.Scenario, runs []scenarios.Result) (
 			d.alike = nil
 		}
 	}
-	d.waiting = plan(m.Kernels, now, d.counts)
+	d.waiting = plan(m.Kernels, (m.guests()+guestsPerPlace-1)/guestsPerPlace, now, d.counts)
 	d.change = sync.NewCond(&d.mu)
 	d.room = newRoom()
 	if d.program == "" {

@@ -197,13 +197,29 @@ func TestPlanAsksEveryKernelForProgFirst(t *testing.T) {
 	}
 	old, young := &vmtest.Kernel{ID: "5.10"}, &vmtest.Kernel{ID: "7.2"}
 	var got []string
-	for _, u := range plan([]*vmtest.Kernel{old, young}, runs, func(w syntax.World) bool { return w == syntax.Prog }) {
+	for _, u := range plan([]*vmtest.Kernel{old, young}, 2, runs, func(w syntax.World) bool { return w == syntax.Prog }) {
 		got = append(got, fmt.Sprint(u.kernel.ID, " ", u.world, " ", len(u.names), " ", u.costs, " ", u.cover))
 	}
 	require.Equal(t, []string{
 		"5.10 prog 25 true true", "7.2 prog 25 true true",
 		"5.10 netns 20 false false", "7.2 netns 20 false false", "5.10 netns 5 false false", "7.2 netns 5 false false",
 	}, got)
+}
+
+func TestMoreKernelsThanPlacesHaveOneGuestForProgEach(t *testing.T) {
+	var runs []scenarios.Result
+	for i := range 1300 {
+		runs = append(runs, scenarios.Result{Scenario: fmt.Sprint("s", i), World: syntax.Prog})
+	}
+	sizes := func(kernels int) (sizes []int) {
+		for _, u := range plan(make([]*vmtest.Kernel, kernels), 2, runs, func(syntax.World) bool { return true }) {
+			sizes = append(sizes, len(u.names))
+		}
+		return sizes
+	}
+	require.Equal(t, []int{1000, 300}, sizes(1))
+	require.Equal(t, []int{1000, 1000, 300, 300}, sizes(2))
+	require.Equal(t, []int{1300, 1300, 1300}, sizes(3))
 }
 
 func TestFirstGuestsAreGivenMuchAndLastOnesLittle(t *testing.T) {

@@ -43,9 +43,10 @@ func cut(names []string, least int) [][]string {
 }
 
 // plan cuts the runs into units, those first that tell most soonest: all
-// kernels' prog, then part after part of all kernels. Cover says in which worlds what
+// kernels' prog, then part after part of all kernels. Where there are more kernels than
+// places for guests of world prog, each has one. Cover says in which worlds what
 // runs reach is counted.
-func plan(kernels []*vmtest.Kernel, runs []scenarios.Result, cover func(syntax.World) bool) []unit {
+func plan(kernels []*vmtest.Kernel, places int, runs []scenarios.Result, cover func(syntax.World) bool) []unit {
 	byWorld := map[syntax.World][]string{}
 	var worlds []syntax.World
 	for _, r := range runs {
@@ -56,7 +57,11 @@ func plan(kernels []*vmtest.Kernel, runs []scenarios.Result, cover func(syntax.W
 	}
 	var units []unit
 	for i, world := range worlds {
-		for n, names := range cut(byWorld[world], chunk[world]) {
+		least := chunk[world]
+		if world == syntax.Prog && len(kernels) > places {
+			least = len(byWorld[world])
+		}
+		for n, names := range cut(byWorld[world], least) {
 			for _, k := range kernels {
 				units = append(units, unit{kernel: k, world: world, names: names, costs: i == 0 && n == 0, cover: cover(world)})
 			}
