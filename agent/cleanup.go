@@ -91,7 +91,7 @@ func removePodDevices(tell func(string)) error {
 	var errs []error
 	for name := range local.links {
 		if isPodDevice(name) {
-			errs = append(errs, removeDevice(name))
+			errs = append(errs, cni.RemoveDevice(name))
 			tell("removed device " + name)
 		}
 	}

@@ -313,20 +313,6 @@ func (a *Agent) set(s sysctl) error {
 	return nil
 }
 
-func removeDevice(name string) error {
-	link, err := netlink.LinkByName(name)
-	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("find device %s: %w", name, err)
-	}
-	if err := netlink.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete device %s: %w", name, err)
-	}
-	return nil
-}
-
 func kernelRelease() string {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {

@@ -50,7 +50,7 @@ func (a *Agent) reconnect(pod *corev1.Pod, local *localNode, node *connections) 
 		_, err = a.store.Wire(at, ifindex)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("it has no network any more: %w", err), removeDevice(e.HostDevice), a.store.Delete(at))
+		return errors.Join(fmt.Errorf("it has no network any more: %w", err), cni.RemoveDevice(e.HostDevice), a.store.Delete(at))
 	}
 	a.log.Info("a pod whose devices were gone is connected anew", "pod", pod.Namespace+"/"+pod.Name, "addresses", addrs, "container", e.ContainerID)
 	a.hurry()

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/cni"
 	"github.com/weirnet/weir/agent/endpoints"
 	"github.com/weirnet/weir/agent/ipam"
 	"github.com/weirnet/weir/model"
@@ -297,7 +298,7 @@ func (a *Agent) forget(at api.Attachment) error {
 	if e, err := a.store.Get(at); err == nil {
 		device, ifindex = e.HostDevice, e.Ifindex // which another plugin may have made
 	}
-	if err := removeDevice(device); err != nil {
+	if err := cni.RemoveDevice(device); err != nil {
 		return err
 	}
 	if err := a.store.Delete(at); err != nil {
@@ -343,7 +344,7 @@ func (a *Agent) removeOrphans() error {
 	var errs []error
 	for name := range local.links {
 		if isPodDevice(name) && !known[name] {
-			errs = append(errs, removeDevice(name))
+			errs = append(errs, cni.RemoveDevice(name))
 		}
 	}
 	return errors.Join(errs...)

@@ -207,7 +207,7 @@ func removeEndpoint(ctx context.Context, agent *api.Client, conf *Config, at api
 	}
 	// The device is known by its name; the record and the addresses are the
 	// agent's to remove, when it is back.
-	if err := errors.Join(removeDevice(endpoints.RecordedDevice(conf.StateDir, at)), leaveDeletion(conf.StateDir, at)); err != nil {
+	if err := errors.Join(RemoveDevice(endpoints.RecordedDevice(conf.StateDir, at)), leaveDeletion(conf.StateDir, at)); err != nil {
 		return types.NewError(types.ErrInternal, fmt.Sprintf("take %s away: %v", at.ContainerID, err), "")
 	}
 	return nil

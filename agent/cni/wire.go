@@ -28,7 +28,7 @@ func Wire(e *api.Endpoint) (ifindex int, err error) {
 		return 0, err
 	}
 	defer ns.Close()
-	if err := removeDevice(e.HostDevice); err != nil {
+	if err := RemoveDevice(e.HostDevice); err != nil {
 		return 0, err
 	}
 	if err := makePair(e, ns); err != nil {
@@ -148,8 +148,8 @@ func up(name string) error {
 	return nil
 }
 
-// removeDevice deletes a device, and its peer with it, if it is there.
-func removeDevice(name string) error {
+// RemoveDevice deletes a device, and its peer with it, if it is there.
+func RemoveDevice(name string) error {
 	link, err := netlink.LinkByName(name)
 	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
 		return nil

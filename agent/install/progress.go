@@ -13,6 +13,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 )
@@ -88,19 +89,27 @@ type nodeState struct {
 }
 
 func (c *Cluster) nodeStates(ctx context.Context) ([]nodeState, error) {
+	_, _, states, err := c.observe(ctx)
+	return states, err
+}
+
+// observe reads the nodes, the agents' pods, and what both come to with the DaemonSet.
+// It fails with ErrNotInstalled.
+func (c *Cluster) observe(ctx context.Context) (nodes []corev1.Node, pods []corev1.Pod, states []nodeState, err error) {
 	set, err := c.kube.AppsV1().DaemonSets(Namespace).Get(ctx, Name, metav1.GetOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("read DaemonSet %s/%s: %w", Namespace, Name, err)
+	if apierrors.IsNotFound(err) {
+		return nil, nil, nil, ErrNotInstalled
 	}
-	nodes, err := c.nodes(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, fmt.Errorf("read DaemonSet %s/%s: %w", Namespace, Name, err)
 	}
-	pods, err := c.agentPods(ctx)
-	if err != nil {
-		return nil, err
+	if nodes, err = c.nodes(ctx); err != nil {
+		return nil, nil, nil, err
 	}
-	return statesOf(nodes, pods, set), nil
+	if pods, err = c.agentPods(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	return nodes, pods, statesOf(nodes, pods, set), nil
 }
 
 func (c *Cluster) agentPods(ctx context.Context) ([]corev1.Pod, error) {

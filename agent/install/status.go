@@ -14,8 +14,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 
@@ -51,23 +49,12 @@ const askTimeout = 15 * time.Second
 // Status asks the agents of all nodes. It fails with ErrNotInstalled; that an
 // agent does not answer is a problem of its node and no error.
 func (c *Cluster) Status(ctx context.Context) ([]NodeStatus, error) {
-	set, err := c.kube.AppsV1().DaemonSets(Namespace).Get(ctx, Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
-		return nil, ErrNotInstalled
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read DaemonSet %s/%s: %w", Namespace, Name, err)
-	}
-	nodes, err := c.nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pods, err := c.agentPods(ctx)
+	nodes, pods, states, err := c.observe(ctx)
 	if err != nil {
 		return nil, err
 	}
 	status := make([]NodeStatus, 0, len(nodes))
-	for _, s := range statesOf(nodes, pods, set) {
+	for _, s := range states {
 		status = append(status, NodeStatus{Node: s.node, Pod: s.pod, Phase: s.phase, Healthy: s.ready, Kernel: kernelOf(nodes, s.node), Problems: []string{}})
 		if !s.ready {
 			last := &status[len(status)-1]

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -153,14 +152,7 @@ func (m *measure) choose() (int, error) {
 			rest = append(rest, s)
 		}
 	}
-	switch {
-	case m.Sample > 0:
-		rng := rand.New(rand.NewPCG(m.Seed, 0))
-		rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-		m.all = append(m.all, rest[:min(m.Sample, len(rest))]...)
-	case m.Changed == nil:
-		m.all = rest
-	}
+	m.all = append(m.all, Sampled(rest, m.Sample, m.Seed, m.Changed != nil)...)
 	slices.SortStableFunc(m.all, func(a, b *subject) int {
 		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.ID, b.ID))
 	})

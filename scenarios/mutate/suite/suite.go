@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"runtime"
@@ -154,14 +153,7 @@ func (m *measure) choose(ctx context.Context) (int, error) {
 		}
 		rest = append(rest, s)
 	}
-	switch {
-	case m.Sample > 0:
-		rng := rand.New(rand.NewPCG(m.Seed, 0))
-		rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-		m.all = append(m.all, rest[:min(m.Sample, len(rest))]...)
-	case m.Changed == nil:
-		m.all = rest
-	}
+	m.all = append(m.all, mutate.Sampled(rest, m.Sample, m.Seed, m.Changed != nil)...)
 	slices.SortFunc(m.all, func(a, b *subject) int { return a.number - b.number })
 	if len(m.all) == 0 {
 		return available, nil
