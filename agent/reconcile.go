@@ -182,7 +182,7 @@ func (a *Agent) wireHost(p *pass) {
 	for at, in := range a.ahead {
 		if _, known := connected[at]; known {
 			delete(a.ahead, at)
-		} else {
+		} else if a.inForce[at] == in { // else its device is not up yet
 			connected[at] = in
 		}
 	}
