@@ -105,6 +105,10 @@ type Agent struct {
 	compiling sync.Mutex
 	kept      kept
 
+	// deleting is held to do a deletion that was left while no agent answered, or to
+	// take it back: an endpoint that is asked for again meanwhile stays.
+	deleting sync.Mutex
+
 	// mu guards what follows, and is held for memory alone: nobody asks the kernel
 	// or the API, or walks a state, while others wait for a status.
 	mu       sync.Mutex

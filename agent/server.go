@@ -188,6 +188,8 @@ func (a *Agent) addEndpoint(r *http.Request) (any, error) {
 		return nil, err
 	}
 	// What is asked for again is not to be deleted any more.
+	a.deleting.Lock()
+	defer a.deleting.Unlock()
 	if err := os.Remove(filepath.Join(a.deletions(), req.ContainerID+"-"+req.IfName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("give Pod %s/%s an address: forget its deletion: %w", req.PodNamespace, req.PodName, err)
 	}
@@ -360,21 +362,31 @@ func (a *Agent) acceptDeletions() {
 	}
 	for _, file := range files {
 		path := filepath.Join(dir, file.Name())
-		var at api.Attachment
-		data, err := os.ReadFile(path)
 		if filepath.Ext(path) == ".new" {
 			continue // it is being written
 		}
-		if err == nil {
-			err = json.Unmarshal(data, &at)
-		}
-		if err == nil && endpoints.Check(at) == nil {
-			err = a.forgetAsked(at)
-		}
-		if err := errors.Join(err, os.Remove(path)); err != nil {
+		if err := a.acceptDeletion(path); err != nil {
 			a.log.Warn("a deletion is lost", "file", path, "error", err)
 		}
 	}
+}
+
+// acceptDeletion does one, unless the endpoint was asked for again.
+func (a *Agent) acceptDeletion(path string) error {
+	a.deleting.Lock()
+	defer a.deleting.Unlock()
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var at api.Attachment
+	if err == nil {
+		err = json.Unmarshal(data, &at)
+	}
+	if err == nil && endpoints.Check(at) == nil {
+		err = a.forgetAsked(at)
+	}
+	return errors.Join(err, os.Remove(path))
 }
 
 func (a *Agent) deletions() string { return filepath.Join(a.opts.Paths.StateDir, "deletions") }
