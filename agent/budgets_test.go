@@ -193,11 +193,11 @@ spec: {podSelector: {matchLabels: {app: a}}, policyTypes: [Ingress]}
 				require.LessOrEqual(t, s.Tables[i].Entries, room)
 				require.Equal(t, name == "blocks", s.Tables[i].IsNearlyFull(), "%v", s.Tables[i])
 			}
-			require.Error(t, other.reach(a, ofA[0]), "a new denial acts")
+			require.Error(t, other.miss(a, ofA[0]), "a new denial acts")
 			require.NoError(t, d.reach(other, ofC[0]), "a new pod reaches others")
 			require.NoError(t, other.reach(d, ofD[0]))
 			if c.isolate {
-				require.Error(t, other.reach(tenant, ofTenant[0]), "a policy that does not fit isolates")
+				require.Error(t, other.miss(tenant, ofTenant[0]), "a policy that does not fit isolates")
 			} else {
 				require.NoError(t, other.reach(tenant, ofTenant[0]))
 			}

@@ -53,6 +53,18 @@ func (n *node) frontends() []string {
 	return slices.Compact(lines)
 }
 
+// awaitFrontends waits until these are in force, and gives all that are. A pod may be
+// connected beside a pass: its host ports are the next one's.
+func (n *node) awaitFrontends(lines ...string) []string {
+	n.t.Helper()
+	var all []string
+	require.Eventually(n.t, func() bool {
+		all = n.frontends()
+		return !slices.ContainsFunc(lines, func(line string) bool { return !slices.Contains(all, line) })
+	}, patience, 10*time.Millisecond, "%s", lines)
+	return all
+}
+
 func TestATenantTakesNobodysAddressOrPort(t *testing.T) {
 	n := newNode(t)
 	told := make(chan api.Refused, 20)
@@ -65,14 +77,10 @@ func TestATenantTakesNobodysAddressOrPort(t *testing.T) {
 	at := v.add()
 	b.add()
 	require.NoError(t, b.reach(v, at[0]), "a pod is connected whatever others claim")
-	fronts := strings.Join(n.frontends(), "\n")
-	for _, line := range []string{
+	fronts := n.awaitFrontends(
 		"ClusterIP 10.96.0.10:53 kube-system/kube-dns:dns", "ClusterIP 10.96.0.10:53 kube-system/kube-dns:tcp",
-		"HostPort 192.0.2.1:8080 default/victim:8080", "ClusterIP 10.96.0.66:53 aaa/evil:53", "ClusterIP 10.96.0.67:8080 aaa/taker:8080",
-	} {
-		require.Contains(t, fronts, line)
-	}
-	require.NotContains(t, fronts, "ExternalIP")
+		"HostPort 192.0.2.1:8080 default/victim:8080", "ClusterIP 10.96.0.66:53 aaa/evil:53", "ClusterIP 10.96.0.67:8080 aaa/taker:8080")
+	require.NotContains(t, strings.Join(fronts, "\n"), "ExternalIP")
 	refused := n.status().Refused
 	require.Len(t, refused, 2)
 	for i, want := range []api.Refused{
@@ -112,13 +120,11 @@ status: {loadBalancer: {ingress: [{ip: 192.0.2.1}, {ip: 192.0.2.2}]}}
 	a.add()
 	at := lb.add()
 	require.NoError(t, a.reach(lb, at[0]))
-	require.Empty(t, n.status().Refused)
-	require.Len(t, n.status().Ignored, 1)
+	n.awaitFrontends("LoadBalancer 192.0.2.1:80 default/traefik:http", "LoadBalancer 192.0.2.2:80 default/traefik:http",
+		"HostPort [2001:db8::1]:80 default/svclb:80") // where the balancer is not
+	require.Eventually(t, func() bool { return len(n.status().Ignored) == 1 }, patience, 10*time.Millisecond)
 	require.Equal(t, "Pod default/svclb", n.status().Ignored[0].Object.String())
-	fronts := strings.Join(n.frontends(), "\n")
-	require.Contains(t, fronts, "LoadBalancer 192.0.2.1:80 default/traefik:http")
-	require.Contains(t, fronts, "LoadBalancer 192.0.2.2:80 default/traefik:http")
-	require.Contains(t, fronts, "HostPort [2001:db8::1]:80 default/svclb:80", "where the balancer is not")
+	require.Empty(t, n.status().Refused)
 }
 
 // A Node whose machine is gone stays for a while, and another machine may have
@@ -228,10 +234,7 @@ func TestTheOperatorSwitchesClaimsOff(t *testing.T) {
 	n.source.set(defaultNamespace + tenants + nodes + asks + external("away", "10.96.0.66", "{port: 80}", "203.0.113.7"))
 	n.start()
 	n.sandbox("asks", "aaaa").add()
-	fronts := n.frontends()
-	require.Contains(t, fronts, "HostPort 192.0.2.1:8080 default/asks:8080")
-	require.Contains(t, fronts, "ClusterIP 10.96.0.66:80 aaa/away:80")
-	for _, line := range fronts {
+	for _, line := range n.awaitFrontends("HostPort 192.0.2.1:8080 default/asks:8080", "ClusterIP 10.96.0.66:80 aaa/away:80") {
 		require.NotContains(t, line, "ExternalIP")
 		require.False(t, strings.HasPrefix(line, "HostPort") && !strings.Contains(line, "192.0.2.1:"), line)
 	}

@@ -84,12 +84,13 @@ func TestAPodIsConnectedWhileAStateIsBeingApplied(t *testing.T) {
 				}
 			}
 			reached()
-			s.released <- struct{}{}
 			applied := n.status().Apply.Count
+			s.released <- struct{}{}
 			require.Eventually(t, func() bool {
 				reached() // whatever the passes do meanwhile
 				s := n.status()
-				return s.Apply.Count > applied && s.Services > 0 && s.Endpoints.Ready == 2
+				// One applies the service, and the next one the pod.
+				return s.Apply.Count >= applied+2 && s.Services > 0 && s.Endpoints.Ready == 2
 			}, patience, 1)
 			reached()
 

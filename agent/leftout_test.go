@@ -67,7 +67,7 @@ func TestAPolicyThatIsRefusedIsolatesWhatItSelectsUntilItIsMended(t *testing.T) 
 			require.Contains(t, refused.Problem, "the pods that it selects are isolated")
 			require.Equal(t, refused.Problem, (<-told).Problem)
 			for i := range ofA {
-				require.ErrorContains(t, b.reach(a, ofA[i]), "timeout", "it selects this one")
+				require.ErrorContains(t, b.miss(a, ofA[i]), "timeout", "it selects this one")
 				require.NoError(t, a.reach(b, ofB[i]), "and not this one")
 			}
 			require.Empty(t, told, "once")

@@ -70,8 +70,11 @@ func TestTablesThatDriftAreRepairedAndToldOf(t *testing.T) {
 	}
 	await(func(r api.Repair) bool { return r.Repaired() == 0 && r.Entries["endpoints"] == 1 })
 
-	answer, err := http.Get("http://127.0.0.1:9871/metrics")
-	require.NoError(t, err)
+	var answer *http.Response
+	require.Eventually(t, func() bool { // it listens beside what else begins with the agent
+		answer, err = http.Get("http://127.0.0.1:9871/metrics")
+		return err == nil
+	}, patience, 10*time.Millisecond)
 	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	require.NoError(t, err)

@@ -197,10 +197,10 @@ func TestPodsOfAnotherPluginAreTakenOver(t *testing.T) {
 	}
 
 	n.source.set(cluster + onlyB)
-	require.Eventually(t, func() bool { return c.reach(old.sandbox, old.addrs[0]) != nil }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return c.miss(old.sandbox, old.addrs[0]) != nil }, patience, 10*time.Millisecond)
 	for _, at := range old.addrs {
 		require.NoError(t, b.reach(old.sandbox, at), at)
-		require.ErrorContains(t, c.reach(old.sandbox, at), "timeout", at)
+		require.ErrorContains(t, c.miss(old.sandbox, at), "timeout", at)
 	}
 	_, err := old.call("CHECK", map[string]any{"prevResult": map[string]any{"cniVersion": "1.1.0"}})
 	require.NoError(t, err)
