@@ -10,17 +10,34 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/google/gopacket/layers"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/bpf"
 	"github.com/weirnet/weir/model"
 )
 
+// onOneCPU keeps a test's thread, which dies with it, on one CPU. The kernel's tables
+// that forget what was used least (kernel/bpf/bpf_lru_list.c) keep what was written last
+// by CPU: what was written on one is not forgotten for what is written on another.
+func onOneCPU(t *testing.T) {
+	t.Helper()
+	var all, one unix.CPUSet
+	require.NoError(t, unix.SchedGetaffinity(0, &all))
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	require.NoError(t, unix.SchedSetaffinity(0, &one))
+}
+
 // crowdable is a datapath whose tables of openings are small. Without shares,
-// whoever opens most has all of them.
+// whoever opens most has all of them. No time passes there, however slow the machine.
 func crowdable(t *testing.T, n *node, shares bool) *Datapath {
 	t.Helper()
+	onOneCPU(t)
 	d := openDatapath(t, Options{
-		Unanswered: 4096, Room: map[string]uint32{bpf.ContainerMapFragments: 2048},
+		StopClock: true, Unanswered: 4096, Room: map[string]uint32{bpf.ContainerMapFragments: 2048},
 		Edit: func(spec *ebpf.CollectionSpec) error {
 			for _, name := range []string{bpf.ContainerVarFlowShare, bpf.ContainerVarFragmentShare} {
 				if v := spec.Variables[name]; v != nil && !shares {
