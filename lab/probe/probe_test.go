@@ -4,8 +4,10 @@ package probe
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,16 +139,18 @@ func TestAnAnswerIsOfItsMessage(t *testing.T) {
 	late, err := net.ListenPacket("udp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer late.Close()
-	go func() { // answers the first message when the second one has come
+	var came atomic.Bool
+	go func() { // answers what came before only when the second message has come
 		var froms []net.Addr
 		var bodies [][]byte
 		buffer := make([]byte, 2048)
-		for len(bodies) < 2 {
+		for m := (said{}); string(m.Text) != "second"; {
 			n, from, err := late.ReadFrom(buffer)
-			if err != nil {
+			if err != nil || json.Unmarshal(buffer[:n], &m) != nil {
 				return
 			}
 			froms, bodies = append(froms, from), append(bodies, append([]byte(nil), buffer[:n]...))
+			came.Store(true)
 		}
 		for i := range bodies {
 			late.WriteTo(bodies[i], froms[i])
@@ -155,8 +159,10 @@ func TestAnAnswerIsOfItsMessage(t *testing.T) {
 	c := connect(token)
 	u, err := c.Dial(ctx, Dial{Protocol: model.ProtocolUDP, To: plain(late.LocalAddr())})
 	require.NoError(t, err)
-	_, err = u.Exchange(within(t, 50*time.Millisecond), []byte("first"))
-	require.ErrorIs(t, err, lab.ErrTimeout)
+	for !came.Load() { // time may be up before anything is sent
+		_, err = u.Exchange(within(t, 50*time.Millisecond), []byte("first"))
+		require.ErrorIs(t, err, lab.ErrTimeout)
+	}
 	answer, err := u.Exchange(ctx, []byte("second"))
 	require.NoError(t, err)
 	require.Equal(t, "second", string(answer))
