@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -88,27 +89,29 @@ func TestPhaseOfANode(t *testing.T) {
 }
 
 func TestWhoWaitsInVainIsToldWhatWasSeen(t *testing.T) {
-	set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: Name}}
-	n := node("a", false)
-	pod := agentPod("a", "", waits("agent", "ErrImagePull", "no such image"))
-	pod.Namespace = Namespace
-	for k, v := range labelsOf(componentAgent) {
-		pod.Labels[k] = v
-	}
-	kube := fake.NewClientset(set, &n, &pod)
-	// A server that is away when time is up.
-	asked := 0
-	kube.PrependReactor("get", "daemonsets", func(ktesting.Action) (bool, runtime.Object, error) {
-		asked++
-		if asked > 1 {
-			return true, nil, errors.New("the server is away")
+	synctest.Test(t, func(t *testing.T) { // whose second is over when nothing is left to do
+		set := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: Namespace, Name: Name}}
+		n := node("a", false)
+		pod := agentPod("a", "", waits("agent", "ErrImagePull", "no such image"))
+		pod.Namespace = Namespace
+		for k, v := range labelsOf(componentAgent) {
+			pod.Labels[k] = v
 		}
-		return false, nil, nil
+		kube := fake.NewClientset(set, &n, &pod)
+		// A server that is away when time is up.
+		asked := 0
+		kube.PrependReactor("get", "daemonsets", func(ktesting.Action) (bool, runtime.Object, error) {
+			asked++
+			if asked > 1 {
+				return true, nil, errors.New("the server is away")
+			}
+			return false, nil, nil
+		})
+		c := &Cluster{kube: kube, tell: func(string) {}}
+		err := c.WaitReady(t.Context(), time.Second)
+		require.ErrorContains(t, err, "1 of 1 nodes are not ready after 1s")
+		require.ErrorContains(t, err, "node a: agent waits: ErrImagePull: no such image")
 	})
-	c := &Cluster{kube: kube, tell: func(string) {}}
-	err := c.WaitReady(t.Context(), time.Second)
-	require.ErrorContains(t, err, "1 of 1 nodes are not ready after 1s")
-	require.ErrorContains(t, err, "node a: agent waits: ErrImagePull: no such image")
 }
 
 func TestOtherSystemsNodesNeedNoAgent(t *testing.T) {

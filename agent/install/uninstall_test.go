@@ -5,6 +5,7 @@ package install
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -125,18 +126,20 @@ func TestUninstallRemovesIdentities(t *testing.T) {
 }
 
 func TestUninstallGoesOnWhereItWasInterrupted(t *testing.T) {
-	phases := map[string]corev1.PodPhase{"a": corev1.PodSucceeded, "b": corev1.PodPending, "c": corev1.PodFailed}
-	c, _ := installed(t, phases)
-	err := c.Uninstall(t.Context(), UninstallOptions{Timeout: time.Second})
-	require.ErrorContains(t, err, "node b: not clean after 1s")
-	require.ErrorContains(t, err, "node c: fake logs")
-	require.NotContains(t, err.Error(), "node a")
-	require.Contains(t, left(t, c), "ConfigMap kube-system/weir-config")
-	require.NotContains(t, left(t, c), "DaemonSet kube-system/weir")
+	synctest.Test(t, func(t *testing.T) { // whose second is over when nothing is left to do
+		phases := map[string]corev1.PodPhase{"a": corev1.PodSucceeded, "b": corev1.PodPending, "c": corev1.PodFailed}
+		c, _ := installed(t, phases)
+		err := c.Uninstall(t.Context(), UninstallOptions{Timeout: time.Second})
+		require.ErrorContains(t, err, "node b: not clean after 1s")
+		require.ErrorContains(t, err, "node c: fake logs")
+		require.NotContains(t, err.Error(), "node a")
+		require.Contains(t, left(t, c), "ConfigMap kube-system/weir-config")
+		require.NotContains(t, left(t, c), "DaemonSet kube-system/weir")
 
-	phases["b"], phases["c"] = corev1.PodSucceeded, corev1.PodSucceeded
-	require.NoError(t, c.Uninstall(t.Context(), UninstallOptions{Timeout: 10 * time.Second}))
-	require.Empty(t, left(t, c))
+		phases["b"], phases["c"] = corev1.PodSucceeded, corev1.PodSucceeded
+		require.NoError(t, c.Uninstall(t.Context(), UninstallOptions{Timeout: 10 * time.Second}))
+		require.Empty(t, left(t, c))
+	})
 }
 
 func TestUninstallOfNothingSaysSo(t *testing.T) {

@@ -184,6 +184,8 @@ func TestAnObjectThatSaysTheSameIsNoChange(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}}
 	_, err := pods.Create(t.Context(), pod, metav1.CreateOptions{})
 	require.NoError(t, err)
+	// Until it is watched, only the last of its changes would be told.
+	require.Eventually(t, func() bool { _, found := w.Inputs().Pods.Get("default/a"); return found }, patience, 5*time.Millisecond)
 	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodPending, corev1.PodRunning} {
 		pod = pod.DeepCopy()
 		pod.Status.Phase = phase
