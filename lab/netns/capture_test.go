@@ -50,7 +50,7 @@ func udpFrame(t testing.TB, src, dst net.HardwareAddr, from, to netip.AddrPort, 
 // await gives the first frame at host that matches.
 func await(t testing.TB, w *World, host string, matches func(lab.Frame) bool) lab.Frame {
 	t.Helper()
-	ctx := within(t, 2*time.Second)
+	ctx := within(t, patient)
 	for {
 		frames, err := w.Arrived(ctx, host)
 		require.NoError(t, err)

@@ -161,15 +161,15 @@ func (c *conn) Server() string {
 	return server
 }
 
-// awaitMeeting gives the accepting end of a TCP connection a moment: the
-// dialling end is told of the connection first.
+// awaitMeeting waits for the accepting end of a TCP connection, which is told of it
+// after the dialling end. Whom no Listen of this world accepts is waited for in vain.
 func (c *conn) awaitMeeting() {
 	if c.caller.protocol != model.ProtocolTCP {
 		return
 	}
 	select {
 	case <-c.caller.met:
-	case <-time.After(closePatience):
+	case <-time.After(patience):
 	}
 }
 

@@ -42,7 +42,7 @@ func command(ctx context.Context, t testing.TB, name string, args ...string) *ex
 // run runs a program to its end on host and gives its output.
 func run(t testing.TB, w *World, host, name string, args ...string) string {
 	t.Helper()
-	program := command(within(t, 30*time.Second), t, name, args...)
+	program := command(within(t, patient), t, name, args...)
 	var out, problems bytes.Buffer
 	program.Stdout, program.Stderr = &out, &problems
 	require.NoError(t, w.Start(host, program))

@@ -99,7 +99,7 @@ func TestPlainWorldCarriesEveryPair(t *testing.T) {
 	for _, p := range pairs {
 		for _, at := range p.at {
 			t.Run(fmt.Sprintf("%s %s", p.name, at), func(t *testing.T) {
-				require.NoError(t, w.Ping(within(t, 2*time.Second), p.from, at))
+				require.NoError(t, w.Ping(within(t, patient), p.from, at))
 				for protocol, port := range map[model.Protocol]uint16{model.ProtocolTCP: 80, model.ProtocolUDP: 53} {
 					checkExchange(t, w, p.from, p.to, protocol, netip.AddrPortFrom(at, port))
 				}
@@ -111,9 +111,9 @@ func TestPlainWorldCarriesEveryPair(t *testing.T) {
 // checkExchange has one conversation in which nothing translates the source.
 func checkExchange(t testing.TB, w *World, from, to string, protocol model.Protocol, at netip.AddrPort) {
 	t.Helper()
-	c, err := w.Dial(within(t, 2*time.Second), from, protocol, 0, at)
+	c, err := w.Dial(within(t, patient), from, protocol, 0, at)
 	require.NoError(t, err)
-	answer, err := c.Exchange(within(t, 2*time.Second), []byte("hello"))
+	answer, err := c.Exchange(within(t, patient), []byte("hello"))
 	require.NoError(t, err)
 	require.Equal(t, to+": hello", string(answer))
 	require.Equal(t, at, c.Remote())
@@ -140,28 +140,29 @@ func TestDialEndsInTheLabsWords(t *testing.T) {
 	w := newTestWorld(t, Options{Plain: true})
 	nobody := netip.MustParseAddr("198.51.100.99") // The node's default route leads to nobody.
 	for _, tt := range []struct {
-		name string
-		to   netip.AddrPort
-		want error
+		name  string
+		to    netip.AddrPort
+		after time.Duration
+		want  error
 	}{
-		{"a closed port of a pod refuses", netip.AddrPortFrom(webV4, 81), lab.ErrRefused},
-		{"a closed port of a pod refuses over IPv6", netip.AddrPortFrom(webV6, 81), lab.ErrRefused},
-		{"an address of nobody times out", netip.AddrPortFrom(nobody, 80), lab.ErrTimeout},
+		{"a closed port of a pod refuses", netip.AddrPortFrom(webV4, 81), patient, lab.ErrRefused},
+		{"a closed port of a pod refuses over IPv6", netip.AddrPortFrom(webV6, 81), patient, lab.ErrRefused},
+		{"an address of nobody times out", netip.AddrPortFrom(nobody, 80), brief, lab.ErrTimeout},
 	} {
 		t.Run("tcp: "+tt.name, func(t *testing.T) {
-			_, err := w.Dial(within(t, 300*time.Millisecond), "default/client", model.ProtocolTCP, 0, tt.to)
+			_, err := w.Dial(within(t, tt.after), "default/client", model.ProtocolTCP, 0, tt.to)
 			require.ErrorIs(t, err, tt.want)
 		})
 		t.Run("udp: "+tt.name, func(t *testing.T) {
 			c, err := w.Dial(t.Context(), "default/client", model.ProtocolUDP, 0, tt.to)
 			require.NoError(t, err)
-			_, err = c.Exchange(within(t, 300*time.Millisecond), []byte("?"))
+			_, err = c.Exchange(within(t, tt.after), []byte("?"))
 			require.ErrorIs(t, err, tt.want)
 			require.NoError(t, c.Close())
 		})
 	}
 	t.Run("ping: an address of nobody times out", func(t *testing.T) {
-		require.ErrorIs(t, w.Ping(within(t, 300*time.Millisecond), "default/client", nobody), lab.ErrTimeout)
+		require.ErrorIs(t, w.Ping(within(t, brief), "default/client", nobody), lab.ErrTimeout)
 	})
 	t.Run("tcp: a connection whose server resets it", func(t *testing.T) {
 		require.NoError(t, w.Listen(t.Context(), "default/web", model.ProtocolTCP, 82, echo("web")))
@@ -171,7 +172,7 @@ func TestDialEndsInTheLabsWords(t *testing.T) {
 		_, _, end := w.meetings.metBy(c.(*conn).caller)
 		require.NoError(t, end.conn.SetLinger(0))
 		require.NoError(t, end.conn.Close())
-		_, err = c.Exchange(within(t, time.Second), []byte("?"))
+		_, err = c.Exchange(within(t, patient), []byte("?"))
 		require.ErrorIs(t, err, lab.ErrReset)
 		require.NoError(t, c.Close())
 	})
@@ -186,10 +187,10 @@ func TestOneFiveTupleIsDialledAgainAtOnce(t *testing.T) {
 	require.NoError(t, w.Listen(t.Context(), "default/web", model.ProtocolTCP, 80, echo("web")))
 	for _, at := range []netip.Addr{webV4, webV6} {
 		for range 20 {
-			c, err := w.Dial(within(t, 2*time.Second), "default/client", model.ProtocolTCP, 40000, netip.AddrPortFrom(at, 80))
+			c, err := w.Dial(within(t, patient), "default/client", model.ProtocolTCP, 40000, netip.AddrPortFrom(at, 80))
 			require.NoError(t, err)
 			require.Equal(t, uint16(40000), c.Local().Port())
-			_, err = c.Exchange(within(t, 2*time.Second), []byte("hello"))
+			_, err = c.Exchange(within(t, patient), []byte("hello"))
 			require.NoError(t, err)
 			require.NoError(t, c.Close())
 		}
@@ -358,7 +359,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 func requireNothingOver(t *testing.T, before held) {
 	t.Helper()
 	// Threads end a moment after their goroutines, and tell nobody.
-	for deadline := time.Now().Add(5 * time.Second); len(holdings(t).over(before)) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patient); len(holdings(t).over(before)) > 0 && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	require.Empty(t, holdings(t).over(before))
