@@ -208,12 +208,13 @@ func TestTheGuestKnowsTheTime(t *testing.T) {
 	c := host(t, "date", "+%s")
 	var out bytes.Buffer
 	c.Stdout = &out
+	before := time.Now()
 	_, err := m.Run(t.Context(), c)
 	require.NoError(t, err)
 	var seconds int64
 	_, err = fmt.Sscan(out.String(), &seconds)
 	require.NoError(t, err)
-	require.InDelta(t, time.Now().Unix(), seconds, 3)
+	require.WithinRange(t, time.Unix(seconds, 0), before.Add(-3*time.Second), time.Now().Add(3*time.Second))
 }
 
 // A guest that goes on from a snapshot is given the time before its first command.
@@ -230,7 +231,7 @@ func TestTheGuestsClocksNeverStepBack(t *testing.T) {
 			require.Equalf(t, 0, r.ExitCode, "stderr: %s", &stderr)
 			first, err := strconv.ParseInt(strings.TrimSpace(out.String()), 10, 64)
 			require.NoError(t, err)
-			require.WithinDuration(t, before, time.Unix(0, first), 10*time.Second)
+			require.WithinRange(t, time.Unix(0, first), before.Add(-10*time.Second), time.Now().Add(10*time.Second))
 		}
 	})
 }
@@ -262,14 +263,14 @@ func TestModulesAreLoadedInTheirOrder(t *testing.T) {
 func TestAPanicBreaksTheUnitInTheKernelsWords(t *testing.T) {
 	everyKernel(t, func(t *testing.T, id string) {
 		m := start(t, id, vmtest.Options{})
-		begin := time.Now()
 		_, err := m.Run(t.Context(), payload(t, "panic"))
 		require.ErrorIs(t, err, vmtest.ErrBroken)
 		var death *vmtest.DeathError
 		require.ErrorAs(t, err, &death)
 		require.NotNil(t, death.Splat)
+		require.Equal(t, vmtest.Panic, death.Splat.Kind, "it was not silence that was noticed")
+		require.NotContains(t, err.Error(), "no sign of life")
 		require.Contains(t, fmt.Sprintf("%+v", err), "sysrq")
-		require.Less(t, time.Since(begin), 10*time.Second)
 		_, err = m.Run(t.Context(), payload(t, "bpf"))
 		require.ErrorIs(t, err, vmtest.ErrBroken, "a dead machine says so again")
 	})
@@ -288,7 +289,6 @@ func TestAHangIsNoticedAndSaysWhere(t *testing.T) {
 			t.Logf("%v after %s", err, time.Since(begin))
 			require.Regexp(t, "guest hangs: no sign of life|soft lockup|rcu stall", err.Error())
 			require.Contains(t, fmt.Sprintf("%+v", err), "bpf_test_run")
-			require.Less(t, time.Since(begin), 40*time.Second)
 		})
 	}
 }
@@ -374,13 +374,11 @@ func TestCommandsRunSideBySide(t *testing.T) {
 
 func TestACommandWhoseHelperIsKilledForMemoryDoesNotWaitForEver(t *testing.T) {
 	m := start(t, "6.12", vmtest.Options{})
-	c := payload(t, "memory-of-a-child")
-	begin := time.Now()
+	c := payload(t, "memory-of-a-child") // which sleeps for an hour
 	_, err := m.Run(t.Context(), c)
 	var splat *vmtest.SplatError
 	require.ErrorAs(t, err, &splat)
 	require.Equal(t, vmtest.OutOfMemory, splat.Splats[0].Kind)
-	require.Less(t, time.Since(begin), 30*time.Second)
 }
 
 func TestManyCommandsInARowAreNotSlowedDown(t *testing.T) {

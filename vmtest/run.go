@@ -338,7 +338,7 @@ func (j *job) feed() {
 // endings are how a command is asked to end, ever more firmly.
 var endings = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL}
 
-// politeness is how long a command may take to follow each.
+// politeness is how long a command may take to follow each, before it is stretched.
 const politeness = 2 * time.Second
 
 // wait waits for the end of the command, and brings it about where it must.
@@ -361,7 +361,7 @@ func (j *job) wait(ctx context.Context) (*wire.ExitMessage, error) {
 			j.signal(endings[step])
 		}
 		step++
-		firmer = time.After(politeness)
+		firmer = time.After(j.m.stretch(politeness))
 	}
 	done := ctx.Done()
 	var orphaned <-chan time.Time
