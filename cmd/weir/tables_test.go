@@ -32,7 +32,7 @@ func weirIn(args ...string) (stdout, stderr string, code int) {
 	root := rootCommand()
 	root.SetOut(&out)
 	root.SetErr(&errs)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // with nil it would take those of the test's program
 	err := root.Execute()
 	if err != nil {
 		errs.WriteString(err.Error())
