@@ -95,6 +95,9 @@ type Agent struct {
 	// and that nobody wants any more.
 	left atomic.Bool
 
+	// deletionsRead is when their directory had changed that was read last. The loop's.
+	deletionsRead time.Time
+
 	// reconciling is the turn of a pass, which looks, compiles and applies. Only
 	// passes take it: a pod that is to be connected waits for none that applies.
 	reconciling sync.Mutex
@@ -288,7 +291,9 @@ func (a *Agent) run(ctx context.Context) error {
 // kick has the datapath changed soon.
 func (a *Agent) kick() {
 	nudge(a.changed)
-	nudge(a.waiting)
+	if a.isLate() {
+		nudge(a.waiting)
+	}
 }
 
 // hurry has it changed at once, after another look at the node.
@@ -318,8 +323,6 @@ const (
 )
 
 func (a *Agent) loop(ctx context.Context) {
-	runtime.LockOSThread() // whose time is measured: the collector of garbage has its own
-	defer runtime.UnlockOSThread()
 	a.hurry()
 	mend := time.NewTimer(mendInterval)
 	defer mend.Stop()
@@ -338,15 +341,25 @@ func (a *Agent) loop(ctx context.Context) {
 			a.stale.Store(true)
 			mend.Reset(mendInterval)
 		}
-		before := cpuTime()
-		a.acceptDeletions()
-		if err := a.reconcile(); err != nil {
+		took, err := a.pass()
+		if err != nil {
 			a.log.Error("the datapath is not what the cluster wants", "error", err)
 			a.stale.Store(true)
 			mend.Reset(retryInterval)
 		}
-		pause, changed = time.After(min(max(pauseTimes*(cpuTime()-before), leastPause), longestPause)), nil
+		pause, changed = time.After(min(max(pauseTimes*took, leastPause), longestPause)), nil
 	}
+}
+
+// pass has a thread of its own, whose time it takes: the collector of garbage has
+// others. Between passes none is kept, which would have to be woken.
+func (a *Agent) pass() (took time.Duration, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := cpuTime()
+	a.acceptDeletions()
+	err = a.reconcile()
+	return cpuTime() - before, err
 }
 
 // cpuTime is what the thread has used.

@@ -196,6 +196,7 @@ func (c *city) move(n int) {
 	pod := cityPod(cityPodsANode + n%(c.pods-cityPodsANode))
 	addr := netip.AddrFrom4([4]byte{11, byte(c.fresh >> 16), byte(c.fresh >> 8), byte(c.fresh)})
 	c.fresh++
+	pod.ResourceVersion = fmt.Sprint(c.fresh) // as the API gives each change another
 	setAddress(pod, addr)
 	c.mu.Lock()
 	c.waiting[addr] = time.Now()

@@ -162,7 +162,7 @@ func (p *pods) settle() (changed []model.Ref) {
 			delete(p.made, name)
 			changed = append(changed, manifest.RefOf(before))
 			continue
-		case before != nil && reflect.DeepEqual(before, now):
+		case before != nil && now != p.said[name] && reflect.DeepEqual(before, now):
 			continue // it was given the same addresses
 		}
 		p.made[name] = now

@@ -135,7 +135,7 @@ func (a *Agent) setApplying(now bool) {
 	a.mu.Lock()
 	a.applying = now
 	a.mu.Unlock()
-	if now {
+	if a.isLate() {
 		nudge(a.waiting)
 	}
 }

@@ -352,13 +352,30 @@ func (a *Agent) removeOrphans() error {
 	return errors.Join(errs...)
 }
 
+// settledAfter is more than two changes of a directory may have the same time: that
+// of the kernel's clock tick.
+const settledAfter = 50 * time.Millisecond
+
 // acceptDeletions does what the plugin was asked for while no agent was there,
-// or none that answered in time.
+// or none that answered in time. Where nothing has come since it read the directory
+// last, it does not read it.
 func (a *Agent) acceptDeletions() {
 	dir := a.deletions()
-	files, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	at, err := os.Stat(dir)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 		a.report("read deletions", err)
+		return
+	}
+	if at.ModTime().Equal(a.deletionsRead) {
+		return
+	}
+	a.deletionsRead = time.Time{}
+	files, err := os.ReadDir(dir)
+	if a.report("read deletions", err); err == nil && time.Since(at.ModTime()) > settledAfter {
+		a.deletionsRead = at.ModTime()
 	}
 	for _, file := range files {
 		path := filepath.Join(dir, file.Name())
