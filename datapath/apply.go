@@ -107,10 +107,24 @@ func (d *Datapath) unsettled() time.Duration {
 
 // applyNow is called with applying held.
 func (d *Datapath) applyNow(state *model.State) (Change, error) {
+	if d.connects(state) {
+		if err := d.tend(); err != nil {
+			return Change{}, err
+		}
+	}
 	if err := d.sweep(); err != nil {
 		return Change{}, err
 	}
 	return d.enforce(d.withLoopback(state))
+}
+
+// connects is whether devices may get or lose programs by a state: it has other
+// endpoints or another node than the one in force.
+func (d *Datapath) connects(state *model.State) bool {
+	d.mu.Lock()
+	ahead := len(d.ahead)
+	d.mu.Unlock()
+	return ahead > 0 || d.last == nil || !d.last.hasOwn(state)
 }
 
 // enforce puts a state into force. It is called with applying held.
@@ -134,7 +148,8 @@ func (d *Datapath) enforce(state *model.State) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	if d.opts.Attach {
+	attach := d.opts.Attach && !(want.sameOwn && d.attached.isWhole())
+	if attach {
 		begun := time.Now()
 		if err := d.attached.attach(want.devices, want.uplinks); err != nil {
 			return Change{}, err
@@ -151,6 +166,9 @@ func (d *Datapath) enforce(state *model.State) (Change, error) {
 	d.opts.Step("end")
 	d.wanted = want.cidrs
 	d.last, d.inForce = d.remember(last, state, want), state
+	if !attach {
+		return change, nil
+	}
 	return change, d.attached.release(want.uplinks)
 }
 
@@ -627,9 +645,6 @@ func (want *desired) renumber(instead map[uint32]uint32) {
 // sweep deletes what the half in use does not have, when packets of the half before
 // are gone. It is called with applying held.
 func (d *Datapath) sweep() error {
-	if err := d.mendPins(); err != nil {
-		return err
-	}
 	half := d.half()
 	for _, table := range []interface{ sweep(int) error }{d.nodes, d.tunnels, d.endpoints, d.ipcache, d.services, d.backends} {
 		if err := table.sweep(half); err != nil {
@@ -642,7 +657,14 @@ func (d *Datapath) sweep() error {
 	if err := d.sweepRules(half); err != nil {
 		return err
 	}
-	if err := d.sweepServices(half); err != nil {
+	return d.sweepServices(half)
+}
+
+// tend makes pins again that are gone, and forgets the programs of devices that are. It
+// is called with applying held, before devices get programs, and by the collector: it
+// costs what is attached.
+func (d *Datapath) tend() error {
+	if err := d.mendPins(); err != nil {
 		return err
 	}
 	return d.attached.sweep()

@@ -33,6 +33,9 @@ type attachments struct {
 	keep    bool   // clsact filters outlive close
 	cgroup  cgroup // who applies a state looks it up anew
 	swept   time.Time
+	// whole is whether what the state in force asks for is attached, and nothing else,
+	// until it asks for something else. Who applies a state alone knows.
+	whole bool
 
 	// mu guards what is attached, and the pins. It is held while one device, or the
 	// sockets, get their programs: who connects a pod waits for no other's.
@@ -286,6 +289,16 @@ func (a *attachments) pin(at attachPoint) string {
 	return filepath.Join(a.linkDir, at.link())
 }
 
+// isWhole is whether nothing is to be attached or detached for a state that asks for
+// what the one before has.
+func (a *attachments) isWhole() bool {
+	if !a.whole || a.cgroup.path == "" {
+		return a.whole
+	}
+	now, err := a.cgroup.again()
+	return err == nil && now == a.cgroup
+}
+
 // release detaches from devices that are no uplinks any more, pods' programs
 // from those that have become uplinks, and sockets' from other cgroups than the
 // one that is asked for.
@@ -309,6 +322,7 @@ func (a *attachments) release(uplinks map[uint32]string) error {
 			return err
 		}
 	}
+	a.whole = true
 	return nil
 }
 
@@ -343,8 +357,7 @@ func (a *attachments) has(ifindex uint32) bool {
 // sweepInterval is how long a sweep is good for: it costs as much as is attached.
 const sweepInterval = 200 * time.Millisecond
 
-// sweep forgets the links and filters whose devices or cgroups are gone, by and by.
-// It asks the kernel without a lock: who applies a state alone forgets any.
+// sweep forgets the links and filters whose devices or cgroups are gone. It asks the kernel without a lock: who applies a state alone forgets any.
 func (a *attachments) sweep() error {
 	if time.Since(a.swept) < sweepInterval {
 		return nil
@@ -373,6 +386,7 @@ func (a *attachments) sweep() error {
 		var gone netlink.LinkNotFoundError
 		if _, err := netlink.LinkByIndex(int(ifindex)); errors.As(err, &gone) {
 			a.mu.Lock()
+			a.whole = false
 			delete(a.filters, ifindex)
 			a.mu.Unlock()
 		}
@@ -387,6 +401,7 @@ func (a *attachments) attachedNow() (map[attachPoint]link.Link, map[uint32]role)
 }
 
 func (a *attachments) drop(at attachPoint) error {
+	a.whole = false
 	l := a.links[at]
 	delete(a.links, at)
 	var err error

@@ -3,6 +3,7 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -53,7 +54,7 @@ func (r *repair) applyAgain(state *model.State) error {
 		return nil
 	}
 	r.d.last = nil
-	if err := r.d.sweep(); err != nil {
+	if err := cmp.Or(r.d.tend(), r.d.sweep()); err != nil {
 		return err
 	}
 	_, err := r.d.enforce(state)

@@ -56,12 +56,17 @@ func (d *Datapath) planChanges(last *remembered, state *model.State) (*desired, 
 // ownAgain is what planOwn has made for the state in force, where another state has
 // the same; else nil.
 func (r *remembered) ownAgain(state *model.State) *desired {
-	if !same(r.state.Endpoints, state.Endpoints) || !same(r.state.RuleSets, state.RuleSets) || !reflect.DeepEqual(r.state.Node, state.Node) {
+	if !r.hasOwn(state) {
 		return nil
 	}
 	own := *r.own
 	own.sameOwn = true
 	return &own
+}
+
+// hasOwn is whether a state has what is the node's own as the one in force.
+func (r *remembered) hasOwn(state *model.State) bool {
+	return same(r.state.Endpoints, state.Endpoints) && same(r.state.RuleSets, state.RuleSets) && reflect.DeepEqual(r.state.Node, state.Node)
 }
 
 // own is what planOwn makes, but for rows.

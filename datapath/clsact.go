@@ -113,6 +113,7 @@ func (a *attachments) removeFilters() error {
 }
 
 func (a *attachments) removeFilter(ifindex uint32) error {
+	a.whole = false
 	role := a.filters[ifindex]
 	delete(a.filters, ifindex)
 	var errs []error

@@ -67,10 +67,14 @@ func (d *Datapath) Collect() (Collected, error) {
 	return c, errors.Join(err, d.countAnswered(answered))
 }
 
-// tidy deletes what Apply left.
+// tidy looks after pins and devices, and deletes what Apply left.
 func (d *Datapath) tidy() error {
 	if !d.applying.TryLock() {
 		return nil
+	}
+	if err := d.tend(); err != nil {
+		d.applying.Unlock()
+		return err
 	}
 	left := d.unsettled()
 	if left > 0 {

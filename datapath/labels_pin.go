@@ -66,6 +66,9 @@ func (d *Datapath) writeLabels(want *desired) error {
 // more is what a change adds.
 func (p *pinnedLabels) more(want *desired, origins []model.Origin) moreLabels {
 	more := moreLabels{Services: want.renamed, Origins: origins[p.origins:]}
+	if want.sameOwn {
+		return more
+	}
 	for ifindex, name := range want.names.Endpoints {
 		if was, ok := p.endpoints[ifindex]; ok && was == name {
 			continue
