@@ -136,6 +136,11 @@ func sameLocal(a, b *model.Local) bool {
 	return same && reflect.DeepEqual(x, y)
 }
 
+// isOne is whether two maps are one, which nobody has changed.
+func isOne[K comparable, V any](a, b map[K]V) bool {
+	return a != nil && reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
 func sameDevice(a, b *model.Device) bool {
 	return a.Name == b.Name && a.Ifindex == b.Ifindex && bytes.Equal(a.MAC, b.MAC) && bytes.Equal(a.PodMAC, b.PodMAC) && slices.Equal(a.Gateways, b.Gateways)
 }
@@ -144,6 +149,9 @@ func sameDevice(a, b *model.Device) bool {
 // again. It is not ok where the gateways that they bring are others then.
 func (i *Incremental) plug(change *change, local *model.Local) bool {
 	was, is := i.local.Devices, local.Devices
+	if isOne(i.c.local.Devices, is) {
+		return true
+	}
 	var others []string
 	for name, device := range is {
 		if before, there := was[name]; !there || !sameDevice(&before, &device) {
@@ -162,8 +170,8 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 			change.touch(name, pod)
 		}
 	}
-	if len(others) > 0 {
-		i.local.Devices, i.c.local.Devices = maps.Clone(is), is
+	if i.c.local.Devices = is; len(others) > 0 {
+		i.local.Devices = maps.Clone(is)
 	}
 	return !brought || i.sameGateways()
 }

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -263,7 +264,7 @@ func alike(kind string) []string {
 	return nil
 }
 
-func kinds() []kind {
+var kinds = sync.OnceValue(func() []kind {
 	return []kind{
 		{"Pod", "v1", []string{"pod", "pods", "po"}, true, func() metav1.Object { return new(corev1.Pod) },
 			func(o *Objects, key string) metav1.Object { return find(o.Pods, key) },
@@ -293,7 +294,7 @@ func kinds() []kind {
 			func(o *Objects, key string) metav1.Object { return find(o.CiliumClusterwideNetworkPolicies, key) },
 			func(o *Objects, key string) bool { return remove(o.CiliumClusterwideNetworkPolicies, key) }},
 	}
-}
+})
 
 // APIVersionOf gives the version of the API in which a kind is kept; empty for
 // one that is not.

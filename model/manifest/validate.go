@@ -168,11 +168,14 @@ func (v *validator) pod(pod *corev1.Pod) {
 func (v *validator) containers(list string, containers []corev1.Container) {
 	for c, container := range containers {
 		for p, port := range container.Ports {
-			field := fmt.Sprintf("%s[%d].ports[%d]", list, c, p)
-			v.port(field+".containerPort", int64(port.ContainerPort))
-			v.protocol(field+".protocol", port.Protocol)
+			before := len(v.errs)
+			v.port("containerPort", int64(port.ContainerPort))
+			v.protocol("protocol", port.Protocol)
 			if port.Name != "" {
-				v.portName(field+".name", port.Name)
+				v.portName("name", port.Name)
+			}
+			for _, bad := range v.errs[before:] { // nothing is named where nothing is wrong
+				bad.Field = fmt.Sprintf("%s[%d].ports[%d].%s", list, c, p, bad.Field)
 			}
 		}
 	}
