@@ -226,7 +226,7 @@ func (w *Witness) kept(frame []byte, cb *[5]uint32) ([]string, error) {
 	}
 	last := &w.told[len(w.told)-1]
 	if last.Time != pkt.Now || last.SrcIdentity != pkt.SrcIdentity || last.DstIdentity != pkt.DstIdentity || last.Key != pkt.Key || last.TcpFlags != pkt.TcpFlags {
-		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d with flags %#x, %+v, and keeps one at %d from %d to %d with %#x, %+v",
+		faults = append(faults, fmt.Sprintf("it tells of a packet at %d from identity %d to %d with flags %#x, %s, and keeps one at %d from %d to %d with %#x, %s",
 			last.Time, last.SrcIdentity, last.DstIdentity, last.TcpFlags, decodeTuple(&last.Key), pkt.Now, pkt.SrcIdentity, pkt.DstIdentity, pkt.TcpFlags, decodeTuple(&pkt.Key)))
 	}
 	return faults, nil

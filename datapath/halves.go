@@ -40,7 +40,7 @@ func halves(left *bpf.ContainerScratch) []string {
 	var faults []string
 	same := func(what string, is, want any) {
 		if is != want {
-			faults = append(faults, fmt.Sprintf("%s is %+v, and has to be %+v", what, is, want))
+			faults = append(faults, what+": "+differing(is, want, "and has to be"))
 		}
 	}
 	pkt, open, reply := &left.Pkt, &left.Open, &left.Reply
@@ -74,10 +74,12 @@ func halves(left *bpf.ContainerScratch) []string {
 	same("the way there", *open, want)
 	for what, half := range map[string]*flowValue{"the way there": open, "the way back": reply} {
 		if half.Out != uint8(bpf.ContainerOutOUT_LOCAL) {
-			same("the MACs of "+what+", which leads to no pod,", [2][6]uint8{half.Smac, half.Dmac}, [2][6]uint8{})
+			type macs struct{ Smac, Dmac [6]uint8 }
+			same(what+", which leads to no pod", macs{half.Smac, half.Dmac}, macs{})
 		}
 		if half.Out == uint8(bpf.ContainerOutOUT_HOST) {
-			same("the device of "+what+", which leads to the node,", half.Ifindex, uint32(0))
+			type device struct{ Ifindex uint32 }
+			same(what+", which leads to the node", device{half.Ifindex}, device{})
 		}
 	}
 	return faults
@@ -165,7 +167,7 @@ func (w *Witness) stored(left *bpf.ContainerScratch) ([]string, error) {
 			made.Acked = is.value.Acked
 		}
 		if is.value != made {
-			faults = append(faults, fmt.Sprintf("%s is %+v in the table, and %+v was made", what, is.value, made))
+			faults = append(faults, what+" in its table: "+differing(is.value, made, "and was made"))
 		}
 	}
 	compare("the way there", there, left.Open)
@@ -213,7 +215,7 @@ func (w *Witness) wayBack(left *bpf.ContainerScratch, is *flowValue) []string {
 		return nil
 	}
 	if is.Seen != before.value.Seen || is.Flags != before.value.Flags || is.LastSeen != before.value.LastSeen {
-		return []string{fmt.Sprintf("the way back was %+v, and is %+v, though it goes on", before.value, *is)}
+		return []string{"the way back, which goes on: " + differing(*is, before.value, "and was")}
 	}
 	return nil
 }

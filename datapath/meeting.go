@@ -65,7 +65,7 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 		if before != nil {
 			was := &before.value
 			demand(is.Seen == was.Seen && is.LastSeen == was.LastSeen && is.Flags == was.Flags && numberOf(is) == numberOf(was),
-				"it is to leave no trace, and has left %+v, which was %+v", *is, *was)
+				"it is to leave no trace: %s", differing(*is, *was, "and was"))
 		}
 		return faults
 	}
@@ -73,7 +73,7 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 	answered := is.Flags&flowAnswered != 0
 	demand(is.Seen&flags == flags, "it has flags %#x, and of its direction were seen %#x", flags, is.Seen)
 	traced := trace(left, *is)
-	demand(is.Seen&flags != flags || numberOf(is) == numberOf(&traced), "it shows %+v, and noted is %+v", numberOf(&traced), numberOf(is))
+	demand(is.Seen&flags != flags || numberOf(is) == numberOf(&traced), "it shows %s, and noted is %s", numberOf(&traced), numberOf(is))
 	demand(is.LastSeen <= pkt.Now && pkt.Now-is.LastSeen < touchEvery, "it comes at %d, and is noted at %d", pkt.Now, is.LastSeen)
 	demand(is.Flags&flowReply == 0 || answered, "it answers, and its flow is not answered")
 	demand(is.Out != uint8(bpf.ContainerOutOUT_TUNNEL) || answered || is.Seen&uint8(bpf.ContainerFlowSeenSEEN_ACK) == 0, "it has seen an answer, and is not answered")
@@ -83,7 +83,7 @@ func (m *meeting) wrong(left *bpf.ContainerScratch, read reads, before *meeting)
 	}
 	was := &before.value
 	if flags&(flowACK|flowSYN) == 0 {
-		demand(numberOf(is) == numberOf(was), "it shows no numbers, and noted is %+v, which was %+v", numberOf(is), numberOf(was))
+		demand(numberOf(is) == numberOf(was), "it shows no numbers, and noted is %s, which was %s", numberOf(is), numberOf(was))
 	}
 	// One whose place a dead entry had is tried again once a second.
 	tried := was.Flags&flowAnswered == 0 || pkt.Now-was.LastSeen >= touchEvery

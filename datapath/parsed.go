@@ -4,7 +4,6 @@ package datapath
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 
 	"github.com/weirnet/weir/bpf"
@@ -64,7 +63,7 @@ func parsed(frame []byte, left *bpf.ContainerScratch) []string {
 		}
 	}
 	if *pkt != want {
-		return []string{fmt.Sprintf("of the frame it has read %+v, and it is %+v", *pkt, want)}
+		return []string{"what it has read of the frame: " + differing(*pkt, want, "and has to be")}
 	}
 	return nil
 }

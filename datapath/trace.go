@@ -2,7 +2,11 @@
 
 package datapath
 
-import "github.com/weirnet/weir/bpf"
+import (
+	"fmt"
+
+	"github.com/weirnet/weir/bpf"
+)
 
 const (
 	flowAcked = uint8(bpf.ContainerFlowFlagsFLOW_ACKED)
@@ -34,6 +38,17 @@ func trace(left *bpf.ContainerScratch, before flowValue) flowValue {
 type number struct {
 	isSent, isAcked bool
 	sent, acked     uint32
+}
+
+func (n number) String() string {
+	text := "no number"
+	if n.isSent {
+		text = fmt.Sprintf("number %d", n.sent)
+	}
+	if n.isAcked {
+		text += fmt.Sprintf(", acknowledging %d", n.acked)
+	}
+	return text
 }
 
 func numberOf(v *flowValue) number {
