@@ -37,6 +37,9 @@ type Result struct {
 	Outcome  Outcome       `json:"result"`
 	Reason   string        `json:"reason,omitempty"` // one line
 	Seconds  float64       `json:"seconds"`
+	// Cause is of a failure that was reported: where and how it began, in words that
+	// failures of one cause share.
+	Cause string `json:"cause,omitempty"`
 	// Phases are what the seconds were spent on.
 	Phases  map[phase.Phase]float64 `json:"phases,omitempty"`
 	Failure *Failure                `json:"-"` // the story of a Fail or Broken

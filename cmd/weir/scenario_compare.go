@@ -18,10 +18,11 @@ func scenarioCompareCommand() *cobra.Command {
 		Short: "Compare two reports, or two kernels of one",
 		Long: `Compare two reports of 'weir scenario run --report', or two kernels of one.
 
-A and B are DIR, or DIR@KERNEL for what the report has of one kernel; @KERNEL
-is of the same report as A. Verdicts that changed come first, then frames of
-world prog that hooks leave otherwise, then what programs cost the verifier.
-Exit code 1 says that something that passed in A does not in B.`,
+A and B are DIR, a report or a directory of --report, whose latest is taken; or
+DIR@KERNEL for what the report has of one kernel; @KERNEL is of the same report
+as A. Verdicts that changed come first, then frames of world prog that hooks
+leave otherwise, then what programs cost the verifier. Exit code 1 says that
+something that passed in A does not in B.`,
 		Example: `  weir scenario compare reports-main reports
   weir scenario compare reports@5.10 @7.2
   weir scenario compare -o json old@6.12 new@6.12 |
@@ -56,6 +57,8 @@ func compareReports(cmd *cobra.Command, nameA, nameB, output string) error {
 	if err != nil {
 		return err
 	}
+	tellShort(cmd.ErrOrStderr(), a)
+	tellShort(cmd.ErrOrStderr(), b)
 	changes := report.Compare(a, b)
 	if output == "json" {
 		err = changes.JSON(cmd.OutOrStdout())

@@ -89,8 +89,9 @@ func (m *manyFlags) here() error {
 	return nil
 }
 
-// apply has a runner run what is asked for. Folder is that of --report.
-func (m *manyFlags) apply(r *scenarios.Runner, folder string) error {
+// apply has a runner run what is asked for. Folder is that of --report. Where the
+// report was cut short, it says so.
+func (m *manyFlags) apply(r *scenarios.Runner, folder string, out io.Writer) error {
 	r.Times, r.Shuffle = m.times, m.shuffle.value
 	if !m.rerun {
 		return nil
@@ -102,10 +103,25 @@ func (m *manyFlags) apply(r *scenarios.Runner, folder string) error {
 	}
 	only, failed := kept.Failed()
 	if failed == 0 {
-		return usageError(fmt.Errorf("--rerun-failed: nothing failed in %s", folder))
+		return usageError(fmt.Errorf("--rerun-failed: nothing failed in %s%s", folder, butShort(kept)))
 	}
+	tellShort(out, kept)
 	r.Only = only
 	return nil
+}
+
+// butShort says of a report that it does not have all results.
+func butShort(kept *report.Kept) string {
+	if kept.Short == "" {
+		return ""
+	}
+	return ", but " + kept.Short
+}
+
+func tellShort(out io.Writer, kept *report.Kept) {
+	if kept.Short != "" {
+		fmt.Fprintf(out, "weir: report %s: %s\n", kept.Name, kept.Short)
+	}
 }
 
 // tellSeed says by which seed the order is made.

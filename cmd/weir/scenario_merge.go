@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/report"
 )
 
@@ -24,8 +25,10 @@ func scenarioMergeCommand() *cobra.Command {
 		Long: `Merge the results of 'weir scenario run --shard' into one report, with one
 exit status.
 
-DIR is the report of a shard, or holds those of several; FILE is what a shard
-printed by -o json or -o junit (*.xml), which has no captures. Exit status: 0
+DIR is the report of a shard, or the directory of its --report, whose latest is
+taken, or holds those of several; FILE is what a shard printed by -o json or -o
+junit (*.xml), which has no captures. What failed is told by cause, as a run
+does. Exit status: 0
 all shards are there and passed, 1 something failed or a shard was cut short,
 2 they are not the shards of one run: another N, one missing, one twice, other
 scenarios, costs or kernels.`,
@@ -42,7 +45,7 @@ scenarios, costs or kernels.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
-	f.StringVar(&o.report, "report", "", "keep the merged report in this directory, as 'run --report' does")
+	f.StringVar(&o.report, "report", "", "keep the merged report in a folder of its own in this directory, as 'run --report' does")
 	f.BoolVar(&o.timings, "timings", false, "show where the time went, too")
 	return cmd
 }
@@ -61,16 +64,19 @@ func (o *scenarioMerge) run(cmd *cobra.Command, args []string) error {
 	}
 	if o.report != "" {
 		if m.Holds(o.report) {
-			return usageError(fmt.Errorf("--report %s: it holds one of the reports to merge, which would be gone: name another directory", o.report))
+			return usageError(fmt.Errorf("--report %s: it holds one of the reports to merge, which would not be found there any more: name another directory", o.report))
 		}
-		if err := m.Keep(o.report); err != nil {
+		folder, err := m.Keep(o.report)
+		if err != nil {
 			return fmt.Errorf("keep the merged report: %w", err)
 		}
+		return o.show(cmd, m, folder.Capture)
 	}
-	return o.show(cmd, m)
+	return o.show(cmd, m, nil)
 }
 
-func (o *scenarioMerge) show(cmd *cobra.Command, m *report.Merged) error {
+// show tells what the whole came to. Capture is nil where no report is kept.
+func (o *scenarioMerge) show(cmd *cobra.Command, m *report.Merged, capture func(scenarios.Result) string) error {
 	out := cmd.OutOrStdout()
 	var err error
 	switch o.output {
@@ -83,7 +89,7 @@ func (o *scenarioMerge) show(cmd *cobra.Command, m *report.Merged) error {
 	case "junit":
 		err, out = m.JUnit(out), cmd.ErrOrStderr()
 	default:
-		(&report.Text{Out: out, Colour: colourful()}).Merged(m)
+		(&report.Text{Out: out, Colour: colourful()}).Merged(m, capture)
 	}
 	if o.timings && o.output != "json" {
 		showTimings(out, m.Results, m.Starts)

@@ -54,12 +54,14 @@ Each run is a line as it ends. What failed is told at the end, by cause:
 failures at the same hook and source line, with the same decision, in the same
 field. Each cause has its count, some names, and the shortest story: the step,
 what was expected and what was there, the way of every frame, and the command
-that repeats it. With --report, the whole story of each failure is kept, and a
-capture with notes beside the packets.
+that repeats it. With --report DIR, the whole story of each failure is kept,
+and a capture with notes beside the packets. Each run has a folder of its own
+there, named by the time; DIR/latest is that of the last one, and its
+summary.txt says how the run ended, or that it was interrupted.
 
 With --fail-fast what was not run is counted, and the exit status is 1; what is
 on at that moment is stopped. --rerun-failed runs what failed on any kernel, in
-the same world; with --report the new results replace those of the report.
+the same world.
 --shuffle and --count are for this machine's kernel.
 
 A report keeps what each run spent its time on; --timings shows it, and with
@@ -110,7 +112,7 @@ lock by themselves.`,
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
 	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default two a core, or as guests need")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
-	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in this directory")
+	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in a folder of its own in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
@@ -132,7 +134,7 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.many.apply(runner, o.report); err != nil {
+	if err := o.many.apply(runner, o.report, cmd.ErrOrStderr()); err != nil {
 		return err
 	}
 	if runner.Count(all) == 0 {
@@ -276,12 +278,12 @@ func (l *live) close(ctx context.Context, results []scenarios.Result, err error)
 	err = errors.Join(append(l.problems, err)...)
 	l.run.Ended = ctx.Err() == nil
 	if err != nil {
-		l.run.Problems = strings.Split(err.Error(), "\n")
+		l.run.Problems = strings.Split(tellSignal(ctx, err).Error(), "\n")
 	}
 	if l.folder == nil {
 		return err
 	}
-	return errors.Join(err, l.folder.Close(results, l.part()), l.folder.Describe(l.run))
+	return errors.Join(err, l.folder.Close(results, l.run))
 }
 
 // failures shows what failed, by cause.

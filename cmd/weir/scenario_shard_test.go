@@ -17,7 +17,7 @@ import (
 // names are the results of a report, one a line without what differs between runs.
 func names(t *testing.T, report string) (out []string) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(report, "results.json"))
+	text, err := os.ReadFile(filepath.Join(report, "latest", "results.json"))
 	require.NoError(t, err)
 	for line := range strings.Lines(string(text)) {
 		name, _, _ := strings.Cut(line, `,"seconds"`)

@@ -85,11 +85,11 @@ func TestScenarioRunEndsWithTheCount(t *testing.T) {
 	out, _, code = weirScenario("run", "--report", reports, scenarioFile(t, "ping client -> web fails timeout"))
 	require.Equal(t, exitFailed, code)
 	require.Equal(t, "0 passed, 1 failed, 0 skipped", lastLine(out))
-	captures, err := filepath.Glob(filepath.Join(reports, "own-ipv4-prog*.pcapng"))
+	captures, err := filepath.Glob(filepath.Join(reports, "2*", "own-ipv4-prog*.pcapng"))
 	require.NoError(t, err)
 	require.Len(t, captures, 1)
 	require.Contains(t, out, "capture: "+captures[0])
-	require.FileExists(t, filepath.Join(reports, "junit.xml"))
+	require.FileExists(t, filepath.Join(reports, "latest", "junit.xml"))
 }
 
 func TestScenarioRunGivesJSONALine(t *testing.T) {

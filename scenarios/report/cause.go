@@ -33,8 +33,8 @@ func (c cause) String() string {
 
 func causeOf(r scenarios.Result) cause {
 	f := r.Failure
-	if f == nil {
-		return cause{what: plain(r.Reason, "")}
+	if f == nil { // it was read back
+		return cause{what: cmp.Or(r.Cause, plain(r.Reason, ""))}
 	}
 	step, what := decisive(f)
 	if step == nil {
@@ -132,7 +132,7 @@ func firstLine(s string) string {
 
 // group is failures with one cause.
 type group struct {
-	cause   cause
+	cause   string
 	results []scenarios.Result
 	short   scenarios.Result // whose story is the shortest
 	story   string
@@ -140,13 +140,13 @@ type group struct {
 
 // groupsOf groups what failed by cause, the most frequent first.
 func groupsOf(results []scenarios.Result) []*group {
-	at := map[cause]*group{}
+	at := map[string]*group{}
 	var out []*group
 	for _, r := range results {
 		if !r.Failed() {
 			continue
 		}
-		c := causeOf(r)
+		c := causeOf(r).String()
 		g := at[c]
 		if g == nil {
 			g = &group{cause: c, short: r}
@@ -159,13 +159,10 @@ func groupsOf(results []scenarios.Result) []*group {
 }
 
 // tell finds the shortest story of the group.
-func (g *group) tell(t *Text) {
+func (g *group) tell(story func(scenarios.Result) string) {
 	for _, r := range g.results {
-		if r.Failure == nil {
-			continue
-		}
-		if story := strings.TrimRight(t.Story(r), "\n"); g.story == "" || len(story) < len(g.story) {
-			g.short, g.story = r, story
+		if s := strings.TrimRight(story(r), "\n"); s != "" && (g.story == "" || len(s) < len(g.story)) {
+			g.short, g.story = r, s
 		}
 	}
 }
@@ -184,6 +181,16 @@ const (
 // some names, and the shortest story; and of many causes the most frequent. Capture
 // gives the path of a failure's capture; it may be nil.
 func (t *Text) Failures(results []scenarios.Result, capture func(scenarios.Result) string) {
+	t.told(results, func(r scenarios.Result) string {
+		if r.Failure == nil {
+			return ""
+		}
+		return t.Story(r)
+	}, capture)
+}
+
+// told shows what failed, with a story for each that has one.
+func (t *Text) told(results []scenarios.Result, story, capture func(scenarios.Result) string) {
 	groups := groupsOf(results)
 	if len(groups) == 0 {
 		return
@@ -195,11 +202,12 @@ func (t *Text) Failures(results []scenarios.Result, capture func(scenarios.Resul
 	fmt.Fprintf(t.Out, "\n%s\n", t.paint(bold, title))
 	told := min(toldGroups, len(groups))
 	for i, g := range groups[:told] {
+		g.tell(story)
 		t.group(i+1, g, told, capture)
 	}
 	listed := min(told+listedGroups, len(groups))
 	for i, g := range groups[told:listed] {
-		fmt.Fprintf(t.Out, "%d. %d × %s (%s)\n", told+i+1, len(g.results), clip(g.cause.String()), names(g.results, 1))
+		fmt.Fprintf(t.Out, "%d. %d × %s (%s)\n", told+i+1, len(g.results), clip(g.cause), names(g.results, 1))
 	}
 	if rest := groups[listed:]; len(rest) > 0 {
 		n := 0
@@ -213,8 +221,7 @@ func (t *Text) Failures(results []scenarios.Result, capture func(scenarios.Resul
 
 // group shows one of several that are told.
 func (t *Text) group(number int, g *group, told int, capture func(scenarios.Result) string) {
-	g.tell(t)
-	fmt.Fprintf(t.Out, "%s %d × %s\n", t.paint(bold, fmt.Sprintf("%d.", number)), len(g.results), clip(g.cause.String()))
+	fmt.Fprintf(t.Out, "%s %d × %s\n", t.paint(bold, fmt.Sprintf("%d.", number)), len(g.results), clip(g.cause))
 	fmt.Fprintf(t.Out, "    %s; %s\n", t.places(g.results), names(g.results, namesShown))
 	story := g.story
 	if told > 1 {
@@ -223,8 +230,11 @@ func (t *Text) group(number int, g *group, told int, capture func(scenarios.Resu
 	if story != "" {
 		fmt.Fprintln(t.Out, indent(story, "    "))
 	}
-	if capture != nil && g.short.Failure != nil {
-		fmt.Fprintf(t.Out, "    capture: %s\n", capture(g.short))
+	if capture == nil || g.story == "" {
+		return
+	}
+	if path := capture(g.short); path != "" {
+		fmt.Fprintf(t.Out, "    capture: %s\n", path)
 	}
 }
 

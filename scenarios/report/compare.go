@@ -25,6 +25,8 @@ import (
 // Kept is a report that was read back, or a kernel's part of one.
 type Kept struct {
 	Name string // DIR or DIR@KERNEL
+	// Short says that the run was cut short, or lacks results; else it is empty.
+	Short string
 	contents
 }
 
@@ -53,15 +55,21 @@ var (
 )
 
 // Read reads a report: DIR, or DIR@KERNEL for what it has of one kernel, by
-// version (5.10) or release. ErrNoReport, ErrNoKernel.
+// version (5.10) or release. Of a directory of reports it is the latest.
+// ErrNoReport, ErrNoKernel.
 func Read(name string) (*Kept, error) {
 	dir, kernel := name, ""
 	if at := strings.LastIndex(name, "@"); at > 0 {
 		dir, kernel = name[:at], name[at+1:]
 	}
 	k := &Kept{Name: name}
-	if err := k.read(dir); err != nil {
+	own := reportIn(dir)
+	var lines []runLine
+	if err := errors.Join(k.read(own), readLines(filepath.Join(own, runFile), &lines)); err != nil {
 		return nil, fmt.Errorf("read report %s: %w", dir, err)
+	}
+	if len(lines) > 0 && lines[0].Run != nil {
+		k.Short = lines[0].Run.Short(len(k.results))
 	}
 	if len(k.results) == 0 {
 		return nil, fmt.Errorf("read report %s: %w", dir, ErrNoReport)
@@ -108,7 +116,8 @@ func readLines[T any](path string, into *[]T) error {
 	for {
 		var one T
 		err := d.Decode(&one)
-		if errors.Is(err, io.EOF) {
+		// A run that was killed may have left half a line at the end.
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return nil
 		}
 		if err != nil {

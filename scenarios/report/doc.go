@@ -20,18 +20,22 @@ type Tally struct{ Passed, Same, Failed, Skipped int }
 func Count(results []scenarios.Result) Tally {
 	var t Tally
 	for _, r := range results {
-		switch {
-		case r.Outcome == scenarios.Pass:
-			t.Passed++
-		case r.Outcome == scenarios.Same:
-			t.Same++
-		case r.Outcome == scenarios.Skipped:
-			t.Skipped++
-		default:
-			t.Failed++
-		}
+		t.add(r)
 	}
 	return t
+}
+
+func (t *Tally) add(r scenarios.Result) {
+	switch r.Outcome {
+	case scenarios.Pass:
+		t.Passed++
+	case scenarios.Same:
+		t.Same++
+	case scenarios.Skipped:
+		t.Skipped++
+	default:
+		t.Failed++
+	}
 }
 
 // String is the last line of a run.

@@ -5,20 +5,22 @@ package report
 import (
 	"encoding/json"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/shard"
 )
 
-// JSON writes one result as a line.
+// JSON writes one result as a line, a failure's with its cause.
 func JSON(out io.Writer, r scenarios.Result) error {
+	if r.Failed() {
+		r.Cause = causeOf(r).String()
+	}
 	if err := json.NewEncoder(out).Encode(r); err != nil {
 		return fmt.Errorf("write result of %s: %w", r.Scenario, err)
 	}
@@ -57,12 +59,13 @@ type junitCase struct {
 
 type junitProblem struct {
 	Message string `xml:"message,attr"`
-	Type    string `xml:"type,attr,omitempty"` // an outcome, where the element is of several
+	Type    string `xml:"type,attr,omitempty"` // of a failure its cause; of what is skipped "same" where it is that
 	Text    string `xml:",chardata"`
 }
 
 // JUnit writes all results as one document, a suite for each kernel and world.
-// With a run, each suite says of which part of a whole it is.
+// Of a run that is a part of a whole each suite says so, and one that was cut short
+// or met something as a whole has a case of its own for that. Run may be nil.
 func JUnit(out io.Writer, results []scenarios.Result, run *shard.Run) error {
 	return junit(out, results, run, func(r scenarios.Result) string {
 		if r.Failure == nil {
@@ -87,7 +90,7 @@ func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func
 			at[key] = len(doc.Suites)
 			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", string(r.World)}}})
 			seconds = append(seconds, 0)
-			if run != nil {
+			if run != nil && run.Shard != shard.Whole.String() {
 				s := &doc.Suites[at[key]]
 				s.Properties = append(s.Properties, junitProperty{"shard", run.Shard}, junitProperty{runProperty, runText(run)})
 			}
@@ -96,6 +99,9 @@ func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func
 		seconds[at[key]] += r.Seconds
 		s.Seconds = fmt.Sprintf("%.3f", seconds[at[key]])
 		s.add(r, printable(story(r)))
+	}
+	if run != nil && (!run.Ended || len(run.Problems) > 0) {
+		doc.Suites = append(doc.Suites, wholeRun(run, len(results)))
 	}
 	fmt.Fprint(out, xml.Header)
 	e := xml.NewEncoder(out)
@@ -107,9 +113,27 @@ func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func
 	return err
 }
 
+// wholeSuite is of what a run met as a whole.
+const wholeSuite = "scenarios"
+
+// wholeRun is an error of the run as a whole, so that what shows results of one that
+// was cut short does not show that all passed.
+func wholeRun(run *shard.Run, results int) junitSuite {
+	s := junitSuite{Name: wholeSuite, Seconds: "0.000"}
+	what := append(slices.Clone(run.Problems), run.Short(results))
+	if what[0] == "" {
+		what = what[1:]
+	}
+	s.add(scenarios.Result{Scenario: "the run as a whole", Outcome: scenarios.Broken, Reason: what[0]}, printable(strings.Join(what, "\n")))
+	return s
+}
+
 func (s *junitSuite) add(r scenarios.Result, story string) {
 	c := junitCase{Class: s.Name, Name: r.Scenario, Seconds: fmt.Sprintf("%.3f", r.Seconds)}
 	problem := &junitProblem{Message: r.Reason, Text: story}
+	if r.Failed() {
+		problem.Type = causeOf(r).String()
+	}
 	s.Tests++
 	switch r.Outcome {
 	case scenarios.Fail:
@@ -138,54 +162,6 @@ func printable(s string) string {
 	}, s)
 }
 
-// Folder keeps results in a directory: results.json as they come, outputs.json
-// with the frames of world prog, and for each failure its story and capture;
-// junit.xml at the end.
-type Folder struct {
-	path    string
-	json    *os.File
-	outputs *os.File
-}
-
-// NewFolder makes the directory if it is not there. Results of an earlier run
-// are replaced, and the stories of its failures removed.
-func NewFolder(path string) (*Folder, error) {
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		return nil, fmt.Errorf("make report folder: %w", err)
-	}
-	f := &Folder{path: path}
-	if err := f.forget(); err != nil {
-		return nil, fmt.Errorf("remove what an earlier run reported: %w", err)
-	}
-	for name, file := range map[string]**os.File{resultsFile: &f.json, outputsFile: &f.outputs} {
-		var err error
-		if *file, err = os.Create(filepath.Join(path, name)); err != nil {
-			return nil, fmt.Errorf("write report: %w", err)
-		}
-	}
-	return f, nil
-}
-
-// forget removes what an earlier run kept and this one may not replace: what
-// is of a run on kernels, and stories. Other files are somebody else's.
-func (f *Folder) forget() error {
-	gone := []string{filepath.Join(f.path, costsFile), filepath.Join(f.path, kernelsFile), filepath.Join(f.path, runFile), filepath.Join(f.path, startsFile)}
-	var before []scenarios.Result
-	// A file that cannot be read is of no run of ours, or of one cut short.
-	_ = readLines(filepath.Join(f.path, resultsFile), &before)
-	for _, r := range before {
-		if r.Failed() {
-			gone = append(gone, f.name(r)+".txt", f.name(r)+".pcapng")
-		}
-	}
-	for _, path := range gone {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
-
 // name of a failure's files, without suffix.
 func (f *Folder) name(r scenarios.Result) string {
 	kernel := version(r.Kernel)
@@ -197,6 +173,7 @@ func (f *Folder) name(r scenarios.Result) string {
 
 // Add keeps one result, and the story and the capture of a failure.
 func (f *Folder) Add(r scenarios.Result) error {
+	f.tally.add(r)
 	if err := JSON(f.json, r); err != nil {
 		return err
 	}
@@ -219,6 +196,17 @@ func (f *Folder) Add(r scenarios.Result) error {
 
 // Capture is the path of the capture of a failure that has a story.
 func (f *Folder) Capture(r scenarios.Result) string { return f.name(r) + ".pcapng" }
+
+// briefOf gives the story in what whole has made of it.
+func briefOf(whole string) string {
+	if head, story, found := strings.Cut(whole, "\n\n"); found && strings.Contains(head, "  kernel ") {
+		whole = story
+	}
+	for _, rest := range []string{"\n\nearlier steps:\n", "\n\ntable ", "\n\nflows:\n"} {
+		whole, _, _ = strings.Cut(whole, rest)
+	}
+	return whole
+}
 
 // whole is the story with all that is too long for a terminal.
 func (f *Folder) whole(r scenarios.Result) string {
@@ -245,12 +233,4 @@ func (f *Folder) whole(r scenarios.Result) string {
 		}
 	}
 	return b.String()
-}
-
-// Close writes junit.xml.
-func (f *Folder) Close(results []scenarios.Result, run *shard.Run) error {
-	if err := errors.Join(f.json.Close(), f.outputs.Close()); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return f.file("junit.xml", func(out io.Writer) error { return JUnit(out, results, run) })
 }

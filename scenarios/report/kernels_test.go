@@ -13,8 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
+	"github.com/weirnet/weir/scenarios/shard"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -138,7 +140,7 @@ func keep(t *testing.T, results []scenarios.Result, costs []matrix.Cost) string 
 	}
 	_, err = f.Kernels(results, costs)
 	require.NoError(t, err)
-	require.NoError(t, f.Close(results, nil))
+	require.NoError(t, f.Close(results, &shard.Run{Ended: true, Results: len(results)}))
 	return dir
 }
 
@@ -203,31 +205,59 @@ func TestCompareKernelsOfOneReport(t *testing.T) {
 	require.ErrorIs(t, err, ErrNoKernel)
 	_, err = Read(t.TempDir())
 	require.ErrorIs(t, err, ErrNoReport)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, resultsFile), []byte("{"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, latest, resultsFile), []byte("}"), 0o644))
 	_, err = Read(dir)
 	require.ErrorContains(t, err, resultsFile)
 }
 
-func TestAFolderForgetsTheStoriesOfTheRunBefore(t *testing.T) {
+func TestEachRunHasAFolderOfItsOwn(t *testing.T) {
 	dir := t.TempDir()
 	failed := ended("a/ipv4", old, scenarios.Fail, "")
 	failed.Failure = &scenarios.Failure{Step: "s", Problem: "p"}
-	own := filepath.Join(dir, "notes.txt")
-	require.NoError(t, os.WriteFile(own, nil, 0o644))
-	f, err := NewFolder(dir)
+	first, err := NewFolder(dir)
 	require.NoError(t, err)
-	err = f.Add(failed)
-	capture := f.Capture(failed)
+	require.NoError(t, first.Describe(&shard.Run{Results: 2, Kernels: []string{old}}))
+	require.Equal(t, first.Path(), reportIn(dir))
+	summary := func(f *Folder) string {
+		text, err := os.ReadFile(filepath.Join(f.Path(), summaryFile))
+		require.NoError(t, err)
+		return string(text)
+	}
+	require.Contains(t, summary(first), "It has NOT ended: 2 runs go on, or were killed.")
+	require.NoError(t, first.Add(failed))
+	require.FileExists(t, first.Capture(failed))
+	stopped := &shard.Run{Results: 2, Kernels: []string{old}, Problems: []string{"stopped by a signal (interrupt)"}}
+	require.NoError(t, first.Close([]scenarios.Result{failed}, stopped))
+	require.Regexp(t, `(?m)^INTERRUPTED at .*: 1 of 2 runs were done\n.*\nproblem  stopped by a signal \(interrupt\)\n0 passed, 1 failed, 0 skipped$`, summary(first))
+	junit, err := os.ReadFile(filepath.Join(first.Path(), "junit.xml"))
 	require.NoError(t, err)
-	require.FileExists(t, capture)
-	_, err = f.Kernels(nil, nil)
+	require.Contains(t, string(junit), `message="stopped by a signal (interrupt)"`)
+	kept, err := Read(dir)
 	require.NoError(t, err)
-	require.NoError(t, f.Close(nil, nil))
+	require.Equal(t, "it was cut short, with 1 of 2 results", kept.Short)
 
-	_, err = NewFolder(dir)
+	// The next one leaves that as it is, and is the latest.
+	second, err := NewFolder(dir)
 	require.NoError(t, err)
-	require.NoFileExists(t, capture)
-	require.NoFileExists(t, strings.TrimSuffix(capture, ".pcapng")+".txt")
-	require.NoFileExists(t, filepath.Join(dir, kernelsFile))
-	require.FileExists(t, own)
+	require.NotEqual(t, first.Path(), second.Path())
+	require.Equal(t, second.Path(), reportIn(dir))
+	require.NoError(t, second.Add(ended("a/ipv4", old, scenarios.Pass, "")))
+	require.NoError(t, second.Close(nil, &shard.Run{Ended: true, Results: 1}))
+	require.FileExists(t, first.Capture(failed))
+	require.Regexp(t, `(?m)^ended    .* UTC\n1 passed, 0 failed, 0 skipped$`, summary(second))
+	kept, err = Read(dir)
+	require.NoError(t, err)
+	require.Empty(t, kept.Short)
+	kept, err = Read(first.Path())
+	require.NoError(t, err)
+	_, n := kept.Failed()
+	require.Equal(t, 1, n)
+}
+
+func TestAStoryIsFoundInWhatAFolderKeeps(t *testing.T) {
+	r := ended("a/ipv4", old, scenarios.Fail, "")
+	r.Failure = &scenarios.Failure{Step: "s", Problem: "p", Before: []lab.Walk{{From: "client", Sent: []byte{1}}},
+		Tables: []datapath.Table{{Name: "services"}}, Flows: []datapath.Flow{{}}}
+	require.Equal(t, strings.TrimRight((&Text{}).Story(r), "\n"), briefOf((&Folder{}).whole(r)))
+	require.Equal(t, "told alone", briefOf("told alone"))
 }

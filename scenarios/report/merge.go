@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,23 +92,34 @@ func (m *Merged) Failed() bool {
 func (m *Merged) story(r scenarios.Result) string { return m.from[keyOf(r)].stories[keyOf(r)] }
 
 // JUnit writes all results as one document.
-func (m *Merged) JUnit(out io.Writer) error { return junit(out, m.Results, nil, m.story) }
+func (m *Merged) JUnit(out io.Writer) error { return junit(out, m.Results, m.Run, m.story) }
 
-// Merged shows what failed, with its story, and what differs between kernels.
-func (t *Text) Merged(m *Merged) {
-	for _, r := range m.Results {
-		if !r.Failed() {
-			continue
-		}
-		t.Result(r)
-		if story := m.story(r); story != "" {
-			fmt.Fprintln(t.Out, indent(story, "    "))
-		}
-	}
+// Merged shows what differs between kernels, and what failed, by cause. Capture gives
+// the path of a failure's capture; nil: that in the part's report.
+func (t *Text) Merged(m *Merged, capture func(scenarios.Result) string) {
 	if len(m.Run.Kernels) > 1 {
+		t.Names = kernelNames(m.Run.Kernels)
 		t.Kernels(m.withOutputs(), false)
 		fmt.Fprintln(t.Out)
 	}
+	if capture == nil {
+		capture = m.capture
+	}
+	t.told(m.Results, func(r scenarios.Result) string { return briefOf(m.story(r)) }, capture)
+}
+
+// capture is the path of a failure's capture in the report of its part; empty where
+// there is none.
+func (m *Merged) capture(r scenarios.Result) string {
+	dir := m.from[keyOf(r)].dir
+	if dir == "" {
+		return ""
+	}
+	path := (&Folder{path: dir}).Capture(r)
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // withOutputs are the results with the frames that came with them.
@@ -129,18 +139,19 @@ func (m *Merged) withOutputs() []scenarios.Result {
 	return results
 }
 
-// Keep writes the report of the whole to a directory, as that of a run is, with
-// the stories and captures of the parts.
-func (m *Merged) Keep(path string) error {
-	f, err := NewFolder(path)
+// Keep writes the report of the whole to a folder of its own in a directory of
+// reports, as that of a run is, with the stories and captures of the parts.
+func (m *Merged) Keep(reports string) (*Folder, error) {
+	f, err := NewFolder(reports)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	problems := []error{f.Describe(m.Run)}
+	var problems []error
 	for _, r := range m.withOutputs() {
+		f.tally.add(r)
 		problems = append(problems, JSON(f.json, r), f.keepOutputs(r), m.keepFailure(f, r))
 	}
-	problems = append(problems, f.json.Close(), f.outputs.Close(), f.file("junit.xml", m.JUnit))
+	problems = append(problems, f.json.Close(), f.outputs.Close(), f.file("junit.xml", m.JUnit), f.Describe(m.Run))
 	if len(m.Run.Kernels) > 1 || len(m.costs) > 0 {
 		_, err := f.Kernels(m.withOutputs(), m.costs)
 		problems = append(problems, err)
@@ -148,7 +159,7 @@ func (m *Merged) Keep(path string) error {
 	if len(m.Starts) > 0 {
 		problems = append(problems, f.Starts(m.Starts))
 	}
-	return errors.Join(problems...)
+	return f, errors.Join(problems...)
 }
 
 // keepFailure copies the story and the capture of a failure.
@@ -160,33 +171,32 @@ func (m *Merged) keepFailure(f *Folder, r scenarios.Result) error {
 	if err := os.WriteFile(f.name(r)+".txt", []byte(story), 0o644); err != nil {
 		return fmt.Errorf("write story: %w", err)
 	}
-	dir := m.from[keyOf(r)].dir
-	if dir == "" {
+	path := m.capture(r)
+	if path == "" {
 		return nil
 	}
-	capture, err := os.ReadFile((&Folder{path: dir}).name(r) + ".pcapng")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+	capture, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("read capture: %w", err)
 	}
-	if err := os.WriteFile(f.name(r)+".pcapng", capture, 0o644); err != nil {
+	if err := os.WriteFile(f.Capture(r), capture, 0o644); err != nil {
 		return fmt.Errorf("write capture: %w", err)
 	}
 	return nil
 }
 
-// Holds says whether a directory is one of the merged reports: to keep the whole
-// there would remove it.
+// Holds says whether a directory is one of the merged reports, or was given for
+// them: with the whole in it, it would not be read as them again.
 func (m *Merged) Holds(dir string) bool {
 	there, err := os.Stat(dir)
 	if err != nil {
 		return false
 	}
 	return slices.ContainsFunc(m.parts, func(p *Part) bool {
-		own, err := os.Stat(cmp.Or(p.dir, filepath.Dir(p.Name)))
-		return err == nil && os.SameFile(there, own)
+		return slices.ContainsFunc([]string{p.given, cmp.Or(p.dir, filepath.Dir(p.Name))}, func(path string) bool {
+			own, err := os.Stat(path)
+			return err == nil && os.SameFile(there, own)
+		})
 	})
 }
 

@@ -61,6 +61,7 @@ func TestAPartWithoutAllResultsFailsTheWhole(t *testing.T) {
 func TestWhatAPartPrintedIsReadBack(t *testing.T) {
 	failed := passed("b/ipv6", "7.2.3")
 	failed.Family, failed.Outcome, failed.Reason = syntax.IPv6, scenarios.Broken, "panic: <no>"
+	failed.Cause = "panic: <no>"
 	results := []scenarios.Result{passed("a/ipv4", "5.10.1"), failed}
 	run := &shard.Run{Shard: "1/2", Kernels: []string{"5.10.1", "7.2.3"}, Scenarios: "s", Plan: "p", Results: 2, Ended: true, Problems: []string{`it said "no"`}}
 
@@ -82,4 +83,27 @@ func TestWhatAPartPrintedIsReadBack(t *testing.T) {
 			require.Equal(t, map[resultKey]string{keyOf(failed): "the story of b/ipv6"}, parts[0].stories)
 		}
 	}
+}
+
+func TestFailuresOfAllPartsAreToldByCause(t *testing.T) {
+	failure := func(scenario, kernel string) scenarios.Result {
+		r := passed(scenario, kernel)
+		r.Outcome, r.Reason, r.Cause = scenarios.Fail, scenario+": no", "from-container at bpf/lib/nat.h:36, forward: source"
+		return r
+	}
+	one := partOf("one", "1/2", failure("a/ipv4", "5.10.1"), failure("a/ipv4", "7.2.3"))
+	two := partOf("two", "2/2", failure("b/ipv4", "7.2.3"), passed("b/ipv4", "5.10.1"))
+	one.stories[keyOf(one.results[0])] = "a longer story"
+	two.stories[keyOf(two.results[0])] = "the story"
+	m, err := Merge([]*Part{one, two})
+	require.NoError(t, err)
+	var out bytes.Buffer
+	(&Text{Out: &out}).Merged(m, nil)
+	require.Contains(t, out.String(), `
+What failed, 3 by one cause:
+1. 3 × from-container at bpf/lib/nat.h:36, forward: source
+    prog on 5.10, 7.2; a/ipv4, b/ipv4
+    the story
+`)
+	require.NotContains(t, out.String(), "longer")
 }

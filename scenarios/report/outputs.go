@@ -18,6 +18,7 @@ const (
 	costsFile   = "programs.json"
 	kernelsFile = "kernels.txt"
 	startsFile  = "guests.json"
+	summaryFile = "summary.txt"
 )
 
 // outputs is a line of outputs.json: what hooks did with a run's frames.

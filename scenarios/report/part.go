@@ -18,13 +18,6 @@ type runLine struct {
 	Run *shard.Run `json:"run"`
 }
 
-// Describe keeps which part of a whole the report is. It is called before the
-// first result, so that what a killed run leaves is known for that, and again at
-// the end.
-func (f *Folder) Describe(run *shard.Run) error {
-	return f.file(runFile, func(out io.Writer) error { return JSONRun(out, run) })
-}
-
 // JSONRun writes which part of a whole results are, as a line beside theirs.
 func JSONRun(out io.Writer, run *shard.Run) error {
 	if err := json.NewEncoder(out).Encode(runLine{run}); err != nil {

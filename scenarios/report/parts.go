@@ -28,6 +28,7 @@ type Part struct {
 	Run  *shard.Run
 	contents
 	starts  []matrix.Start
+	given   string               // the path by which it was found
 	dir     string               // of a report, for stories and captures; or empty
 	stories map[resultKey]string // that came with results
 }
@@ -61,16 +62,18 @@ func ReadParts(paths ...string) ([]*Part, error) {
 			if err != nil {
 				return nil, fmt.Errorf("read report %s: %w", name, err)
 			}
+			part.given = path
 			parts = append(parts, part)
 		}
 	}
 	return parts, nil
 }
 
-// reportsIn gives the directory itself, if it is a report, or those right below it.
+// reportsIn gives the directory itself, if it is a report or has a latest one, or
+// those right below it.
 func reportsIn(dir string) ([]string, error) {
-	if isReport(dir) {
-		return []string{dir}, nil
+	if own := reportIn(dir); isReport(own) {
+		return []string{own}, nil
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -78,7 +81,7 @@ func reportsIn(dir string) ([]string, error) {
 	}
 	var found []string
 	for _, e := range entries {
-		if sub := filepath.Join(dir, e.Name()); isReport(sub) {
+		if sub := reportIn(filepath.Join(dir, e.Name())); isReport(sub) {
 			found = append(found, sub)
 		}
 	}
@@ -170,6 +173,9 @@ func (p *Part) readJUnit(path string) error {
 		return fmt.Errorf("%w: %w", ErrNoReport, err)
 	}
 	for _, s := range doc.Suites {
+		if s.Name == wholeSuite {
+			continue // the run says it too
+		}
 		properties := map[string]string{}
 		for _, property := range s.Properties {
 			properties[property.Name] = property.Value
@@ -201,6 +207,9 @@ func (c *junitCase) result() (r scenarios.Result, story string) {
 	} {
 		if problem != nil {
 			r.Outcome, r.Reason, story = outcome, problem.Message, problem.Text
+			if r.Failed() {
+				r.Cause = problem.Type
+			}
 			if problem.Type == string(scenarios.Same) {
 				r.Outcome = scenarios.Same
 			}

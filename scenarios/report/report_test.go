@@ -17,6 +17,7 @@ import (
 
 	"github.com/weirnet/weir/pcap"
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/shard"
 )
 
 // failing is a scenario that fails at its last step, in world prog.
@@ -100,7 +101,8 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, folder.Add(results[0]))
 	capture := folder.Capture(results[0])
-	require.NoError(t, folder.Close(results, nil))
+	require.NoError(t, folder.Close(results, &shard.Run{Ended: true, Results: 1}))
+	dir = folder.Path()
 
 	data, err := os.ReadFile(filepath.Join(dir, "results.json"))
 	require.NoError(t, err)
@@ -121,6 +123,8 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 	require.Equal(t, junitProperty{"kernel", scenarios.Kernel()}, doc.Suites[0].Properties[0])
 	require.Equal(t, 1, doc.Suites[0].Failures)
 	require.Contains(t, doc.Suites[0].Cases[0].Failure.Text, "dport=80→8080")
+	require.Equal(t, line["cause"], doc.Suites[0].Cases[0].Failure.Type)
+	require.Len(t, doc.Suites, 1)
 
 	story, err := os.ReadFile(strings.TrimSuffix(capture, ".pcapng") + ".txt")
 	require.NoError(t, err)
