@@ -30,7 +30,7 @@ func Check(objs *manifest.Objects, from, to string, port Port) ([]Answer, error)
 		d, err := explainer.Explain(from, to, port.Number, port.Protocol)
 		return []Answer{{"", d}}, err
 	}
-	a, b := &Pod{from, src}, &Pod{to, dst}
+	a, b := &Pod{Name: from, Addresses: src}, &Pod{Name: to, Addresses: dst}
 	var all []Answer
 	for _, family := range []string{IPv4, IPv6} {
 		at, by, ok := meeting(a.of(family), b.of(family))

@@ -103,7 +103,7 @@ func partiesOf(before, after *Side) []diffParty {
 	}
 	for _, block := range slices.SortedFunc(maps.Keys(blocks), netip.Prefix.Compare) {
 		if addr, found := someAddress(block, blocks, taken); found {
-			parties = append(parties, diffParty{Pod{"outside " + block.String(), []netip.Addr{addr}}, true})
+			parties = append(parties, diffParty{Pod{Name: "outside " + block.String(), Addresses: []netip.Addr{addr}}, true})
 		}
 	}
 	return parties

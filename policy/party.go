@@ -16,8 +16,10 @@ import (
 )
 
 // FindParty brings a name that a person gives to the form in which the model
-// knows it: an address, namespace/pod or the name of a node.
-func FindParty(objs *manifest.Objects, text string) (string, error) {
+// knows it: an address, namespace/pod or the name of a node. A controller's name is
+// that of the pod in place of its own.
+func (i *Input) FindParty(text string) (string, error) {
+	objs := i.Objects
 	if _, err := netip.ParseAddr(text); err == nil {
 		return text, nil
 	}
@@ -33,6 +35,9 @@ func FindParty(objs *manifest.Objects, text string) (string, error) {
 			if objs.Pods[text] == nil {
 				text = name
 			}
+		}
+		if called := manifest.ControllerKind(kind); called != "" && objs.Pods[text] == nil {
+			return i.findController(called, name)
 		}
 	}
 	names := []string{text, "default/" + text}
@@ -53,6 +58,21 @@ func FindParty(objs *manifest.Objects, text string) (string, error) {
 		have = append(have[:most], "…")
 	}
 	return "", fmt.Errorf("there is no pod %q among the objects: name one as POD.NAMESPACE or NAMESPACE/POD, or give an address; there are %s", text, strings.Join(have, ", "))
+}
+
+// findController finds the pod in place of those of a controller: NAMESPACE/NAME, or
+// NAME of namespace default.
+func (i *Input) findController(kind, name string) (string, error) {
+	namespace, own, found := strings.Cut(name, "/")
+	if !found {
+		namespace, own = "default", name
+	}
+	for n := range i.Substitutes {
+		if s := &i.Substitutes[n]; s.Kind == kind && s.name == own && strings.HasPrefix(s.Pod, namespace+"/") {
+			return s.Pod, nil
+		}
+	}
+	return "", fmt.Errorf("there is no %s %s/%s without pods of its own among the objects: name one of its pods", kind, namespace, own)
 }
 
 // AddressesOf are those of a pod, a node or an address.

@@ -17,6 +17,8 @@ import (
 type Pod struct {
 	Name      string // namespace/pod
 	Addresses []netip.Addr
+
+	ports []corev1.ContainerPort // that have names
 }
 
 // LeftOut is a pod that no policy can be asked about.
@@ -30,7 +32,7 @@ type LeftOut struct {
 func Pods(objs *manifest.Objects) (pods []Pod, left []LeftOut) {
 	for _, name := range slices.Sorted(maps.Keys(objs.Pods)) {
 		pod := objs.Pods[name]
-		p := Pod{Name: name}
+		p := Pod{Name: name, ports: namedPorts(pod)}
 		for _, ip := range pod.Status.PodIPs {
 			if addr, err := netip.ParseAddr(ip.IP); err == nil {
 				p.Addresses = append(p.Addresses, addr)
@@ -57,7 +59,7 @@ var ErrNoPods = errors.New("there is no pod with an address among the objects: g
 
 // of is the pod with its addresses of one family alone.
 func (p *Pod) of(family string) *Pod {
-	return &Pod{p.Name, slices.DeleteFunc(slices.Clone(p.Addresses), func(a netip.Addr) bool { return a.Is4() != (family == IPv4) })}
+	return &Pod{p.Name, slices.DeleteFunc(slices.Clone(p.Addresses), func(a netip.Addr) bool { return a.Is4() != (family == IPv4) }), p.ports}
 }
 
 // WithFamily are the pods that have addresses of a family, with these alone.

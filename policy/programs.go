@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab/frame"
@@ -70,7 +69,7 @@ func (p *Programs) Table(ctx context.Context, objs *manifest.Objects, pods []Pod
 	}
 	runner := p.dp.Runner(model.FromContainer)
 	table := &Table{Engine: "bpf"}
-	sport := freeSource(ports)
+	sport := freeSource(ports, pods)
 	err = table.fill(ctx, pods, ports, func(from, to *Pod, port Port) (bool, error) {
 		src, dst, ok := meeting(from, to)
 		if !ok {
@@ -103,9 +102,18 @@ func verdictOf(from, to *Pod, port Port, d *datapath.Decision) (bool, error) {
 
 // freeSource gives a source port that no flow asked for has as its target's: a
 // flow of a pair would be the other's reply.
-func freeSource(ports []Port) uint16 {
+func freeSource(ports []Port, pods []Pod) uint16 {
+	taken := map[uint16]bool{}
+	for _, port := range ports {
+		taken[port.Number] = true
+	}
+	for i := range pods {
+		for _, port := range pods[i].ports {
+			taken[uint16(port.ContainerPort)] = true
+		}
+	}
 	source := uint16(40000)
-	for slices.ContainsFunc(ports, func(p Port) bool { return p.Number == source }) {
+	for taken[source] {
 		source++
 	}
 	return source

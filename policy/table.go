@@ -14,6 +14,8 @@ type Table struct {
 	Engine  string `json:"engine"`
 	Allowed []Flow `json:"allowed"`
 	Denied  []Flow `json:"denied"`
+	// Substitutes are the pods of From and To that stand for others.
+	Substitutes []Substitute `json:"substitutes,omitempty"`
 }
 
 // Flow is a flow as it is put to an engine.
@@ -22,10 +24,11 @@ type Flow struct {
 	To       string `json:"to"`
 	Port     uint16 `json:"port"` // of the target
 	Protocol string `json:"protocol"`
+	PortName string `json:"portName,omitempty"` // where it was asked for by name
 }
 
-// fill asks about all pairs of pods and all ports. Pods that have no family in
-// common are denied to each other.
+// fill asks about all pairs of pods and all ports, but for ports of names that the
+// target has not. Pods that have no family in common are denied to each other.
 func (t *Table) fill(ctx context.Context, pods []Pod, ports []Port, ask func(from, to *Pod, port Port) (bool, error)) error {
 	t.Allowed, t.Denied = []Flow{}, []Flow{}
 	for i := range pods {
@@ -37,11 +40,15 @@ func (t *Table) fill(ctx context.Context, pods []Pod, ports []Port, ask func(fro
 				continue
 			}
 			for _, port := range ports {
-				allowed, err := ask(&pods[i], &pods[j], port)
+				at, has := port.Of(&pods[j])
+				if !has {
+					continue
+				}
+				allowed, err := ask(&pods[i], &pods[j], at)
 				if err != nil {
 					return err
 				}
-				row := Flow{pods[i].Name, pods[j].Name, port.Number, port.Protocol.String()}
+				row := Flow{pods[i].Name, pods[j].Name, at.Number, at.Protocol.String(), port.Name}
 				if allowed {
 					t.Allowed = append(t.Allowed, row)
 				} else {

@@ -26,7 +26,11 @@ CiliumClusterwideNetworkPolicy (cilium.io/v2, addresses and ports). They are
 read from manifests, with the Pods (their addresses in status.podIPs),
 Namespaces and, where policies speak of them, Nodes, Services and
 EndpointSlices. OBJECTS is a file of YAML or JSON, a folder of such, or - for
-the standard input.`,
+the standard input: what 'helm template' prints, or 'kubectl get -o yaml'.
+
+Objects of other kinds are passed over and counted. A Deployment, StatefulSet,
+DaemonSet, ReplicaSet, Job or CronJob whose pods are not there stands for them,
+as one pod with its name and addresses from 240.1.0.0 on, which are nobody's.`,
 	}
 	cmd.AddCommand(policyListCommand(), policyCheckCommand(), policyTableCommand(), policyDiffCommand())
 	return cmd

@@ -40,14 +40,16 @@ wrong.`,
   weir policy check --from 192.0.2.7 --to node/worker-1 --port 22 manifests/
   weir policy check --from shop/cart --to shop/db --port 5432/tcp \
       --kubeconfig ~/.kube/config new-policy.yaml
+  helm template shop ./chart |
+      weir policy check --from deploy/cart --to sts/db --port postgres -
   kubectl get pods,ns,netpol -A -o yaml |
       weir policy check --from a.x --to b.y --port 53/udp -`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.from, "from", "", "who opens the flow: POD.NAMESPACE, NAMESPACE/POD, an address, or node/NAME")
+	f.StringVar(&o.from, "from", "", "who opens the flow: POD.NAMESPACE, NAMESPACE/POD, an address, node/NAME, or deploy/NAMESPACE/NAME and the like")
 	f.StringVar(&o.to, "to", "", "whom it goes to, named alike")
-	f.StringVar(&o.port, "port", "", "the target's port: 80/tcp, 53/udp, 9/sctp or icmp")
+	f.StringVar(&o.port, "port", "", "the target's port: 80/tcp, 53/udp, 9/sctp or icmp, or the name of a container's port")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")
 	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
 	return cmd
@@ -64,17 +66,21 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return usageError(err)
 	}
-	objs, err := o.objects.read(cmd, args...)
+	input, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}
-	from, err := policy.FindParty(objs, o.from)
+	objs := input.Objects
+	from, err := input.FindParty(o.from)
 	if err != nil {
 		return fmt.Errorf("--from: %w", err)
 	}
-	to, err := policy.FindParty(objs, o.to)
+	to, err := input.FindParty(o.to)
 	if err != nil {
 		return fmt.Errorf("--to: %w", err)
+	}
+	if port, err = policy.PortOf(objs, to, port); err != nil {
+		return fmt.Errorf("--port: %w", err)
 	}
 	warnings, err := policy.Doubts(objs)
 	if err != nil {
@@ -90,7 +96,7 @@ func (o *policyCheck) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := o.tell(cmd.OutOrStdout(), from, to, port, answers); err != nil {
+	if err := o.tell(cmd.OutOrStdout(), input.Name(from), input.Name(to), port, answers); err != nil {
 		return err
 	}
 	if !policy.Allowed(answers) {

@@ -125,25 +125,26 @@ func (o *policyDiff) tell(out io.Writer, row fmt.Stringer) error {
 // sides are two sets of objects, or those of a live cluster and the same with
 // what is given in place of some.
 func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *policy.Side, err error) {
-	read := func(path string) (*manifest.Objects, error) { return policy.ReadObjects(cmd.InOrStdin(), path) }
+	read := func(path string) (*policy.Input, error) { return policy.Read(cmd.InOrStdin(), path) }
 	switch {
 	case o.objects.live() && len(args) == 1:
 		live, err := liveObjects(cmd.Context(), o.objects.kubeconfig, cmd.ErrOrStderr())
 		if err != nil {
 			return nil, nil, err
 		}
-		change, err := read(args[0])
+		input, err := read(args[0])
 		if err != nil {
 			return nil, nil, err
 		}
-		changed := live.Clone()
-		changed.Merge(change)
+		change := input.Objects
+		input.Objects = live.Clone()
+		input.Objects.Merge(change)
 		tellRefused(cmd.ErrOrStderr(), policy.LeaveRefused(live, manifest.NewObjects()))
-		policy.LeaveRefused(changed, change) // the same once more
-		if before, err = o.side(cmd, o.objects.kubeconfig, live); err != nil {
+		policy.LeaveRefused(input.Objects, change) // the same once more
+		if before, err = o.side(cmd, o.objects.kubeconfig, &policy.Input{Objects: live}); err != nil {
 			return nil, nil, err
 		}
-		after, err = o.side(cmd, args[0], changed)
+		after, err = o.side(cmd, args[0], input)
 		return before, after, err
 	case o.objects.live():
 		return nil, nil, usageError(errors.New("which change? Name the objects that are to take the place of the cluster's\nSee 'weir policy diff --help'"))
@@ -152,19 +153,23 @@ func (o *policyDiff) sides(cmd *cobra.Command, args []string) (before, after *po
 	}
 	var sides [2]*policy.Side
 	for i, path := range args {
-		objs, err := read(path)
+		input, err := read(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		if sides[i], err = o.side(cmd, path, objs); err != nil {
+		if sides[i], err = o.side(cmd, path, input); err != nil {
 			return nil, nil, err
 		}
 	}
 	return sides[0], sides[1], nil
 }
 
-func (o *policyDiff) side(cmd *cobra.Command, path string, objs *manifest.Objects) (*policy.Side, error) {
-	side, err := policy.NewSide(objs)
+func (o *policyDiff) side(cmd *cobra.Command, path string, input *policy.Input) (*policy.Side, error) {
+	input.Substitute()
+	if passed := input.PassedOver(); passed != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weir: %s: passed over: %s\n", path, passed)
+	}
+	side, err := policy.NewSide(input.Objects)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

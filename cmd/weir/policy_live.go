@@ -30,18 +30,34 @@ func (o *policyObjects) live() bool { return o.kubeconfig != "" }
 
 // read gives the objects of the live cluster, if one is named, and what paths
 // hold in their place or beside them.
-func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*manifest.Objects, error) {
-	objs, err := policy.ReadObjects(cmd.InOrStdin(), paths...)
-	if err != nil || !o.live() {
-		return objs, err
-	}
-	live, err := liveObjects(cmd.Context(), o.kubeconfig, cmd.ErrOrStderr())
+func (o *policyObjects) read(cmd *cobra.Command, paths ...string) (*policy.Input, error) {
+	input, err := policy.Read(cmd.InOrStdin(), paths...)
 	if err != nil {
 		return nil, err
 	}
-	live.Merge(objs)
-	tellRefused(cmd.ErrOrStderr(), policy.LeaveRefused(live, objs))
-	return live, nil
+	if o.live() {
+		live, err := liveObjects(cmd.Context(), o.kubeconfig, cmd.ErrOrStderr())
+		if err != nil {
+			return nil, err
+		}
+		own := input.Objects
+		live.Merge(own)
+		tellRefused(cmd.ErrOrStderr(), policy.LeaveRefused(live, own))
+		input.Objects = live
+	}
+	input.Substitute()
+	tellInput(cmd.ErrOrStderr(), input)
+	return input, nil
+}
+
+// tellInput says what of the manifests was passed over, and who stands for whom.
+func tellInput(out io.Writer, input *policy.Input) {
+	if passed := input.PassedOver(); passed != "" {
+		fmt.Fprintln(out, "weir: passed over:", passed)
+	}
+	for i := range input.Substitutes {
+		fmt.Fprintf(out, "weir: %s stands for its pods\n", &input.Substitutes[i])
+	}
 }
 
 func tellRefused(out io.Writer, refusals []compile.Refusal) {

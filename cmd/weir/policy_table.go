@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -41,26 +42,28 @@ needs root. The two share no code.
 
 A pod to itself is left out, as are pods without an address of their own. Pods
 that have both families are asked about by the first that both ends have, or by
-that of --family: blocks of addresses may allow one and not the other.
+that of --family: blocks of addresses may allow one and not the other. A port
+that a target has no such name for is left open.
 
 The exit status is 0 when there is a table, and 2 when there is none, because
 the objects or the command line are wrong.`,
 		Example: `  weir policy table manifests/ --ports 80/tcp,81/tcp,53/udp
   weir policy table rule1.yaml --ports 80/tcp --engine bpf -o json | jq .allowed
+  helm template shop ./chart | weir policy table - --ports http -o matrix
   weir policy table --kubeconfig ~/.kube/config --ports 443/tcp`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.ports, "ports", []string{"80/tcp"}, "the targets' ports: 80/tcp, 53/udp, 9/sctp, icmp")
+	f.StringSliceVar(&o.ports, "ports", []string{"80/tcp"}, "the targets' ports: 80/tcp, 53/udp, 9/sctp, icmp, or names of containers' ports")
 	f.StringVar(&o.family, "family", "", "ipv4 or ipv6 alone")
 	f.StringVar(&o.engine, "engine", "model", "who is asked: model or bpf")
-	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object)")
+	f.StringVarP(&o.output, "output", "o", "text", "text, matrix (a row and a column for each pod), or json (one object)")
 	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
 	return cmd
 }
 
 func (o *policyTable) run(cmd *cobra.Command, args []string) error {
-	if err := errors.Join(oneOf("output", o.output, "text", "json"), oneOf("family", cmp.Or(o.family, policy.IPv4), policy.IPv4, policy.IPv6), oneOf("engine", o.engine, "model", "bpf")); err != nil {
+	if err := errors.Join(oneOf("output", o.output, "text", "matrix", "json"), oneOf("family", cmp.Or(o.family, policy.IPv4), policy.IPv4, policy.IPv6), oneOf("engine", o.engine, "model", "bpf")); err != nil {
 		return usageError(err)
 	}
 	if len(args) == 0 && !o.objects.live() {
@@ -70,10 +73,11 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return usageError(fmt.Errorf("--ports: %w", err))
 	}
-	objs, err := o.objects.read(cmd, args...)
+	input, err := o.objects.read(cmd, args...)
 	if err != nil {
 		return err
 	}
+	objs := input.Objects
 	pods, left := policy.Pods(objs)
 	tellLeftOut(cmd.ErrOrStderr(), left)
 	if o.family != "" {
@@ -94,10 +98,14 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if o.output == "json" {
+		table.Substitutes = input.Substitutes
 		if err := json.NewEncoder(cmd.OutOrStdout()).Encode(table); err != nil {
 			return fmt.Errorf("write table: %w", err)
 		}
 		return nil
+	}
+	if o.output == "matrix" {
+		return printMatrices(cmd.OutOrStdout(), table, pods, ports)
 	}
 	return printTable(cmd.OutOrStdout(), table, ports)
 }
@@ -115,6 +123,55 @@ func (o *policyTable) ask(ctx context.Context, objs *manifest.Objects, pods []po
 	return table, err
 }
 
+// isOf is whether a flow was asked about for a port.
+func isOf(flow *policy.Flow, port policy.Port) bool {
+	if port.Name != "" || flow.PortName != "" {
+		return port.Name == flow.PortName && (port.Protocol == 0 || port.Protocol.String() == flow.Protocol)
+	}
+	return port.Number == flow.Port && port.Protocol.String() == flow.Protocol
+}
+
+// printMatrices prints a matrix for each port: a row for each sender, and a column
+// for each target, in the same order.
+func printMatrices(out io.Writer, t *policy.Table, pods []policy.Pod, ports []policy.Port) error {
+	at := map[string]int{}
+	for i := range pods {
+		at[pods[i].Name] = i
+	}
+	width := len(strconv.Itoa(len(pods)))
+	for n, port := range ports {
+		cells := make([][]string, len(pods))
+		for i := range cells {
+			cells[i] = slices.Repeat([]string{"."}, len(pods))
+		}
+		for mark, flows := range map[string][]policy.Flow{"+": t.Allowed, "-": t.Denied} {
+			for i := range flows {
+				if isOf(&flows[i], port) {
+					cells[at[flows[i].From]][at[flows[i].To]] = mark
+				}
+			}
+		}
+		if n > 0 {
+			fmt.Fprintln(out)
+		}
+		fmt.Fprintf(out, "%s: + allowed, - denied, . not asked; a row's pod to a column's\n%*s", port, width, "")
+		for i := range pods {
+			fmt.Fprintf(out, " %*d", width, i+1)
+		}
+		fmt.Fprintln(out)
+		for i, row := range cells {
+			fmt.Fprintf(out, "%*d", width, i+1)
+			for _, cell := range row {
+				fmt.Fprintf(out, " %*s", width, cell)
+			}
+			if _, err := fmt.Fprintf(out, "  %s\n", pods[i].Name); err != nil {
+				return fmt.Errorf("write matrix: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // printTable prints a line for each pair, and a column for each port.
 func printTable(out io.Writer, t *policy.Table, ports []policy.Port) error {
 	type pair struct{ from, to string }
@@ -128,7 +185,7 @@ func printTable(out io.Writer, t *policy.Table, ports []policy.Port) error {
 				pairs = append(pairs, at)
 			}
 			for _, port := range ports {
-				if port.Number == row.Port && port.Protocol.String() == row.Protocol {
+				if isOf(&row, port) {
 					verdicts[at][port] = verdict
 				}
 			}
@@ -146,7 +203,7 @@ func printTable(out io.Writer, t *policy.Table, ports []policy.Port) error {
 	for _, at := range pairs {
 		fmt.Fprintf(w, "%s\t%s", at.from, at.to)
 		for _, port := range ports {
-			fmt.Fprintf(w, "\t%s", verdicts[at][port])
+			fmt.Fprintf(w, "\t%s", cmp.Or(verdicts[at][port], "-"))
 		}
 		fmt.Fprintln(w)
 	}

@@ -56,11 +56,16 @@ func Parse(name string, r io.Reader) (*Objects, error) {
 // ParseBeside is Parse of a file that belongs to others: names that it gives
 // are none of theirs.
 func ParseBeside(name string, r io.Reader, others *Objects) (*Objects, error) {
+	return parse(name, r, others, nil)
+}
+
+// parse reads a file. What is found among other things is noted; nil: there are none.
+func parse(name string, r io.Reader, others *Objects, among *Found) (*Objects, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		return nil, fmt.Errorf("read objects from %s: %w", name, err)
 	}
-	p := parser{file: name, objects: NewObjects(), seen: map[model.Ref]int{}, taken: map[model.Ref]bool{}}
+	p := parser{file: name, objects: NewObjects(), among: among, seen: map[model.Ref]int{}, taken: map[model.Ref]bool{}}
 	for _, ref := range others.Refs() {
 		p.taken[ref] = true
 	}
@@ -81,6 +86,7 @@ func ParseBeside(name string, r io.Reader, others *Objects) (*Objects, error) {
 type parser struct {
 	file    string
 	objects *Objects
+	among   *Found             // nil: all has to be ours
 	seen    map[model.Ref]int  // the number of its document
 	taken   map[model.Ref]bool // by other files
 	unnamed []unnamed
@@ -179,6 +185,9 @@ func (p *parser) document(doc document) {
 	text, err := yaml.YAMLToJSONStrict(doc.text)
 	if err != nil {
 		line, problem := yamlProblem(err, doc.line)
+		if bytes.Contains(doc.text, []byte("{{")) {
+			problem += ": it seems to be a template: give what 'helm template' makes of it"
+		}
 		p.fail(doc, line, model.Ref{}, "", "%s", problem)
 		return
 	}
@@ -220,6 +229,9 @@ func (p *parser) object(doc document, text []byte) {
 		for _, item := range head.Items {
 			p.object(doc, item)
 		}
+		return
+	}
+	if p.passedOver(doc, &head, text) {
 		return
 	}
 	k, field, problem := head.kind()

@@ -441,12 +441,20 @@ func (v *validator) protocol(field string, protocol corev1.Protocol) {
 	switch protocol {
 	case "", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP:
 	default:
-		remedy := ""
-		if upper := strings.ToUpper(string(protocol)); upper != string(protocol) {
-			remedy = ": write " + upper
-		}
-		v.fail(field, "%q is not one of TCP, UDP, SCTP%s", protocol, remedy)
+		v.fail(field, "%q is not one of TCP, UDP, SCTP%s", protocol, protocolRemedy(string(protocol), "TCP", "UDP", "SCTP"))
 	}
+}
+
+// protocolRemedy says which protocol was probably meant; nothing where none is alike.
+func protocolRemedy(written string, protocols ...string) string {
+	meant := Closest(written, protocols...)
+	switch {
+	case meant == "":
+		return ""
+	case strings.EqualFold(meant, written):
+		return ": write " + meant
+	}
+	return ": did you mean " + meant + "?"
 }
 
 // ProtocolOr gives the protocol of a port that names none: TCP.

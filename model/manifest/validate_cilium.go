@@ -242,7 +242,7 @@ func (v *validator) ciliumPort(field string, port CiliumPort) {
 	case "ICMP", "ICMPV6", "VRRP", "IGMP":
 		v.fail(field+".protocol", "%s is not supported yet: use TCP, UDP, SCTP or ANY", port.Protocol)
 	default:
-		v.fail(field+".protocol", "%q is not one of TCP, UDP, SCTP, ANY", port.Protocol)
+		v.fail(field+".protocol", "%q is not one of TCP, UDP, SCTP, ANY%s", port.Protocol, protocolRemedy(port.Protocol, "TCP", "UDP", "SCTP", "ANY"))
 	}
 	number, err := strconv.ParseUint(port.Port, 10, 16)
 	switch {

@@ -113,15 +113,18 @@ func (r Ruling) String() string {
 // Reason says how the ruling came about: allowed or denied, and by whom.
 func (r Ruling) Reason() string {
 	verb, kind := " selects the ", "pod"
-	if len(r.Selecting) > 1 {
-		verb = " select the "
-	}
 	if r.OfNode {
 		kind = "node"
 	}
 	var names []string
 	for _, policy := range r.Selecting {
-		names = append(names, policy.String())
+		// One of an administrator denies by its rules alone, and never for want of one.
+		if r.Allowed() || policy.Kind != "ClusterNetworkPolicy" {
+			names = append(names, policy.String())
+		}
+	}
+	if len(names) > 1 {
+		verb = " select the "
 	}
 	selecting := strings.Join(names, " and ") + verb + kind + ", and no rule matches"
 	switch {
