@@ -49,12 +49,12 @@ func TestHalvesOfAFlowFollowFromItsPacket(t *testing.T) {
 		"marked, and is not translated": {func(s *bpf.ContainerScratch) { s.Pkt.Key.Dst, s.Pkt.Key.Dport = s.Open.Dst, s.Open.Dport }, "the way there is marked as translated: true, and is: false"},
 		"a difference of another":       {func(s *bpf.ContainerScratch) { s.Open.AddrDiff++ }, "the way there keeps differences of"},
 		"ports without a difference":    {func(s *bpf.ContainerScratch) { s.Reply.PortDiff = 0 }, "the way back keeps differences of"},
-		"a key of another hook":         {func(s *bpf.ContainerScratch) { s.ReplyKey.Hook++ }, "the key of the way back is"},
+		"a key of another hook":         {func(s *bpf.ContainerScratch) { s.ReplyKey.Hook++ }, "the key of the way back: hook is 1, and has to be 0"},
 		"a word of another":             {func(s *bpf.ContainerScratch) { s.Reply.Src.W[1]++ }, "the way back keeps differences of"},
-		"another service":               {func(s *bpf.ContainerScratch) { s.Reply.Service++ }, "the way back is"},
-		"a flag that nobody set":        {func(s *bpf.ContainerScratch) { s.Open.Flags |= 128 }, "the way there is"},
-		"flags of TCP":                  {func(s *bpf.ContainerScratch) { s.Open.Seen = 2 }, "the way there is"},
-		"another time":                  {func(s *bpf.ContainerScratch) { s.Open.LastSeen-- }, "the way there is"},
+		"another service":               {func(s *bpf.ContainerScratch) { s.Reply.Service++ }, "the way back: service is 10, and has to be 9"},
+		"a flag that nobody set":        {func(s *bpf.ContainerScratch) { s.Open.Flags |= 128 }, "the way there: flags is 0x84, and has to be 0x4"},
+		"flags of TCP":                  {func(s *bpf.ContainerScratch) { s.Open.Seen = 2 }, "the way there: seen is 0x2, and has to be 0x0"},
+		"another time":                  {func(s *bpf.ContainerScratch) { s.Open.LastSeen-- }, "the way there: last_seen is 76, and has to be 77"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			left := judgedPacket()
@@ -85,7 +85,7 @@ func TestAJudgementStoresWhatItMade(t *testing.T) {
 	faults, err = w.stored(left)
 	require.NoError(t, err)
 	require.Len(t, faults, 1)
-	require.Contains(t, faults[0], "the way there is")
+	require.Contains(t, faults[0], "the way there in its table: dport is ")
 	left.Open = made
 	left.ReplyKey.Ifindex++
 	faults, err = w.stored(left)
