@@ -357,7 +357,8 @@ func (a *attachments) has(ifindex uint32) bool {
 // sweepInterval is how long a sweep is good for: it costs as much as is attached.
 const sweepInterval = 200 * time.Millisecond
 
-// sweep forgets the links and filters whose devices or cgroups are gone. It asks the kernel without a lock: who applies a state alone forgets any.
+// sweep forgets the links and filters whose devices or cgroups are gone. It asks the
+// kernel without a lock: who applies a state alone forgets any.
 func (a *attachments) sweep() error {
 	if time.Since(a.swept) < sweepInterval {
 		return nil

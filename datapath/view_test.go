@@ -237,6 +237,8 @@ func TestNamesThatChangesBringAreKnownLater(t *testing.T) {
 		require.True(t, seen)
 	}
 	apply(more[2])
+	_, err = d.Collect()
+	require.NoError(t, err)
 	known(3)
 	first, err = inode(labels)
 	require.NoError(t, err)
