@@ -337,6 +337,9 @@ func lines(layers []frame.Layer) string {
 }
 
 func (p *play) expectNothing(ctx context.Context, host string, want []frame.Layer) error {
+	if p.kind != syntax.Prog {
+		defer phase.Start(ctx, phase.Waits)()
+	}
 	limited, cancel := newStill(ctx, quiet, p.stretch(patience))
 	defer cancel()
 	for {

@@ -82,7 +82,7 @@ func outcomeOf(err error) string {
 func (p *play) wait(ctx context.Context, fails syntax.Failure) (context.Context, context.CancelFunc) {
 	if fails == syntax.Timeout {
 		end := phase.Start(ctx, phase.Waits)
-		limited, cancel := newStill(ctx, silence, p.stretch(exchangePatience))
+		limited, cancel := newStill(ctx, silence, p.stretch(silencePatience))
 		return limited, func() { cancel(); end() }
 	}
 	return context.WithTimeout(ctx, p.stretch(exchangePatience))

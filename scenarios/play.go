@@ -57,16 +57,20 @@ type conversation struct {
 	to   netip.AddrPort // as it was dialled
 }
 
-// patience is how long what is eventual may take where packets take time.
-const patience = 2 * time.Second
+// patience is how long what is eventual may take where packets take time. Only what
+// never comes takes so long, and a machine may be busy.
+const patience = 5 * time.Second
 
 // following is how long the datapaths of a live cluster may take to follow a change of
 // its objects.
 const following = 10 * time.Second
 
-// exchangePatience is how long an exchange may take that the scenario
-// expects to be answered.
-const exchangePatience = 3 * time.Second
+// exchangePatience is how long an exchange may take that the scenario expects to be
+// answered, silencePatience at most one that is to find no answer.
+const (
+	exchangePatience = 10 * time.Second
+	silencePatience  = 3 * time.Second
+)
 
 // stretch makes a duration that is right on an ordinary machine right here.
 func (p *play) stretch(d time.Duration) time.Duration {
