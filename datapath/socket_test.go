@@ -104,7 +104,7 @@ func removeCgroup(path string) (err error) {
 			}
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if err = os.Remove(path); !errors.Is(err, unix.EBUSY) {
 			return err
 		}
@@ -184,7 +184,26 @@ func monotonicNow(t testing.TB) time.Duration {
 	return time.Duration(now.Nano())
 }
 
-const patience = 5 // seconds that a socket waits
+const patience = 60 // seconds that a socket waits: a machine may be busy
+
+// uninterrupted calls again what a signal has interrupted: Go stops threads by signals,
+// and the kernel does not begin a call anew that has a limit of time (signal(7)).
+func uninterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// receiveFrom reads a datagram, or what came on a connection.
+func receiveFrom(fd int, buf []byte) (n int, from unix.Sockaddr, err error) {
+	err = uninterrupted(func() (err error) {
+		n, from, err = unix.Recvfrom(fd, buf, 0)
+		return err
+	})
+	return n, from, err
+}
 
 func newSocket(t testing.TB, family, kind int) *socket {
 	t.Helper()
@@ -235,7 +254,7 @@ func (s *socket) send(what string) {
 func (s *socket) receive() (what string, from unix.Sockaddr) {
 	s.t.Helper()
 	buf := make([]byte, 64)
-	n, from, err := unix.Recvfrom(s.fd, buf, 0)
+	n, from, err := receiveFrom(s.fd, buf)
 	require.NoError(s.t, err)
 	return string(buf[:n]), from
 }
@@ -275,8 +294,11 @@ func listen(t testing.TB, kind int, where string) *socket {
 
 func (s *socket) accept() *socket {
 	s.t.Helper()
-	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
-	require.NoError(s.t, err)
+	var fd int
+	require.NoError(s.t, uninterrupted(func() (err error) {
+		fd, _, err = unix.Accept4(s.fd, unix.SOCK_CLOEXEC)
+		return err
+	}))
 	accepted := &socket{s.t, fd, s.family}
 	s.t.Cleanup(accepted.close)
 	return accepted
@@ -1367,14 +1389,14 @@ func askUntil(stop <-chan struct{}, client, server int, frontend string) error {
 		if err := unix.Sendto(client, []byte("query"), 0, kernelAddr(unix.AF_INET, at(frontend))); err != nil {
 			return fmt.Errorf("ask: %w", err)
 		}
-		_, from, err := unix.Recvfrom(server, buf, 0)
+		_, from, err := receiveFrom(server, buf)
 		if err != nil {
 			return fmt.Errorf("be asked: %w", err)
 		}
 		if err := unix.Sendto(server, []byte("answer"), 0, from); err != nil {
 			return fmt.Errorf("answer: %w", err)
 		}
-		_, from, err = unix.Recvfrom(client, buf, 0)
+		_, from, err = receiveFrom(client, buf)
 		if err != nil {
 			return fmt.Errorf("be answered: %w", err)
 		}
