@@ -91,7 +91,7 @@ func (c *compiler) readBackends(endpoints []*discoveryv1.EndpointSlice, family d
 			// The API asks for one address an endpoint, and leaves open what
 			// others would mean.
 			addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0])
-			if err != nil || c.clusterAt[addr] != nil || !manifest.ReachesHost(addr) {
+			if err != nil || c.serviceAt(addr) != nil || !manifest.ReachesHost(addr) {
 				continue
 			}
 			entries = append(entries, c.readBackend(&slice.Endpoints[i], netip.AddrPortFrom(addr, number), manifest.NamespaceOr(slice.Namespace)))

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	policyv1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
@@ -51,7 +52,7 @@ func All(objs *manifest.Objects, node string, local model.Local) (*model.State, 
 func newCompiler(objs *manifest.Objects, node string, local model.Local) *compiler {
 	c := &compiler{
 		host: &identity{number: model.IdentityHost}, objs: objs, node: node, local: local, namespaces: map[string]labels.Set{},
-		refused: map[model.Ref]bool{}, owners: map[netip.Addr]owner{}, podAt: map[netip.Addr]*corev1.Pod{}, workloadAt: map[netip.Addr]*manifest.Workload{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{}, losses: map[netip.Addr][]toldOf{},
+		refused: map[model.Ref]bool{}, owners: make(map[netip.Addr]owner, len(objs.Services)+len(objs.Pods)), podAt: make(map[netip.Addr]*corev1.Pod, len(objs.Pods)), workloadAt: map[netip.Addr]*manifest.Workload{}, nodeAt: map[netip.Addr]*corev1.Node{}, doubted: map[netip.Addr]bool{}, vouchers: map[*corev1.Node][]vouched{}, losses: map[netip.Addr][]toldOf{},
 	}
 	if c.local.Identities == nil {
 		c.local.Identities = model.NewAllocator()
@@ -63,6 +64,8 @@ func (c *compiler) compile() (*model.State, error) {
 	if err := errors.Join(c.local.Options.Validate(), c.local.Budgets.Validate()); err != nil {
 		c.errs = append(c.errs, err)
 	}
+	c.servicesInOrder, c.slicesInOrder = manifest.InOrder(c.objs.Services), manifest.InOrder(c.objs.EndpointSlices)
+	defer func() { c.servicesInOrder, c.slicesInOrder = nil, nil }() // they are others later
 	c.validate()
 	c.readNamespaces()
 	c.readOwners()
@@ -141,6 +144,7 @@ type compiler struct {
 	claiming      []*corev1.Pod              // see claimingPods
 	podBlocks     *cover                     // that nodes have for pods
 	clusterAt     map[netip.Addr]*corev1.Service
+	clusterIPs    span                // in which all of these are
 	vouched       map[netip.Addr]bool // addresses that this node's Node lists
 	vouchers      map[*corev1.Node][]vouched
 
@@ -148,6 +152,9 @@ type compiler struct {
 	identities  []*identity // by number
 	host        *identity   // the node itself, as a subject of policies
 	owners      map[netip.Addr]owner
+
+	servicesInOrder []*corev1.Service // until all of it is made
+	slicesInOrder   []*discoveryv1.EndpointSlice
 
 	entries           []compiledBackend // room for those of one port
 	nodePortAddresses []netip.Addr
@@ -201,8 +208,8 @@ func (c *compiler) validate() {
 	validateAll(c, c.objs.Namespaces)
 	validateAll(c, c.objs.Nodes)
 	validateAll(c, c.objs.Pods)
-	validateAll(c, c.objs.Services)
-	validateAll(c, c.objs.EndpointSlices)
+	validateEach(c, c.servicesInOrder)
+	validateEach(c, c.slicesInOrder)
 	validateAll(c, c.objs.NetworkPolicies)
 	validateAll(c, c.objs.ClusterNetworkPolicies)
 	validateAll(c, c.objs.CiliumNetworkPolicies)

@@ -89,8 +89,9 @@ func compareClaims(a, b metav1.Object) int {
 	return cmp.Or(compareAge(a, b), cmp.Compare(manifest.NamespaceOr(a.GetNamespace()), manifest.NamespaceOr(b.GetNamespace())), cmp.Compare(a.GetName(), b.GetName()))
 }
 
-func sortedClaims[T metav1.Object](objs map[string]T) []T {
-	all := manifest.InOrder(objs)
+// sortedClaims gives objects that are in the order of their names.
+func sortedClaims[T metav1.Object](inOrder []T) []T {
+	all := slices.Clone(inOrder)
 	slices.SortStableFunc(all, func(a, b T) int { return compareClaims(a, b) })
 	return all
 }
@@ -144,7 +145,7 @@ func (c *compiler) readPlugged() {
 // too, and takes them from a range of their own.
 func (c *compiler) readClusterIPs() {
 	c.clusterAt = make(map[netip.Addr]*corev1.Service, len(c.objs.Services))
-	for _, svc := range sortedClaims(c.objs.Services) {
+	for _, svc := range sortedClaims(c.servicesInOrder) {
 		for i, addr := range manifest.ClusterIPsOf(svc) {
 			c.readClusterIP(svc, i, addr)
 		}
@@ -159,12 +160,36 @@ func (c *compiler) readClusterIP(svc *corev1.Service, i int, addr netip.Addr) {
 		c.losePodAddress(svc, i, addr, pod)
 	} else {
 		c.clusterAt[addr], c.owners[addr] = svc, ownerOf(svc)
+		c.clusterIPs.widen(addr)
 	}
 	c.noteLosses(addr, before, turn{phase: ofServices, object: svc, index: i})
 }
 
 func (c *compiler) losePodAddress(svc *corev1.Service, i int, addr netip.Addr, pod *corev1.Pod) {
 	c.lose(svc, fmt.Sprintf("spec.clusterIPs[%d]", i), "%s is the address of %s, whose claim comes first: give the service another", addr, manifest.RefOf(pod))
+}
+
+// span is the least and the greatest address of each family.
+type span [2]struct{ first, last netip.Addr }
+
+func (s *span) widen(addr netip.Addr) {
+	of := &s[familyOf(addr)]
+	if !of.first.IsValid() || addr.Less(of.first) {
+		of.first = addr
+	}
+	if !of.last.IsValid() || of.last.Less(addr) {
+		of.last = addr
+	}
+}
+
+// serviceAt gives the service whose own address it is; nil: none's, as is so of most
+// that are asked about, which lie elsewhere.
+func (c *compiler) serviceAt(addr netip.Addr) *corev1.Service {
+	of := &c.clusterIPs[familyOf(addr)]
+	if addr.Less(of.first) || of.last.Less(addr) {
+		return nil
+	}
+	return c.clusterAt[addr]
 }
 
 // vouched is an address of which a Node says that it is its own.

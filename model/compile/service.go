@@ -88,14 +88,14 @@ func (c *compiler) warnOfAddresses(svc *corev1.Service, addresses []netip.Addr) 
 
 func (c *compiler) services() []model.Service {
 	pods := manifest.IndexByLabel(manifest.InOrder(c.objs.Pods))
-	slicesOf := map[string][]*discoveryv1.EndpointSlice{}
-	for _, slice := range manifest.InOrder(c.objs.EndpointSlices) {
+	slicesOf := make(map[string][]*discoveryv1.EndpointSlice, len(c.objs.Services))
+	for _, slice := range c.slicesInOrder {
 		if name := manifest.ServiceOf(slice); c.slice(slice) {
 			slicesOf[name] = append(slicesOf[name], slice)
 		}
 	}
 	c.bids = make([]bid, 0, len(c.objs.Services))
-	for _, svc := range manifest.InOrder(c.objs.Services) {
+	for _, svc := range c.servicesInOrder {
 		c.service(svc, slicesOf[manifest.NameOf(svc)])
 		c.warnOfSelector(svc, pods.Candidates(svc))
 	}
@@ -133,7 +133,7 @@ func (c *compiler) warnOfEndpoints(slice *discoveryv1.EndpointSlice) {
 	for i := range slice.Endpoints {
 		switch addr, err := manifest.ParseLegacyAddr(slice.Endpoints[i].Addresses[0]); {
 		case err != nil:
-		case c.clusterAt[addr] != nil:
+		case c.serviceAt(addr) != nil:
 			c.ignore(slice, field(i), "%s is the address of %s, which serves nobody itself: name who does", addr, manifest.RefOf(c.clusterAt[addr]))
 		case !manifest.ReachesHost(addr):
 			c.ignore(slice, field(i), "%s is not the address of a host that others reach: give a unicast address", addr)
@@ -158,7 +158,7 @@ type servicePort struct {
 func (p *servicePort) port() corev1.ServicePort { return p.object.Spec.Ports[p.index] }
 
 func (p *servicePort) field(name string) string {
-	return fmt.Sprintf("spec.ports[%d].%s", p.index, name)
+	return "spec.ports[" + strconv.Itoa(p.index) + "]." + name
 }
 
 func (c *compiler) service(svc *corev1.Service, endpoints []*discoveryv1.EndpointSlice) {
