@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"unsafe"
 
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
@@ -32,6 +33,8 @@ type Incremental struct {
 	shares       uint64 // revision of the numbers that were shared
 	state        *model.State
 	prior, later []Warning // those before the services', and after the policies'
+	parts        [][]Warning
+	told         []Warning // the parts in one
 	fill         *fill     // nil: the bound was within the budgets until now
 	whole        uint64
 	way          map[string]bool   // kinds of what the last change was made again by
@@ -320,7 +323,16 @@ func (i *Incremental) finish(change *change, m *moves, next *model.State, judged
 	for kind := range i.way {
 		i.taken[kind]++
 	}
-	return i.state, slices.Concat(i.prior, told, k.ofPolicies, i.later), true
+	return i.state, i.tell(i.prior, told, k.ofPolicies, i.later), true
+}
+
+// tell gives all warnings, in the list of before where nothing else is told.
+func (i *Incremental) tell(parts ...[]Warning) []Warning {
+	isSame := func(a, b []Warning) bool { return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b) }
+	if i.told == nil || !slices.EqualFunc(i.parts, parts, isSame) {
+		i.parts, i.told = parts, slices.Clip(slices.Concat(parts...))
+	}
+	return i.told
 }
 
 // singles counts the addresses among entries.
