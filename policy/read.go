@@ -69,7 +69,7 @@ func (i *Input) PassedOver() string {
 	for _, kind := range slices.Sorted(maps.Keys(i.Passed)) {
 		name := kind
 		if kind == "" {
-			name = "that are no objects"
+			name = "without a kind"
 		}
 		parts = append(parts, fmt.Sprintf("%d %s", i.Passed[kind], name))
 	}

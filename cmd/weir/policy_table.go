@@ -42,8 +42,8 @@ needs root. The two share no code.
 
 A pod to itself is left out, as are pods without an address of their own. Pods
 that have both families are asked about by the first that both ends have, or by
-that of --family: blocks of addresses may allow one and not the other. A port
-that a target has no such name for is left open.
+that of --family: blocks of addresses may allow one and not the other. Nobody is
+asked about a port by a name that none of its containers' ports has.
 
 The exit status is 0 when there is a table, and 2 when there is none, because
 the objects or the command line are wrong.`,
