@@ -6,6 +6,7 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,7 +63,17 @@ func Load(paths ...string) ([]*Scenario, error) {
 			return nil, fmt.Errorf("read scenarios in %s: %w", path, err)
 		}
 	}
-	return read(names, os.ReadFile, Parse)
+	return read(names, readScenario, Parse)
+}
+
+// readScenario reads a file as far as one may go, and an octet more, which is told.
+func readScenario(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(io.LimitReader(file, syntax.MostBytes+1))
 }
 
 // read parses files. The error joins the mistakes of all of them.

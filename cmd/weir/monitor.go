@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/model/manifest"
 )
 
 // monitorFlags choose among events.
@@ -69,7 +71,19 @@ func (f *monitorFlags) check() error {
 			return fmt.Errorf("--%s %s: a pod is named by its namespace and its name: --%s default/%s", flag, name, flag, name)
 		}
 	}
-	return nil
+	return oneReason(f.reason)
+}
+
+// oneReason refuses a reason that there is none of, with those that there are.
+func oneReason(name string) error {
+	known := reasonNames()
+	if name == "" || slices.Contains(known, name) {
+		return nil
+	}
+	if meant := manifest.Closest(name, known...); meant != "" {
+		return fmt.Errorf("--reason %s: there is no such reason: did you mean %s?", name, meant)
+	}
+	return fmt.Errorf("--reason %s: there is no such reason: it is one of %s", name, strings.Join(known, ", "))
 }
 
 func (f *monitorFlags) wants(e *api.Event) bool {

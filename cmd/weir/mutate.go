@@ -33,6 +33,7 @@ type mutating struct {
 	known    string
 	only     []string
 	files    map[string]bool // that have mutants
+	fits     map[string]bool // parts of only that a mutant contains
 	without  []string
 	fuzz     time.Duration
 	parallel int
@@ -189,11 +190,28 @@ func (o *mutating) check(cmd *cobra.Command) error {
 
 func (o *mutating) isOnly(id, file string, line int) bool {
 	if o.files == nil {
-		o.files = map[string]bool{}
+		o.files, o.fits = map[string]bool{}, map[string]bool{}
 	}
 	o.files[file] = true
 	at := fmt.Sprintf("%s:%d", file, line)
-	return slices.ContainsFunc(o.only, func(part string) bool { return strings.Contains(id, part) || strings.Contains(at, part) })
+	is := false
+	for _, part := range o.only { // each, so that one that fits nothing is known
+		if strings.Contains(id, part) || strings.Contains(at, part) {
+			is, o.fits[part] = true, true
+		}
+	}
+	return is
+}
+
+// unfit refuses a part of --only that no mutant contains, though others do. Where
+// none does, nothing says so.
+func (o *mutating) unfit(available int) error {
+	for _, part := range o.only {
+		if available > 0 && !o.fits[part] {
+			return usageError(fmt.Errorf("--only %s: no mutant's FILE:LINE or ID contains %s: leave it out, or correct it", strings.Join(o.only, ","), part))
+		}
+	}
+	return nil
 }
 
 // nothing says what would have been a mutant, where there is none to judge.
@@ -239,6 +257,7 @@ func (o *mutating) options(cmd *cobra.Command) (*mutate.Options, error) {
 	}
 	if len(o.only) > 0 {
 		opts.Only = func(m *mutant.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
+		opts.Chosen = o.unfit
 	}
 	if o.changed != "" {
 		if opts.Changed, err = changedLines(cmd.Context(), o.changed, "bpf", "*.c", "*.h"); err != nil {

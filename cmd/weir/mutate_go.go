@@ -58,6 +58,7 @@ func (o *mutating) optionsGo(ctx context.Context) (*suite.Options, error) {
 	}
 	if len(o.only) > 0 {
 		opts.Only = func(m *source.Mutant) bool { return o.isOnly(m.ID, m.File, m.Line) }
+		opts.Chosen = o.unfit
 	}
 	if o.changed != "" {
 		if opts.Changed, err = changedLines(ctx, o.changed, root, "*.go"); err != nil {

@@ -75,6 +75,7 @@ func TestMutantsThatThereAreNot(t *testing.T) {
 		says string
 	}{
 		{"by a name", []string{"--only", "nope"}, "", "--only nope: no mutant's FILE:LINE or ID contains it: the files are container.bpf.c, "},
+		{"by two names, of which one is none", []string{"--only", "lib/packet.h,nope"}, "", "--only lib/packet.h,nope: no mutant's FILE:LINE or ID contains nope: leave it out, or correct it"},
 		{"by two names", []string{"--only", "nope,neither"}, "", "--only nope,neither: no mutant's FILE:LINE or ID contains it"},
 		{"by a name, of a sample", []string{"--only", "nope", "--sample", "5"}, "", "--only nope: no mutant's"},
 		{"by no name", []string{"--only", ""}, "", "--only: it is empty: name a part of FILE:LINE or of an ID"},

@@ -48,6 +48,9 @@ type Options struct {
 	Parallel int
 	// State is a file that remembers what was found; empty: none.
 	State string
+	// Chosen is told how many mutants there are to choose from, before any is
+	// judged; its error ends the run. May be nil.
+	Chosen func(available int) error
 	// Progress is told how far a stage is. May be nil.
 	Progress func(stage string, done, total int)
 }
@@ -104,6 +107,11 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	available, err := m.choose()
 	if err != nil {
 		return nil, err
+	}
+	if o.Chosen != nil {
+		if err := o.Chosen(available); err != nil {
+			return nil, err
+		}
 	}
 	if m.self, err = selfDigest(); err != nil {
 		return nil, err

@@ -3,10 +3,12 @@
 package syntax
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/tools/txtar"
 )
@@ -24,8 +26,41 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Pos, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// MostBytes is how long a scenario's file may be, and mostOfLine a line of it: far
+// more than people write, and little enough that what is no scenario is refused at
+// once.
+const (
+	MostBytes  = 8 << 20
+	mostOfLine = 64 << 10
+)
+
+// unreadable says why data cannot be a scenario, and at which line; empty: it can.
+func unreadable(data []byte) (line int, why string) {
+	switch {
+	case len(data) > MostBytes:
+		return 1, fmt.Sprintf("it is longer than %d MiB: that is no scenario", MostBytes>>20)
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return 1, "it begins with a byte order mark: save it as UTF-8 without one"
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return 1, "it is UTF-16: save it as UTF-8"
+	}
+	for text := range bytes.Lines(data) {
+		line++
+		switch {
+		case len(text) > mostOfLine:
+			return line, fmt.Sprintf("the line is %d octets long, and at most %d are read: that is no line of a scenario", len(text), mostOfLine)
+		case bytes.IndexByte(text, 0) >= 0 || !utf8.Valid(text):
+			return line, "it is no text: a scenario is written in UTF-8"
+		}
+	}
+	return 0, ""
+}
+
 // Parse reads a scenario. The error joins an *Error for every mistake.
 func Parse(path string, data []byte) (*File, error) {
+	if line, why := unreadable(data); why != "" {
+		return nil, &Error{Pos{path, line}, errors.New(why)}
+	}
 	archive := txtar.Parse(data)
 	p := &parser{file: &File{
 		Name:   strings.TrimSuffix(filepath.Base(path), Suffix),

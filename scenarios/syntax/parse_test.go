@@ -193,3 +193,20 @@ func TestParseUses(t *testing.T) {
 		})
 	}
 }
+
+func TestWhatIsNoTextIsRefusedAtOnce(t *testing.T) {
+	for name, tt := range map[string]struct{ data, where, why string }{
+		"a byte order mark": {"\xef\xbb\xbf" + script(""), "x.txtar:1: ", "it begins with a byte order mark: save it as UTF-8 without one"},
+		"UTF-16":            {"\xff\xfew\x00", "x.txtar:1: ", "it is UTF-16"},
+		"a binary file":     {"\x7fELF\x02\x01\n\x00\x00", "x.txtar:2: ", "it is no text"},
+		"another encoding":  {"# caf\xe9\n", "x.txtar:1: ", "it is no text: a scenario is written in UTF-8"},
+		"a line of 1 MB":    {"# \n" + strings.Repeat("a", 1<<20) + "\n", "x.txtar:2: ", "the line is 1048577 octets long, and at most 65536 are read"},
+		"a file of 9 MB":    {strings.Repeat("# a\n", 9<<18), "x.txtar:1: ", "it is longer than 8 MiB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse("x.txtar", []byte(tt.data))
+			require.ErrorContains(t, err, tt.where+tt.why)
+			require.NotContains(t, err.Error(), "\n", "it is one mistake")
+		})
+	}
+}

@@ -37,6 +37,7 @@ type Options struct {
 	Seed        uint64
 	Changed     func(file string, line int) bool
 	Only        func(*source.Mutant) bool
+	Chosen      func(available int) error // as mutate.Options has it
 	Equivalents *mutate.Excuses
 	Survivors   *mutate.Excuses
 	Fuzz        time.Duration
@@ -84,6 +85,11 @@ func Run(ctx context.Context, o Options) (report *mutate.Report, err error) {
 	available, err := m.choose(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if o.Chosen != nil {
+		if err := o.Chosen(available); err != nil {
+			return nil, err
+		}
 	}
 	if err := m.findTests(ctx); err != nil {
 		return nil, err
