@@ -235,11 +235,33 @@ func scenarioCheckCommand() *cobra.Command {
 
 func scenarioWordsCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "words",
+		Use:   "words [WORD]...",
 		Short: "Explain the words of the scenario language",
-		Args:  cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprint(cmd.OutOrStdout(), scenarios.Words())
+		Long: `Explain the words of the scenario language: steps, what makes a network, layers
+of frames, topologies, and reasons for which frames are dropped.
+
+With WORD that one alone, and of a step what it means in each world, and
+whether anything is sent again there.`,
+		Example: `  weir scenario words
+  weir scenario words connect
+  weir scenario words two-nodes`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				fmt.Fprint(cmd.OutOrStdout(), scenarios.Words())
+				return nil
+			}
+			for i, name := range args {
+				text, err := scenarios.Word(name)
+				if err != nil {
+					return usageError(fmt.Errorf("%w\n'weir scenario words' lists them", err))
+				}
+				if i > 0 {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				fmt.Fprint(cmd.OutOrStdout(), text)
+			}
+			return nil
 		},
 	}
 }
