@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weirnet/weir/policy"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/syntax"
 	"github.com/weirnet/weir/vmtest"
@@ -24,6 +25,11 @@ var completions = map[string]func() []string{
 // completedOf are values of flags that mean something of their own in a command, by
 // its path.
 var completedOf = map[string]map[string]func() []string{
+	"weir policy table": {
+		"engine": func() []string { return []string{"model", "bpf"} },
+		"family": func() []string { return []string{policy.IPv4, policy.IPv6} },
+		"output": func() []string { return []string{"text", "matrix", "json"} },
+	},
 	"weir replay": {
 		"at":     func() []string { return replayHooks },
 		"by":     func() []string { return []string{byConnection, byPacket} },
@@ -33,10 +39,19 @@ var completedOf = map[string]map[string]func() []string{
 
 // completedArguments are those of commands, by the command's path.
 var completedArguments = map[string]func() []string{
-	"weir scenario show": scenarioNames,
-	"weir record":        scenarioNames,
-	"weir vm fetch":      kernelIDs,
-	"weir vm refresh":    kernelIDs,
+	"weir scenario show":  scenarioNames,
+	"weir scenario words": scenarios.WordNames,
+	"weir record":         scenarioNames,
+	"weir vm fetch":       kernelIDs,
+	"weir vm refresh":     kernelIDs,
+}
+
+// completedFrom are values of flags that are names of somebody in a cluster, by the
+// command's path: pods, and with true nodes too.
+var completedFrom = map[string]map[string]bool{
+	"weir monitor":      {"pod": false, "endpoint": false},
+	"weir flow list":    {"from": false, "to": false},
+	"weir policy check": {"from": true, "to": true},
 }
 
 // complete lets a shell complete the values of a tree of commands. Files are
@@ -50,6 +65,9 @@ func complete(cmd *cobra.Command) {
 	}
 	for name, values := range completedOf[cmd.CommandPath()] {
 		_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
+	}
+	for name, nodes := range completedFrom[cmd.CommandPath()] {
+		_ = cmd.RegisterFlagCompletionFunc(name, offerParties(nodes))
 	}
 	if values := completedArguments[cmd.CommandPath()]; values != nil {
 		cmd.ValidArgsFunction = offer(values)
