@@ -18,7 +18,7 @@ func TestRulesHoldForTheirPartOfWhatIsPassedOn(t *testing.T) {
 	}
 	const anybody, of80 = `{networks: [0.0.0.0/0, "::/0"]}`, `, protocols: [{tcp: {destinationPort: {number: 80}}}]`
 	const empire = `{pods: {namespaceSelector: {}, podSelector: {matchLabels: {class: deathstar}}}}`
-	const neither = "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"
+	const neither = "NetworkPolicy/default/np selects the pod, and no rule matches"
 	const byNP, denied = "NetworkPolicy/default/np rule 0", "denied by ClusterNetworkPolicy/a rule 1"
 	for name, tt := range map[string]struct {
 		objects   string

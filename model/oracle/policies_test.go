@@ -295,7 +295,7 @@ func TestDenialsInAuditAreOnlyTold(t *testing.T) {
 		"not what another policy denies": {inAudit(allowAlliance) + denyEmpire,
 			[]policyQuestion{{tie, star, 80, model.ProtocolTCP, "NetworkPolicy/default/np and CiliumNetworkPolicy/default/p select the pod, and no rule matches"}, {xwing, star, 80, model.ProtocolTCP, byP}}},
 		"not a denial of another tier": {inAudit(tiered("a", `{tier: Admin, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}`)) + denyEmpire,
-			[]policyQuestion{{tie, star, 80, model.ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"},
+			[]policyQuestion{{tie, star, 80, model.ProtocolTCP, "NetworkPolicy/default/np selects the pod, and no rule matches"},
 				{xwing, star, 443, model.ProtocolTCP, told + "by ClusterNetworkPolicy/a rule 0"}, {star, tie, 80, model.ProtocolTCP, told + "by ClusterNetworkPolicy/a rule 0"}}},
 		"not what the baseline denies of a pod that nothing else isolates": {inAudit(denyEmpire) + tiered("b", `{tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]}`),
 			[]policyQuestion{{tie, star, 80, model.ProtocolTCP, "denied by ClusterNetworkPolicy/b rule 0"}, {tie, star, 81, model.ProtocolTCP, told + "NetworkPolicy/default/np selects the pod, and no rule matches"}}},
@@ -344,11 +344,11 @@ func TestTiersOfClusterPolicies(t *testing.T) {
 		questions []policyQuestion
 	}{
 		"Accept of the first tier goes before a NetworkPolicy": {admin(`ingress: [{action: Accept, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: alliance}}}}]}]`) + networkPolicy(`{podSelector: {}}`),
-			[]policyQuestion{{xwing, star, 80, model.ProtocolTCP, byA}, {droid, star, 80, model.ProtocolTCP, byA}, {tie, star, 80, model.ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"}}},
+			[]policyQuestion{{xwing, star, 80, model.ProtocolTCP, byA}, {droid, star, 80, model.ProtocolTCP, byA}, {tie, star, 80, model.ProtocolTCP, "NetworkPolicy/default/np selects the pod, and no rule matches"}}},
 		"Deny of the first tier goes before a NetworkPolicy": {admin(`ingress: [{action: Deny, from: [{namespaces: {matchLabels: {side: none}}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}]`) + networkPolicy(`{podSelector: {}, ingress: [{}]}`),
 			[]policyQuestion{{droid, star, 80, model.ProtocolTCP, denyA}, {droid, star, 81, model.ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
 		"Pass leaves it to a NetworkPolicy, and skips the rest of the tier": {admin(`ingress: [{action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: empire}}}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}]}, {action: Deny, from: [{namespaces: {}}]}]`) + networkPolicy(`{podSelector: {}, ingress: [{ports: [{port: 85}]}]}`),
-			[]policyQuestion{{tie, star, 85, model.ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {tie, star, 86, model.ProtocolTCP, "ClusterNetworkPolicy/a and NetworkPolicy/default/np select the pod, and no rule matches"},
+			[]policyQuestion{{tie, star, 85, model.ProtocolTCP, "NetworkPolicy/default/np rule 0"}, {tie, star, 86, model.ProtocolTCP, "NetworkPolicy/default/np selects the pod, and no rule matches"},
 				{tie, star, 91, model.ProtocolTCP, "denied by ClusterNetworkPolicy/a rule 1"}, {xwing, star, 85, model.ProtocolTCP, "denied by ClusterNetworkPolicy/a rule 1"}, {farOff, star, 85, model.ProtocolTCP, "NetworkPolicy/default/np rule 0"}}},
 		"Pass leaves it to the last tier where no NetworkPolicy is": {admin(`ingress: [{action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {org: empire}}}}]}, {action: Accept, from: [{namespaces: {}}]}]`) + baseline,
 			[]policyQuestion{{tie, star, 80, model.ProtocolTCP, denyB}, {xwing, star, 80, model.ProtocolTCP, "ClusterNetworkPolicy/a rule 1"}, {farOff, star, 80, model.ProtocolTCP, free}}},
