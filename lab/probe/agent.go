@@ -95,6 +95,9 @@ func (a *agent) do(ctx context.Context, r *request, answer *response) error {
 		if err != nil {
 			return err
 		}
+		if r.Talk.Size > 0 {
+			return c.fill(ctx, r.Talk.Size)
+		}
 		return c.talk(ctx, &said{Text: r.Talk.Message}, answer)
 	case r.Close != nil:
 		c, err := a.conn(*r.Close)
@@ -103,15 +106,31 @@ func (a *agent) do(ctx context.Context, r *request, answer *response) error {
 		}
 		return c.end()
 	case r.Ping != nil:
-		return ping(ctx, *r.Ping)
+		return ping(ctx, *r.Ping, r.Size)
+	case r.Lookup != nil:
+		return r.Lookup.do(ctx, answer)
+	case r.Carry != nil:
+		c, err := a.conn(r.Carry.Conn)
+		if err != nil {
+			return err
+		}
+		return c.carry(ctx, r.Carry, answer)
+	case r.Rounds != nil:
+		c, err := a.conn(r.Rounds.Conn)
+		if err != nil {
+			return err
+		}
+		return c.rounds(ctx, r.Rounds.Count, answer)
 	case r.Forget:
 		a.forget()
 		return nil
 	case r.Welcome:
 		return nil
 	}
-	return errors.New("the agent does not know what is asked of it: it is of another version")
+	return errOtherVersion
 }
+
+var errOtherVersion = errors.New("the agent does not know what is asked of it: it is of another version")
 
 // forget closes all that is open.
 func (a *agent) forget() {

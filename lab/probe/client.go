@@ -129,44 +129,96 @@ func (c *Client) Listen(ctx context.Context, l Listen) error {
 
 // Ping sends an ICMP echo request and awaits the reply. lab.ErrTimeout, and
 // lab.ErrRefused where an ICMP error says so.
-func (c *Client) Ping(ctx context.Context, to netip.Addr) error {
-	_, err := c.ask(ctx, request{Ping: &to})
+func (c *Client) Ping(ctx context.Context, to netip.Addr) error { return c.PingOf(ctx, to, 0) }
+
+// PingOf is Ping with so many octets of text, 16 at least.
+func (c *Client) PingOf(ctx context.Context, to netip.Addr, size int) error {
+	_, err := c.ask(ctx, request{Ping: &to, Size: size})
 	return err
+}
+
+// Lookup asks the host's resolver for the addresses of a name, sorted. lab.ErrTimeout.
+func (c *Client) Lookup(ctx context.Context, l Lookup) ([]netip.Addr, error) {
+	r, err := c.ask(ctx, request{Lookup: &l})
+	if err != nil {
+		return nil, err
+	}
+	return r.Addresses, nil
 }
 
 // Dial opens a TCP connection to another agent's port, or a connected UDP socket.
 // lab.ErrRefused, lab.ErrTimeout, lab.ErrReset.
-func (c *Client) Dial(ctx context.Context, d Dial) (lab.Conn, error) {
+func (c *Client) Dial(ctx context.Context, d Dial) (*Conn, error) {
 	r, err := c.ask(ctx, request{Dial: &d})
 	if err != nil {
 		return nil, err
 	}
-	return &conn{client: c, seen: *r}, nil
+	return &Conn{client: c, mtu: r.MTU, seen: *r}, nil
 }
 
-// conn is a connection of the agent's.
-type conn struct {
+// Conn is a connection of the agent's. Its methods may be called by several
+// goroutines.
+type Conn struct {
 	client *Client
+	mtu    int
 
 	mu   sync.Mutex
 	seen response // what was told last
 }
 
-func (c *conn) last() response {
+var _ lab.Conn = (*Conn)(nil)
+
+func (c *Conn) last() response {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen
 }
 
-func (c *conn) Local() netip.AddrPort  { return c.last().Local }
-func (c *conn) Remote() netip.AddrPort { return c.last().Remote }
-func (c *conn) Peer() netip.AddrPort   { return c.last().Peer }
-func (c *conn) Server() string         { return c.last().Server }
+// Local and Remote are the connection's ends as the dialling host sees them.
+func (c *Conn) Local() netip.AddrPort  { return c.last().Local }
+func (c *Conn) Remote() netip.AddrPort { return c.last().Remote }
+
+// Peer is the dialling end as the server sees it, and Server the server's name.
+func (c *Conn) Peer() netip.AddrPort { return c.last().Peer }
+func (c *Conn) Server() string       { return c.last().Server }
+
+// MTU is that of the path in octets of an IP packet, as the dialling host knew it at
+// first.
+func (c *Conn) MTU() int { return c.mtu }
+
+// Fill sends a datagram of so many octets, and awaits one as long with the same text.
+func (c *Conn) Fill(ctx context.Context, size int) error {
+	_, err := c.client.ask(ctx, request{Talk: &talk{Conn: c.last().Conn, Size: size}})
+	return err
+}
+
+// Carry sends octets to the server of a TCP connection and takes some from it. Either
+// side checks what has come. It gives the time of each way.
+func (c *Conn) Carry(ctx context.Context, up, down uint64) (there, back time.Duration, err error) {
+	r, err := c.client.ask(ctx, request{Carry: &carry{c.last().Conn, up, down}})
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(r.Times) != 2 {
+		return 0, 0, errOtherVersion
+	}
+	return r.Times[0], r.Times[1], nil
+}
+
+// Rounds sends small messages, each when the last was answered, and gives the time of
+// each, shortest first.
+func (c *Conn) Rounds(ctx context.Context, count int) ([]time.Duration, error) {
+	r, err := c.client.ask(ctx, request{Rounds: &rounds{c.last().Conn, count}})
+	if err != nil {
+		return nil, err
+	}
+	return r.Times, nil
+}
 
 // Exchange sends a message and gives the answer.
-func (c *conn) Exchange(ctx context.Context, message []byte) ([]byte, error) {
+func (c *Conn) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	number := c.last().Conn
-	r, err := c.client.ask(ctx, request{Talk: &talk{number, message}})
+	r, err := c.client.ask(ctx, request{Talk: &talk{Conn: number, Message: message}})
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +230,7 @@ func (c *conn) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 }
 
 // Close ends the conversation.
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	number := c.last().Conn

@@ -59,7 +59,26 @@ func (a *agent) dial(ctx context.Context, d *Dial, answer *response) error {
 	c.number = a.last
 	a.conns[c.number] = c
 	answer.Conn, answer.Local, answer.Remote = c.number, plain(socket.LocalAddr()), c.remote()
+	answer.MTU = c.mtu(d.To.Addr().Is6())
 	return nil
+}
+
+// mtu is that of the path as the kernel knows it; 0: it does not.
+func (c *dialled) mtu(v6 bool) (octets int) {
+	raw, err := c.socket.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	level, option := unix.IPPROTO_IP, unix.IP_MTU
+	if v6 {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if octets, err = unix.GetsockoptInt(int(fd), level, option); err != nil {
+			octets = 0
+		}
+	})
+	return octets
 }
 
 // local is the network in Go's word, and where to dial from.
@@ -145,7 +164,7 @@ func (c *dialled) send(m *said) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.socket.Write(body)
+	_, err = c.socket.Write(padded(body, m.size))
 	if errors.Is(err, unix.EPERM) { // what nftables' reject says to its own host's sender
 		return fmt.Errorf("%w: %w", lab.ErrRefused, err)
 	}

@@ -78,11 +78,16 @@ func (l *Listen) converse(conn net.Conn) {
 		if m.read(conn) != nil || m.Bye {
 			return
 		}
+		sum, err := drain(conn, m.Raw)
+		if err != nil {
+			return
+		}
 		answer := l.answer(&m, peer)
 		if answer == nil {
 			continue
 		}
-		if answer.write(conn) != nil {
+		answer.Sum, answer.Raw = sum, m.Back
+		if answer.write(conn) != nil || pour(conn, m.Back) != nil {
 			return
 		}
 	}
@@ -104,8 +109,11 @@ func (l *Listen) receive(socket *net.UDPConn) {
 		if answer == nil {
 			continue
 		}
+		if m.Full {
+			answer.size = n
+		}
 		if body, err := json.Marshal(answer); err == nil {
-			_, _ = socket.WriteToUDPAddrPort(body, peer) // as lost as any datagram
+			_, _ = socket.WriteToUDPAddrPort(padded(body, answer.size), peer) // as lost as any datagram
 		}
 	}
 }

@@ -23,8 +23,12 @@ const (
 	echoRequest6, echoReply6 = 128, 129
 )
 
-// ping sends one ICMP echo request and waits for the reply.
-func ping(ctx context.Context, to netip.Addr) error {
+// leastText is how long the text of a ping is at least: by it the reply is known.
+const leastText = 16
+
+// ping sends one ICMP echo request with a text of so many octets, or leastText, and
+// waits for the reply.
+func ping(ctx context.Context, to netip.Addr, size int) error {
 	socket, raw, err := echoSocket(to)
 	if err != nil {
 		return err
@@ -33,7 +37,7 @@ func ping(ctx context.Context, to netip.Addr) error {
 	defer interrupts(ctx, socket)()
 	// By its text the reply is known to be the request's: raw sockets are given those
 	// of all others too.
-	text := make([]byte, 16)
+	text := make([]byte, min(max(size, leastText), largestText))
 	rand.Read(text)
 	request := append([]byte{echoRequest4, 0, 0, 0, byte(os.Getpid() >> 8), byte(os.Getpid()), 0, 1}, text...)
 	reply := byte(echoReply4)
@@ -47,7 +51,7 @@ func ping(ctx context.Context, to netip.Addr) error {
 	if _, err := socket.Write(request); err != nil {
 		return lab.Outcome(lab.Prohibited(err))
 	}
-	for buffer := make([]byte, 2048); ; {
+	for buffer := make([]byte, 64<<10); ; {
 		n, err := socket.Read(buffer)
 		if err != nil {
 			return lab.Outcome(lab.Prohibited(err))
@@ -61,6 +65,10 @@ func ping(ctx context.Context, to netip.Addr) error {
 		}
 	}
 }
+
+// largestText is how long one may be: with the header of ICMP it is less than any IP
+// packet holds.
+const largestText = 60000
 
 // echoSocket is one of the kernel's ping sockets, which tell of ICMP errors as UDP
 // sockets do, or where the group may not have those (net.ipv4.ping_group_range) a

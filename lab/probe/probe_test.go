@@ -3,8 +3,10 @@
 package probe
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -187,4 +189,74 @@ func TestWithoutTheTokenNothingIsDone(t *testing.T) {
 	connect := agents(t)
 	require.ErrorIs(t, connect("guess").Welcome(within(t, time.Minute)), ErrGone)
 	require.NoError(t, connect(token).Welcome(within(t, time.Minute)))
+}
+
+// conversation is one between two agents of a test.
+func conversation(t *testing.T, protocol model.Protocol) *Conn {
+	connect := agents(t)
+	ctx, port := within(t, time.Minute), free(t)
+	server, client := connect(token), connect(token)
+	require.NoError(t, server.Listen(ctx, Listen{Name: "web", Protocol: protocol, Port: port, Addresses: []netip.Addr{loopback4}}))
+	c, err := client.Dial(ctx, Dial{Protocol: protocol, To: netip.AddrPortFrom(loopback4, port)})
+	require.NoError(t, err)
+	return c
+}
+
+func TestOctetsAreCarriedBothWays(t *testing.T) {
+	c, ctx := conversation(t, model.ProtocolTCP), within(t, time.Minute)
+	for _, size := range [][2]uint64{{3 << 20, 0}, {0, 1<<20 + 7}, {1, 65 << 10}} {
+		_, _, err := c.Carry(ctx, size[0], size[1])
+		require.NoError(t, err)
+		answer, err := c.Exchange(ctx, []byte("hello"))
+		require.NoError(t, err, "messages go on behind raw octets")
+		require.Equal(t, "hello", string(answer))
+	}
+	times, err := c.Rounds(ctx, 10)
+	require.NoError(t, err)
+	require.Len(t, times, 10)
+	require.LessOrEqual(t, times[0], times[9])
+	require.ErrorContains(t, c.Fill(ctx, 1000), "only a datagram")
+}
+
+func TestOctetsThatAreOthersHaveAnotherSum(t *testing.T) {
+	other := append(append([]byte(nil), block[:999]...), block[999]^1)
+	sum, err := drain(bytes.NewReader(other), 1000)
+	require.NoError(t, err)
+	require.NotEqual(t, sumOf(1000), sum)
+	_, err = drain(bytes.NewReader(other), 1001)
+	require.ErrorIs(t, err, io.EOF)
+}
+
+func TestADatagramIsAsLongAsItIsToBe(t *testing.T) {
+	ctx := within(t, time.Minute)
+	far, err := net.ListenPacket("udp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer far.Close()
+	lengths := make(chan int, 1)
+	go func() {
+		buffer := make([]byte, 64<<10)
+		n, from, err := far.ReadFrom(buffer)
+		if err == nil {
+			lengths <- n
+			far.WriteTo(buffer[:n], from)
+		}
+	}()
+	c, err := agents(t)(token).Dial(ctx, Dial{Protocol: model.ProtocolUDP, To: plain(far.LocalAddr())})
+	require.NoError(t, err)
+	require.Positive(t, c.MTU())
+	require.NoError(t, c.Fill(ctx, 1472))
+	require.Equal(t, 1472, <-lengths)
+
+	c = conversation(t, model.ProtocolUDP)
+	require.NoError(t, c.Fill(ctx, 9000))
+	_, _, err = c.Carry(ctx, 1, 1)
+	require.ErrorContains(t, err, "only a TCP connection")
+}
+
+func TestANameIsLookedUp(t *testing.T) {
+	c, ctx := agents(t)(token), within(t, time.Minute)
+	got, err := c.Lookup(ctx, Lookup{Name: "127.0.0.1"})
+	require.NoError(t, err)
+	require.Equal(t, []netip.Addr{loopback4}, got)
+	require.NoError(t, c.PingOf(ctx, loopback4, 8000))
 }

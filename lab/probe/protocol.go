@@ -32,6 +32,10 @@ type request struct {
 	Talk    *talk         `json:"talk,omitempty"`
 	Close   *uint64       `json:"close,omitempty"`
 	Ping    *netip.Addr   `json:"ping,omitempty"`
+	Size    int           `json:"size,omitempty"` // of what Ping sends
+	Lookup  *Lookup       `json:"lookup,omitempty"`
+	Carry   *carry        `json:"carry,omitempty"`
+	Rounds  *rounds       `json:"rounds,omitempty"`
 	Forget  bool          `json:"forget,omitempty"`
 	Welcome bool          `json:"welcome,omitempty"`
 }
@@ -58,6 +62,29 @@ type Dial struct {
 type talk struct {
 	Conn    uint64 `json:"conn"`
 	Message []byte `json:"message"`
+	// Size is that of the datagram, and of the one that answers it, in octets; its
+	// text is one by chance. 0: as it comes, with Message.
+	Size int `json:"size,omitempty"`
+}
+
+// Lookup is a name that the host's own resolver is asked for.
+type Lookup struct {
+	Name string `json:"name"`
+	TCP  bool   `json:"tcp,omitempty"` // how it is asked; else by UDP
+	V6   bool   `json:"v6,omitempty"`  // for addresses of which family
+}
+
+// carry moves octets over a TCP connection that was dialled, there and back.
+type carry struct {
+	Conn uint64 `json:"conn"`
+	Up   uint64 `json:"up"`
+	Down uint64 `json:"down"`
+}
+
+// rounds are small messages on a connection, each after the answer to the last.
+type rounds struct {
+	Conn  uint64 `json:"conn"`
+	Count int    `json:"count"`
 }
 
 type response struct {
@@ -70,6 +97,11 @@ type response struct {
 	Peer   netip.AddrPort `json:"peer,omitzero"`
 	Server string         `json:"server,omitempty"`
 	Answer []byte         `json:"answer,omitempty"`
+	MTU    int            `json:"mtu,omitempty"` // of the path, as the kernel knows it
+	// Addresses are those of a name.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Times are those of each round, or of the way there and the way back.
+	Times []time.Duration `json:"times,omitempty"`
 }
 
 // ended are the lab's words on the wire.
@@ -117,6 +149,15 @@ type said struct {
 	Bye    bool           `json:"bye,omitempty"`   // the server is to close first
 	Server string         `json:"server,omitempty"`
 	Peer   netip.AddrPort `json:"peer,omitzero"`
+	// Full datagrams are answered by one of their size.
+	Full bool `json:"full,omitempty"`
+	// Raw octets follow this message on its stream, and Back are to follow the answer.
+	// Sum is that of those which came.
+	Raw  uint64 `json:"raw,omitempty"`
+	Back uint64 `json:"back,omitempty"`
+	Sum  uint32 `json:"sum,omitempty"`
+
+	size int // of the datagram, in octets at least
 }
 
 // longest is how long a message of a stream may be.
