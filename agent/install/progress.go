@@ -120,6 +120,9 @@ func (c *Cluster) agentPods(ctx context.Context) ([]corev1.Pod, error) {
 	return list.Items, nil
 }
 
+// AgentSelector chooses the agents' pods by their labels.
+func AgentSelector() string { return selector(componentAgent) }
+
 // selector is of the pods of a part.
 func selector(component string) string {
 	return fmt.Sprintf("%s=%s,%s=%s", labelName, Name, labelComponent, component)

@@ -9,6 +9,7 @@ func commands() []*cobra.Command {
 	return []*cobra.Command{
 		agentCommand(),
 		benchCommand(),
+		connectivityCommand(),
 		endpointCommand(),
 		flowCommand(),
 		fuzzCommand(),

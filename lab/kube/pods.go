@@ -60,7 +60,7 @@ func (s *Session) runPod(ctx context.Context, namespace string, pod *corev1.Pod)
 	defer cancel()
 	made, err := s.kube.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("make pod %s/%s: %w", namespace, pod.Name, err)
+		return nil, fmt.Errorf("make pod %s/%s: %w", namespace, pod.Name, may(err))
 	}
 	running, err := s.awaitPod(ctx, made, func(p *corev1.Pod) (bool, error) {
 		switch {
@@ -219,17 +219,16 @@ func (s *Session) node(ctx context.Context, name string) (*probe.Client, error) 
 const probeOfNode = "probe"
 
 func (s *Session) startOnNode(ctx context.Context, node string, n *onNode) error {
-	// Other sessions have probes on this node too.
-	number, err := strconv.ParseUint(s.run, 16, 32)
-	if err != nil {
-		return err
-	}
-	n.namespace, n.port = fmt.Sprintf("weir-%s-%s", s.run, node), 61800+int(number%3000)
+	n.namespace, n.port = fmt.Sprintf("%s-%s-%s", s.options.Prefix, s.run, node), s.controlPort()
 	if err := s.namespace(ctx, n.namespace, "privileged", nil); err != nil {
 		return err
 	}
 	pod := s.pod(probeOfNode, node, n.port)
 	pod.Spec.HostNetwork = true
-	_, err = s.runPod(ctx, n.namespace, pod)
+	_, err := s.runPod(ctx, n.namespace, pod)
 	return err
 }
+
+// controlPort is where probes with nodes' networks are told what to do: those of other
+// sessions are on the same nodes.
+func (s *Session) controlPort() int { return 61800 + int(s.Number()%3000) }

@@ -45,10 +45,21 @@ type Options struct {
 	// Image has the program weir, which nodes have or can pull; empty: that of the
 	// agents of Weir, where they run.
 	Image string
+	// Prefix is what the names of all namespaces begin with; empty: DefaultPrefix.
+	Prefix string
+	// Selector chooses among the nodes by their labels; empty: all of them.
+	Selector string
+	// Lease is how long the session is believed to be at work; 0: an hour.
+	Lease time.Duration
+	// Look is for who makes nothing: no image is asked for, and nothing is removed.
+	Look bool
 }
 
+// DefaultPrefix is what the names of namespaces begin with where nobody says.
+const DefaultPrefix = "weir"
+
 // Labels of a session's namespaces, and the annotation that says until when, by
-// RFC 3339, it may be at work.
+// RFC 3339 and the API server's clock, it may be at work.
 const (
 	labelRun        = "lab.weir.net/run"
 	annotationLease = "lab.weir.net/until"
@@ -66,6 +77,8 @@ type Session struct {
 	run     string // part of all names
 	token   string // of the probes
 	image   string
+	options Options
+	clock   *clock
 
 	// Weir says whether its agents run there; Masquerade whether what leaves the
 	// cluster has a node's address, where that is known.
@@ -73,6 +86,7 @@ type Session struct {
 	// Release is that of the nodes' kernels: "6.12.1", or several.
 	Release string
 	nodes   []corev1.Node // workers first
+	waiting []string      // names of nodes that are not ready
 	outside map[bool]netip.Addr
 
 	shared sync.Mutex // ports of hosts that worlds share
@@ -100,8 +114,16 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 	}
 	config = rest.CopyConfig(config)
 	config.UserAgent = "weir-lab"
+	config.WarningHandler = rest.NoWarnings{} // of what scenarios have on purpose
 	config.QPS, config.Burst = 200, 400 // many small things at once
-	s := &Session{config: config, run: word(3), token: word(16), image: o.Image, ways: map[string]*onNode{}, outside: map[bool]netip.Addr{}}
+	if o.Prefix == "" {
+		o.Prefix = DefaultPrefix
+	}
+	if o.Lease == 0 {
+		o.Lease = lease
+	}
+	s := &Session{config: config, run: word(3), token: word(16), image: o.Image, options: o, clock: new(clock), ways: map[string]*onNode{}, outside: map[bool]netip.Addr{}}
+	config.Wrap(s.clock.watch)
 	if s.kube, err = kubernetes.NewForConfig(config); err == nil {
 		s.dynamic, err = dynamic.NewForConfig(config)
 	}
@@ -110,6 +132,9 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 	}
 	if err := s.look(ctx); err != nil {
 		return nil, err
+	}
+	if o.Look {
+		return s, nil
 	}
 	return s, s.sweep(ctx)
 }
@@ -128,7 +153,7 @@ const apiPatience = 15 * time.Second
 func (s *Session) look(ctx context.Context) error {
 	first, cancel := context.WithTimeout(ctx, apiPatience)
 	defer cancel()
-	list, err := s.kube.CoreV1().Nodes().List(first, metav1.ListOptions{})
+	list, err := s.kube.CoreV1().Nodes().List(first, metav1.ListOptions{LabelSelector: s.options.Selector})
 	switch {
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("list the nodes of %s: %w: use a kubeconfig of an administrator", s.config.Host, err)
@@ -138,7 +163,12 @@ func (s *Session) look(ctx context.Context) error {
 	for i := range list.Items {
 		if ready(list.Items[i].Status.Conditions) && !list.Items[i].Spec.Unschedulable {
 			s.nodes = append(s.nodes, list.Items[i])
+		} else {
+			s.waiting = append(s.waiting, list.Items[i].Name)
 		}
+	}
+	if len(list.Items) == 0 && s.options.Selector != "" {
+		return fmt.Errorf("no node of %s has the labels %s: look at 'kubectl get nodes --show-labels'", s.config.Host, s.options.Selector)
 	}
 	if len(s.nodes) == 0 {
 		return fmt.Errorf("none of the %d nodes of %s is ready: install a network plugin ('weir install'), and look at 'kubectl describe nodes'", len(list.Items), s.config.Host)
@@ -148,7 +178,7 @@ func (s *Session) look(ctx context.Context) error {
 	if err := s.lookForWeir(first); err != nil {
 		return err
 	}
-	if s.image == "" {
+	if s.image == "" && !s.options.Look {
 		return errors.New("no image is known that has the program weir, since its agents do not run in this cluster: load one on the nodes ('weir image -o weir.tar') and name it by --image")
 	}
 	s.lookOutside()
@@ -332,7 +362,7 @@ func (s *Session) sweep(ctx context.Context) error {
 	for i := range list.Items {
 		ns := &list.Items[i]
 		until, err := time.Parse(time.RFC3339, ns.Annotations[annotationLease])
-		if err == nil && time.Now().Before(until) {
+		if err == nil && s.clock.now().Before(until) {
 			continue
 		}
 		if err := s.removeNamespace(ctx, ns.Name); err != nil {
@@ -423,10 +453,10 @@ func (s *Session) namespace(ctx context.Context, name, level string, labels map[
 	}
 	_, err := s.kube.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: name, Labels: all,
-		Annotations: map[string]string{annotationLease: time.Now().Add(lease).Format(time.RFC3339)},
+		Annotations: map[string]string{annotationLease: s.clock.now().Add(s.options.Lease).Format(time.RFC3339)},
 	}}, metav1.CreateOptions{})
 	if err != nil {
-		return fmt.Errorf("make namespace %s: %w", name, err)
+		return fmt.Errorf("make namespace %s: %w", name, may(err))
 	}
 	// Pods are refused where the account is not there yet: it is not waited for.
 	_, err = s.kube.CoreV1().ServiceAccounts(name).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})

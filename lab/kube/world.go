@@ -57,7 +57,7 @@ func (s *Session) New(ctx context.Context, topology lab.Topology, objects *manif
 	s.mu.Lock()
 	s.worlds++
 	w := &World{
-		session: s, topology: topology, name: fmt.Sprintf("weir-%s-%d", s.run, s.worlds), places: newPlaces(), alone: uses.Ports,
+		session: s, topology: topology, name: fmt.Sprintf("%s-%s-%d", s.options.Prefix, s.run, s.worlds), places: newPlaces(), alone: uses.Ports,
 		clients: map[string]*probe.Client{}, labels: map[string]map[string]string{}, ending: map[string]bool{}, written: map[string]*object{},
 	}
 	w.places.free = s.nodePort
@@ -130,10 +130,7 @@ func (w *World) startPod(ctx context.Context, h lab.Host, like *corev1.Pod) erro
 	pod := w.session.pod(name, w.places.nodes[like.Spec.NodeName], probePort)
 	pod.Labels = like.Labels
 	pod.Spec.Containers[0].Ports = like.Spec.Containers[0].Ports
-	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
-		// So that it may ping without privileges.
-		Sysctls: []corev1.Sysctl{{Name: "net.ipv4.ping_group_range", Value: "0 2147483647"}},
-	}
+	pod.Spec.SecurityContext = mayPing()
 	running, err := w.session.runPod(ctx, w.places.namespaces[namespace], pod)
 	if err != nil {
 		return err

@@ -96,7 +96,7 @@ func (a *agent) do(ctx context.Context, r *request, answer *response) error {
 			return err
 		}
 		if r.Talk.Size > 0 {
-			return c.fill(ctx, r.Talk.Size)
+			return c.fill(ctx, r.Talk.Size, answer)
 		}
 		return c.talk(ctx, &said{Text: r.Talk.Message}, answer)
 	case r.Close != nil:

@@ -126,17 +126,18 @@ func padded(body []byte, size int) []byte {
 const aside = 320
 
 // fill exchanges datagrams of so many octets.
-func (c *dialled) fill(ctx context.Context, size int) error {
+func (c *dialled) fill(ctx context.Context, size int, answer *response) error {
 	if c.stream || size < aside {
 		return fmt.Errorf("fill: only a datagram of %d octets or more is made so long", aside)
 	}
 	text := make([]byte, (size-aside)/4*3) // JSON has four letters for three octets
 	rand.Read(text)
-	var got response
-	if err := c.talk(ctx, &said{Text: text, Full: true, size: size}, &got); err != nil {
+	if err := c.talk(ctx, &said{Text: text, Full: true, size: size}, answer); err != nil {
 		return err
 	}
-	if !bytes.Equal(got.Answer, text) {
+	got := answer.Answer
+	answer.Answer = nil
+	if !bytes.Equal(got, text) {
 		return errors.New("another text has come than was sent")
 	}
 	return nil

@@ -188,8 +188,21 @@ func (c *Conn) MTU() int { return c.mtu }
 
 // Fill sends a datagram of so many octets, and awaits one as long with the same text.
 func (c *Conn) Fill(ctx context.Context, size int) error {
-	_, err := c.client.ask(ctx, request{Talk: &talk{Conn: c.last().Conn, Size: size}})
-	return err
+	number := c.last().Conn
+	r, err := c.client.ask(ctx, request{Talk: &talk{Conn: number, Size: size}})
+	if err != nil {
+		return err
+	}
+	c.learn(r, number)
+	return nil
+}
+
+// learn takes what an answer says of the conversation.
+func (c *Conn) learn(r *response, number uint64) {
+	r.Conn = number
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = *r
 }
 
 // Carry sends octets to the server of a TCP connection and takes some from it. Either
@@ -222,10 +235,7 @@ func (c *Conn) Exchange(ctx context.Context, message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Conn = number
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.seen = *r
+	c.learn(r, number)
 	return r.Answer, nil
 }
 

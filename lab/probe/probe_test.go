@@ -249,6 +249,8 @@ func TestADatagramIsAsLongAsItIsToBe(t *testing.T) {
 
 	c = conversation(t, model.ProtocolUDP)
 	require.NoError(t, c.Fill(ctx, 9000))
+	require.Equal(t, "web", c.Server())
+	require.Equal(t, c.Local(), c.Peer())
 	_, _, err = c.Carry(ctx, 1, 1)
 	require.ErrorContains(t, err, "only a TCP connection")
 }

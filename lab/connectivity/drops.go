@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package connectivity
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weirnet/weir/agent/api"
+	"github.com/weirnet/weir/agent/install"
+)
+
+// drops are what Weir's agents say of packets that they do not let through. The nil
+// drops are of a cluster without agents.
+type drops struct {
+	mu   sync.Mutex
+	kept []drop // oldest first
+}
+
+type drop struct {
+	at    time.Time // here
+	event api.Event
+}
+
+// keptDrops is how many are kept, of all nodes.
+const keptDrops = 4096
+
+// watchDrops listens to all agents until ctx ends. One that cannot be listened to is
+// told of, and ends no run.
+func (r *Run) watchDrops(ctx context.Context) *drops {
+	if !r.Features.Weir {
+		return nil
+	}
+	pods, err := r.session.Kube().CoreV1().Pods(install.Namespace).List(ctx, metav1.ListOptions{LabelSelector: install.AgentSelector()})
+	if err != nil {
+		r.options.Say(fmt.Sprintf("drops are not told: list the agents: %v", err))
+		return nil
+	}
+	d := new(drops)
+	for i := range pods.Items {
+		p := &pods.Items[i]
+		go func() {
+			in, out := io.Pipe()
+			go func() {
+				err := r.session.Exec(ctx, p.Namespace, p.Name, p.Spec.Containers[0].Name, out, "/weir", "monitor", "--drops", "-o", "json")
+				if ctx.Err() == nil {
+					r.options.Say(fmt.Sprintf("drops of node %s are not told any more: %v", p.Spec.NodeName, err))
+				}
+				out.CloseWithError(err)
+			}()
+			d.read(in)
+		}()
+	}
+	return d
+}
+
+// read takes lines of JSON until they end.
+func (d *drops) read(in io.Reader) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e api.Event
+		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Verdict != "drop" {
+			continue
+		}
+		d.mu.Lock()
+		if len(d.kept) >= keptDrops {
+			d.kept = slices.Delete(d.kept, 0, keptDrops/2)
+		}
+		d.kept = append(d.kept, drop{time.Now(), e})
+		d.mu.Unlock()
+	}
+}
+
+// straggle is how long an agent may take to tell of a drop.
+const straggle = 300 * time.Millisecond
+
+// mostDrops is how many an action is given.
+const mostDrops = 8
+
+// about gives the drops since a time that were of a deed's packets, each once.
+func (d *drops) about(ctx context.Context, of *deed, since time.Time) (lines []string) {
+	if d == nil || of.Denied {
+		return nil
+	}
+	select {
+	case <-time.After(straggle):
+	case <-ctx.Done():
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	own := of.from.Address(of.Family.is6())
+	for i := range d.kept {
+		if k := &d.kept[i]; k.at.After(since) && k.concerns(own, of.to.Addr()) {
+			if line := k.line(); !slices.Contains(lines, line) && len(lines) < mostDrops {
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}
+
+// concerns says whether a packet was from or to who asked, or from or to what was
+// asked.
+func (k *drop) concerns(own, asked netip.Addr) bool {
+	e := &k.event
+	for _, text := range []string{e.Source, e.Target, e.SourceAfter, e.TargetAfter} {
+		if at, err := netip.ParseAddrPort(text); err == nil && (at.Addr() == own || at.Addr() == asked) {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *drop) line() string {
+	e := &k.event
+	text := fmt.Sprintf("%s at %s of %s: %s %s > %s", e.Reason, e.Hook, e.Endpoint, e.Protocol, e.Source, e.Target)
+	if e.Policy != "" {
+		text += " by " + e.Policy
+	}
+	if e.Place != "" {
+		text += " (" + e.Place + ")"
+	}
+	return text
+}
