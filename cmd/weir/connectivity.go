@@ -46,7 +46,7 @@ func connectivityTestCommand() *cobra.Command {
 	var o connectivityTest
 	cmd := &cobra.Command{
 		Use:   "test",
-		Short: "Try what pods, nodes and services of a cluster reach, whatever its network",
+		Short: "Try what pods, nodes and services reach each other",
 		Long: `Try what pods, nodes and services of a cluster reach, whatever its network.
 
 Probes are put on up to three nodes. What the cluster has is found out and

@@ -115,7 +115,7 @@ func Open(ctx context.Context, o Options) (*Session, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = "weir-lab"
 	config.WarningHandler = rest.NoWarnings{} // of what scenarios have on purpose
-	config.QPS, config.Burst = 200, 400 // many small things at once
+	config.QPS, config.Burst = 200, 400       // many small things at once
 	if o.Prefix == "" {
 		o.Prefix = DefaultPrefix
 	}
