@@ -49,6 +49,7 @@ func TestCluster(t *testing.T) {
 		{"an empty cluster takes Weir", install},
 		{"every node is healthy", healthy},
 		{"CoreDNS runs", coreDNS},
+		{"everything reaches what it has to, and nothing else", connected},
 		{"services lead to pods of all nodes", services},
 		{"identities are the same on all nodes", identities},
 		{"node ports answer from outside", nodePorts},

@@ -86,6 +86,17 @@ func (v Verb) protocol() model.Protocol {
 	return model.ProtocolTCP
 }
 
+// packets is the protocol as events have it; icmp is that of icmpv6 too.
+func (v Verb) packets() string {
+	switch v {
+	case ICMP, FullICMP, ManyICMP:
+		return "icmp"
+	case AskUDP:
+		return "udp"
+	}
+	return v.protocol().String()
+}
+
 // Need is what a cluster has to have for an action.
 type Need string
 

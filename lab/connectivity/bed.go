@@ -36,6 +36,9 @@ const (
 	balanced = "balanced" // with an address of a load balancer
 )
 
+// ownClass is that of load balancers to which a run gives addresses itself.
+const ownClass = "lab.weir.net/none"
+
 // servicePort is that of all services, by TCP and UDP.
 const servicePort = 80
 
@@ -299,7 +302,7 @@ func (b *bed) serviceSpec(name string) *corev1.Service {
 		}
 	case balanced:
 		// Nobody else gives addresses to services of this class.
-		s.Type, s.LoadBalancerClass = corev1.ServiceTypeLoadBalancer, ptr.To("lab.weir.net/none")
+		s.Type, s.LoadBalancerClass = corev1.ServiceTypeLoadBalancer, ptr.To(ownClass)
 		s.AllocateLoadBalancerNodePorts = ptr.To(false)
 	case guardedService:
 		s.Selector = map[string]string{labelRole: "guarded"}

@@ -17,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/lab/kube"
@@ -134,6 +135,15 @@ func TestTheNetworkIsKnownByItsDaemons(t *testing.T) {
 	require.Equal(t, "unknown", proxyOf([]appsv1.DaemonSet{set("kindnet")}, ""))
 }
 
+func TestWhoGivesAddressesIsKnownByOneThatWasGiven(t *testing.T) {
+	svc := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "b"}, Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer}}
+	require.Equal(t, "nobody yet", balancerOf([]corev1.Service{svc}))
+	svc.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.1"}}
+	require.Equal(t, "somebody, as to a/b", balancerOf([]corev1.Service{svc}))
+	svc.Spec.LoadBalancerClass = ptr.To(ownClass)
+	require.Equal(t, "nobody yet", balancerOf([]corev1.Service{svc}))
+}
+
 func TestFamiliesAreThoseOfPods(t *testing.T) {
 	node := corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}}
 	require.Equal(t, []Family{IPv4}, familiesOf([]corev1.Node{node}, nil))
@@ -198,13 +208,16 @@ func TestAnActionIsGivenTheDropsOfItsPackets(t *testing.T) {
 	}
 	before := time.Now()
 	drop := api.Event{Verdict: "drop", Reason: "policy-ingress", Hook: "to-container", Endpoint: "a/b", Protocol: "tcp", Source: "10.0.0.1:1000", Target: "10.0.0.2:8080", Policy: "a/deny"}
-	others, forward := drop, drop
+	others, ping, forward := drop, drop, drop
+	ping.Protocol = "icmp"
 	others.Source, others.Target, forward.Verdict = "10.0.0.8:1", "10.0.0.9:1", "forward"
-	d.read(strings.NewReader(line(drop) + line(drop) + line(others) + line(forward) + "no JSON\n"))
-	of := &deed{Action: &Action{Family: IPv4}, from: &kube.Member{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}, to: netip.MustParseAddrPort("10.96.0.1:80")}
+	d.read(strings.NewReader(line(drop) + line(drop) + line(others) + line(ping) + line(forward) + "no JSON\n"))
+	of := &deed{Action: &Action{Family: IPv4, Verb: TCP, By: servers}, from: &kube.Member{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}, to: netip.MustParseAddrPort("10.96.0.1:80")}
 	require.Equal(t, []string{"policy-ingress at to-container of a/b: tcp 10.0.0.1:1000 > 10.0.0.2:8080 by a/deny"}, d.about(t.Context(), of, before))
 	require.Empty(t, d.about(t.Context(), of, time.Now()), "those of before are others'")
-	of.Denied = true
+	of.By = nil
+	require.Empty(t, d.about(t.Context(), of, before), "the packet was to another one than was asked")
+	of.By, of.Denied = servers, true
 	require.Empty(t, d.about(t.Context(), of, before), "a policy's drops are what is asked for")
 	require.Empty(t, (*drops)(nil).about(t.Context(), of, before))
 }

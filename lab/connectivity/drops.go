@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,9 +99,8 @@ func (d *drops) about(ctx context.Context, of *deed, since time.Time) (lines []s
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	own := of.from.Address(of.Family.is6())
 	for i := range d.kept {
-		if k := &d.kept[i]; k.at.After(since) && k.concerns(own, of.to.Addr()) {
+		if k := &d.kept[i]; k.at.After(since) && k.concerns(of) {
 			if line := k.line(); !slices.Contains(lines, line) && len(lines) < mostDrops {
 				lines = append(lines, line)
 			}
@@ -109,16 +109,21 @@ func (d *drops) about(ctx context.Context, of *deed, since time.Time) (lines []s
 	return lines
 }
 
-// concerns says whether a packet was from or to who asked, or from or to what was
-// asked.
-func (k *drop) concerns(own, asked netip.Addr) bool {
-	e := &k.event
+// concerns says whether a packet may be a deed's: of its protocol, from or to who
+// asked, and from or to what was asked, or any server where a service leads to several.
+func (k *drop) concerns(of *deed) bool {
+	e, own := &k.event, of.from.Address(of.Family.is6())
+	if !strings.HasPrefix(e.Protocol, of.Verb.packets()) {
+		return false
+	}
+	asker, asked := false, len(of.By) > 0
 	for _, text := range []string{e.Source, e.Target, e.SourceAfter, e.TargetAfter} {
-		if at, err := netip.ParseAddrPort(text); err == nil && (at.Addr() == own || at.Addr() == asked) {
-			return true
+		if at, err := netip.ParseAddrPort(text); err == nil {
+			asker = asker || at.Addr() == own
+			asked = asked || at.Addr() == of.to.Addr()
 		}
 	}
-	return false
+	return asker && asked
 }
 
 func (k *drop) line() string {

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/weirnet/weir/lab/kube"
 )
@@ -125,7 +126,8 @@ func familiesOf(nodes []corev1.Node, pods []corev1.Pod) (all []Family) {
 func balancerOf(services []corev1.Service) string {
 	for i := range services {
 		s := &services[i]
-		if s.Spec.Type == corev1.ServiceTypeLoadBalancer && len(s.Status.LoadBalancer.Ingress) > 0 {
+		own := ptr.Deref(s.Spec.LoadBalancerClass, "") == ownClass // of a run, which gives them itself
+		if s.Spec.Type == corev1.ServiceTypeLoadBalancer && !own && len(s.Status.LoadBalancer.Ingress) > 0 {
 			return "somebody, as to " + s.Namespace + "/" + s.Name
 		}
 	}

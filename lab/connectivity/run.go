@@ -378,6 +378,10 @@ func (r *Run) underPolicies(ctx context.Context, stop context.CancelCauseFunc, t
 		}
 	}
 	if problem != nil {
+		if gone := r.apiGone(ctx); gone != nil {
+			stop(gone)
+			return
+		}
 		for _, a := range actions {
 			if ctx.Err() == nil {
 				r.tell(Result{Name: a.Name(), Test: a.Test, Case: a.Case, Family: a.Family, Status: Failed, Errors: []string{problem.Error()}})
