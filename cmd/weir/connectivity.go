@@ -55,8 +55,8 @@ reason. Then one action after another is done between the probes: each is a
 line with its seconds when it has ended. Names are TEST/CASE/FAMILY.
 
 Policies are judged by what comes through. Where Weir does not run, a policy
-that denies all is tried out first: if it denies nothing, tests of policies are
-skipped. Where Weir runs, an action that failed carries what its agents have
+that denies all is tried out before: if it denies nothing, tests of policies
+are skipped. Where Weir runs, an action that failed carries what its agents have
 dropped meanwhile.
 
 Everything is made in namespaces of the run's own, which are removed at the

@@ -46,6 +46,7 @@ type Run struct {
 	session  *kube.Session
 	bed      *bed
 	drops    *drops
+	trial    error // why it could not be tried whether policies hold
 
 	mu      sync.Mutex
 	results []Result
@@ -155,22 +156,12 @@ func (r *Run) possible() (all []Action) {
 
 // setUp makes probes and services, and finds out what only they tell.
 func (r *Run) setUp(ctx context.Context, actions []Action) error {
-	var g errgroup.Group
 	start := time.Now()
-	needsTrial := slices.ContainsFunc(actions, func(a Action) bool { return slices.Contains(a.Needs, NeedPolicies) })
-	if needsTrial && r.Features.Policies == Untried {
-		g.Go(func() error {
-			holds, err := r.session.EnforcesPolicies(ctx)
-			r.Features.Policies = map[bool]Enforced{true: Yes, false: No}[holds]
-			return err
-		})
-	}
-	g.Go(func() error { return r.bed.make(ctx, actions) })
-	if err := g.Wait(); err != nil {
+	if err := r.bed.make(ctx, actions); err != nil {
 		return err
 	}
 	r.Features.HostPods = r.bed.noHosts
-	r.options.Say(fmt.Sprintf("%d probes run after %.1f s; policies hold: %s", len(r.bed.members), time.Since(start).Seconds(), r.Features.Policies))
+	r.options.Say(fmt.Sprintf("%d probes run after %.1f s", len(r.bed.members), time.Since(start).Seconds()))
 	return nil
 }
 
@@ -204,7 +195,7 @@ func (r *Run) doAll(ctx context.Context, stop context.CancelCauseFunc, actions [
 	working.Go(func() { r.many(ctx, stop, plain) })
 	working.Go(func() {
 		for _, lane := range lanes {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && r.enforced(ctx, lane) {
 				r.underPolicies(ctx, stop, tests[lane[0].Test], lane)
 			}
 		}
@@ -365,6 +356,33 @@ func (r *Run) await(ctx context.Context, a *Action) {
 		case <-time.After(50 * time.Millisecond): // nobody tells when nodes have learnt of it
 		}
 	}
+}
+
+// enforced says whether policies hold for actions that need it, which is tried out
+// where it is not known, beside all that needs none. Of actions that cannot be done it
+// tells why.
+func (r *Run) enforced(ctx context.Context, actions []Action) bool {
+	if !slices.Contains(actions[0].Needs, NeedPolicies) {
+		return true
+	}
+	if r.Features.Policies == Untried && r.trial == nil {
+		var holds bool
+		if holds, r.trial = r.session.EnforcesPolicies(ctx); ctx.Err() != nil {
+			return false
+		}
+		if r.trial == nil {
+			r.Features.Policies = map[bool]Enforced{true: Yes, false: No}[holds]
+			r.options.Say(fmt.Sprintf("policies hold: %s", r.Features.Policies))
+		}
+	}
+	for _, a := range actions {
+		if r.trial != nil {
+			r.tell(Result{Name: a.Name(), Test: a.Test, Case: a.Case, Family: a.Family, Denied: a.Denied, Status: Failed, Errors: []string{r.trial.Error()}})
+		} else if why := r.Features.Lacks(&a); why != "" {
+			r.tell(skipped(&a, why))
+		}
+	}
+	return r.trial == nil && r.Features.Policies == Yes
 }
 
 // underPolicies does a test's actions while its policies are in force.
