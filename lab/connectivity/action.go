@@ -106,7 +106,6 @@ const (
 	NeedOutside  Need = "a host beside the nodes"
 	NeedWayBack  Need = "a way back from there to pods"
 	NeedPolicies Need = "policies that hold"
-	NeedCilium   Need = "CiliumNetworkPolicy"
 	NeedDNS      Need = "a DNS"
 	NeedHostPods Need = "pods with nodes' networks"
 	NeedPerf     Need = "leave to take time"

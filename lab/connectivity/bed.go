@@ -313,7 +313,6 @@ func (b *bed) serviceSpec(name string) *corev1.Service {
 // at is what an action asks, or why there is no such thing.
 func (b *bed) at(a *Action) (to netip.AddrPort, lacks string, err error) {
 	v6, none := a.Family.is6(), netip.AddrPort{}
-	to = netip.AddrPortFrom(netip.Addr{}, a.To.Port)
 	switch a.To.Kind {
 	case ToOutside:
 		return netip.AddrPortFrom(b.session.Outside(v6), b.hostPort()), "", nil
@@ -337,6 +336,7 @@ func (b *bed) at(a *Action) (to netip.AddrPort, lacks string, err error) {
 	return b.ofService(a)
 }
 
+// ofService is at for what leads to a service.
 func (b *bed) ofService(a *Action) (to netip.AddrPort, lacks string, err error) {
 	b.mu.Lock()
 	svc, lacks := b.services[a.To.Name], b.lacking[a.To.Name]

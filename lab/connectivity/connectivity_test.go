@@ -95,7 +95,7 @@ func TestASelectionTakesByNameAndFamily(t *testing.T) {
 }
 
 func TestWhatAClusterLacksIsWhyAnActionIsSkipped(t *testing.T) {
-	whole := Features{Nodes: []string{"a", "b"}, Families: Families(), Policies: Yes, DNS: true, Outside: Families(), WayBack: Families(), Kinds: []string{"NetworkPolicy", "CiliumNetworkPolicy"}}
+	whole := Features{Nodes: []string{"a", "b"}, Families: Families(), Policies: Yes, DNS: true, Outside: Families(), WayBack: Families()}
 	for _, a := range Actions() {
 		require.Empty(t, whole.Lacks(&a), a.Name())
 	}
@@ -104,7 +104,6 @@ func TestWhatAClusterLacksIsWhyAnActionIsSkipped(t *testing.T) {
 		NeedOutside:  func(f *Features) string { f.Outside = nil; return "this machine is no neighbour of the nodes by IPv6" },
 		NeedWayBack:  func(f *Features) string { f.WayBack = nil; return "no way back to pods' IPv6 addresses" },
 		NeedPolicies: func(f *Features) string { f.Policies = No; return "does not enforce policies" },
-		NeedCilium:   func(f *Features) string { f.Kinds = f.Kinds[:1]; return "does not know CiliumNetworkPolicy" },
 		NeedDNS:      func(f *Features) string { f.DNS = false; return "k8s-app=kube-dns" },
 		NeedHostPods: func(f *Features) string { f.HostPods = "it is refused"; return "it is refused" },
 	} {

@@ -224,10 +224,6 @@ func (f *Features) lacks(need Need, family Family) string {
 		if f.Policies == No {
 			return "the network does not enforce policies: one that denies all was tried, and denied nothing"
 		}
-	case NeedCilium:
-		if !slices.Contains(f.Kinds, "CiliumNetworkPolicy") {
-			return "the API does not know CiliumNetworkPolicy"
-		}
 	case NeedDNS:
 		if !f.DNS {
 			return "no service of kube-system has the label k8s-app=kube-dns"
