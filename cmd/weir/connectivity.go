@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 
+	"github.com/weirnet/weir/agent/install"
 	"github.com/weirnet/weir/lab/connectivity"
 	"github.com/weirnet/weir/lab/kube"
 )
@@ -151,6 +152,7 @@ func (o *connectivityTest) do(cmd *cobra.Command) error {
 	if o.output == "json" {
 		p.out, p.colour = cmd.ErrOrStderr(), false
 	}
+	o.options.Agents = connectivity.Agents{Namespace: install.Namespace, Selector: install.AgentSelector()}
 	o.options.Kube = kube.Options{Kubeconfig: o.cluster.kubeconfig, Context: o.cluster.context, Image: o.image, Prefix: o.prefix, Selector: o.selector, Look: o.dryRun}
 	o.options.Live, o.options.Say = p.result, p.say
 	klog.SetLogger(klog.Logger{}) // client-go tells of each stream that is ended

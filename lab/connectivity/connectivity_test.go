@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"github.com/weirnet/weir/agent/api"
 	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/model"
 )
@@ -200,13 +199,13 @@ func TestAReportIsJSON(t *testing.T) {
 
 func TestAnActionIsGivenTheDropsOfItsPackets(t *testing.T) {
 	d := new(drops)
-	line := func(e api.Event) string {
+	line := func(e event) string {
 		text, err := json.Marshal(e)
 		require.NoError(t, err)
 		return string(text) + "\n"
 	}
 	before := time.Now()
-	drop := api.Event{Verdict: "drop", Reason: "policy-ingress", Hook: "to-container", Endpoint: "a/b", Protocol: "tcp", Source: "10.0.0.1:1000", Target: "10.0.0.2:8080", Policy: "a/deny"}
+	drop := event{Verdict: "drop", Reason: "policy-ingress", Hook: "to-container", Endpoint: "a/b", Protocol: "tcp", Source: "10.0.0.1:1000", Target: "10.0.0.2:8080", Policy: "a/deny"}
 	others, ping, forward := drop, drop, drop
 	ping.Protocol = "icmp"
 	others.Source, others.Target, forward.Verdict = "10.0.0.8:1", "10.0.0.9:1", "forward"

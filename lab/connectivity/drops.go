@@ -15,9 +15,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/weirnet/weir/agent/api"
-	"github.com/weirnet/weir/agent/install"
 )
 
 // drops are what Weir's agents say of packets that they do not let through. The nil
@@ -29,7 +26,27 @@ type drops struct {
 
 type drop struct {
 	at    time.Time // here
-	event api.Event
+	event event
+}
+
+// event is what 'weir monitor -o json' says of a packet, as far as it is asked here.
+type event struct {
+	Hook        string `json:"hook"`
+	Endpoint    string `json:"endpoint"`
+	Verdict     string `json:"verdict"`
+	Reason      string `json:"reason"`
+	Protocol    string `json:"protocol"`
+	Source      string `json:"source"`      // with its port
+	Target      string `json:"destination"` // with its port
+	SourceAfter string `json:"translatedSource"`
+	TargetAfter string `json:"translatedDestination"`
+	Policy      string `json:"policy"`
+	Place       string `json:"place"` // file:line of the datapath's source
+}
+
+// Agents are the pods of Weir's agents.
+type Agents struct {
+	Namespace, Selector string
 }
 
 // keptDrops is how many are kept, of all nodes.
@@ -41,7 +58,7 @@ func (r *Run) watchDrops(ctx context.Context) *drops {
 	if !r.Features.Weir {
 		return nil
 	}
-	pods, err := r.session.Kube().CoreV1().Pods(install.Namespace).List(ctx, metav1.ListOptions{LabelSelector: install.AgentSelector()})
+	pods, err := r.session.Kube().CoreV1().Pods(r.options.Agents.Namespace).List(ctx, metav1.ListOptions{LabelSelector: r.options.Agents.Selector})
 	if err != nil {
 		r.options.Say(fmt.Sprintf("drops are not told: list the agents: %v", err))
 		return nil
@@ -69,7 +86,7 @@ func (d *drops) read(in io.Reader) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var e api.Event
+		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil || e.Verdict != "drop" {
 			continue
 		}

@@ -23,6 +23,7 @@ import (
 type Options struct {
 	Kube      kube.Options
 	Selection Selection
+	Agents    Agents // who is listened to where Weir runs
 	// Timeout is for the whole run without its end, in which everything is removed;
 	// 0: none.
 	Timeout time.Duration
