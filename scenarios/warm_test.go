@@ -45,7 +45,9 @@ func TestWhatIsLoadedBeforeCountsForEachRunAlone(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: it loads BPF programs")
 	}
-	all, err := LibraryNamed([]string{"pod-to-pod/ipv4", "dsr-inside/ipv6"})
+	// A route is asked for again after a second, which a busy machine can take between two
+	// packets: dsr-idle lets hours go by, and so reaches that always.
+	all, err := LibraryNamed([]string{"pod-to-pod/ipv4", "dsr-idle/ipv6"})
 	require.NoError(t, err)
 	reached := func(warm *Warm) map[string]map[string]map[int]bool {
 		found := map[string]map[string]map[int]bool{}
