@@ -40,7 +40,7 @@ type Runner struct {
 	Times int
 	// Shuffle is the seed of the order in which Run runs; nil: as they are planned.
 	Shuffle *uint64
-	// Parallel is how many run at once; 0: two a core, since a run in world netns
+	// Parallel is how many run at once; 0: three a core, since a run in world netns
 	// waits for half of its time.
 	Parallel int
 	// Thorough attaches programs in world netns as a cluster does, by tcx where the
@@ -185,7 +185,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	}
 	parallel := r.Parallel
 	if parallel <= 0 {
-		parallel = 2 * runtime.GOMAXPROCS(0)
+		parallel = 3 * runtime.GOMAXPROCS(0)
 	}
 	if r.Keep {
 		parallel = 1
@@ -195,7 +195,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if r.Warm != nil {
 		m.nets, m.prog = r.Warm.nets, r.Warm.prog
 	} else {
-		m.nets, m.prog = netns.NewPool(parallel), newProgPool(parallel, r.Edit)
+		m.nets, m.prog = netns.NewPool(parallel), newProgPool(min(parallel, runtime.GOMAXPROCS(0)), r.Edit)
 	}
 	results := m.run(ctx, runs)
 	if m.left != nil {
@@ -229,14 +229,15 @@ type machine struct {
 }
 
 func (m *machine) run(ctx context.Context, runs []run) []Result {
-	jobs := make(chan []run)
+	q := &queue{groups: together(runs)}
 	var workers sync.WaitGroup
-	for range m.parallel {
+	for n := range m.parallel {
 		workers.Go(func() {
 			w := m.newWorker()
 			defer w.close()
-			for group := range jobs {
+			for group := q.next(m.prefers(n)); group != nil && ctx.Err() == nil; group = q.next(m.prefers(n)) {
 				for _, one := range group {
+					// What is stopped by the user says nothing.
 					if r := w.one(ctx, one); !r.stopped {
 						m.add(r)
 					}
@@ -245,16 +246,45 @@ func (m *machine) run(ctx context.Context, runs []run) []Result {
 			}
 		})
 	}
-	for _, group := range together(runs) {
-		if ctx.Err() != nil {
-			break
-		}
-		jobs <- group
-	}
-	close(jobs)
 	workers.Wait()
 	m.prog.close()
 	return m.results
+}
+
+// prefers is which runs a worker takes while there are some; nil: the next ones. World
+// prog computes all the time, and the others wait for most of it: a worker for each core
+// takes the one kind, the rest the others.
+func (m *machine) prefers(worker int) func(*run) bool {
+	switch {
+	case m.parallel == 1:
+		return nil
+	case worker < runtime.GOMAXPROCS(0):
+		return func(r *run) bool { return r.world == syntax.Prog }
+	}
+	return func(r *run) bool { return r.world != syntax.Prog }
+}
+
+// queue is what is still to be run.
+type queue struct {
+	mu     sync.Mutex
+	groups [][]run
+}
+
+// next gives the first of those that are preferred, else the first; nil when there is
+// none.
+func (q *queue) next(preferred func(*run) bool) []run {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.groups) == 0 {
+		return nil
+	}
+	at := 0
+	if preferred != nil {
+		at = max(0, slices.IndexFunc(q.groups, func(group []run) bool { return preferred(&group[0]) }))
+	}
+	group := q.groups[at]
+	q.groups = slices.Delete(q.groups, at, at+1)
+	return group
 }
 
 // failed keeps what is no run's failure.

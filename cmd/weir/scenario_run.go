@@ -110,7 +110,7 @@ lock by themselves.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&o.worlds, "world", nil, "only in these worlds (prog, netns, cluster); default prog and netns, as a scenario declares")
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
-	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default two a core, or as guests need")
+	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default three a core, or as guests need")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
 	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in a folder of its own in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
