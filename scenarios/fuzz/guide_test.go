@@ -115,24 +115,23 @@ func TestLinesThatErrorsArePlantedInAreThere(t *testing.T) {
 
 // BenchmarkPlantedErrors measures how many of the errors that are planted where
 // few frames come are found in a minute of a CPU, with a guide and without one,
-// in turn. What it takes to load the programs does not count.
+// in turn, with a seed each time: -benchtime 2x and more is for a decision. What it
+// takes to load the programs does not count.
 func BenchmarkPlantedErrors(b *testing.B) {
 	requireRoot(b)
 	names := map[bool]string{true: "guided", false: "blind"}
 	sums := map[bool]*hunt{true: {}, false: {}}
-	for b.Loop() {
-		for seed := uint64(1); seed <= 2; seed++ {
-			known := unplanted(b, seed, false)
-			maps.Copy(known, unplanted(b, seed, true))
-			b.Logf("seed %d: without an error: %v", seed, slices.Collect(maps.Keys(known)))
-			for _, at := range seldom {
-				for guided, name := range names {
-					one := search1(b, at, seed, guided, known)
-					b.Logf("%s, seed %d, %s: found %d in %d frames, %s", at, seed, name, one.found, one.frames, one.took.Round(time.Millisecond))
-					sums[guided].found += one.found
-					sums[guided].frames += one.frames
-					sums[guided].took += one.took
-				}
+	for seed := uint64(1); b.Loop(); seed++ {
+		known := unplanted(b, seed, false)
+		maps.Copy(known, unplanted(b, seed, true))
+		b.Logf("seed %d: without an error: %v", seed, slices.Collect(maps.Keys(known)))
+		for _, at := range seldom {
+			for guided, name := range names {
+				one := search1(b, at, seed, guided, known)
+				b.Logf("%s, seed %d, %s: found %d in %d frames, %s", at, seed, name, one.found, one.frames, one.took.Round(time.Millisecond))
+				sums[guided].found += one.found
+				sums[guided].frames += one.frames
+				sums[guided].took += one.took
 			}
 		}
 	}
@@ -145,7 +144,8 @@ func BenchmarkPlantedErrors(b *testing.B) {
 }
 
 // BenchmarkReached measures how many blocks and branches so many frames reach, with a
-// guide, and where each sequence is made anew. What depends on how fast the machine is
+// guide, and where each sequence is made anew, with a seed each time: -benchtime 3x is for
+// a decision. What depends on how fast the machine is
 // counts as reached in both.
 func BenchmarkReached(b *testing.B) {
 	requireRoot(b)
@@ -153,14 +153,12 @@ func BenchmarkReached(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			var reached, frames int
 			var took time.Duration
-			for b.Loop() {
-				for seed := uint64(1); seed <= 3; seed++ {
-					one := hunted(b, Options{Seed: seed, Guided: true, anew: anew}, func(*Finding) bool { return false })
-					b.Logf("seed %d: %d reached in %d frames, %s", seed, one.reached, one.frames, one.took.Round(time.Millisecond))
-					reached, frames, took = reached+one.reached, frames+one.frames, took+one.took
-				}
+			for seed := uint64(1); b.Loop(); seed++ {
+				one := hunted(b, Options{Seed: seed, Guided: true, anew: anew}, func(*Finding) bool { return false })
+				b.Logf("seed %d: %d reached in %d frames, %s", seed, one.reached, one.frames, one.took.Round(time.Millisecond))
+				reached, frames, took = reached+one.reached, frames+one.frames, took+one.took
 			}
-			b.ReportMetric(float64(reached)/float64(3*b.N), "reached")
+			b.ReportMetric(float64(reached)/float64(b.N), "reached")
 			b.ReportMetric(float64(frames)/took.Seconds(), "frames/s")
 		})
 	}
