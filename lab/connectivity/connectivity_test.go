@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"github.com/weirnet/weir/lab/junit"
 	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/model"
 )
@@ -171,12 +172,12 @@ func TestAReportIsJUnit(t *testing.T) {
 	r := report()
 	r.Problem = "the time is over"
 	require.NoError(t, r.JUnit(&out))
-	var doc junitSuites
+	var doc junit.Suites
 	require.NoError(t, xml.Unmarshal(out.Bytes(), &doc))
 	s := doc.Suites[0]
 	require.Equal(t, []int{5, 1, 1, 1}, []int{s.Tests, s.Failures, s.Errors, s.Skipped})
 	require.Equal(t, "3.500", s.Seconds)
-	require.Contains(t, s.Properties, junitProperty{"API server", "https://192.0.2.1:6443, Kubernetes "})
+	require.Contains(t, s.Properties, junit.Property{Name: "API server", Value: "https://192.0.2.1:6443, Kubernetes "})
 	require.Equal(t, "0.250", s.Cases[0].Seconds)
 	require.Equal(t, "refused", s.Cases[1].Failure.Message, "what XML cannot hold is left out")
 	require.Equal(t, "a -> b, tcp\nattempt 1: timed out\nattempt 2: refused\ndrop: policy-ingress", s.Cases[1].Failure.Text)

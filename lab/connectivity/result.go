@@ -4,11 +4,11 @@ package connectivity
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
+
+	"github.com/weirnet/weir/lab/junit"
 )
 
 // Status is how an action ended.
@@ -89,71 +89,27 @@ func (r *Report) JSON(out io.Writer) error {
 	return nil
 }
 
-type junitSuites struct {
-	XMLName xml.Name     `xml:"testsuites"`
-	Suites  []junitSuite `xml:"testsuite"`
-}
-
-type junitSuite struct {
-	Name       string          `xml:"name,attr"`
-	Tests      int             `xml:"tests,attr"`
-	Failures   int             `xml:"failures,attr"`
-	Errors     int             `xml:"errors,attr"`
-	Skipped    int             `xml:"skipped,attr"`
-	Seconds    string          `xml:"time,attr"`
-	Properties []junitProperty `xml:"properties>property,omitempty"`
-	Cases      []junitCase     `xml:"testcase"`
-	Problem    string          `xml:"system-err,omitempty"`
-}
-
-type junitProperty struct {
-	Name  string `xml:"name,attr"`
-	Value string `xml:"value,attr"`
-}
-
-type junitCase struct {
-	Class   string        `xml:"classname,attr"`
-	Name    string        `xml:"name,attr"`
-	Seconds string        `xml:"time,attr"`
-	Failure *junitProblem `xml:"failure"`
-	Error   *junitProblem `xml:"error"`
-	Skipped *junitProblem `xml:"skipped"`
-	Out     string        `xml:"system-out,omitempty"`
-}
-
-type junitProblem struct {
-	Message string `xml:"message,attr"`
-	Text    string `xml:",chardata"`
-}
-
 // JUnit writes a report as one suite, with the features as its properties. That an
 // action was flaky is in the case's output; that the run ended before its end is an
 // error of a case of its own.
 func (r *Report) JUnit(out io.Writer) error {
-	s := junitSuite{Name: "weir connectivity test", Seconds: fmt.Sprintf("%.3f", r.Seconds), Cases: []junitCase{}}
+	s := junit.Suite{Name: "weir connectivity test", Seconds: fmt.Sprintf("%.3f", r.Seconds), Cases: []junit.Case{}}
 	for _, row := range r.Features.Rows() {
-		s.Properties = append(s.Properties, junitProperty{row[0], row[1]})
+		s.Properties = append(s.Properties, junit.Property{Name: row[0], Value: row[1]})
 	}
 	for i := range r.Results {
-		s.add(&r.Results[i])
+		add(&s, &r.Results[i])
 	}
 	if r.Problem != "" {
 		s.Tests++
 		s.Errors++
-		s.Cases = append(s.Cases, junitCase{Class: "run", Name: "whole", Seconds: s.Seconds, Error: &junitProblem{Message: printable(r.Problem)}})
+		s.Cases = append(s.Cases, junit.Case{Class: "run", Name: "whole", Seconds: s.Seconds, Error: &junit.Problem{Message: junit.Printable(r.Problem)}})
 	}
-	fmt.Fprint(out, xml.Header)
-	e := xml.NewEncoder(out)
-	e.Indent("", "  ")
-	if err := e.Encode(junitSuites{Suites: []junitSuite{s}}); err != nil {
-		return fmt.Errorf("write junit: %w", err)
-	}
-	_, err := fmt.Fprintln(out)
-	return err
+	return (&junit.Suites{Suites: []junit.Suite{s}}).Write(out)
 }
 
-func (s *junitSuite) add(r *Result) {
-	c := junitCase{Class: r.Test, Name: r.Case + "/" + string(r.Family), Seconds: fmt.Sprintf("%.3f", r.Seconds)}
+func add(s *junit.Suite, r *Result) {
+	c := junit.Case{Class: r.Test, Name: r.Case + "/" + string(r.Family), Seconds: fmt.Sprintf("%.3f", r.Seconds)}
 	s.Tests++
 	switch r.Status {
 	case Failed:
@@ -162,12 +118,12 @@ func (s *junitSuite) add(r *Result) {
 		if n := len(r.Errors); n > 0 {
 			last = r.Errors[n-1]
 		}
-		c.Failure = &junitProblem{Message: printable(last), Text: printable(strings.Join(r.Story(), "\n"))}
+		c.Failure = &junit.Problem{Message: junit.Printable(last), Text: junit.Printable(strings.Join(r.Story(), "\n"))}
 	case Skipped:
 		s.Skipped++
-		c.Skipped = &junitProblem{Message: printable(r.Reason)}
+		c.Skipped = &junit.Problem{Message: junit.Printable(r.Reason)}
 	case Flaky:
-		c.Out = printable(strings.Join(r.Story(), "\n"))
+		c.Out = junit.Printable(strings.Join(r.Story(), "\n"))
 	}
 	s.Cases = append(s.Cases, c)
 }
@@ -191,14 +147,4 @@ func (r *Result) Story() []string {
 		lines = append(lines, "drop: "+d)
 	}
 	return lines
-}
-
-// printable is text without what XML 1.0 cannot hold.
-func printable(text string) string {
-	return strings.Map(func(c rune) rune {
-		if c == '\n' || c == '\t' || unicode.IsPrint(c) {
-			return c
-		}
-		return -1
-	}, text)
 }

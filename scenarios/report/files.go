@@ -4,7 +4,6 @@ package report
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirnet/weir/lab/junit"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/shard"
 )
@@ -27,47 +27,11 @@ func JSON(out io.Writer, r scenarios.Result) error {
 	return nil
 }
 
-type junitSuites struct {
-	XMLName xml.Name     `xml:"testsuites"`
-	Suites  []junitSuite `xml:"testsuite"`
-}
-
-type junitSuite struct {
-	Name       string          `xml:"name,attr"`
-	Tests      int             `xml:"tests,attr"`
-	Failures   int             `xml:"failures,attr"`
-	Errors     int             `xml:"errors,attr"`
-	Skipped    int             `xml:"skipped,attr"`
-	Seconds    string          `xml:"time,attr"`
-	Properties []junitProperty `xml:"properties>property"`
-	Cases      []junitCase     `xml:"testcase"`
-}
-
-type junitProperty struct {
-	Name  string `xml:"name,attr"`
-	Value string `xml:"value,attr"`
-}
-
-type junitCase struct {
-	Class   string        `xml:"classname,attr"`
-	Name    string        `xml:"name,attr"`
-	Seconds string        `xml:"time,attr"`
-	Failure *junitProblem `xml:"failure"`
-	Error   *junitProblem `xml:"error"`
-	Skipped *junitProblem `xml:"skipped"`
-}
-
-type junitProblem struct {
-	Message string `xml:"message,attr"`
-	Type    string `xml:"type,attr,omitempty"` // of a failure its cause; of what is skipped "same" where it is that
-	Text    string `xml:",chardata"`
-}
-
 // JUnit writes all results as one document, a suite for each kernel and world.
 // Of a run that is a part of a whole each suite says so, and one that was cut short
 // or met something as a whole has a case of its own for that. Run may be nil.
 func JUnit(out io.Writer, results []scenarios.Result, run *shard.Run) error {
-	return junit(out, results, run, func(r scenarios.Result) string {
+	return writeJUnit(out, results, run, func(r scenarios.Result) string {
 		if r.Failure == nil {
 			return ""
 		}
@@ -75,9 +39,9 @@ func JUnit(out io.Writer, results []scenarios.Result, run *shard.Run) error {
 	})
 }
 
-// junit writes results, with the stories of those that have one.
-func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func(scenarios.Result) string) error {
-	var doc junitSuites
+// writeJUnit writes results, with the stories of those that have one.
+func writeJUnit(out io.Writer, results []scenarios.Result, run *shard.Run, story func(scenarios.Result) string) error {
+	var doc junit.Suites
 	at := map[string]int{}
 	kernels := kernelNames(releases(results))
 	var seconds []float64
@@ -88,29 +52,22 @@ func junit(out io.Writer, results []scenarios.Result, run *shard.Run, story func
 		}
 		if _, ok := at[key]; !ok {
 			at[key] = len(doc.Suites)
-			doc.Suites = append(doc.Suites, junitSuite{Name: "scenarios." + key, Properties: []junitProperty{{"kernel", r.Kernel}, {"world", string(r.World)}}})
+			doc.Suites = append(doc.Suites, junit.Suite{Name: "scenarios." + key, Properties: []junit.Property{{Name: "kernel", Value: r.Kernel}, {Name: "world", Value: string(r.World)}}})
 			seconds = append(seconds, 0)
 			if run != nil && run.Shard != shard.Whole.String() {
 				s := &doc.Suites[at[key]]
-				s.Properties = append(s.Properties, junitProperty{"shard", run.Shard}, junitProperty{runProperty, runText(run)})
+				s.Properties = append(s.Properties, junit.Property{Name: "shard", Value: run.Shard}, junit.Property{Name: runProperty, Value: runText(run)})
 			}
 		}
 		s := &doc.Suites[at[key]]
 		seconds[at[key]] += r.Seconds
 		s.Seconds = fmt.Sprintf("%.3f", seconds[at[key]])
-		s.add(r, printable(story(r)))
+		add(s, r, junit.Printable(story(r)))
 	}
 	if run != nil && (!run.Ended || len(run.Problems) > 0) {
 		doc.Suites = append(doc.Suites, wholeRun(run, len(results)))
 	}
-	fmt.Fprint(out, xml.Header)
-	e := xml.NewEncoder(out)
-	e.Indent("", "  ")
-	if err := e.Encode(doc); err != nil {
-		return fmt.Errorf("write junit: %w", err)
-	}
-	_, err := fmt.Fprintln(out)
-	return err
+	return doc.Write(out)
 }
 
 // wholeSuite is of what a run met as a whole.
@@ -118,19 +75,19 @@ const wholeSuite = "scenarios"
 
 // wholeRun is an error of the run as a whole, so that what shows results of one that
 // was cut short does not show that all passed.
-func wholeRun(run *shard.Run, results int) junitSuite {
-	s := junitSuite{Name: wholeSuite, Seconds: "0.000"}
+func wholeRun(run *shard.Run, results int) junit.Suite {
+	s := junit.Suite{Name: wholeSuite, Seconds: "0.000"}
 	what := append(slices.Clone(run.Problems), run.Short(results))
 	if what[0] == "" {
 		what = what[1:]
 	}
-	s.add(scenarios.Result{Scenario: "the run as a whole", Outcome: scenarios.Broken, Reason: what[0]}, printable(strings.Join(what, "\n")))
+	add(&s, scenarios.Result{Scenario: "the run as a whole", Outcome: scenarios.Broken, Reason: what[0]}, junit.Printable(strings.Join(what, "\n")))
 	return s
 }
 
-func (s *junitSuite) add(r scenarios.Result, story string) {
-	c := junitCase{Class: s.Name, Name: r.Scenario, Seconds: fmt.Sprintf("%.3f", r.Seconds)}
-	problem := &junitProblem{Message: r.Reason, Text: story}
+func add(s *junit.Suite, r scenarios.Result, story string) {
+	c := junit.Case{Class: s.Name, Name: r.Scenario, Seconds: fmt.Sprintf("%.3f", r.Seconds)}
+	problem := &junit.Problem{Message: r.Reason, Text: story}
 	if r.Failed() {
 		problem.Type = causeOf(r).String()
 	}
@@ -150,16 +107,6 @@ func (s *junitSuite) add(r scenarios.Result, story string) {
 		c.Skipped = problem
 	}
 	s.Cases = append(s.Cases, c)
-}
-
-// printable leaves out what XML cannot hold.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\n' && r != '\t' {
-			return -1
-		}
-		return r
-	}, s)
 }
 
 // name of a failure's files, without suffix.

@@ -92,7 +92,7 @@ func (m *Merged) Failed() bool {
 func (m *Merged) story(r scenarios.Result) string { return m.from[keyOf(r)].stories[keyOf(r)] }
 
 // JUnit writes all results as one document.
-func (m *Merged) JUnit(out io.Writer) error { return junit(out, m.Results, m.Run, m.story) }
+func (m *Merged) JUnit(out io.Writer) error { return writeJUnit(out, m.Results, m.Run, m.story) }
 
 // Merged shows what differs between kernels, and what failed, by cause. Capture gives
 // the path of a failure's capture; nil: that in the part's report.

@@ -70,7 +70,7 @@ func TestWhatAPartPrintedIsReadBack(t *testing.T) {
 		require.NoError(t, JSON(&lines, r))
 	}
 	require.NoError(t, JSONRun(&lines, run))
-	require.NoError(t, junit(&doc, results, run, func(r scenarios.Result) string { return "the story of " + r.Scenario }))
+	require.NoError(t, writeJUnit(&doc, results, run, func(r scenarios.Result) string { return "the story of " + r.Scenario }))
 	dir := t.TempDir()
 	for name, text := range map[string][]byte{"1.json": lines.Bytes(), "1.xml": doc.Bytes()} {
 		path := filepath.Join(dir, name)

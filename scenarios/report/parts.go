@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/weirnet/weir/lab/junit"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
 	"github.com/weirnet/weir/scenarios/shard"
@@ -168,7 +169,7 @@ func (p *Part) readJUnit(path string) error {
 	if err != nil {
 		return err
 	}
-	var doc junitSuites
+	var doc junit.Suites
 	if err := xml.Unmarshal(text, &doc); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoReport, err)
 	}
@@ -186,7 +187,7 @@ func (p *Part) readJUnit(path string) error {
 			}
 		}
 		for _, c := range s.Cases {
-			r, story := c.result()
+			r, story := resultOf(&c)
 			r.Kernel, r.World = properties["kernel"], syntax.World(properties["world"])
 			p.results = append(p.results, r)
 			if story != "" {
@@ -198,11 +199,11 @@ func (p *Part) readJUnit(path string) error {
 }
 
 // result is what a case says, but for what its suite does.
-func (c *junitCase) result() (r scenarios.Result, story string) {
+func resultOf(c *junit.Case) (r scenarios.Result, story string) {
 	_, family, _ := strings.Cut(c.Name, "/")
 	seconds, _ := strconv.ParseFloat(c.Seconds, 64) // of what is no number: none
 	r = scenarios.Result{Scenario: c.Name, Family: syntax.Family(family), Outcome: scenarios.Pass, Seconds: seconds}
-	for outcome, problem := range map[scenarios.Outcome]*junitProblem{
+	for outcome, problem := range map[scenarios.Outcome]*junit.Problem{
 		scenarios.Fail: c.Failure, scenarios.Broken: c.Error, scenarios.Skipped: c.Skipped,
 	} {
 		if problem != nil {

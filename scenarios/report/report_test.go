@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/lab/junit"
 	"github.com/weirnet/weir/pcap"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/shard"
@@ -116,11 +117,11 @@ func TestAFolderKeepsResultsStoriesAndCaptures(t *testing.T) {
 		require.Contains(t, line, field)
 	}
 
-	var doc junitSuites
+	var doc junit.Suites
 	data, err = os.ReadFile(filepath.Join(dir, "junit.xml"))
 	require.NoError(t, err)
 	require.NoError(t, xml.Unmarshal(data, &doc))
-	require.Equal(t, junitProperty{"kernel", scenarios.Kernel()}, doc.Suites[0].Properties[0])
+	require.Equal(t, junit.Property{Name: "kernel", Value: scenarios.Kernel()}, doc.Suites[0].Properties[0])
 	require.Equal(t, 1, doc.Suites[0].Failures)
 	require.Contains(t, doc.Suites[0].Cases[0].Failure.Text, "dport=80→8080")
 	require.Equal(t, line["cause"], doc.Suites[0].Cases[0].Failure.Type)
