@@ -155,6 +155,22 @@ func (d *Datapath) ByClsact(clsact bool) error {
 	return nil
 }
 
+// LeadSockets has the sockets of the options' cgroup led from now on, or no sockets. It
+// is for a datapath that is attached to nothing: ErrAttached.
+func (d *Datapath) LeadSockets(lead bool) (err error) {
+	a := d.attached
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.filters) > 0 || len(a.links) > 0 {
+		return fmt.Errorf("choose whether to lead sockets: %w: reset the datapath", ErrAttached)
+	}
+	a.cgroup = cgroup{}
+	if lead && d.opts.Cgroup != "" {
+		a.cgroup, err = cgroupAt(d.opts.Cgroup)
+	}
+	return err
+}
+
 // Attachment is how programs are attached.
 func (d *Datapath) Attachment() string {
 	switch {

@@ -32,7 +32,7 @@ func (d *Datapath) Loaded() (*Loaded, error) {
 	for _, name := range hookPrograms {
 		names = append(names, name)
 	}
-	if d.opts.Cgroup != "" {
+	if d.leadsSockets() {
 		for _, name := range attachedTo[roleSocket] {
 			names = append(names, name)
 		}

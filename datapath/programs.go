@@ -93,11 +93,19 @@ func (d *Datapath) LoadAll() error {
 	if err := d.programs.need(); err != nil {
 		return err
 	}
-	if d.opts.Cgroup == "" {
+	if !d.leadsSockets() {
 		return nil
 	}
 	_, err := d.programs.get(bpf.SocketProgConnect4)
 	return err
+}
+
+// leadsSockets says whether sockets are led, or are to be while Open has not got so far.
+func (d *Datapath) leadsSockets() bool {
+	if d.attached == nil {
+		return d.opts.Cgroup != ""
+	}
+	return d.attached.cgroup.path != ""
 }
 
 // hasHost says whether the programs of the node's devices are loaded.

@@ -41,6 +41,7 @@ type node struct {
 
 	pins     *bpffs             // with Options.Pin
 	datapath *datapath.Datapath // nil with Options.Plain, and once closed
+	lent     *cgroup            // with a Pool's datapath, whether sockets are led or not
 }
 
 // link is one interface of a host and what is at its other end.

@@ -31,9 +31,8 @@ var ErrStained = errors.New("a used datapath was not as new")
 // gets it, is compared then with one just opened, and is thrown away when it
 // differs.
 type Pool struct {
-	plain   stocks
-	sockets stocks        // of worlds whose nodes' sockets have programs
-	over    chan struct{} // closed by Close
+	stocks
+	over chan struct{} // closed by Close
 
 	retiring sync.WaitGroup
 
@@ -54,7 +53,8 @@ type stock struct {
 	room  chan struct{} // for those that may still be opened
 }
 
-// pooled is a datapath, with the cgroup whose sockets it leads, or nil.
+// pooled is a datapath, with a cgroup whose sockets it leads in the worlds that ask
+// for it.
 type pooled struct {
 	datapath *datapath.Datapath
 	cgroup   *cgroup
@@ -62,11 +62,7 @@ type pooled struct {
 
 // remove is called on a thread in a namespace where the datapath may be attached.
 func (p pooled) remove() error {
-	err := p.datapath.Remove()
-	if p.cgroup != nil {
-		err = errors.Join(err, p.cgroup.close())
-	}
-	return err
+	return errors.Join(p.datapath.Remove(), p.cgroup.close())
 }
 
 // moreNodes is how many nodes a world of a Pool may have besides the first.
@@ -84,31 +80,29 @@ func newStock(size int) *stock {
 // more for worlds of several nodes. They are opened as worlds need them. The
 // caller closes it.
 func NewPool(size int) *Pool {
-	return &Pool{plain: newStocks(size), sockets: newStocks(size), over: make(chan struct{})}
+	return &Pool{stocks: newStocks(size), over: make(chan struct{})}
 }
 
 // Fill opens what a world of so many nodes takes, so that worlds do not wait for
-// it: once with programs at sockets and once without.
+// it.
 func (p *Pool) Fill(ctx context.Context, nodes int) error {
 	ns, err := newNamespace(nil)
 	if err != nil {
 		return fmt.Errorf("fill pool: %w", err)
 	}
 	defer ns.close()
-	for _, sockets := range []bool{false, true} {
-		for n := range nodes {
-			s := p.stock(n == 0, sockets)
-			<-s.room
-			one, err := p.open(ctx, s, ns, sockets)
-			if err != nil {
-				return fmt.Errorf("fill pool: %w", err)
-			}
-			s.ready <- one
-			// As after a world: it is free for another namespace.
-			err = ns.run(func() error { return errors.Join(one.datapath.LoadAll(), one.datapath.Reset()) })
-			if err != nil {
-				return fmt.Errorf("fill pool: %w", err)
-			}
+	for n := range nodes {
+		s := p.stock(n == 0)
+		<-s.room
+		one, err := p.open(ctx, s, ns)
+		if err != nil {
+			return fmt.Errorf("fill pool: %w", err)
+		}
+		s.ready <- one
+		// As after a world: it is free for another namespace.
+		err = ns.run(func() error { return errors.Join(one.datapath.LoadAll(), one.datapath.Reset()) })
+		if err != nil {
+			return fmt.Errorf("fill pool: %w", err)
 		}
 	}
 	return nil
@@ -142,12 +136,15 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) er
 		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
 	}
 	for _, n := range nodes {
-		one, err := p.take(ctx, p.stock(n == nodes[0], sockets), n.ns, sockets)
+		one, err := p.take(ctx, p.stock(n == nodes[0]), n.ns)
 		if err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
-		n.datapath, n.cgroup = one.datapath, one.cgroup
-		if err := n.datapath.ByClsact(clsact); err != nil {
+		n.datapath, n.lent = one.datapath, one.cgroup
+		if sockets {
+			n.cgroup = one.cgroup
+		}
+		if err := errors.Join(n.datapath.ByClsact(clsact), n.datapath.LeadSockets(sockets)); err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
 	}
@@ -155,19 +152,15 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) er
 }
 
 // stock has the datapaths of first nodes, or those of the others.
-func (p *Pool) stock(first, sockets bool) *stock {
-	of := p.plain
-	if sockets {
-		of = p.sockets
-	}
+func (p *Pool) stock(first bool) *stock {
 	if first {
-		return of.first
+		return p.first
 	}
-	return of.more
+	return p.more
 }
 
 // take gives a datapath that is as new, or opens one in a namespace.
-func (p *Pool) take(ctx context.Context, s *stock, ns *namespace, sockets bool) (pooled, error) {
+func (p *Pool) take(ctx context.Context, s *stock, ns *namespace) (pooled, error) {
 	defer phase.Start(ctx, phase.Queue)()
 	for {
 		select { // One that is there is better than room for one.
@@ -184,36 +177,31 @@ func (p *Pool) take(ctx context.Context, s *stock, ns *namespace, sockets bool) 
 				return d, nil
 			}
 		case <-s.room:
-			return p.open(ctx, s, ns, sockets)
+			return p.open(ctx, s, ns)
 		case <-ctx.Done():
 			return pooled{}, fmt.Errorf("wait for a free datapath: %w", ctx.Err())
 		}
 	}
 }
 
-func (p *Pool) open(ctx context.Context, s *stock, ns *namespace, sockets bool) (one pooled, err error) {
+func (p *Pool) open(ctx context.Context, s *stock, ns *namespace) (one pooled, err error) {
 	defer phase.Start(ctx, phase.Load)()
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
 	options := ofWorld(datapath.Options{})
-	if sockets {
-		if one.cgroup, err = newCgroup(); err != nil {
-			s.room <- struct{}{}
-			return pooled{}, err
-		}
-		one.cgroup.lead(&options)
+	if one.cgroup, err = newCgroup(); err != nil {
+		s.room <- struct{}{}
+		return pooled{}, err
 	}
+	one.cgroup.lead(&options)
 	err = ns.run(func() (err error) {
 		one.datapath, err = datapath.Open(options)
 		return err
 	})
 	if err != nil {
-		if one.cgroup != nil {
-			err = errors.Join(err, one.cgroup.close())
-		}
 		s.room <- struct{}{}
-		return pooled{}, err
+		return pooled{}, errors.Join(err, one.cgroup.close())
 	}
 	return one, nil
 }
@@ -244,7 +232,7 @@ func (p *Pool) throwAway(s *stock, ns *namespace, d pooled, why error) {
 func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	p.retiring.Go(func() {
 		for n, d := range lent {
-			s, one := p.stock(n == w.nodes[0], w.topology.Sockets), pooled{d, n.cgroup}
+			s, one := p.stock(n == w.nodes[0]), pooled{d, n.lent}
 			if err := n.ns.run(d.Reset); err != nil {
 				p.throwAway(s, n.ns, one, fmt.Errorf("empty a used datapath: %w", err))
 			} else {
@@ -277,7 +265,7 @@ func (p *Pool) Opened() int {
 func (p *Pool) Close() error {
 	close(p.over)
 	p.retiring.Wait()
-	for _, s := range []*stock{p.plain.first, p.plain.more, p.sockets.first, p.sockets.more} {
+	for _, s := range []*stock{p.first, p.more} {
 		for len(s.ready) > 0 {
 			d := <-s.ready
 			p.failed(d.remove()) // It is attached nowhere: any namespace does.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirnet/weir/datapath"
+	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/model"
 )
 
@@ -217,24 +218,35 @@ func afterEachOther(n int) (order []int) {
 
 func TestWorldsOfAPoolSeeNothingOfThoseBefore(t *testing.T) {
 	needRoot(t)
-	fresh := map[bool][]string{} // by whether clsact is asked for
-	want := map[string][]string{}
-	for i, play := range plays {
-		w := newTestWorld(t, Options{Clsact: i%2 > 0})
-		fresh[i%2 > 0] = firstLook(t, w)
-		want[play.name] = play.do(t, w)
-		require.NoError(t, w.Close())
+	type kind struct{ clsact, sockets bool }
+	network := func(k kind) lab.Topology {
+		n := topology()
+		n.Sockets = k.sockets
+		return n
+	}
+	fresh := map[kind][]string{}
+	want := map[kind]map[string][]string{}
+	for _, k := range []kind{{}, {clsact: true}, {sockets: true}, {clsact: true, sockets: true}} {
+		want[k] = map[string][]string{}
+		for _, play := range plays {
+			w, err := New(t.Context(), network(k), Options{Clsact: k.clsact})
+			require.NoError(t, err)
+			fresh[k] = firstLook(t, w)
+			want[k][play.name] = play.do(t, w)
+			require.NoError(t, w.Close())
+		}
 	}
 
 	pool := NewPool(1)
 	before := "none"
 	for i, n := range afterEachOther(len(plays)) {
-		w, err := pool.New(t.Context(), topology(), Options{Clsact: i%2 > 0})
+		k := kind{clsact: i%2 > 0, sockets: i%3 > 0}
+		w, err := pool.New(t.Context(), network(k), Options{Clsact: k.clsact})
 		require.NoError(t, err)
-		require.Equal(t, fresh[i%2 > 0], firstLook(t, w), "%s, after %s", plays[n].name, before)
-		require.Equal(t, want[plays[n].name], plays[n].do(t, w), "%s, after %s", plays[n].name, before)
+		require.Equal(t, fresh[k], firstLook(t, w), "%s of %+v, after %s", plays[n].name, k, before)
+		require.Equal(t, want[k][plays[n].name], plays[n].do(t, w), "%s of %+v, after %s", plays[n].name, k, before)
 		require.NoError(t, w.Close())
-		before = plays[n].name
+		before = fmt.Sprintf("%s of %+v", plays[n].name, k)
 	}
 	require.Equal(t, 1, pool.Opened())
 	require.NoError(t, pool.Close())
@@ -246,9 +258,9 @@ func TestADatapathThatIsNotAsNewIsThrownAway(t *testing.T) {
 	w, err := pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	stained := <-pool.plain.first.ready
+	stained := <-pool.first.ready
 	require.NoError(t, stained.datapath.Advance(time.Second))
-	pool.plain.first.ready <- stained
+	pool.first.ready <- stained
 
 	w, err = pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
