@@ -117,7 +117,7 @@ func TestProgramsFitTheVerifier(t *testing.T) {
 	newNode(t)
 	d := openDatapath(t, small())
 	require.NoError(t, d.programs.need())
-	require.NoError(t, d.programs.add(d.programs.objects.socket, ebpf.ProgramOptions{}))
+	require.NoError(t, d.programs.add(d.programs.objects.socket))
 	for name, prog := range d.programs.loaded {
 		info, err := prog.Info()
 		require.NoError(t, err)

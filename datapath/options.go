@@ -79,6 +79,8 @@ type Options struct {
 	// It is called once for each object, whenever it is read; an error of it is
 	// one of Open. Nil: they are loaded as they are.
 	Edit func(*ebpf.CollectionSpec) error
+	// Stats keeps what the verifier tells of each program, for Costs.
+	Stats bool
 }
 
 const (

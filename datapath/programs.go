@@ -23,6 +23,7 @@ type programs struct {
 	cgroup  string                           // of sockets
 	socket  func(int, int, int) (int, error) // that makes one there, or nil
 	tables  map[string]*ebpf.Map
+	options ebpf.ProgramOptions
 
 	// loading is the turn of who loads programs, which may take the verifier
 	// seconds: who needs those that are loaded does not wait for it.
@@ -40,11 +41,15 @@ type programs struct {
 // loadPrograms loads the programs of pods' devices. The maps are the tables, and
 // what these programs have for themselves.
 func (o *objects) loadPrograms(of *Options, opts ebpf.CollectionOptions) (*programs, map[string]*ebpf.Map, error) {
+	if of.Stats {
+		opts.Programs.LogLevel = ebpf.LogLevelStats
+	}
 	container, err := ebpf.NewCollectionWithOptions(o.container, opts)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the programs of pods' devices: %w", err)
 	}
-	return &programs{objects: o, cgroup: of.Cgroup, socket: of.CgroupSocket, tables: container.Maps, loaded: container.Programs}, container.Maps, nil
+	p := &programs{objects: o, cgroup: of.Cgroup, socket: of.CgroupSocket, tables: container.Maps, options: opts.Programs, loaded: container.Programs}
+	return p, container.Maps, nil
 }
 
 // get gives a program, nil when there is none of this name.
@@ -75,9 +80,9 @@ func (p *programs) load(name string) error {
 	switch {
 	case p.has(name):
 	case p.objects.host.Programs[name] != nil:
-		return p.loadHost(ebpf.ProgramOptions{})
+		return p.loadHost()
 	case p.objects.socket.Programs[name] != nil:
-		return p.loadSockets(ebpf.ProgramOptions{})
+		return p.loadSockets()
 	}
 	return nil
 }
@@ -113,17 +118,17 @@ func (p *programs) hasHost() bool {
 	return p.has(bpf.HostProgFromDevice)
 }
 
-func (p *programs) loadHost(opts ebpf.ProgramOptions) error {
-	if err := p.add(p.objects.host, opts); err != nil {
+func (p *programs) loadHost() error {
+	if err := p.add(p.objects.host); err != nil {
 		return fmt.Errorf("load the programs of the node's devices: %w", err)
 	}
 	return nil
 }
 
 // add loads programs over the tables that are there.
-func (p *programs) add(spec *ebpf.CollectionSpec, opts ebpf.ProgramOptions) error {
+func (p *programs) add(spec *ebpf.CollectionSpec) error {
 	more, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Programs: opts, MapReplacements: shared(p.tables),
+		Programs: p.options, MapReplacements: shared(p.tables),
 	})
 	if err != nil {
 		return err

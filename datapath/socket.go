@@ -88,7 +88,7 @@ func (a *attachments) attachSockets() (err error) {
 
 // loadSockets loads the programs for the sockets of the calling thread's network
 // namespace.
-func (p *programs) loadSockets(opts ebpf.ProgramOptions) error {
+func (p *programs) loadSockets() error {
 	cookie, err := netnsCookie(p.cgroup, p.socket)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (p *programs) loadSockets(opts ebpf.ProgramOptions) error {
 	if err := spec.Variables[bpf.SocketVarNodeNetns].Set(cookie); err != nil {
 		return fmt.Errorf("set constant %s: %w", bpf.SocketVarNodeNetns, err)
 	}
-	if err := p.add(spec, opts); err != nil {
+	if err := p.add(spec); err != nil {
 		return fmt.Errorf("load the programs of sockets: %w", err)
 	}
 	return nil

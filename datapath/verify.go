@@ -6,13 +6,11 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"time"
-
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 )
 
 // ProgramCost is what the running kernel's verifier spent on one program.
@@ -26,38 +24,43 @@ type ProgramCost struct {
 // Verify loads all programs, as Open would with these options, and gives what
 // that cost, by name. Nothing stays loaded.
 func Verify(opts Options) (costs []ProgramCost, err error) {
-	if err := checkPrivilege(); err != nil {
-		return nil, err
-	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
-	}
-	opts.PinPath = ""
-	obj, err := readObjects(&opts)
+	opts.PinPath, opts.Attach, opts.Cgroup, opts.Stats = "", false, "", true
+	d, err := Open(opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := obj.configure(&opts); err != nil {
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return d.Costs()
+}
+
+// ErrNoStats is a datapath that was opened without Options.Stats.
+var ErrNoStats = errors.New("what the verifier tells was not kept: open the datapath with Stats")
+
+// Costs gives what loading each program cost, by name. It loads those that have not been
+// needed yet; those of sockets for no namespace where none are led, and lets go of them.
+func (d *Datapath) Costs() (costs []ProgramCost, err error) {
+	if !d.opts.Stats {
+		return nil, ErrNoStats
+	}
+	if err := d.LoadAll(); err != nil {
 		return nil, err
 	}
-	stats := ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}
-	all, maps, err := obj.loadPrograms(&opts, ebpf.CollectionOptions{Programs: stats})
-	if err != nil {
-		return nil, err
+	p := d.programs
+	if !p.hasSockets() {
+		if err := p.add(p.objects.socket); err != nil {
+			return nil, fmt.Errorf("load the programs of sockets: %w", err)
+		}
+		defer func() { err = errors.Join(err, p.forgetSockets()) }()
 	}
-	defer func() { err = errors.Join(err, closeAll(maps), all.close()) }()
-	if err := all.loadHost(stats); err != nil {
-		return nil, err
-	}
-	if err := all.add(obj.socket, stats); err != nil { // of whichever namespace
-		return nil, fmt.Errorf("load the programs of sockets: %w", err)
-	}
-	for name, program := range all.loaded {
+	p.mu.Lock()
+	loaded := maps.Clone(p.loaded)
+	p.mu.Unlock()
+	for name, program := range loaded {
 		cost, err := readVerifierStats(program.VerifierLog)
 		if err != nil {
 			return nil, fmt.Errorf("read the cost of program %s: %w", name, err)
 		}
-		cost.Program, cost.Instructions = name, int(obj.program(name).Instructions.Size()/8)
+		cost.Program, cost.Instructions = name, int(p.objects.program(name).Instructions.Size()/8)
 		costs = append(costs, cost)
 	}
 	slices.SortFunc(costs, func(a, b ProgramCost) int { return cmp.Compare(a.Program, b.Program) })

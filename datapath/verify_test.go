@@ -48,6 +48,30 @@ func TestVerifyTellsTheCostOfEveryProgram(t *testing.T) {
 	}
 }
 
+func TestCostsAreOfWhatIsLoaded(t *testing.T) {
+	newNode(t)
+	want, err := Verify(Options{})
+	require.NoError(t, err)
+	d, err := Open(Options{Stats: true})
+	require.NoError(t, err)
+	defer d.Close()
+	got, err := d.Costs()
+	require.NoError(t, err)
+	require.Len(t, got, len(want))
+	for i := range want {
+		want[i].Seconds, got[i].Seconds = 0, 0
+	}
+	require.Equal(t, want, got)
+	require.False(t, d.programs.hasSockets(), "they are of no namespace")
+	require.NoError(t, d.Reset())
+
+	silent, err := Open(Options{})
+	require.NoError(t, err)
+	defer silent.Close()
+	_, err = silent.Costs()
+	require.ErrorIs(t, err, ErrNoStats)
+}
+
 func TestUsesReadsWhatIsLoaded(t *testing.T) {
 	newNode(t)
 	found, err := probe()

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/prog"
 	"github.com/weirnet/weir/model"
@@ -109,7 +110,7 @@ func TestEachNodeIsJudgedByItself(t *testing.T) {
 	for node, want := range map[int]string{0: "from-container of default/client", 1: "to-container of default/web-2"} {
 		s := parseNodes(t, "ping client -> web-2\n")
 		var disagreed []Disagreement
-		pool, err := newProgPool(1, nil).get()
+		pool, err := newProgPool(1, datapath.Options{}).get()
 		require.NoError(t, err)
 		require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {
 			p := newPlay(s, syntax.IPv4, syntax.Prog, w)

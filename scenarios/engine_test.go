@@ -161,7 +161,7 @@ func disagree(t *testing.T, steps string) *Failure {
 	requireRoot(t)
 	s := parse(t, steps)
 	var failure *Failure
-	pool, err := newProgPool(1, nil).get()
+	pool, err := newProgPool(1, datapath.Options{}).get()
 	require.NoError(t, err)
 	defer pool.Close()
 	require.NoError(t, pool.Use(context.Background(), s.topology, func(w *prog.World) {

@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/weirnet/weir/bpf/cover"
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/kube"
 	"github.com/weirnet/weir/lab/netns"
@@ -195,7 +196,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if r.Warm != nil {
 		m.nets, m.prog = r.Warm.nets, r.Warm.prog
 	} else {
-		m.nets, m.prog = netns.NewPool(parallel), newProgPool(min(parallel, runtime.GOMAXPROCS(0)), r.Edit)
+		m.nets, m.prog = netns.NewPool(parallel), newProgPool(min(parallel, runtime.GOMAXPROCS(0)), datapath.Options{Edit: r.Edit})
 	}
 	results := m.run(ctx, runs)
 	if m.left != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
 
@@ -42,7 +43,7 @@ func BenchmarkScenariosProg(b *testing.B) {
 	r := Runner{Worlds: []syntax.World{syntax.Prog}}
 	runs := r.runs(all)
 	m := &machine{Runner: &r, kernel: Kernel(), parallel: runtime.GOMAXPROCS(0)}
-	m.prog = newProgPool(m.parallel, nil)
+	m.prog = newProgPool(m.parallel, datapath.Options{})
 	_, err = m.prog.get()
 	require.NoError(b, err)
 	defer m.prog.close()

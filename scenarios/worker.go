@@ -34,7 +34,7 @@ func (m *machine) newWorker() *worker {
 	default:
 		w.counters = m.lives.Counters()
 		w.edit = w.count
-		w.prog = newProgPool(1, w.edit)
+		w.prog = newProgPool(1, datapath.Options{Edit: w.edit})
 	}
 	return w
 }
@@ -68,10 +68,10 @@ type progPool struct {
 	pool *prog.Pool // nil before
 }
 
-func newProgPool(workers int, edit func(*ebpf.CollectionSpec) error) *progPool {
+func newProgPool(workers int, options datapath.Options) *progPool {
 	p := &progPool{}
 	p.get = sync.OnceValues(func() (*prog.Pool, error) {
-		pool, err := prog.NewPool(workers, datapath.Options{Edit: edit})
+		pool, err := prog.NewPool(workers, options)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.pool = pool

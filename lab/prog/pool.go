@@ -128,6 +128,13 @@ func (p *Pool) Fill(ctx context.Context, nodes int) error {
 	return nil
 }
 
+// Costs gives what the verifier spent on the programs of a node, for a pool opened with
+// Stats.
+func (p *Pool) Costs(ctx context.Context) (costs []datapath.ProgramCost, err error) {
+	failed := p.Use(ctx, lab.Topology{Nodes: []lab.Host{{Name: "node"}}}, func(w *World) { costs, err = w.nodes[0].dp.Costs() })
+	return costs, errors.Join(failed, err)
+}
+
 // Exchange has all worlds from now on run changed programs: see
 // datapath.Exchange. Nil: those that were loaded at first. Each datapath of a
 // worker gets them when a world first uses it.

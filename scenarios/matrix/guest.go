@@ -81,7 +81,7 @@ func (s *server) serve(ctx context.Context, j *job) error {
 		return err
 	}
 	if j.Costs {
-		costs, err := datapath.Verify(datapath.Options{})
+		costs, err := s.costs()
 		if err != nil {
 			return err
 		}
@@ -98,6 +98,14 @@ func (s *server) serve(ctx context.Context, j *job) error {
 	}
 	_, err = runner.Run(ctx, all)
 	return err
+}
+
+// costs are those of loading what is warm, or of loading for them alone.
+func (s *server) costs() ([]datapath.ProgramCost, error) {
+	if s.warm != nil && s.warm.Costs() != nil {
+		return s.warm.Costs(), nil
+	}
+	return datapath.Verify(datapath.Options{})
 }
 
 // scenarios of the job, which the host has rehearsed.

@@ -53,7 +53,7 @@ type Start struct {
 	Warm   bool         `json:"warm"` // restored from a snapshot, not booted
 	// Boot is how long it took until the guest's user space answered, Ready how long
 	// from then until the first scenario began, both in seconds. Ready has, in a
-	// kernel's first guest, the measuring of Costs.
+	// kernel's first guest, the measuring of Costs, unless it is of world prog.
 	Boot  float64 `json:"boot"`
 	Ready float64 `json:"ready"`
 }
