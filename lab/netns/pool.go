@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -31,12 +32,13 @@ var ErrStained = errors.New("a used datapath was not as new")
 // gets it, is compared then with one just opened, and is thrown away when it
 // differs.
 type Pool struct {
-	stocks
+	size int           // of stocks
 	over chan struct{} // closed by Close
 
 	retiring sync.WaitGroup
 
 	mu     sync.Mutex
+	stocks map[string]stocks // by the features that programs do without
 	opened int
 	errs   []error
 }
@@ -46,11 +48,14 @@ type Pool struct {
 // what the other has.
 type stocks struct{ first, more *stock }
 
-func newStocks(size int) stocks { return stocks{newStock(size), newStock(size * moreNodes)} }
+func newStocks(size int, without []string) stocks {
+	return stocks{newStock(size, without), newStock(size*moreNodes, without)}
+}
 
 type stock struct {
-	ready chan pooled   // emptied
-	room  chan struct{} // for those that may still be opened
+	without []string      // features that the programs have, and do not use
+	ready   chan pooled   // emptied
+	room    chan struct{} // for those that may still be opened
 }
 
 // pooled is a datapath, with a cgroup whose sockets it leads in the worlds that ask
@@ -68,8 +73,8 @@ func (p pooled) remove() error {
 // moreNodes is how many nodes a world of a Pool may have besides the first.
 const moreNodes = 7
 
-func newStock(size int) *stock {
-	s := &stock{ready: make(chan pooled, size), room: make(chan struct{}, size)}
+func newStock(size int, without []string) *stock {
+	s := &stock{without: without, ready: make(chan pooled, size), room: make(chan struct{}, size)}
 	for range size {
 		s.room <- struct{}{}
 	}
@@ -80,7 +85,7 @@ func newStock(size int) *stock {
 // more for worlds of several nodes. They are opened as worlds need them. The
 // caller closes it.
 func NewPool(size int) *Pool {
-	return &Pool{stocks: newStocks(size), over: make(chan struct{})}
+	return &Pool{size: size, over: make(chan struct{}), stocks: map[string]stocks{}}
 }
 
 // Fill opens what a world of so many nodes takes, so that worlds do not wait for
@@ -92,7 +97,7 @@ func (p *Pool) Fill(ctx context.Context, nodes int) error {
 	}
 	defer ns.close()
 	for n := range nodes {
-		s := p.stock(n == 0)
+		s := p.stock(n == 0, nil)
 		<-s.room
 		one, err := p.open(ctx, s, ns)
 		if err != nil {
@@ -124,19 +129,27 @@ func (p *Pool) New(ctx context.Context, topology lab.Topology, options Options) 
 	return newStarted(ctx, topology, options, p)
 }
 
-// shares says whether a world can do with a datapath of the pool.
+// shares says whether a world can do with a datapath of the pool: one of the features
+// that it does without.
 func shares(o Options) bool {
+	o.Datapath.Without = nil
 	return !o.Keep && !o.Pin && !o.Plain && reflect.ValueOf(o.Datapath).IsZero()
+}
+
+// inPrograms are those of some features that are in programs: how these are attached
+// is chosen for each world.
+func inPrograms(without []string) []string {
+	return slices.DeleteFunc(slices.Clone(without), func(f string) bool { return f == datapath.FeatureTCX })
 }
 
 // lend gives each node a datapath that is as new, and a cgroup if their sockets
 // are to have programs.
-func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) error {
+func (p *Pool) lend(ctx context.Context, nodes []*node, sockets bool, o Options) error {
 	if len(nodes) > 1+moreNodes {
 		return fmt.Errorf("lend datapaths: %d nodes are more than the %d that a pool has room for", len(nodes), 1+moreNodes)
 	}
 	for _, n := range nodes {
-		one, err := p.take(ctx, p.stock(n == nodes[0]), n.ns)
+		one, err := p.take(ctx, p.stock(n == nodes[0], o.Datapath.Without), n.ns)
 		if err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
@@ -144,6 +157,7 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) er
 		if sockets {
 			n.cgroup = one.cgroup
 		}
+		clsact := o.Clsact || slices.Contains(o.Datapath.Without, datapath.FeatureTCX)
 		if err := errors.Join(n.datapath.ByClsact(clsact), n.datapath.LeadSockets(sockets)); err != nil {
 			return fmt.Errorf("lend a datapath to %s: %w", n.name, err)
 		}
@@ -151,12 +165,22 @@ func (p *Pool) lend(ctx context.Context, nodes []*node, sockets, clsact bool) er
 	return nil
 }
 
-// stock has the datapaths of first nodes, or those of the others.
-func (p *Pool) stock(first bool) *stock {
-	if first {
-		return p.first
+// stock has the datapaths of first nodes, or those of the others, that do without some
+// features.
+func (p *Pool) stock(first bool, without []string) *stock {
+	without = inPrograms(without)
+	key := strings.Join(without, " ")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all, found := p.stocks[key]
+	if !found {
+		all = newStocks(p.size, without)
+		p.stocks[key] = all
 	}
-	return p.more
+	if first {
+		return all.first
+	}
+	return all.more
 }
 
 // take gives a datapath that is as new, or opens one in a namespace.
@@ -189,7 +213,7 @@ func (p *Pool) open(ctx context.Context, s *stock, ns *namespace) (one pooled, e
 	p.mu.Lock()
 	p.opened++
 	p.mu.Unlock()
-	options := ofWorld(datapath.Options{})
+	options := ofWorld(datapath.Options{Without: s.without})
 	if one.cgroup, err = newCgroup(); err != nil {
 		s.room <- struct{}{}
 		return pooled{}, err
@@ -232,7 +256,7 @@ func (p *Pool) throwAway(s *stock, ns *namespace, d pooled, why error) {
 func (p *Pool) retire(w *World, lent map[*node]*datapath.Datapath) {
 	p.retiring.Go(func() {
 		for n, d := range lent {
-			s, one := p.stock(n == w.nodes[0]), pooled{d, n.lent}
+			s, one := p.stock(n == w.nodes[0], w.options.Datapath.Without), pooled{d, n.lent}
 			if err := n.ns.run(d.Reset); err != nil {
 				p.throwAway(s, n.ns, one, fmt.Errorf("empty a used datapath: %w", err))
 			} else {
@@ -265,14 +289,16 @@ func (p *Pool) Opened() int {
 func (p *Pool) Close() error {
 	close(p.over)
 	p.retiring.Wait()
-	for _, s := range []*stock{p.first, p.more} {
-		for len(s.ready) > 0 {
-			d := <-s.ready
-			p.failed(d.remove()) // It is attached nowhere: any namespace does.
-		}
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, all := range p.stocks {
+		for _, s := range []*stock{all.first, all.more} {
+			for len(s.ready) > 0 {
+				d := <-s.ready
+				p.errs = append(p.errs, d.remove()) // It is attached nowhere: any namespace does.
+			}
+		}
+	}
 	if err := errors.Join(p.errs...); err != nil {
 		return fmt.Errorf("close worlds, of %d datapaths opened: %w", p.opened, err)
 	}

@@ -258,9 +258,9 @@ func TestADatapathThatIsNotAsNewIsThrownAway(t *testing.T) {
 	w, err := pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
-	stained := <-pool.first.ready
+	stained := <-pool.stock(true, nil).ready
 	require.NoError(t, stained.datapath.Advance(time.Second))
-	pool.first.ready <- stained
+	pool.stock(true, nil).ready <- stained
 
 	w, err = pool.New(t.Context(), topology(), Options{})
 	require.NoError(t, err)
@@ -318,6 +318,25 @@ func TestOptionsThatNeedADatapathOfTheirOwnHaveOne(t *testing.T) {
 		})
 	}
 	require.Zero(t, pool.Opened())
+	require.NoError(t, pool.Close())
+}
+
+func TestWorldsShareWhatDoesWithoutTheSameFeatures(t *testing.T) {
+	needRoot(t)
+	pool := NewPool(1)
+	for _, without := range [][]string{nil, {datapath.FeatureTCX}, {datapath.FeatureCoarseClock}, {datapath.FeatureTCX, datapath.FeatureCoarseClock}, nil} {
+		w, err := pool.New(t.Context(), topology(), Options{Datapath: datapath.Options{Without: without}})
+		require.NoError(t, err)
+		d := w.Datapath("")
+		for _, feature := range without {
+			uses, err := d.Uses(feature)
+			require.NoError(t, err)
+			require.False(t, uses, "%s without %s", feature, without)
+		}
+		require.Equal(t, playService(t, w), playService(t, newTestWorld(t, Options{Datapath: datapath.Options{Without: without}})))
+		require.NoError(t, w.Close())
+	}
+	require.Equal(t, 2, pool.Opened(), "as the kernel is, and without a coarse clock")
 	require.NoError(t, pool.Close())
 }
 

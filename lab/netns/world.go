@@ -181,7 +181,7 @@ func (w *World) openDatapaths(ctx context.Context) error {
 		return nil
 	}
 	if w.pool != nil {
-		return w.pool.lend(ctx, w.nodes, w.topology.Sockets, w.options.Clsact)
+		return w.pool.lend(ctx, w.nodes, w.topology.Sockets, w.options)
 	}
 	defer phase.Start(ctx, phase.Load)()
 	for _, n := range w.nodes {
