@@ -21,8 +21,10 @@
 #undef THIS_FILE
 #define THIS_FILE FILE_SOCKET_BPF_C
 
-/* The node's network namespace, by its cookie. */
-volatile const __u64 node_netns;
+/* The node's network namespace, by its cookie; 0: none yet. It is no constant, so that
+ * programs that are loaded can be given another.
+ */
+volatile __u64 node_netns;
 
 /* Whether the kernel has bpf_set_retval for these hooks (6.1, dea6a4e17013). Older
  * kernels give EPERM and no other error.

@@ -33,6 +33,8 @@ type programs struct {
 	// have.
 	mu        sync.Mutex
 	loaded    map[string]*ebpf.Program
+	netns     *ebpf.Variable // of sockets' programs: the cookie of their namespace
+	placed    bool           // that is the node's
 	exchange  *Exchange // nil: none
 	exchanged exchanged
 	soiled    map[string]*soil.Before // those that a Witness runs in place of programs
@@ -67,10 +69,12 @@ func (p *programs) get(name string) (*ebpf.Program, error) {
 	return p.loaded[name], nil
 }
 
+// has says whether a program is loaded and can be attached: one of sockets has to know
+// their namespace.
 func (p *programs) has(name string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.loaded[name] != nil
+	return p.loaded[name] != nil && (p.placed || p.objects.socket.Programs[name] == nil)
 }
 
 // load loads the programs of an object, unless somebody has.
@@ -135,6 +139,9 @@ func (p *programs) add(spec *ebpf.CollectionSpec) error {
 	}
 	p.mu.Lock()
 	maps.Copy(p.loaded, more.Programs)
+	if v := more.Variables[bpf.SocketVarNodeNetns]; v != nil {
+		p.netns = v
+	}
 	p.mu.Unlock()
 	return closeAll(more.Maps) // clones, or the programs' own: programs hold them
 }

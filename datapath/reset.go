@@ -28,9 +28,7 @@ func (d *Datapath) Reset() error {
 	if err := d.attached.detach(); err != nil {
 		return err
 	}
-	if err := d.programs.forgetSockets(); err != nil {
-		return err
-	}
+	d.programs.leaveNamespace()
 	clear(d.dead)
 	d.wanted, d.last, d.inForce, d.oldest = nil, nil, nil, 0
 	d.maglev.clear()

@@ -87,38 +87,50 @@ func (a *attachments) attachSockets() (err error) {
 }
 
 // loadSockets loads the programs for the sockets of the calling thread's network
-// namespace.
+// namespace, or has those that are loaded be for them.
 func (p *programs) loadSockets() error {
 	cookie, err := netnsCookie(p.cgroup, p.socket)
 	if err != nil {
 		return err
 	}
-	spec := p.objects.socket
-	if err := spec.Variables[bpf.SocketVarNodeNetns].Set(cookie); err != nil {
-		return fmt.Errorf("set constant %s: %w", bpf.SocketVarNodeNetns, err)
+	if err := p.addSockets(); err != nil {
+		return err
 	}
-	if err := p.add(spec); err != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.netns.Set(cookie); err != nil {
+		return fmt.Errorf("set %s: %w", bpf.SocketVarNodeNetns, err)
+	}
+	p.placed = true
+	return nil
+}
+
+// needSockets loads the programs of sockets, of whichever namespace, where they are not.
+func (p *programs) needSockets() error {
+	p.loading.Lock()
+	defer p.loading.Unlock()
+	return p.addSockets()
+}
+
+// addSockets is called by who loads programs.
+func (p *programs) addSockets() error {
+	if p.netns != nil {
+		return nil
+	}
+	if err := p.add(p.objects.socket); err != nil {
 		return fmt.Errorf("load the programs of sockets: %w", err)
 	}
 	return nil
 }
 
-// forgetSockets lets go of the programs of sockets: they are of one namespace,
-// and another is to come.
-func (p *programs) forgetSockets() error {
+// leaveNamespace has the programs of sockets be of no namespace: another is to come.
+func (p *programs) leaveNamespace() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var errs []error
-	for name := range p.objects.socket.Programs {
-		if prog := p.loaded[name]; prog != nil {
-			errs = append(errs, prog.Close())
-			delete(p.loaded, name)
-		}
-	}
-	return errors.Join(errs...)
+	p.placed = false
 }
 
-// hasSockets says whether the programs of sockets are loaded.
+// hasSockets says whether the programs of sockets are loaded, and know their namespace.
 func (p *programs) hasSockets() bool {
 	return p.has(bpf.SocketProgConnect4)
 }

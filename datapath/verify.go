@@ -37,7 +37,7 @@ func Verify(opts Options) (costs []ProgramCost, err error) {
 var ErrNoStats = errors.New("what the verifier tells was not kept: open the datapath with Stats")
 
 // Costs gives what loading each program cost, by name. It loads those that have not been
-// needed yet; those of sockets for no namespace where none are led, and lets go of them.
+// needed yet, and those of sockets for no namespace where none are led.
 func (d *Datapath) Costs() (costs []ProgramCost, err error) {
 	if !d.opts.Stats {
 		return nil, ErrNoStats
@@ -46,11 +46,8 @@ func (d *Datapath) Costs() (costs []ProgramCost, err error) {
 		return nil, err
 	}
 	p := d.programs
-	if !p.hasSockets() {
-		if err := p.add(p.objects.socket); err != nil {
-			return nil, fmt.Errorf("load the programs of sockets: %w", err)
-		}
-		defer func() { err = errors.Join(err, p.forgetSockets()) }()
+	if err := p.needSockets(); err != nil {
+		return nil, err
 	}
 	p.mu.Lock()
 	loaded := maps.Clone(p.loaded)
