@@ -71,6 +71,9 @@ type Runner struct {
 	Began func(Result)
 	// Live is given each result as it is there, one at a time. May be nil.
 	Live func(Result)
+	// Brief keeps of each result only how it ended, for who has the rest by Live: what
+	// runs reach and put out fills the memory of a guest.
+	Brief bool
 }
 
 // Made are the worlds that this binary can make on any machine. World cluster needs
@@ -298,10 +301,13 @@ func (m *machine) failed(err error) {
 func (m *machine) add(r Result) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.results = append(m.results, r)
 	if m.Live != nil {
 		m.Live(r)
 	}
+	if m.Brief {
+		r.Outputs, r.Reach, r.Failure = nil, nil, nil
+	}
+	m.results = append(m.results, r)
 }
 
 // one runs one scenario, whatever happens.

@@ -23,7 +23,7 @@ import (
 // reach is counted share nothing.
 func Serve(ctx context.Context, world syntax.World, cover bool, in io.Reader, out io.Writer) error {
 	// Most of what a guest has is free, and the collector took a tenth of the time.
-	debug.SetGCPercent(200)
+	debug.SetGCPercent(400)
 	if world == syntax.Netns {
 		if err := netns.Own(); err != nil {
 			return fmt.Errorf("prepare this guest for world %s: %w", world, err)
@@ -89,7 +89,7 @@ func (s *server) serve(ctx context.Context, j *job) error {
 	}
 	// One at a time: what the kernel says is of the one that is on.
 	runner := &scenarios.Runner{
-		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Thorough: true, Slowdown: j.Slowdown, Cover: j.Cover, Warm: s.warm,
+		Worlds: []syntax.World{j.World}, Match: anyOf(j.Names), Parallel: 1, Thorough: true, Slowdown: j.Slowdown, Cover: j.Cover, Warm: s.warm, Brief: true,
 		Began: func(r scenarios.Result) { s.mark(beginMark, r) },
 		Live: func(r scenarios.Result) {
 			s.mark(endMark, r)
