@@ -45,7 +45,7 @@ func (a *Agent) isLate() bool {
 func (a *Agent) connectWaiting(p *pass) {
 	for i := range p.state.Endpoints {
 		in := &p.state.Endpoints[i]
-		e := p.ours[in.Name.String()]
+		e := p.ours[in.Name]
 		at := api.Attachment{ContainerID: e.ContainerID, IfName: e.IfName}
 		a.mu.Lock()
 		known, found := a.inForce[at]

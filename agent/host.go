@@ -166,9 +166,9 @@ var podDevice = regexp.MustCompile("^" + endpoints.DevicePrefix + "[0-9a-f]{11}$
 func isPodDevice(name string) bool { return podDevice.MatchString(name) }
 
 // devices are the endpoints' that are there.
-func (l *localNode) devices(ours map[string]api.Endpoint) map[string]model.Device {
-	devices := map[string]model.Device{}
-	for name, e := range ours {
+func (l *localNode) devices(ours map[model.Key]api.Endpoint) map[model.Key]model.Device {
+	devices := map[model.Key]model.Device{}
+	for key, e := range ours {
 		link := l.links[e.HostDevice]
 		if e.Ifindex == 0 || link == nil || link.Attrs().Index != e.Ifindex {
 			continue
@@ -181,7 +181,7 @@ func (l *localNode) devices(ours map[string]api.Endpoint) map[string]model.Devic
 		if e.TakenOver {
 			device.Gateways = e.Gateways
 		}
-		devices[name] = device
+		devices[key] = device
 	}
 	return devices
 }

@@ -31,9 +31,9 @@ type pods struct {
 	here map[string]bool        // of them, those of the node
 	made map[string]*corev1.Pod // with their addresses
 
-	ours     map[string]api.Endpoint // the records of the node's pods; never changed
-	recorded map[netip.Addr]string   // pods by the addresses that they are recorded with
-	wanted   map[netip.Addr][]string // pods by the addresses that they have by the API alone
+	ours     map[model.Key]api.Endpoint // the records of the node's endpoints, which are pods; never changed
+	recorded map[netip.Addr]string      // pods by the addresses that they are recorded with
+	wanted   map[netip.Addr][]string    // pods by the addresses that they have by the API alone
 
 	again   map[string]bool     // to be made again
 	touched map[netip.Addr]bool // all who want them are to be made again
@@ -44,7 +44,7 @@ type pods struct {
 func newPods(node string, made map[string]*corev1.Pod) pods {
 	return pods{
 		node: node, said: map[string]*corev1.Pod{}, here: map[string]bool{}, made: made,
-		ours: map[string]api.Endpoint{}, recorded: map[netip.Addr]string{}, wanted: map[netip.Addr][]string{},
+		ours: map[model.Key]api.Endpoint{}, recorded: map[netip.Addr]string{}, wanted: map[netip.Addr][]string{},
 		again: map[string]bool{}, touched: map[netip.Addr]bool{}, moved: true,
 	}
 }
@@ -69,7 +69,7 @@ func (p *pods) put(name string, pod *corev1.Pod, gone bool) {
 // wants are the addresses that a pod has by the API, unless a record says more.
 func (p *pods) wants(name string) []netip.Addr {
 	pod := p.said[name]
-	if _, known := p.ours[name]; known || pod == nil || !mayHave(pod) {
+	if _, known := p.ours[model.ParseKey(name)]; known || pod == nil || !mayHave(pod) {
 		return nil
 	}
 	return addressesOf(pod)
@@ -108,35 +108,38 @@ func (p *pods) record(store *endpoints.Store) {
 		return
 	}
 	p.moved, p.records = false, store.Revision() // what is recorded meanwhile is news again
-	ours := map[string]api.Endpoint{}
+	ours := map[model.Key]api.Endpoint{}
 	for _, e := range store.List() { // the newest last: a pod whose sandbox was made anew has two
-		name := e.PodNamespace + "/" + e.PodName
+		key := model.Key{Namespace: e.PodNamespace, Name: e.PodName}
+		name := key.String()
 		if pod := p.said[name]; p.here[name] && !pod.Spec.HostNetwork && isOf(&e, pod) {
-			ours[name] = e
+			ours[key] = e
 		}
 	}
 	before := p.ours
 	p.ours = maps.Clone(before)
-	for name, old := range before {
-		if now, found := ours[name]; !found || !slices.Equal(now.Addresses, old.Addresses) {
-			p.forget(name, old.Addresses)
+	for key, old := range before {
+		if now, found := ours[key]; !found || !slices.Equal(now.Addresses, old.Addresses) {
+			p.forget(key, old.Addresses)
 		}
 	}
-	for name, now := range ours {
-		if _, known := p.ours[name]; !known {
+	for key, now := range ours {
+		if _, known := p.ours[key]; !known {
+			name := key.String()
 			p.unwant(name)
 			p.again[name] = true
 			for _, addr := range now.Addresses {
 				p.recorded[addr], p.touched[addr] = name, true
 			}
 		}
-		p.ours[name] = now
+		p.ours[key] = now
 	}
 }
 
 // forget takes a record away. It is for record alone.
-func (p *pods) forget(name string, addrs []netip.Addr) {
-	delete(p.ours, name)
+func (p *pods) forget(key model.Key, addrs []netip.Addr) {
+	delete(p.ours, key)
+	name := key.String()
 	for _, addr := range addrs {
 		if p.touched[addr] = true; p.recorded[addr] == name {
 			delete(p.recorded, addr)
@@ -180,7 +183,7 @@ func (p *pods) make(name string) *corev1.Pod {
 	}
 	// A pod that is finished has its device until it is taken away, and nothing
 	// to say any more: the model knows.
-	if e, known := p.ours[name]; known {
+	if e, known := p.ours[model.ParseKey(name)]; known {
 		return withAddresses(pod, e.Addresses)
 	}
 	if !mayHave(pod) {

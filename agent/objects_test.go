@@ -327,9 +327,9 @@ func TestWhatIsMadeAgainIsWhatIsMadeAnew(t *testing.T) {
 
 // overlay gives this node's pods the addresses that they are recorded with, and
 // takes addresses from pods that cannot have them any more. It gives the
-// endpoints of the pods by namespace/name.
-func overlay(objs *manifest.Objects, node string, list []api.Endpoint) map[string]api.Endpoint {
-	ours := map[string]api.Endpoint{}
+// endpoints of the pods.
+func overlay(objs *manifest.Objects, node string, list []api.Endpoint) map[model.Key]api.Endpoint {
+	ours := map[model.Key]api.Endpoint{}
 	owners := map[netip.Addr]string{}
 	for _, e := range list { // the newest last: a pod whose sandbox was made anew has two
 		name := e.PodNamespace + "/" + e.PodName
@@ -337,9 +337,10 @@ func overlay(objs *manifest.Objects, node string, list []api.Endpoint) map[strin
 		if pod == nil || pod.Spec.NodeName != node || pod.Spec.HostNetwork || !isOf(&e, pod) {
 			continue
 		}
-		ours[name] = e
+		ours[model.ParseKey(name)] = e
 	}
-	for name, e := range ours {
+	for key, e := range ours {
+		name := key.String()
 		pod := withAddresses(objs.Pods[name], e.Addresses)
 		// A pod that is finished has its device until it is taken away, and
 		// nothing to say any more: the model knows.

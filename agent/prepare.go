@@ -19,7 +19,7 @@ type pass struct {
 	began             time.Time
 	self              *corev1.Node // nil: the cluster has none of our name
 	local             *localNode
-	ours              map[string]api.Endpoint
+	ours              map[model.Key]api.Endpoint
 	state             *model.State
 	refused, ignored  []api.Refused
 	checks            []compile.HealthCheck

@@ -153,7 +153,7 @@ func (a *Agent) wireHost(p *pass) {
 	connected := map[api.Attachment]inForce{}
 	for i := range state.Endpoints {
 		in := &state.Endpoints[i]
-		e := p.ours[in.Name.String()]
+		e := p.ours[in.Name]
 		if err := a.bringUp(p.local, &e); err != nil {
 			errs = append(errs, fmt.Errorf("connect Pod %s: %w", in.Name, err))
 			continue

@@ -60,7 +60,7 @@ type course struct {
 func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *course {
 	t.Helper()
 	c := &course{}
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: model.Gateways(), Identities: model.NewAllocator()}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: model.Gateways(), Identities: model.NewAllocator()}
 	var objs *manifest.Objects
 	for tries := 0; len(c.states) < length && tries < 10*length; tries++ {
 		next := policygen.Cluster(r, updateOptions)
@@ -68,7 +68,7 @@ func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *
 			next = policygen.Change(r, objs, updateOptions)
 		} else {
 			for i, name := range slices.Sorted(maps.Keys(next.Pods)) {
-				local.Devices[name] = devices[i]
+				local.Devices[model.ParseKey(name)] = devices[i]
 			}
 		}
 		state, _, err := compile.All(next, "node-a", local)
@@ -92,7 +92,7 @@ func newCourse(t testing.TB, r *rand.Rand, devices []model.Device, length int) *
 // ask lists flows between all pods, and with who is outside.
 func (c *course) ask(t testing.TB, objs *manifest.Objects, local *model.Local) {
 	for _, name := range slices.Sorted(maps.Keys(objs.Pods)) {
-		device := local.Devices[name]
+		device := local.Devices[model.ParseKey(name)]
 		for _, ip := range objs.Pods[name].Status.PodIPs {
 			for _, other := range slices.Sorted(maps.Keys(objs.Pods)) {
 				for _, peer := range objs.Pods[other].Status.PodIPs {

@@ -25,7 +25,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 	seen := map[model.Table]int{}
 	for seed := range uint64(30) {
 		objs := policygen.Cluster(rand.New(rand.NewPCG(seed, 3)), policygen.Options{Nodes: 1, MaxPods: 6, MaxPolicies: 4})
-		local := model.Local{Devices: map[string]model.Device{}, Gateways: model.Gateways()}
+		local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: model.Gateways()}
 		node, i := "", 0
 		for name := range objs.Nodes {
 			node = name
@@ -33,7 +33,7 @@ func TestAStateFillsTheTablesAsItIsCounted(t *testing.T) {
 		for name := range objs.Pods {
 			i++
 			mac := net.HardwareAddr{2, 0, 0, 0, 0, byte(i)}
-			local.Devices[name] = model.Device{Name: fmt.Sprintf("veth-%d", i), Ifindex: 1000 + i, MAC: mac, PodMAC: mac}
+			local.Devices[model.ParseKey(name)] = model.Device{Name: fmt.Sprintf("veth-%d", i), Ifindex: 1000 + i, MAC: mac, PodMAC: mac}
 		}
 		state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), node, local)
 		require.NoError(t, err)

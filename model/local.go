@@ -6,8 +6,8 @@ import "net/netip"
 
 // Local is what a node knows of itself and no object says.
 type Local struct {
-	// Devices are the host's sides of the pods' veth pairs, by namespace/name.
-	Devices map[string]Device
+	// Devices are the host's sides of the veth pairs of this node's endpoints.
+	Devices map[Key]Device
 	// Gateways are the next hops of the pods' default routes.
 	Gateways []netip.Addr
 	// Addresses are those that the node's kernel has, whether its Node lists
@@ -26,4 +26,14 @@ type Local struct {
 	// Routes are where the node's routes lead out of a device; nil is a
 	// default route in both families. Only the oracle asks.
 	Routes []netip.Prefix
+}
+
+// DevicesOf are devices by the texts of their endpoints' keys, as Key.String writes
+// them: labs and files know hosts by these.
+func DevicesOf(byText map[string]Device) map[Key]Device {
+	devices := make(map[Key]Device, len(byText))
+	for text, device := range byText {
+		devices[ParseKey(text)] = device
+	}
+	return devices
 }

@@ -22,12 +22,12 @@ func onOneNode(objs *manifest.Objects) (*manifest.Objects, *model.State, error) 
 	clear(together.Nodes)
 	const name = "node"
 	together.Nodes[name] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	local := model.Local{Devices: map[string]model.Device{}}
+	local := model.Local{Devices: map[model.Key]model.Device{}}
 	for key, pod := range objs.Pods {
 		pod = pod.DeepCopy()
 		pod.Spec.NodeName = name
 		together.Pods[key] = pod
-		local.Devices[key] = model.Device{Name: "veth"}
+		local.Devices[model.ParseKey(key)] = model.Device{Name: "veth"}
 	}
 	state, _, err := compile.All(together, name, local)
 	return together, state, err
@@ -58,9 +58,9 @@ func Doubts(objs *manifest.Objects) ([]compile.Warning, error) {
 	}
 	var all []compile.Warning
 	for _, node := range nodes[:min(2, len(nodes))] {
-		local := model.Local{Devices: map[string]model.Device{}, Uplinks: []model.Uplink{{Name: "eth0", Ifindex: 1}}}
+		local := model.Local{Devices: map[model.Key]model.Device{}, Uplinks: []model.Uplink{{Name: "eth0", Ifindex: 1}}}
 		for key := range placed.Pods {
-			local.Devices[key] = model.Device{Name: "veth"}
+			local.Devices[model.ParseKey(key)] = model.Device{Name: "veth"}
 		}
 		_, warnings, err := compile.All(placed, node, local)
 		if err != nil {

@@ -50,9 +50,9 @@ func (p *Programs) Table(ctx context.Context, objs *manifest.Objects, pods []Pod
 	if err != nil {
 		return nil, err
 	}
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: gateways}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: gateways}
 	for i, pod := range pods {
-		local.Devices[pod.Name] = devices[i]
+		local.Devices[model.ParseKey(pod.Name)] = devices[i]
 	}
 	state, _, err := compile.All(together, "node", local)
 	if err != nil {
@@ -75,7 +75,7 @@ func (p *Programs) Table(ctx context.Context, objs *manifest.Objects, pods []Pod
 		if !ok {
 			return false, nil
 		}
-		device := local.Devices[from.Name]
+		device := local.Devices[model.ParseKey(from.Name)]
 		data, err := openingFrame(&device, src, dst, sport, port)
 		if err != nil {
 			return false, err

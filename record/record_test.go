@@ -78,7 +78,7 @@ func recorded(t *testing.T, silent bool, use func(context.Context, *World)) (lin
 	}
 	objs, err := manifest.Parse("objects.yaml", strings.NewReader(objects))
 	require.NoError(t, err)
-	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), "node", model.Local{Devices: w.Devices(""), Gateways: topology.Gateways})
+	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), "node", model.Local{Devices: model.DevicesOf(w.Devices("")), Gateways: topology.Gateways})
 	require.NoError(t, err)
 	_, err = w.Apply(ctx, "", state)
 	require.NoError(t, err)

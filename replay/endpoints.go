@@ -298,7 +298,7 @@ func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name 
 			return nil, nil, nil, err
 		}
 	}
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: gateways}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: gateways}
 	pods := localPods(objs, node)
 	if len(pods) > room {
 		return nil, nil, nil, fmt.Errorf("make endpoints of node %s: it has %d pods, and the endpoint table room for %d", node, len(pods), room)
@@ -308,7 +308,7 @@ func clusterState(ctx context.Context, n *Network, objs *manifest.Objects, name 
 		return nil, nil, nil, err
 	}
 	for i, pod := range pods {
-		local.Devices[pod] = devices[i]
+		local.Devices[model.ParseKey(pod)] = devices[i]
 	}
 	if isOfDevice(hook) {
 		local.Uplinks = []model.Uplink{n.beyond}

@@ -226,7 +226,7 @@ func TestTheJudgeComparesEveryPartOfADecision(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			j := newJudge(s.topology, []model.Local{{Devices: devices, Gateways: s.topology.Gateways}}, time.Now)
+			j := newJudge(s.topology, []model.Local{{Devices: model.DevicesOf(devices), Gateways: s.topology.Gateways}}, time.Now)
 			j.benches[0].oracle.SetObjects(s.objects)
 			j.step(lab.Step{Hook: model.FromContainer, Endpoint: "default/client", Decision: test.decision, In: build(64, 2), Out: test.out}, time.Now())
 			require.Equal(t, test.agree, len(j.disagreed) == 0, "%v", j.disagreed)

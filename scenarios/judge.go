@@ -102,7 +102,7 @@ func newJudge(topo lab.Topology, locals []model.Local, now func() time.Time) *ju
 			b.oracle.Refusals = oracle.Refusals{Every: lab.SmallRefusals, Burst: lab.SmallShare}
 		}
 		for name, d := range local.Devices {
-			b.endpoints[d.Ifindex] = name
+			b.endpoints[d.Ifindex] = name.String()
 		}
 		j.benches = append(j.benches, b)
 	}

@@ -160,8 +160,9 @@ func (p *play) Renew(ctx context.Context, v *syntax.Renew) error {
 		return labError(err)
 	}
 	for _, local := range p.locals {
-		if _, its := local.Devices[name]; its {
-			local.Devices[name] = device
+		key := model.Key{Namespace: v.Pod.Namespace, Name: v.Pod.Name}
+		if _, its := local.Devices[key]; its {
+			local.Devices[key] = device
 		}
 	}
 	return p.compile(ctx)

@@ -87,7 +87,7 @@ func newPlay(s *Scenario, family syntax.Family, kind syntax.World, world lab.Wor
 	identities := model.NewAllocator() // one for all, as one cluster has one
 	for _, n := range s.topology.Nodes {
 		p.locals = append(p.locals, model.Local{
-			Devices: world.Devices(n.Name), Uplinks: world.Uplinks(n.Name),
+			Devices: model.DevicesOf(world.Devices(n.Name)), Uplinks: world.Uplinks(n.Name),
 			Gateways: s.topology.Gateways, Options: s.Options, Identities: identities,
 		})
 	}

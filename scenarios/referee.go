@@ -24,7 +24,7 @@ type Referee struct {
 
 // NewReferee makes a referee for a network of one node, whose flow table it
 // sees. Its oracle knows no object yet.
-func NewReferee(topo lab.Topology, devices map[string]model.Device, dp *datapath.Datapath) *Referee {
+func NewReferee(topo lab.Topology, devices map[model.Key]model.Device, dp *datapath.Datapath) *Referee {
 	r := &Referee{judge: newJudge(topo, []model.Local{{Devices: devices, Gateways: topo.Gateways}}, time.Now)}
 	r.judge.see(topo.Nodes[0].Name, dp)
 	r.Oracle().Terse = true

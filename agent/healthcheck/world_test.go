@@ -87,7 +87,7 @@ func (a *agentOf) apply(t *testing.T, w *netns.World, topology lab.Topology, obj
 	t.Helper()
 	objects = manifest.DeriveEndpointSlices(objects)
 	state, _, err := compile.All(objects, a.node, model.Local{
-		Devices: w.Devices(a.node), Uplinks: w.Uplinks(a.node), Gateways: topology.Gateways,
+		Devices: model.DevicesOf(w.Devices(a.node)), Uplinks: w.Uplinks(a.node), Gateways: topology.Gateways,
 		Options: model.Options{Masquerade: true},
 	})
 	require.NoError(t, err)

@@ -129,7 +129,7 @@ func TestAPodKeepsWhatADatapathIsMadeFrom(t *testing.T) {
 	require.Empty(t, objs.Nodes["n"].Status.Images)
 
 	compiled := func(objs *manifest.Objects) *model.State {
-		state, _, err := compile.All(objs, "n", model.Local{Devices: map[string]model.Device{"default/web": {Ifindex: 7}}})
+		state, _, err := compile.All(objs, "n", model.Local{Devices: map[model.Key]model.Device{model.ParseKey("default/web"): {Ifindex: 7}}})
 		require.NoError(t, err)
 		return state
 	}

@@ -144,7 +144,7 @@ func state(w *prog.World, topo lab.Topology) (*model.State, error) {
 		return nil, err
 	}
 	s, warnings, err := compile.All(manifest.DeriveEndpointSlices(objs), topo.Nodes[0].Name, model.Local{
-		Devices: w.Devices(""), Uplinks: w.Uplinks(""), Gateways: topo.Gateways,
+		Devices: model.DevicesOf(w.Devices("")), Uplinks: w.Uplinks(""), Gateways: topo.Gateways,
 		Options: model.Options{Masquerade: true, Return: model.ReturnDSR, Tunnel: model.TunnelGeneve},
 	})
 	if err != nil {

@@ -88,7 +88,7 @@ func applyObjects(t testing.TB, w *World, documents ...string) {
 	objects, err := manifest.Parse("objects.yaml", strings.NewReader(strings.Join(documents, "\n---\n")))
 	require.NoError(t, err)
 	state, warnings, err := compile.All(manifest.DeriveEndpointSlices(objects), "node", model.Local{
-		Devices: w.Devices(""), Gateways: w.topology.Gateways,
+		Devices: model.DevicesOf(w.Devices("")), Gateways: w.topology.Gateways,
 	})
 	require.NoError(t, err)
 	require.Empty(t, warnings)

@@ -66,7 +66,7 @@ func applyToNodes(t testing.TB, w *World, options model.Options, documents ...st
 	require.NoError(t, err)
 	for _, n := range w.nodes {
 		state, _, err := compile.All(manifest.DeriveEndpointSlices(objects), n.name, model.Local{
-			Devices: w.Devices(n.name), Uplinks: w.Uplinks(n.name), Gateways: w.topology.Gateways, Options: options,
+			Devices: model.DevicesOf(w.Devices(n.name)), Uplinks: w.Uplinks(n.name), Gateways: w.topology.Gateways, Options: options,
 		})
 		require.NoError(t, err)
 		_, err = w.Apply(t.Context(), n.name, state)

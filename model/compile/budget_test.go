@@ -66,9 +66,9 @@ spec: {clusterIP: 10.96.0.1, ports: [{port: 80}], selector: {app: victim}}
 `
 
 func crowdedLocal() model.Local {
-	return model.Local{Devices: map[string]model.Device{
+	return model.Local{Devices: model.DevicesOf(map[string]model.Device{
 		"default/victim": {Name: "victim", Ifindex: 1}, "zzz/tenant": {Name: "tenant", Ifindex: 2}, "zzz/other": {Name: "other", Ifindex: 3},
-	}, Budgets: defaultBudgets()}
+	}), Budgets: defaultBudgets()}
 }
 
 // blocks is a policy of namespace zzz with blocks from the first on.
@@ -274,9 +274,9 @@ status: {podIPs: [{ip: 10.0.1.%d}]}
 `, i, i, 10+i)
 	})
 	objs := mustParse(t, text)
-	local := model.Local{Devices: map[string]model.Device{}}
+	local := model.Local{Devices: map[model.Key]model.Device{}}
 	for name := range objs.Pods {
-		local.Devices[name] = model.Device{Name: "veth-" + name}
+		local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 	}
 	free, _, err := All(objs, "node-1", local)
 	require.NoError(t, err)

@@ -29,9 +29,9 @@ func readCluster() string {
 }
 
 func testLocal() model.Local {
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}}
 	for _, name := range []string{client, web0, web1} {
-		local.Devices[name] = model.Device{Name: "veth-" + name, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, name[len(name)-1]}}
+		local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name, PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, name[len(name)-1]}}
 	}
 	return local
 }

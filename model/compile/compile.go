@@ -381,7 +381,7 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 	bySubject := map[subject]string{}
 	written := 0
 	for _, pod := range c.locals {
-		device, known := c.local.Devices[pod.key]
+		device, known := c.local.Devices[pod.name]
 		if !known {
 			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue

@@ -155,7 +155,7 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 	if isOne(i.c.local.Devices, is) {
 		return true
 	}
-	var others []string
+	var others []model.Key
 	for name, device := range is {
 		if before, there := was[name]; !there || !sameDevice(&before, &device) {
 			others = append(others, name)
@@ -169,8 +169,8 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 	brought := false
 	for _, name := range others {
 		brought = brought || len(was[name].Gateways)+len(is[name].Gateways) > 0
-		if pod := i.c.objs.Pods[name]; pod != nil {
-			change.touch(name, pod)
+		if pod := i.c.objs.Pods[name.String()]; pod != nil {
+			change.touch(name.String(), pod)
 		}
 	}
 	if i.c.local.Devices = is; len(others) > 0 {

@@ -36,7 +36,7 @@ const (
 func city(b *testing.B, pods int) (*manifest.Objects, model.Local) {
 	objs := manifest.NewObjects()
 	put := func(o metav1.Object) { require.NoError(b, objs.Upsert(o)) }
-	local := model.Local{Devices: map[string]model.Device{}, Identities: model.NewAllocator(), Budgets: roomyBudgets()}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Identities: model.NewAllocator(), Budgets: roomyBudgets()}
 	for i := range citySpaces {
 		put(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("space-%d", i), Labels: map[string]string{"team": fmt.Sprint(i % 7)}}})
 	}
@@ -47,7 +47,7 @@ func city(b *testing.B, pods int) (*manifest.Objects, model.Local) {
 		pod := cityPod(i)
 		put(pod)
 		if i < cityHere {
-			local.Devices[manifest.NameOf(pod)] = model.Device{Name: fmt.Sprintf("veth%d", i), Ifindex: 1 + i}
+			local.Devices[manifest.KeyOf(pod)] = model.Device{Name: fmt.Sprintf("veth%d", i), Ifindex: 1 + i}
 		}
 	}
 	for i := range cityPolicies {

@@ -38,7 +38,7 @@ func TestWhatIsMadeAgainAlone(t *testing.T) {
 		"another copy of the same pod":   {objs: with(mustParse(t, keepable)), local: local, alone: true},
 		"a service":                      {objs: with(more), local: local, alone: true},
 		"a pod":                          {objs: with(pod), local: local, alone: true},
-		"a pod's device":                 {objs: with(pod), local: model.Local{Identities: numbers, Devices: map[string]model.Device{"default/other": {Name: "veth0"}}}, alone: true},
+		"a pod's device":                 {objs: with(pod), local: model.Local{Identities: numbers, Devices: map[model.Key]model.Device{model.ParseKey("default/other"): {Name: "veth0"}}}, alone: true},
 		"a service of another's address": {objs: with(twin), local: local, alone: true},
 		"a policy that names a service":  {objs: with(cilium), local: local, alone: true},
 		"an option":                      {objs: with(), local: model.Local{Identities: numbers, Options: model.Options{Algorithm: model.AlgorithmMaglev}}},

@@ -111,7 +111,7 @@ func (c *compiler) readGateways() {
 	for _, gateway := range c.local.Gateways {
 		c.owners[gateway] = owner{what: "the pods' gateway"}
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.local.Devices)) {
+	for _, name := range slices.SortedFunc(maps.Keys(c.local.Devices), model.Key.Compare) {
 		for _, gateway := range c.local.Devices[name].Gateways {
 			if slices.Contains(c.self.Gateways, gateway) {
 				continue
@@ -120,7 +120,7 @@ func (c *compiler) readGateways() {
 				continue // another plugin's gateway may be an address of the node
 			}
 			c.self.Gateways = append(c.self.Gateways, gateway)
-			c.owners[gateway] = owner{what: "the gateway of Pod " + name}
+			c.owners[gateway] = owner{what: "the gateway of " + name.Ref().String()}
 		}
 	}
 }
@@ -448,7 +448,7 @@ func (c *compiler) isSaidOf(node *corev1.Node, addr netip.Addr) bool {
 
 // isPlugged is whether a pod's device is on this node.
 func (c *compiler) isPlugged(pod *corev1.Pod) bool {
-	_, found := c.local.Devices[manifest.NameOf(pod)]
+	_, found := c.local.Devices[manifest.KeyOf(pod)]
 	return found && c.isLocal(pod)
 }
 

@@ -135,7 +135,7 @@ func TestAPodKeepsItsAddress(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			objs := mustParse(t, liveNodes+tt.text)
-			local := model.Local{Devices: map[string]model.Device{"default/here": {Name: "veth", Ifindex: 7}}}
+			local := model.Local{Devices: map[model.Key]model.Device{model.ParseKey("default/here"): {Name: "veth", Ifindex: 7}}}
 			c := newCompiler(objs, "node-1", local)
 			_, err := c.compile()
 			require.NoError(t, err)

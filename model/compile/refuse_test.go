@@ -42,7 +42,7 @@ func TestADenialIsRefusedWhereAllThatDenySaySo(t *testing.T) {
 				return "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: " + name + annotations + "}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress]}\n---\n"
 			}
 			objs := networkWith(t, policy("one", tt.first)+policy("two", tt.second))
-			local := model.Local{Options: tt.options, Devices: map[string]model.Device{"default/web": {Name: "veth", Ifindex: 2}}}
+			local := model.Local{Options: tt.options, Devices: map[model.Key]model.Device{model.ParseKey("default/web"): {Name: "veth", Ifindex: 2}}}
 			state, _, err := All(objs, "node", local)
 			require.NoError(t, err)
 			refused := false

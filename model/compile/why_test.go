@@ -133,7 +133,7 @@ func whys() map[string]struct {
 		"it is another node": change(func(w *whyWorld) { w.node = "other" }),
 		"the node has other addresses, uplinks, gateways, options or budgets": change(func(w *whyWorld) { w.local.Options.Algorithm = model.AlgorithmMaglev }),
 		"pods bring other gateways": change(func(w *whyWorld) {
-			w.local.Devices = map[string]model.Device{"default/web": {Name: "veth0", Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254")}}}
+			w.local.Devices = map[model.Key]model.Device{model.ParseKey("default/web"): {Name: "veth0", Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254")}}}
 		}),
 		"this node's own Node comes, goes or says something else": change(func(w *whyWorld) {
 			w.put("apiVersion: v1\nkind: Node\nmetadata: {name: node}\nstatus: {addresses: [{type: InternalIP, address: 172.18.0.4}]}\n")
@@ -182,7 +182,7 @@ func whys() map[string]struct {
 		"a policy is refused": {func(w *whyWorld) { w.budget(model.TableRules, 2) }, func(w *whyWorld) { w.put(whyPolicy("many", "default", 9)) }},
 		"an object is refused": {func(w *whyWorld) {
 			w.budget(model.TableRules, 2)
-			w.local.Devices = map[string]model.Device{"default/web": {Name: "veth0"}}
+			w.local.Devices = map[model.Key]model.Device{model.ParseKey("default/web"): {Name: "veth0"}}
 		}, func(w *whyWorld) {
 			w.put(whyPolicy("one", "default", 8))
 			w.put(whyPolicy("two", "default", 8))

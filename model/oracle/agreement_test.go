@@ -28,9 +28,9 @@ func TestCompiledTablesAgreeWithTheOracle(t *testing.T) {
 	allowed, denied := 0, 0
 	for round := range 150 {
 		objs := randomCluster(rand.New(rand.NewPCG(seed, uint64(round))))
-		local := model.Local{Devices: map[string]model.Device{}}
+		local := model.Local{Devices: map[model.Key]model.Device{}}
 		for name := range objs.Pods {
-			local.Devices[name] = model.Device{Name: "veth-" + name}
+			local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 		}
 		state, _, err := compile.All(objs, "node-a", local)
 		require.NoError(t, err, "TEST_SEED=%d round %d", seed, round)

@@ -185,7 +185,7 @@ func quarrel(r *rand.Rand) (*manifest.Objects, model.Local) {
 		}
 		objs.Pods[spaceOf(pod.Namespace)+"/"+pod.Name] = pod
 		if r.IntN(2) == 0 {
-			local.Devices[spaceOf(pod.Namespace)+"/"+pod.Name] = model.Device{Name: "veth-" + pod.Name}
+			local.Devices[model.ParseKey(spaceOf(pod.Namespace)+"/"+pod.Name)] = model.Device{Name: "veth-" + pod.Name}
 		}
 	}
 	for i := range 3 {

@@ -66,7 +66,7 @@ func (j *judgement) arpFromContainer() {
 	const request, reply = 1, 2
 	arp := j.headers.arp
 	fromItself := arp.complete && j.hasAddress(arp.senderAddr)
-	device := j.world.local.Devices[j.at.Endpoint]
+	device := j.world.device(j.at.Endpoint)
 	switch {
 	case fromItself && arp.operation == request && j.world.isGatewayOf(j.at.Endpoint, arp.targetAddr):
 		j.tell("ARP asks for the gateway %s, which the datapath plays", arp.targetAddr)

@@ -150,7 +150,7 @@ func compareNative(t *testing.T, world *knowledge, state *model.State, context s
 }
 
 func randomLocal(r *rand.Rand) model.Local {
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.255.254")}}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.255.254")}}
 	if r.IntN(4) > 0 {
 		local.Uplinks = []model.Uplink{{Name: "eth0", Ifindex: 2}}
 	}

@@ -15,9 +15,9 @@ import (
 // ofItsOwn gives client a gateway of IPv4 that no other pod has.
 func ofItsOwn(gateway string) model.Local {
 	local := testLocal()
-	device := local.Devices[client]
+	device := local.Devices[model.ParseKey(client)]
 	device.Gateways = []netip.Addr{netip.MustParseAddr(gateway)}
-	local.Devices[client] = device
+	local.Devices[model.ParseKey(client)] = device
 	return local
 }
 

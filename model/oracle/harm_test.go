@@ -47,7 +47,7 @@ func FuzzNobodyHarmsAnother(f *testing.F) {
 		local.Options.ExternalIPs = pick(r, []model.Allowed{{}, {}, {Only: prefixes("203.0.113.0/24")}, {Only: prefixes("0.0.0.0/0")}, {Off: true}})
 		for name, pod := range before.Pods {
 			if pod.Spec.NodeName == "node-a" {
-				local.Devices[name] = model.Device{Name: "veth-" + name}
+				local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 			}
 		}
 		denials := rand.New(rand.NewPCG(seed, 11))
@@ -61,7 +61,7 @@ func FuzzNobodyHarmsAnother(f *testing.F) {
 		after := before.Clone()
 		after.Merge(mine)
 		for name := range mine.Pods {
-			local.Devices[name] = model.Device{Name: "veth-" + name}
+			local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 		}
 		second := stateOf(t, after, local)
 		requireUnharmed(t, &local, first, second)
@@ -328,7 +328,7 @@ func TestNobodyHarmsAnotherByNumbers(t *testing.T) {
 		local := randomLocal(r)
 		for name, pod := range before.Pods {
 			if pod.Spec.NodeName == "node-a" {
-				local.Devices[name] = model.Device{Name: "veth-" + name}
+				local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 			}
 		}
 		denials := rand.New(rand.NewPCG(seed, 11))

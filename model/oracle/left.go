@@ -236,7 +236,7 @@ func (a *aftermath) leads(which string, e *Entry, h half) {
 	if to.out != model.OutLocal {
 		return
 	}
-	device := a.j.world.local.Devices[to.endpoint]
+	device := a.j.world.device(to.endpoint)
 	differs(a, which, "the device", e.Ifindex, device.Ifindex)
 	differs(a, which, "the source MAC", e.SMAC, hardware(device.MAC))
 	differs(a, which, "the destination MAC", e.DMAC, hardware(device.PodMAC))

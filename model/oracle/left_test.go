@@ -48,7 +48,7 @@ spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{}]}
 func TestEachFieldOfWhatAPacketLeavesIsCompared(t *testing.T) {
 	b := newBench(t)
 	device := func(pod string) (ifindex int, mac, podMAC [6]byte) {
-		d := b.oracle.local.Devices[pod]
+		d := b.oracle.local.Devices[model.ParseKey(pod)]
 		return d.Ifindex, hardware(d.MAC), hardware(d.PodMAC)
 	}
 	there := Entry{Leaves: direct, Other: atWeb, Out: model.OutLocal, Current: true, Seen: uint8(flagSYN)}

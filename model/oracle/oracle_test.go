@@ -33,9 +33,9 @@ func podMAC(name string) net.HardwareAddr {
 }
 
 func testLocal() model.Local {
-	local := model.Local{Devices: map[string]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}}
+	local := model.Local{Devices: map[model.Key]model.Device{}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.254"), netip.MustParseAddr("fd00::fe")}}
 	for _, name := range []string{client, web0, web1} {
-		local.Devices[name] = model.Device{Name: "veth-" + name, PodMAC: podMAC(name)}
+		local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name, PodMAC: podMAC(name)}
 	}
 	return local
 }

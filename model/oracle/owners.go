@@ -109,7 +109,7 @@ func (k *knowledge) learnOwners() {
 		}
 	}
 	for name := range k.local.Devices {
-		if pod := k.objs.Pods[name]; pod != nil && k.connected(pod) && k.hasOwn(pod) {
+		if pod := k.objs.Pods[name.String()]; pod != nil && k.connected(pod) && k.hasOwn(pod) {
 			for _, addr := range addressesIn(pod) {
 				claim(addr, k.claimOf(pod, addr))
 			}
@@ -355,7 +355,7 @@ func (k *knowledge) blockOf(addr netip.Addr) (blockFor, bool) {
 
 // connected is whether a pod has a device on this node.
 func (k *knowledge) connected(pod *corev1.Pod) bool {
-	_, found := k.local.Devices[podName(pod)]
+	_, found := k.local.Devices[model.ParseKey(podName(pod))]
 	return found && k.isHere(pod)
 }
 

@@ -44,7 +44,7 @@ func harms() []harm {
 			lost, "\tcase PLANTED && first.owner != mine.owner:\n\t\tc.fail(b.object, b.field, \"is another's\")\n" + lost},
 		{"a host port that is lost takes its pod's network along", "compile/claim.go",
 			"\tmine := claim{ownerOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n",
-			"\tmine := claim{ownerOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, manifest.NameOf(pod))\n\t}\n"},
+			"\tmine := claim{ownerOf(b.object), b.index, b.field, b.rank}\n\tfirst, taken := c.taken(b)\n\tif pod, _ := b.object.(*corev1.Pod); PLANTED && taken && pod != nil {\n\t\tdelete(c.local.Devices, manifest.KeyOf(pod))\n\t}\n"},
 		{"a host port is at any address that its pod names", "compile/frontend.go",
 			"\tcase !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):",
 			"\tcase !PLANTED && !addr.IsLoopback() && !slices.Contains(c.self.Addresses, addr):"},

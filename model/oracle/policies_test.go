@@ -109,9 +109,9 @@ func networkPolicy(spec string) string {
 // answer on which they agree: allowed or denied, and by whom.
 func ask(t *testing.T, objs *manifest.Objects, from, to string, port uint16, protocol model.Protocol) string {
 	t.Helper()
-	local := model.Local{Devices: map[string]model.Device{}}
+	local := model.Local{Devices: map[model.Key]model.Device{}}
 	for name := range objs.Pods {
-		local.Devices[name] = model.Device{Name: "veth"}
+		local.Devices[model.ParseKey(name)] = model.Device{Name: "veth"}
 	}
 	d, err := Explain(objs, from, to, port, protocol)
 	require.NoError(t, err)
@@ -445,7 +445,7 @@ func TestBlocksOfAllAddressesAreForAnyPeer(t *testing.T) {
 		"IPv6, of pods that have none of it": {"", v6, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			state, _, err := compile.All(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, "default/two": {Name: "b"}}})
+			state, _, err := compile.All(mustParse(t, galaxyYAML+tt.objects+"\n---\n"+networkPolicy(`{podSelector: {}, policyTypes: [Egress], egress: [{to: [`+tt.peers+`]}]}`)), "node-a", model.Local{Devices: map[model.Key]model.Device{model.ParseKey(star): {Name: "a"}, model.ParseKey("default/two"): {Name: "b"}}})
 			require.NoError(t, err)
 			who := map[bool]string{true: star, false: "default/two"}[tt.objects == ""]
 			of := slices.IndexFunc(state.Endpoints, func(e model.Endpoint) bool { return e.Name.String() == who })
@@ -656,7 +656,7 @@ func fuzzPolicies(f *testing.F, seeds ...string) {
 			require.ErrorAs(t, err, &place)
 			return
 		}
-		state, _, err := compile.All(objs, "node-a", model.Local{Devices: map[string]model.Device{star: {Name: "a"}, tie: {Name: "b"}, xwing: {Name: "c"}}})
+		state, _, err := compile.All(objs, "node-a", model.Local{Devices: map[model.Key]model.Device{model.ParseKey(star): {Name: "a"}, model.ParseKey(tie): {Name: "b"}, model.ParseKey(xwing): {Name: "c"}}})
 		require.True(t, (state == nil) == (err != nil))
 		if state == nil {
 			return

@@ -69,7 +69,7 @@ func TestWhoHasAddressesMayBeNoPod(t *testing.T) {
 	} {
 		require.NoError(t, objs.Upsert(w))
 	}
-	state, warnings, err := compile.All(objs, "node-a", model.Local{Devices: map[string]model.Device{"shop/web": {Name: "veth"}}})
+	state, warnings, err := compile.All(objs, "node-a", model.Local{Devices: map[model.Key]model.Device{model.ParseKey("shop/web"): {Name: "veth"}}})
 	require.NoError(t, err)
 	require.Empty(t, warnings)
 	require.Len(t, state.Endpoints, 1)
@@ -108,7 +108,7 @@ func TestWhoHasAddressesMayBeNoPod(t *testing.T) {
 // change of who is no pod is made alone.
 func TestWhoIsNoPodTakesNoAddressFromOneThatIs(t *testing.T) {
 	objs := mustParse(t, workloadObjects)
-	local := model.Local{Devices: map[string]model.Device{"shop/web": {Name: "veth"}}, Identities: model.NewAllocator()}
+	local := model.Local{Devices: map[model.Key]model.Device{model.ParseKey("shop/web"): {Name: "veth"}}, Identities: model.NewAllocator()}
 	var again compile.Incremental
 	ask := func() (*model.State, []string) {
 		state, warnings, err := again.All(objs, "node-a", local)
@@ -178,7 +178,7 @@ spec: {endpointSelector: {matchLabels: {app: web}}, ingress: [{%s}]}
 `, rule))
 		both := objs.Clone()
 		both.Merge(policy)
-		state, _, err := compile.All(both, "node-a", model.Local{Devices: map[string]model.Device{"shop/web": {Name: "veth"}}})
+		state, _, err := compile.All(both, "node-a", model.Local{Devices: map[model.Key]model.Device{model.ParseKey("shop/web"): {Name: "veth"}}})
 		require.NoError(t, err, rule)
 		for i, addr := range []string{"192.0.2.1", "192.0.2.7"} {
 			said, err := Explain(both, addr, "shop/web", 80, model.ProtocolTCP)

@@ -75,9 +75,9 @@ func know(objs *manifest.Objects, node string, local model.Local) *knowledge {
 		k.inside[space] = append(k.inside[space], pod)
 	}
 	k.learnOwners()
-	for name := range local.Devices {
-		if pod := k.plugged(name); pod != nil {
-			k.endpoints[name] = pod
+	for key := range local.Devices {
+		if pod := k.plugged(key.String()); pod != nil {
+			k.endpoints[key.String()] = pod
 		}
 	}
 	for _, svc := range objs.Services {
@@ -192,12 +192,17 @@ func (k *knowledge) isGateway(addr netip.Addr) bool {
 	return false
 }
 
+// device is that of an endpoint of this node.
+func (k *knowledge) device(endpoint string) model.Device {
+	return k.local.Devices[model.ParseKey(endpoint)]
+}
+
 // isGatewayOf is whether a pod's default route leads to an address.
 func (k *knowledge) isGatewayOf(pod string, addr netip.Addr) bool {
 	gateways := k.local.Gateways
-	for _, own := range k.local.Devices[pod].Gateways {
+	for _, own := range k.device(pod).Gateways {
 		if own.Is4() == addr.Is4() {
-			gateways = k.local.Devices[pod].Gateways
+			gateways = k.device(pod).Gateways
 		}
 	}
 	for _, gateway := range gateways {

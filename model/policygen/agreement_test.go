@@ -144,9 +144,9 @@ func markAll[T metav1.Object](mark func(metav1.Object), objs map[string]T) {
 
 // compare gives the first question on which the two disagree.
 func compare(objs *manifest.Objects, seen *tally) (string, error) {
-	local := model.Local{Devices: map[string]model.Device{}}
+	local := model.Local{Devices: map[model.Key]model.Device{}}
 	for name := range objs.Pods {
-		local.Devices[name] = model.Device{Name: "veth"}
+		local.Devices[model.ParseKey(name)] = model.Device{Name: "veth"}
 	}
 	explainer := oracle.NewExplainer(objs)
 	for node := range objs.Nodes {

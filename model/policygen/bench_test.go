@@ -83,9 +83,9 @@ func BenchmarkCompile(b *testing.B) {
 	for _, size := range []struct{ pods, identities int }{{100, 100}, {1000, 1000}, {10_000, 1000}, {10_000, 10_000}, {65_280, 65_280}} {
 		b.Run(fmt.Sprintf("pods=%d/identities=%d", size.pods, size.identities), func(b *testing.B) {
 			objs := town(size.pods, size.identities)
-			local := model.Local{Devices: map[string]model.Device{}, Identities: model.NewAllocator()}
+			local := model.Local{Devices: map[model.Key]model.Device{}, Identities: model.NewAllocator()}
 			for i := range 100 {
-				local.Devices[fmt.Sprintf("space-%d/pod-%d", i%size.identities%100, i)] = model.Device{Name: fmt.Sprintf("veth%d", i), Ifindex: 1 + i}
+				local.Devices[model.ParseKey(fmt.Sprintf("space-%d/pod-%d", i%size.identities%100, i))] = model.Device{Name: fmt.Sprintf("veth%d", i), Ifindex: 1 + i}
 			}
 			rules, begin := 0, computed(b)
 			for b.Loop() {

@@ -60,13 +60,13 @@ func TestWhatDoesNotFitOpensNothing(t *testing.T) {
 	for round := range number(t, "TEST_ROUNDS", 100) {
 		r := rand.New(rand.NewPCG(seed, round))
 		objs := Cluster(r, Options{Nodes: 1, MaxPods: 6, MaxPolicies: 6})
-		local := model.Local{Devices: map[string]model.Device{}}
+		local := model.Local{Devices: map[model.Key]model.Device{}}
 		node := ""
 		for name := range objs.Nodes {
 			node = name
 		}
 		for name := range objs.Pods {
-			local.Devices[name] = model.Device{Name: "veth-" + name}
+			local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + name}
 		}
 		whole, _, err := compile.All(objs, node, local)
 		require.NoError(t, err)

@@ -82,7 +82,7 @@ func (c *Case) topology() lab.Topology {
 func newPlayer(ctx context.Context, c *Case, w *prog.World, plant planted) (*player, error) {
 	p := &player{
 		world: w, every: countersEvery, misread: plant.misread, objs: base(c.Pods, c.Uplink),
-		local: model.Local{Devices: w.Devices(""), Gateways: gateways, Identities: model.NewAllocator()},
+		local: model.Local{Devices: model.DevicesOf(w.Devices("")), Gateways: gateways, Identities: model.NewAllocator()},
 	}
 	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices, w.Datapath(""))
 	if c.Uplink {
@@ -118,14 +118,15 @@ func (p *player) change(ctx context.Context, c *Change) error {
 
 // renew gives a pod another interface, if it has one.
 func (p *player) renew(ctx context.Context, pod string) error {
-	if _, its := p.local.Devices[pod]; !its {
+	key := model.ParseKey(pod)
+	if _, its := p.local.Devices[key]; !its {
 		return nil
 	}
 	device, err := p.world.Renew(pod)
 	if err != nil {
 		return err
 	}
-	p.local.Devices[pod] = device
+	p.local.Devices[key] = device
 	if err := p.change(ctx, &Change{}); !errors.Is(err, errRefused) {
 		return err
 	}
@@ -193,14 +194,14 @@ func (p *player) ifindex(at model.Where) int {
 	if at.Hook == model.FromDevice || at.Hook == model.ToDevice {
 		return p.local.Uplinks[0].Ifindex
 	}
-	return p.local.Devices[at.Endpoint].Ifindex
+	return p.local.Devices[model.ParseKey(at.Endpoint)].Ifindex
 }
 
 // behind finds the pod that a device leads to.
 func (p *player) behind(ifindex int) (string, model.Device) {
 	for name, d := range p.local.Devices {
 		if d.Ifindex == ifindex {
-			return name, d
+			return name.String(), d
 		}
 	}
 	return "", model.Device{}

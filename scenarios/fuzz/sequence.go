@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"hash"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -106,7 +105,10 @@ func (s *sequence) sit(ctx context.Context, w *prog.World, plant planted) (err e
 
 // know notes the devices that there are now.
 func (s *sequence) know() {
-	s.devices = maps.Clone(s.player.local.Devices)
+	s.devices = map[string]model.Device{}
+	for key, device := range s.player.local.Devices {
+		s.devices[key.String()] = device
+	}
 	for _, u := range s.player.local.Uplinks {
 		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}
 	}

@@ -278,10 +278,10 @@ func newStepper(r *rand.Rand) *stepper {
 	if len(s.kinds) < 2 {
 		clear(s.objs.ClusterNetworkPolicies)
 	}
-	s.local.Devices = map[string]model.Device{}
+	s.local.Devices = map[model.Key]model.Device{}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
 		if s.objs.Pods[name].Spec.NodeName == stepNode && r.IntN(4) > 0 {
-			s.local.Devices[name] = model.Device{Name: "veth-" + s.objs.Pods[name].Name, Gateways: s.gateways()}
+			s.local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + s.objs.Pods[name].Name, Gateways: s.gateways()}
 		}
 	}
 	s.local.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.254")}
@@ -391,16 +391,17 @@ func (s *stepper) plug() string {
 	}
 	name := names[s.IntN(len(names))]
 	s.local.Devices = maps.Clone(s.local.Devices)
-	switch device, found := s.local.Devices[name]; {
+	key := model.ParseKey(name)
+	switch device, found := s.local.Devices[key]; {
 	case found && s.IntN(2) == 0:
-		delete(s.local.Devices, name)
+		delete(s.local.Devices, key)
 	default:
 		if s.made++; s.IntN(6) == 0 {
 			s.chained = !s.chained
 		}
 		device.Gateways = s.gateways()
 		device.Name, device.Ifindex = "veth-"+s.objs.Pods[name].Name, s.made
-		s.local.Devices[name] = device
+		s.local.Devices[key] = device
 	}
 	return name
 }
