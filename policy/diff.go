@@ -25,7 +25,8 @@ type Change struct {
 	Because  string `json:"because"`
 }
 
-func (c Change) String() string {
+// Ports are those of which the change is, as 80/tcp, 1-79/tcp, or tcp for all.
+func (c *Change) Ports() string {
 	ports := c.Protocol
 	switch {
 	case c.First == c.Last && c.First != 0:
@@ -36,11 +37,15 @@ func (c Change) String() string {
 	if c.Family != "" {
 		ports += " by " + c.Family
 	}
+	return ports
+}
+
+func (c Change) String() string {
 	was, is := "allowed", "denied"
 	if c.Allowed {
 		was, is = is, was
 	}
-	return fmt.Sprintf("%s to %s %s: was %s, is %s: %s", c.From, c.To, ports, was, is, c.Because)
+	return fmt.Sprintf("%s to %s %s: was %s, is %s: %s", c.From, c.To, c.Ports(), was, is, c.Because)
 }
 
 // diffParty is an end of flows that both sides know, by its addresses.

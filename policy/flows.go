@@ -3,19 +3,15 @@
 package policy
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
-	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
 	"github.com/weirnet/weir/model/manifest"
-	"github.com/weirnet/weir/pcap"
 )
 
 // Cut is a recorded flow that was allowed and would not be any more.
@@ -86,100 +82,51 @@ func frontendsOf(objs *manifest.Objects) map[frontendAt][]netip.AddrPort {
 			found[at] = append(found[at], netip.AddrPortFrom(b.Address, b.Port))
 		}
 	}
+	addNodePorts(found, objs)
 	return found
 }
 
-// ReadFlows gives every flow of a file once, as it was opened. The file is a
-// capture (pcap or pcapng), or what weir flow list -o json has printed.
+// addNodePorts adds the nodes' addresses with the ports of services, which lead where
+// the services' own addresses do.
+func addNodePorts(found map[frontendAt][]netip.AddrPort, objs *manifest.Objects) {
+	for _, svc := range manifest.InOrder(objs.Services) {
+		for _, port := range svc.Spec.Ports {
+			if port.NodePort == 0 {
+				continue
+			}
+			protocol := protocols[strings.ToLower(string(manifest.ProtocolOr(port.Protocol)))]
+			for _, node := range manifest.InOrder(objs.Nodes) {
+				for _, addr := range AddressesOf(objs, node.Name) {
+					for _, own := range svc.Spec.ClusterIPs {
+						ip, err := netip.ParseAddr(own)
+						if err == nil && ip.Is4() == addr.Is4() {
+							found[frontendAt{netip.AddrPortFrom(addr, uint16(port.NodePort)), protocol}] = found[frontendAt{netip.AddrPortFrom(ip, uint16(port.Port)), protocol}]
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// ReadFlows gives every flow of a file once, as it was opened: see ReadRecord. Flows
+// that were denied are among them.
 func ReadFlows(ctx context.Context, path string) ([]model.Tuple, error) {
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read flows: %w", err)
 	}
-	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
-		return flowsOfJSON(path, trimmed)
+	defer file.Close()
+	record, err := ReadRecord(ctx, path, file)
+	if err != nil {
+		return nil, err
 	}
-	return flowsOfCapture(ctx, path, data)
-}
-
-// listedFlow is what is read of a flow that weir flow list has printed.
-type listedFlow struct {
-	Protocol   string
-	Tuple      struct{ Src, Dst netip.AddrPort }
-	Translated struct{ Src, Dst netip.AddrPort }
-}
-
-// flowsOfJSON reads objects that follow each other, or one list of them.
-func flowsOfJSON(path string, data []byte) ([]model.Tuple, error) {
-	var rows []listedFlow
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	for {
-		var one json.RawMessage
-		err := decoder.Decode(&one)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil && one[0] == '[' {
-			err = json.Unmarshal(one, &rows)
-		} else if err == nil {
-			var row listedFlow
-			err = json.Unmarshal(one, &row)
-			rows = append(rows, row)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read flows: %s: %w: give what 'weir flow list -o json' prints", path, err)
-		}
-	}
-	protocols := map[string]model.Protocol{"tcp": model.ProtocolTCP, "udp": model.ProtocolUDP, "sctp": model.ProtocolSCTP, "icmp": model.ProtocolICMP, "icmpv6": model.ProtocolICMPv6}
 	var flows []model.Tuple
-	for i, row := range rows {
-		protocol, known := protocols[row.Protocol]
-		if !known || !row.Tuple.Src.IsValid() || !row.Tuple.Dst.IsValid() {
-			return nil, fmt.Errorf("read flows: %s: flow %d needs protocol (tcp, udp, sctp, icmp, icmpv6) and tuple with src and dst", path, i+1)
+	for _, o := range slices.Concat(record.Openings, record.Headless) {
+		if o.Backend.IsValid() {
+			o.Dst, o.Dport = o.Backend.Addr(), o.Backend.Port()
 		}
-		to := row.Tuple.Dst
-		if row.Translated.Dst.IsValid() {
-			to = row.Translated.Dst
-		}
-		flows = append(flows, model.Tuple{Src: row.Tuple.Src.Addr(), Sport: row.Tuple.Src.Port(), Dst: to.Addr(), Dport: to.Port(), Protocol: protocol})
+		flows = append(flows, o.Tuple)
 	}
 	return flows, nil
-}
-
-// flowsOfCapture takes the first packet of a flow for the one that opens it,
-// but for an answer to a SYN that the capture has missed.
-func flowsOfCapture(ctx context.Context, path string, data []byte) ([]model.Tuple, error) {
-	r, err := pcap.NewReader(bytes.NewReader(data))
-	if err != nil {
-		return nil, fmt.Errorf("read flows: %s: %w", path, err)
-	}
-	seen := map[model.Tuple]bool{}
-	var flows []model.Tuple
-	var buf []byte
-	for {
-		var p pcap.Packet
-		err := r.Next(&p)
-		if errors.Is(err, io.EOF) {
-			return flows, nil
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return nil, fmt.Errorf("read flows: %s: %w", path, err)
-		}
-		data, _, err := r.Interface(p.Interface).Link.Frame(buf, p.Data)
-		if err != nil {
-			continue // no Ethernet or IP in it: no flow
-		}
-		packet := frame.Decode(data)
-		t, ok := packet.Tuple()
-		if _, quotes := packet.Quoted(); !ok || quotes || seen[t] || seen[t.Reversed()] {
-			continue
-		}
-		const syn, ack = 0x02, 0x10
-		const flags = 13 // the octet of a TCP header
-		if l4 := packet.Transport(); t.Protocol == model.ProtocolTCP && len(l4) > flags && l4[flags]&(syn|ack) == syn|ack {
-			t = t.Reversed()
-		}
-		seen[t] = true
-		flows = append(flows, t)
-	}
 }

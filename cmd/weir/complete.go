@@ -30,6 +30,9 @@ var completedOf = map[string]map[string]func() []string{
 		"family": func() []string { return []string{policy.IPv4, policy.IPv6} },
 		"output": func() []string { return []string{"text", "matrix", "json"} },
 	},
+	"weir policy suggest": {
+		"output": func() []string { return []string{"yaml", "json"} },
+	},
 	"weir connectivity test": {
 		"family": func() []string { return []string{"ipv4", "ipv6"} },
 		"output": func() []string { return []string{"text", "json"} },

@@ -32,7 +32,7 @@ Objects of other kinds are passed over and counted. A Deployment, StatefulSet,
 DaemonSet, ReplicaSet, Job or CronJob whose pods are not there stands for them,
 as one pod with its name and addresses from 240.1.0.0 on, which are nobody's.`,
 	}
-	cmd.AddCommand(policyListCommand(), policyCheckCommand(), policyTableCommand(), policyDiffCommand())
+	cmd.AddCommand(policyListCommand(), policyCheckCommand(), policyTableCommand(), policyDiffCommand(), policySuggestCommand())
 	return cmd
 }
 

@@ -38,8 +38,8 @@ With --kubeconfig, OLD is a live cluster, and NEW the same with the objects that
 are given in place of those of the same name, or beside them.
 
 With --flows, the flows of a capture (pcap or pcapng), or those that
-'weir flow list -o json' has printed, are asked of both, and those are named
-that the change would cut. A flow to a service is asked of each backend.
+'weir flow list -o json' or 'weir monitor -o json' has printed, are asked of
+both, and those are named that the change would cut. A flow to a service is asked of each backend.
 
 The exit status is 0 when there is an answer, 1 when something changed and
 --exit-code is given, and 2 when there is no answer, because the objects, the
@@ -51,7 +51,7 @@ recorded flows or the command line are wrong.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return noAnswerBut(o.run(cmd, args)) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.flows, "flows", "", "recorded flows: a capture, or JSON of 'weir flow list'")
+	f.StringVar(&o.flows, "flows", "", "recorded flows: a capture, or JSON of 'weir flow list' or 'weir monitor'")
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	o.objects.addFlag(cmd, "the only argument is what is to take the place of objects there")
 	f.BoolVar(&o.exitCode, "exit-code", false, "end with exit status 1 when something changed")

@@ -27,6 +27,8 @@ type Controller struct {
 	Kind, Namespace, Name string
 	Owned                 bool // by another one, which makes the same pods
 	Template              corev1.PodTemplateSpec
+	// Selector is what pods it takes for its own; nil: it makes one up.
+	Selector *metav1.LabelSelector
 }
 
 // controllerGroups are those of controllers, by kind.
@@ -107,6 +109,7 @@ func (p *parser) controller(doc document, head *header, text []byte) {
 		Metadata metav1.ObjectMeta `json:"metadata"`
 		Spec     struct {
 			Template    corev1.PodTemplateSpec `json:"template"`
+			Selector    *metav1.LabelSelector  `json:"selector"`
 			JobTemplate struct {
 				Spec struct {
 					Template corev1.PodTemplateSpec `json:"template"`
@@ -121,7 +124,7 @@ func (p *parser) controller(doc document, head *header, text []byte) {
 	}
 	c := Controller{
 		Kind: head.Kind, Namespace: NamespaceOr(obj.Metadata.Namespace), Name: obj.Metadata.Name,
-		Owned: len(obj.Metadata.OwnerReferences) > 0, Template: obj.Spec.Template,
+		Owned: len(obj.Metadata.OwnerReferences) > 0, Template: obj.Spec.Template, Selector: obj.Spec.Selector,
 	}
 	if c.Kind == "CronJob" {
 		c.Template = obj.Spec.JobTemplate.Spec.Template
