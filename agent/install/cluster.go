@@ -24,6 +24,15 @@ type Cluster struct {
 // ~/.kube/config; and of it the context, or where that is empty the current
 // one. Progress goes to tell, which may be nil. It sends nothing yet.
 func Connect(kubeconfig, kubeContext string, tell func(line string)) (*Cluster, error) {
+	config, err := ReadConfig(kubeconfig, kubeContext)
+	if err != nil {
+		return nil, err
+	}
+	return New(config, tell)
+}
+
+// ReadConfig says how the cluster of a kubeconfig is reached: see Connect.
+func ReadConfig(kubeconfig, kubeContext string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: kubeContext})
@@ -31,7 +40,7 @@ func Connect(kubeconfig, kubeContext string, tell func(line string)) (*Cluster, 
 	if err != nil {
 		return nil, fmt.Errorf("read kubeconfig: %w: name the file by --kubeconfig and the cluster in it by --context", err)
 	}
-	return New(config, tell)
+	return config, nil
 }
 
 // New is a cluster whose API is reached as config says.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -182,20 +183,27 @@ func agentNotes(s *LocalStatus) []string {
 // Exec runs a command in a container and gives what it printed. A command that
 // fails is an error with what it printed on stderr.
 func (c *Cluster) Exec(ctx context.Context, namespace, pod, container string, command ...string) (string, error) {
+	var stdout bytes.Buffer
+	err := c.ExecTo(ctx, &stdout, namespace, pod, container, command...)
+	return stdout.String(), err
+}
+
+// ExecTo is Exec that writes what the command prints as it comes.
+func (c *Cluster) ExecTo(ctx context.Context, out io.Writer, namespace, pod, container string, command ...string) error {
 	request := c.kube.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: container, Command: command, Stdout: true, Stderr: true}, scheme.ParameterCodec)
 	executor, err := remotecommand.NewWebSocketExecutor(c.config, "GET", request.URL().String())
 	if err != nil {
-		return "", fmt.Errorf("exec in pod %s/%s: %w", namespace, pod, err)
+		return fmt.Errorf("exec in pod %s/%s: %w", namespace, pod, err)
 	}
-	var stdout, stderr bytes.Buffer
-	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr}); err != nil {
+	var stderr bytes.Buffer
+	if err := executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out, Stderr: &stderr}); err != nil {
 		if said := strings.TrimSpace(stderr.String()); said != "" {
 			err = fmt.Errorf("%w: %s", err, said)
 		}
-		return stdout.String(), fmt.Errorf("exec %s in pod %s/%s: %w", command[0], namespace, pod, err)
+		return fmt.Errorf("exec %s in pod %s/%s: %w", command[0], namespace, pod, err)
 	}
-	return stdout.String(), nil
+	return nil
 }
 
 // WaitHealthy waits until all nodes are healthy, for timeout at most, and gives

@@ -26,6 +26,7 @@ func commands() []*cobra.Command {
 		scenarioCommand(),
 		serviceCommand(),
 		statusCommand(),
+		sysdumpCommand(),
 		uninstallCommand(),
 		versionCommand(),
 		vmCommand(),

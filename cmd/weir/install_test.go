@@ -48,7 +48,7 @@ func TestClusterCommandsRefuseWrongUsage(t *testing.T) {
 
 func TestClusterCommandsSayHowToNameACluster(t *testing.T) {
 	withoutCluster(t)
-	for _, command := range []string{"install", "uninstall", "status"} {
+	for _, command := range []string{"install", "uninstall", "status", "sysdump"} {
 		_, stderr, code := weirIn(command)
 		require.Contains(t, stderr, "--kubeconfig", command)
 		require.Equal(t, exitFailed, code, command)

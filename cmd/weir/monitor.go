@@ -4,12 +4,14 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +26,7 @@ type monitorFlags struct {
 	endpoint string
 	pod      string
 	reason   string
+	during   time.Duration
 }
 
 func monitorCommand() *cobra.Command {
@@ -51,7 +54,13 @@ differ.`,
 			if err != nil {
 				return err
 			}
-			return client.Stream(cmd.Context(), api.PathMonitor, func(line json.RawMessage) error {
+			ctx := cmd.Context()
+			if flags.during > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, flags.during)
+				defer cancel()
+			}
+			return client.Stream(ctx, api.PathMonitor, func(line json.RawMessage) error {
 				return flags.print(cmd.OutOrStdout(), line)
 			})
 		},
@@ -59,6 +68,7 @@ differ.`,
 	flags.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&flags.drops, "drops", false, "only what is not let through")
+	f.DurationVar(&flags.during, "for", 0, "end after this time (default: when interrupted)")
 	f.StringVar(&flags.endpoint, "endpoint", "", "only at the device of this pod, `namespace/name`")
 	f.StringVar(&flags.pod, "pod", "", "only from or to this pod of any node, `namespace/name`")
 	f.StringVar(&flags.reason, "reason", "", "only with this `reason`, as the events have it: policy-ingress for one")
@@ -66,6 +76,9 @@ differ.`,
 }
 
 func (f *monitorFlags) check() error {
+	if f.during < 0 {
+		return fmt.Errorf("--for %s: it is a time from now on", f.during)
+	}
 	for flag, name := range map[string]string{"endpoint": f.endpoint, "pod": f.pod} {
 		if name != "" && strings.Count(name, "/") != 1 {
 			return fmt.Errorf("--%s %s: a pod is named by its namespace and its name: --%s default/%s", flag, name, flag, name)

@@ -39,7 +39,8 @@ are given in place of those of the same name, or beside them.
 
 With --flows, the flows of a capture (pcap or pcapng), or those that
 'weir flow list -o json' or 'weir monitor -o json' has printed, are asked of
-both, and those are named that the change would cut. A flow to a service is asked of each backend.
+both, and those are named that the change would cut. A flow to a service is
+asked of each backend.
 
 The exit status is 0 when there is an answer, 1 when something changed and
 --exit-code is given, and 2 when there is no answer, because the objects, the
