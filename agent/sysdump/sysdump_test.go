@@ -157,11 +157,11 @@ func TestANodeThatIsNotThereIsRefused(t *testing.T) {
 
 func TestSecretsAreLeftOut(t *testing.T) {
 	for text, want := range map[string]string{
-		"token: abc":                         "token: (left out)",
-		`{"apiKey":"abc","n":1}`:             `{"apiKey":"(left out)","n":1}`,
-		`{"labels":"app=x,token=abc"}`:       `{"labels":"app=x,token=(left out)"}`,
-		"Authorization: Bearer abcdefghij":   "Authorization: (left out)",
-		"postgres://me:pass@db/shop":         "postgres://(left out)@db/shop",
+		"token: abc":                           "token: (left out)",
+		`{"apiKey":"abc","n":1}`:               `{"apiKey":"(left out)","n":1}`,
+		`{"labels":"app=x,token=abc"}`:         `{"labels":"app=x,token=(left out)"}`,
+		"Authorization: Bearer abcdefghij":     "Authorization: (left out)",
+		"postgres://me:pass@db/shop":           "postgres://(left out)@db/shop",
 		"say eyJhbGciOiJI.eyJzdWIiOi.sig here": "say (left out) here",
 		"-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----\nrest": "(left out)\nrest",
 		`secret "shop-tls" not found`: `secret "shop-tls" not found`,

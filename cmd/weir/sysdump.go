@@ -47,9 +47,9 @@ containers that are not Weir's. Addresses and names stay: look through the zip
 before you give it away.
 
 A node that is down costs its --timeout and nothing else. Each agent is asked in
-its pod, so the kubeconfig's user needs pods/exec in kube-system. The exit status
-is 0 if there is a zip, whatever it lacks, 1 if there is none, and 2 if the
-command line is wrong.`,
+its pod, so the kubeconfig's user needs pods/exec in kube-system. The exit
+status is 0 if there is a zip, whatever it lacks, 1 if there is none, and 2 if
+the command line is wrong.`,
 		Example: `  weir sysdump
   weir sysdump --node worker-1 --since 10m -o worker-1.zip
   weir sysdump --timeout 20s --size-limit 50Mi
