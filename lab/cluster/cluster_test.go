@@ -3,8 +3,11 @@
 package cluster
 
 import (
+	"archive/zip"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -57,6 +60,7 @@ func TestCluster(t *testing.T) {
 		{"a host port answers from outside and on the node", hostPort},
 		{"a policy decides who comes in", policy},
 		{"a tenant takes nothing that is others'", tenants},
+		{"a zip tells of every node", sysdump},
 		{"a killed agent costs no request and no connection", kill},
 		{"agents are replaced one by one without a loss", restart},
 		{"identities are still the same on all nodes", identities},
@@ -104,6 +108,30 @@ func install(e *environment, t *testing.T) {
 func healthy(e *environment, t *testing.T) {
 	_, err := e.run(t.Context(), e.weir, "status", "--wait", "--timeout", "1m")
 	require.NoError(t, err)
+}
+
+// sysdump expects of each node what its agent says of itself, and that nothing lacks.
+func sysdump(e *environment, t *testing.T) {
+	path := filepath.Join(t.TempDir(), "dump.zip")
+	_, err := e.run(t.Context(), e.weir, "sysdump", "-o", path, "--listen", "1s")
+	require.NoError(t, err)
+	dump, err := zip.OpenReader(path)
+	require.NoError(t, err)
+	defer dump.Close()
+	lacks, err := fs.ReadFile(dump, "errors.txt")
+	require.NoError(t, err)
+	require.Empty(t, string(lacks))
+	for _, n := range e.nodes {
+		var status struct {
+			Node  string
+			Ready bool
+		}
+		text, err := fs.ReadFile(dump, "nodes/"+n.Name+"/status.json")
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &status))
+		require.Equal(t, n.Name, status.Node)
+		require.True(t, status.Ready)
+	}
 }
 
 func coreDNS(e *environment, t *testing.T) {
