@@ -35,7 +35,7 @@ type programs struct {
 	loaded    map[string]*ebpf.Program
 	netns     *ebpf.Variable // of sockets' programs: the cookie of their namespace
 	placed    bool           // that is the node's
-	exchange  *Exchange // nil: none
+	exchange  *Exchange      // nil: none
 	exchanged exchanged
 	soiled    map[string]*soil.Before // those that a Witness runs in place of programs
 }
