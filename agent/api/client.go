@@ -84,7 +84,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("ask the agent at %s: %w: look at the pod weir of this node in namespace kube-system", c.socket, ErrAway)
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("ask the agent at %s: it is there, and has not answered in time: %w", c.socket, context.DeadlineExceeded)
+		return nil, fmt.Errorf("ask the agent at %s: it is there: %w", c.socket, context.DeadlineExceeded)
 	case err != nil:
 		return nil, fmt.Errorf("ask the agent at %s: %w", c.socket, err)
 	case answer.StatusCode/100 == 2:

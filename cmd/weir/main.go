@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -78,7 +79,16 @@ func exitCode(err error) int {
 		code = exit.code
 	}
 	if !ok || exit.err != nil {
-		fmt.Fprintln(os.Stderr, "weir:", err)
+		fmt.Fprintln(os.Stderr, "weir:", plainly(err))
 	}
 	return code
+}
+
+// plainly tells an error without the words of package context: what ended the work is
+// told where it is known, by tellSignal or by whoever set the time.
+func plainly(err error) string {
+	return strings.NewReplacer(
+		context.DeadlineExceeded.Error(), "no answer in time",
+		context.Canceled.Error(), "stopped before its end",
+	).Replace(err.Error())
 }

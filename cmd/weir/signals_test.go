@@ -63,6 +63,17 @@ func TestASignalIsToldAsSuch(t *testing.T) {
 	require.Equal(t, os.ErrClosed, tellSignal(t.Context(), os.ErrClosed), "without a signal nothing is told")
 }
 
+func TestWordsOfContextsAreToldPlainly(t *testing.T) {
+	late, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	<-late.Done()
+	require.Equal(t, "ask node a: no answer in time", plainly(fmt.Errorf("ask node a: %w", late.Err())))
+	ended, stop := context.WithCancel(t.Context())
+	stop()
+	require.Equal(t, "read objects: stopped before its end", plainly(fmt.Errorf("read objects: %w", ended.Err())))
+	require.Equal(t, "file already closed", plainly(os.ErrClosed))
+}
+
 // longCapture has more packets than are replayed between two writes of output.
 func longCapture(t *testing.T) (path string, packets int) {
 	t.Helper()
