@@ -17,9 +17,6 @@
 #include "lib/neighbour.h"
 #include "lib/pod.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_CONTAINER_BPF_C
-
 static __always_inline int refuse_ethertype(const ctx_t *ctx, struct packet *pkt)
 {
 	if (ctx_has_vlan(ctx) || ctx_protocol(ctx) == bpf_htons(ETH_P_8021Q) ||

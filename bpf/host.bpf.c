@@ -19,9 +19,6 @@
 #include "lib/neighbour.h"
 #include "lib/uplink.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_HOST_BPF_C
-
 /* Notes that the kernel goes on with the packet, up its stack or out by this device. */
 static __always_inline void set_kernel_way(const ctx_t *ctx, struct packet *pkt,
 					   __u8 hook)

@@ -18,9 +18,6 @@
 #include "lib/clock.h"
 #include "lib/service.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_SOCKET_BPF_C
-
 /* The node's network namespace, by its cookie; 0: none yet. It is no constant, so that
  * programs that are loaded can be given another.
  */

@@ -13,9 +13,6 @@
 #include "lib/forward.h"
 #include "lib/uplink.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_XDP_BPF_C
-
 static __always_inline int judge_new(ctx_t *ctx, struct packet *pkt, struct scratch *s, __u8 hook)
 {
 	struct service *service = service_lookup_outside(pkt);

@@ -5,9 +5,6 @@
 #include "changes.h"
 #include "verdict.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_CONNTRACK_H
-
 /* The flow table: `ct_answered` for those answered, `ct_unanswered` for the others. An
  * entry moves from the second to the first by a packet of its own direction,
  * once the other direction was seen; where there is no room it stays.

@@ -7,9 +7,6 @@
 #include "refuse.h"
 #include "icmp_error.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_FORWARD_H
-
 /* What every hook does with a packet once it knows the tuple. */
 
 static __always_inline int is_ip(const ctx_t *ctx)

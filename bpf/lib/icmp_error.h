@@ -5,9 +5,6 @@
 #include "judge.h"
 #include "rewrite.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_ICMP_ERROR_H
-
 /* ICMP errors quote a packet of a flow. An error goes the way of that packet's
  * replies, so it is looked up as one: the quoted tuple turned round, at this
  * hook. What the flow's entry does to replies is done to the error, and undone

@@ -12,9 +12,6 @@
 #include "ct_share.h"
 #include "lb.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_JUDGE_H
-
 /* The slow path: packets of new flows, and of flows that were judged under
  * tables that have changed since. What all hooks do; who may open what is in
  * pod.h and uplink.h.

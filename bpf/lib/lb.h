@@ -4,9 +4,6 @@
 
 #include "service.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_LB_H
-
 /* Whether a known flow keeps its backend. A terminating backend keeps its TCP connections;
  * other flows move to another backend, since their end is never seen.
  */

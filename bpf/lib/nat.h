@@ -6,9 +6,6 @@
 #include "rewrite.h"
 #include "service.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_NAT_H
-
 /* Translation of sources. A source port is taken by writing the reply half of
  * the flow where there is none (5.10 has no atomic operation that gives a value
  * back): the key holds the peer, so that a port serves as many flows as there

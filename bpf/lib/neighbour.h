@@ -6,9 +6,6 @@
 #include "judge.h"
 #include "rewrite.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_NEIGHBOUR_H
-
 /* The pods' gateway is no host: ARP (RFC 826) and neighbour solicitations (RFC 4861)
  * for it are answered here, with the MAC of the host's side of the pod's device.
  */

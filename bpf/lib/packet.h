@@ -20,9 +20,6 @@
 #include "tables.h"
 #include "share.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_PACKET_H
-
 #define ETH_LEN		((__u32)sizeof(struct ethhdr))
 #define IP_MORE		0x2000	/* more fragments */
 #define IP_OFFSET	0x1fff	/* in 8 bytes */

@@ -4,9 +4,6 @@
 
 #include "judge.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_POD_H
-
 /* The slow path at a pod's device.
  *
  *	pod A ---- from-container(A) ---+--- pod B		replies: from-container(B)

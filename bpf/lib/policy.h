@@ -4,9 +4,6 @@
 
 #include "verdict.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_POLICY_H
-
 /* The port that rules are asked for. For ICMP of the packet's own family it is the type
  * that opens a flow, which is an echo request.
  */

@@ -5,9 +5,6 @@
 #include "csum.h"
 #include "verdict.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_REWRITE_H
-
 /* From linux/bpf.h of kernel 6.16 (ead7f9b8de65): without it, a checksum that
  * a device has summed over the whole packet goes wrong for IPv6, where a
  * changed address is made up for by the L4 checksum.

@@ -4,9 +4,6 @@
 
 #include "verdict.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_ROUTE_H
-
 #define AF_INET		2
 #define AF_INET6	10
 

@@ -5,9 +5,6 @@
 #include "verdict.h"
 #include "packet.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_SERVICE_H
-
 /* A seeded hash of a tuple: murmur3's mixing, over the words of the key. */
 static __always_inline __u32 mix(__u32 h, __u32 k)
 {

@@ -5,9 +5,6 @@
 #include "ipcache.h"
 #include "packet.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_SOURCE_H
-
 /* The hook tells where a packet is from. A source address only excludes senders: a
  * packet that comes by a device of the node's cannot have an address of this node or
  * of its pods.

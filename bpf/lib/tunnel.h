@@ -6,9 +6,6 @@
 #include "refuse.h"
 #include "icmp_error.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_TUNNEL_H
-
 /* Direct server return: the node that a client comes to sends the packet as it
  * is to the node of the backend, in an outer header to the backend's address;
  * there it is judged as if the client had come to that node, and the backend's

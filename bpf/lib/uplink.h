@@ -4,9 +4,6 @@
 
 #include "tunnel.h"
 
-#undef THIS_FILE
-#define THIS_FILE FILE_UPLINK_H
-
 /* The slow path at the node's devices: who comes for a frontend, and what the
  * node itself sends.
  *
