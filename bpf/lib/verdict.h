@@ -176,7 +176,9 @@ static __always_inline int event_over_limit(struct settings *ctl, __u64 now)
 	return 1;
 }
 
-/* The flow of a packet, if there is one: what the packet has made, or its entry. */
+/* The flow of a packet, if there is one: what the packet has made, or its entry. One that
+ * is dead is another flow's, which had the tuple before.
+ */
 static __always_inline const struct flow *event_flow(const struct scratch *s)
 {
 	const struct packet *pkt = &s->pkt;
@@ -187,7 +189,9 @@ static __always_inline const struct flow *event_flow(const struct scratch *s)
 	if (pkt->lookup != LOOKUP_KNOWN && pkt->lookup != LOOKUP_REJUDGED)
 		return NULL;
 	flow = bpf_map_lookup_elem(&ct_answered, &pkt->key);
-	return flow ? flow : bpf_map_lookup_elem(&ct_unanswered, &pkt->key);
+	if (flow && !(flow->flags & FLOW_DEAD))
+		return flow;
+	return bpf_map_lookup_elem(&ct_unanswered, &pkt->key);
 }
 
 /* Sets the tuple that a packet leaves with. A packet for a tunnel is not translated. */
