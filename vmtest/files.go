@@ -270,7 +270,7 @@ func (m *Machine) Read(ctx context.Context, path string) ([]byte, error) {
 	var content []byte
 	found := false
 	err := m.request(ctx, func(id uint32) error {
-		return m.out.SendJSON(wire.Collect, id, wire.CollectMessage{Patterns: []string{escapePattern(path)}})
+		return m.out.SendJSON(wire.Collect, id, wire.CollectMessage{Patterns: []string{Literal(path)}})
 	}, func(f wire.Frame) error {
 		found = true
 		if f.Kind == wire.FileData {

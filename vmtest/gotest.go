@@ -32,9 +32,9 @@ func GoTest(binary, dir string, args []string) (*Command, error) {
 	}
 	c.Files = append(c.Files, files...)
 	c.CollectTo = "/"
-	c.Collect = []string{escapePattern(filepath.Join(c.Dir, "testdata"))}
+	c.Collect = []string{Literal(filepath.Join(c.Dir, "testdata"))}
 	for _, path := range testOutputs(c.Dir, args) {
-		c.Collect = append(c.Collect, escapePattern(path))
+		c.Collect = append(c.Collect, Literal(path))
 		parent := filepath.Dir(path)
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			parent = path
@@ -44,7 +44,7 @@ func GoTest(binary, dir string, args []string) (*Command, error) {
 	c.Env = testEnv(c.Dir)
 	if coverage := os.Getenv("GOCOVERDIR"); coverage != "" {
 		c.Files = append(c.Files, File{Path: coverage, Mode: fs.ModeDir | 0o777})
-		c.Collect = append(c.Collect, escapePattern(coverage))
+		c.Collect = append(c.Collect, Literal(coverage))
 	}
 	return c, nil
 }
@@ -118,7 +118,7 @@ func testOutputs(dir string, args []string) []string {
 	return names
 }
 
-// escapePattern makes a pattern that matches the path alone.
-func escapePattern(path string) string {
+// Literal makes a pattern of Command.Collect that matches the path alone.
+func Literal(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }

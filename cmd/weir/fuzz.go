@@ -37,6 +37,7 @@ type fuzzing struct {
 	uplinks  bool
 	guided   bool
 	cover    string
+	guest    guest
 
 	problems []error // of what was found and could not be written
 }
@@ -54,6 +55,8 @@ What they do not agree on is shrunk to the smallest case and written as a
 scenario, which fails until one of them is mended. A seed gives the same
 sequences again, however many workers play them. The last line counts frames
 and disagreements.
+
+Without root, and with --kernel, it runs in a VM, on one processor.
 
 A tenth of the time goes to the compiler before: clusters by chance change step
 by step, and what is made of each change alone is compared with what is made of
@@ -81,6 +84,7 @@ all objects anew.`,
 	f.BoolVar(&o.uplinks, "uplinks", false, "give the node's uplink programs too, and services that are reached from outside")
 	f.BoolVar(&o.guided, "guided", false, "keep sequences that reach new blocks or branches of the programs, and go on from them, in place of each sequence anew")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory; not with --guided")
+	o.guest.register(cmd)
 	f.StringVarP(&o.output, "output", "o", "text", "text, or json (one object a line)")
 	return cmd
 }
@@ -94,6 +98,9 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 	}
 	if o.cover != "" && o.guided {
 		return usageError(errors.New("--cover: a guided search counts for itself: leave out --guided"))
+	}
+	if away, err := o.guest.runs(cmd, o.errand()); away || err != nil {
+		return err
 	}
 	opts := fuzz.Options{Seed: o.seed, Time: o.time, Parallel: o.parallel, Uplinks: o.uplinks, Guided: o.guided}
 	if o.captures != "" {
@@ -150,6 +157,18 @@ func (o *fuzzing) run(cmd *cobra.Command) error {
 		return &exitError{code: exitFailed}
 	}
 	return nil
+}
+
+// errand is what it needs in a guest.
+func (o *fuzzing) errand() errand {
+	e := errand{writes: []string{o.out}}
+	if o.captures != "" {
+		e.reads = append(e.reads, o.captures)
+	}
+	if o.cover != "" {
+		e.writes = append(e.writes, o.cover)
+	}
+	return e
 }
 
 // keepReach writes what was reached, and says how much that is.

@@ -26,6 +26,7 @@ type policyTable struct {
 	output string
 
 	objects policyObjects
+	guest   guest
 }
 
 func policyTableCommand() *cobra.Command {
@@ -37,8 +38,8 @@ func policyTableCommand() *cobra.Command {
 
 Engine model asks the plain-Go description of what policies mean; engine bpf
 puts all pods on one node, compiles the policies into the datapath's tables and
-sends a frame of each flow through the real programs (BPF_PROG_TEST_RUN), which
-needs root. The two share no code.
+sends a frame of each flow through the real programs (BPF_PROG_TEST_RUN): in a
+VM without root, and with --kernel. The two share no code.
 
 A pod to itself is left out, as are pods without an address of their own. Pods
 that have both families are asked about by the first that both ends have, or by
@@ -58,6 +59,7 @@ the objects or the command line are wrong.`,
 	f.StringVar(&o.family, "family", "", "ipv4 or ipv6 alone")
 	f.StringVar(&o.engine, "engine", "model", "who is asked: model or bpf")
 	f.StringVarP(&o.output, "output", "o", "text", "text, matrix (a row and a column for each pod), or json (one object)")
+	o.guest.register(cmd)
 	o.objects.addFlag(cmd, "OBJECTS take the place of those of the same name")
 	return cmd
 }
@@ -72,6 +74,9 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 	ports, err := policy.ParsePorts(o.ports)
 	if err != nil {
 		return usageError(fmt.Errorf("--ports: %w", err))
+	}
+	if away, err := o.away(cmd, args); away || err != nil {
+		return err
 	}
 	input, err := o.objects.read(cmd, args...)
 	if err != nil {
@@ -108,6 +113,19 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 		return printMatrices(cmd.OutOrStdout(), table, pods, ports)
 	}
 	return printTable(cmd.OutOrStdout(), table, ports)
+}
+
+// away runs the command in a guest, if it asks the programs and has to be there.
+func (o *policyTable) away(cmd *cobra.Command, args []string) (bool, error) {
+	switch {
+	case o.engine == "model" && o.guest.kernel != "":
+		return false, usageError(errors.New("--kernel is where --engine bpf runs the programs: engine model needs none"))
+	case o.engine == "model":
+		return false, nil
+	case o.objects.live() && o.guest.needed():
+		return false, usageError(errors.New("a VM reaches no cluster: as root it works without one; else save the objects by 'kubectl get -o yaml' and name that file"))
+	}
+	return o.guest.runs(cmd, errand{streams: args})
 }
 
 func (o *policyTable) ask(ctx context.Context, objs *manifest.Objects, pods []policy.Pod, ports []policy.Port) (*policy.Table, error) {

@@ -26,6 +26,7 @@ type recording struct {
 	write  string
 	family string
 	world  *record.World
+	guest  guest
 }
 
 func recordCommand() *cobra.Command {
@@ -40,7 +41,10 @@ The capture has the interfaces of pods and of hosts outside, both directions,
 and beside each packet what the datapath decided about it: verdict, reason,
 and the place in its source. Of a silent host it has what the script sends.
 
-The exit status is 1 when the scenario fails; the capture is written then too.`,
+The exit status is 1 when the scenario fails; the capture is written then too.
+
+Nothing of this machine's own interfaces is recorded. Without the privileges
+that worlds need, and with --kernel, all of it happens in a VM.`,
 		Example: `  weir record service-clusterip-tcp -w service.pcapng
   weir record --family ipv6 my.txtar -w - | tshark -r -`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -53,6 +57,7 @@ The exit status is 1 when the scenario fails; the capture is written then too.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.write, "write", "w", "", "the pcapng file to write; - is the standard output")
+	o.guest.register(cmd)
 	f.StringVar(&o.family, "family", "", "ipv4 or ipv6; default the first that the scenario declares")
 	return cmd
 }
@@ -63,6 +68,9 @@ func (o *recording) run(cmd *cobra.Command, name string) error {
 	}
 	s, err := o.scenario(name)
 	if err != nil {
+		return err
+	}
+	if away, err := o.guest.runs(cmd, o.errand(name)); away || err != nil {
 		return err
 	}
 	runner := &scenarios.Runner{
@@ -81,6 +89,18 @@ func (o *recording) run(cmd *cobra.Command, name string) error {
 		}
 	}
 	return err
+}
+
+// errand is what it needs in a guest.
+func (o *recording) errand(name string) errand {
+	e := errand{programs: []string{"cat"}} // which holds the namespaces of hosts
+	if _, missing := os.Stat(name); missing == nil {
+		e.reads = append(e.reads, name)
+	}
+	if o.write != "-" {
+		e.writes = append(e.writes, o.write)
+	}
+	return e
 }
 
 // scenario finds what is to be recorded, and its family.

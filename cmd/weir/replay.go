@@ -33,6 +33,7 @@ type replayRun struct {
 	exitCode bool
 	follow   bool
 	filter   replayFilter
+	guest    guest
 }
 
 func replayCommand() *cobra.Command {
@@ -77,6 +78,9 @@ truncated, no program sees it, and the summary counts it apart.
 A packet that a device would segment (GSO) is judged once, as a hook meets it.
 One that is longer than a test run takes, 3,712 bytes, has less payload then.
 
+Without root, and with --kernel, it runs in a VM, with the files that are named;
+of pipes it takes one.
+
 With --diff, A and B are two states, two object files of other builds of bpf/
 (with the --state given), or two results that -o json has written; what changed
 is told by flow. --scenario takes the packets of N's flow along, and of a later
@@ -107,6 +111,7 @@ fragment the first one.`,
 	f.StringVarP(&o.write, "write", "w", "", "write the packets with their verdicts as comments to this pcapng file")
 	f.IntVar(&o.scenario, "scenario", 0, "write packet `N`, with those of its flow before it, as a scenario")
 	f.BoolVar(&o.diff, "diff", false, "compare: the first two arguments are A and B")
+	o.guest.register(cmd)
 	f.BoolVar(&o.exitCode, "exit-code", false, "with --diff, end with exit status 1 when something changed; 2 is a mistake")
 	return cmd
 }
@@ -130,6 +135,9 @@ func (o *replayRun) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if err := o.checkWrite(args); err != nil {
+		return err
+	}
+	if away, err := o.guest.runs(cmd, o.errand(args, o.state, o.object)); away || err != nil {
 		return err
 	}
 	captures := o.captures(args)
@@ -178,6 +186,26 @@ func (o *replayRun) check(cmd *cobra.Command, args []string) error {
 		}
 	}
 	return o.checkStreams(args, scenario)
+}
+
+// errand is what a replay needs in a guest: captures, and what else it reads.
+func (o *replayRun) errand(captures []string, others ...string) errand {
+	e := errand{streams: captures}
+	for _, path := range others {
+		if path != "" {
+			e.reads = append(e.reads, path)
+		}
+	}
+	if o.write != "" {
+		e.writes = append(e.writes, o.write)
+	}
+	if o.scenario > 0 && o.output != "text" {
+		e.writes = append(e.writes, o.output)
+	}
+	if o.filter.expression != "" {
+		e.programs = append(e.programs, "tcpdump")
+	}
+	return e
 }
 
 // checkOutput fills in what results are told by.

@@ -113,6 +113,9 @@ func (o *replayRun) compareReplays(cmd *cobra.Command, kind operand, a, b string
 			return nil, err
 		}
 	}
+	if away, err := o.guest.runs(cmd, o.errand(paths, a, b, o.state, o.object)); away || err != nil {
+		return nil, err
+	}
 	err = replay.WithNetwork(cmd.Context(), func(n *replay.Network) (err error) {
 		captures := o.captures(paths)
 		if captures.Filter, err = o.filter.compile(cmd.Context()); err != nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -39,10 +40,13 @@ type vmProgress struct {
 	terminal bool
 	open     bool // a line without its end
 	last     time.Time
+	told     map[string]time.Time // when what was told of, where no terminal is
+	out      io.Writer
+	now      func() time.Time
 }
 
 func newVMProgress() *vmProgress {
-	return &vmProgress{terminal: term.IsTerminal(int(os.Stderr.Fd()))}
+	return &vmProgress{terminal: term.IsTerminal(int(os.Stderr.Fd())), told: map[string]time.Time{}, out: os.Stderr, now: time.Now}
 }
 
 // Step implements vmtest.Progress.
@@ -58,9 +62,7 @@ func (p *vmProgress) Bytes(what string, done, total int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.terminal {
-		if done == total {
-			fmt.Fprintf(os.Stderr, "weir: %s, %s\n", what, megabytes(total))
-		}
+		p.line(what, done, total)
 		return
 	}
 	if time.Since(p.last) < 50*time.Millisecond && done != total {
@@ -74,6 +76,25 @@ func (p *vmProgress) Bytes(what string, done, total int64) {
 		fmt.Fprintln(os.Stderr)
 		p.open = false
 	}
+}
+
+// lineEvery is how often a download is a line where no terminal is.
+const lineEvery = 5 * time.Second
+
+// line tells how far a download is: at its end, and meanwhile now and then.
+func (p *vmProgress) line(what string, done, total int64) {
+	last, begun := p.told[what]
+	switch {
+	case done == total:
+		fmt.Fprintf(p.out, "weir: %s, %s\n", what, megabytes(total))
+	case begun && p.now().Sub(last) < lineEvery:
+		return
+	case begun && total > 0:
+		fmt.Fprintf(p.out, "weir: %s, %s of %s\n", what, megabytes(done), megabytes(total))
+	case begun:
+		fmt.Fprintf(p.out, "weir: %s, %s\n", what, megabytes(done))
+	}
+	p.told[what] = p.now()
 }
 
 func (p *vmProgress) clear() {
