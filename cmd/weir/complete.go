@@ -8,40 +8,78 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weirnet/weir/policy"
 	"github.com/weirnet/weir/scenarios"
+	"github.com/weirnet/weir/scenarios/mutate"
 	"github.com/weirnet/weir/scenarios/syntax"
 	"github.com/weirnet/weir/vmtest"
 )
 
 // completions are the values of flags that a shell completes, by the flag's name:
-// it means the same in every command that has it.
+// it means the same in every command that has it, save where completedOf says otherwise.
 var completions = map[string]func() []string{
 	"kernel": kernelIDs,
 	"world":  worldNames,
 	"reason": reasonNames,
+	"family": words("ipv4", "ipv6"),
+	"output": words("table", "json"),
 }
+
+var (
+	textOrJSON  = words("text", "json")
+	forPages    = words("text", "json", "html")
+	forSuites   = words("text", "json", "junit")
+	lbModes     = words("snat", "dsr", "hybrid")
+	tunnels     = words("ipip", "geneve")
+	denials     = words("drop", "refuse")
+	somewhere   = words("on", "off")
+	noneOfThese = words()
+)
 
 // completedOf are values of flags that mean something of their own in a command, by
 // its path.
 var completedOf = map[string]map[string]func() []string{
+	"weir bench":             {"output": forPages},
+	"weir bench counts":      {"output": textOrJSON},
+	"weir bench goals":       {"output": textOrJSON},
+	"weir connectivity test": {"output": textOrJSON},
+	"weir flow list":         {"proto": words("tcp", "udp", "sctp", "icmp", "icmpv6")},
+	"weir fuzz":              {"output": textOrJSON},
+	"weir image":             {"output": noneOfThese}, // a file
+	"weir install": {
+		"output": words("yaml"), "algorithm": words("random", "maglev"), "lb-mode": lbModes, "return": lbModes,
+		"dsr-dispatch": tunnels, "tunnel": tunnels, "denied-ingress": denials, "denied-egress": denials,
+		"audit-annotations": words("pods", "namespaces", "policies", "off"), "service-pings": words("answer", "drop"),
+		"external-ips": somewhere, "host-ports": somewhere, "repair-interval": words("off"),
+	},
+	"weir lab cluster up":   {"ip-family": words("ipv4", "ipv6", "dual"), "network": words("weir", "reference")},
+	"weir lab traffic load": {"output": textOrJSON},
+	"weir mutate": {
+		"output":  forPages,
+		"without": words(mutate.ByFuzz, mutate.ByNetns, mutate.BySocket, mutate.ByTest, mutate.ByProg),
+	},
+	"weir policy check":   {"output": textOrJSON},
+	"weir policy diff":    {"output": textOrJSON},
+	"weir policy suggest": {"output": words("yaml", "json")},
 	"weir policy table": {
-		"engine": func() []string { return []string{"model", "bpf"} },
-		"family": func() []string { return []string{policy.IPv4, policy.IPv6} },
-		"output": func() []string { return []string{"text", "matrix", "json"} },
-	},
-	"weir policy suggest": {
-		"output": func() []string { return []string{"yaml", "json"} },
-	},
-	"weir connectivity test": {
-		"family": func() []string { return []string{"ipv4", "ipv6"} },
-		"output": func() []string { return []string{"text", "json"} },
+		"engine": words("model", "bpf"),
+		"output": words("text", "matrix", "json"),
 	},
 	"weir replay": {
 		"at":     func() []string { return replayHooks },
-		"by":     func() []string { return []string{byConnection, byPacket} },
-		"output": func() []string { return []string{"text", "json"} },
+		"by":     words(byConnection, byPacket),
+		"output": textOrJSON,
 	},
+	"weir scenario compare": {"output": textOrJSON},
+	"weir scenario list":    {"output": textOrJSON},
+	"weir scenario merge":   {"output": forSuites},
+	"weir scenario run":     {"output": forSuites, "run": scenarioNames, "shuffle": words("on")},
+	"weir sysdump":          {"output": noneOfThese}, // a file
+	"weir version":          {"output": textOrJSON},
+}
+
+// words offers always the same.
+func words(all ...string) func() []string {
+	return func() []string { return slices.Clone(all) }
 }
 
 // completedArguments are those of commands, by the command's path.
@@ -53,29 +91,30 @@ var completedArguments = map[string]func() []string{
 	"weir vm refresh":     kernelIDs,
 }
 
-// completedFrom are values of flags that are names of somebody in a cluster, by the
-// command's path: pods, and with true nodes too.
-var completedFrom = map[string]map[string]bool{
-	"weir monitor":      {"pod": false, "endpoint": false},
-	"weir flow list":    {"from": false, "to": false},
-	"weir policy check": {"from": true, "to": true},
+// completedFrom are values of flags that are names of somebody, by the command's path.
+var completedFrom = map[string]map[string]func(*cobra.Command, []string) []string{
+	"weir agent":        {"node": clusterNodes},
+	"weir flow list":    {"from": pods, "to": pods},
+	"weir monitor":      {"pod": pods, "endpoint": pods},
+	"weir policy check": {"from": podsAndNodes, "to": podsAndNodes},
+	"weir replay":       {"from": stateParties, "to": stateParties, "node": stateNodes},
+	"weir sysdump":      {"node": clusterNodes},
 }
 
 // complete lets a shell complete the values of a tree of commands. Files are
 // completed beside them, for most commands take a path in their place.
 func complete(cmd *cobra.Command) {
-	for name, values := range completions {
-		if cmd.Flags().Lookup(name) != nil {
-			// It refuses flags that are not there, and those that have one.
-			_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
-		}
-	}
+	// A flag that is not there is refused, as is a second completion of one.
 	for name, values := range completedOf[cmd.CommandPath()] {
 		_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
 	}
-	for name, nodes := range completedFrom[cmd.CommandPath()] {
-		_ = cmd.RegisterFlagCompletionFunc(name, offerParties(nodes))
+	for name, parties := range completedFrom[cmd.CommandPath()] {
+		_ = cmd.RegisterFlagCompletionFunc(name, offerParties(parties))
 	}
+	for name, values := range completions {
+		_ = cmd.RegisterFlagCompletionFunc(name, offer(values))
+	}
+	_ = cmd.RegisterFlagCompletionFunc("context", offerParties(contexts))
 	if values := completedArguments[cmd.CommandPath()]; values != nil {
 		cmd.ValidArgsFunction = offer(values)
 	}
