@@ -32,8 +32,10 @@ type Connection struct {
 	Told   int
 	Reason string
 	Origin model.Origin
-	File   string
-	Line   int
+	// Isolating is that of the packet whose Origin it is.
+	Isolating []model.PolicyRef
+	File      string
+	Line      int
 
 	ended bool
 }
@@ -286,7 +288,7 @@ func (c *Connection) count(o *Outcome) {
 		c.Told, c.Reason, c.File, c.Line = o.Number, o.Reason, o.File, o.Line
 	}
 	if worse || c.Told == 0 && c.Origin.Policy.IsZero() {
-		c.Origin = o.Origin
+		c.Origin, c.Isolating = o.Origin, o.Isolating
 	}
 }
 

@@ -153,7 +153,7 @@ func TestConnectionsGoThroughServices(t *testing.T) {
 	require.Equal(t, 2, shut.dead())
 	require.Len(t, shut.List, 2)
 	require.Equal(t, 1, shut.List[0].NeverSent, "the backend's answer to what never came there")
-	require.Contains(t, string(AppendConnection(nil, shut.List[1], none)), "> default/web 10.1.0.2:2  policy-ingress  (1 drop, 1 never sent, dead)\n")
+	require.Contains(t, string(AppendConnection(nil, shut.List[1], none)), "> default/web 10.1.0.2:2  policy-ingress  by NetworkPolicy/default/closed, no rule of which matches  (1 drop, 1 never sent, dead)\n")
 	line, err := AppendConnectionJSON(nil, shut.List[1], "end")
 	require.NoError(t, err)
 	require.Contains(t, string(line), `"event":"end","connection":3`)

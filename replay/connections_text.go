@@ -68,9 +68,7 @@ func (c *Connection) appendWhy(b []byte) []byte {
 	if c.Reason != "" {
 		b = append(append(b, "  "...), c.Reason...)
 	}
-	if !c.Origin.Policy.IsZero() {
-		b = append(append(b, "  by "...), c.Origin.String()...)
-	}
+	b = appendOrigin(b, c.Origin, c.Isolating)
 	if counts := c.counts(); counts != "" {
 		b = append(append(append(b, "  ("...), counts...), ')')
 	}
@@ -132,6 +130,7 @@ type connectionJSON struct {
 	Policy     string     `json:"policy,omitempty"`
 	Rule       *int       `json:"rule,omitempty"`
 	List       string     `json:"list,omitempty"`
+	Isolating  []string   `json:"isolating,omitempty"`
 }
 
 // wayCounts count both ways of a connection.
@@ -157,6 +156,9 @@ func AppendConnectionJSON(b []byte, c *Connection, event string) ([]byte, error)
 	}
 	if !c.Origin.Policy.IsZero() {
 		out.Policy, out.Rule, out.List = c.Origin.Policy.String(), &c.Origin.Rule, c.Origin.List
+	}
+	for _, policy := range c.Isolating {
+		out.Isolating = append(out.Isolating, policy.String())
 	}
 	text, err := json.Marshal(&out)
 	if err != nil {

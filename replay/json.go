@@ -71,8 +71,18 @@ func AppendJSON(b []byte, o *Outcome, withCapture bool) []byte {
 			b = appendText(append(b, `,"list":`...), o.Origin.List)
 		}
 	}
+	for i, policy := range o.Isolating {
+		b = append(b, isolatingBegins[min(i, 1)]...)
+		b = appendText(b, policy.String())
+	}
+	if len(o.Isolating) > 0 {
+		b = append(b, ']')
+	}
 	return append(b, '}')
 }
+
+// isolatingBegins stand before the first of those that isolate, and the others.
+var isolatingBegins = [...]string{`,"isolating":[`, `,`}
 
 func appendSegments(b []byte, o *Outcome) []byte {
 	if o.Shortened {
@@ -141,26 +151,27 @@ func appendText(b []byte, s string) []byte {
 
 // Result is an Outcome as AppendJSON has written it, or a summary.
 type Result struct {
-	Number   int        `json:"n"`
-	Capture  string     `json:"capture"`
-	Time     *time.Time `json:"time"`
-	Captured int        `json:"caplen"`
-	Length   int        `json:"len"`
-	Verdict  Verdict    `json:"verdict"`
-	Reason   string     `json:"reason"`
-	Hook     model.Hook `json:"hook"`
-	File     string     `json:"file"`
-	Line     int        `json:"line"`
-	Src      netip.Addr `json:"src"`
-	Dst      netip.Addr `json:"dst"`
-	Protocol string     `json:"proto"`
-	Sport    uint16     `json:"sport"`
-	Dport    uint16     `json:"dport"`
-	Xlate    *Ends      `json:"xlate"`
-	Out      model.Out  `json:"out"`
-	To       string     `json:"to"`
-	Policy   string     `json:"policy"`
-	Rule     int        `json:"rule"`
+	Number    int        `json:"n"`
+	Capture   string     `json:"capture"`
+	Time      *time.Time `json:"time"`
+	Captured  int        `json:"caplen"`
+	Length    int        `json:"len"`
+	Verdict   Verdict    `json:"verdict"`
+	Reason    string     `json:"reason"`
+	Hook      model.Hook `json:"hook"`
+	File      string     `json:"file"`
+	Line      int        `json:"line"`
+	Src       netip.Addr `json:"src"`
+	Dst       netip.Addr `json:"dst"`
+	Protocol  string     `json:"proto"`
+	Sport     uint16     `json:"sport"`
+	Dport     uint16     `json:"dport"`
+	Xlate     *Ends      `json:"xlate"`
+	Out       model.Out  `json:"out"`
+	To        string     `json:"to"`
+	Policy    string     `json:"policy"`
+	Isolating []string   `json:"isolating"`
+	Rule      int        `json:"rule"`
 	// NeverSent and CutHeaders are as those of an Outcome.
 	NeverSent  bool `json:"never_sent"`
 	CutHeaders bool `json:"cut_headers"`

@@ -62,6 +62,10 @@ type Outcome struct {
 	To      string // of OutLocal: the endpoint
 	Flow    datapath.FlowLookup
 	Origin  model.Origin // the rule that decided, on the slow path
+	// Isolating are the policies because of which a packet that no rule allows is
+	// dropped. Origin is the first of them then, with RuleNone. Nil where there is no
+	// state, and where the backends of a service differ in it.
+	Isolating []model.PolicyRef
 	// Translated is the packet's tuple as it left, where that is another.
 	Translated *Header
 

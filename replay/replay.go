@@ -51,22 +51,23 @@ type Setup struct {
 type Replay struct {
 	Setup Setup
 
-	options   Options
-	datapath  *datapath.Datapath
-	runner    *datapath.Runner
-	endpoints *endpoints
-	growth    *growth        // nil where the endpoints are known beforehand
-	names     map[int]string // of endpoints, by ifindex
-	called    map[netip.Addr]string
-	clock     clock
-	cutter    cutter
-	supers    int // packets that a device would segment
-	buf       []byte
-	padded    []byte
-	after     Header
-	held      []byte // of the segment that is told of
-	heldAfter Header
-	sentences map[string]string
+	options    Options
+	datapath   *datapath.Datapath
+	runner     *datapath.Runner
+	endpoints  *endpoints
+	growth     *growth        // nil where the endpoints are known beforehand
+	names      map[int]string // of endpoints, by ifindex
+	called     map[netip.Addr]string
+	isolations isolations
+	clock      clock
+	cutter     cutter
+	supers     int // packets that a device would segment
+	buf        []byte
+	padded     []byte
+	after      Header
+	held       []byte // of the segment that is told of
+	heldAfter  Header
+	sentences  map[string]string
 }
 
 // Open makes a datapath for captures. The caller closes it. It fails with
@@ -80,7 +81,7 @@ func Open(ctx context.Context, n *Network, captures *Captures, o Options) (*Repl
 	if err != nil {
 		return nil, fmt.Errorf("open the datapath: %w", err)
 	}
-	r := &Replay{options: o, datapath: dp, names: map[int]string{}, sentences: map[string]string{}}
+	r := &Replay{options: o, datapath: dp, isolations: isolations{objects: o.Objects}, names: map[int]string{}, sentences: map[string]string{}}
 	if err := r.prepare(ctx, n, captures); err != nil {
 		return nil, errors.Join(err, dp.Close())
 	}
@@ -274,6 +275,7 @@ func (r *Replay) run(ep *endpoint, o *Outcome) error {
 	switch {
 	case d.Action == model.Drop:
 		o.Verdict = Drop
+		r.isolations.blame(o)
 		return nil
 	case d.Action == model.Reply:
 		return nil

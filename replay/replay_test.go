@@ -227,6 +227,37 @@ func TestObjectsSayWhoIsAPodAndWhatIsAllowed(t *testing.T) {
 	require.Equal(t, string(model.ReasonPolicyIngress), got[0].Reason)
 }
 
+func TestADropByDefaultNamesThePoliciesThatIsolate(t *testing.T) {
+	needRoot(t)
+	ref := func(name string) model.PolicyRef {
+		return model.PolicyRef{Kind: "NetworkPolicy", Namespace: "default", Name: name}
+	}
+	captures := captureOf(t,
+		sent{0, tcp(t, "10.1.0.1", "10.1.0.2", 1000, 80, syn), 0},
+		sent{0, tcp(t, "10.1.0.1", "10.96.0.1", 1001, 80, syn), 0},
+		sent{0, tcp(t, "fd01::1", "fd96::1", 1002, 80, syn), 0},
+		sent{0, tcp(t, "10.1.0.2", "10.1.0.1", 1003, 80, syn), 0})
+	inward := strings.Replace(closed, "name: closed", "name: also", 1)
+	outward := strings.NewReplacer("name: closed", "name: mute", "[Ingress]", "[Egress]").Replace(closed)
+
+	got, _, err := replayed(t, captures, Options{Objects: objects(t, closed, inward, outward)})
+	require.NoError(t, err)
+	for i := range got {
+		require.Equal(t, string(model.ReasonPolicyEgress), got[3].Reason)
+		want := []model.PolicyRef{ref("also"), ref("closed")}
+		if i == 3 {
+			want = []model.PolicyRef{ref("mute")}
+		}
+		require.Equal(t, want, got[i].Isolating, "packet %d", i+1)
+		require.Equal(t, model.Origin{Policy: want[0], Rule: model.RuleNone}, got[i].Origin)
+	}
+	unpainted := func(Verdict) (string, string) { return "", "" }
+	require.Contains(t, string(AppendText(nil, &got[0], unpainted)), "  by NetworkPolicy/default/also and NetworkPolicy/default/closed, no rule of which matches")
+	require.Contains(t, string(AppendText(nil, &got[3], unpainted)), "  by NetworkPolicy/default/mute, no rule of which matches")
+	require.Contains(t, string(AppendJSON(nil, &got[0], false)),
+		`"policy":"NetworkPolicy/default/also","rule":-1,"isolating":["NetworkPolicy/default/also","NetworkPolicy/default/closed"]}`)
+}
+
 func TestWhatTheDatapathAnswersIsForwardedToItself(t *testing.T) {
 	needRoot(t)
 	a := func(name, addr string) frame.Field {

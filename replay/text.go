@@ -106,9 +106,7 @@ func appendWhy(b []byte, o *Outcome) []byte {
 	if o.Flow != "" {
 		b = append(append(b, "  flow "...), o.Flow...)
 	}
-	if !o.Origin.Policy.IsZero() {
-		b = append(append(b, "  by "...), o.Origin.String()...)
-	}
+	b = appendOrigin(b, o.Origin, o.Isolating)
 	if o.File != "" {
 		b = append(append(append(b, "  at "...), o.File...), ':')
 		b = strconv.AppendInt(b, int64(o.Line), 10)

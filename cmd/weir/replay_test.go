@@ -117,6 +117,17 @@ func TestReplayPrintsOneObjectALine(t *testing.T) {
 	require.Equal(t, 2, last.Summary.Forward)
 }
 
+func TestAConnectionThatNoRuleAllowsNamesWhoIsolates(t *testing.T) {
+	needRoot(t)
+	state, capture := testFile(t, "state.yaml", testState+testPolicy), testCapture(t)
+	out, stderr, code := weirReplay("--state", state, capture)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, out, "  policy-ingress  by NetworkPolicy/default/closed, no rule of which matches")
+	out, stderr, code = weirReplay("--by", "connection", "-o", "json", "--state", state, capture)
+	require.Equal(t, exitOK, code, stderr)
+	require.Contains(t, out, `"policy":"NetworkPolicy/default/closed","rule":-1,"isolating":["NetworkPolicy/default/closed"]}`)
+}
+
 func TestReplayOfADamagedFileFailsAfterWhatItCouldRead(t *testing.T) {
 	needRoot(t)
 	data, err := os.ReadFile(testCapture(t))

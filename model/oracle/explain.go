@@ -5,6 +5,7 @@ package oracle
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -98,6 +99,22 @@ func (e *Explainer) Explain(from, to string, port uint16, protocol model.Protoco
 		add(k.ruleNode(model.Ingress, target.name, source, protocol, port))
 	}
 	return d, nil
+}
+
+// Isolating are the policies that isolate who has an address, in order: what no rule
+// allows is denied there because of them. Nil where nobody among the objects has it.
+func (e *Explainer) Isolating(who netip.Addr, direction model.Direction) []model.PolicyRef {
+	p := e.k.party(who)
+	q := question{direction: direction, subject: p.pod, node: p.name}
+	switch {
+	case p.pod != nil:
+		q.node = p.pod.Spec.NodeName
+	case !p.node:
+		return nil
+	}
+	policies := e.k.isolating(&q)
+	slices.SortFunc(policies, byText)
+	return slices.Compact(policies)
 }
 
 func isAddress(name string) bool {
