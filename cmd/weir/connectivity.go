@@ -199,7 +199,7 @@ func (o *connectivityTest) report(cmd *cobra.Command, p *connectivityPrinter, re
 		err = errors.New("nothing was tested: every action was skipped")
 	}
 	if err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", tellSignal(cmd.Context(), err))
+		tellError(cmd.ErrOrStderr(), tellSignal(cmd.Context(), err))
 	}
 	if err != nil || tally.Failed > 0 {
 		return &exitError{code: exitFailed}

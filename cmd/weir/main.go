@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -79,10 +80,13 @@ func exitCode(err error) int {
 		code = exit.code
 	}
 	if !ok || exit.err != nil {
-		fmt.Fprintln(os.Stderr, "weir:", plainly(err))
+		tellError(os.Stderr, err)
 	}
 	return code
 }
+
+// tellError is how every command tells of an error.
+func tellError(out io.Writer, err error) { fmt.Fprintln(out, "weir:", plainly(err)) }
 
 // plainly tells an error without the words of package context: what ended the work is
 // told where it is known, by tellSignal or by whoever set the time.

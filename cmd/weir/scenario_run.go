@@ -278,7 +278,7 @@ func (l *live) close(ctx context.Context, results []scenarios.Result, err error)
 	err = errors.Join(append(l.problems, err)...)
 	l.run.Ended = ctx.Err() == nil
 	if err != nil {
-		l.run.Problems = strings.Split(tellSignal(ctx, err).Error(), "\n")
+		l.run.Problems = strings.Split(plainly(tellSignal(ctx, err)), "\n")
 	}
 	if l.folder == nil {
 		return err
@@ -316,7 +316,7 @@ func showTimings(out io.Writer, results []scenarios.Result, starts []matrix.Star
 func (o *scenarioRun) keepReach(cmd *cobra.Command, out io.Writer) error {
 	r := o.reach.Report()
 	if err := r.Write(o.cover); err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", err)
+		tellError(cmd.ErrOrStderr(), err)
 		return err
 	}
 	if cmd.Context().Err() != nil {
@@ -342,7 +342,7 @@ func (o *scenarioRun) end(cmd *cobra.Command, live *live, results []scenarios.Re
 		out = cmd.ErrOrStderr()
 	}
 	if err != nil {
-		fmt.Fprintln(cmd.ErrOrStderr(), "weir:", tellSignal(cmd.Context(), err))
+		tellError(cmd.ErrOrStderr(), tellSignal(cmd.Context(), err))
 	}
 	if o.output == "junit" {
 		out = cmd.ErrOrStderr()

@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -199,4 +201,30 @@ func TestNobodyIsToldOfAContext(t *testing.T) {
 	err = tellSignal(ctx, vmBroken(cmd, errors.New("the guest is gone")))
 	require.EqualError(t, err, "stopped by a signal (interrupt)")
 	require.Equal(t, exitInterrupted, exitCode(err))
+}
+
+func TestWhoDoesNotAnswerIsToldWithoutTheWordsOfAProgram(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // it takes connections, and says nothing
+	require.NoError(t, err)
+	defer silent.Close()
+	config := testFile(t, "config", "apiVersion: v1\nkind: Config\ncurrent-context: c\n"+
+		"clusters: [{name: c, cluster: {server: 'http://"+silent.Addr().String()+"'}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n")
+	dump := filepath.Join(t.TempDir(), "dump.zip")
+	r := runProcess(t, exec.Command(weirBinary(t), "sysdump", "--kubeconfig", config, "--timeout", "300ms", "--output", dump))
+	require.Equal(t, exitFailed, r.code)
+	require.Contains(t, r.stderr, "no answer in time")
+	require.NotRegexp(t, "context (canceled|deadline exceeded)", r.stdout+r.stderr)
+}
+
+// No command has a way of its own to tell of an error.
+func TestEveryErrorIsToldInOnePlace(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		if file != "main.go" && !strings.HasSuffix(file, "_test.go") {
+			require.NotRegexp(t, `"weir:",.*\berr\b`, string(text), "%s: use tellError", file)
+		}
+	}
 }
