@@ -18,12 +18,30 @@ import (
 	"github.com/weirnet/weir/model/policygen"
 )
 
-// The tables that policies become, and the programs that read them, answer as
-// the model does. WEIR_POLICY_SETS says how many sets of policies are compared.
-func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
+func needRoot(t *testing.T) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("the datapath needs root: run the test as root, or with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_BPF")
 	}
+}
+
+// seedOf gives the seed of TEST_SEED, or one by chance, and says which.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(rand.Uint32())
+	if text := os.Getenv("TEST_SEED"); text != "" {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+	}
+	t.Logf("TEST_SEED=%d", seed)
+	return seed
+}
+
+// The tables that policies become, and the programs that read them, answer as
+// the model does. WEIR_POLICY_SETS says how many sets of policies are compared.
+func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
+	needRoot(t)
 	sets := 200
 	if testing.Short() {
 		sets = 40
@@ -33,13 +51,7 @@ func TestPolicyTableOfRandomPoliciesIsTheSameFromBothEngines(t *testing.T) {
 		sets, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
-	seed := uint64(rand.Uint32())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
-	t.Logf("TEST_SEED=%d", seed)
+	seed := seedOf(t)
 	ports, err := ParsePorts([]string{"1/tcp", "79/tcp", "80/tcp", "443/tcp", "1023/tcp", "8080/tcp", "65535/tcp", "53/udp", "80/udp", "8081/udp", "80/sctp", "443/sctp", "icmp"})
 	require.NoError(t, err)
 	begin, allowed, denied := time.Now(), 0, 0

@@ -10,15 +10,12 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -62,16 +59,8 @@ func chanceCluster(r *rand.Rand) (*manifest.Objects, map[string]string) {
 // The programs let through what was recorded, of any pods of the same workloads, and
 // nothing else of those that the policies select.
 func TestTheProgramsPassWhatWasRecordedAndNothingElse(t *testing.T) {
-	if unix.Geteuid() != 0 {
-		t.Skip("the programs need root")
-	}
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("TEST_SEED"); text != "" {
-		var err error
-		seed, err = strconv.ParseUint(text, 10, 64)
-		require.NoError(t, err)
-	}
-	t.Logf("TEST_SEED=%d", seed)
+	needRoot(t)
+	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 18))
 	ports := []Port{{Number: 53, Protocol: model.ProtocolUDP}, {Number: 80, Protocol: model.ProtocolTCP}, {Number: 81, Protocol: model.ProtocolTCP}, {Number: 443, Protocol: model.ProtocolTCP}}
 	require.NoError(t, WithPrograms(t.Context(), func(p *Programs) error {

@@ -28,9 +28,18 @@ func (g *guest) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&g.kernel, "kernel", "", "run in this kernel, in QEMU: of the lock, or a path; default this machine's, and without privileges "+defaultKernel)
 }
 
-// needed is whether the command has to be in a guest.
-func (g *guest) needed() bool {
-	return os.Getenv(guestEnv) == "" && (g.kernel != "" || errors.Is(netns.Privileged(), netns.ErrUnprivileged))
+// where is the kernel of the guest that the command has to be in; empty: it may be here.
+func (g *guest) where() (kernel string, err error) {
+	switch {
+	case os.Getenv(guestEnv) != "":
+		return "", nil
+	case g.kernel != "":
+		return g.kernel, nil
+	}
+	if err := netns.Privileged(); !errors.Is(err, netns.ErrUnprivileged) {
+		return "", err
+	}
+	return defaultKernel, nil
 }
 
 // errand is what a command reads and writes, beside its streams. Paths may be relative.
@@ -44,16 +53,9 @@ type errand struct {
 // runs runs the command in a guest if it has to be there. Away is whether it has: the
 // command has nothing left to do then.
 func (g *guest) runs(cmd *cobra.Command, e errand) (away bool, err error) {
-	if os.Getenv(guestEnv) != "" {
-		return false, nil
-	}
-	kernel := g.kernel
-	if kernel == "" {
-		unprivileged := netns.Privileged()
-		if !errors.Is(unprivileged, netns.ErrUnprivileged) {
-			return false, unprivileged
-		}
-		kernel = defaultKernel
+	kernel, err := g.where()
+	if kernel == "" || err != nil {
+		return false, err
 	}
 	command, size, err := e.command(os.Args[1:])
 	if err != nil {

@@ -117,12 +117,13 @@ func (o *policyTable) run(cmd *cobra.Command, args []string) error {
 
 // away runs the command in a guest, if it asks the programs and has to be there.
 func (o *policyTable) away(cmd *cobra.Command, args []string) (bool, error) {
+	guest, err := o.guest.where()
 	switch {
 	case o.engine == "model" && o.guest.kernel != "":
 		return false, usageError(errors.New("--kernel is where --engine bpf runs the programs: engine model needs none"))
 	case o.engine == "model":
 		return false, nil
-	case o.objects.live() && o.guest.needed():
+	case o.objects.live() && err == nil && guest != "":
 		return false, usageError(errors.New("a VM reaches no cluster: as root it works without one; else save the objects by 'kubectl get -o yaml' and name that file"))
 	}
 	return o.guest.runs(cmd, errand{streams: args})

@@ -198,7 +198,7 @@ func (p *Part) readJUnit(path string) error {
 	return nil
 }
 
-// result is what a case says, but for what its suite does.
+// resultOf is what a case says, but for what its suite does.
 func resultOf(c *junit.Case) (r scenarios.Result, story string) {
 	_, family, _ := strings.Cut(c.Name, "/")
 	seconds, _ := strconv.ParseFloat(c.Seconds, 64) // of what is no number: none
