@@ -69,7 +69,10 @@ func (p *pods) put(name string, pod *corev1.Pod, gone bool) {
 // wants are the addresses that a pod has by the API, unless a record says more.
 func (p *pods) wants(name string) []netip.Addr {
 	pod := p.said[name]
-	if _, known := p.ours[model.ParseKey(name)]; known || pod == nil || !mayHave(pod) {
+	if pod == nil || !mayHave(pod) {
+		return nil
+	}
+	if _, known := p.ours[manifest.KeyOf(pod)]; known {
 		return nil
 	}
 	return addressesOf(pod)
@@ -183,7 +186,7 @@ func (p *pods) make(name string) *corev1.Pod {
 	}
 	// A pod that is finished has its device until it is taken away, and nothing
 	// to say any more: the model knows.
-	if e, known := p.ours[model.ParseKey(name)]; known {
+	if e, known := p.ours[manifest.KeyOf(pod)]; known {
 		return withAddresses(pod, e.Addresses)
 	}
 	if !mayHave(pod) {

@@ -27,7 +27,7 @@ func onOneNode(objs *manifest.Objects) (*manifest.Objects, *model.State, error) 
 		pod = pod.DeepCopy()
 		pod.Spec.NodeName = name
 		together.Pods[key] = pod
-		local.Devices[model.ParseKey(key)] = model.Device{Name: "veth"}
+		local.Devices[manifest.KeyOf(pod)] = model.Device{Name: "veth"}
 	}
 	state, _, err := compile.All(together, name, local)
 	return together, state, err
@@ -59,8 +59,8 @@ func Doubts(objs *manifest.Objects) ([]compile.Warning, error) {
 	var all []compile.Warning
 	for _, node := range nodes[:min(2, len(nodes))] {
 		local := model.Local{Devices: map[model.Key]model.Device{}, Uplinks: []model.Uplink{{Name: "eth0", Ifindex: 1}}}
-		for key := range placed.Pods {
-			local.Devices[model.ParseKey(key)] = model.Device{Name: "veth"}
+		for _, pod := range placed.Pods {
+			local.Devices[manifest.KeyOf(pod)] = model.Device{Name: "veth"}
 		}
 		_, warnings, err := compile.All(placed, node, local)
 		if err != nil {

@@ -132,7 +132,7 @@ type compiler struct {
 	nodeAt        map[netip.Addr]*corev1.Node // the other nodes by their addresses
 	namespaces    map[string]labels.Set
 	parties       []*party                   // by name
-	locals        []*party                   // of them, pods of this node
+	locals        []*party                   // of them, those of this node, by name
 	listed        model.List[model.Address]  // where parties is no more what there is: the table
 	known         map[string]*identity       // of identities, by key
 	ignored       []string                   // labels that tell nobody apart
@@ -320,17 +320,17 @@ func isClusterwide(policy metav1.Object) bool {
 	return false
 }
 
-// leniencyOf is which denials of a pod's policies are only told: all of them
+// leniencyOf is which denials of an endpoint's policies are only told: all of them
 // where its namespace says so, and those of the namespace's own policies where
-// the pod does. What a pod says goes before its namespace.
-func (c *compiler) leniencyOf(pod *corev1.Pod) leniency {
+// the endpoint does. What it says goes before its namespace.
+func (c *compiler) leniencyOf(who metav1.Object) leniency {
 	believed := c.local.Options.AuditAnnotations
 	if believed == model.AuditPolicies || believed == model.AuditOff {
 		return lenientToNone
 	}
-	byPod, podSays, _ := manifest.AuditOf(pod.Annotations)
+	byPod, podSays, _ := manifest.AuditOf(who.GetAnnotations())
 	bySpace := false
-	if ns := c.objs.Namespaces[manifest.NamespaceOr(pod.Namespace)]; ns != nil {
+	if ns := c.objs.Namespaces[manifest.NamespaceOr(who.GetNamespace())]; ns != nil {
 		bySpace, _, _ = manifest.AuditOf(ns.Annotations)
 	}
 	switch {
@@ -364,7 +364,7 @@ func (c *compiler) ruleSetOf(who subject, policies []*compiledPolicy, written in
 	return set, true
 }
 
-// endpoints are the pods of this node whose device is known, and the rule sets
+// endpoints are those of this node whose device is known, and the rule sets
 // that they and the node have.
 func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endpoint, all []model.RuleSet, ofNode string) {
 	if c.sets == nil {
@@ -380,13 +380,13 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 	}
 	bySubject := map[subject]string{}
 	written := 0
-	for _, pod := range c.locals {
-		device, known := c.local.Devices[pod.name]
+	for _, local := range c.locals {
+		device, known := c.local.Devices[local.name]
 		if !known {
-			c.warn(pod.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
+			c.warn(local.object, "spec.nodeName", "the pod has no device on node %s: nothing reaches it until it has one", c.node)
 			continue
 		}
-		who := subject{pod.identity, c.leniencyOf(pod.pod)}
+		who := subject{local.identity, c.leniencyOf(local.object)}
 		key, made := bySubject[who]
 		if !made {
 			set, ok := c.ruleSetOf(who, policies, written)
@@ -399,8 +399,8 @@ func (c *compiler) endpoints(policies []*compiledPolicy) (endpoints []model.Endp
 			}
 			sets[key], bySubject[who] = set, key
 		}
-		endpoint := model.Endpoint{Name: pod.name, Device: device, Identity: pod.identity.number, RuleSet: key}
-		for _, addr := range pod.addresses {
+		endpoint := model.Endpoint{Name: local.name, Device: device, Identity: local.identity.number, RuleSet: key}
+		for _, addr := range local.addresses {
 			if addr.Is4() {
 				endpoint.IPv4 = addr
 			} else {

@@ -209,7 +209,9 @@ func (c *compiler) warnOfNodePort(obj metav1.Object, field string, port uint16) 
 // of the host's network has its ports without any frontend.
 func (c *compiler) hostPorts() {
 	for _, pod := range c.locals {
-		c.hostPortsOf(pod)
+		if pod.pod != nil {
+			c.hostPortsOf(pod)
+		}
 	}
 	for _, object := range manifest.InOrder(c.objs.Pods) {
 		if c.isOnHost(object) {

@@ -148,7 +148,7 @@ func sameDevice(a, b *model.Device) bool {
 	return a.Name == b.Name && a.Ifindex == b.Ifindex && bytes.Equal(a.MAC, b.MAC) && bytes.Equal(a.PodMAC, b.PodMAC) && slices.Equal(a.Gateways, b.Gateways)
 }
 
-// plug finds the pods whose devices are others than before, and has them made
+// plug finds who has other devices than before, and has them made
 // again. It is not ok where the gateways that they bring are others then.
 func (i *Incremental) plug(change *change, local *model.Local) bool {
 	was, is := i.local.Devices, local.Devices
@@ -171,6 +171,9 @@ func (i *Incremental) plug(change *change, local *model.Local) bool {
 		brought = brought || len(was[name].Gateways)+len(is[name].Gateways) > 0
 		if pod := i.c.objs.Pods[name.String()]; pod != nil {
 			change.touch(name.String(), pod)
+		}
+		if w := i.c.objs.Workloads[name]; w != nil {
+			touch(&change.workloads, name, w)
 		}
 	}
 	if i.c.local.Devices = is; len(others) > 0 {

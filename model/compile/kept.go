@@ -115,7 +115,9 @@ func (k *kept) services() []model.Service {
 	}
 	k.hosts, k.ofHostPorts, k.ofHostSockets = map[string][]bid{}, map[string][]Warning{}, map[string][]Warning{}
 	for _, pod := range c.locals {
-		k.hostPorts(pod.key, pod)
+		if pod.pod != nil {
+			k.hostPorts(pod.key, pod)
+		}
 	}
 	for key, object := range c.objs.Pods {
 		k.hostSockets(key, object)

@@ -295,6 +295,7 @@ func (i *Incremental) leaveParty(name model.Key, m *moves) {
 		k.people.release(w, addr)
 	}
 	if made.local {
+		m.own = true
 		at, _ := slices.BinarySearchFunc(c.locals, name, compareName)
 		c.locals = slices.Delete(c.locals, at, at+1)
 	}
@@ -376,11 +377,16 @@ func (i *Incremental) enterPods(m *moves) {
 			continue
 		}
 		if made.local {
-			at, _ := slices.BinarySearchFunc(c.locals, made.name, compareName)
-			c.locals = slices.Insert(c.locals, at, made)
+			c.house(made)
 			m.hosts[key] = made
 		}
 	}
+}
+
+// house puts who is of this node among all that are.
+func (c *compiler) house(who *party) {
+	at, _ := slices.BinarySearchFunc(c.locals, who.name, compareName)
+	c.locals = slices.Insert(c.locals, at, who)
 }
 
 func (i *Incremental) enterWorkloads(m *moves) {
@@ -389,8 +395,16 @@ func (i *Incremental) enterWorkloads(m *moves) {
 			continue
 		}
 		i.met("a workload")
-		if won := i.c.wonByWorkload(w); len(won) > 0 {
-			i.enterParty(&party{name: key, object: w, addresses: won}, m)
+		won := i.c.wonByWorkload(w)
+		if len(won) == 0 {
+			continue
+		}
+		made := &party{name: key, object: w, addresses: won, local: i.c.isAttached(w)}
+		i.enterParty(made, m)
+		if made.local {
+			i.met("a workload at a device of this node")
+			m.own = true
+			i.c.house(made)
 		}
 	}
 }

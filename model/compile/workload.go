@@ -12,9 +12,10 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// Workloads have addresses after all others, and identities as pods have them. They
-// are nowhere that this node knows of: no endpoint, no backend by a name, and none of
-// the pods that services select.
+// Workloads have addresses after all others, and identities as pods have them. One of
+// this cluster that has a device of this node is an endpoint; the others are nowhere
+// that the node knows of. None is a backend by a name, or one of the pods that services
+// select.
 
 // readWorkloads gives workloads the addresses that are nobody else's.
 func (c *compiler) readWorkloads() {
@@ -28,9 +29,19 @@ func (c *compiler) readWorkloads() {
 	}
 	for _, w := range all {
 		if won := c.wonByWorkload(w); len(won) > 0 {
-			c.parties = append(c.parties, &party{name: w.Key(), object: w, addresses: won})
+			who := &party{name: w.Key(), object: w, addresses: won, local: c.isAttached(w)}
+			if c.parties = append(c.parties, who); who.local {
+				c.locals = append(c.locals, who)
+			}
 		}
 	}
+}
+
+// isAttached is whether a workload's device is on this node. One of another cluster
+// has none here.
+func (c *compiler) isAttached(w *manifest.Workload) bool {
+	_, found := c.local.Devices[w.Key()]
+	return found && w.Cluster == 0
 }
 
 func (c *compiler) readWorkload(w *manifest.Workload, i int, addr netip.Addr) {

@@ -13,8 +13,8 @@ import (
 )
 
 // Workload is who has addresses and labels as a pod has, and is no pod of this
-// cluster: a machine outside of it, or another cluster's pod. No kind of the API is
-// read into it: who hears of such makes it.
+// cluster: a machine, which may have a device on a node, or another cluster's pod. No
+// kind of the API is read into it: who hears of such makes it.
 //
 // What policies say of pods holds for a Workload of this cluster. One of another
 // is none of the pods that policies of this cluster select, whatever its labels

@@ -38,7 +38,7 @@ func (j *judgement) fromContainer() {
 		return
 	}
 	if !j.hasAddress(h.src) {
-		j.condemn(model.ReasonSpoofedSource, "%s is not an address of Pod %s", h.src, j.at.Endpoint)
+		j.condemn(model.ReasonSpoofedSource, "%s is not an address of %s", h.src, refOf(j.at.Endpoint))
 	}
 	j.judgeAddresses(isMartianSource(h.src))
 	switch {
@@ -125,10 +125,10 @@ func (j *judgement) toContainer() {
 		return
 	}
 	if !j.hasAddress(h.dst) {
-		j.condemn(model.ReasonNotForEndpoint, "%s is not an address of Pod %s", h.dst, j.at.Endpoint)
+		j.condemn(model.ReasonNotForEndpoint, "%s is not an address of %s", h.dst, refOf(j.at.Endpoint))
 	}
 	if local := j.world.endpointAt(h.src); local != nil {
-		j.condemn(model.ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+		j.condemn(model.ReasonSpoofedSource, "%s is %s of this node, whose packets never come this way", h.src, j.world.nameOf(local).Ref())
 	}
 	j.judgeAddresses(isMartianSource(h.src) && !j.isNodeOrGateway(h.src) && !j.strayLinkLocal())
 	if j.ledOn && h.quote == nil && j.world.isHost(h.src) {

@@ -152,10 +152,10 @@ func (j *judgement) judgeAnew(f *flow) (way, []model.Reason) {
 	case f.opening.where.Hook == model.FromDevice || f.opening.where.Hook == model.ToDevice:
 		return j.judgeDeviceAnew(f)
 	case opener == nil:
-		j.tell("Pod %s, which the flow belongs to, is no longer an endpoint", f.opening.where.Endpoint)
+		j.tell("%s, which the flow belongs to, is no longer an endpoint", refOf(f.opening.where.Endpoint))
 		return f.way, append(j.foreigner(), model.ReasonNoEndpoint, model.ReasonPolicyEgress, model.ReasonPolicyIngress)
 	case !j.owns(opener, f):
-		j.tell("Pod %s, which the flow belongs to, has its address no longer", f.opening.where.Endpoint)
+		j.tell("%s, which the flow belongs to, has its address no longer", refOf(f.opening.where.Endpoint))
 		return f.way, append(j.foreigner(), model.ReasonNoEndpoint)
 	case f.opening.where.Hook == model.ToContainer:
 		return f.way, j.ingress(opener, f.opening.tuple)
@@ -326,7 +326,7 @@ func (j *judgement) permit(from *corev1.Pod, t model.Tuple) (way, []model.Reason
 		if j.heed(ingress); !ingress.Allowed() && egress.Allowed() {
 			reasons = append(reasons, model.ReasonPolicyIngress)
 		}
-		return way{model.OutLocal, podName(target)}, reasons
+		return way{model.OutLocal, j.world.nameOf(target).String()}, reasons
 	}
 	if j.world.isHost(t.Dst) {
 		if ingress := j.nodeRules(model.Ingress, t); egress.Allowed() {

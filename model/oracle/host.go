@@ -108,7 +108,7 @@ func (j *judgement) visitor() []model.Reason {
 		reasons = append(reasons, model.ReasonMartianSource)
 	}
 	if local := j.world.endpointAt(src); local != nil {
-		j.tell("%s is Pod %s of this node, which is not outside", src, podName(local))
+		j.tell("%s is %s of this node, which is not outside", src, j.world.nameOf(local).Ref())
 		reasons = append(reasons, model.ReasonSpoofedSource)
 	}
 	return reasons
@@ -197,7 +197,7 @@ func (j *judgement) foreigner() []model.Reason {
 	var reasons []model.Reason
 	local := j.world.endpointAt(h.src)
 	if local != nil {
-		j.tell("%s is Pod %s of this node, which does not come by a device of the node", h.src, podName(local))
+		j.tell("%s is %s of this node, which does not come by a device of the node", h.src, j.world.nameOf(local).Ref())
 		reasons = append(reasons, model.ReasonSpoofedSource)
 	}
 	switch {
@@ -266,7 +266,7 @@ func (j *judgement) stranger() []model.Reason {
 		reasons = append(reasons, model.ReasonMartianSource)
 	}
 	if local := j.world.endpointAt(t.Src); local != nil {
-		j.tell("%s is Pod %s of this node, which is not outside", t.Src, podName(local))
+		j.tell("%s is %s of this node, which is not outside", t.Src, j.world.nameOf(local).Ref())
 		reasons = append(reasons, model.ReasonSpoofedSource)
 	}
 	if t.Src == t.Dst {
@@ -279,7 +279,7 @@ func (j *judgement) stranger() []model.Reason {
 // wayTo is where packets go that are sent to an address.
 func (k *knowledge) wayTo(addr netip.Addr) way {
 	if pod := k.endpointAt(addr); pod != nil {
-		return way{model.OutLocal, podName(pod)}
+		return way{model.OutLocal, k.nameOf(pod).String()}
 	}
 	if k.isHost(addr) {
 		return way{out: model.OutHost}

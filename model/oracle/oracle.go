@@ -132,7 +132,7 @@ func (l *Look) Judge(lookup Lookup) Expectation {
 				j.condemn(model.ReasonMartianSource, "no host has the source address %s", h.src)
 			}
 			if local := j.world.endpointAt(h.src); at.Hook == model.ToContainer && local != nil {
-				j.condemn(model.ReasonSpoofedSource, "%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+				j.condemn(model.ReasonSpoofedSource, "%s is %s of this node, whose packets never come this way", h.src, j.world.nameOf(local).Ref())
 			}
 		}
 	case at.Hook == model.ToContainer:

@@ -355,7 +355,7 @@ func (k *knowledge) blockOf(addr netip.Addr) (blockFor, bool) {
 
 // connected is whether a pod has a device on this node.
 func (k *knowledge) connected(pod *corev1.Pod) bool {
-	_, found := k.local.Devices[model.ParseKey(podName(pod))]
+	_, found := k.local.Devices[keyOf(pod)]
 	return found && k.isHere(pod)
 }
 

@@ -45,7 +45,7 @@ func (k *knowledge) party(addr netip.Addr) party {
 	name, isNode := k.nodeOf[addr]
 	p := party{addr: addr, pod: k.pods[addr], node: isNode || k.isGateway(addr), name: name, workload: k.workloads[addr]}
 	if p.as = p.pod; p.workload != nil {
-		p.as = asPod(p.workload)
+		p.as = k.standIn(p.workload)
 	}
 	return p
 }
@@ -99,11 +99,11 @@ func (r Ruling) String() string {
 	if r.Direction == model.Egress {
 		preposition = "to"
 	}
-	kind := "Pod"
+	subject := r.Subject.Ref()
 	if r.OfNode {
-		kind = "Node"
+		subject.Kind = "Node"
 	}
-	text := fmt.Sprintf("%s of %s %s %s %s", r.Direction, kind, r.Subject, preposition, r.Peer)
+	text := fmt.Sprintf("%s of %s %s %s", r.Direction, subject, preposition, r.Peer)
 	if r.Passed.Policy != (model.PolicyRef{}) {
 		text += fmt.Sprintf(", passed on by %s,", r.Passed)
 	}
@@ -185,7 +185,7 @@ func (k *knowledge) answer(q *question) Ruling {
 func (k *knowledge) judge(q *question) Ruling {
 	ruling := Ruling{Action: model.RuleDeny, Direction: q.direction, Subject: model.Key{Name: q.node}, OfNode: true, Peer: q.peer.String()}
 	if q.subject != nil {
-		ruling.Subject, ruling.OfNode = keyOf(q.subject), false
+		ruling.Subject, ruling.OfNode = k.nameOf(q.subject), false
 	}
 	if !k.askTier("Admin", q, &ruling) && !k.askOwn(q, &ruling) && !k.askTier("Baseline", q, &ruling) {
 		ruling.Action = model.RuleAllow
@@ -221,6 +221,9 @@ func (k *knowledge) learnAudits() {
 		k.audits = k.audits || found
 	}
 	for _, o := range k.objs.Pods {
+		look(o.Annotations)
+	}
+	for _, o := range k.objs.Workloads {
 		look(o.Annotations)
 	}
 	for _, o := range k.objs.Namespaces {

@@ -90,7 +90,7 @@ func (j *judgement) impostor() []model.Reason {
 		reasons = append(reasons, model.ReasonMartianSource)
 	}
 	if local := j.world.endpointAt(h.src); other && local != nil && j.at.Hook == model.ToContainer {
-		j.tell("%s is Pod %s of this node, whose packets never come this way", h.src, podName(local))
+		j.tell("%s is %s of this node, whose packets never come this way", h.src, j.world.nameOf(local).Ref())
 		reasons = append(reasons, model.ReasonSpoofedSource)
 	}
 	if h.quote.tiny {

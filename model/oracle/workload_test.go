@@ -144,6 +144,46 @@ func TestWhoIsNoPodTakesNoAddressFromOneThatIs(t *testing.T) {
 	require.Positive(t, again.Taken()["a workload"])
 }
 
+// A machine of this cluster that has a device here is an endpoint, bound by the policies
+// that select its labels; another cluster's pod is none. Plugging it in and out is made
+// alone, and leaves what was there before.
+func TestWhoIsNoPodIsAnEndpointWhereItsDeviceIs(t *testing.T) {
+	objs := mustParse(t, workloadObjects)
+	w := theirs(model.OwnerExternalWorkload, 0, "192.0.2.1")
+	w.Labels, w.Ports = map[string]string{"app": "web"}, []model.NamedPort{{Name: "http", Port: 80, Protocol: model.ProtocolTCP}}
+	w.Addresses = append(w.Addresses, netip.MustParseAddr("2001:db8::1"))
+	foreign := theirs(model.OwnerPod, 7, "192.0.2.7")
+	require.NoError(t, objs.Upsert(w))
+	require.NoError(t, objs.Upsert(foreign))
+	var again compile.Incremental
+	local := model.Local{Identities: model.NewAllocator()}
+	ask := func(plugged ...model.Key) *model.State {
+		local.Devices = map[model.Key]model.Device{model.ParseKey("shop/web"): {Name: "veth", Ifindex: 1}}
+		for i, key := range plugged {
+			local.Devices[key] = model.Device{Name: fmt.Sprintf("tap%d", i), Ifindex: 2 + i}
+		}
+		state, _, err := again.All(objs, "node-a", local)
+		require.NoError(t, err)
+		require.Equal(t, uint64(1), again.Whole(), again.Why())
+		return state
+	}
+	before := ask()
+	require.Len(t, before.Endpoints, 1)
+
+	state := ask(w.Key(), foreign.Key())
+	require.Len(t, state.Endpoints, 2, "another cluster's pod has no device here")
+	machine := state.Endpoints[1]
+	require.Equal(t, w.Key(), machine.Name)
+	require.Equal(t, "tap0", machine.Device.Name)
+	require.Equal(t, w.Addresses, []netip.Addr{machine.IPv4, machine.IPv6})
+	rule := lookUp(state, machine, model.Ingress, netip.MustParseAddr("10.0.1.1"), model.ProtocolTCP, 80)
+	require.True(t, rule != nil && !rule.Action.Denies(), "shop/db is allowed")
+	require.Nil(t, lookUp(state, machine, model.Ingress, netip.MustParseAddr("10.0.0.1"), model.ProtocolTCP, 80), "its own namespace is not")
+	require.Equal(t, uint64(1), again.Taken()["a workload at a device of this node"])
+
+	require.Equal(t, before, ask())
+}
+
 func ownerIn(state *model.State, addr string) (model.Identity, bool) {
 	single := netip.MustParseAddr(addr)
 	for a := range state.Addresses.All() {

@@ -45,8 +45,10 @@ type knowledge struct {
 	blocks    []blockFor
 	blocksOf  map[*corev1.Node][]netip.Prefix
 	bids      []bid
-	held      map[place]string             // who has places where packets arrive
-	endpoints map[string]*corev1.Pod       // that the datapath of this node serves, by namespace/name
+	held      map[place]string       // who has places where packets arrive
+	endpoints map[string]*corev1.Pod // that the datapath of this node serves, by the texts of their keys
+	standIns  map[*manifest.Workload]*corev1.Pod
+	names     map[*corev1.Pod]model.Key    // of stand-ins
 	labels    map[string]map[string]string // of namespaces
 
 	// Of services, by namespace/name, and of namespaces.
@@ -64,7 +66,7 @@ func know(objs *manifest.Objects, node string, local model.Local) *knowledge {
 		frontends: map[frontend]*served{}, loopback: map[frontend]*served{}, policies: map[string][]*networkingv1.NetworkPolicy{},
 		slices: map[string][]*discoveryv1.EndpointSlice{}, inside: map[string][]*corev1.Pod{},
 		addresses: map[*corev1.Pod][]netip.Addr{}, said: map[*corev1.Pod][]netip.Addr{}, doubted: map[netip.Addr]bool{},
-		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, sockets: map[place]bool{}, labels: map[string]map[string]string{},
+		vouched: map[netip.Addr]bool{}, clusterAt: map[netip.Addr]*corev1.Service{}, held: map[place]string{}, blocksOf: map[*corev1.Node][]netip.Prefix{}, endpoints: map[string]*corev1.Pod{}, standIns: map[*manifest.Workload]*corev1.Pod{}, names: map[*corev1.Pod]model.Key{}, sockets: map[place]bool{}, labels: map[string]map[string]string{},
 	}
 	for _, slice := range objs.EndpointSlices {
 		name := spaceOf(slice.Namespace) + "/" + slice.Labels["kubernetes.io/service-name"]
@@ -77,6 +79,8 @@ func know(objs *manifest.Objects, node string, local model.Local) *knowledge {
 	k.learnOwners()
 	for key := range local.Devices {
 		if pod := k.plugged(key.String()); pod != nil {
+			k.endpoints[key.String()] = pod
+		} else if pod := k.attached(key); pod != nil {
 			k.endpoints[key.String()] = pod
 		}
 	}
@@ -157,6 +161,16 @@ func (k *knowledge) plugged(name string) *corev1.Pod {
 	return nil
 }
 
+// attached gives the stand-in of a workload that has a device on this node, nil for
+// any other.
+func (k *knowledge) attached(key model.Key) *corev1.Pod {
+	pod := k.standIn(k.objs.Workloads[key])
+	if pod == nil || len(k.addresses[pod]) == 0 {
+		return nil
+	}
+	return pod
+}
+
 func (k *knowledge) isHere(pod *corev1.Pod) bool {
 	if pod.Spec.NodeName == "" {
 		return len(k.objs.Nodes) < 2
@@ -164,16 +178,25 @@ func (k *knowledge) isHere(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName == k.node
 }
 
-// endpointAt gives the local pod with an address, nil when there is none.
+// endpointAt gives the endpoint of this node with an address, nil when there is none.
 func (k *knowledge) endpointAt(addr netip.Addr) *corev1.Pod {
 	pod := k.pods[addr]
-	if pod == nil {
-		return nil
+	if w := k.workloads[addr]; w != nil {
+		pod = k.standIn(w)
 	}
-	if name := podName(pod); k.endpoints[name] == pod {
+	if pod != nil && k.endpoints[k.nameOf(pod).String()] == pod {
 		return pod
 	}
 	return nil
+}
+
+// nameOf is a pod's name among all who have addresses, or that of the workload for
+// which it stands in.
+func (k *knowledge) nameOf(pod *corev1.Pod) model.Key {
+	if name, stands := k.names[pod]; stands {
+		return name
+	}
+	return keyOf(pod)
 }
 
 func (k *knowledge) isGateway(addr netip.Addr) bool {
@@ -191,6 +214,9 @@ func (k *knowledge) isGateway(addr netip.Addr) bool {
 	}
 	return false
 }
+
+// refOf names an endpoint for people, by the text of its key.
+func refOf(endpoint string) model.Ref { return model.ParseKey(endpoint).Ref() }
 
 // device is that of an endpoint of this node.
 func (k *knowledge) device(endpoint string) model.Device {

@@ -45,6 +45,7 @@ type Options struct {
 	Progress func(Tally, time.Duration)
 
 	misread  misread                      // plants another error, in tests
+	machine  func(pod string) bool        // who is no pod, in tests; nil: all are pods
 	wanted   func(*manifest.Objects) bool // for tests: see sequence
 	patience time.Duration                // of who shrinks a finding; 0: the usual one. For tests
 	anew     bool                         // for tests: with Guided, what is reached is counted, and nobody goes on from it
@@ -52,7 +53,7 @@ type Options struct {
 	seen     func(*Finding)               // each finding, in place of Found; for tests
 }
 
-func (o *Options) planted() planted { return planted{o.Doubt, o.misread} }
+func (o *Options) planted() planted { return planted{o.Doubt, o.misread, o.machine} }
 
 // Report is a finding with the smallest case that shows it.
 type Report struct {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/weirnet/weir/datapath"
 	"github.com/weirnet/weir/lab"
 	"github.com/weirnet/weir/lab/frame"
@@ -23,10 +25,11 @@ import (
 // Doubt changes what the model expects of a frame. Tests plant errors by it.
 type Doubt func(frame []byte, e oracle.Expectation) oracle.Expectation
 
-// planted are errors that tests plant.
+// planted are errors that tests plant, and who is no pod in them.
 type planted struct {
 	doubt   Doubt
 	misread misread
+	machine func(pod string) bool // nil: all are pods
 }
 
 // Finding is a frame on which program and model do not agree, or that was
@@ -48,6 +51,7 @@ type player struct {
 	referee *scenarios.Referee
 	objs    *manifest.Objects
 	misread misread
+	machine func(pod string) bool
 	// every is how many frames are played between two looks at the counters,
 	// and played those since the last.
 	every, played int
@@ -69,6 +73,54 @@ func (p *player) tell(objs *manifest.Objects) {
 	p.referee.Oracle().SetObjects(objs)
 }
 
+// key names whom a slot's pod is known as.
+func (p *player) key(pod string) model.Key {
+	key := model.ParseKey(pod)
+	if p.machine != nil && p.machine(pod) {
+		key.Kind = model.OwnerExternalWorkload
+	}
+	return key
+}
+
+// slotOf is the pod that is known as somebody.
+func slotOf(key model.Key) string {
+	return model.Key{Namespace: key.Namespace, Name: key.Name}.String()
+}
+
+// where is a hook by the name of whom its device is for.
+func (p *player) where(at model.Where) model.Where {
+	if at.Hook == model.FromContainer || at.Hook == model.ToContainer {
+		at.Endpoint = p.key(at.Endpoint).String()
+	}
+	return at
+}
+
+// meant are the objects that program and model know: those who are no pods are
+// machines with the same labels, ports and addresses.
+func (p *player) meant(objs *manifest.Objects) (*manifest.Objects, error) {
+	if p.machine == nil {
+		return objs, nil
+	}
+	out := objs.Clone()
+	for name, pod := range objs.Pods {
+		if !p.machine(name) {
+			continue
+		}
+		delete(out.Pods, name)
+		w := &manifest.Workload{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations},
+			Kind:       model.OwnerExternalWorkload, Addresses: podAddresses(pod), Account: pod.Spec.ServiceAccountName,
+		}
+		for _, port := range pod.Spec.Containers[0].Ports {
+			w.Ports = append(w.Ports, model.NamedPort{Name: port.Name, Port: uint16(port.ContainerPort), Protocol: protocolNumbers[port.Protocol]})
+		}
+		if err := out.Upsert(w); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
 // topology is the world that a case needs.
 func (c *Case) topology() lab.Topology {
 	t := lab.Topology{Nodes: []lab.Host{{Name: nodeName, Silent: true}}, Gateways: gateways, Uplinks: c.Uplink}
@@ -81,8 +133,11 @@ func (c *Case) topology() lab.Topology {
 // newPlayer makes the network that scenarios begin with.
 func newPlayer(ctx context.Context, c *Case, w *prog.World, plant planted) (*player, error) {
 	p := &player{
-		world: w, every: countersEvery, misread: plant.misread, objs: base(c.Pods, c.Uplink),
-		local: model.Local{Devices: model.DevicesOf(w.Devices("")), Gateways: gateways, Identities: model.NewAllocator()},
+		world: w, every: countersEvery, misread: plant.misread, machine: plant.machine, objs: base(c.Pods, c.Uplink),
+		local: model.Local{Devices: map[model.Key]model.Device{}, Gateways: gateways, Identities: model.NewAllocator()},
+	}
+	for pod, device := range w.Devices("") {
+		p.local.Devices[p.key(pod)] = device
 	}
 	p.referee = scenarios.NewReferee(c.topology(), p.local.Devices, w.Datapath(""))
 	if c.Uplink {
@@ -104,21 +159,25 @@ func (p *player) change(ctx context.Context, c *Change) error {
 	if err := c.to(objs); err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
-	state, _, err := compile.All(manifest.DeriveEndpointSlices(objs), nodeName, p.local)
+	meant, err := p.meant(objs)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
+	state, _, err := compile.All(manifest.DeriveEndpointSlices(meant), nodeName, p.local)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	if _, err := p.world.Apply(ctx, "", state); err != nil {
 		return fmt.Errorf("change objects: %w", err)
 	}
-	p.tell(objs)
+	p.tell(meant)
 	p.objs = objs
 	return nil
 }
 
 // renew gives a pod another interface, if it has one.
 func (p *player) renew(ctx context.Context, pod string) error {
-	key := model.ParseKey(pod)
+	key := p.key(pod)
 	if _, its := p.local.Devices[key]; !its {
 		return nil
 	}
@@ -142,8 +201,8 @@ type ran struct {
 
 // frame passes a frame through its hook, and has it judged.
 func (p *player) frame(f *Frame) (ran, error) {
-	now := p.world.Now()
-	p.referee.Look(f.At, f.Data, now)
+	now, at := p.world.Now(), p.where(f.At)
+	p.referee.Look(at, f.Data, now)
 	got, faults, err := p.world.Pass("", f.At.Hook, f.Data, p.ifindex(f.At))
 	if errors.Is(err, datapath.ErrSum) {
 		return ran{finding: &Finding{Kind: "harm at " + string(f.At.Hook) + ": " + datapath.ErrSum.Error(), Where: f.At,
@@ -154,7 +213,7 @@ func (p *player) frame(f *Frame) (ran, error) {
 		return ran{}, err
 	}
 	step := lab.Step{
-		Hook: f.At.Hook, Endpoint: f.At.Endpoint,
+		Hook: at.Hook, Endpoint: at.Endpoint,
 		Decision: got.Decision, Contradiction: contradiction, In: f.Data, Out: got.Data,
 	}
 	r := ran{decision: got.Decision, out: got.Data}
@@ -194,14 +253,14 @@ func (p *player) ifindex(at model.Where) int {
 	if at.Hook == model.FromDevice || at.Hook == model.ToDevice {
 		return p.local.Uplinks[0].Ifindex
 	}
-	return p.local.Devices[model.ParseKey(at.Endpoint)].Ifindex
+	return p.local.Devices[p.key(at.Endpoint)].Ifindex
 }
 
 // behind finds the pod that a device leads to.
 func (p *player) behind(ifindex int) (string, model.Device) {
 	for name, d := range p.local.Devices {
 		if d.Ifindex == ifindex {
-			return name.String(), d
+			return slotOf(name), d
 		}
 	}
 	return "", model.Device{}

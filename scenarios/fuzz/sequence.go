@@ -107,7 +107,7 @@ func (s *sequence) sit(ctx context.Context, w *prog.World, plant planted) (err e
 func (s *sequence) know() {
 	s.devices = map[string]model.Device{}
 	for key, device := range s.player.local.Devices {
-		s.devices[key.String()] = device
+		s.devices[slotOf(key)] = device
 	}
 	for _, u := range s.player.local.Uplinks {
 		s.devices[nodeName] = model.Device{MAC: u.MAC, PodMAC: router}

@@ -281,7 +281,7 @@ func newStepper(r *rand.Rand) *stepper {
 	s.local.Devices = map[model.Key]model.Device{}
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
 		if s.objs.Pods[name].Spec.NodeName == stepNode && r.IntN(4) > 0 {
-			s.local.Devices[model.ParseKey(name)] = model.Device{Name: "veth-" + s.objs.Pods[name].Name, Gateways: s.gateways()}
+			s.local.Devices[manifest.KeyOf(s.objs.Pods[name])] = model.Device{Name: "veth-" + s.objs.Pods[name].Name, Gateways: s.gateways()}
 		}
 	}
 	s.local.Gateways = []netip.Addr{netip.MustParseAddr("10.0.255.254")}
@@ -378,20 +378,23 @@ func (s *stepper) gateways() []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("10.0.255.253")}
 }
 
-// plug gives a pod of this node a device, or another one, or takes it away.
+// plug gives a pod of this node, or a workload, a device, or another one, or takes it
+// away.
 func (s *stepper) plug() string {
-	var names []string
+	var all []model.Key
 	for _, name := range slices.Sorted(maps.Keys(s.objs.Pods)) {
 		if s.objs.Pods[name].Spec.NodeName == stepNode {
-			names = append(names, name)
+			all = append(all, manifest.KeyOf(s.objs.Pods[name]))
 		}
 	}
-	if len(names) == 0 {
+	for _, w := range s.objs.WorkloadsInOrder() {
+		all = append(all, w.Key())
+	}
+	if len(all) == 0 {
 		return "nobody"
 	}
-	name := names[s.IntN(len(names))]
+	key := all[s.IntN(len(all))]
 	s.local.Devices = maps.Clone(s.local.Devices)
-	key := model.ParseKey(name)
 	switch device, found := s.local.Devices[key]; {
 	case found && s.IntN(2) == 0:
 		delete(s.local.Devices, key)
@@ -400,10 +403,10 @@ func (s *stepper) plug() string {
 			s.chained = !s.chained
 		}
 		device.Gateways = s.gateways()
-		device.Name, device.Ifindex = "veth-"+s.objs.Pods[name].Name, s.made
+		device.Name, device.Ifindex = "veth-"+key.Name, s.made
 		s.local.Devices[key] = device
 	}
-	return name
+	return key.String()
 }
 
 // otherNode changes what a Node says, most often of nothing that matters.

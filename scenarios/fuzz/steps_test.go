@@ -39,7 +39,7 @@ func TestStepsComeToWhatIsMadeAnew(t *testing.T) {
 		"a Node comes", "a Node goes", "a Node says something else", "a Node's heartbeat", "labels of this node's own Node",
 		"a namespace comes", "a namespace is gone", "a block of addresses comes or goes", "most of an identity's addresses are in other blocks",
 		"an address in dispute", "an identity has addresses of another family", "an identity is shared", "a pod with a gateway",
-		"a pod with a weight, or on the only node without its name", "a policy of Cilium's reads services", "the API's servers", "a workload",
+		"a pod with a weight, or on the only node without its name", "a policy of Cilium's reads services", "the API's servers", "a workload", "a workload at a device of this node",
 		"the first policy of Cilium's comes, or the last one goes", "objects are refused for the sake of others",
 	} {
 		require.Positive(t, done.Taken[kind], "nothing was made from what was left: %s", kind)
