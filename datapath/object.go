@@ -51,6 +51,13 @@ func readObjects(opts *Options) (*objects, error) {
 	return &objects{container, host, socket}, nil
 }
 
+// CheckObjects says whether this loader could fill the tables of the object files of
+// options: ErrObject, if not.
+func CheckObjects(opts Options) error {
+	_, err := readObjects(&opts)
+	return err
+}
+
 func readObject(object []byte, load func() (*ebpf.CollectionSpec, error)) (*ebpf.CollectionSpec, error) {
 	embedded, err := load()
 	if err != nil {

@@ -36,6 +36,9 @@ type Runner struct {
 	Match *regexp.Regexp
 	// Only selects further, of runs that are planned. Nil: all.
 	Only func(Result) bool
+	// Order compares runs that are planned: lower ones come first, equal ones stay as they
+	// are. Nil: all are equal.
+	Order func(a, b Result) int
 	// Times is how often each run is made; 0 is once. Above 1 they are numbered:
 	// name/family#1 is the first. Guests do not number.
 	Times int
@@ -57,10 +60,15 @@ type Runner struct {
 	Netns func(context.Context, lab.Topology, netns.Options) (lab.World, error)
 	// Cluster is where worlds cluster are made. Who has opened it closes it.
 	Cluster *kube.Session
+	// Files are the programs to load, by runs that load their own (without Warm).
+	Files ObjectFiles
 	// Edit changes the programs before they are loaded: see datapath.Options.
 	Edit func(*ebpf.CollectionSpec) error
 	// Cover counts what of the programs each run reaches: see Result.Reach.
 	Cover bool
+	// WithoutLives leaves out of Reach what the verifier left of the programs, for
+	// which they would be loaded once more.
+	WithoutLives bool
 	// Warm is what was loaded before; Run closes it. Nil: the run loads it.
 	Warm *Warm
 	// Slowdown is how many times slower this machine is than an ordinary one:
@@ -183,6 +191,9 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if r.Shuffle != nil {
 		rand.New(rand.NewPCG(*r.Shuffle, 0)).Shuffle(len(runs), func(i, j int) { runs[i], runs[j] = runs[j], runs[i] })
 	}
+	if r.Order != nil {
+		slices.SortStableFunc(runs, func(a, b run) int { return r.Order(a.result(""), b.result("")) })
+	}
 	before := takeCensus()
 	if r.Warm != nil {
 		before = r.Warm.before
@@ -199,7 +210,7 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 	if r.Warm != nil {
 		m.nets, m.prog = r.Warm.nets, r.Warm.prog
 	} else {
-		m.nets, m.prog = netns.NewPool(parallel), newProgPool(min(parallel, runtime.GOMAXPROCS(0)), datapath.Options{Edit: r.Edit})
+		m.nets, m.prog = netns.NewPool(parallel), newProgPool(min(parallel, runtime.GOMAXPROCS(0)), r.options(r.Edit))
 	}
 	results := m.run(ctx, runs)
 	if m.left != nil {
@@ -215,6 +226,13 @@ func (r *Runner) Run(ctx context.Context, all []*Scenario) ([]Result, error) {
 		return results, fmt.Errorf("stopped after %d of %d runs: %w", len(results), len(runs), err)
 	}
 	return results, nil
+}
+
+// options are those of the datapaths in world prog, whose programs edit changes.
+func (r *Runner) options(edit func(*ebpf.CollectionSpec) error) datapath.Options {
+	options := r.Files.Options()
+	options.Edit = edit
+	return options
 }
 
 // machine is a Run in progress.

@@ -26,15 +26,18 @@ type worker struct {
 }
 
 func (m *machine) newWorker() *worker {
-	w := &worker{machine: m, edit: m.Edit, prog: m.prog}
+	w := &worker{machine: m, edit: m.Edit, prog: m.prog, objects: m.Files.Options()}
 	switch {
 	case !m.Cover:
 	case m.Warm != nil && m.Warm.counters != nil:
 		w.counters = m.Warm.counters
 	default:
 		w.counters = m.lives.Counters()
+		if m.WithoutLives {
+			w.counters = cover.New()
+		}
 		w.edit = w.count
-		w.prog = newProgPool(1, datapath.Options{Edit: w.edit})
+		w.prog = newProgPool(1, m.options(w.edit))
 	}
 	return w
 }

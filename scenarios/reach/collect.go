@@ -32,19 +32,19 @@ func (b bits) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
 
 // New makes a collector for the embedded objects.
 func New() (*Collector, error) {
-	var shapes []*cover.Shape
+	var specs []*ebpf.CollectionSpec
 	for _, load := range []func() (*ebpf.CollectionSpec, error){bpf.LoadContainer, bpf.LoadHost, bpf.LoadSocket} {
 		spec, err := load()
 		if err != nil {
 			return nil, fmt.Errorf("read the embedded objects: %w", err)
 		}
-		shape, err := cover.ShapeOf(spec)
-		if err != nil {
-			return nil, err
-		}
-		shapes = append(shapes, shape)
+		specs = append(specs, spec)
 	}
-	return &Collector{index: newIndex(shapes), kernels: map[string][]sums{}, reached: map[string]bits{}}, nil
+	index, err := indexOf(specs)
+	if err != nil {
+		return nil, err
+	}
+	return &Collector{index: index, kernels: map[string][]sums{}, reached: map[string]bits{}}, nil
 }
 
 // Add adds what one run of a scenario, named with its family, reached on a
@@ -84,14 +84,7 @@ func (c *Collector) note(scenario string, shape int, counts cover.ObjectCounts) 
 		c.reached[scenario] = reached
 	}
 	for i, p := range counts.Programs {
-		for n, of := range p.Counts {
-			if of.Entered == 0 {
-				continue
-			}
-			for _, line := range c.index.programs[shape][i].lines[n] {
-				reached.set(line)
-			}
-		}
+		c.index.mark(reached, shape, i, p)
 	}
 }
 

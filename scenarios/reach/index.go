@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/weirnet/weir/bpf/blocks"
 	"github.com/weirnet/weir/bpf/cover"
 )
@@ -58,6 +60,19 @@ type branchOf struct {
 }
 
 type functionOf struct{ block, function int }
+
+// indexOf is of objects.
+func indexOf(specs []*ebpf.CollectionSpec) (*index, error) {
+	var shapes []*cover.Shape
+	for _, spec := range specs {
+		shape, err := cover.ShapeOf(spec)
+		if err != nil {
+			return nil, err
+		}
+		shapes = append(shapes, shape)
+	}
+	return newIndex(shapes), nil
+}
 
 func newIndex(shapes []*cover.Shape) *index {
 	x := &index{shapes: shapes}

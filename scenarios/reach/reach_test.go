@@ -134,3 +134,30 @@ func TestLCOVHasSumsOfWhatItLists(t *testing.T) {
 		}
 	}
 }
+
+func TestAMapTellsWhatOneRunReached(t *testing.T) {
+	spec, err := bpf.LoadContainer()
+	require.NoError(t, err)
+	m, err := NewMap(spec)
+	require.NoError(t, err)
+	records := ran(t)
+	run, err := m.Read(records)
+	require.NoError(t, err)
+	require.Equal(t, []string{bpf.ContainerProgFromContainer}, run.Programs)
+	require.NotEmpty(t, run.Lines["container.bpf.c"])
+	require.IsIncreasing(t, run.Lines["lib/verdict.h"])
+	require.Empty(t, run.Lines["lib/nat.h"], "a frame that is no IP is not translated")
+	for file, lines := range run.Lines {
+		for _, l := range lines {
+			require.True(t, m.HasCode(file, l), "%s:%d", file, l)
+		}
+	}
+	require.False(t, m.HasCode("container.bpf.c", 1), "it is a comment")
+
+	host, err := bpf.LoadHost()
+	require.NoError(t, err)
+	other, err := NewMap(host)
+	require.NoError(t, err)
+	_, err = other.Read(records)
+	require.ErrorIs(t, err, cover.ErrRecord)
+}
