@@ -82,7 +82,7 @@ func checkout(ctx context.Context) (string, error) {
 	cmd.Stderr = &problem
 	out, err := cmd.Output()
 	path, dir, _ := strings.Cut(strings.TrimSpace(string(out)), " ")
-	if err != nil || path != "github.com/weirnet/weir" || dir == "" {
+	if err != nil || path != modulePath || dir == "" {
 		return "", errors.New("--go: this is no checkout of Weir: run it inside one, whose code it compiles with errors")
 	}
 	return dir, nil

@@ -38,6 +38,7 @@ type scenarioRun struct {
 	part     partFlags
 	timings  bool
 	many     manyFlags
+	watch    bool
 	starts   []matrix.Start // of guests
 	cluster  clusterFlags
 	image    string // of the pods of world cluster
@@ -77,6 +78,15 @@ In world netns one scenario of eight attaches the programs as a cluster does, by
 tcx where the kernel has it, and the others by clsact, which waits for nothing.
 With --thorough all do as a cluster does; in kernels of --kernel they always do.
 
+With --watch it goes on when all have run, until Ctrl-C: a scenario whose file
+changes runs again, and in a source tree so does what a change of bpf/*.c or *.h
+touches. The programs are built anew as by 'make generate', but beside the tree,
+and loaded in place of those of this binary. Those runs are made again that
+reach the changed lines, what failed first; where no run is known to, or lines
+do not tell, as of a constant, all of the programs that changed. Without files
+it is the library of the source tree that runs. The exit status is that of the
+last run.
+
 World cluster is a live one, with any network plugin: only those scenarios run
 that can be there ('weir scenario list --world cluster'), each with namespaces
 and pods of its own, which are removed at the end. It has to be asked for, by
@@ -104,6 +114,7 @@ lock by themselves.`,
   weir scenario run -q --fail-fast=20 --report reports
   weir scenario run --rerun-failed --report reports
   weir scenario run --world netns --run '^tcp' --count 20 --shuffle on
+  weir scenario run --watch --world prog
   weir scenario run --keep --world netns --run '^policy-ingress/ipv4$'`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
@@ -120,6 +131,7 @@ lock by themselves.`,
 	f.BoolVar(&o.timings, "timings", false, "show where the time went, by kernel and world, and of the slowest scenarios")
 	o.cluster.register(cmd)
 	f.StringVar(&o.image, "image", "", "`reference` of the image that pods of world cluster run, which has this program (default: that of the agents of Weir there)")
+	f.BoolVar(&o.watch, "watch", false, "run again what a change of the scenarios' files, or of the programs' source, touches")
 	o.part.add(f)
 	o.many.add(f)
 	return cmd
@@ -129,6 +141,12 @@ func (o *scenarioRun) run(cmd *cobra.Command, args []string) (err error) {
 	runner, err := o.runner()
 	if err != nil {
 		return err
+	}
+	if o.watch {
+		if err := o.watchable(cmd); err != nil {
+			return err
+		}
+		return o.watchFiles(cmd, runner, args)
 	}
 	all, err := loadScenarios(args)
 	if err != nil {
@@ -219,6 +237,8 @@ type live struct {
 	text          *report.Text
 	folder        *report.Folder // nil: nothing is kept
 	bar           bool
+	brief         bool // of runs only the first that fails is shown at once
+	failed        bool // one has
 	annotate      bool // for GitHub
 	done, total   int
 	problems      []error
@@ -257,9 +277,10 @@ func (l *live) add(r scenarios.Result) {
 	}
 	switch l.output {
 	case "text":
-		if !l.many.quiet {
+		if !l.many.quiet && (!l.brief || r.Failed() && !l.failed) {
 			l.text.Line(r)
 		}
+		l.failed = l.failed || r.Failed()
 	case "json":
 		// A reader that is gone shows at the last write.
 		_ = report.JSON(l.out, r)
@@ -275,6 +296,9 @@ func (l *live) add(r scenarios.Result) {
 // close ends the report. The error joins how the run ended and what went wrong
 // meanwhile; the report keeps that too.
 func (l *live) close(ctx context.Context, results []scenarios.Result, err error) error {
+	if l.bar && l.done < l.total {
+		fmt.Fprint(l.progress, "\r\x1b[K")
+	}
 	err = errors.Join(append(l.problems, err)...)
 	l.run.Ended = ctx.Err() == nil
 	if err != nil {

@@ -18,12 +18,18 @@ func TestMain(m *testing.M) {
 
 // The scripts are what a person meets at the command line: testdata/script.
 func TestTheCommandLine(t *testing.T) {
+	w := &scriptWatches{of: map[*testscript.TestScript]*scriptWatch{}}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ends": ends,
+			"ends":       ends,
+			"tree":       tree,
+			"replaces":   replaces,
+			"watches":    w.watches,
+			"sees":       w.sees,
+			"interrupts": w.interrupts,
 		},
 	})
 }
