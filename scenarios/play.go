@@ -307,6 +307,7 @@ func (p *play) failure(step *syntax.Step, err error) *Failure {
 
 // tell adds what is known of the world when a run failed.
 func (p *play) tell(f *Failure) {
+	f.Topology = p.topology
 	f.Walks, f.Before, f.Model = p.walks, p.before, p.judge.story
 	if p.kind != syntax.Prog {
 		// Frames that cannot be read are left out: the failure is the news.

@@ -62,6 +62,8 @@ type Failure struct {
 	// Odd names which of scenario, model and datapath stands alone; empty
 	// where that cannot be told.
 	Odd string
+	// Topology is the network that it happened in; without nodes where there was none.
+	Topology lab.Topology
 	// Model is what the model says of the frames of the step.
 	Model []string
 	// Walks are those of the step and of what it checks; Before those of

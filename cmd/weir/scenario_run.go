@@ -258,6 +258,7 @@ func (o *scenarioRun) live(cmd *cobra.Command, total int, names map[string]strin
 	if l.folder, err = report.NewFolder(o.report); err != nil {
 		return nil, err
 	}
+	run.Build, run.Seed = thisBuild().String(), o.many.shuffle.String()
 	return l, l.folder.Describe(run)
 }
 

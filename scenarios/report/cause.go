@@ -50,7 +50,7 @@ func causeOf(r scenarios.Result) cause {
 		c.reason += " " + string(step.Decision.Reason)
 	}
 	if step.Decision.File != "" {
-		c.line = fmt.Sprintf("%s:%d", step.Decision.File, step.Decision.Line)
+		c.line = placeOf(step.Decision)
 	}
 	return c
 }
@@ -58,14 +58,8 @@ func causeOf(r scenarios.Result) cause {
 // decisive gives the hook's part at which a failure began, as far as the story
 // tells, and what is wrong there; nil if no frame met a hook.
 func decisive(f *scenarios.Failure) (step *lab.Step, what string) {
-	for _, d := range f.Details { // a frame on which model and datapath disagree
-		for _, w := range f.Walks {
-			for i := range w.Steps {
-				if s := &w.Steps[i]; d.Field == fmt.Sprintf("%s of %s", s.Hook, s.Endpoint) {
-					return s, difference(strings.TrimPrefix(d.Want, "the model: "), strings.TrimPrefix(d.Got, "the datapath: "))
-				}
-			}
-		}
+	if walk, step, d := disputed(f); d != nil {
+		return &f.Walks[walk].Steps[step], difference(strings.TrimPrefix(d.Want, "the model: "), strings.TrimPrefix(d.Got, "the datapath: "))
 	}
 	what = plain(firstLine(f.Problem), f.Step)
 	if len(f.Details) > 0 {
@@ -80,6 +74,21 @@ func decisive(f *scenarios.Failure) (step *lab.Step, what string) {
 		}
 	}
 	return step, what
+}
+
+// disputed gives the hook's part on which model and datapath disagree, as indices of
+// the walk and of its step, with what they say; nil where they agree.
+func disputed(f *scenarios.Failure) (walk, step int, d *scenarios.Detail) {
+	for i := range f.Details {
+		for walk, w := range f.Walks {
+			for step, s := range w.Steps {
+				if f.Details[i].Field == fmt.Sprintf("%s of %s", s.Hook, s.Endpoint) {
+					return walk, step, &f.Details[i]
+				}
+			}
+		}
+	}
+	return 0, 0, nil
 }
 
 // difference names what two outcomes of one frame do not have in common.
@@ -279,9 +288,15 @@ func shorten(story string, lines int) string {
 	return strings.Join(all, "\n")
 }
 
-func clip(line string) string {
-	if runes := []rune(line); len(runes) > storyColumns {
-		return string(runes[:storyColumns-1]) + "…"
+func clip(line string) string { return clipTo(line, storyColumns) }
+
+// clipTo shortens a text to so many characters.
+func clipTo(text string, most int) string {
+	if len(text) <= most {
+		return text
 	}
-	return line
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-1]) + "…"
+	}
+	return text
 }

@@ -118,7 +118,7 @@ func (f *Folder) name(r scenarios.Result) string {
 	return filepath.Join(f.path, fmt.Sprintf("%s-%s-%s", strings.NewReplacer("/", "-", "#", "-").Replace(r.Scenario), r.World, kernel))
 }
 
-// Add keeps one result, and the story and the capture of a failure.
+// Add keeps one result, and the story, the page and the capture of a failure.
 func (f *Folder) Add(r scenarios.Result) error {
 	f.tally.add(r)
 	if err := JSON(f.json, r); err != nil {
@@ -132,6 +132,9 @@ func (f *Folder) Add(r scenarios.Result) error {
 	}
 	if err := os.WriteFile(f.name(r)+".txt", []byte(f.whole(r)), 0o644); err != nil {
 		return fmt.Errorf("write story: %w", err)
+	}
+	if err := f.keepTale(f.taleOf(r)); err != nil {
+		return err
 	}
 	out, err := os.Create(f.Capture(r))
 	if err != nil {

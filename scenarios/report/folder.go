@@ -17,14 +17,16 @@ import (
 
 // Folder keeps the results of one run in a directory of its own: results.json as
 // they come, outputs.json with the frames of world prog, and for each failure its
-// story and capture; junit.xml at the end. Summary.txt says in words how the run
-// ended, and before that that it has not.
+// story, page and capture; junit.xml at the end. Summary.txt and index.html say how
+// the run ended, and before that that it has not.
 type Folder struct {
 	path    string
 	json    *os.File
 	outputs *os.File
+	tales   *os.File
 	begun   time.Time
 	tally   Tally
+	parts   int // reports that are merged in it; 0 of a run
 }
 
 // latest is a link to the folder of the run that began last.
@@ -43,7 +45,7 @@ func NewFolder(reports string) (*Folder, error) {
 		return nil, fmt.Errorf("make report folder: %w", err)
 	}
 	f.path = filepath.Join(reports, name)
-	for name, file := range map[string]**os.File{resultsFile: &f.json, outputsFile: &f.outputs} {
+	for name, file := range map[string]**os.File{resultsFile: &f.json, outputsFile: &f.outputs, talesFile: &f.tales} {
 		if *file, err = os.Create(filepath.Join(f.path, name)); err != nil {
 			return nil, fmt.Errorf("write report: %w", err)
 		}
@@ -94,21 +96,31 @@ func (f *Folder) Path() string { return f.path }
 // Describe keeps which part of a whole the report is. It is called before the
 // first result, so that what a killed run leaves is known for that.
 func (f *Folder) Describe(run *shard.Run) error {
+	return errors.Join(f.describe(run), f.index(nil, run, f.ofResults()))
+}
+
+func (f *Folder) describe(run *shard.Run) error {
 	return errors.Join(
 		f.file(runFile, func(out io.Writer) error { return JSONRun(out, run) }),
 		f.file(summaryFile, func(out io.Writer) error { return f.summary(out, run) }),
 	)
 }
 
-// Close writes junit.xml, and keeps how the run has ended.
+// Close writes junit.xml and the page of the run, and keeps how it has ended.
 func (f *Folder) Close(results []scenarios.Result, run *shard.Run) error {
-	if err := errors.Join(f.json.Close(), f.outputs.Close()); err != nil {
+	if err := f.closeFiles(); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return errors.Join(
-		f.file("junit.xml", func(out io.Writer) error { return JUnit(out, results, run) }),
-		f.Describe(run),
+		f.file(junitFile, func(out io.Writer) error { return JUnit(out, results, run) }),
+		f.describe(run),
+		f.index(results, run, f.ofResults()),
 	)
+}
+
+// closeFiles closes what is written while results come.
+func (f *Folder) closeFiles() error {
+	return errors.Join(f.json.Close(), f.outputs.Close(), f.tales.Close())
 }
 
 // summary tells people what the report is of.

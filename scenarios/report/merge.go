@@ -13,6 +13,7 @@ import (
 
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
+	"github.com/weirnet/weir/scenarios/report/page"
 	"github.com/weirnet/weir/scenarios/shard"
 )
 
@@ -147,11 +148,12 @@ func (m *Merged) Keep(reports string) (*Folder, error) {
 		return nil, err
 	}
 	var problems []error
+	f.parts = len(m.parts)
 	for _, r := range m.withOutputs() {
 		f.tally.add(r)
 		problems = append(problems, JSON(f.json, r), f.keepOutputs(r), m.keepFailure(f, r))
 	}
-	problems = append(problems, f.json.Close(), f.outputs.Close(), f.file("junit.xml", m.JUnit), f.Describe(m.Run))
+	problems = append(problems, f.closeFiles(), f.file(junitFile, m.JUnit), f.describe(m.Run))
 	if len(m.Run.Kernels) > 1 || len(m.costs) > 0 {
 		_, err := f.Kernels(m.withOutputs(), m.costs)
 		problems = append(problems, err)
@@ -159,10 +161,14 @@ func (m *Merged) Keep(reports string) (*Folder, error) {
 	if len(m.Starts) > 0 {
 		problems = append(problems, f.Starts(m.Starts))
 	}
+	problems = append(problems, f.index(m.Results, m.Run, told{m.tale, func(r scenarios.Result) string { return briefOf(m.story(r)) }}))
 	return f, errors.Join(problems...)
 }
 
-// keepFailure copies the story and the capture of a failure.
+// tale is what the page of a failure shows; nil where its part does not have that.
+func (m *Merged) tale(r scenarios.Result) *page.Failure { return m.from[keyOf(r)].tales[keyOf(r)] }
+
+// keepFailure copies the story, the page and the capture of a failure.
 func (m *Merged) keepFailure(f *Folder, r scenarios.Result) error {
 	story := m.story(r)
 	if !r.Failed() || story == "" {
@@ -170,6 +176,12 @@ func (m *Merged) keepFailure(f *Folder, r scenarios.Result) error {
 	}
 	if err := os.WriteFile(f.name(r)+".txt", []byte(story), 0o644); err != nil {
 		return fmt.Errorf("write story: %w", err)
+	}
+	if t := m.tale(r); t != nil {
+		t.File = filepath.Base(f.name(r))
+		if err := f.keepTale(t); err != nil {
+			return err
+		}
 	}
 	path := m.capture(r)
 	if path == "" {

@@ -19,6 +19,7 @@ const (
 	kernelsFile = "kernels.txt"
 	startsFile  = "guests.json"
 	summaryFile = "summary.txt"
+	junitFile   = "junit.xml"
 )
 
 // outputs is a line of outputs.json: what hooks did with a run's frames.

@@ -16,6 +16,7 @@ import (
 	"github.com/weirnet/weir/lab/junit"
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
+	"github.com/weirnet/weir/scenarios/report/page"
 	"github.com/weirnet/weir/scenarios/shard"
 	"github.com/weirnet/weir/scenarios/syntax"
 )
@@ -32,6 +33,7 @@ type Part struct {
 	given   string               // the path by which it was found
 	dir     string               // of a report, for stories and captures; or empty
 	stories map[resultKey]string // that came with results
+	tales   map[resultKey]*page.Failure
 }
 
 // resultKey is what no two results of a run share.
@@ -98,7 +100,7 @@ func isReport(dir string) bool {
 }
 
 func readPart(path string) (*Part, error) {
-	p := &Part{Name: path, stories: map[resultKey]string{}}
+	p := &Part{Name: path, stories: map[resultKey]string{}, tales: map[resultKey]*page.Failure{}}
 	var err error
 	switch {
 	case filepath.Base(path) == resultsFile:
@@ -120,8 +122,10 @@ func readPart(path string) (*Part, error) {
 
 func (p *Part) readFolder() error {
 	var lines []runLine
+	var tales []*page.Failure
 	err := errors.Join(
 		p.read(p.dir),
+		readLines(filepath.Join(p.dir, talesFile), &tales),
 		readLines(filepath.Join(p.dir, runFile), &lines),
 		readLines(filepath.Join(p.dir, startsFile), &p.starts),
 	)
@@ -130,6 +134,9 @@ func (p *Part) readFolder() error {
 	}
 	if len(lines) > 0 {
 		p.Run = lines[0].Run
+	}
+	for _, t := range tales {
+		p.tales[taleKey(t)] = t
 	}
 	for _, r := range p.results {
 		story, err := os.ReadFile((&Folder{path: p.dir}).name(r) + ".txt")

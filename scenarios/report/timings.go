@@ -105,9 +105,7 @@ func (t *Text) guests(sums []Timing, names map[string]string) {
 }
 
 func (t *Text) slowest(results []scenarios.Result, phases []phase.Phase, heads []string, names map[string]string) {
-	results = slices.Clone(results)
-	slices.SortStableFunc(results, func(a, b scenarios.Result) int { return -cmp.Compare(a.Seconds, b.Seconds) })
-	results = results[:min(slowest, len(results))]
+	results = slowestOf(results, slowest)
 	fmt.Fprintf(t.Out, "\n%s\n", t.paint(bold, fmt.Sprintf("The slowest %d:", len(results))))
 	table := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "SCENARIO\tWORLD\tKERNEL\tSECONDS\t%s\n", strings.Join(heads, "\t"))
@@ -115,6 +113,13 @@ func (t *Text) slowest(results []scenarios.Result, phases []phase.Phase, heads [
 		fmt.Fprintf(table, "%s\t%s\t%s\t%.3f%s\n", r.Scenario, r.World, names[r.Kernel], r.Seconds, cells(phases, r.Phases, "%.3f"))
 	}
 	table.Flush()
+}
+
+// slowestOf are the n results that took longest, the longest first.
+func slowestOf(results []scenarios.Result, n int) []scenarios.Result {
+	results = slices.Clone(results)
+	slices.SortStableFunc(results, func(a, b scenarios.Result) int { return -cmp.Compare(a.Seconds, b.Seconds) })
+	return first(results, n)
 }
 
 // spentOn are the phases on which time was spent.

@@ -17,6 +17,10 @@ type Run struct {
 	// which part each scenario is in.
 	Scenarios string `json:"scenarios"`
 	Plan      string `json:"plan"`
+	// Build is the program that ran it, and Seed that of the order of its runs; empty
+	// where that is not known, and as they are planned.
+	Build string `json:"build,omitempty"`
+	Seed  string `json:"seed,omitempty"`
 	// Results is how many this part is to have.
 	Results int `json:"results"`
 	// Ended says that the run came to its end, whatever it found.
