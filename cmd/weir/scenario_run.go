@@ -58,7 +58,9 @@ what was expected and what was there, the way of every frame, and the command
 that repeats it. With --report DIR, the whole story of each failure is kept,
 and a capture with notes beside the packets. Each run has a folder of its own
 there, named by the time; DIR/latest is that of the last one, and its
-summary.txt says how the run ended, or that it was interrupted.
+summary.txt says how the run ended, or that it was interrupted. Its index.html
+is for a browser: causes, worlds and kernels side by side, and of each failure
+the network, drawn with the hooks that the frame met.
 
 With --fail-fast what was not run is counted, and the exit status is 1; what is
 on at that moment is stopped. --rerun-failed runs what failed on any kernel, in
@@ -123,7 +125,7 @@ lock by themselves.`,
 	f.StringVar(&o.match, "run", "", "only those whose name/family this regular expression matches")
 	f.Var(count{&o.parallel}, "parallel", "how many at once, or guests at once; default three a core, or as guests need")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json (one object a line) or junit")
-	f.StringVar(&o.report, "report", "", "keep results.json, junit.xml, stories and captures in a folder of its own in this directory")
+	f.StringVar(&o.report, "report", "", "keep index.html, results.json, junit.xml, stories and captures in a folder of its own in this directory")
 	f.BoolVar(&o.keep, "keep", false, "leave the world of a failure up until Ctrl-C, and say how to enter it")
 	f.StringVar(&o.cover, "cover", "", "count what of the programs is reached, and keep pages and cover.lcov in this directory")
 	f.StringSliceVar(&o.kernels, "kernel", nil, "in these kernels: of the lock ('weir vm kernels'), all of them (all), or paths")
