@@ -115,7 +115,7 @@ func TestAMergedReportDrawsTheFailuresOfItsParts(t *testing.T) {
 		for _, r := range of {
 			require.NoError(t, f.Add(r))
 		}
-		require.NoError(t, f.Close(of, &shard.Run{Shard: fmt.Sprintf("%d/2", i+1), Kernels: []string{scenarios.Kernel()}, Results: len(of), Ended: true, Build: "weir v1"}))
+		require.NoError(t, f.Close(of, &shard.Run{Shard: fmt.Sprintf("%d/2", i+1), Kernels: []string{scenarios.Kernel()}, Results: len(of), Ended: true, Build: fmt.Sprintf("weir v%d", i+1)}))
 	}
 	parts, err := ReadParts(filepath.Join(dir, "0"), filepath.Join(dir, "1"))
 	require.NoError(t, err)
@@ -127,7 +127,7 @@ func TestAMergedReportDrawsTheFailuresOfItsParts(t *testing.T) {
 	name := filepath.Base(strings.TrimSuffix(whole.Capture(results[0]), ".pcapng")) + ".html"
 	require.Equal(t, readPage(t, filepath.Join(dir, "0", latest), name), readPage(t, whole.Path(), name))
 	text := readPage(t, whole.Path(), "index.html")
-	for _, part := range []string{"of 2 reports", "weir v1", "<svg", `<a href="./` + name + `">FAIL</a>`} {
+	for _, part := range []string{"of 2 reports", "weir v1; weir v2", "<svg", `<a href="./` + name + `">FAIL</a>`} {
 		require.True(t, strings.Contains(text, part), part)
 	}
 	again, err := ReadParts(whole.Path())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/weirnet/weir/scenarios"
 	"github.com/weirnet/weir/scenarios/matrix"
@@ -40,6 +41,7 @@ func Merge(parts []*Part) (*Merged, error) {
 	m := &Merged{parts: parts, from: map[resultKey]*Part{}}
 	whole := *parts[0].Run
 	whole.Shard, whole.Results, whole.Ended, whole.Problems = shard.Whole.String(), 0, true, nil
+	whole.Build, whole.Seed = buildsOf(parts), ""
 	m.Run = &whole
 	for _, p := range parts {
 		if err := m.add(p); err != nil {
@@ -50,6 +52,17 @@ func Merge(parts []*Part) (*Merged, error) {
 		return cmp.Or(compareReleases(a.Kernel, b.Kernel), -cmp.Compare(a.World, b.World), cmp.Compare(a.Scenario, b.Scenario))
 	})
 	return m, nil
+}
+
+// buildsOf are those of the programs that ran the parts, each once.
+func buildsOf(parts []*Part) string {
+	var all []string
+	for _, p := range parts {
+		if b := p.Run.Build; b != "" && !slices.Contains(all, b) {
+			all = append(all, b)
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 func (m *Merged) add(p *Part) error {
