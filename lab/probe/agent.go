@@ -37,7 +37,7 @@ func Serve(ctx context.Context, listener net.Listener, token string) error {
 // Do does what a stream says until it or ctx ends, and closes it.
 func Do(ctx context.Context, stream io.ReadWriteCloser, token string) {
 	ctx, cancel := context.WithCancel(ctx)
-	a := &agent{out: json.NewEncoder(stream), open: map[io.Closer]struct{}{}, conns: map[uint64]*dialled{}}
+	a := &agent{out: json.NewEncoder(stream), open: map[io.Closer]struct{}{}, conns: map[uint64]*dialled{}, captures: map[uint64]*capture{}}
 	stop := context.AfterFunc(ctx, func() { stream.Close() })
 	defer func() {
 		cancel()
@@ -65,10 +65,11 @@ type agent struct {
 	out     *json.Encoder
 	work    sync.WaitGroup // all goroutines
 
-	mu    sync.Mutex
-	open  map[io.Closer]struct{}
-	conns map[uint64]*dialled
-	last  uint64 // number of a connection
+	mu       sync.Mutex
+	open     map[io.Closer]struct{}
+	conns    map[uint64]*dialled
+	captures map[uint64]*capture
+	last     uint64 // number of a connection or a capture
 }
 
 func (a *agent) answer(ctx context.Context, r *request) {
@@ -121,6 +122,10 @@ func (a *agent) do(ctx context.Context, r *request, answer *response) error {
 			return err
 		}
 		return c.rounds(ctx, r.Rounds.Count, answer)
+	case r.Capture != nil:
+		return a.capture(*r.Capture, answer)
+	case r.Captured != nil:
+		return a.captured(*r.Captured, answer)
 	case r.Forget:
 		a.forget()
 		return nil
@@ -136,7 +141,7 @@ var errOtherVersion = errors.New("the agent does not know what is asked of it: i
 func (a *agent) forget() {
 	a.mu.Lock()
 	open := a.open
-	a.open, a.conns = map[io.Closer]struct{}{}, map[uint64]*dialled{}
+	a.open, a.conns, a.captures = map[io.Closer]struct{}{}, map[uint64]*dialled{}, map[uint64]*capture{}
 	a.mu.Unlock()
 	for c := range open {
 		c.Close() // closed already, or never used again

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/weirnet/weir/lab"
+	"github.com/weirnet/weir/lab/frame"
 	"github.com/weirnet/weir/model"
 )
 
@@ -261,4 +263,35 @@ func TestANameIsLookedUp(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []netip.Addr{loopback4}, got)
 	require.NoError(t, c.PingOf(ctx, loopback4, 8000))
+}
+
+func TestWhatAHostSendsAndGetsIsCaptured(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, for packet sockets")
+	}
+	connect := agents(t)
+	ctx, port, other := within(t, time.Minute), free(t), free(t)
+	server, client := connect(token), connect(token)
+	for _, p := range []uint16{port, other} {
+		require.NoError(t, server.Listen(ctx, Listen{Name: "web", Protocol: model.ProtocolTCP, Port: p, Addresses: []netip.Addr{loopback4}}))
+	}
+	end, err := client.Capture(ctx, Capture{Addresses: []netip.Addr{loopback4}, Ports: []uint16{port}})
+	require.NoError(t, err)
+	for _, p := range []uint16{other, port} {
+		c, err := client.Dial(ctx, Dial{Protocol: model.ProtocolTCP, To: netip.AddrPortFrom(loopback4, p)})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+	frames, err := end(ctx)
+	require.NoError(t, err)
+	require.NotEmpty(t, frames)
+	require.LessOrEqual(t, len(frames), maxCaptured)
+	for _, f := range frames {
+		tuple, ok := frame.Decode(f.Data).Tuple()
+		require.True(t, ok)
+		require.Contains(t, []uint16{tuple.Sport, tuple.Dport}, port, "nobody asked for other ports")
+		require.Equal(t, "lo", f.Interface)
+	}
+	_, err = end(ctx)
+	require.ErrorContains(t, err, "there is no capture")
 }

@@ -38,6 +38,9 @@ type request struct {
 	Rounds  *rounds       `json:"rounds,omitempty"`
 	Forget  bool          `json:"forget,omitempty"`
 	Welcome bool          `json:"welcome,omitempty"`
+	// Capture begins one, and Captured ends that of a number.
+	Capture  *Capture `json:"capture,omitempty"`
+	Captured *uint64  `json:"captured,omitempty"`
 }
 
 // Listen is a port that is served at addresses, by TCP or UDP.
@@ -91,7 +94,7 @@ type response struct {
 	Number uint64         `json:"number"`
 	Error  string         `json:"error,omitempty"`
 	Ended  string         `json:"ended,omitempty"` // the lab's word, for some errors
-	Conn   uint64         `json:"conn,omitempty"`
+	Conn   uint64         `json:"conn,omitempty"`  // or that of a capture
 	Local  netip.AddrPort `json:"local,omitzero"`
 	Remote netip.AddrPort `json:"remote,omitzero"`
 	Peer   netip.AddrPort `json:"peer,omitzero"`
@@ -101,7 +104,8 @@ type response struct {
 	// Addresses are those of a name.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 	// Times are those of each round, or of the way there and the way back.
-	Times []time.Duration `json:"times,omitempty"`
+	Times  []time.Duration `json:"times,omitempty"`
+	Frames []Captured      `json:"frames,omitempty"` // of a capture
 }
 
 // ended are the lab's words on the wire.
