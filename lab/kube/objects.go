@@ -45,14 +45,14 @@ type object struct {
 // addresses itself, serves others too, and whose nodes are not the scenario's; nil:
 // nothing.
 func Movable(topology lab.Topology, objects *manifest.Objects, attached ...*manifest.Objects) error {
-	p := newPlaces()
+	p := NewPlaces()
 	for _, hosts := range [][]lab.Host{topology.Nodes, topology.Pods, topology.Outside} {
 		for _, h := range hosts {
-			p.pair(h.Addresses, h.Addresses)
+			p.Pair(h.Addresses, h.Addresses)
 		}
 	}
 	for _, n := range objects.Nodes {
-		p.pairBlocks(n.Spec.PodCIDRs, n.Spec.PodCIDRs)
+		p.PairBlocks(n.Spec.PodCIDRs, n.Spec.PodCIDRs)
 		for key := range n.Labels {
 			return &fixedError{"node " + n.Name, "has a label " + key + ", and the cluster's nodes are labelled by others"}
 		}
@@ -65,7 +65,7 @@ func Movable(topology lab.Topology, objects *manifest.Objects, attached ...*mani
 	return nil
 }
 
-func movable(p *places, file *manifest.Objects) error {
+func movable(p *Places, file *manifest.Objects) error {
 	var wrong error
 	file.Each(func(obj metav1.Object) {
 		if wrong != nil {
@@ -91,7 +91,7 @@ func movable(p *places, file *manifest.Objects) error {
 }
 
 // object is obj as it is to be in the cluster.
-func (p *places) object(obj metav1.Object) (*object, error) {
+func (p *Places) object(obj metav1.Object) (*object, error) {
 	kind := manifest.KindOf(obj)
 	if svc, ok := obj.(*corev1.Service); ok {
 		var err error
@@ -108,7 +108,7 @@ func (p *places) object(obj metav1.Object) (*object, error) {
 		return nil, fmt.Errorf("write %s: %w", manifest.RefOf(obj), err)
 	}
 	delete(content, "status")
-	if _, err := p.move(content); err != nil {
+	if _, err := p.Move(content); err != nil {
 		return nil, fmt.Errorf("%s: %w", manifest.RefOf(obj), err)
 	}
 	o := &object{ref: manifest.RefOf(obj).String(), content: &unstructured.Unstructured{Object: content}}

@@ -13,9 +13,9 @@ import (
 	"github.com/weirnet/weir/lab"
 )
 
-// places are where a scenario's names and addresses are in the cluster. What
+// Places are where a scenario's names and addresses are in the cluster. What
 // they do not have is the same there.
-type places struct {
+type Places struct {
 	namespaces map[string]string
 	nodes      map[string]string
 	addresses  map[netip.Addr]netip.Addr
@@ -24,15 +24,16 @@ type places struct {
 	free       func() uint16                 // gives another node port; nil: they stay
 }
 
-func newPlaces() *places {
-	return &places{
+// NewPlaces is of those who have nothing elsewhere.
+func NewPlaces() *Places {
+	return &Places{
 		namespaces: map[string]string{}, nodes: map[string]string{}, ports: map[uint16]uint16{},
 		addresses: map[netip.Addr]netip.Addr{}, blocks: map[netip.Prefix]netip.Prefix{},
 	}
 }
 
 // port is where a node port is: each of a world's is another one of the cluster's.
-func (p *places) port(n uint16) uint16 {
+func (p *Places) port(n uint16) uint16 {
 	if p.ports[n] == 0 && p.free != nil {
 		p.ports[n] = p.free()
 	}
@@ -42,8 +43,8 @@ func (p *places) port(n uint16) uint16 {
 	return n
 }
 
-// pair puts addresses of a host in the place of planned ones, by family.
-func (p *places) pair(planned, real []netip.Addr) {
+// Pair puts addresses of a host in the place of planned ones, by family.
+func (p *Places) Pair(planned, real []netip.Addr) {
 	for _, from := range planned {
 		for _, to := range real {
 			if from.Is4() == to.Is4() {
@@ -53,8 +54,8 @@ func (p *places) pair(planned, real []netip.Addr) {
 	}
 }
 
-// pairBlocks puts a node's blocks of pods in the place of planned ones, by family.
-func (p *places) pairBlocks(planned, real []string) {
+// PairBlocks puts a node's blocks of pods in the place of planned ones, by family.
+func (p *Places) PairBlocks(planned, real []string) {
 	for _, from := range parsedPrefixes(planned) {
 		for _, to := range parsedPrefixes(real) {
 			if from.Addr().Is4() == to.Addr().Is4() {
@@ -75,7 +76,7 @@ func parsedPrefixes(texts []string) (all []netip.Prefix) {
 }
 
 // address is where a planned one is.
-func (p *places) address(a netip.Addr) netip.Addr {
+func (p *Places) address(a netip.Addr) netip.Addr {
 	if to, ok := p.addresses[a]; ok {
 		return to
 	}
@@ -83,7 +84,7 @@ func (p *places) address(a netip.Addr) netip.Addr {
 }
 
 // host is one with the cluster's addresses.
-func (p *places) host(h lab.Host) lab.Host {
+func (p *Places) host(h lab.Host) lab.Host {
 	at := slices.Clone(h.Addresses)
 	for i := range at {
 		at[i] = p.address(at[i])
@@ -100,7 +101,7 @@ func (e *fixedError) Error() string { return e.what + " " + e.why }
 // block is where a CIDR is: one of a single host, or of a node's pods, moves with it.
 // Of all others only those stay what they are that hold all addresses, or none of
 // the scenario's.
-func (p *places) block(c netip.Prefix) (netip.Prefix, error) {
+func (p *Places) block(c netip.Prefix) (netip.Prefix, error) {
 	if to, ok := p.blocks[c.Masked()]; ok {
 		return to, nil
 	}
@@ -125,14 +126,14 @@ var namespaceKeys = []string{corev1.LabelMetadataName, "io.kubernetes.pod.namesp
 // nodeKeys are labels whose values are names of nodes.
 var nodeKeys = []string{corev1.LabelHostname}
 
-// move puts the cluster's names and addresses into an object, as JSON has it.
-func (p *places) move(value any) (any, error) {
+// Move puts the cluster's names and addresses into an object, as JSON has it.
+func (p *Places) Move(value any) (any, error) {
 	switch value := value.(type) {
 	case map[string]any:
 		return value, p.moveFields(value)
 	case []any:
 		for i := range value {
-			moved, err := p.move(value[i])
+			moved, err := p.Move(value[i])
 			if err != nil {
 				return nil, err
 			}
@@ -144,7 +145,7 @@ func (p *places) move(value any) (any, error) {
 	return value, nil
 }
 
-func (p *places) moveFields(fields map[string]any) error {
+func (p *Places) moveFields(fields map[string]any) error {
 	if key, ok := fields["key"].(string); ok { // of an expression of a selector
 		if names := p.named(key); names != nil {
 			values, _ := fields["values"].([]any)
@@ -166,7 +167,7 @@ func (p *places) moveFields(fields map[string]any) error {
 			p.moveHints(v)
 			continue
 		}
-		moved, err := p.move(v)
+		moved, err := p.Move(v)
 		if err != nil {
 			return err
 		}
@@ -176,7 +177,7 @@ func (p *places) moveFields(fields map[string]any) error {
 }
 
 // moveHints renames the nodes that an endpoint is for.
-func (p *places) moveHints(value any) {
+func (p *Places) moveHints(value any) {
 	hints, _ := value.([]any)
 	for _, hint := range hints {
 		if fields, ok := hint.(map[string]any); ok {
@@ -186,7 +187,7 @@ func (p *places) moveHints(value any) {
 }
 
 // named gives the names that the values of a key are, or nil.
-func (p *places) named(key string) map[string]string {
+func (p *Places) named(key string) map[string]string {
 	switch {
 	case key == "namespace" || slices.Contains(namespaceKeys, key):
 		return p.namespaces
@@ -204,7 +205,7 @@ func renamed(names map[string]string, value any) any {
 }
 
 // text moves what is an address or a CIDR.
-func (p *places) text(value string) (string, error) {
+func (p *Places) text(value string) (string, error) {
 	if a, err := netip.ParseAddr(value); err == nil {
 		if to, ok := p.addresses[a]; ok {
 			return to.String(), nil
@@ -220,3 +221,6 @@ func (p *places) text(value string) (string, error) {
 	}
 	return value, nil
 }
+
+// Node says what a node is called.
+func (p *Places) Node(planned, real string) { p.nodes[planned] = real }

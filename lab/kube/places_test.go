@@ -23,13 +23,13 @@ func addresses(texts ...string) (all []netip.Addr) {
 }
 
 // moved is a scenario with two pods on two nodes, in a cluster.
-func moved() *places {
-	p := newPlaces()
+func moved() *Places {
+	p := NewPlaces()
 	p.namespaces["default"], p.namespaces["prod"] = "weir-1-default", "weir-1-prod"
 	p.nodes["node"], p.nodes["node-2"] = "kind-worker", "kind-worker2"
-	p.pair(addresses("10.0.0.10", "fd10::a"), addresses("10.244.1.7", "fd00:10:244:1::7"))
-	p.pair(addresses("198.18.0.2", "fd00::2"), addresses("172.18.0.3", "fc00::3"))
-	p.pairBlocks([]string{"10.0.0.0/24", "fd10::/16"}, []string{"10.244.1.0/24", "fd00:10:244:1::/64"})
+	p.Pair(addresses("10.0.0.10", "fd10::a"), addresses("10.244.1.7", "fd00:10:244:1::7"))
+	p.Pair(addresses("198.18.0.2", "fd00::2"), addresses("172.18.0.3", "fc00::3"))
+	p.PairBlocks([]string{"10.0.0.0/24", "fd10::/16"}, []string{"10.244.1.0/24", "fd00:10:244:1::/64"})
 	return p
 }
 

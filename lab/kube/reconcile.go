@@ -123,7 +123,7 @@ func (w *World) learn(ref string, got *unstructured.Unstructured, objects *manif
 		if manifest.RefOf(svc).String() != ref {
 			continue
 		}
-		w.places.pair(parsedAddresses(svc.Spec.ClusterIPs), parsedAddresses(given.Spec.ClusterIPs))
+		w.places.Pair(parsedAddresses(svc.Spec.ClusterIPs), parsedAddresses(given.Spec.ClusterIPs))
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ type World struct {
 	session  *Session
 	topology lab.Topology // with planned addresses
 	name     string       // that its namespaces begin with
-	places   *places
+	places   *Places
 	alone    bool // it holds the ports of the hosts that worlds share
 
 	mu      sync.Mutex
@@ -57,7 +57,7 @@ func (s *Session) New(ctx context.Context, topology lab.Topology, objects *manif
 	s.mu.Lock()
 	s.worlds++
 	w := &World{
-		session: s, topology: topology, name: fmt.Sprintf("%s-%s-%d", s.options.Prefix, s.run, s.worlds), places: newPlaces(), alone: uses.Ports,
+		session: s, topology: topology, name: fmt.Sprintf("%s-%s-%d", s.options.Prefix, s.run, s.worlds), places: NewPlaces(), alone: uses.Ports,
 		clients: map[string]*probe.Client{}, labels: map[string]map[string]string{}, ending: map[string]bool{}, written: map[string]*object{},
 	}
 	w.places.free = s.nodePort
@@ -78,14 +78,14 @@ func (w *World) build(ctx context.Context, objects *manifest.Objects, uses Uses)
 	}
 	for i, n := range w.topology.Nodes {
 		w.places.nodes[n.Name] = s.nodes[i].Name
-		w.places.pair(n.Addresses, addressesOf(&s.nodes[i]))
+		w.places.Pair(n.Addresses, addressesOf(&s.nodes[i]))
 		if of := objects.Nodes[n.Name]; of != nil {
-			w.places.pairBlocks(of.Spec.PodCIDRs, s.nodes[i].Spec.PodCIDRs)
+			w.places.PairBlocks(of.Spec.PodCIDRs, s.nodes[i].Spec.PodCIDRs)
 		}
 	}
 	for i, h := range w.topology.Outside {
 		if i == 0 {
-			w.places.pair(h.Addresses, slices.Collect(maps.Values(s.outside)))
+			w.places.Pair(h.Addresses, slices.Collect(maps.Values(s.outside)))
 		}
 	}
 	for name, ns := range objects.Namespaces {
@@ -141,7 +141,7 @@ func (w *World) startPod(ctx context.Context, h lab.Host, like *corev1.Pod) erro
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.places.pair(h.Addresses, addressesOfPod(running))
+	w.places.Pair(h.Addresses, addressesOfPod(running))
 	w.clients[h.Name] = client
 	w.labels["pod/"+h.Name] = maps.Clone(like.Labels)
 	return nil
