@@ -30,6 +30,12 @@ func Connect(kubeconfig string) (*Clients, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ConnectBy(config)
+}
+
+// ConnectBy makes clients by a configuration.
+func ConnectBy(config *rest.Config) (*Clients, error) {
+	config = rest.CopyConfig(config)
 	config.UserAgent = "weir-agent"
 	// Many pods at once may have as many sets of labels, which want an object
 	// each.

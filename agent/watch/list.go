@@ -15,7 +15,12 @@ func List(ctx context.Context, kubeconfig string) (*manifest.Objects, []manifest
 	if err != nil {
 		return nil, nil, err
 	}
-	w, err := New(clients.Typed, clients.Dynamic, func() {})
+	return clients.List(ctx)
+}
+
+// List is List of a cluster that is connected.
+func (c *Clients) List(ctx context.Context) (*manifest.Objects, []manifest.Unread, error) {
+	w, err := New(c.Typed, c.Dynamic, func() {})
 	if err != nil {
 		return nil, nil, err
 	}

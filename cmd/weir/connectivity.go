@@ -38,6 +38,7 @@ type connectivityTest struct {
 	list, dryRun     bool
 	keep, explain    bool
 	junit, output    string
+	report           string
 	prefix, selector string
 	image            string
 	options          connectivity.Options
@@ -57,8 +58,13 @@ line with its seconds when it has ended. Names are TEST/CASE/FAMILY.
 
 Policies are judged by what comes through. Where Weir does not run, a policy
 that denies all is tried out before: if it denies nothing, tests of policies
-are skipped. Where Weir runs, an action that failed carries what its agents have
-dropped meanwhile.
+are skipped.
+
+An action that failed is done once more with captures at both ends, and its
+result carries evidence: the captures, what policies say, the objects that have to do
+with it; and where Weir runs flows, drops and what its agents have of the ends.
+That is of the first 20 of a run. --report writes it into a folder, with the
+captures as pcapng; 'weir scenario from-failure' makes a scenario of it.
 
 Everything is made in namespaces of the run's own, which are removed at the
 end, after Ctrl-C too. A run that was killed has a lease: the next run removes
@@ -72,6 +78,7 @@ done, and 2 if the command line is wrong.`,
   weir connectivity test --list --run '^policy-'
   weir connectivity test --dry-run --explain-skip
   weir connectivity test --run '^(cluster-ip|node-port)/' --family ipv6
+  weir connectivity test --report reports/connectivity
   weir connectivity test --junit reports/connectivity.xml -o json > all.json
   weir connectivity test --flake-attempts 2 --timeout 5m
   weir connectivity test --run '^perf/' --perf`,
@@ -88,6 +95,7 @@ done, and 2 if the command line is wrong.`,
 	f.DurationVar(&o.options.Timeout, "timeout", 10*time.Minute, "stop a run that takes longer")
 	f.BoolVar(&o.keep, "keep", false, "leave the probes there, and say how to remove them")
 	f.StringVar(&o.junit, "junit", "", "write the results to this `file` as JUnit, too")
+	f.StringVar(&o.report, "report", "", "write the results and the evidence of what failed into this `folder`, too")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json: one document, and what goes on is told on stderr")
 	f.BoolVar(&o.explain, "explain-skip", false, "show each action that was skipped, and not only how many, by reason")
 	f.StringVar(&o.prefix, "namespace-prefix", kube.DefaultPrefix, "what the `names` of namespaces begin with")
@@ -155,6 +163,11 @@ func (o *connectivityTest) do(cmd *cobra.Command) error {
 	o.options.Agents = connectivity.Agents{Namespace: install.Namespace, Selector: install.AgentSelector()}
 	o.options.Kube = kube.Options{Kubeconfig: o.cluster.kubeconfig, Context: o.cluster.context, Image: o.image, Prefix: o.prefix, Selector: o.selector, Look: o.dryRun}
 	o.options.Live, o.options.Say = p.result, p.say
+	witness, err := o.witness()
+	if err != nil {
+		return err
+	}
+	o.options.Witness = witness
 	klog.SetLogger(klog.Logger{}) // client-go tells of each stream that is ended
 	start := time.Now()
 	run, err := connectivity.Open(cmd.Context(), o.options)
@@ -168,7 +181,7 @@ func (o *connectivityTest) do(cmd *cobra.Command) error {
 	results, err := run.Do(cmd.Context())
 	err = errors.Join(err, o.end(cmd, run, p))
 	report := &connectivity.Report{Features: run.Features, Results: results, Seconds: time.Since(start).Seconds()}
-	return o.report(cmd, p, report, err)
+	return o.tell(cmd, p, report, err)
 }
 
 // end removes what was made, or says how.
@@ -182,8 +195,8 @@ func (o *connectivityTest) end(cmd *cobra.Command, run *connectivity.Run, p *con
 	return run.Close(cmd.Context())
 }
 
-// report writes the results wherever they are to be, and says whether all is well.
-func (o *connectivityTest) report(cmd *cobra.Command, p *connectivityPrinter, report *connectivity.Report, err error) error {
+// tell writes the results wherever they are to be, and says whether all is well.
+func (o *connectivityTest) tell(cmd *cobra.Command, p *connectivityPrinter, report *connectivity.Report, err error) error {
 	if err != nil {
 		report.Problem = tellSignal(cmd.Context(), err).Error()
 	}
@@ -192,6 +205,9 @@ func (o *connectivityTest) report(cmd *cobra.Command, p *connectivityPrinter, re
 	}
 	if o.junit != "" {
 		err = errors.Join(err, writeFile(o.junit, report.JUnit))
+	}
+	if o.report != "" {
+		err = errors.Join(err, writeReport(o.report, report))
 	}
 	tally := connectivity.Count(report.Results)
 	p.summary(report, tally)

@@ -49,10 +49,10 @@ const (
 
 // Target is what is asked, of what kind.
 type Target struct {
-	Kind Kind
-	Name string
-	Node int // of ToNodePort, from 1 on
-	Port uint16
+	Kind Kind   `json:"kind"`
+	Name string `json:"name,omitempty"`
+	Node int    `json:"node,omitempty"` // of ToNodePort, from 1 on
+	Port uint16 `json:"port,omitempty"`
 }
 
 // Verb is what is done.
@@ -114,18 +114,19 @@ const (
 // Action is one thing that is done, and how it has to end. It is data: what a run
 // makes of it is in do.go.
 type Action struct {
-	Test, Case string
-	Family     Family
-	From       string // a probe, or Outside
-	To         Target
-	Verb       Verb
+	Test   string `json:"test"`
+	Case   string `json:"case"`
+	Family Family `json:"family"`
+	From   string `json:"from"` // a probe, or Outside
+	To     Target `json:"to"`
+	Verb   Verb   `json:"verb"`
 	// Denied actions have to fail, by silence or by a refusal.
-	Denied bool
+	Denied bool `json:"denied,omitempty"`
 	// By are the servers that may answer; none: the one that is asked.
-	By []string
+	By []string `json:"by,omitempty"`
 	// Seen says that the server has to see the address of who asks, unchanged.
-	Seen  bool
-	Needs []Need
+	Seen  bool   `json:"seen,omitempty"`
+	Needs []Need `json:"needs,omitempty"`
 }
 
 // Outside is the host beside the nodes: the machine that the test is run on.

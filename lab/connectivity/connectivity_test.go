@@ -198,8 +198,8 @@ func TestAReportIsJSON(t *testing.T) {
 	require.NotContains(t, out.String(), "problem")
 }
 
-func TestAnActionIsGivenTheDropsOfItsPackets(t *testing.T) {
-	d := new(drops)
+func TestAnActionIsGivenTheEventsOfItsPackets(t *testing.T) {
+	d := new(events)
 	line := func(e event) string {
 		text, err := json.Marshal(e)
 		require.NoError(t, err)
@@ -207,18 +207,26 @@ func TestAnActionIsGivenTheDropsOfItsPackets(t *testing.T) {
 	}
 	before := time.Now()
 	drop := event{Verdict: "drop", Reason: "policy-ingress", Hook: "to-container", Endpoint: "a/b", Protocol: "tcp", Source: "10.0.0.1:1000", Target: "10.0.0.2:8080", Policy: "a/deny"}
-	others, ping, forward := drop, drop, drop
+	others, ping, flow := drop, drop, event{Verdict: "forward", Protocol: "tcp", Source: "10.0.0.1:1000", Target: "10.96.0.1:80", TargetAfter: "10.0.0.2:8080"}
 	ping.Protocol = "icmp"
-	others.Source, others.Target, forward.Verdict = "10.0.0.8:1", "10.0.0.9:1", "forward"
-	d.read(strings.NewReader(line(drop) + line(drop) + line(others) + line(ping) + line(forward) + "no JSON\n"))
+	others.Source, others.Target = "10.0.0.8:1", "10.0.0.9:1"
+	d.read(strings.NewReader(line(drop) + line(drop) + line(others) + line(ping) + line(flow) + "no JSON\n" + `{"missed": 3}` + "\n"))
 	of := &deed{Action: &Action{Family: IPv4, Verb: TCP, By: servers}, from: &kube.Member{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}, to: netip.MustParseAddrPort("10.96.0.1:80")}
-	require.Equal(t, []string{"policy-ingress at to-container of a/b: tcp 10.0.0.1:1000 > 10.0.0.2:8080 by a/deny"}, d.about(t.Context(), of, before))
-	require.Empty(t, d.about(t.Context(), of, time.Now()), "those of before are others'")
-	of.By = nil
-	require.Empty(t, d.about(t.Context(), of, before), "the packet was to another one than was asked")
+	require.Equal(t, []string{"policy-ingress at to-container of a/b: tcp 10.0.0.1:1000 > 10.0.0.2:8080 by a/deny"}, d.drops(of, before))
+	require.Empty(t, d.drops(of, time.Now()), "those of before are others'")
+
+	client, server := []netip.Addr{netip.MustParseAddr("10.0.0.1")}, []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("10.0.0.2")}
+	require.Len(t, d.between(before, "tcp", client, server), 3)
+	require.JSONEq(t, strings.TrimSpace(line(flow)), string(d.between(before, "tcp", client, server[:1])[0]))
+	require.Len(t, d.between(before, "icmp", client, server), 1)
+	require.Empty(t, d.between(time.Now(), "tcp", client, server))
+	require.Empty(t, (*events)(nil).between(before, "tcp", client, server))
+
+	of.By, of.to = nil, netip.MustParseAddrPort("10.0.0.3:80")
+	require.Empty(t, d.drops(of, before), "the packet was to another one than was asked")
 	of.By, of.Denied = servers, true
-	require.Empty(t, d.about(t.Context(), of, before), "a policy's drops are what is asked for")
-	require.Empty(t, (*drops)(nil).about(t.Context(), of, before))
+	require.Empty(t, d.drops(of, before), "a policy's drops are what is asked for")
+	require.Empty(t, (*events)(nil).drops(of, before))
 }
 
 func TestADatagramHasThePathsRoom(t *testing.T) {

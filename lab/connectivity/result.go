@@ -41,6 +41,8 @@ type Result struct {
 	Drops []string `json:"drops,omitempty"`
 	// Values were measured; the name ends in the unit, but for mtu, which is octets.
 	Values map[string]float64 `json:"values,omitempty"`
+	// Evidence is of an action that failed, of the first ones of a run.
+	Evidence *Evidence `json:"evidence,omitempty"`
 }
 
 func skipped(a *Action, why string) Result {
@@ -146,5 +148,5 @@ func (r *Result) Story() []string {
 	for _, d := range r.Drops {
 		lines = append(lines, "drop: "+d)
 	}
-	return lines
+	return append(lines, r.Evidence.story()...)
 }

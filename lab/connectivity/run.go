@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -24,6 +25,7 @@ type Options struct {
 	Kube      kube.Options
 	Selection Selection
 	Agents    Agents // who is listened to where Weir runs
+	Witness   Witness
 	// Timeout is for the whole run without its end, in which everything is removed;
 	// 0: none.
 	Timeout time.Duration
@@ -46,8 +48,9 @@ type Run struct {
 	options  Options
 	session  *kube.Session
 	bed      *bed
-	drops    *drops
-	trial    error // why it could not be tried whether policies hold
+	events   *events
+	taken    atomic.Int32 // how often evidence was
+	trial    error        // why it could not be tried whether policies hold
 
 	mu      sync.Mutex
 	results []Result
@@ -130,7 +133,7 @@ func (r *Run) Do(ctx context.Context) ([]Result, error) {
 			r.tell(skipped(&p.Action, p.Lacks))
 		}
 	}
-	r.drops = r.watchDrops(ctx)
+	r.events = r.watchEvents(ctx)
 	r.doAll(ctx, cancel, planned)
 	if ctx.Err() != nil {
 		return r.results, fmt.Errorf("%w: %d of %d actions were done", context.Cause(ctx), r.done(), len(planned))
@@ -263,10 +266,14 @@ func (r *Run) one(ctx context.Context, stop context.CancelCauseFunc, a *Action, 
 			break
 		}
 		result.Errors = append(result.Errors, failed.Error())
-		result.Drops = append(result.Drops, r.drops.about(ctx, d, from)...)
+		r.events.settle(ctx)
+		result.Drops = append(result.Drops, r.events.drops(d, from)...)
 		if result.Attempts > r.options.Attempts {
 			err = failed
 		}
+	}
+	if err != nil && result.Attempts > 0 {
+		result.Evidence = r.evidence(ctx, d, start)
 	}
 	if len(d.values) > 0 {
 		result.Values = d.values
