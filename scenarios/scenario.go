@@ -51,6 +51,11 @@ func PodAddresses(i, n int) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(n), byte(10 + i)}), apart(byte(0x10+n), i)}
 }
 
+// NodeAddresses are those of the n-th node, and OutsideAddresses of the n-th host
+// outside.
+func NodeAddresses(n int) []netip.Addr    { return nodePlan(n) }
+func OutsideAddresses(n int) []netip.Addr { return outsidePlan(n) }
+
 // servicePlan gives the ClusterIPs of the n-th service.
 func servicePlan(n int) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(10 + n)}), apart(0x96, n)}

@@ -30,7 +30,7 @@ they apply. Without files, the library inside this binary is used.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(scenarioRunCommand(), scenarioListCommand(), scenarioShowCommand(), scenarioCheckCommand(), scenarioWordsCommand(),
-		scenarioCompareCommand(), scenarioMergeCommand(), scenarioGuestCommand())
+		scenarioCompareCommand(), scenarioMergeCommand(), scenarioFromFailureCommand(), scenarioGuestCommand())
 	return cmd
 }
 

@@ -140,7 +140,7 @@ func (r *Run) evidence(ctx context.Context, d *deed, since time.Time) *Evidence 
 	e.Ends, e.Service = r.bed.ends(d.Action, objects)
 	r.again(ctx, d, e)
 	r.events.settle(ctx)
-	e.Events = r.events.between(since, d.Verb.packets(), append(r.bed.nodesAddresses(), e.Ends[0].Addresses...), e.asked())
+	e.Events = r.events.between(since, d.Verb.packets(), of(d.Family, append(r.bed.nodesAddresses(), e.Ends[0].Addresses...)), of(d.Family, e.asked()))
 	r.rule(e, objects)
 	var err error
 	if e.Objects, err = relevant(e, objects); err != nil {
@@ -213,6 +213,11 @@ func (e *Evidence) asked() (all []netip.Addr) {
 	return all
 }
 
+// of are the addresses of a family.
+func of(family Family, all []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(all, func(a netip.Addr) bool { return a.Is6() != family.is6() })
+}
+
 // again does an action once more, while frames are kept at both ends. What is measured
 // takes too long for that.
 func (r *Run) again(ctx context.Context, d *deed, e *Evidence) {
@@ -229,9 +234,9 @@ func (r *Run) again(ctx context.Context, d *deed, e *Evidence) {
 		if i > 0 && end.Name == e.Ends[0].Name {
 			continue
 		}
-		which := probe.Capture{Addresses: e.asked(), Ports: e.ports()}
+		which := probe.Capture{Addresses: of(d.Family, e.asked()), Ports: e.ports()}
 		if i > 0 {
-			which.Addresses = append(r.bed.nodesAddresses(), e.Ends[0].Addresses...)
+			which.Addresses = of(d.Family, append(r.bed.nodesAddresses(), e.Ends[0].Addresses...))
 		}
 		e.ask("capture of "+end.Name, ctx, func(ctx context.Context) error {
 			stop, err := member.Capture(ctx, which)

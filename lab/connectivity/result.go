@@ -4,6 +4,7 @@ package connectivity
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -89,6 +90,21 @@ func (r *Report) JSON(out io.Writer) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil
+}
+
+// longestReport is more octets than any report has.
+const longestReport = 256 << 20
+
+// ReadReport reads what JSON has written.
+func ReadReport(in io.Reader) (*Report, error) {
+	r := new(Report)
+	if err := json.NewDecoder(io.LimitReader(in, longestReport)).Decode(r); err != nil {
+		return nil, fmt.Errorf("read report: it is no document of 'weir connectivity test -o json': %w", err)
+	}
+	if r.Features == nil {
+		return nil, errors.New("read report: it says nothing of a cluster: it is no document of 'weir connectivity test -o json'")
+	}
+	return r, nil
 }
 
 // JUnit writes a report as one suite, with the features as its properties. That an
