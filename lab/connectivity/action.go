@@ -129,6 +129,9 @@ type Action struct {
 	Needs []Need `json:"needs,omitempty"`
 }
 
+// asksNames says whether it is about a name itself, and not about whom that leads to.
+func (a *Action) asksNames() bool { return a.Verb == AskUDP || a.Verb == AskTCP }
+
 // Outside is the host beside the nodes: the machine that the test is run on.
 const Outside = "outside"
 

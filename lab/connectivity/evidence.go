@@ -28,6 +28,9 @@ type Evidence struct {
 	Ends   []End          `json:"ends"`        // who asked first, then all who might have answered
 	// Service is the one that leads there, namespace/name; empty: none does.
 	Service string `json:"service,omitempty"`
+	// Resolver is the service that the name was asked of by which the action goes; its
+	// pods are the last ends. Empty: it goes by an address, or is about the name itself.
+	Resolver string `json:"resolver,omitempty"`
 	// Again is how it ended when it was done once more, with captures.
 	Again string `json:"again,omitempty"`
 	// Events are the flows and drops between the ends, as 'weir monitor -o json' writes
@@ -138,6 +141,11 @@ func (r *Run) evidence(ctx context.Context, d *deed, since time.Time) *Evidence 
 		})
 	}
 	e.Ends, e.Service = r.bed.ends(d.Action, objects)
+	if d.To.Kind == ToName && !d.asksNames() {
+		var resolvers []End
+		resolvers, e.Resolver = resolversIn(objects)
+		e.Ends = append(e.Ends, resolvers...)
+	}
 	r.again(ctx, d, e)
 	r.events.settle(ctx)
 	e.Events = r.events.between(since, d.Verb.packets(), of(d.Family, append(r.bed.nodesAddresses(), e.Ends[0].Addresses...)), of(d.Family, e.asked()))
@@ -261,7 +269,7 @@ func (e *Evidence) captured(ctx context.Context, end string, stop func(context.C
 	e.ask("capture of "+end, context.WithoutCancel(ctx), func(ctx context.Context) error {
 		frames, err := stop(ctx)
 		if err == nil {
-			e.Captures = append(e.Captures, CaptureOf{end, frames})
+			e.Captures = append(e.Captures, CaptureOf{end, append([]probe.Captured{}, frames...)})
 		}
 		return err
 	})
@@ -294,7 +302,7 @@ func (b *bed) ends(a *Action, objects *manifest.Objects) (ends []End, service st
 	case ToOutside:
 		return append(ends, b.end(Outside)), ""
 	}
-	if a.Verb == AskTCP || a.Verb == AskUDP {
+	if a.asksNames() {
 		resolvers, name := resolversIn(objects)
 		return append(ends, resolvers...), name
 	}

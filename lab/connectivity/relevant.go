@@ -81,13 +81,18 @@ func concerns(e *Evidence, namespaces map[string]bool, obj metav1.Object) bool {
 		return slices.ContainsFunc(e.Ends, func(end End) bool { return end.Node == obj.Name }) ||
 			e.To.IsValid() && slices.ContainsFunc(obj.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Address == e.To.Addr().String() })
 	case *corev1.Service:
-		return manifest.NameOf(obj) == e.Service
+		return e.isService(manifest.NameOf(obj))
 	case *discoveryv1.EndpointSlice:
-		return e.Service != "" && obj.Namespace+"/"+obj.Labels[discoveryv1.LabelServiceName] == e.Service
+		return e.isService(obj.Namespace + "/" + obj.Labels[discoveryv1.LabelServiceName])
 	case *manifest.Workload:
 		return false
 	}
 	return obj.GetNamespace() == "" || namespaces[obj.GetNamespace()]
+}
+
+// isService says whether a service has a part in it.
+func (e *Evidence) isService(name string) bool {
+	return name != "" && (name == e.Service || name == e.Resolver)
 }
 
 // plain is an object without what neither network nor people need: of a node its names
@@ -123,6 +128,9 @@ func plain(obj metav1.Object) (json.RawMessage, error) {
 		meta["annotations"] = kept
 	}
 	fields["metadata"] = meta
+	if status, is := fields["status"].(map[string]any); is && kind == "Node" {
+		fields["status"] = map[string]any{"addresses": status["addresses"]}
+	}
 	return json.Marshal(fields)
 }
 

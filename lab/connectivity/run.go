@@ -338,7 +338,7 @@ func (r *Run) settle(ctx context.Context, actions []Action) {
 			continue
 		}
 		seen[key] = true
-		if a.Verb != AskUDP && a.Verb != AskTCP {
+		if !a.asksNames() {
 			a.Verb = TCP
 		}
 		g.Go(func() error { r.await(ctx, &a); return nil })

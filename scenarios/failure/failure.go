@@ -133,7 +133,10 @@ func (s *script) head() {
 		s.linef("sockets")
 	}
 	if s.evidence.Action.To.Kind == connectivity.ToLoadBalancer && s.evidence.Ends[0].Kind == connectivity.EndOutside {
-		s.linef("route lb(%s) via %s", s.service(), syntax.FirstNode)
+		s.linef("route lb(%s) via %s", scenarioService(s.evidence.Service), syntax.FirstNode)
+	}
+	if s.evidence.Action.Verb == connectivity.ManyICMP { // whose frames are all written
+		s.linef("silent %s %s", s.from(), s.name(&s.evidence.Ends[1]))
 	}
 	s.linef("")
 	if len(s.file) > 0 {

@@ -37,9 +37,12 @@ func (s *script) steps() error {
 	case connectivity.FullICMP:
 		return s.fullPing(targets[0].name)
 	case connectivity.ManyICMP:
-		return fmt.Errorf("%w: it has no words for a ping of several packets", ErrScenario)
+		s.partedPing(s.from(), targets[0].name, "echo")
+		s.partedPing(targets[0].name, s.from(), "echo-reply")
+		return nil
 	}
 	s.listen()
+	s.askNames()
 	switch a.Verb {
 	case connectivity.Stick:
 		return s.stick(targets[0])
@@ -74,11 +77,14 @@ func (t target) String() string {
 
 func (s *script) from() string { return s.name(&s.evidence.Ends[0]) }
 
-// service is what the scenario calls it: NAME.NAMESPACE.
-func (s *script) service() string {
-	namespace, name, _ := strings.Cut(s.evidence.Service, "/")
+// scenarioService is what a scenario calls namespace/name: NAME.NAMESPACE.
+func scenarioService(of string) string {
+	namespace, name, _ := strings.Cut(of, "/")
 	return name + "." + namespace
 }
+
+// namesPort is that of resolvers (RFC 1035).
+const namesPort = 53
 
 func (s *script) protocol() string {
 	switch s.evidence.Action.Verb {
@@ -111,13 +117,13 @@ func (s *script) targets() ([]target, error) {
 		}
 		t.name = at.(string)
 	case kind == connectivity.ToLoadBalancer:
-		t.name = "lb(" + s.service() + ")"
-	case kind == connectivity.ToName && e.Action.Verb == connectivity.Spread:
+		t.name = "lb(" + scenarioService(e.Service) + ")"
+	case kind == connectivity.ToName && len(e.Action.By) > 0:
 		return s.each(), nil
 	case kind == connectivity.ToName:
-		t.name, t.port = s.service(), 53
+		t.name, t.port = scenarioService(e.Service), namesPort
 	case kind == connectivity.ToClusterIP:
-		t.name = s.service()
+		t.name = scenarioService(e.Service)
 	default:
 		return nil, fmt.Errorf("%w: it has no words for what was asked, a %q", ErrScenario, kind)
 	}
@@ -127,10 +133,26 @@ func (s *script) targets() ([]target, error) {
 // each are the pods to which a name leads.
 func (s *script) each() (all []target) {
 	for i := range s.evidence.Ends[1:] {
-		end := &s.evidence.Ends[i+1]
-		all = append(all, target{s.protocol(), s.name(end), s.portOf(end)})
+		if end := &s.evidence.Ends[i+1]; slices.Contains(s.evidence.Action.By, end.Name) {
+			all = append(all, target{s.protocol(), s.name(end), s.portOf(end)})
+		}
 	}
 	return all
+}
+
+// askNames asks those who know the name by which the action goes.
+func (s *script) askNames() {
+	if s.objects.Services[s.evidence.Resolver] == nil {
+		return
+	}
+	for i := range s.evidence.Ends[1:] {
+		if end := &s.evidence.Ends[i+1]; !slices.Contains(s.evidence.Action.By, end.Name) {
+			s.linef("listen %s udp/%d", s.name(end), namesPort)
+		}
+	}
+	for i := range attempts {
+		s.linef("connect %s -> udp/%s:%d from %d", s.from(), scenarioService(s.evidence.Resolver), namesPort, firstPort+i)
+	}
 }
 
 // portOf is the first port of the action's protocol that an end serves.
@@ -237,8 +259,8 @@ func (s *script) exchanges(to target, says string) {
 		n = 1
 	}
 	via := s.via()
-	if len(s.evidence.Ends) > 2 && s.evidence.Action.To.Kind == connectivity.ToName && s.evidence.Action.Verb == connectivity.Spread {
-		n, via = 1, " via "+to.name
+	if s.evidence.Action.To.Kind == connectivity.ToName && len(s.evidence.Action.By) > 0 {
+		n, via = 1, " via "+to.name // by its own address
 	}
 	for i := range n {
 		s.linef("connect %s -> %s from %d%s%s%s", s.from(), to, firstPort+i, via, says, s.fails())
@@ -300,4 +322,34 @@ func (s *script) fullPing(to string) error {
 	s.linef("send %s ip(dst=%s) echo(id=7 seq=1) payload(size=%d)", s.from(), to, s.room())
 	s.linef("expect %s ip(src=%s) echo-reply(id=7 seq=1) payload(size=%d)", s.from(), to, s.room())
 	return nil
+}
+
+// partedPing is an echo request or reply of three parts, which arrive as they are.
+func (s *script) partedPing(from, to, kind string) {
+	v6 := s.evidence.Action.Family == connectivity.IPv6
+	part := (s.mtu() - 20) / 8 * 8
+	if v6 {
+		part = (s.mtu() - 40 - 8) / 8 * 8 // IPv6 has a header for it (RFC 8200, 4.5)
+	}
+	for i := range 3 {
+		offset, more := i*part/8, 1
+		if i == 2 {
+			more = 0
+		}
+		ip := func(way string) string {
+			if v6 {
+				return fmt.Sprintf("ipv6(%s) fragment(offset=%d more=%d id=9 next=58)", way, offset, more)
+			}
+			return strings.TrimSuffix(fmt.Sprintf("ipv4(%s id=9 frag=%d proto=1 flags=%s", way, offset, strings.Repeat("M", more)), " flags=") + ")"
+		}
+		carried := fmt.Sprintf("payload(size=%d)", part)
+		if i == 0 {
+			carried = fmt.Sprintf("%s(id=7 seq=1) payload(size=%d)", kind, part-8)
+		}
+		s.linef("send %s %s %s", from, ip("dst="+to), carried)
+		if i > 0 {
+			carried = ""
+		}
+		s.linef("%s", strings.TrimSpace(fmt.Sprintf("expect %s %s %s", to, ip("src="+from), carried)))
+	}
 }
