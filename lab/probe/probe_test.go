@@ -267,7 +267,7 @@ func TestANameIsLookedUp(t *testing.T) {
 
 func TestWhatAHostSendsAndGetsIsCaptured(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, for packet sockets")
+		t.Fatal("needs root: it opens packet sockets")
 	}
 	connect := agents(t)
 	ctx, port, other := within(t, time.Minute), free(t), free(t)
