@@ -69,12 +69,13 @@ var completedOf = map[string]map[string]func() []string{
 		"by":     words(byConnection, byPacket),
 		"output": textOrJSON,
 	},
-	"weir scenario compare": {"output": textOrJSON},
-	"weir scenario list":    {"output": textOrJSON},
-	"weir scenario merge":   {"output": forSuites},
-	"weir scenario run":     {"output": forSuites, "run": scenarioNames, "shuffle": words("on")},
-	"weir sysdump":          {"output": noneOfThese}, // a file
-	"weir version":          {"output": textOrJSON},
+	"weir scenario compare":      {"output": textOrJSON},
+	"weir scenario from-failure": {"output": noneOfThese}, // a file
+	"weir scenario list":         {"output": textOrJSON},
+	"weir scenario merge":        {"output": forSuites},
+	"weir scenario run":          {"output": forSuites, "run": scenarioNames, "shuffle": words("on")},
+	"weir sysdump":               {"output": noneOfThese}, // a file
+	"weir version":               {"output": textOrJSON},
 }
 
 // words offers always the same.
@@ -93,12 +94,13 @@ var completedArguments = map[string]func() []string{
 
 // completedFrom are values of flags that are names of somebody, by the command's path.
 var completedFrom = map[string]map[string]func(*cobra.Command, []string) []string{
-	"weir agent":        {"node": clusterNodes},
-	"weir flow list":    {"from": pods, "to": pods},
-	"weir monitor":      {"pod": pods, "endpoint": pods},
-	"weir policy check": {"from": podsAndNodes, "to": podsAndNodes},
-	"weir replay":       {"from": stateParties, "to": stateParties, "node": stateNodes},
-	"weir sysdump":      {"node": clusterNodes},
+	"weir agent":                 {"node": clusterNodes},
+	"weir flow list":             {"from": pods, "to": pods},
+	"weir monitor":               {"pod": pods, "endpoint": pods},
+	"weir policy check":          {"from": podsAndNodes, "to": podsAndNodes},
+	"weir replay":                {"from": stateParties, "to": stateParties, "node": stateNodes},
+	"weir scenario from-failure": {"action": failedActions},
+	"weir sysdump":               {"node": clusterNodes},
 }
 
 // complete lets a shell complete the values of a tree of commands. Files are

@@ -61,10 +61,11 @@ that denies all is tried out before: if it denies nothing, tests of policies
 are skipped.
 
 An action that failed is done once more with captures at both ends, and its
-result carries evidence: the captures, what policies say, the objects that have to do
-with it; and where Weir runs flows, drops and what its agents have of the ends.
-That is of the first 20 of a run. --report writes it into a folder, with the
-captures as pcapng; 'weir scenario from-failure' makes a scenario of it.
+result carries evidence: the captures, what policies say, the objects that have
+to do with it; and where Weir runs flows, drops and what its agents have of the
+ends. That is of the first 20 failures of a run. --report writes it into a
+folder, with the captures as pcapng; 'weir scenario from-failure' makes a
+scenario of it.
 
 Everything is made in namespaces of the run's own, which are removed at the
 end, after Ctrl-C too. A run that was killed has a lease: the next run removes

@@ -91,6 +91,18 @@ func readFailures(in io.Reader, path string) (*connectivity.Report, error) {
 	return report, nil
 }
 
+// failedActions are those of the report that the command line names.
+func failedActions(_ *cobra.Command, args []string) []string {
+	if len(args) == 0 || args[0] == "-" {
+		return nil
+	}
+	report, err := readFailures(nil, args[0])
+	if err != nil {
+		return nil // whoever runs the command is told
+	}
+	return failure.Failed(report)
+}
+
 // oneAction is the action that is meant.
 func oneAction(report *connectivity.Report, name string) (string, error) {
 	failed := failure.Failed(report)
