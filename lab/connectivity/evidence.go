@@ -246,8 +246,8 @@ func (r *Run) again(ctx context.Context, d *deed, e *Evidence) {
 		if i > 0 {
 			which.Addresses = of(d.Family, append(r.bed.nodesAddresses(), e.Ends[0].Addresses...))
 		}
-		e.ask("capture of "+end.Name, ctx, func(ctx context.Context) error {
-			stop, err := member.Capture(ctx, which)
+		e.ask("capture of "+end.Name, ctx, func(limited context.Context) error {
+			stop, err := member.Capture(limited, which)
 			if err == nil {
 				ends = append(ends, func() { e.captured(ctx, end.Name, stop) })
 			}
@@ -266,7 +266,7 @@ func (r *Run) again(ctx context.Context, d *deed, e *Evidence) {
 
 // captured ends a capture.
 func (e *Evidence) captured(ctx context.Context, end string, stop func(context.Context) ([]probe.Captured, error)) {
-	e.ask("capture of "+end, context.WithoutCancel(ctx), func(ctx context.Context) error {
+	e.ask("capture of "+end, ctx, func(ctx context.Context) error {
 		frames, err := stop(ctx)
 		if err == nil {
 			e.Captures = append(e.Captures, CaptureOf{end, append([]probe.Captured{}, frames...)})
