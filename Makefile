@@ -9,7 +9,7 @@ REPORT   ?= reports
 comma    := ,
 
 .DEFAULT_GOAL := help
-.PHONY: help deps generate build test scenario bench cluster-test fuzz lint kernels clean
+.PHONY: help deps generate build test scenario reference bench cluster-test fuzz lint kernels clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ scenario: ## Run the scenarios, RUN=regexp some; KERNELS=all or 5.10,6.1 install
 
 cluster-test: build ## Test on the cluster of KUBECONFIG, which is empty; docs/cluster.md says how.
 	WEIR_CLUSTER_TEST=1 $(GO) test -count 1 -timeout 40m -v -run '^TestCluster$$' ./lab/cluster
+
+reference: build ## Run the cluster's scenarios on a new cluster with Kubernetes' own network; docs/reference.md.
+	REPORT=$(REPORT) .ci/reference
 
 bench: build ## Measure everything into reports/bench.txt, and hold it against the goals; installs real programs.
 	@.ci/packages build test

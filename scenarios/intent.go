@@ -85,7 +85,11 @@ func (p *play) wait(ctx context.Context, fails syntax.Failure) (context.Context,
 		limited, cancel := newStill(ctx, silence, p.stretch(silencePatience))
 		return limited, func() { cancel(); end() }
 	}
-	return context.WithTimeout(ctx, p.stretch(exchangePatience))
+	patience := exchangePatience
+	if p.kind == syntax.Cluster {
+		patience = attemptPatience
+	}
+	return context.WithTimeout(ctx, p.stretch(patience))
 }
 
 // ended compares how an exchange ended with how the scenario wants it.

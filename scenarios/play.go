@@ -66,9 +66,12 @@ const patience = 5 * time.Second
 const following = 10 * time.Second
 
 // exchangePatience is how long an exchange may take that the scenario expects to be
-// answered, silencePatience at most one that is to find no answer.
+// answered, silencePatience at most one that is to find no answer. In a live cluster one
+// attempt has attemptPatience: what was sent before the network knew of a service is lost,
+// and is sent anew while the network may still follow.
 const (
 	exchangePatience = 10 * time.Second
+	attemptPatience  = 3 * time.Second
 	silencePatience  = 3 * time.Second
 )
 
