@@ -104,3 +104,21 @@ func TestNoProgramHasAClockThatIsNotStopped(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkAdvance sets the clock as a replay does for each packet, and as any other
+// datapath has it.
+func BenchmarkAdvance(b *testing.B) {
+	newNode(b)
+	for name, stopped := range map[string]bool{"stopped": true, "of the kernel": false} {
+		b.Run(name, func(b *testing.B) {
+			opts := small()
+			opts.StopClock = stopped
+			d := openDatapath(b, opts)
+			for b.Loop() {
+				if err := d.Advance(time.Nanosecond); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
