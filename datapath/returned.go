@@ -152,28 +152,33 @@ func (d *Decision) contradiction(hook model.Hook, noted bool, returned Return, i
 	told := func(noted, did string) *Contradiction {
 		return &Contradiction{Hook: hook, Noted: noted, Did: did, Returned: returned}
 	}
-	says := string(d.Action)
-	if d.Out != model.OutNone && d.Action == model.Forward {
-		says += " out " + string(d.Out)
-	}
 	switch judged := Judged(hook, in); {
 	case judged && noted:
-		return told(says, fmt.Sprintf("though the mark %#x says that the packet is judged already", in))
+		return told(d.says(noted), fmt.Sprintf("though the mark %#x says that the packet is judged already", in))
 	case !judged && !noted:
 		return told("nothing", fmt.Sprintf("though no mark says that the packet is judged already (%#x); returned %s", in, returned))
-	case !noted:
-		says = "nothing, for a packet that is judged already"
 	}
 	if noted && d.AsItIs != d.stays(hook) {
-		return told(says, fmt.Sprintf("and as it is: %t", d.AsItIs))
+		return told(d.says(noted), fmt.Sprintf("and as it is: %t", d.AsItIs))
 	}
 	if returned.Conduct() != d.due(returned.Kind) {
-		return told(says, "returned "+returned.String())
+		return told(d.says(noted), "returned "+returned.String())
 	}
 	if want := d.marked(hook, in); out != want {
-		return told(says, fmt.Sprintf("left the mark %#x in the place of %#x", out, want))
+		return told(d.says(noted), fmt.Sprintf("left the mark %#x in the place of %#x", out, want))
 	}
 	return nil
+}
+
+// says is what a program has noted, in words.
+func (d *Decision) says(noted bool) string {
+	switch {
+	case !noted:
+		return "nothing, for a packet that is judged already"
+	case d.Out != model.OutNone && d.Action == model.Forward:
+		return string(d.Action) + " out " + string(d.Out)
+	}
+	return string(d.Action)
 }
 
 // Obeyed is what the kernel made of a run: what the program noted, unless it

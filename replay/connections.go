@@ -116,9 +116,7 @@ func (c *Connections) Add(o *Outcome) *Connection {
 		c.More++
 		return nil
 	}
-	for _, f := range flows {
-		c.known[f] = conn
-	}
+	c.know(flows, conn)
 	if h := &o.Header; o.isRefused() {
 		if c.refused == nil || len(c.refused) == maxConnections {
 			c.refused = map[opener]*Connection{}
@@ -127,6 +125,15 @@ func (c *Connections) Add(o *Outcome) *Connection {
 	}
 	conn.add(o)
 	return conn
+}
+
+// know keeps whose flows are. Most packets' are known.
+func (c *Connections) know(flows []flowID, conn *Connection) {
+	for _, f := range flows {
+		if c.known[f] != conn {
+			c.known[f] = conn
+		}
+	}
 }
 
 // opener is who has asked a service, and was dropped: the backend that answers in

@@ -11,7 +11,10 @@ import (
 
 // datagrams know of later fragments, which have no ports, whose they are: of
 // the flows of their first fragment.
-type datagrams struct{ first map[datagramID][]flowID }
+type datagrams struct {
+	first map[datagramID][]flowID
+	buf   [2]flowID
+}
 
 // datagramID is what fragments are put together by, RFC 791 and RFC 8200: of
 // IPv6 without the protocol.
@@ -30,7 +33,7 @@ func (h *Header) datagram() datagramID {
 }
 
 // flows are those that a packet belongs to: as it came, and as it left. The
-// packets have to be told in their order.
+// packets have to be told in their order. They are good until the next call.
 func (d *datagrams) flows(o *Outcome) []flowID {
 	h := &o.Header
 	if h.Fragment.Later && !o.CutHeaders {
@@ -39,9 +42,9 @@ func (d *datagrams) flows(o *Outcome) []flowID {
 		}
 		alone := h.flow()
 		alone.datagram = h.Fragment.ID
-		return []flowID{alone}
+		return append(d.buf[:0], alone)
 	}
-	flows := []flowID{h.flow()}
+	flows := append(d.buf[:0], h.flow())
 	if o.Translated != nil {
 		flows = append(flows, o.Translated.flow())
 	}
@@ -49,7 +52,7 @@ func (d *datagrams) flows(o *Outcome) []flowID {
 		if d.first == nil || len(d.first) == maxDatagrams {
 			d.first = map[datagramID][]flowID{}
 		}
-		d.first[h.datagram()] = flows
+		d.first[h.datagram()] = slices.Clone(flows)
 	}
 	return flows
 }

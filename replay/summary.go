@@ -36,7 +36,9 @@ type Summary struct {
 	// Problems are what could not be read of the captures.
 	Problems []string `json:"problems,omitempty"`
 
-	counts map[Count]int
+	counts map[Count]*int
+	last   Count // of the packet before, which most packets are like
+	ofLast *int
 }
 
 // Count is how many packets had a verdict for a reason.
@@ -49,7 +51,7 @@ type Count struct {
 // Add counts an outcome.
 func (s *Summary) Add(o *Outcome) {
 	if s.counts == nil {
-		s.counts = map[Count]int{}
+		s.counts = map[Count]*int{}
 	}
 	s.Packets++
 	if o.CutHeaders {
@@ -78,14 +80,28 @@ func (s *Summary) Add(o *Outcome) {
 	if o.NeverSent {
 		s.NeverSent++
 	}
-	s.counts[Count{Verdict: o.Verdict, Reason: o.Reason}]++
+	*s.counted(Count{Verdict: o.Verdict, Reason: o.Reason})++
+}
+
+// counted is where packets with a verdict and a reason are counted.
+func (s *Summary) counted(as Count) *int {
+	if s.ofLast != nil && s.last == as {
+		return s.ofLast
+	}
+	count := s.counts[as]
+	if count == nil {
+		count = new(int)
+		s.counts[as] = count
+	}
+	s.last, s.ofLast = as, count
+	return count
 }
 
 // Finish makes Reasons, the most frequent first of each verdict.
 func (s *Summary) Finish() {
 	s.Reasons = make([]Count, 0, len(s.counts))
 	for c, n := range s.counts {
-		c.Packets = n
+		c.Packets = *n
 		s.Reasons = append(s.Reasons, c)
 	}
 	order := map[Verdict]int{Forward: 0, Drop: 1, Refused: 2, Broken: 3}
