@@ -41,7 +41,7 @@ func (r *Runner) callInPieces(frame []byte) error {
 }
 
 // firstPiece is where the first piece of a frame ends. It is the same each time for
-// the same frame, and all places have their turn; 0 leaves the frame in one.
+// the same headers, and all places have their turn; 0 leaves the frame in one.
 func firstPiece(frame []byte) uint32 {
 	const ethernet, ipv4, ipv6 = 14, 20, 40
 	if len(frame) <= ethernet {
@@ -59,6 +59,6 @@ func firstPiece(frame []byte) uint32 {
 		return 0
 	}
 	sum := fnv.New32a()
-	sum.Write(frame)
+	sum.Write(frame[:min(len(frame), mostOfHeaders)])
 	return uint32(first) + sum.Sum32()%uint32(places)
 }

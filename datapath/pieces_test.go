@@ -91,3 +91,13 @@ func TestAnErrorWithPiecesIsNoticedWhereTheKernelHasThem(t *testing.T) {
 	}
 	require.Equal(t, 2, planted, "the call of pull_headers, and what it calls")
 }
+
+// BenchmarkFirstPiece looks for the place in a frame as long as Ethernet's are.
+func BenchmarkFirstPiece(b *testing.B) {
+	frame := append(tcpFrame(b, "10.0.0.1", "10.0.0.2", 40000, 8080, syn), make([]byte, 1460)...)
+	for b.Loop() {
+		if firstPiece(frame) == 0 {
+			b.Fatal("the frame is left in one")
+		}
+	}
+}
