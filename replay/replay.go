@@ -124,19 +124,6 @@ func (r *Replay) prepare(ctx context.Context, n *Network, captures *Captures) er
 // Close removes the datapath.
 func (r *Replay) Close() error { return r.datapath.Close() }
 
-// Run replays captures, and gives each packet's Outcome to a function, which
-// may end the run by an error. The Outcome is good until the next one. What
-// cannot be read of the captures is an error at the end.
-func (r *Replay) Run(ctx context.Context, captures *Captures, tell func(*Outcome) error) error {
-	var o Outcome
-	return captures.each(ctx, func(p *packet) error {
-		if err := r.packet(p, &o); err != nil {
-			return err
-		}
-		return tell(&o)
-	})
-}
-
 const notTaken = "The kernel's test run takes no such frame: IPv4 needs 34 bytes, IPv6 54, any other 14."
 
 // packet replays one packet.
