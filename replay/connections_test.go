@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -194,17 +195,39 @@ func TestAPipeIsReplayedAsItsPacketsCome(t *testing.T) {
 	require.NoError(t, err)
 	n, err := w.AddInterface("eth0", "")
 	require.NoError(t, err)
-	for i, b := range [][]byte{tcp(t, "10.0.0.1", "10.0.0.2", 1000, 80, syn), tcp(t, "10.0.0.2", "10.0.0.1", 80, 1000, syn|ack), tcp(t, "10.0.0.3", "10.0.0.2", 1, 2, syn)} {
+	packets := [][]byte{tcp(t, "10.0.0.1", "10.0.0.2", 1000, 80, syn), tcp(t, "10.0.0.2", "10.0.0.1", 80, 1000, syn|ack), tcp(t, "10.0.0.3", "10.0.0.2", 1, 2, syn)}
+	var notes []string
+	for i, b := range packets {
 		require.NoError(t, w.Write(pcap.Packet{Interface: n, Time: begin, Data: b}))
 		got := <-told // before the next one is there
 		require.Equal(t, i+1, got.Number)
 		require.Equal(t, Forward, got.Verdict, got.Reason)
+		notes = append(notes, Note(&got))
 		<-idle
 	}
+	require.Equal(t, notesOf(t, packets), notes, "as of a file, where it is known who will answer")
 	stop(io.ErrClosedPipe) // while more is waited for
 	require.ErrorIs(t, <-done, io.ErrClosedPipe)
 	require.Equal(t, 3, setup.Endpoints)
 	require.True(t, setup.Growing)
+}
+
+// notesOf are those of a file.
+func notesOf(t *testing.T, packets [][]byte) (notes []string) {
+	t.Helper()
+	var all []sent
+	for _, p := range packets {
+		all = append(all, sent{0, p, 0})
+	}
+	captures := captureOf(t, all...)
+	require.NoError(t, WithNetwork(t.Context(), func(n *Network) error {
+		r, err := Open(t.Context(), n, captures, Options{At: model.FromContainer})
+		if err != nil {
+			return err
+		}
+		return errors.Join(r.Run(t.Context(), captures, func(o *Outcome) error { notes = append(notes, Note(o)); return nil }), r.Close())
+	}))
+	return notes
 }
 
 func TestAStreamGivesWhatItHasGot(t *testing.T) {

@@ -61,7 +61,9 @@ func (g *growth) add(name string) (*endpoint, error) {
 	return &endpoint{name, device.Ifindex}, nil
 }
 
-// grow makes an endpoint of a packet's address, where it is new.
+// grow makes endpoints of a packet's addresses, where they are new. At from-container
+// whom it is for gets one too: in a file, who answers later is known from the first
+// packet on, and the connection goes from endpoint to endpoint.
 func (r *Replay) grow(h *Header) error {
 	g := r.growth
 	if g == nil {
@@ -69,18 +71,24 @@ func (r *Replay) grow(h *Header) error {
 	}
 	had := len(g.seen.list)
 	g.seen.add(h)
+	if g.seen.hook == model.FromContainer {
+		back := *h
+		back.Src, back.Dst = h.Dst, h.Src
+		g.seen.add(&back)
+	}
 	r.Setup.Full = g.seen.full
 	if len(g.seen.list) == had {
 		return nil
 	}
-	addr := g.seen.list[had]
-	made, err := g.add(addr.String())
-	if err != nil {
-		return err
+	for _, addr := range g.seen.list[had:] {
+		made, err := g.add(addr.String())
+		if err != nil {
+			return err
+		}
+		g.endpoints.byAddr[addr] = made
+		r.names[made.ifindex] = made.name
+		r.Setup.Endpoints++
 	}
-	g.endpoints.byAddr[addr] = made
-	r.names[made.ifindex] = made.name
-	r.Setup.Endpoints++
-	_, err = r.datapath.Apply(g.state)
+	_, err := r.datapath.Apply(g.state)
 	return err
 }
