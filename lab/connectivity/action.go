@@ -109,6 +109,10 @@ const (
 	NeedDNS      Need = "a DNS"
 	NeedHostPods Need = "pods with nodes' networks"
 	NeedPerf     Need = "leave to take time"
+
+	NeedCilium       Need = "the kind CiliumNetworkPolicy"
+	NeedClusterwide  Need = "the kind CiliumClusterwideNetworkPolicy"
+	NeedClusterKinds Need = "the kind ClusterNetworkPolicy"
 )
 
 // Action is one thing that is done, and how it has to end. It is data: what a run

@@ -95,7 +95,8 @@ func TestASelectionTakesByNameAndFamily(t *testing.T) {
 }
 
 func TestWhatAClusterLacksIsWhyAnActionIsSkipped(t *testing.T) {
-	whole := Features{Nodes: []string{"a", "b"}, Families: Families(), Policies: Yes, DNS: true, Outside: Families(), WayBack: Families()}
+	whole := Features{Nodes: []string{"a", "b"}, Families: Families(), Policies: Yes, DNS: true, Outside: Families(), WayBack: Families(),
+		Kinds: []string{"NetworkPolicy", "ClusterNetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"}}
 	for _, a := range Actions() {
 		require.Empty(t, whole.Lacks(&a), a.Name())
 	}
@@ -106,6 +107,11 @@ func TestWhatAClusterLacksIsWhyAnActionIsSkipped(t *testing.T) {
 		NeedPolicies: func(f *Features) string { f.Policies = No; return "does not enforce policies" },
 		NeedDNS:      func(f *Features) string { f.DNS = false; return "k8s-app=kube-dns" },
 		NeedHostPods: func(f *Features) string { f.HostPods = "it is refused"; return "it is refused" },
+		NeedCilium: func(f *Features) string {
+			f.Kinds = []string{"NetworkPolicy"}
+			return "the API has no kind CiliumNetworkPolicy"
+		},
+		NeedClusterKinds: func(f *Features) string { f.Kinds = nil; return "the API has no kind ClusterNetworkPolicy" },
 	} {
 		f := whole
 		want := change(&f)
@@ -118,6 +124,22 @@ func TestWhatAClusterLacksIsWhyAnActionIsSkipped(t *testing.T) {
 	untried := whole
 	untried.Policies = Untried
 	require.Empty(t, untried.Lacks(&Action{Family: IPv4, Needs: []Need{NeedPolicies}}), "before it is tried nothing is known")
+}
+
+// A policy of the whole cluster is for pods of the run alone.
+func TestPoliciesOfTheWholeClusterHoldForTheRun(t *testing.T) {
+	wide := map[string]bool{"ClusterNetworkPolicy": true, "CiliumClusterwideNetworkPolicy": true}
+	tried := map[string]bool{}
+	for _, test := range Tests() {
+		for _, o := range test.Others {
+			tried[o.Kind] = true
+			require.Contains(t, test.Needs, Need("the kind "+o.Kind), test.Name)
+			spec, err := json.Marshal(o.Spec("weir-run-policy"))
+			require.NoError(t, err)
+			require.Equal(t, wide[o.Kind], strings.Contains(string(spec), "weir-run-policy"), test.Name)
+		}
+	}
+	require.Equal(t, map[string]bool{"ClusterNetworkPolicy": true, "CiliumClusterwideNetworkPolicy": true, "CiliumNetworkPolicy": true}, tried)
 }
 
 func set(name string) appsv1.DaemonSet {

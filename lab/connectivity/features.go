@@ -165,7 +165,7 @@ func detect(ctx context.Context, session *kube.Session) (*Features, error) {
 	f.Plugin, f.Proxy, f.Families = pluginOf(sets.Items), proxyOf(sets.Items, config), familiesOf(session.Ready(), pods.Items)
 	f.Balancer = balancerOf(services.Items)
 	f.DNS = slices.ContainsFunc(services.Items, func(s corev1.Service) bool { return s.Namespace == "kube-system" && s.Labels["k8s-app"] == "kube-dns" })
-	for _, kind := range []string{"NetworkPolicy", "CiliumNetworkPolicy"} {
+	for _, kind := range []string{"NetworkPolicy", "ClusterNetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"} {
 		if session.HasKind(kind) {
 			f.Kinds = append(f.Kinds, kind)
 		}
@@ -223,6 +223,10 @@ func (f *Features) lacks(need Need, family Family) string {
 	case NeedPolicies:
 		if f.Policies == No {
 			return "the network does not enforce policies: one that denies all was tried, and denied nothing"
+		}
+	case NeedCilium, NeedClusterwide, NeedClusterKinds:
+		if kind := strings.TrimPrefix(string(need), "the kind "); !slices.Contains(f.Kinds, kind) {
+			return "the API has no kind " + kind
 		}
 	case NeedDNS:
 		if !f.DNS {

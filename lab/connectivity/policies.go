@@ -135,6 +135,7 @@ func policyTests() []Test {
 			return join(ask("inside", friend, pod(guarded1), false, TCP, UDP), ask("except", friend, pod(guarded2), true, TCP, UDP))
 		}},
 	}
+	tests = append(tests, otherKinds()...)
 	for i := range tests {
 		tests[i].Needs = append(tests[i].Needs, NeedPolicies)
 	}

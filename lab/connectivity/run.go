@@ -12,6 +12,7 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"golang.org/x/sync/errgroup"
@@ -395,14 +396,7 @@ func (r *Run) enforced(ctx context.Context, actions []Action) bool {
 
 // underPolicies does a test's actions while its policies are in force.
 func (r *Run) underPolicies(ctx context.Context, stop context.CancelCauseFunc, t Test, actions []Action) {
-	api := r.session.Kube().NetworkingV1().NetworkPolicies(r.bed.namespaces[inPolicy])
-	var problem error
-	for i, rule := range t.Rules {
-		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", t.Name, i+1)}, Spec: rule(r.bed.addresses)}
-		if _, err := api.Create(ctx, p, metav1.CreateOptions{}); err != nil {
-			problem = fmt.Errorf("make policy %s: %w", p.Name, err)
-		}
-	}
+	remove, problem := r.put(ctx, t)
 	if problem != nil {
 		if gone := r.apiGone(ctx); gone != nil {
 			stop(gone)
@@ -410,19 +404,56 @@ func (r *Run) underPolicies(ctx context.Context, stop context.CancelCauseFunc, t
 		}
 		for _, a := range actions {
 			if ctx.Err() == nil {
-				r.tell(Result{Name: a.Name(), Test: a.Test, Case: a.Case, Family: a.Family, Status: Failed, Errors: []string{problem.Error()}})
+				r.tell(unmade(&a, problem))
 			}
 		}
 	} else {
 		r.inForce(ctx, actions)
 		r.many(ctx, stop, actions)
 	}
-	if len(t.Rules) == 0 || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return
 	}
-	if err := api.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil && ctx.Err() == nil {
+	if err := remove(ctx); err != nil && ctx.Err() == nil {
 		stop(fmt.Errorf("remove the policies of %s: %w", t.Name, err))
 	}
+}
+
+// unmade is an action whose policies cannot be made: it is skipped where they are not
+// for the user to make.
+func unmade(a *Action, problem error) Result {
+	if apierrors.IsForbidden(problem) {
+		return skipped(a, problem.Error())
+	}
+	return Result{Name: a.Name(), Test: a.Test, Case: a.Case, Family: a.Family, Denied: a.Denied, Status: Failed, Errors: []string{problem.Error()}}
+}
+
+// put makes a test's policies. Remove is for those that were made, whatever failed.
+func (r *Run) put(ctx context.Context, t Test) (remove func(context.Context) error, problem error) {
+	namespace := r.bed.namespaces[inPolicy]
+	var made []func(context.Context) error
+	remove = func(ctx context.Context) (err error) {
+		for _, one := range made {
+			err = errors.Join(err, one(ctx))
+		}
+		return err
+	}
+	api := r.session.Kube().NetworkingV1().NetworkPolicies(namespace)
+	for i, rule := range t.Rules {
+		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", t.Name, i+1)}, Spec: rule(r.bed.addresses)}
+		if _, err := api.Create(ctx, p, metav1.CreateOptions{}); err != nil {
+			return remove, fmt.Errorf("make policy %s: %w", p.Name, err)
+		}
+		made = append(made, func(ctx context.Context) error { return api.Delete(ctx, p.Name, metav1.DeleteOptions{}) })
+	}
+	for i, other := range t.Others {
+		one, err := r.session.Policy(ctx, other.Kind, namespace, fmt.Sprintf("%s-other-%d", t.Name, i+1), other.Spec(namespace))
+		if err != nil {
+			return remove, err
+		}
+		made = append(made, one)
+	}
+	return remove, nil
 }
 
 // inForce waits until all actions are as they have to be under the policies.

@@ -13,6 +13,8 @@ type Test struct {
 	Needs       []Need
 	// Rules are in force while its actions run, which are about pods of their own.
 	Rules []Rule
+	// Others are policies of other kinds than NetworkPolicy, in force as well.
+	Others []Other
 	// actions gives those of a family.
 	actions func() []Action
 }

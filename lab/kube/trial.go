@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,24 +19,18 @@ import (
 	"github.com/weirnet/weir/model/manifest"
 )
 
-// HasKind says whether the API has a kind of policies: those of Cilium are not of
-// every cluster.
+// HasKind says whether the API has a kind of policies: only NetworkPolicies are of every
+// cluster.
 func (s *Session) HasKind(name string) bool {
-	for _, r := range resources {
-		if r.kind != name {
-			continue
-		}
-		list, err := s.kube.Discovery().ServerResourcesForGroupVersion(r.GroupVersion().String())
-		if err != nil {
-			return false
-		}
-		for i := range list.APIResources {
-			if list.APIResources[i].Kind == name {
-				return true
-			}
-		}
+	r, _, err := resourceOf(name)
+	if err != nil {
+		return false
 	}
-	return false
+	list, err := s.kube.Discovery().ServerResourcesForGroupVersion(r.GroupVersion().String())
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(list.APIResources, func(known metav1.APIResource) bool { return known.Kind == name })
 }
 
 // EnforcesPolicies says whether a NetworkPolicy holds for pods. Weir's do; of any
