@@ -27,7 +27,7 @@ build: ## Build bin/weir, a static binary; installs ca-certificates.
 
 # These take longest: begun last, they would end alone.
 longest := ./datapath ./lab/netns ./vmtest ./agent ./scenarios/fuzz ./cmd/weir ./replay
-test: ## Run every test that is not a scenario; installs QEMU, clang-19, real programs, kernels.
+test: ## Run every test that is not a scenario; installs QEMU, clang-19, a browser, real programs, kernels.
 	@.ci/packages build generate vm test -- all
 	@$(MAKE) --no-print-directory kernels
 	$(GO) tool gotestsum --format pkgname-and-test-fails -- -timeout 20m $(longest) ./...
