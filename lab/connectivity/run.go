@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"golang.org/x/sync/errgroup"
 
@@ -438,16 +438,17 @@ func (r *Run) put(ctx context.Context, t Test) (remove func(context.Context) err
 		}
 		return err
 	}
-	api := r.session.Kube().NetworkingV1().NetworkPolicies(namespace)
-	for i, rule := range t.Rules {
-		p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", t.Name, i+1)}, Spec: rule(r.bed.addresses)}
-		if _, err := api.Create(ctx, p, metav1.CreateOptions{}); err != nil {
-			return remove, fmt.Errorf("make policy %s: %w", p.Name, err)
+	others := slices.Clone(t.Others)
+	for _, rule := range t.Rules {
+		spec := rule(r.bed.addresses)
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&spec)
+		if err != nil {
+			return remove, fmt.Errorf("write a policy of %s: %w", t.Name, err)
 		}
-		made = append(made, func(ctx context.Context) error { return api.Delete(ctx, p.Name, metav1.DeleteOptions{}) })
+		others = append(others, Other{Kind: "NetworkPolicy", Spec: func(string) map[string]any { return content }})
 	}
-	for i, other := range t.Others {
-		one, err := r.session.Policy(ctx, other.Kind, namespace, fmt.Sprintf("%s-other-%d", t.Name, i+1), other.Spec(namespace))
+	for i, other := range others {
+		one, err := r.session.Policy(ctx, other.Kind, namespace, fmt.Sprintf("%s-%d", t.Name, i+1), other.Spec(namespace))
 		if err != nil {
 			return remove, err
 		}
